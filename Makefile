@@ -1,0 +1,77 @@
+# The two commands that matter: `make run` and `make test`. `make help` lists the others.
+# Needs python3 (3.11 to 3.13), make and gcc; everything else is set up in .venv/.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+HTTP_PORT ?= 8080
+GRPC_PORT ?= 8001
+TRITON_HTTP_PORT ?= 8000
+TRITON_METRICS_PORT ?= 8002
+MODEL_REPOSITORY ?= model_repository
+
+UV := .venv/uv/bin/uv
+SERVE := .venv/serve
+EXPORT := .venv/export
+DEV := .venv/dev
+SOURCES := gateway server export tests
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check format lock export demo-model setup clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_METRICS_PORT"
+	@echo "  MODEL_REPOSITORY; of export: MODEL ARGS; of every target: PYTHON"
+
+run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
+	@$(SERVE)/bin/python -m server.stack --host $(HOST) --http-port $(HTTP_PORT) \
+		--grpc-port $(GRPC_PORT) --triton-http-port $(TRITON_HTTP_PORT) \
+		--triton-metrics-port $(TRITON_METRICS_PORT) --model-repository "$(MODEL_REPOSITORY)"
+
+test: $(DEV)/.ready ## Run every test, against the real Triton
+	$(DEV)/bin/python -m pytest $(ARGS)
+
+check: $(DEV)/.ready ## Check format, lint, types, import contracts and requirement lists
+	$(DEV)/bin/ruff format --check $(SOURCES)
+	$(DEV)/bin/ruff check $(SOURCES)
+	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports
+
+format: $(DEV)/.ready ## Format the code and mend what lint can mend
+	$(DEV)/bin/ruff format $(SOURCES)
+	$(DEV)/bin/ruff check --fix $(SOURCES)
+
+lock: $(UV) ## Write requirements/*.txt anew from the ranges in pyproject.toml
+	UV=$(UV) requirements/lock.sh
+
+export: $(EXPORT)/.ready ## Export MODEL=name, with ARGS="--pretrained ...", into MODEL_REPOSITORY
+	$(EXPORT)/bin/python -m export $(MODEL) --repository "$(MODEL_REPOSITORY)" $(ARGS)
+
+demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
+	$(EXPORT)/bin/python -m export.demo train
+	$(EXPORT)/bin/python -m export.demo samples
+	$(EXPORT)/bin/python -m export export/demo/demo.json \
+		--pretrained export/demo/checkpoint.safetensors --id demo --compact \
+		--token-lengths 16,full --max-batch 32
+
+setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready ## Set up all environments
+
+clean: ## Remove the environments and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(SOURCES) -name __pycache__ -type d -exec rm -rf {} +
+
+$(UV): requirements/uv.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else \
+		f"Python 3.11 to 3.13 is needed; {sys.executable} is {v.major}.{v.minor}. Set PYTHON=...")'
+	$(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--requirement requirements/uv.txt
+	@touch $@
+
+.venv/%/.ready: requirements/%.txt $(UV)
+	@echo "Setting up $(@D)"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
+	@VIRTUAL_ENV=$(CURDIR)/$(@D) $(UV) pip sync --quiet --require-hashes $<
+	@touch $@

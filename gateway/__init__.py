@@ -1,0 +1,1 @@
+"""The gateway: OpenCLIP embeddings and zero-shot classification over REST, in front of Triton."""

@@ -1,0 +1,162 @@
+"""Encoded image -> uint8 [S, S, 3], bit-equal to OpenCLIP's own evaluation transform.
+
+The rules are those of `open_clip.transform.image_transform(is_train=False)`, which rest on
+torchvision's `resize`, `center_crop` and `pad` for PIL images: the picture is resized and cropped
+in the mode it was stored in, and only then made RGB.
+"""
+
+import binascii
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gateway.errors import ImageError, RequestError, TooLarge
+from gateway.manifest import Preprocessing
+from gateway.values import Pixels
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What one image may cost."""
+
+    max_bytes: int = 32 * 2**20  # encoded
+    max_pixels: int = 50_000_000  # decoded
+    max_resized_pixels: int = 4_000_000  # what the resize makes, before the crop
+
+
+def preprocess(data: bytes, rules: Preprocessing, limits: ImageLimits) -> Pixels:
+    """Decodes one image and prepares it for the image tower.
+
+    Blocks for milliseconds to seconds: call it in a thread. Of an animation, the first frame is
+    taken. EXIF orientation is ignored, as OpenCLIP does.
+
+    Returns:
+        uint8 [S, S, 3], RGB, not normalised.
+
+    Raises:
+        ImageError: Not an image, of a format that is not accepted, truncated or corrupt.
+        TooLarge: The image is over one of the limits.
+    """
+    if not data:
+        raise ImageError("the image is empty (0 bytes)")
+    if len(data) > limits.max_bytes:
+        raise TooLarge(
+            f"the image has {len(data):,} bytes; the limit (GATEWAY_MAX_IMAGE_BYTES) is "
+            f"{limits.max_bytes:,}"
+        )
+    try:
+        with _open(data) as image:
+            _check_size(image, rules, limits)
+            image.load()
+            return _pixels(image, rules)
+    except RequestError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLarge(
+            "the image has more pixels than the limit (GATEWAY_MAX_IMAGE_PIXELS) of "
+            f"{limits.max_pixels:,}"
+        ) from error
+    except Exception as error:  # a bad file makes Pillow raise anything, KeyError included
+        raise ImageError(f"the image cannot be decoded: {_reason(error)}") from error
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes that standard base64 stands for; line breaks in it are passed over.
+
+    Raises:
+        ImageError: It is not base64.
+    """
+    try:
+        return binascii.a2b_base64("".join(text.split()), strict_mode=True)
+    except ValueError as error:  # binascii.Error, or characters beyond ASCII
+        raise ImageError(f"the image is not valid base64: {_reason(error)}") from error
+
+
+def resized_size(width: int, height: int, rules: Preprocessing) -> tuple[int, int]:
+    """Width and height that the resize makes of a picture, before the crop.
+
+    As torchvision's `Resize(S)` for `shortest` (the long side is rounded down), and
+    `open_clip.transform.ResizeKeepRatio` for `longest` (both sides are rounded to even halves).
+    """
+    size = rules.image_size
+    if rules.resize_mode == "squash":
+        return size, size
+    if rules.resize_mode == "longest":
+        ratio = max(height / size, width / size)
+        return round(width / ratio), round(height / ratio)
+    if width <= height:
+        return size, int(size * height / width)
+    return int(size * width / height), size
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError(
+            "the bytes are not an image of an accepted format "
+            "(JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF, JPEG 2000)"
+        ) from None
+
+
+def _check_size(image: Image.Image, rules: Preprocessing, limits: ImageLimits) -> None:
+    """Refuses before any pixel is decoded."""
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise TooLarge(
+            f"the image has {width} x {height} pixels; the limit (GATEWAY_MAX_IMAGE_PIXELS) is "
+            f"{limits.max_pixels:,} in all"
+        )
+    new_width, new_height = resized_size(width, height, rules)
+    if new_width * new_height > limits.max_resized_pixels:
+        raise TooLarge(
+            f"the image has {width} x {height} pixels, so extreme a shape that resizing its short "
+            f"side to {rules.image_size} would make {new_width} x {new_height}; the limit "
+            f"(GATEWAY_MAX_RESIZED_PIXELS) is {limits.max_resized_pixels:,} in all"
+        )
+    if not new_width or not new_height:
+        raise ImageError(
+            f"the image has {width} x {height} pixels, so extreme a shape that resizing its long "
+            f"side to {rules.image_size} would leave nothing of the short one"
+        )
+
+
+def _pixels(image: Image.Image, rules: Preprocessing) -> Pixels:
+    size = resized_size(image.width, image.height, rules)
+    if size != image.size:
+        image = image.resize(size, _FILTERS[rules.interpolation])
+    if rules.resize_mode == "longest":
+        image = _pad(image, rules.image_size, rules.fill_color)
+    return np.asarray(_centre_crop(image, rules.image_size).convert("RGB"))
+
+
+def _centre_crop(image: Image.Image, size: int) -> Image.Image:
+    if image.size == (size, size):
+        return image
+    left = round((image.width - size) / 2.0)  # to even halves, as torchvision
+    top = round((image.height - size) / 2.0)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _pad(image: Image.Image, size: int, fill: int) -> Image.Image:
+    """As `open_clip.transform.center_crop_or_pad`, with torchvision's colour for each mode."""
+    wide, high = max(0, size - image.width), max(0, size - image.height)
+    if not wide and not high:
+        return image
+    bands = len(image.getbands())
+    colour = fill if bands == 1 else (fill,) * bands
+    border = (wide // 2, high // 2, (wide + 1) // 2, (high + 1) // 2)
+    padded = ImageOps.expand(image, border, colour)
+    if image.mode == "P":
+        padded.putpalette(image.getpalette() or [])
+    return padded
+
+
+def _reason(error: Exception) -> str:
+    return f"{error}".strip().rstrip(".") or type(error).__name__

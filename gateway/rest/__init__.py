@@ -1,0 +1,1 @@
+"""The REST edge: routes parse, call the engine once, and write a schema."""

@@ -1,0 +1,76 @@
+"""Errors -> HTTP statuses, in one table, and the one envelope that every error comes in."""
+
+import logging
+from http import HTTPStatus
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from gateway import errors
+
+logger = logging.getLogger(__name__)
+
+STATUS: dict[type[errors.GatewayError], HTTPStatus] = {
+    errors.MalformedRequest: HTTPStatus.BAD_REQUEST,
+    errors.TextError: HTTPStatus.BAD_REQUEST,
+    errors.ImageError: HTTPStatus.BAD_REQUEST,
+    errors.UnknownModel: HTTPStatus.NOT_FOUND,
+    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.InferenceFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+RETRY_AFTER_S = 1
+_RETRIED = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+
+_TYPES = {  # OpenAI's words where it has one
+    400: "invalid_request_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+    504: "timeout_error",
+}
+
+
+def problem(
+    status: int, message: str, code: str, param: str | None = None, *, retry: bool = False
+) -> Response:
+    """The error envelope."""
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    headers = {"retry-after": str(RETRY_AFTER_S)} if retry else {}
+    return Response(orjson.dumps(body), status, headers, media_type="application/json")
+
+
+def internal_error(request_id: str) -> Response:
+    """The answer to our own fault: what a report needs, and no internals."""
+    return problem(500, f"internal error; report it with request id {request_id}", "internal_error")
+
+
+def install(app: FastAPI) -> None:
+    """Makes the app render every error through the envelope."""
+    app.add_exception_handler(errors.GatewayError, _on_gateway_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+async def _on_gateway_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.GatewayError)  # noqa: S101 - narrows Starlette's signature
+    status = STATUS[type(error)]
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        request_id = request.scope["state"]["request_id"]
+        logger.error("request %s: %s", request_id, error.message)
+        return internal_error(request_id)
+    return problem(status, error.message, error.code, error.param, retry=status in _RETRIED)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - narrows Starlette's signature
+    phrase = HTTPStatus(error.status_code).phrase
+    message = f"{phrase}: {request.method} {request.url.path}"
+    response = problem(error.status_code, message, phrase.lower().replace(" ", "_"))
+    response.headers.update(error.headers or {})
+    return response

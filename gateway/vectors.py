@@ -1,0 +1,46 @@
+"""Arithmetic on embeddings: cut and renormalise, mean, softmax, sigmoid."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.values import Vectors
+
+Scores = NDArray[np.float64]  # [images, labels]
+
+
+def normalise(vectors: Vectors) -> Vectors:
+    """Scales each row of float32 [n, D] to unit length; a zero row stays zero."""
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+def cut(vectors: Vectors, dimensions: int) -> Vectors:
+    """The first `dimensions` entries of each row, scaled to unit length again."""
+    return vectors if dimensions == vectors.shape[-1] else normalise(vectors[:, :dimensions])
+
+
+def ensemble(vectors: Vectors, templates: int) -> Vectors:
+    """The classifier rows of labels: float32 [labels * templates, D] -> [labels, D].
+
+    The mean over each label's templates, renormalised, as OpenCLIP builds its classifier
+    (`open_clip.zero_shot_classifier.build_zero_shot_classifier`).
+    """
+    if templates == 1:
+        return vectors
+    return normalise(vectors.reshape(-1, templates, vectors.shape[-1]).mean(axis=1))
+
+
+def cosines(images: Vectors, texts: Vectors) -> Scores:
+    """Cosine of each image with each text: unit [n, D] and [m, D] -> float64 [n, m]."""
+    return np.clip(images.astype(np.float64) @ texts.astype(np.float64).T, -1.0, 1.0)
+
+
+def softmax(logits: Scores) -> Scores:
+    """Softmax over the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(logits: Scores) -> Scores:
+    """The logistic function, without overflow at either end."""
+    return np.exp(-np.logaddexp(0.0, -logits))

@@ -1,0 +1,83 @@
+"""The real service for tests: Triton on the committed demo model, and gateways before it."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.config import ServerConfig
+from server.launcher import TritonServer
+
+ROOT = Path(__file__).parent.parent
+REPOSITORY = ROOT / "model_repository"
+SAMPLES = ROOT / "docs" / "samples"
+
+START_S = 60.0
+
+GatewayFactory = Callable[..., AbstractContextManager[httpx.Client]]
+
+
+@pytest.fixture(scope="session")
+def triton() -> Iterator[TritonServer]:
+    """A real Triton that serves the demo model on free ports."""
+    config = ServerConfig(REPOSITORY, http_port=0, grpc_port=0, metrics_port=0)
+    with TritonServer(config) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def start_gateway() -> GatewayFactory:
+    """Starts a gateway process with these settings; a client of it, until the block ends."""
+    return run_gateway
+
+
+@pytest.fixture(scope="session")
+def api(triton: TritonServer) -> Iterator[httpx.Client]:
+    """A client of a gateway with default settings, ready."""
+    with run_gateway(triton_address=triton.addresses.grpc) as client:
+        assert client.get("/readyz").json() == {"status": "ready"}
+        yield client
+
+
+@contextlib.contextmanager
+def run_gateway(**settings: object) -> Iterator[httpx.Client]:
+    """A live `python -m gateway`, stopped and seen to exit with 0 when the block ends."""
+    port = free_port()
+    settings = {"http_port": port, "model_repository": REPOSITORY} | settings
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")}
+    environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
+    process = subprocess.Popen([sys.executable, "-m", "gateway"], cwd=ROOT, env=environment)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            wait_live(client, process)
+            yield client
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the gateway ended before it was live"
+        with contextlib.suppress(httpx.TransportError):
+            if client.get("/livez").status_code == httpx.codes.OK:
+                return
+        time.sleep(0.05)
+    pytest.fail("the gateway was not live in time")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

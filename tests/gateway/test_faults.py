@@ -1,0 +1,148 @@
+"""Faults behind the gateway, staged at its seam to Triton: the right status, and no internals."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from gateway import errors
+from gateway.app import create_app, load_models
+from gateway.rest.problems import STATUS
+from gateway.settings import Settings
+from gateway.triton import Call, FakeInferClient
+from gateway.values import Vectors
+from tests.conftest import REPOSITORY
+
+Behave = Callable[[Call], Vectors]
+
+
+def unit(call: Call) -> Vectors:
+    """A right-shaped answer: every row the first unit vector."""
+    rows = np.zeros((len(call.batch), call.embedding_size), dtype=np.float32)
+    rows[:, 0] = 1
+    return rows
+
+
+@asynccontextmanager
+async def gateway(client: FakeInferClient, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    given = Settings(model_repository=REPOSITORY, **settings)
+    app = create_app(given, load_models(given), lambda address: client)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://gateway") as api,
+    ):
+        yield api
+
+
+def failing(error: Exception) -> Behave:
+    def behave(call: Call) -> Vectors:
+        raise error
+
+    return behave
+
+
+def test_every_error_has_a_status() -> None:
+    def leaves(kind: type[errors.GatewayError]) -> set[type[errors.GatewayError]]:
+        below = kind.__subclasses__()
+        return {kind} if not below else set().union(*(leaves(each) for each in below))
+
+    assert leaves(errors.GatewayError) == set(STATUS)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retried"),
+    [
+        (errors.Unavailable("gone"), 503, True),
+        (errors.DeadlineExceeded("late"), 504, False),
+        (errors.Overloaded("full"), 429, True),
+        (errors.InferenceFailed("secret 10.0.0.7"), 500, False),
+        (RuntimeError("secret 10.0.0.7"), 500, False),
+    ],
+)
+async def test_failing_triton(error: Exception, status: int, retried: bool) -> None:
+    async with gateway(FakeInferClient(failing(error))) as api:
+        for body in ({"input": "x"}, {"input": ["x"] * 100}):
+            response = await api.post("/v1/embeddings", json=body)
+            assert response.status_code == status
+            assert ("retry-after" in response.headers) == retried
+            assert "secret" not in response.text
+            message = response.json()["error"]["message"]
+            assert (response.headers["x-request-id"] in message) == (status == 500)
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        lambda call: unit(call)[:, :-1],
+        lambda call: unit(call)[:0],
+        lambda call: unit(call).astype(np.float64),
+        lambda call: unit(call) * np.nan,
+        lambda call: unit(call) * np.inf,
+        lambda call: None,
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # inf * 0, in the fake
+async def test_wrong_answers_never_reach_the_client(behave: Behave) -> None:
+    async with gateway(FakeInferClient(behave)) as api:
+        response = await api.post("/v1/embeddings", json={"input": "x"})
+        assert response.status_code == 500
+
+
+async def test_wrong_model_under_the_right_name_is_not_ready() -> None:
+    async with gateway(FakeInferClient(unit)) as api:
+        response = await api.get("/readyz")
+        assert response.status_code == 503
+        assert "golden vector" in response.json()["error"]["message"]
+
+
+async def test_slow_triton_ends_at_the_deadline() -> None:
+    async with gateway(FakeInferClient(unit, delay=60), request_timeout_s=0.1) as api:
+        response = await api.post("/v1/embeddings", json={"input": "x"})
+        assert response.status_code == 504
+
+
+async def test_no_room_is_told_at_once_and_room_comes_back() -> None:
+    client = FakeInferClient(unit, delay=0.2)
+    async with gateway(client, max_inflight=3) as api:
+
+        async def ask() -> httpx.Response:
+            return await api.post("/v1/embeddings", json={"input": "x"})
+
+        responses = await asyncio.gather(*(ask() for _ in range(10)))
+        statuses = [response.status_code for response in responses]
+        assert sorted(statuses) == [200] * 3 + [429] * 7
+        assert len(client.calls) == 3  # refused before any work
+        refused = next(r for r in responses if r.status_code == 429)
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+        assert (await ask()).status_code == 200
+
+
+async def test_bytes_in_flight_are_bounded() -> None:
+    body = {"input": ["word " * 100] * 8}
+    async with gateway(FakeInferClient(unit, delay=0.2), max_inflight_bytes=6_000) as api:
+        asked = (api.post("/v1/embeddings", json=body) for _ in range(4))
+        statuses = [response.status_code for response in await asyncio.gather(*asked)]
+        assert sorted(statuses) == [200, 429, 429, 429]  # one alone is let in, whatever its size
+
+
+async def test_large_requests_go_out_in_bounded_calls() -> None:
+    client = FakeInferClient(unit)
+    async with gateway(client, max_items=1_000) as api:
+        texts = [" ".join(["word"] * (index % 40)) or "x" for index in range(600)]
+        response = await api.post("/v1/embeddings", json={"input": texts})
+        assert response.status_code == 200
+    [model] = load_models(Settings(model_repository=REPOSITORY)).values()
+    largest = {tower.name: tower.max_batch for tower in model.manifest.triton.text}
+    lengths = {tower.name: tower.length for tower in model.manifest.triton.text}
+    assert {call.model for call in client.calls} == set(largest)
+    assert sum(len(call.batch) for call in client.calls) == 600
+    for call in client.calls:
+        assert len(call.batch) <= largest[call.model]
+        assert call.batch.shape[1] == lengths[call.model]
+        assert call.batch.nbytes <= 2_500_000

@@ -1,0 +1,232 @@
+"""Preprocessing is bit-equal to OpenCLIP's own transform, and refuses what it must."""
+
+import base64
+import functools
+import struct
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from gateway.errors import ImageError, TooLarge
+from gateway.images import FORMATS, ImageLimits, from_base64, preprocess
+from gateway.manifest import Preprocessing
+
+ResizeMode = Literal["shortest", "squash", "longest"]
+Interpolation = Literal["bicubic", "bilinear"]
+
+LIMITS = ImageLimits()
+PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "coins", "brick", "page")
+MODES = ("RGB", "L", "LA", "P", "RGBA", "CMYK", "I;16", "1")
+SIZES = (
+    (1, 1), (1, 7), (7, 1), (2, 2), (3, 5), (63, 64), (64, 64), (65, 64), (224, 224),
+    (225, 224), (223, 640), (640, 223), (333, 77), (500, 375), (3000, 2000),
+)  # fmt: skip
+
+
+def rules(
+    size: int = 224, resize_mode: ResizeMode = "shortest", interpolation: Interpolation = "bicubic"
+) -> Preprocessing:
+    return Preprocessing(
+        image_size=size,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        resize_mode=resize_mode,
+        interpolation=interpolation,
+        fill_color=7,
+    )
+
+
+def reference(data: bytes, preprocessing: Preprocessing) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """What OpenCLIP's transform makes of it, before ToTensor and Normalize."""
+    transform = image_transform_v2(
+        PreprocessCfg(
+            size=preprocessing.image_size,
+            resize_mode=preprocessing.resize_mode,
+            interpolation=preprocessing.interpolation,
+            fill_color=preprocessing.fill_color,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+        ),
+        is_train=False,
+    )
+    tensor = transform(Image.open(BytesIO(data)))
+    pixels: np.ndarray[Any, np.dtype[np.uint8]] = (
+        (tensor * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    )
+    return pixels
+
+
+def assert_equal_to_openclip(data: bytes, preprocessing: Preprocessing) -> None:
+    np.testing.assert_array_equal(
+        preprocess(data, preprocessing, LIMITS), reference(data, preprocessing)
+    )
+
+
+def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
+    stream = BytesIO()
+    image.save(stream, format_, **options)
+    return stream.getvalue()
+
+
+@functools.cache
+def noise_file(mode: str, width: int, height: int) -> bytes:
+    image = noise(mode, width, height)
+    return encoded(image, "TIFF") if mode == "CMYK" else encoded(image, "PNG", compress_level=1)
+
+
+def noise(mode: str, width: int, height: int) -> Image.Image:
+    random = np.random.default_rng(width * 10_007 + height)
+    slope = np.add.outer(np.arange(height), np.arange(width))[..., None] % 256
+    pixels = (slope // 2 + random.integers(0, 128, (height, width, 4))).astype(np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    if mode == "CMYK":
+        return Image.fromarray(pixels, "RGBA").convert("RGB").convert("CMYK")
+    return Image.fromarray(pixels, "RGBA").convert(mode)
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_real_photos(photo: str, resize_mode: ResizeMode) -> None:
+    image = Image.fromarray(getattr(skimage.data, photo)())
+    for interpolation in ("bicubic", "bilinear"):
+        assert_equal_to_openclip(
+            encoded(image, "JPEG", quality=85), rules(224, resize_mode, interpolation)
+        )
+    assert_equal_to_openclip(encoded(image, "PNG"), rules(384, resize_mode))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+def test_every_mode_and_size(mode: str, resize_mode: ResizeMode) -> None:
+    for width, height in SIZES:
+        data = noise_file(mode, width, height)
+        assert_equal_to_openclip(data, rules(64, resize_mode))
+        assert_equal_to_openclip(data, rules(224, resize_mode))
+
+
+@pytest.mark.parametrize(
+    ("format_", "options"),
+    [
+        ("JPEG", {"quality": 30}),
+        ("JPEG", {"quality": 95, "progressive": True, "subsampling": 0}),
+        ("PNG", {}),
+        ("WEBP", {"quality": 60}),
+        ("WEBP", {"lossless": True}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("PPM", {}),
+        ("AVIF", {}),
+        ("JPEG2000", {}),
+    ],
+)
+def test_every_format(format_: str, options: dict[str, Any]) -> None:
+    image = Image.fromarray(skimage.data.astronaut()).crop((0, 0, 301, 203))
+    assert_equal_to_openclip(encoded(image, format_, **options), rules())
+
+
+def test_grey_and_cmyk_jpeg_and_palette_with_transparency() -> None:
+    photo = Image.fromarray(skimage.data.cat())
+    assert_equal_to_openclip(encoded(photo.convert("L"), "JPEG"), rules())
+    assert_equal_to_openclip(encoded(photo.convert("CMYK"), "JPEG"), rules())
+    palette = photo.quantize(31)
+    assert_equal_to_openclip(encoded(palette, "PNG", transparency=3), rules())
+    assert_equal_to_openclip(encoded(palette, "GIF"), rules(224, "longest"))
+
+
+def test_first_frame_and_exif_orientation_as_openclip() -> None:
+    frames = [noise("RGB", 90, 60), noise("RGB", 90, 60).rotate(180)]
+    animated = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert_equal_to_openclip(animated, rules())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees; OpenCLIP ignores it
+    turned = encoded(Image.fromarray(skimage.data.coffee()), "JPEG", exif=exif)
+    assert_equal_to_openclip(turned, rules())
+
+
+def truncations() -> Iterator[tuple[str, bytes]]:
+    image = Image.fromarray(skimage.data.coffee())
+    for format_ in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+        data = encoded(image, format_)
+        for keep in (3, 30, len(data) // 3, len(data) // 2):
+            yield f"{format_}-{keep}", data[:keep]
+
+
+@pytest.mark.parametrize(("name", "data"), list(truncations()))
+def test_truncated(name: str, data: bytes) -> None:
+    with pytest.raises(ImageError):
+        preprocess(data, rules(), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not an image",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%PDF-1.7 " + bytes(100),
+        bytes(1000),
+        b"\xff\xd8\xff\xe0" + bytes(50),
+    ],
+)
+def test_not_an_image(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        preprocess(data, rules(), LIMITS)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says how large it is and holds almost nothing."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9)))
+
+
+@pytest.mark.parametrize(("width", "height"), [(20_000, 10_000), (9_000, 9_000), (100_000, 90_000)])
+def test_too_many_pixels_are_refused_before_they_are_decoded(width: int, height: int) -> None:
+    with pytest.raises(TooLarge):
+        preprocess(png_header(width, height), rules(), LIMITS)
+
+
+@pytest.mark.parametrize(("width", "height"), [(50_000, 3), (3, 50_000), (59_424, 3)])
+def test_extreme_shapes_are_refused_by_what_the_resize_would_make(width: int, height: int) -> None:
+    with pytest.raises(TooLarge, match=f"{width} x {height}"):
+        preprocess(encoded(Image.new("RGB", (width, height)), "PNG"), rules(), LIMITS)
+
+
+def test_longest_side_of_an_extreme_shape_leaves_nothing() -> None:
+    with pytest.raises(ImageError, match="leave nothing"):
+        preprocess(encoded(Image.new("RGB", (5_000, 3)), "PNG"), rules(224, "longest"), LIMITS)
+
+
+def test_encoded_size_limit_names_its_setting() -> None:
+    with pytest.raises(TooLarge, match="GATEWAY_MAX_IMAGE_BYTES"):
+        preprocess(bytes(11), rules(), ImageLimits(max_bytes=10))
+
+
+def test_base64() -> None:
+    data = bytes(range(256)) * 3
+    assert from_base64(base64.b64encode(data).decode()) == data
+    assert from_base64(base64.encodebytes(data).decode()) == data  # with line breaks
+    for wrong in ("AAA", "A*==", "äöü", "AAAA=AAA", "_-__"):
+        with pytest.raises(ImageError, match="base64"):
+            from_base64(wrong)
+
+
+def test_every_accepted_format_is_one_that_pillow_reads() -> None:
+    Image.init()
+    assert set(FORMATS) <= set(Image.OPEN)

@@ -1,0 +1,173 @@
+"""Token ids are OpenCLIP's own, for every string."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from open_clip.tokenizer import SimpleTokenizer, canonicalize_text, get_clean_fn
+
+from export.tokenizer import write_tokenizer
+from gateway.errors import TextError
+from gateway.manifest import ManifestError
+from gateway.text import TextTokenizer, clean, padded
+
+CONTEXT = 77
+OPENCLIP = SimpleTokenizer(context_length=CONTEXT)
+
+HAND_MADE = [
+    "",
+    " ",
+    "\t\n  \r\n",
+    "a",
+    "A photo of a red circle.",
+    "DON'T they're we've I'll he'd i'm it's",
+    "'ſ'ſ 'S 'RE ' ' ''",
+    "naïve café ÀÉÎÕÜ",
+    "ﬁne ﬂow ½ ² ①",
+    "ß İ ı Ǆ K Å",
+    "&amp; &lt;b&gt; &amp;amp;amp; &nbsp; &#233; &#x1F600; &notit; &#0; &#55296;",
+    "<start_of_text>",
+    "<end_of_text>",
+    "a<start_of_text>b",
+    "!<end_of_text>!",
+    "<START_OF_TEXT>",
+    "<end_of_text> <end_of_text>x<end_of_text>",
+    "<end_of_",
+    "<start_of_text",
+    "<|endoftext|> [CLS] </s>",
+    "</w> a</w> </w></w>",
+    "Ġ Ċ Ā",
+    "👍🏽 👨‍👩‍👧‍👦 🇨🇭 🏳️‍🌈",
+    "😀" * 300,
+    "\x00\x01\x02\x7f\x80\x9f",
+    "a\u200bb\u200dc\ufeff\u2060",
+    "\u202eright to left\u202c",
+    "\u0085\u2028\u2029",
+    "שלום עולם",
+    "مرحبا بالعالم ١٢٣",
+    "नमस्ते दुनिया",
+    "สวัสดีชาวโลก",
+    "你好世界",
+    "こんにちは",
+    "한국어 조합",
+    "e\u0301 a\u0308\u0323 Z\u0351\u036b\u0343",
+    "q\u0307\u0323",
+    "1234567890 3.14 1,000",
+    "a_b__c",
+    "x" * 10_000,
+    "word " * 2_000,
+    "é" * 10_000,
+    "schÃ¶n â€œquotedâ€\x9d",
+    "ï¿½",
+    "\ufffd",
+    "\U0010ffff",
+    "\u0378\U000323b0",
+    "http://a.b/c?d=e&f=g#h",
+    "C:\\path\\to",
+    "{}[]()<>|~`^",
+    "—–…‘’“”«»",
+    "a" + "\u0301" * 500,
+]
+
+
+def written(tokenizer: SimpleTokenizer, folder: Path) -> TextTokenizer:
+    return TextTokenizer(write_tokenizer(tokenizer, folder / "tokenizer.json"), folder)
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+    return written(OPENCLIP, tmp_path_factory.mktemp("tokenizer"))
+
+
+def assert_same_ids(ours: TextTokenizer, text: str) -> None:
+    expected = OPENCLIP([text])[0].numpy()
+    found = padded(ours.encode(text).ids, CONTEXT, 0)
+    np.testing.assert_array_equal(found, expected, err_msg=repr(text[:200]))
+
+
+@pytest.mark.parametrize("text", HAND_MADE, ids=range(len(HAND_MADE)))
+def test_hand_made(ours: TextTokenizer, text: str) -> None:
+    assert_same_ids(ours, text)
+
+
+def test_three_thousand_mixed_strings(ours: TextTokenizer) -> None:
+    seeded = random.Random(20261121)
+    pieces = [
+        lambda: seeded.choice(
+            ["a", "photo", "Of", "RED", "circle", "it's", "&amp;", "don't", "42", "x2"]
+        ),
+        lambda: chr(seeded.randrange(0x20, 0x250)),
+        lambda: chr(seeded.randrange(0x250, 0xD800)),
+        lambda: chr(seeded.randrange(0x1F300, 0x1FAFF)),
+        lambda: chr(seeded.choice([*range(0x20), *range(0x7F, 0xA1), *range(0x2000, 0x2070)])),
+        lambda: chr(seeded.choice([*range(0x300, 0x370), *range(0x590, 0x700)])),
+        lambda: seeded.choice(
+            ["<end_of_text>", "<start_of_text>", "&lt;", "&#", "\u00e9", "e\u0301"]
+        ),
+    ]
+    for _ in range(3_000):
+        glue = seeded.choice(["", " ", "  "])
+        assert_same_ids(
+            ours, glue.join(seeded.choice(pieces)() for _ in range(seeded.randrange(40)))
+        )
+
+
+def test_every_assigned_character(ours: TextTokenizer) -> None:
+    # Every plane that has assigned characters; the others hold private use and nothing.
+    codes = (*range(0xD800), *range(0xE000, 0x32400), *range(0xE0000, 0xE0200))
+    characters = [chr(code) for code in codes]
+    # In chunks, between letters, digits and signs, so that the class of each is seen to agree.
+    for start in range(0, len(characters), 12):
+        text = "".join(f"a{character}1{character}!" for character in characters[start : start + 12])
+        expected = OPENCLIP.encode(text)[: CONTEXT - 2]
+        assert ours.encode(text).ids.tolist()[1:-1] == expected, (
+            f"U+{ord(characters[start]):04X}..."
+        )
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(st.characters(codec="utf-8"), max_size=60))
+def test_any_text(ours: TextTokenizer, text: str) -> None:
+    assert_same_ids(ours, text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(codec="utf-8"), max_size=60))
+def test_cleaning_is_openclips(text: str) -> None:
+    for how in ("lower", "whitespace", "canonicalize"):
+        assert clean(text, how) == get_clean_fn(how)(text)
+    assert clean("A_b,  C!", "canonicalize") == canonicalize_text("A_b,  C!") == "a b c"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "ok \udfff"])
+def test_lone_surrogates_are_refused(ours: TextTokenizer, text: str) -> None:
+    with pytest.raises(TextError, match="lone surrogate"):
+        ours.encode(text)
+
+
+def test_truncation_keeps_the_end_token_and_is_marked(ours: TextTokenizer) -> None:
+    fits, over = "word " * (CONTEXT - 2), "word " * (CONTEXT - 1)
+    assert not ours.encode(fits).truncated
+    assert len(ours.encode(fits).ids) == CONTEXT
+    cut = ours.encode(over)
+    assert cut.truncated
+    assert len(cut.ids) == CONTEXT
+    assert cut.ids[-1] == OPENCLIP.eot_token_id
+    ours.encode(fits, truncate=False)
+    with pytest.raises(TextError, match="77 tokens") as caught:
+        ours.encode(over, truncate=False)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_changed_or_missing_file_is_refused(tmp_path: Path) -> None:
+    spec = write_tokenizer(OPENCLIP, tmp_path / "tokenizer.json")
+    with (tmp_path / "tokenizer.json").open("a") as stream:
+        stream.write(" ")
+    with pytest.raises(ManifestError, match="SHA-256"):
+        TextTokenizer(spec, tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ManifestError, match="cannot be read"):
+        TextTokenizer(spec, tmp_path)
