@@ -9,11 +9,14 @@ TRITON_HTTP_PORT ?= 8000
 TRITON_METRICS_PORT ?= 8002
 MODEL_REPOSITORY ?= model_repository
 
+# ONNX Runtime reports its use to Microsoft unless told not to.
+export ORT_DISABLE_TELEMETRY := 1
+
 UV := .venv/uv/bin/uv
 SERVE := .venv/serve
 EXPORT := .venv/export
 DEV := .venv/dev
-SOURCES := gateway server export tests
+SOURCES := gateway server export benchmarks tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

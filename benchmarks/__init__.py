@@ -1,0 +1,1 @@
+"""Black-box measurements of a running service."""

@@ -1,0 +1,153 @@
+"""The command line: ``python -m server``."""
+
+import argparse
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from server.config import MIB, ServerConfig
+from server.errors import ServerError
+from server.launcher import TritonServer
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a server until it is told to stop; 0 after a clean stop, 1 after any failure."""
+    config = parse(arguments)
+    try:
+        return serve(config)
+    except ServerError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+
+
+def serve(config: ServerConfig) -> int:
+    """Start, report readiness, and wait for a signal or for tritonserver's end."""
+    server = TritonServer(config, log=lambda line: print(line, file=sys.stderr, flush=True))
+    events: queue.SimpleQueue[str] = queue.SimpleQueue()  # its put() may be used in handlers
+    signals = _Signals(server, events)
+    try:
+        signals.install()
+        server.start()
+        if signals.count:
+            server.request_stop()
+        server.wait_ready()
+        _announce(server)
+        threading.Thread(target=_watch, args=(server, events), daemon=True).start()
+        if events.get() == "exit" and not signals.count:
+            raise server.exit_error()
+    except ServerError:
+        if not signals.count:
+            server.kill()
+            raise
+    finally:
+        server.stop()
+    print("stopped", flush=True)
+    return 0
+
+
+class _Signals:
+    """The first signal asks the server to stop, any further one kills it."""
+
+    def __init__(self, server: TritonServer, events: "queue.SimpleQueue[str]") -> None:
+        self.count = 0
+        self._server = server
+        self._events = events
+
+    def install(self) -> None:
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count == 1:
+            self._server.request_stop()
+            self._events.put("stop")
+        else:
+            self._server.kill()
+
+
+def _watch(server: TritonServer, events: "queue.SimpleQueue[str]") -> None:
+    server.wait()
+    events.put("exit")
+
+
+def _announce(server: TritonServer) -> None:
+    models = ", ".join(f"{model.id} ({', '.join(model.triton_models)})" for model in server.models)
+    where = server.addresses
+    print(
+        f"Triton is ready: gRPC {where.grpc}, HTTP http://{where.http}, "
+        f"metrics http://{where.metrics}/metrics; models: {models}",
+        flush=True,
+    )
+
+
+def parse(arguments: Sequence[str] | None = None) -> ServerConfig:
+    """Read the command line; argparse exits with 2 where it is wrong."""
+    default = ServerConfig(Path("model_repository"))
+    parser = argparse.ArgumentParser(
+        prog="python -m server",
+        description="Serve a model repository with a real Triton Inference Server, on the CPU.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--model-repository",
+        type=Path,
+        default=default.model_repository,
+        metavar="DIR",
+        help="folder with the models and their manifests",
+    )
+    add("--models", nargs="+", default=[], metavar="ID", help="serve only these model ids")
+    add("--host", default=default.host, help="IPv4 address or name to listen on")
+    for name in ("http", "grpc", "metrics"):
+        add(
+            f"--{name}-port",
+            type=int,
+            default=getattr(default, f"{name}_port"),
+            metavar="PORT",
+            help=f"port for {name}; 0 takes any free one",
+        )
+    add(
+        "--exit-on-error",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="exit when a model fails to load, instead of serving the others",
+    )
+    add(
+        "--ready-timeout",
+        type=float,
+        default=default.ready_timeout,
+        metavar="SECONDS",
+        help="give up when the models are not loaded by then",
+    )
+    add(
+        "--stop-timeout",
+        type=float,
+        default=default.stop_timeout,
+        metavar="SECONDS",
+        help="kill a server that has not stopped by then",
+    )
+    add(
+        "--shm-size",
+        type=int,
+        default=default.shm_bytes // MIB,
+        metavar="MIB",
+        help="first size and growth step of each model instance's shared memory",
+    )
+    add("--quiet", action="store_true", help="log Triton's warnings and errors only")
+    add("--log-verbose", type=int, default=0, metavar="LEVEL", help="Triton's verbose level")
+    options = vars(parser.parse_args(arguments))
+    options["models"] = tuple(options["models"])
+    options["shm_bytes"] = options.pop("shm_size") * MIB
+    return ServerConfig(**options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Python-based Triton backends, each a folder that Triton finds by its name."""

@@ -1,0 +1,89 @@
+"""Runs many requests in as few ONNX Runtime calls as their shapes allow."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+Tensors = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One request: its place among those of the call, its inputs, the outputs it asks for."""
+
+    index: int
+    inputs: Tensors  # batched: each [rows, ...]
+    wanted: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Length of the first dimension, equal for all inputs of a batched model."""
+        return len(next(iter(self.inputs.values())))
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """A session and how it may be called; ``max_batch_size`` 0 means requests never join."""
+
+    session: ort.InferenceSession
+    run_options: ort.RunOptions
+    max_batch_size: int
+
+    def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Tensors | Exception]]:
+        """Answer every item, with its outputs or with what went wrong with it alone."""
+        for group in self._groups(items):
+            yield from self._run_group(group)
+
+    def _groups(self, items: Iterable[Item]) -> list[list[Item]]:
+        """Items whose inputs differ in the first dimension only, up to the maximum of rows."""
+        if not self.max_batch_size:
+            return [[item] for item in items]
+        groups: list[list[Item]] = []
+        open_group: dict[tuple[object, ...], list[Item]] = {}
+        for item in items:
+            key = tuple((name, a.dtype, a.shape[1:]) for name, a in sorted(item.inputs.items()))
+            group = open_group.get(key)
+            if not group or sum(i.rows for i in group) + item.rows > self.max_batch_size:
+                group = open_group[key] = []
+                groups.append(group)
+            group.append(item)
+        return groups
+
+    def _run_group(self, group: list[Item]) -> Iterator[tuple[Item, Tensors | Exception]]:
+        try:
+            results: list[Tensors | Exception] = list(self._call(group))
+        except Exception as error:  # onnxruntime's errors share no narrower base class
+            if len(group) > 1:
+                # One request's values (a token id out of range) can fail the whole run.
+                for item in group:
+                    yield from self._run_group([item])
+                return
+            results = [error]
+        yield from zip(group, results, strict=True)
+
+    def _call(self, group: list[Item]) -> list[Tensors]:
+        wanted = sorted({name for item in group for name in item.wanted})
+        inputs = group[0].inputs
+        if len(group) > 1:
+            inputs = {name: np.concatenate([i.inputs[name] for i in group]) for name in inputs}
+        arrays = self.session.run(wanted, inputs, self.run_options)
+        outputs: Tensors = dict(zip(wanted, arrays, strict=True))
+        if len(group) == 1:
+            return [outputs]
+        return list(_split(outputs, group))
+
+
+def _split(outputs: Tensors, group: list[Item]) -> Iterator[Tensors]:
+    total = sum(item.rows for item in group)
+    for name, array in outputs.items():
+        if array.shape[:1] != (total,):
+            raise ValueError(
+                f"output '{name}' has shape {list(array.shape)} for a batch of {total} rows"
+            )
+    start = 0
+    for item in group:
+        end = start + item.rows
+        yield {name: outputs[name][start:end] for name in item.wanted}
+        start = end

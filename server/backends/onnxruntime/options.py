@@ -1,0 +1,129 @@
+"""Session options from a model configuration, by the rules of NVIDIA's C++ backend.
+
+The keys, their defaults and their meaning are those of ``src/onnxruntime.cc`` in
+triton-inference-server/onnxruntime_backend, so that one ``config.pbtxt`` serves both.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import onnxruntime as ort
+
+ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+FATAL = 4  # of ONNX Runtime's log severities
+TRUE, FALSE = ("true", "1"), ("false", "0")
+
+# optimization.graph.level; any other level means all optimizations.
+GRAPH_LEVELS = {
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+
+class ConfigError(ValueError):
+    """A key of the model configuration has a value that cannot be honoured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration asks of ONNX Runtime; a thread count of 0 is its default."""
+
+    intra_op_thread_count: int = 0
+    inter_op_thread_count: int = 0
+    execution_mode: int = 0  # 0 sequential, 1 parallel
+    graph_level: int = 0
+    enable_mem_arena: bool = True
+    enable_mem_pattern: bool = True
+    arena_shrinkage: str = ""  # for example "cpu:0"
+
+    @classmethod
+    def read(cls, config: dict[str, Any]) -> Self:
+        """Read a model configuration as Triton hands it to Python backends, parsed from JSON.
+
+        Raises:
+            ConfigError: naming the key and its value.
+        """
+        parameters = {
+            key: value.get("string_value", "")
+            for key, value in config.get("parameters", {}).items()
+        }
+        graph = config.get("optimization", {}).get("graph", {})
+        mode = _count(parameters, "execution_mode")
+        if mode not in (0, 1):
+            raise ConfigError(f"parameter execution_mode: expected 0 or 1, not '{mode}'")
+        return cls(
+            intra_op_thread_count=_count(parameters, "intra_op_thread_count"),
+            inter_op_thread_count=_count(parameters, "inter_op_thread_count"),
+            execution_mode=mode,
+            graph_level=int(graph.get("level", 0)),
+            enable_mem_arena=_flag(parameters, "enable_mem_arena"),
+            enable_mem_pattern=_flag(parameters, "enable_mem_pattern"),
+            arena_shrinkage=parameters.get(ARENA_SHRINKAGE, ""),
+        )
+
+    def session_options(self) -> ort.SessionOptions:
+        """The options to create the session with."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.intra_op_thread_count
+        options.inter_op_num_threads = self.inter_op_thread_count
+        options.execution_mode = (
+            ort.ExecutionMode.ORT_PARALLEL
+            if self.execution_mode
+            else ort.ExecutionMode.ORT_SEQUENTIAL
+        )
+        options.graph_optimization_level = GRAPH_LEVELS.get(
+            self.graph_level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        )
+        options.enable_cpu_mem_arena = self.enable_mem_arena
+        options.enable_mem_pattern = self.enable_mem_pattern
+        for pool in ("intra_op", "inter_op"):
+            # Idle threads that spin take the cores that other instances, Triton and the gateway
+            # need: on 2 cores with 1 to 4 instances, spinning halved the throughput.
+            options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+        return options
+
+    def run_options(self) -> ort.RunOptions:
+        """The options of every run."""
+        options = ort.RunOptions()
+        options.log_severity_level = FATAL  # a failed run is answered to its client
+        if self.arena_shrinkage:
+            options.add_run_config_entry(ARENA_SHRINKAGE, self.arena_shrinkage)
+        return options
+
+
+def providers(config: dict[str, Any], kind: str, device: int) -> list[Any]:
+    """The execution providers for an instance of ``kind`` ("CPU" or "GPU").
+
+    Raises:
+        ConfigError: a GPU without CUDA in this onnxruntime, or an execution accelerator.
+    """
+    field = "gpu_execution_accelerator" if kind == "GPU" else "cpu_execution_accelerator"
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {}).get(field, [])
+    if accelerators:
+        raise ConfigError(
+            f"optimization.execution_accelerators.{field}: "
+            f"'{accelerators[0].get('name')}' is not available in this backend"
+        )
+    if kind != "GPU":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise ConfigError(
+            "instance_group kind KIND_GPU: this onnxruntime has no CUDAExecutionProvider; "
+            "use KIND_CPU, or install onnxruntime-gpu"
+        )
+    return [("CUDAExecutionProvider", {"device_id": device}), "CPUExecutionProvider"]
+
+
+def _count(parameters: dict[str, str], key: str) -> int:
+    value = parameters.get(key, "0")
+    if not value.isdecimal():
+        raise ConfigError(f"parameter {key}: expected a number of at least 0, not '{value}'")
+    return int(value)
+
+
+def _flag(parameters: dict[str, str], key: str) -> bool:
+    value = parameters.get(key, "true").lower()
+    if value not in TRUE + FALSE:
+        raise ConfigError(f"parameter {key}: expected true or false, not '{value}'")
+    return value in TRUE

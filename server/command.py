@@ -1,0 +1,43 @@
+"""The command line of tritonserver."""
+
+from collections.abc import Iterable
+
+from server.config import ServerConfig
+from server.rundir import RunDirectory
+from server.runtime import Runtime
+
+STUB_TIMEOUT = 300  # seconds a stub may take to import its packages
+
+
+def tritonserver_command(
+    config: ServerConfig, runtime: Runtime, run: RunDirectory, models: Iterable[str]
+) -> list[str]:
+    """Build the command; ``models`` are the Triton models to load, and no other is loaded.
+
+    Triton itself never exits on a model that fails to load: the launcher asks it for the reason
+    first. GPU metrics and pinned memory are off because this wheel's backends run on the CPU.
+    """
+    return [
+        str(runtime.tritonserver),
+        f"--model-repository={config.model_repository.resolve()}",
+        "--model-control-mode=explicit",
+        *(f"--load-model={name}" for name in models),
+        "--exit-on-error=false",
+        "--strict-readiness=true",
+        f"--exit-timeout-secs={max(1, round(config.stop_timeout) - 1)}",
+        f"--backend-directory={run.backends}",
+        f"--backend-config=python,shm-region-prefix-name={run.name}-",
+        f"--backend-config=python,shm-default-byte-size={config.shm_bytes}",
+        f"--backend-config=python,shm-growth-byte-size={config.shm_bytes}",
+        f"--backend-config=python,stub-timeout-seconds={STUB_TIMEOUT}",
+        f"--http-address={config.host}",
+        f"--grpc-address={config.host}",
+        f"--metrics-address={config.host}",
+        f"--http-port={config.http_port}",
+        f"--grpc-port={config.grpc_port}",
+        f"--metrics-port={config.metrics_port}",
+        "--allow-gpu-metrics=false",
+        "--pinned-memory-pool-byte-size=0",
+        f"--log-info={'false' if config.quiet else 'true'}",
+        f"--log-verbose={config.log_verbose}",
+    ]

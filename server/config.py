@@ -1,0 +1,37 @@
+"""The settings of one Triton server."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Everything a launch depends on; ``python -m server --help`` explains each in a line.
+
+    A port of 0 means any free port. ``shm_bytes`` is both the first size and the growth step
+    of the shared-memory region that each model instance exchanges tensors with Triton through.
+    """
+
+    model_repository: Path
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    models: tuple[str, ...] = ()  # model ids; empty: every published model
+    exit_on_error: bool = True
+    quiet: bool = False
+    log_verbose: int = 0
+    ready_timeout: float = 300.0  # seconds
+    stop_timeout: float = 30.0  # seconds
+    shm_bytes: int = 4 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a started Triton listens, each as ``host:port``."""
+
+    http: str
+    grpc: str
+    metrics: str

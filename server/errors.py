@@ -1,0 +1,38 @@
+"""What can go wrong between a model repository and a ready Triton, in the order it is met.
+
+ServerError
+├── RepositoryError    the model repository or one of its manifests is unusable
+├── PortError          a port is taken, given twice or out of range; or the host is unknown
+├── RuntimeFilesError  the wheel, libpython or a Python package that Triton needs is missing
+├── ModelLoadError     Triton is up, but a model did not load
+├── StartTimeoutError  Triton was not ready in time
+└── ServerExitedError  tritonserver ended without being asked to
+"""
+
+
+class ServerError(Exception):
+    """Anything that keeps Triton from starting or from running on."""
+
+
+class RepositoryError(ServerError):
+    """The model repository, or a manifest in it, cannot be used."""
+
+
+class PortError(ServerError):
+    """An address that Triton was told to listen on cannot be used."""
+
+
+class RuntimeFilesError(ServerError):
+    """A file or package that tritonserver or its Python backend needs is missing."""
+
+
+class ModelLoadError(ServerError):
+    """Triton refused to load at least one model."""
+
+
+class StartTimeoutError(ServerError):
+    """Triton did not become ready in the time it was given."""
+
+
+class ServerExitedError(ServerError):
+    """The tritonserver process ended by itself."""

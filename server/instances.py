@@ -1,0 +1,56 @@
+"""Notices a model instance that has died under a living tritonserver.
+
+Triton reaps the stubs it stops itself, but not one that crashed or was killed: from 24.06 on it
+neither restarts it nor reports the model as not ready, and every request to it fails. The dead
+stub stays tritonserver's child as a zombie.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server.runtime import STUB
+
+PROC = Path("/proc")
+ZOMBIE = "Z"
+COMMAND = STUB[:15]  # the kernel keeps 15 characters of it
+NAME = 8  # place of the instance's name in the stub's command line
+
+
+@dataclass(slots=True)
+class InstanceWatch:
+    """Looks at tritonserver's children; to be asked at intervals of about a second."""
+
+    tritonserver: int  # process id
+    _names: dict[int, str] = field(default_factory=dict)
+    _zombies: set[int] = field(default_factory=set)
+
+    def dead(self) -> str | None:
+        """The name of an instance that has been a zombie twice in a row; else None."""
+        zombies = set()
+        for pid in self._children():
+            try:
+                before, _, after = (PROC / str(pid) / "stat").read_text().rpartition(")")
+                if after.split()[0] != ZOMBIE:
+                    self._remember(pid)
+                elif before.endswith(COMMAND):
+                    zombies.add(pid)
+            except OSError:
+                continue  # reaped while we looked
+        # Triton takes a moment to reap a stub that it stops itself.
+        lasting = zombies & self._zombies
+        self._zombies = zombies
+        return self._names.get(min(lasting), "of unknown name") if lasting else None
+
+    def _children(self) -> list[int]:
+        found: list[int] = []
+        for task in (PROC / str(self.tritonserver) / "task").glob("*/children"):
+            try:
+                found += map(int, task.read_text().split())
+            except OSError:
+                continue  # the thread has ended
+        return found
+
+    def _remember(self, pid: int) -> None:
+        command = (PROC / str(pid) / "cmdline").read_text(errors="replace").split("\0")
+        if len(command) > NAME and command[0].endswith(STUB):
+            self._names[pid] = command[NAME]

@@ -1,0 +1,114 @@
+"""Which Triton models a model repository publishes.
+
+The repository's root holds one ``<id>.manifest.json`` per model, written last by the exporter:
+a Triton model that no manifest names is half written or left over, and is not served.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.errors import RepositoryError
+
+SUFFIX = ".manifest.json"
+MANIFEST_VERSION = 1
+HOW_TO_EXPORT = "export one with: python -m export MODEL --repository DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedModel:
+    """A model id and the Triton models, folders of the repository, that serve it."""
+
+    id: str
+    triton_models: tuple[str, ...]
+
+
+def published_models(repository: Path) -> tuple[PublishedModel, ...]:
+    """Read every manifest of ``repository``, in the order of the model ids.
+
+    Raises:
+        RepositoryError: no such folder, no manifest, a broken one, or a Triton model that is
+            missing or claimed by two models.
+    """
+    if not repository.is_dir():
+        raise RepositoryError(f"model repository {repository}: no such folder")
+    manifests = sorted(repository.glob(f"*{SUFFIX}"))
+    if not manifests:
+        raise RepositoryError(
+            f"model repository {repository} holds no model (no *{SUFFIX}); {HOW_TO_EXPORT}"
+        )
+    models = tuple(_published(path) for path in manifests)
+    owners: dict[str, str] = {}
+    for model in models:
+        for name in model.triton_models:
+            if name in owners:
+                raise RepositoryError(
+                    f"model repository {repository}: {model.id}{SUFFIX} and "
+                    f"{owners[name]}{SUFFIX} both name the Triton model '{name}'"
+                )
+            owners[name] = model.id
+    return models
+
+
+def select_models(repository: Path, ids: Iterable[str]) -> tuple[PublishedModel, ...]:
+    """The published models with these ids, or all of them where ``ids`` is empty.
+
+    Raises:
+        RepositoryError: as ``published_models``; or an id that no manifest has.
+    """
+    models = published_models(repository)
+    wanted = tuple(dict.fromkeys(ids))
+    known = {model.id: model for model in models}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise RepositoryError(
+            f"model repository {repository} has no model {', '.join(map(repr, unknown))}; "
+            f"it has: {', '.join(known)}"
+        )
+    return tuple(known[name] for name in wanted) if wanted else models
+
+
+def _published(path: Path) -> PublishedModel:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RepositoryError(f"manifest {path} cannot be read as JSON: {error}") from error
+    if not isinstance(manifest, dict):
+        raise RepositoryError(f"manifest {path}: expected a JSON object")
+    found = manifest.get("schema_version")
+    if found != MANIFEST_VERSION:
+        raise RepositoryError(
+            f"manifest {path}: key 'schema_version' is {found!r}, but this server "
+            f"reads {MANIFEST_VERSION}; export the model again"
+        )
+    names = _triton_names(path, manifest.get("triton"))
+    for name in names:
+        _check_folder(path, name)
+    return PublishedModel(path.name.removesuffix(SUFFIX), names)
+
+
+def _triton_names(path: Path, triton: object) -> tuple[str, ...]:
+    if not isinstance(triton, dict):
+        raise RepositoryError(f"manifest {path}: key 'triton' must be an object")
+    texts = triton.get("text")
+    if not isinstance(texts, list) or not texts:
+        raise RepositoryError(f"manifest {path}: key 'triton.text' must be a non-empty list")
+    entries = {"triton.image": triton.get("image")}
+    entries |= {f"triton.text[{index}]": entry for index, entry in enumerate(texts)}
+    return tuple(_name(path, key, entry) for key, entry in entries.items())
+
+
+def _name(path: Path, key: str, entry: object) -> str:
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not name or Path(name).name != name:
+        raise RepositoryError(f"manifest {path}: key '{key}.name' must name a folder beside it")
+    return name
+
+
+def _check_folder(path: Path, name: str) -> None:
+    if not (path.parent / name / "config.pbtxt").is_file():
+        raise RepositoryError(
+            f"manifest {path} names the Triton model '{name}', but "
+            f"{path.parent / name / 'config.pbtxt'} does not exist; export the model again"
+        )

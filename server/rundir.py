@@ -1,0 +1,113 @@
+"""The private folder of one launch, and the removal of everything a launch can leave behind.
+
+The folder's name is also the prefix of the launch's shared-memory regions and stands in the
+command line of its tritonserver and stubs, so that what is left of a killed launch can be found
+by that name alone. A lock, held for as long as the launcher or its guard lives, tells a dead
+launch from a running one; the kernel drops it however they end.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.runtime import STUB, Runtime
+
+PREFIX = "openclip-triton-"
+LOCK = "lock"
+KILL_TIMEOUT = 10.0  # seconds; a killed process can linger while the kernel frees its memory
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (POSIX shared memory on Linux)
+PROC = Path("/proc")
+PACKAGE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """A launch's folder and the descriptor that holds its lock."""
+
+    path: Path
+    lock: int
+
+    @property
+    def name(self) -> str:
+        """The launch's unique name; prefix of its shared-memory regions."""
+        return self.path.name
+
+    @property
+    def backends(self) -> Path:
+        """The folder to give tritonserver as ``--backend-directory``."""
+        return self.path / "backends"
+
+
+def create(runtime: Runtime) -> RunDirectory:
+    """Make a locked folder with the ``python`` and ``onnxruntime`` backends laid out in it."""
+    path = Path(tempfile.mkdtemp(prefix=PREFIX))
+    # Renamed only once locked: a folder whose lock file can be locked belongs to no one.
+    unnamed = path / f"{LOCK}.new"
+    lock = os.open(unnamed, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    unnamed.rename(path / LOCK)
+    run = RunDirectory(path, lock)
+    python = run.backends / "python"
+    python.mkdir(parents=True)
+    # Copied: Triton refuses a backend library whose real path is outside the backend's folder.
+    shutil.copyfile(runtime.python_backend / "libtriton_python.so", python / "libtriton_python.so")
+    utils = "triton_python_backend_utils.py"
+    (python / utils).symlink_to(runtime.python_backend / utils)
+    (python / STUB).symlink_to(runtime.stub)
+    onnxruntime = run.backends / "onnxruntime"
+    onnxruntime.mkdir()
+    (onnxruntime / "model.py").symlink_to(PACKAGE / "backends" / "onnxruntime" / "model.py")
+    # The stub ignores PYTHONPATH, but imports from the backend's folder.
+    (onnxruntime / PACKAGE.name).symlink_to(PACKAGE)
+    return run
+
+
+def sweep() -> list[str]:
+    """Remove what dead launches of this user left behind; return their names."""
+    removed = []
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        try:
+            if path.stat().st_uid != os.getuid():
+                continue
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # removed, or not locked yet, by its owner
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            remove(path)
+            removed.append(path.name)
+        finally:
+            os.close(lock)
+    return removed
+
+
+def remove(path: Path) -> None:
+    """Kill the launch's remaining processes, then remove its shared memory and its folder."""
+    deadline = time.monotonic() + KILL_TIMEOUT
+    while _kill_processes(path.name) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for region in SHARED_MEMORY.glob(f"{path.name}*"):
+        region.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _kill_processes(name: str) -> int:
+    """Send SIGKILL to every tritonserver and stub of the launch; return how many there were."""
+    killed = 0
+    for entry in PROC.glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            if name in command and ("tritonserver" in command or STUB in command):
+                os.kill(int(entry.name), signal.SIGKILL)
+                killed += 1
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended while we looked, or is another user's
+    return killed

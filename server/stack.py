@@ -1,0 +1,196 @@
+"""`python -m server.stack`: the whole service on this machine, Triton and the gateway before it.
+
+The gateway is a process of its own; nothing of it is imported here.
+"""
+
+import argparse
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from server import health, ports
+from server.config import ServerConfig
+from server.errors import ServerError, ServerExitedError, StartTimeoutError
+from server.guard import PR_SET_PDEATHSIG
+from server.launcher import TritonServer
+
+POLL = 0.1  # seconds
+STOP_TIMEOUT = 15.0  # seconds
+
+BANNER = """
+Ready: {url}   (documentation: {url}/docs)
+
+Try it:
+  curl -s {url}/v1/zero-shot -H 'content-type: application/json' -d '{{
+    "image": "data:image/png;base64,'"$(base64 -w0 docs/samples/red-circle.png)"'",
+    "labels": ["red circle", "blue circle", "red square",
+               "green star", "yellow triangle", "purple heart"],
+    "templates": ["a photo of a {{}}."]}}'
+
+Stop it with Ctrl-C.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StackConfig:
+    """Where everything listens, and what is served."""
+
+    model_repository: Path
+    host: str
+    http_port: int  # of the gateway
+    triton: ServerConfig
+
+
+class Stopped(Exception):
+    """A signal asked for the end."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until a signal comes (0), or until something fails (1)."""
+    config = parse(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _raise_stopped)
+    try:
+        serve(config)
+    except Stopped:
+        _ignore_signals()
+        print("Stopped.", flush=True)
+        return 0
+    except ServerError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def serve(config: StackConfig) -> None:
+    """Start both, announce them, and watch them.
+
+    Raises:
+        Stopped: a signal came, and both are stopped.
+        ServerError: one of them could not be started, or ended by itself; the other is stopped.
+    """
+    print(f"Starting Triton on {config.model_repository} ...", flush=True)
+    triton = TritonServer(config.triton, log=_log)
+    with triton:
+        print("Starting the gateway ...", flush=True)
+        gateway = _start_gateway(config, triton.addresses.grpc)
+        try:
+            _wait_ready(gateway, f"{config.host}:{config.http_port}", triton)
+            print(BANNER.format(url=f"http://{config.host}:{config.http_port}"), flush=True)
+            _watch(gateway, triton)
+        finally:
+            # Before Triton stops, so that no request meets a gateway without it.
+            _ignore_signals()
+            print("Stopping ...", flush=True)
+            _stop(gateway)
+
+
+def parse(arguments: Sequence[str] | None = None) -> StackConfig:
+    """Read the command line, and check every port before anything starts.
+
+    Exits with 1 and a message that names the variable where a port cannot be used.
+    """
+    parser = argparse.ArgumentParser(prog="python -m server.stack", description=__doc__)
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="IPv4 address to listen on")
+    add("--http-port", type=int, default=8080, help="port of the REST API")
+    add("--grpc-port", type=int, default=8001, help="port of Triton's gRPC")
+    add("--triton-http-port", type=int, default=8000, help="port of Triton's HTTP")
+    add("--triton-metrics-port", type=int, default=8002, help="port of Triton's metrics")
+    add("--model-repository", type=Path, default=Path("model_repository"), help="folder to serve")
+    given = parser.parse_args(arguments)
+    try:
+        chosen = ports.reserve(
+            given.host,
+            {
+                "HTTP_PORT": given.http_port,
+                "GRPC_PORT": given.grpc_port,
+                "TRITON_HTTP_PORT": given.triton_http_port,
+                "TRITON_METRICS_PORT": given.triton_metrics_port,
+            },
+        )
+    except ServerError as error:
+        parser.exit(1, f"error: {error}\n")
+    triton = ServerConfig(
+        given.model_repository,
+        host=given.host,
+        http_port=chosen["TRITON_HTTP_PORT"],
+        grpc_port=chosen["GRPC_PORT"],
+        metrics_port=chosen["TRITON_METRICS_PORT"],
+        quiet=True,
+    )
+    return StackConfig(given.model_repository, given.host, chosen["HTTP_PORT"], triton)
+
+
+def _log(line: str) -> None:
+    if "CudaDriverHelper" not in line:  # Triton's only complaint of a machine without a GPU
+        print(line, file=sys.stderr, flush=True)
+
+
+def _start_gateway(config: StackConfig, triton_address: str) -> subprocess.Popen[bytes]:
+    libc = ctypes.CDLL(None)
+    own = {
+        "GATEWAY_HOST": config.host,
+        "GATEWAY_HTTP_PORT": str(config.http_port),
+        "GATEWAY_TRITON_ADDRESS": triton_address,
+        "GATEWAY_MODEL_REPOSITORY": str(config.model_repository),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "gateway"],
+        env=os.environ | own,
+        start_new_session=True,  # a terminal's Ctrl-C reaches this process alone
+        # Should this process be killed, the gateway stops by itself.
+        preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
+    )
+
+
+def _wait_ready(gateway: subprocess.Popen[bytes], address: str, triton: TritonServer) -> None:
+    deadline = time.monotonic() + triton.config.ready_timeout
+    while not health.is_ready(address, "/readyz"):
+        _check(gateway, triton)
+        if time.monotonic() > deadline:
+            raise StartTimeoutError(f"the gateway at {address} was not ready in time")
+        time.sleep(POLL)
+
+
+def _watch(gateway: subprocess.Popen[bytes], triton: TritonServer) -> None:
+    while True:
+        _check(gateway, triton)
+        time.sleep(POLL)
+
+
+def _check(gateway: subprocess.Popen[bytes], triton: TritonServer) -> None:
+    code = gateway.poll()
+    if code is not None:
+        raise ServerExitedError(f"the gateway ended with exit code {code}; see its message above")
+    if triton.wait(0) is not None:
+        raise triton.exit_error()
+
+
+def _stop(gateway: subprocess.Popen[bytes]) -> None:
+    gateway.terminate()
+    try:
+        gateway.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        gateway.kill()
+        gateway.wait()
+
+
+def _raise_stopped(number: int, frame: FrameType | None) -> None:
+    raise Stopped
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

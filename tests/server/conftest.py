@@ -1,0 +1,69 @@
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc
+
+from server.config import ServerConfig
+from server.launcher import TritonServer
+from tests.server import tiny
+
+EVERY_KEY = tiny.parameters(
+    intra_op_thread_count="1",
+    inter_op_thread_count="2",
+    execution_mode="1",
+    enable_mem_arena="false",
+    enable_mem_pattern="0",
+)
+
+
+@dataclass
+class Served:
+    """A running server and how to ask it."""
+
+    server: TritonServer
+    client: grpc.InferenceServerClient
+    log: list[str] = field(default_factory=list)
+
+    def infer(self, model: str, name: str, array: np.ndarray) -> np.ndarray:
+        types = {"uint8": "UINT8", "int32": "INT32"}
+        source = grpc.InferInput(name, list(array.shape), types[str(array.dtype)])
+        source.set_data_from_numpy(array)
+        vector: np.ndarray = self.client.infer(model, [source]).as_numpy("vector")
+        return vector
+
+    def text(self, ids: list[list[int]], model: str = "demo.text-4") -> np.ndarray:
+        return self.infer(model, "ids", np.array(ids, np.int32))
+
+
+def build_repository(repository: Path) -> None:
+    tiny.add_demo(repository, text=tiny.BATCHING)
+    keys = f"optimization {{ graph {{ level: 2 }} }}\n{EVERY_KEY}"
+    tiny.add_demo(repository, "keys", image=keys)
+    # Both leave the inputs and outputs to the backend; one the batch size as well.
+    tiny.add_model(repository, "bare.image", tiny.image_graph(), tiny.ONE_INSTANCE)
+    size = f"max_batch_size: 16\n{tiny.ONE_INSTANCE}"
+    tiny.add_model(repository, "bare.text-4", tiny.text_graph(), size)
+    tiny.add_manifest(repository, "bare", "bare.image", [("bare.text-4", 4)])
+    wide = tiny.TEXT_IO.replace("dims: [ 4 ]", "dims: [ -1 ]")
+    config = f"max_batch_size: 8\n{tiny.ONE_INSTANCE}{wide}"
+    tiny.add_model(repository, "wide.text", tiny.text_graph("length"), config)
+    tiny.add_model(repository, "wide.image", tiny.image_graph(), tiny.ONE_INSTANCE)
+    tiny.add_manifest(repository, "wide", "wide.image", [("wide.text", 77)])
+    # A folder that no manifest names is not served.
+    tiny.add_model(repository, "stray", tiny.text_graph(), tiny.ONE_INSTANCE)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    repository = tmp_path_factory.mktemp("repository")
+    build_repository(repository)
+    config = ServerConfig(repository, http_port=0, grpc_port=0, metrics_port=0)
+    log: list[str] = []
+    with (
+        TritonServer(config, log.append) as server,
+        grpc.InferenceServerClient(server.addresses.grpc) as client,
+    ):
+        yield Served(server, client, log)

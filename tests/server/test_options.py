@@ -1,0 +1,93 @@
+"""Keys of config.pbtxt and what they become."""
+
+from typing import Any
+
+import onnxruntime as ort
+import pytest
+
+from server.backends.onnxruntime.options import ARENA_SHRINKAGE, ConfigError, Settings, providers
+
+
+def config(**values: str) -> dict[str, Any]:
+    return {"parameters": {key: {"string_value": value} for key, value in values.items()}}
+
+
+def test_nothing_given_is_the_default_of_the_c_plus_plus_backend() -> None:
+    options = Settings.read({}).session_options()
+    assert options.intra_op_num_threads == 0
+    assert options.execution_mode == ort.ExecutionMode.ORT_SEQUENTIAL
+    assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    assert options.enable_cpu_mem_arena
+    assert options.enable_mem_pattern
+
+
+def test_every_parameter_reaches_the_session_options() -> None:
+    options = Settings.read(
+        config(
+            intra_op_thread_count="3",
+            inter_op_thread_count="2",
+            execution_mode="1",
+            enable_mem_arena="0",
+            enable_mem_pattern="False",
+        )
+    ).session_options()
+    assert options.intra_op_num_threads == 3
+    assert options.inter_op_num_threads == 2
+    assert options.execution_mode == ort.ExecutionMode.ORT_PARALLEL
+    assert not options.enable_cpu_mem_arena
+    assert not options.enable_mem_pattern
+
+
+def test_idle_threads_do_not_spin() -> None:
+    options = Settings().session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_arena_shrinkage_reaches_the_run_options() -> None:
+    options = Settings.read(config(**{ARENA_SHRINKAGE: "cpu:0"})).run_options()
+    assert options.get_run_config_entry(ARENA_SHRINKAGE) == "cpu:0"
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        (-1, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC),
+        (0, ort.GraphOptimizationLevel.ORT_ENABLE_ALL),
+        (1, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED),
+        (2, ort.GraphOptimizationLevel.ORT_DISABLE_ALL),
+    ],
+)
+def test_graph_level(level: int, expected: ort.GraphOptimizationLevel) -> None:
+    settings = Settings.read({"optimization": {"graph": {"level": level}}})
+    assert settings.session_options().graph_optimization_level == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("intra_op_thread_count", "many"),
+        ("inter_op_thread_count", "-1"),
+        ("execution_mode", "2"),
+        ("enable_mem_arena", "maybe"),
+        ("enable_mem_pattern", ""),
+    ],
+)
+def test_a_bad_value_is_named_with_its_key(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: expected .* not '{value}'"):
+        Settings.read(config(**{key: value}))
+
+
+def test_a_gpu_needs_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ConfigError, match="KIND_GPU: this onnxruntime has no CUDA"):
+        providers({}, "GPU", 0)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    assert providers({}, "GPU", 1)[0] == ("CUDAExecutionProvider", {"device_id": 1})
+    assert providers({}, "CPU", 0) == ["CPUExecutionProvider"]
+
+
+def test_an_accelerator_is_refused_for_the_kind_it_is_for() -> None:
+    field = {"cpu_execution_accelerator": [{"name": "openvino"}]}
+    given = {"optimization": {"execution_accelerators": field}}
+    with pytest.raises(ConfigError, match="'openvino' is not available"):
+        providers(given, "CPU", 0)

@@ -1,0 +1,137 @@
+"""`make run`'s program: it announces itself, its curl works, and it stops both processes."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import REPOSITORY, ROOT
+
+START_S = 90.0
+
+
+@contextmanager
+def stack(*options: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server.stack", "--http-port=0", "--grpc-port=0",
+         "--triton-http-port=0", "--triton-metrics-port=0", *options],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def banner(process: subprocess.Popen[str]) -> str:
+    """What it prints until it says how to stop it."""
+    assert process.stdout is not None
+    text = ""
+    while "Ctrl-C" not in text:
+        line = process.stdout.readline()
+        assert line, f"it ended early: {text}"
+        text += line
+    return text
+
+
+def children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in listed]
+
+
+def descendants(pid: int) -> list[int]:
+    return [each for child in children(pid) for each in (child, *descendants(child))]
+
+
+def assert_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 20
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_and_stops_cleanly(stop: signal.Signals) -> None:
+    with stack() as process:
+        text = banner(process)
+        started = descendants(process.pid)
+        assert len(started) >= 4  # gateway, guard, tritonserver, stubs
+        command = text.partition("Try it:\n")[2].partition("\n\nStop")[0]
+        answer = subprocess.run(
+            ["bash", "-c", command], cwd=ROOT, capture_output=True, check=True, timeout=60
+        )
+        best = json.loads(answer.stdout)["results"][0]["predictions"][0]
+        assert best["label"] == "red circle"
+        process.send_signal(stop)
+        assert process.wait(30) == 0
+        assert_gone(started)
+
+
+def test_killed_outright_it_leaves_nothing_running() -> None:
+    with stack() as process:
+        banner(process)
+        started = descendants(process.pid)
+        process.kill()
+        process.wait()
+        assert_gone(started)
+
+
+def test_a_gateway_that_ends_takes_the_stack_down() -> None:
+    with stack() as process:
+        url = re.search(r"http://\S+?:\d+", banner(process))
+        assert url is not None
+        assert httpx.get(f"{url[0]}/livez").status_code == 200
+        started = descendants(process.pid)
+        [gateway] = [
+            pid for pid in started
+            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3] == [b"-m", b"gateway"]
+        ]  # fmt: skip
+        os.kill(gateway, signal.SIGKILL)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert "the gateway ended" in errors
+        assert_gone(started)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PORT", "GRPC_PORT", "TRITON_METRICS_PORT"])
+def test_a_taken_port_is_named(variable: str) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with stack(f"--{variable.lower().replace('_', '-')}={port}") as process:
+            output, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert f"port {port}" in errors
+    assert variable in errors
+    assert "Starting" not in output
+
+
+def test_a_model_that_does_not_load_is_told(tmp_path: Path) -> None:
+    repository = shutil.copytree(REPOSITORY, tmp_path / "models")
+    [graph] = repository.glob("demo.image/*/model.onnx")
+    graph.write_bytes(b"not a graph")
+    with stack("--model-repository", str(repository)) as process:
+        _, errors = process.communicate(timeout=START_S)
+    assert process.returncode == 1
+    assert "demo.image" in errors
+    assert str(graph.relative_to(repository)) in errors
+
+
+def test_no_models_is_told(tmp_path: Path) -> None:
+    with stack("--model-repository", str(tmp_path)) as process:
+        _, errors = process.communicate(timeout=START_S)
+    assert process.returncode == 1
+    assert "python -m export" in errors
