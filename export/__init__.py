@@ -1,0 +1,1 @@
+"""Turns OpenCLIP checkpoints into models that Triton serves."""

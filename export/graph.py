@@ -1,0 +1,182 @@
+"""Towers -> ONNX graphs -> files."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+import torch
+from torch import nn
+
+from export.errors import GraphError, brief
+
+OPSET = 20  # what torch's exporter writes natively; ONNX Runtime and TensorRT 10 and 11 read it
+PRODUCER = "openclip-triton"
+EXTERNAL_BYTES = 1_800_000_000  # protobuf ends at 2 GiB; weights over this go to a second file
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One tower as ONNX: the model with its weights, and what the user should know of it."""
+
+    proto: onnx.ModelProto
+    notice: str | None = None
+
+
+def trace(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
+    """Exports one tower at the shape of an example, with any batch size.
+
+    Args:
+        tower: In evaluation mode; its `forward` argument names the input.
+        example: Two items of valid input.
+        output: Name of the output, float32 [n, D].
+
+    Raises:
+        GraphError: Neither of torch's two exporters can do it.
+    """
+    try:
+        return Graph(_with_dynamo(tower, example, output))
+    except Exception as error:  # the exporter raises whatever the model's own code does
+        return Graph(
+            _with_torchscript(tower, example, output, error),
+            f"{output}: torch's dynamo exporter failed ({brief(error, 120)}); the TorchScript "
+            "exporter was used",
+        )
+
+
+def trace_text(
+    tower: nn.Module, example: torch.Tensor, lengths: tuple[int, ...], output: str
+) -> dict[int, Graph]:
+    """Exports a text tower for each token length: one graph for all of them where it can be.
+
+    Args:
+        tower: One that takes any of `lengths`.
+        example: int32 [2, length], two items at the last (full) length.
+        lengths: In tokens, rising.
+        output: Name of the output, float32 [n, D].
+
+    Raises:
+        GraphError: The tower cannot be exported.
+    """
+    if len(lengths) == 1:
+        return {lengths[0]: trace(tower, example, output)}
+    short = example[:, : max(2, lengths[-1] // 2)]
+    try:
+        shared = Graph(_with_dynamo(tower, short, output, max_length=lengths[-1]))
+    except Exception as error:  # as above
+        why = f"{output}: one graph for each token length, since {brief(error, 120)}"
+        graphs = {length: trace(tower, example[:, :length], output) for length in lengths}
+        first = graphs[lengths[0]]
+        notice = "; ".join(filter(None, (why, first.notice)))
+        return {**graphs, lengths[0]: Graph(first.proto, notice)}
+    return dict.fromkeys(lengths, shared)
+
+
+def _input_name(tower: nn.Module) -> str:
+    return type(tower).forward.__code__.co_varnames[1]
+
+
+def _with_dynamo(
+    tower: nn.Module, example: torch.Tensor, output: str, max_length: int | None = None
+) -> onnx.ModelProto:
+    name = _input_name(tower)
+    free: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if max_length is not None:
+        free[1] = torch.export.Dim("length", min=2, max=max_length)
+    with _silence():
+        program = torch.onnx.export(
+            tower,
+            (example,),
+            dynamo=True,
+            dynamic_shapes={name: free},
+            input_names=[name],
+            output_names=[output],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    if program is None:
+        raise GraphError(f"{output}: torch's exporter returned nothing")
+    return _tidy(program.model_proto, output)
+
+
+def _with_torchscript(
+    tower: nn.Module, example: torch.Tensor, output: str, first: Exception
+) -> onnx.ModelProto:
+    name, buffer = _input_name(tower), io.BytesIO()
+    try:
+        with _silence():
+            torch.onnx.export(
+                tower,
+                (example,),
+                cast(Any, buffer),  # its annotation leaves streams out
+                dynamo=False,
+                input_names=[name],
+                output_names=[output],
+                dynamic_axes={name: {0: "batch"}, output: {0: "batch"}},
+                opset_version=OPSET,
+            )
+        return _tidy(onnx.load_from_string(buffer.getvalue()), output)
+    except Exception as error:  # as above
+        raise GraphError(
+            f"{output}: the tower cannot be exported to ONNX: {brief(first)} (dynamo); "
+            f"{brief(error)} (TorchScript)"
+        ) from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The exporters print progress and warn about their own internals."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _tidy(proto: onnx.ModelProto, output: str) -> onnx.ModelProto:
+    """Drops what the exporter notes about this machine's source code, and names the shapes."""
+    graph = proto.graph
+    proto.producer_name, proto.producer_version, proto.doc_string = PRODUCER, "", ""
+    del proto.metadata_props[:]
+    del graph.value_info[:]
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for function in proto.functions:
+        del function.metadata_props[:]
+    if [item.name for item in graph.output] != [output]:
+        raise GraphError(f"{output}: the exporter named the outputs {graph.output}")
+    graph.output[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    return proto
+
+
+def save(
+    proto: onnx.ModelProto, path: Path, model_id: str, external_above: int = EXTERNAL_BYTES
+) -> tuple[Path, ...]:
+    """Writes a graph and has ONNX check the file.
+
+    Weights of more than `external_above` bytes go to `model.onnx.data` beside it, which the
+    graph names relative to itself, so that the folder may be renamed.
+
+    Returns:
+        The files written.
+
+    Raises:
+        GraphError: The file is not valid ONNX.
+    """
+    onnx.helper.set_model_props(proto, {"model_id": model_id})
+    size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    files = [path]
+    if size > external_above:
+        files.append(path.with_name(f"{path.name}.data"))
+        onnx.save_model(proto, path, save_as_external_data=True, location=files[1].name)
+    else:
+        onnx.save_model(proto, path)
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise GraphError(f"{path.name}: not valid ONNX: {brief(error)}") from error
+    return tuple(files)

@@ -1,0 +1,203 @@
+"""Publishes a model in a Triton model repository, or takes it back, so that no crash can hurt.
+
+Everything is written to a staging folder first, together with a plan: the paths that publishing
+will bring and those that it will make superfluous. Then version folders are renamed into place,
+`config.pbtxt` and tokenizer follow, and the manifest is last: with it the new version is served.
+Whatever the plan names and no manifest does is deleted, now or, after a crash, by the next run.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from export.errors import RepositoryError
+from export.leftovers import CONFIG, PLAN, STAGING, paths_of, read, sweep, towers_of
+from gateway.manifest import SUFFIX, Manifest
+
+_LOCK = ".export.lock"
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Holds the repository for one writer, and clears what a dead one left behind.
+
+    Raises:
+        RepositoryError: Another export is at work here, or the folder cannot be written.
+    """
+    with _clear_errors(root, "nothing published"):
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / _LOCK).open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RepositoryError(
+                f"{root}: another export is writing here; start again when it has finished"
+            ) from error
+        with _clear_errors(root, "nothing published"):
+            sweep(root)
+        yield
+
+
+@contextmanager
+def staging(root: Path) -> Iterator[Path]:
+    """A folder to prepare a model in; gone afterwards, with all that was not published.
+
+    Raises:
+        RepositoryError: Writing failed (disk full, no permission); nothing was published.
+    """
+    try:
+        with _clear_errors(root, "nothing published"):
+            folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=root))
+            yield folder
+    finally:
+        with _clear_errors(root, "leftovers stay until the next export"):
+            sweep(root)
+
+
+def published(root: Path, model_id: str) -> Manifest | None:
+    """The manifest that is published under an id.
+
+    Raises:
+        RepositoryError: It is there, but cannot be read.
+    """
+    path = root / f"{model_id}{SUFFIX}"
+    return read(path) if path.exists() else None
+
+
+def check_replaceable(
+    root: Path, model_id: str, image_size: int, embedding_size: int
+) -> Manifest | None:
+    """The manifest that a new export under this id would replace.
+
+    Raises:
+        RepositoryError: Inputs or outputs differ from it, so that clients would break.
+    """
+    previous = published(root, model_id)
+    if previous is None:
+        return None
+    old = (previous.preprocessing.image_size, previous.embedding_size)
+    if old != (image_size, embedding_size):
+        raise RepositoryError(
+            f"{model_id}: published with pictures of {old[0]} pixels and vectors of {old[1]}, but "
+            f"this model has {image_size} and {embedding_size}; choose another --id, or take the "
+            f"old one back with `python -m export --remove {model_id}`"
+        )
+    return previous
+
+
+def publish(root: Path, staged: Path, manifest: Manifest) -> None:
+    """Makes a staged model the one that is served under its id.
+
+    Args:
+        root: The repository, locked.
+        staged: Holds `<tower>/config.pbtxt` and `<tower>/<version>/` for each tower, and the
+            tokenizer's file.
+        manifest: Describes it.
+
+    Raises:
+        RepositoryError: A folder is in the way that no published model owns.
+    """
+    previous = published(root, manifest.id)
+    towers, known = towers_of(manifest), towers_of(previous) if previous else {}
+    for tower in sorted(towers.keys() - known.keys()):
+        if (root / tower).exists():
+            raise RepositoryError(
+                f"{root / tower}: in the way, and no published model's; move it or choose "
+                "another --id"
+            )
+    plan = [*paths_of(manifest), *(paths_of(previous) if previous else ())]
+    (staged / PLAN).write_text(json.dumps(plan))
+    (staged / "manifest").write_text(manifest.model_dump_json(indent=1) + "\n")
+    _sync_tree(staged)
+    # Requests for the old version go on until the manifest changes, so its batches must fit.
+    first = {tower for tower, batch in towers.items() if batch >= known.get(tower, 0)}
+    for tower in towers:
+        (root / tower).mkdir(exist_ok=True)
+        version = Path(tower) / str(manifest.version)
+        (staged / version).rename(root / version)
+    _replace_configs(root, staged, first)
+    (staged / manifest.tokenizer.file).rename(root / manifest.tokenizer.file)
+    _sync_folders(root, [*towers, "."])
+    (staged / "manifest").replace(root / f"{manifest.id}{SUFFIX}")
+    _sync_folders(root, ["."])
+    _replace_configs(root, staged, towers.keys() - first)
+
+
+def link_tower(source: Path, folder: Path, config: str) -> Path:
+    """Gives another staged tower the files of one that has the same graph.
+
+    Args:
+        source: The graph's file; all beside it comes along, as hard links where the file system
+            has them.
+        folder: The other tower's version folder, to be made.
+        config: Content of its `config.pbtxt`.
+    """
+    folder.mkdir(parents=True)
+    for path in source.parent.iterdir():
+        try:
+            (folder / path.name).hardlink_to(path)
+        except OSError:  # no hard links here; were the disk full, so would the copy say
+            shutil.copy2(path, folder / path.name)
+    (folder.parent / CONFIG).write_text(config)
+    return folder / source.name
+
+
+def remove(root: Path, model_id: str) -> None:
+    """Takes a published model back: its manifest first, then all that it names.
+
+    Raises:
+        RepositoryError: No such model is published, or it cannot be deleted.
+    """
+    if not root.is_dir():
+        raise RepositoryError(f"{root}: no such model repository")
+    with locked(root):
+        manifest = published(root, model_id)
+        if manifest is None:
+            known = sorted(path.name.removesuffix(SUFFIX) for path in root.glob(f"*{SUFFIX}"))
+            raise RepositoryError(
+                f"{root}: no model {model_id!r} is published here; there is "
+                f"{', '.join(known) or 'none'}"
+            )
+        with staging(root) as folder:
+            (folder / PLAN).write_text(json.dumps(paths_of(manifest)))
+            _sync_tree(folder)
+            (root / f"{model_id}{SUFFIX}").unlink()
+            _sync_folders(root, ["."])
+
+
+def _replace_configs(root: Path, staged: Path, towers: Iterable[str]) -> None:
+    for tower in towers:
+        (staged / tower / CONFIG).replace(root / tower / CONFIG)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        _sync(path)
+
+
+def _sync_folders(root: Path, names: Iterable[str]) -> None:
+    for name in names:
+        _sync(root / name)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _clear_errors(root: Path, outcome: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or root
+        raise RepositoryError(f"{where}: {error.strerror or error}; {outcome} in {root}") from error

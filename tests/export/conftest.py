@@ -1,0 +1,63 @@
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from export.pbtxt import Serving
+from export.pipeline import Options, export_model
+from export.progress import Progress
+from gateway.manifest import Manifest
+from tests.export import models
+
+KINDS = ("vit", "resnet", "timm", "coca", "siglip", "hf_text")
+
+Exported = tuple[Manifest, Path]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def model_of(shelf: Path) -> Callable[[str], str]:
+    """The `MODEL` argument for each kind of model."""
+
+    def make(kind: str) -> str:
+        if kind == "siglip":
+            folder = models.save_tokenizer(shelf / "siglip-folder")
+            config = models.write_config(shelf, "tiny-siglip", models.siglip(str(folder)))
+            rules = {"resize_mode": "squash", "mean": [0.5] * 3, "std": [0.5] * 3}
+            return f"local-dir:{models.save_folder(folder, config, rules)}"
+        if kind == "hf_text":
+            folder = models.save_hf_text(shelf / "bert")
+            return str(models.write_config(shelf, "tiny-hf", models.hf_text(str(folder))))
+        return str(models.write_config(shelf, f"tiny-{kind}", getattr(models, kind)()))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(model_of: Callable[[str], str], shelf: Path) -> Callable[[str], Exported]:
+    """Exports a kind of model once for all tests."""
+    done: dict[str, Exported] = {}
+
+    def export(kind: str) -> Exported:
+        if kind not in done:
+            options = Options(
+                model=model_of(kind),
+                repository=shelf / f"repository-{kind}",
+                token_lengths=(5, 16),
+                serving=Serving(max_batch=4),
+            )
+            done[kind] = (export_model(options, Progress()), options.repository)
+        return done[kind]
+
+    return export

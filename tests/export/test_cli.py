@@ -1,0 +1,244 @@
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+from huggingface_hub import constants
+from onnx import numpy_helper
+
+from export import graph, precision
+from export.__main__ import main
+from export.pipeline import default_id
+from gateway.manifest import Manifest, file_sha256, read_repository
+from tests.export import models
+
+Exported = Callable[[str], tuple[Manifest, Path]]
+
+
+@pytest.fixture
+def repository(tmp_path: Path, exported: Exported) -> Path:
+    """A repository with one small model, `tiny-vit`, of random weights."""
+    return Path(shutil.copytree(exported("vit")[1], tmp_path / "repository"))
+
+
+@pytest.fixture
+def vit(shelf: Path) -> Path:
+    return models.write_config(shelf, "tiny-vit", models.vit())
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """Runs the command line, which must end with one line on standard error."""
+
+    def run(*arguments: object, code: int = 1, root: Path = tmp_path / "none") -> str:
+        assert main([*map(str, arguments), "--repository", str(root)]) == code
+        out, err = capsys.readouterr()
+        lines = [line for line in err.splitlines() if not line.startswith("[")]
+        assert len(lines) == 1, err
+        assert not out
+        assert "Traceback" not in err
+        assert not list(root.glob("*.manifest.json")) or root != tmp_path / "none"
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture(params=["closed port", "offline mode"])
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The hub cannot be reached; whoever waits to try again fails the test."""
+
+    def refuse(seconds: float) -> None:
+        raise AssertionError(f"waited {seconds} s for the network")
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        if request.param == "closed port":
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+            address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+            monkeypatch.setattr(constants, "ENDPOINT", address)
+        else:
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(time, "sleep", refuse)
+        before = constants.HF_HUB_OFFLINE
+        yield
+        assert before == constants.HF_HUB_OFFLINE
+
+
+def snapshot(root: Path) -> dict[str, str]:
+    return {str(path): file_sha256(path) for path in root.rglob("*") if path.is_file()}
+
+
+def test_publishes_a_checkpoint_and_says_so(
+    tmp_path: Path, vit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = models.save_weights(tmp_path / "step_9.safetensors", vit, seed=3, half=True)
+    root = tmp_path / "repository"
+    arguments = [str(vit), "--pretrained", str(weights), "--repository", str(root), "--compact"]
+    arguments += ["--max-batch", "2", "--token-lengths", "12,full", "--threads", "1"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    manifest = read_repository(root)["tiny-vit.step_9"]
+    assert "random weights" not in err
+    assert re.search(r"\[ +\d+\.\d s\] tracing the image tower", err)
+    for shown in (manifest.id, str(root), manifest.fingerprint, "12, 24 tokens", "make run"):
+        assert shown in out
+    assert manifest.pretrained == "step_9.safetensors"
+    config = (root / "tiny-vit.step_9.image" / "config.pbtxt").read_text()
+    assert "intra_op_thread_count" in config
+    text = root / "tiny-vit.step_9.text-24" / "1" / "model.onnx"
+    assert text.stat().st_size < 0.6 * 49408 * 32 * 4
+    assert min(manifest.gate.image_min_cosine, manifest.gate.text_min_cosine) > 0.9999
+
+
+def test_broken_tower_is_refused(
+    repository: Path, vit: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(proto: onnx.ModelProto) -> int:
+        for tensor in proto.graph.initializer:
+            if tensor.name.endswith(("visual.proj", "text_projection")):
+                values = numpy_helper.to_array(tensor).copy()
+                values[:, 0] = 3
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        return 0
+
+    before = snapshot(repository)
+    monkeypatch.setattr(precision, "compact", spoil)
+    line = fails(vit, "--compact", "--max-batch", 4, code=2, root=repository)
+    found = re.search(r"image tower's lowest cosine .* is ([\d.]+), ([\d.]+) short of 0.9999", line)
+    assert found
+    assert float(found[1]) + float(found[2]) == pytest.approx(0.9999, abs=2e-6)
+    assert snapshot(repository) == before
+
+
+def test_full_disk_leaves_the_old_version(
+    repository: Path, vit: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device", "model.onnx")
+
+    before = snapshot(repository)
+    monkeypatch.setattr(graph, "save", full)
+    line = fails(vit, "--max-batch", 4, root=repository)
+    assert "No space left on device; nothing published" in line
+    assert snapshot(repository) == before
+    assert not list(repository.glob(".staging-*"))
+
+
+def test_other_size_under_the_same_id_is_refused(
+    repository: Path, shelf: Path, fails: Callable[..., str]
+) -> None:
+    wide = models.write_config(shelf, "tiny-wide", {**models.vit(), "embed_dim": 40})
+    line = fails(wide, "--id", "tiny-vit", root=repository)
+    assert "vectors of 32, but this model has 32 and 40; choose another --id" in line
+
+
+def test_remove(repository: Path, fails: Callable[..., str]) -> None:
+    assert main(["--remove", "tiny-vit", "--repository", str(repository)]) == 0
+    assert [path.name for path in repository.iterdir()] == [".export.lock"]
+
+
+def test_unknown_name(fails: Callable[..., str]) -> None:
+    assert "did you mean ViT-B-32" in fails("ViT-B32")
+    assert "no model of that name" in fails("qqqqqqq")
+
+
+def test_unknown_tag(fails: Callable[..., str]) -> None:
+    line = fails("ViT-B-32", "--pretrained", "laion99")
+    assert "neither a tag nor a file" in line
+    assert "laion2b_s34b_b79k" in line
+
+
+def test_checkpoint_of_another_architecture(
+    tmp_path: Path, vit: Path, shelf: Path, fails: Callable[..., str]
+) -> None:
+    weights = models.save_weights(tmp_path / "w.safetensors", vit, seed=1)
+    deeper = models.vit()
+    deeper["vision_cfg"] = {**models.VIT, "layers": 3}
+    line = fails(models.write_config(shelf, "tiny-deep", deeper), "--pretrained", weights)
+    assert "w.safetensors: cannot be loaded into tiny-deep" in line
+    assert "visual.transformer.resblocks.2" in line
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "w.bin"])
+def test_unreadable_checkpoint(
+    name: str, tmp_path: Path, vit: Path, fails: Callable[..., str]
+) -> None:
+    (tmp_path / name).write_bytes(b"not a checkpoint at all")
+    assert f"{name}: cannot be loaded" in fails(vit, "--pretrained", tmp_path / name)
+
+
+def test_picture_that_is_not_square(shelf: Path, fails: Callable[..., str]) -> None:
+    config = models.vit()
+    config["vision_cfg"] = {**models.VIT, "image_size": [32, 64]}
+    line = fails(models.write_config(shelf, "tiny-oblong", config))
+    assert "64 x 32 pixels; only square ones" in line
+
+
+def test_bad_configurations(tmp_path: Path, fails: Callable[..., str]) -> None:
+    (tmp_path / "a.json").write_text("{")
+    assert "cannot be read as JSON" in fails(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text('{"embed_dim": 3}')
+    assert "vision_cfg, text_cfg missing" in fails(tmp_path / "b.json")
+    assert "cannot be read" in fails(tmp_path / "missing.json")
+    assert "no such folder" in fails("local-dir:/nowhere/at/all")
+    (tmp_path / "folder").mkdir()
+    assert "open_clip_config.json" in fails(tmp_path / "folder")
+
+
+def test_folder_without_weights(tmp_path: Path, vit: Path, fails: Callable[..., str]) -> None:
+    folder = models.save_folder(tmp_path / "folder", vit, {})
+    (folder / "open_clip_model.safetensors").unlink()
+    assert "holds no checkpoint" in fails(folder)
+    assert "brings its own weights" in fails(f"local-dir:{folder}", "--pretrained", "x")
+
+
+def test_bad_options(vit: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
+    assert "an id matches" in fails(vit, "--id", "no/slashes")
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    assert "x.png: not a picture" in fails(vit, "--samples", tmp_path / "x.png")
+    assert "needs no folder" in fails(vit, "--tokenizer", tmp_path)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_no_network(fails: Callable[..., str], shelf: Path) -> None:
+    line = fails("ViT-B-32", "--pretrained", "laion2b_s34b_b79k")
+    assert "--pretrained FILE" in line
+    assert "local-dir:" in line
+    config = models.siglip("nobody/has-such-a-tokenizer")
+    assert "--tokenizer DIR" in fails(models.write_config(shelf, "tiny-far", config))
+    assert "local-dir:/FOLDER" in fails("hf-hub:nobody/has-such-a-model")
+    config = models.hf_text("nobody/has-such-a-text-tower")
+    config["text_cfg"].pop("hf_tokenizer_name")
+    assert "hf_model_name" in fails(models.write_config(shelf, "tiny-far-text", config))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_local_tokenizer_needs_no_network(shelf: Path, tmp_path: Path) -> None:
+    folder = models.save_tokenizer(tmp_path / "tokenizer")
+    config = models.write_config(shelf, "tiny-near", models.siglip("nobody/has-such-a-tokenizer"))
+    arguments = [str(config), "--tokenizer", str(folder), "--max-batch", "1"]
+    assert main([*arguments, "--repository", str(tmp_path / "r")]) == 0
+    assert read_repository(tmp_path / "r")["tiny-near"].logit_bias == -10.0
+
+
+def test_default_id() -> None:
+    assert default_id("ViT-B-32", None) == "ViT-B-32"
+    assert default_id("ViT-B-32", "laion2b_s34b_b79k") == "ViT-B-32.laion2b_s34b_b79k"
+    assert default_id("RN50", "epoch 3 (best).pt") == "RN50.epoch-3-best-"
+    assert default_id("org/model", "org/model") == "org-model"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["RN50", "--remove", "x"], ["RN50", "--max-batch", "0"], ["RN50", "--min-cosine", "2"],
+     ["RN50", "--token-lengths", "8,x"], ["RN50", "--token-lengths", "1"]],
+)  # fmt: skip
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "error:" in capsys.readouterr().err

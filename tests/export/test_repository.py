@@ -1,0 +1,281 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export import repository
+from export.errors import RepositoryError
+from gateway.manifest import (
+    Gate,
+    Golden,
+    ImageTower,
+    Manifest,
+    Preprocessing,
+    TextTower,
+    Tokenizer,
+    TritonModels,
+    file_sha256,
+    read_repository,
+)
+
+ID = "m"
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone: nothing after it is run."""
+
+
+def stage(folder: Path, version: int, lengths: tuple[int, ...], batch: int) -> Manifest:
+    """A model whose files say which version they are of."""
+    towers = [f"{ID}.image", *(f"{ID}.text-{length}" for length in lengths)]
+    for tower in towers:
+        (folder / tower / str(version)).mkdir(parents=True)
+        (folder / tower / "config.pbtxt").write_text(f"max_batch_size: {batch}\n")
+        (folder / tower / str(version) / "model.onnx").write_text(f"{tower} {version}")
+    tokenizer = folder / f"{ID}.{version}.tokenizer.json"
+    tokenizer.write_text(f"tokenizer {version}")
+    files = [*(f"{tower}/{version}/model.onnx" for tower in towers), tokenizer.name]
+    return Manifest(
+        id=ID,
+        version=version,
+        fingerprint="0" * 64,
+        open_clip_name="x",
+        pretrained=None,
+        precision="fp32",
+        embedding_size=2,
+        logit_scale=1.0,
+        logit_bias=None,
+        preprocessing=Preprocessing(
+            image_size=8, mean=(0, 0, 0), std=(1, 1, 1), resize_mode="squash",
+            interpolation="bicubic",
+        ),
+        tokenizer=Tokenizer(
+            file=tokenizer.name, sha256=file_sha256(tokenizer), clean="lower",
+            context_length=lengths[-1], pad_id=0,
+        ),
+        triton=TritonModels(
+            image=ImageTower(name=towers[0], max_batch=batch),
+            text=tuple(
+                TextTower(name=f"{ID}.text-{n}", length=n, max_batch=batch) for n in lengths
+            ),
+        ),
+        golden=Golden(
+            token_ids=(1,), text_features=(1, 0), image_features=(1, 0), min_cosine=0.9
+        ),
+        gate=Gate(image_min_cosine=1, text_min_cosine=1, threshold=0.9, samples=1),
+        files={name: file_sha256(folder / name) for name in files},
+        created=0,
+    )  # fmt: skip
+
+
+def export(root: Path, lengths: tuple[int, ...] = (4, 8), batch: int = 2) -> Manifest:
+    with repository.locked(root):
+        old = repository.check_replaceable(root, ID, 8, 2)
+        with repository.staging(root) as folder:
+            manifest = stage(folder, old.version + 1 if old else 1, lengths, batch)
+            repository.publish(root, folder, manifest)
+    return manifest
+
+
+def assert_served(root: Path, versions: set[int]) -> Manifest:
+    """The one published model is whole, and Triton may be sent its largest batch."""
+    manifest = read_repository(root)[ID]
+    assert manifest.version in versions
+    assert {name: file_sha256(root / name) for name in manifest.files} == manifest.files
+    image, texts = manifest.triton.image, manifest.triton.text
+    batches = {image.name: image.max_batch} | {text.name: text.max_batch for text in texts}
+    for tower, batch in batches.items():
+        config = (root / tower / "config.pbtxt").read_text()
+        assert int(config.split()[1]) >= batch
+    return manifest
+
+
+def assert_tidy(root: Path, manifest: Manifest) -> None:
+    """Nothing is there but what the manifest names."""
+    towers = {manifest.triton.image.name, *(tower.name for tower in manifest.triton.text)}
+    files = {f"{ID}.manifest.json", ".export.lock", *manifest.files}
+    files |= {f"{tower}/config.pbtxt" for tower in towers}
+    folders = towers | {f"{tower}/{manifest.version}" for tower in towers}
+    found = {str(path.relative_to(root)) for path in root.rglob("*")}
+    assert found == files | folders
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Lets so many changes to the file system happen, then stops everything, clean-up too."""
+    left = step
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return real(*args, **kwargs)
+
+        return call
+
+    for name in ("rename", "replace", "unlink"):
+        monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
+    monkeypatch.setattr(shutil, "rmtree", counted(shutil.rmtree))
+
+
+def steps(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch, step: int) -> bool:
+    """Runs `act` until it is killed at a step; whether it was."""
+    with monkeypatch.context() as patch:
+        kill_at(patch, step)
+        try:
+            act()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+def test_first_and_next_version(tmp_path: Path) -> None:
+    assert_tidy(tmp_path, export(tmp_path))
+    assert_tidy(tmp_path, export(tmp_path))
+    assert_served(tmp_path, {2})
+
+
+def test_lengths_that_are_no_longer_served_go(tmp_path: Path) -> None:
+    export(tmp_path, (2, 4, 8))
+    export(tmp_path, (6, 8))
+    assert_tidy(tmp_path, assert_served(tmp_path, {2}))
+    assert not (tmp_path / f"{ID}.text-2").exists()
+
+
+@pytest.mark.parametrize(("old", "new"), [(2, 2), (2, 8), (8, 2)])
+@pytest.mark.parametrize("lengths", [(4, 8), (8,), (2, 4, 8)])
+def test_a_crash_at_any_step_leaves_a_whole_model(
+    old: int, new: int, lengths: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in range(100):
+        root = tmp_path / str(step)
+        export(root, (4, 8), old)
+        killed = steps(partial(export, root, lengths, new), monkeypatch, step)
+        version = assert_served(root, {1, 2}).version
+        assert_tidy(root, export(root, lengths, old))
+        assert_served(root, {version + 1})
+        if not killed:
+            break
+    assert step > 6
+    assert version == 2
+
+
+def test_a_crash_of_the_first_export_leaves_nothing_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in range(100):
+        root = tmp_path / str(step)
+        killed = steps(partial(export, root), monkeypatch, step)
+        assert not killed or list(root.glob("*.manifest.json")) == [] or assert_served(root, {1})
+        assert_tidy(root, export(root))
+        if not killed:
+            break
+    assert step > 6
+
+
+def test_a_crash_while_removing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in range(100):
+        root = tmp_path / str(step)
+        export(root)
+        killed = steps(partial(repository.remove, root, ID), monkeypatch, step)
+        if list(root.glob("*.manifest.json")):
+            assert_served(root, {1})
+        assert_tidy(root, export(root))
+        if not killed:
+            break
+    assert step > 3
+
+
+def test_a_failure_at_any_step_is_cleared_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = export(tmp_path)
+    real, calls = Path.rename, 0
+    for step in range(4):
+        calls = 0
+
+        def full(self: Path, target: Path, step: int = step) -> Path:
+            nonlocal calls
+            calls += 1
+            if calls > step:
+                raise OSError(28, "No space left on device", str(self))
+            return real(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", full)
+            with pytest.raises(RepositoryError, match=r"No space left on device; nothing publis"):
+                export(tmp_path)
+        assert_tidy(tmp_path, old)
+
+
+def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    export(tmp_path)
+    script = (
+        "import os, signal, sys; from pathlib import Path; from export import repository\n"
+        "with repository.locked(Path(sys.argv[1])), repository.staging(Path(sys.argv[1])) as s:\n"
+        "    (s / 'big').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], check=False)
+    assert done.returncode == -9
+    assert list(tmp_path.glob(".staging-*"))
+    assert_served(tmp_path, {1})
+    assert_tidy(tmp_path, export(tmp_path))
+
+
+def test_two_exports_do_not_mix(tmp_path: Path) -> None:
+    with repository.locked(tmp_path), pytest.raises(RepositoryError, match="another export"):
+        export(tmp_path)
+
+
+def test_other_inputs_or_outputs_are_refused(tmp_path: Path) -> None:
+    export(tmp_path)
+    for image_size, embedding_size in ((16, 2), (8, 4)):
+        with pytest.raises(RepositoryError, match=r"choose another --id.*--remove m"):
+            repository.check_replaceable(tmp_path, ID, image_size, embedding_size)
+
+
+def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / f"{ID}.image" / "1"
+    foreign.mkdir(parents=True)
+    with pytest.raises(RepositoryError, match="in the way"):
+        export(tmp_path)
+    assert foreign.is_dir()
+    assert not list(tmp_path.glob("*.manifest.json"))
+
+
+def test_removed_model_is_gone(tmp_path: Path) -> None:
+    export(tmp_path)
+    other = tmp_path / "ensemble" / "1"
+    other.mkdir(parents=True)
+    repository.remove(tmp_path, ID)
+    assert {path.name for path in tmp_path.iterdir()} == {".export.lock", "ensemble"}
+    with pytest.raises(RepositoryError, match="no model 'm' is published here; there is none"):
+        repository.remove(tmp_path, ID)
+
+
+def test_a_broken_manifest_stops_clearing(tmp_path: Path) -> None:
+    export(tmp_path)
+    (tmp_path / "other.manifest.json").write_text("{")
+    (tmp_path / ".staging-dead").mkdir()
+    with pytest.raises(RepositoryError, match=r"other\.manifest\.json"):
+        export(tmp_path)
+    (tmp_path / "other.manifest.json").unlink()
+    assert_served(tmp_path, {1})
+
+
+def test_a_repository_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RepositoryError, match=r"file.*; nothing published"):
+        export(tmp_path / "file" / "repository")
