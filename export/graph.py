@@ -141,7 +141,10 @@ def _tidy(proto: onnx.ModelProto, output: str) -> onnx.ModelProto:
     proto.producer_name, proto.producer_version, proto.doc_string = PRODUCER, "", ""
     del proto.metadata_props[:]
     del graph.value_info[:]
-    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+    parts: tuple[Any, ...] = (
+        graph, *graph.node, *graph.initializer, *graph.input, *graph.output
+    )  # fmt: skip
+    for part in parts:
         part.doc_string = ""
         del part.metadata_props[:]
     for function in proto.functions:

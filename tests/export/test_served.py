@@ -1,0 +1,105 @@
+"""Every kind of model, exported, in the real Triton and behind the gateway, equals PyTorch."""
+
+import base64
+import io
+import math
+import shutil
+from collections.abc import Callable, Iterator
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from export.checkpoint import load_checkpoint
+from server.config import ServerConfig
+from server.launcher import TritonServer
+from tests.conftest import GatewayFactory
+from tests.export.conftest import KINDS, Exported
+
+TEXTS = ["a photo of a cat", "two small red cars beside an old stone bridge", "dog " * 40, "x"]
+
+
+@pytest.fixture(scope="module")
+def served(
+    exported: Callable[[str], Exported],
+    start_gateway: GatewayFactory,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[httpx.Client]:
+    repository = tmp_path_factory.mktemp("every-kind")
+    for kind in KINDS:
+        shutil.copytree(exported(kind)[1], repository, dirs_exist_ok=True)
+    config = ServerConfig(repository, http_port=0, grpc_port=0, metrics_port=0)
+    with (
+        TritonServer(config) as triton,
+        start_gateway(triton_address=triton.addresses.grpc, model_repository=repository) as api,
+    ):
+        yield api
+
+
+def pictures() -> list[Image.Image]:
+    random = np.random.default_rng(1)
+    sizes = ((80, 60), (33, 190), (64, 64))
+    return [
+        Image.fromarray(random.integers(0, 256, (high, wide, 3), dtype=np.uint8))
+        for wide, high in sizes
+    ]
+
+
+def encoded(image: Image.Image) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def test_all_are_ready_and_listed(served: httpx.Client) -> None:
+    assert served.get("/readyz").json() == {"status": "ready"}
+    assert len(served.get("/v1/models").json()["data"]) == len(KINDS)
+
+
+def test_a_request_must_name_one_of_several_models(served: httpx.Client) -> None:
+    response = served.post("/v1/embeddings", json={"input": "x"})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "model"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_pytorch(
+    served: httpx.Client,
+    exported: Callable[[str], Exported],
+    model_of: Callable[[str], str],
+    kind: str,
+) -> None:
+    manifest, _ = exported(kind)
+    truth = load_checkpoint(model_of(kind), None, None)
+    with torch.inference_mode():
+        texts = truth.model.encode_text(truth.tokenizer(TEXTS), normalize=False)
+        images = truth.model.encode_image(
+            torch.stack([truth.transform(picture) for picture in pictures()]), normalize=False
+        )
+    expected = functional.normalize(torch.cat([texts, images]), dim=-1).numpy()
+    items = [{"text": text} for text in TEXTS] + [{"image": encoded(p)} for p in pictures()]
+    response = served.post("/v1/embeddings", json={"model": manifest.id, "input": items})
+    assert response.status_code == 200, response.text
+    found = np.array([entry["embedding"] for entry in response.json()["data"]])
+    assert (found * expected).sum(axis=1).min() >= 0.9999
+
+
+@pytest.mark.parametrize("kind", ["vit", "siglip"])
+def test_scores_are_softmax_or_sigmoid(
+    served: httpx.Client, exported: Callable[[str], Exported], kind: str
+) -> None:
+    manifest, _ = exported(kind)
+    response = served.post(
+        "/v1/zero-shot",
+        json={"model": manifest.id, "image": encoded(pictures()[0]), "labels": TEXTS[:3]},
+    )
+    entries = response.json()["results"][0]["predictions"]
+    if manifest.logit_bias is None:
+        assert sum(entry["score"] for entry in entries) == pytest.approx(1)
+        return
+    for entry in entries:
+        logit = manifest.logit_scale * entry["cosine"] + manifest.logit_bias
+        assert entry["score"] == pytest.approx(1 / (1 + math.exp(-logit)))
