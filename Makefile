@@ -53,7 +53,7 @@ export: $(EXPORT)/.ready ## Export MODEL=name, with ARGS="--pretrained ...", int
 	$(EXPORT)/bin/python -m export $(MODEL) --repository "$(MODEL_REPOSITORY)" $(ARGS)
 
 demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
-	$(EXPORT)/bin/python -m export.demo train
+	OMP_WAIT_POLICY=PASSIVE $(EXPORT)/bin/python -m export.demo train # spinning threads stall on a busy machine
 	$(EXPORT)/bin/python -m export.demo samples
 	$(EXPORT)/bin/python -m export export/demo/demo.json \
 		--pretrained export/demo/checkpoint.safetensors --id demo --compact \

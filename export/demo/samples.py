@@ -1,0 +1,49 @@
+"""Draws the sample images that documentation, tests and the playground show."""
+
+from pathlib import Path
+
+import numpy as np
+
+from export.demo.scenes import Scene, draw_scene
+
+SAMPLES: tuple[tuple[str, str, str], ...] = (
+    ("red circle", "plain", "png"),
+    ("blue star", "striped", "jpg"),
+    ("green square", "checkered", "png"),
+    ("yellow heart", "dotted", "jpg"),
+    ("purple triangle", "plain", "jpg"),
+    ("orange cross", "striped", "png"),
+    ("pink heart", "checkered", "jpg"),
+    ("black star", "dotted", "png"),
+    ("red triangle", "striped", "jpg"),
+    ("blue cross", "plain", "png"),
+    ("yellow star", "checkered", "jpg"),
+    ("green circle", "dotted", "jpg"),
+)
+SEED = 12
+SIZE = 256  # pixels
+
+
+def sample_scenes() -> dict[str, Scene]:
+    """Draw the samples, by file name (such as ``red-circle.png``); always the same ones."""
+    scenes = {}
+    for index, (label, background, suffix) in enumerate(SAMPLES):
+        colour, shape = label.split()
+        rng = np.random.default_rng([SEED, index])
+        scene = draw_scene(rng, colour, shape, background, size=SIZE, grain=0)
+        scenes[f"{colour}-{shape}.{suffix}"] = scene
+    return scenes
+
+
+def write_samples(folder: Path) -> list[Path]:
+    """Write the samples, 256 x 256 pixels, into a folder and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, scene in sample_scenes().items():
+        path = folder / name
+        if path.suffix == ".png":
+            scene.image.save(path, optimize=True)
+        else:
+            scene.image.save(path, quality=90)
+        paths.append(path)
+    return paths

@@ -1,0 +1,91 @@
+"""The committed entries of the demo model come from the committed checkpoint."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from export.checkpoint import Checkpoint, load_checkpoint
+from export.demo.evaluate import CHECKPOINT, CONFIG
+from export.demo.scenes import draw_scenes
+from export.fingerprint import fingerprint
+from export.tokenizer import write_tokenizer
+from gateway.manifest import PIXELS, TOKEN_IDS, Manifest, file_sha256, read_repository
+from tests.conftest import REPOSITORY, SAMPLES
+
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return read_repository(REPOSITORY)["demo"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return load_checkpoint(str(CONFIG), str(CHECKPOINT), None)
+
+
+def tower(manifest: Manifest, name: str) -> onnxruntime.InferenceSession:
+    path = REPOSITORY / name / str(manifest.version) / "model.onnx"
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def test_files_are_those_that_were_published(manifest: Manifest) -> None:
+    assert manifest.files
+    for name, digest in manifest.files.items():
+        assert file_sha256(REPOSITORY / name) == digest
+    found = {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in REPOSITORY.rglob("demo.*/*/*")
+        if path.is_file()
+    }
+    assert found <= set(manifest.files)
+
+
+def test_fingerprint_is_the_checkpoints(
+    manifest: Manifest, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    tokenizer = write_tokenizer(checkpoint.tokenizer, tmp_path / manifest.tokenizer.file)
+    assert tokenizer == manifest.tokenizer
+    assert manifest.preprocessing == checkpoint.preprocessing
+    assert manifest.fingerprint == fingerprint(
+        checkpoint.model, checkpoint.preprocessing, tokenizer, manifest.precision
+    )
+    assert manifest.logit_scale == pytest.approx(checkpoint.logit_scale)
+    with torch.no_grad():
+        next(checkpoint.model.visual.parameters()).view(-1)[0] += 0.001
+    assert manifest.fingerprint != fingerprint(
+        checkpoint.model, checkpoint.preprocessing, tokenizer, manifest.precision
+    )
+
+
+def test_image_tower_is_the_checkpoints(manifest: Manifest) -> None:
+    truth = load_checkpoint(str(CONFIG), str(CHECKPOINT), None)
+    images = [scene.image for scene in draw_scenes(20, seed=31)]
+    pixels = np.stack([np.asarray(image, dtype=np.uint8) for image in images])
+    with torch.inference_mode():
+        batch = torch.stack([truth.transform(image) for image in images])
+        expected = truth.model.encode_image(batch, normalize=True).numpy()
+    [found] = tower(manifest, manifest.triton.image.name).run(None, {PIXELS: pixels})
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_text_towers_are_the_checkpoints(manifest: Manifest) -> None:
+    truth = load_checkpoint(str(CONFIG), str(CHECKPOINT), None)
+    ids = truth.tokenizer(["a photo of a red circle.", "blue", "a large green star"])
+    with torch.inference_mode():
+        expected = truth.model.encode_text(ids, normalize=True).numpy()
+    for text in manifest.triton.text:
+        given = {TOKEN_IDS: ids[:, : text.length].to(torch.int32).numpy()}
+        [found] = tower(manifest, text.name).run(None, given)
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_it_all_is_small() -> None:
+    entries = [p for p in REPOSITORY.rglob("demo.*") if p.is_file()]
+    entries += [p for p in REPOSITORY.rglob("demo.*/*/*") if p.is_file()]
+    sizes = [path.stat().st_size for path in {*entries, CHECKPOINT, *SAMPLES.iterdir()}]
+    assert sum(sizes) < 24 * MEGABYTE
