@@ -1,0 +1,144 @@
+"""The documentation is true: what exists is documented, and the documented commands run."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.settings import Settings
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+EVERYTHING = "\n".join([README, *PAGES.values()])
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def default_of(name: str) -> str:
+    field = Settings.model_fields[name]
+    if field.default_factory is not None:
+        return "number of cores"
+    if field.default is None or field.default == ():
+        return "none"
+    return f"`{field.default}`"
+
+
+def settings_table() -> str:
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    rows += [
+        f"| `GATEWAY_{name.upper()}` | {default_of(name)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(rows)
+
+
+def targets_table() -> str:
+    targets = re.findall(r"^([a-z-]+):.*?## (.*)$", MAKEFILE, re.MULTILINE)
+    return "\n".join(f"| `make {name}` | {meaning} |" for name, meaning in targets)
+
+
+def test_every_setting_is_in_the_readme_as_it_is() -> None:
+    assert settings_table() in README
+
+
+def test_every_target_is_in_the_readme_as_it_is() -> None:
+    assert targets_table() in README
+
+
+@pytest.mark.parametrize("program", ["export", "server", "server.stack"])
+def test_every_option_is_documented(program: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", program, "--help"], cwd=ROOT, capture_output=True, text=True,
+        check=True, timeout=120,
+    ).stdout  # fmt: skip
+    options = set(re.findall(r"--[a-z][a-z-]+", shown)) - {"--help"}
+    assert len(options) > 4
+    missing = {option for option in options if f"`{option}" not in EVERYTHING}
+    assert not missing
+
+
+def test_gateway_help_names_every_setting() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "gateway", "--help"], cwd=ROOT, capture_output=True, text=True,
+        check=True, timeout=60,
+    ).stdout  # fmt: skip
+    for name in Settings.model_fields:
+        assert f"GATEWAY_{name.upper()}" in shown
+
+
+def test_every_route_is_in_the_readme(api: httpx.Client) -> None:
+    document = api.get("/openapi.json").json()
+    for path, methods in document["paths"].items():
+        for method in methods:
+            assert f"`{method.upper()} {path}`" in README
+
+
+def test_every_status_is_in_the_readme(api: httpx.Client) -> None:
+    document = api.get("/openapi.json").json()
+    statuses = {
+        status
+        for methods in document["paths"].values()
+        for route in methods.values()
+        for status in route["responses"]
+    }
+    for status in statuses - {"200"}:
+        assert f"| {status} |" in README
+
+
+def examples() -> list[tuple[str, str]]:
+    """Each curl of the README with the answer that is shown below it."""
+    blocks = BLOCK.findall(README)
+    return [
+        (command, answer)
+        for (kind, command), (below, answer) in itertools.pairwise(blocks)
+        if kind == "sh" and command.startswith("curl") and below == "json"
+    ]
+
+
+@pytest.mark.parametrize(("command", "shown"), examples())
+def test_the_readmes_curls_answer_as_shown(api: httpx.Client, command: str, shown: str) -> None:
+    command = command.replace("http://127.0.0.1:8080", str(api.base_url).rstrip("/"))
+    ran = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, check=True, timeout=60
+    )
+    assert_alike(json.loads(ran.stdout), json.loads(shown))
+
+
+def test_there_are_examples_to_run() -> None:
+    assert len(examples()) == 2
+
+
+def assert_alike(found: Any, shown: Any) -> None:
+    """Equal, but for the last digits of floats, which differ from one processor to the next."""
+    if isinstance(shown, dict):
+        assert found.keys() == shown.keys()
+        for key, value in shown.items():
+            assert_alike(found[key], value)
+    elif isinstance(shown, list):
+        assert len(found) == len(shown)
+        for one, other in zip(found, shown, strict=True):
+            assert_alike(one, other)
+    elif isinstance(shown, float):
+        assert found == pytest.approx(shown, abs=2e-3)
+    else:
+        assert found == shown
+
+
+def test_links_lead_somewhere() -> None:
+    pages = {ROOT / "README.md": README} | {ROOT / "docs" / k: v for k, v in PAGES.items()}
+    for page, text in pages.items():
+        for target in re.findall(r"\]\(([^)#][^)]*)\)", text):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_modules_that_the_lifecycle_names_exist() -> None:
+    for name in re.findall(r"`(gateway/[\w/]+\.py)`", PAGES["lifecycle.md"]):
+        assert (ROOT / name).is_file()
