@@ -36,6 +36,8 @@ class Launch:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                # A shell's background job, as this test may be one, ignores SIGINT.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def ready(self) -> "Launch":
