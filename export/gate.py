@@ -1,166 +1,122 @@
-"""Measures the written towers against OpenCLIP in PyTorch FP32, and refuses what falls short."""
+"""Measures a variant against OpenCLIP in PyTorch FP32, and says where it falls short."""
 
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch.nn import functional
 
-from export.checkpoint import Checkpoint
+from export import metrics
 from export.errors import GateError, brief
-from export.samples import GOLDEN_TEXTS, Samples
-from gateway.errors import RequestError
-from gateway.images import ImageLimits, preprocess
-from gateway.manifest import (
-    PIXELS,
-    TOKEN_IDS,
-    Gate,
-    Golden,
-    Preprocessing,
-    Tokenizer,
-    golden_pixels,
+from export.evaluation import EvaluationSet
+from export.metrics import (
+    Agreement,
+    Cosines,
+    Measured,
+    Recall,
+    Retrieval,
+    Run,
+    Scores,
+    TowerFigures,
+    Vectors,
+    ZeroShot,
 )
-from gateway.text import TextTokenizer, padded
+from export.reference import Inputs, References
+from gateway.manifest import TOKEN_IDS
+from gateway.text import padded
 
-MIN_COSINE = 0.9999
-_NORM_TOLERANCE = 1e-3
-_CHUNK = 8  # items that PyTorch encodes at a time
+FEW = 64  # items to run at batch 1 and 2
+_ROUNDING = 1e-9  # of float64 sums; not a shortfall
 
-Vectors = NDArray[np.float32]  # [n, D]
 RunTower = Callable[[NDArray[Any]], Vectors]
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
-    """Files to measure: one image tower, and one text tower for each length."""
+class Evaluation:
+    """The figures, and the cosines behind them at the largest batch."""
 
-    image: Path
-    text: dict[int, Path]
+    measured: Measured
+    image_cosines: Cosines  # [pictures]
+    text_cosines: Cosines  # [texts], each at the shortest length that holds it
 
 
 @dataclass(frozen=True, slots=True)
-class References:
-    """What OpenCLIP says of the samples, from its own transform and its own tokenizer."""
+class Thresholds:
+    """What a variant must reach; None asks nothing.
 
-    image: Vectors
-    text: Vectors
-
-
-def reference(checkpoint: Checkpoint, samples: Samples) -> References:
-    """Encodes the samples with OpenCLIP in PyTorch FP32, text at its full padded length."""
-    pictures = [checkpoint.transform(_picture(data)) for data in samples.pictures]
-    model = checkpoint.model
-    return References(
-        _encode(model.encode_image, torch.stack(pictures)),
-        _encode(model.encode_text, checkpoint.tokenizer(list(samples.texts))),
-    )
-
-
-def golden(
-    checkpoint: Checkpoint, spec: Tokenizer, folder: Path, length: int, min_cosine: float
-) -> Golden:
-    """Known answers from PyTorch FP32 for the golden picture and a short text.
-
-    The text is the first golden one that `length`, the shortest text tower's, can hold.
+    Attributes:
+        min_cosine: Of any item.
+        mean_cosine: Of each tower.
+        accuracy_loss: Most zero-shot accuracy that may be lost to PyTorch, in percentage points.
     """
-    tokenizer, model = TextTokenizer(spec, folder), checkpoint.model
-    encoded = [tokenizer.encode(text).ids for text in GOLDEN_TEXTS]
-    ids = next((ids for ids in encoded if len(ids) <= length), encoded[-1][:length])
-    full = torch.from_numpy(padded(ids, spec.context_length, spec.pad_id)[None]).long()
-    picture = _golden_picture(checkpoint)
-    return Golden(
-        token_ids=tuple(ids.tolist()),
-        text_features=tuple(_encode(model.encode_text, full)[0].tolist()),
-        image_features=tuple(_encode(model.encode_image, picture)[0].tolist()),
-        min_cosine=min_cosine,
-    )
+
+    min_cosine: float | None = None
+    mean_cosine: float | None = None
+    accuracy_loss: float | None = None
 
 
-def measure(
-    staged: Staged,
-    truth: References,
-    samples: Samples,
-    checkpoint: Checkpoint,
-    spec: Tokenizer,
-    max_batch: int,
-    min_cosine: float = MIN_COSINE,
-) -> Gate:
-    """Runs the written files in ONNX Runtime, on inputs that the gateway's own code prepares.
+DEFAULT_THRESHOLDS: Mapping[str, Thresholds] = {
+    "fp32": Thresholds(min_cosine=0.99999),
+    "fp16": Thresholds(min_cosine=0.9995),
+    "int8": Thresholds(mean_cosine=0.99, accuracy_loss=1.0),
+}
 
-    Every tower runs at batch 1, 2 and `max_batch`; texts that a length cannot hold are left to
-    the longer ones. The tokenizer's file lies two folders above each tower's.
+
+def failures(measured: Measured, thresholds: Thresholds) -> list[str]:
+    """One line for each figure that falls short, saying by how much; none when all pass.
+
+    Vectors that are not finite or not of length 1 are a failure whatever the thresholds are.
+    """
+    found = []
+    for name, tower in (("image", measured.image), ("text", measured.text)):
+        if tower.bad_vectors:
+            found.append(
+                f"the {name} tower gave {tower.bad_vectors} vectors that are not of length 1"
+            )
+        lines = (
+            _short(f"the {name} tower's lowest cosine", tower.min_cosine, thresholds.min_cosine),
+            _short(f"the {name} tower's mean cosine", tower.mean_cosine, thresholds.mean_cosine),
+        )
+        found += [line for line in lines if line]
+    zero_shot, limit = measured.zero_shot, thresholds.accuracy_loss
+    if zero_shot is not None and limit is not None:
+        lost = 100 * (zero_shot.pytorch_accuracy - zero_shot.accuracy)
+        if lost > limit + _ROUNDING:
+            found.append(
+                f"zero-shot accuracy is {100 * zero_shot.accuracy:.2f} %, {lost:.2f} points below "
+                f"PyTorch's {100 * zero_shot.pytorch_accuracy:.2f} %, {lost - limit:.2f} more than "
+                f"the {limit:g} allowed"
+            )
+    return found
+
+
+def _short(what: str, found: float, needed: float | None) -> str | None:
+    if needed is None or found >= needed:
+        return None
+    return f"{what} to PyTorch FP32 is {found:.7f}, {needed - found:.2g} short of {needed}"
+
+
+def onnx_runner(
+    path: Path, name: str, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> RunTower:
+    """Runs a graph in ONNX Runtime.
+
+    Args:
+        path: Of the graph.
+        name: Of its input.
+        providers: ONNX Runtime's execution providers, the preferred one first.
 
     Raises:
-        GateError: The lowest cosine is under `min_cosine`, or a tower does not run.
+        GateError: It does not load or, later, does not run at a shape.
     """
-    pixels = _pixels(samples, checkpoint.preprocessing)
-    image = _lowest(_session(staged.image, PIXELS), pixels, truth.image, max_batch)
-    tokenizer = TextTokenizer(spec, staged.image.parents[2])
-    encoded = [tokenizer.encode(text).ids for text in samples.texts]
-    lowest = []
-    for length, path in staged.text.items():
-        fits = [row for row, ids in enumerate(encoded) if len(ids) <= length]
-        ids = np.stack([padded(encoded[row], length, spec.pad_id) for row in fits])
-        lowest.append(_lowest(_session(path, TOKEN_IDS), ids, truth.text[fits], max_batch))
-    text = float(np.min(lowest))
-    _refuse_below(min_cosine, "image", image)
-    _refuse_below(min_cosine, "text", text)
-    return Gate(
-        image_min_cosine=image,
-        text_min_cosine=text,
-        threshold=min_cosine,
-        samples=len(samples.pictures) + len(samples.texts),
-    )
-
-
-def _refuse_below(min_cosine: float, tower: str, found: float) -> None:
-    if np.isnan(found):
-        raise GateError(f"refused: the {tower} tower's vectors are not of length 1; not published")
-    if found < min_cosine:
-        raise GateError(
-            f"refused: the {tower} tower's lowest cosine to OpenCLIP in PyTorch FP32 is "
-            f"{found:.6f}, {min_cosine - found:.6f} short of {min_cosine}; nothing published"
-        )
-
-
-def _pixels(samples: Samples, rules: Preprocessing) -> NDArray[np.uint8]:
-    try:
-        return np.stack([preprocess(data, rules, ImageLimits()) for data in samples.pictures])
-    except RequestError as error:
-        raise GateError(f"a sample picture is not one that the gateway takes: {error}") from error
-
-
-def _picture(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    return image
-
-
-def _golden_picture(checkpoint: Checkpoint) -> torch.Tensor:
-    pixels = golden_pixels(checkpoint.preprocessing.image_size)
-    return checkpoint.transform(Image.fromarray(pixels))[None]
-
-
-def _encode(encode: Callable[..., torch.Tensor], items: torch.Tensor) -> Vectors:
-    with torch.inference_mode():
-        features = torch.cat(
-            [encode(chunk, normalize=False) for chunk in torch.split(items, _CHUNK)]
-        )
-        return functional.normalize(features.float(), dim=-1).numpy()
-
-
-def _session(path: Path, name: str) -> RunTower:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise GateError(f"{path.name}: ONNX Runtime cannot load it: {brief(error)}") from error
 
@@ -175,14 +131,161 @@ def _session(path: Path, name: str) -> RunTower:
     return run
 
 
-def _lowest(run: RunTower, items: NDArray[Any], truth: Vectors, max_batch: int) -> float:
-    """The lowest cosine over all items and batch sizes; NaN when a vector is not of length 1."""
-    lowest = []
-    for size in sorted({1, min(2, max_batch), max_batch}):
-        rows = np.resize(np.arange(len(items)), max(size, len(items)))
-        rows = rows[: len(rows) // size * size]
-        found = np.concatenate([run(items[part]) for part in rows.reshape(-1, size)])
-        norms = np.linalg.norm(found.astype(np.float64), axis=-1)
-        cosines = (found.astype(np.float64) * truth[rows]).sum(-1) / norms
-        lowest.append(np.where(np.abs(norms - 1) < _NORM_TOLERANCE, cosines, np.nan).min())
-    return float(np.min(lowest))
+def onnx_text_runners(
+    files: Mapping[int, Path], providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> dict[int, RunTower]:
+    """Runs the text tower of each token length; hard links of one file share a session.
+
+    Raises:
+        GateError: As `onnx_runner`.
+    """
+    sessions: dict[int, RunTower] = {}
+    runners = {}
+    for length, path in files.items():
+        inode = path.stat().st_ino
+        if inode not in sessions:
+            sessions[inode] = onnx_runner(path, TOKEN_IDS, providers)
+        runners[length] = sessions[inode]
+    return runners
+
+
+def evaluate(
+    run_image: RunTower,
+    run_texts: Mapping[int, RunTower],
+    inputs: Inputs,
+    truth: References,
+    what: EvaluationSet,
+    max_batch: int,
+    few: int = FEW,
+) -> Evaluation:
+    """Runs every tower on a set and compares what comes out with PyTorch.
+
+    All items run at the largest batch, and up to `few` of them, spread over the set, at batch 1
+    and 2; texts that a token length cannot hold are left to the longer ones.
+
+    Args:
+        run_image: uint8 [n, S, S, 3] -> float32 [n, D].
+        run_texts: For each token length, int32 [n, length] -> float32 [n, D].
+        inputs: Of `prepare(what, ...)`.
+        truth: Of `references(..., what)`.
+        what: The set; each token length must hold one of its texts.
+        max_batch: Largest batch that is served.
+        few: Items at batch 1 and 2.
+
+    Raises:
+        GateError: A tower does not run.
+        ValueError: No text fits the shortest token length.
+    """
+    image, image_runs = _run_tower(run_image, inputs.pixels, truth.image, max_batch, few, None)
+    lengths = sorted(run_texts)
+    text_runs: list[Run] = []
+    by_length: dict[int, tuple[NDArray[np.intp], Vectors]] = {}
+    for length in lengths:
+        rows = np.array([i for i, ids in enumerate(inputs.token_ids) if len(ids) <= length])
+        if not rows.size:
+            raise ValueError(f"no text of the evaluation set fits {length} tokens")
+        items = np.stack([padded(inputs.token_ids[row], length, inputs.pad_id) for row in rows])
+        found, runs = _run_tower(run_texts[length], items, truth.text[rows], max_batch, few, length)
+        by_length[length] = (rows, found)
+        text_runs += runs
+    served = [_served(by_length, lengths[start:], truth.text) for start in range(len(lengths))]
+    measured = _figures(image, served, truth, what, image_runs, text_runs)
+    return Evaluation(
+        measured,
+        metrics.row_cosines(image, truth.image),
+        metrics.row_cosines(served[0], truth.text),
+    )
+
+
+def _run_tower(
+    run: RunTower,
+    items: NDArray[Any],
+    truth: Vectors,
+    max_batch: int,
+    few: int,
+    length: int | None,
+) -> tuple[Vectors, list[Run]]:
+    """The vectors of all items at the largest batch, and the figures at each batch size."""
+    runs = []
+    found = np.empty_like(truth)
+    for batch in sorted({1, min(2, max_batch), max_batch}):
+        count = len(items) if batch == max_batch else min(few, len(items))
+        rows = np.linspace(0, len(items) - 1, count).round().astype(np.intp)
+        rows = np.resize(rows, -(-count // batch) * batch)  # full batches, from the start again
+        found = np.concatenate([run(items[part]) for part in rows.reshape(-1, batch)])
+        if found.shape != (len(rows), truth.shape[1]):
+            raise GateError(
+                f"refused: a tower gives {found.shape} for {len(rows)} items, where PyTorch has "
+                f"vectors of {truth.shape[1]}"
+            )
+        figures = metrics.summarise(metrics.row_cosines(found, truth[rows]))
+        bad = metrics.bad_vectors(found)
+        runs.append(
+            Run(length, batch, count, figures.min_cosine, figures.mean_cosine, figures.p1_cosine,
+                bad)
+        )  # fmt: skip
+    return found[: len(items)], runs
+
+
+def _served(
+    by_length: Mapping[int, tuple[NDArray[np.intp], Vectors]],
+    lengths: Sequence[int],
+    truth: Vectors,
+) -> Vectors:
+    """Each text's vector at the shortest of `lengths` that holds it."""
+    found = np.empty_like(truth)
+    for length in reversed(lengths):
+        rows, vectors = by_length[length]
+        found[rows] = vectors
+    return found
+
+
+def _figures(
+    image: Vectors,
+    served: Sequence[Vectors],
+    truth: References,
+    what: EvaluationSet,
+    image_runs: Sequence[Run],
+    text_runs: Sequence[Run],
+) -> Measured:
+    texts = len(what.texts)
+    classifier = partial(metrics.ensemble, templates=len(what.templates))
+    over_texts = [metrics.scores(image, text[:texts]) for text in served]
+    true_texts = metrics.scores(truth.image, truth.text[:texts])
+    zero_shot, candidates, true_candidates = None, over_texts, true_texts
+    if what.classes:
+        candidates = [metrics.scores(image, classifier(text[texts:])) for text in served]
+        true_candidates = metrics.scores(truth.image, classifier(truth.text[texts:]))
+        if what.labels:
+            zero_shot = _zero_shot(candidates, true_candidates, what.labels)
+    return Measured(
+        image=TowerFigures.of(image_runs),
+        text=TowerFigures.of(text_runs),
+        agreement=Agreement(
+            true_candidates.shape[1],
+            *(
+                min(metrics.agreement(given, true_candidates, count) for given in candidates)
+                for count in (1, 5)
+            ),
+        ),
+        zero_shot=zero_shot,
+        retrieval=_retrieval(over_texts, true_texts, what.pairs) if what.pairs else None,
+    )
+
+
+def _zero_shot(given: Sequence[Scores], truth: Scores, labels: Sequence[int | None]) -> ZeroShot:
+    return ZeroShot(
+        pictures=sum(label is not None for label in labels),
+        accuracy=min(metrics.accuracy(scores, labels) for scores in given),
+        pytorch_accuracy=metrics.accuracy(truth, labels),
+    )
+
+
+def _retrieval(given: Sequence[Scores], truth: Scores, pairs: Sequence[int | None]) -> Retrieval:
+    all_recalls = [metrics.recall(scores, pairs) for scores in given]
+    names = Recall.__dataclass_fields__
+    return Retrieval(
+        pictures=sum(pair is not None for pair in pairs),
+        recall=Recall(*(min(getattr(recall, name) for recall in all_recalls) for name in names)),
+        pytorch_recall=metrics.recall(truth, pairs),
+    )

@@ -1,27 +1,29 @@
-"""Orders the stages of an export: load, trace, save, measure, publish."""
+"""Orders the stages of an export: load, trace, then for each variant make, measure, publish."""
 
 import re
-import time
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from export import gate, graph, precision, repository, towers
+from export import calibration, evaluation, graph, repository, towers
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError
-from export.fingerprint import fingerprint
-from export.leftovers import CONFIG
-from export.pbtxt import Serving, image_config, text_config
+from export.evaluation import EvaluationSet
+from export.gate import DEFAULT_THRESHOLDS, Thresholds
+from export.pbtxt import Serving
 from export.progress import Progress
-from export.samples import Samples, make_samples
+from export.quantize import Method
+from export.reference import References, prepare, references
 from export.tokenizer import check_tokenizer, write_tokenizer
+from export.variants import Graphs, Variant
+from export.work import Outcome, Work, publish_variant
 from gateway import manifest as contract
-from gateway.manifest import Manifest, Tokenizer, file_sha256
 
 DEFAULT_LENGTHS = (16, 24, 32)  # tokens; the full context is always served as well
-PRECISION: Literal["fp32"] = "fp32"
+DRAWN = "drawn"  # in place of a folder: the demo's scenes
+FP32 = Variant("fp32", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +37,16 @@ class Options:
     tokenizer: Path | None = None
     token_lengths: tuple[int, ...] = DEFAULT_LENGTHS
     compact: bool = False
+    variants: tuple[Variant, ...] = (FP32,)
     samples: tuple[Path, ...] = ()
-    min_cosine: float = gate.MIN_COSINE
+    evaluate: str | None = None  # a folder, or DRAWN
+    evaluate_texts: Path | None = None
+    calibrate: str | None = None  # a folder, or DRAWN
+    calibrate_texts: Path | None = None
+    method: Method = "percentile"
+    thresholds: Thresholds = field(default_factory=Thresholds)  # overrides, where not None
+    allow_failing: bool = False
     serving: Serving = field(default_factory=Serving)
-
-
-@dataclass(frozen=True, slots=True)
-class _Export:
-    """What the stages after loading share."""
-
-    options: Options
-    checkpoint: Checkpoint
-    model_id: str
-    version: int
-    staged: Path
-    progress: Progress
-
-    def tower(self, suffix: str) -> tuple[str, Path]:
-        """A Triton model's name, and its version folder in the staging folder."""
-        name = f"{self.model_id}.{suffix}"
-        return name, self.staged / name / str(self.version)
 
 
 def default_id(name: str, pretrained: str | None) -> str:
@@ -65,151 +57,133 @@ def default_id(name: str, pretrained: str | None) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:128] or "model"
 
 
-def export_model(options: Options, progress: Progress) -> Manifest:
-    """Exports one model and publishes it.
+def export_model(options: Options, progress: Progress) -> list[Outcome]:
+    """Exports one model in every variant asked for, and publishes those that pass.
 
     Raises:
-        ExportError: One of its kinds; nothing was published, and what was still is.
+        ExportError: One of its kinds; what had been published before it stays so.
     """
+    _check(options)
+    what = _evaluation_set(options)
+    samples = _calibration_set(options)
     with progress.stage(f"loading {options.model}"):
         checkpoint = load_checkpoint(options.model, options.pretrained, options.tokenizer)
     for notice in checkpoint.notices:
         progress.notice(notice)
-    model_id = options.model_id or default_id(checkpoint.name, checkpoint.pretrained)
-    if not re.match(contract.MODEL_ID_PATTERN, model_id):
-        raise ExportError(f"--id {model_id}: an id matches {contract.MODEL_ID_PATTERN}")
-    samples = make_samples(checkpoint.preprocessing.image_size, options.samples)
-    root = options.repository
-    with repository.locked(root):
-        previous = repository.check_replaceable(
-            root, model_id, checkpoint.preprocessing.image_size, checkpoint.embedding_size
+    base = options.model_id or default_id(checkpoint.name, checkpoint.pretrained)
+    ids = {variant: variant.model_id(base) for variant in options.variants}
+    for model_id in ids.values():
+        if not re.match(contract.MODEL_ID_PATTERN, model_id):
+            raise ExportError(f"--id {model_id}: an id matches {contract.MODEL_ID_PATTERN}")
+    what = evaluation.built_in(checkpoint.preprocessing.image_size, options.samples).joined(what)
+    with repository.locked(options.repository):
+        rules = checkpoint.preprocessing
+        versions = {
+            variant: repository.next_version(
+                options.repository, model_id, rules.image_size, checkpoint.embedding_size
+            )
+            for variant, model_id in ids.items()
+        }
+        work = _prepare(options, checkpoint, what, samples, progress)
+        return [
+            publish_variant(work, variant, ids[variant], versions[variant])
+            for variant in options.variants
+        ]
+
+
+def _check(options: Options) -> None:
+    """Refuses, before anything is loaded, what cannot come to a good end."""
+    if any(v.precision == "int8" for v in options.variants) and options.calibrate is None:
+        raise ExportError(
+            "INT8 takes the ranges of its numbers from pictures and captions like those that it "
+            "will serve: give --calibrate-images DIR and --calibrate-texts FILE"
         )
-        version = previous.version + 1 if previous else 1
-        with repository.staging(root) as staged:
-            job = _Export(options, checkpoint, model_id, version, staged, progress)
-            manifest = _prepare(job, samples)
-            with progress.stage(f"publishing {model_id}, version {version}"):
-                repository.publish(root, staged, manifest)
-    return manifest
+    if options.calibrate not in (None, DRAWN) and options.calibrate_texts is None:
+        raise ExportError("--calibrate-images needs --calibrate-texts FILE as well")
 
 
-def _prepare(job: _Export, samples: Samples) -> Manifest:
-    """Fills the staging folder, measures it and describes it."""
-    checkpoint, progress, serving = job.checkpoint, job.progress, job.options.serving
-    with progress.stage("writing the tokenizer"):
-        path = job.staged / f"{job.model_id}.{job.version}.tokenizer.json"
-        tokenizer = write_tokenizer(checkpoint.tokenizer, path)
-        check_tokenizer(checkpoint.tokenizer, tokenizer, job.staged, list(samples.texts))
+def _evaluation_set(options: Options) -> EvaluationSet:
+    if options.evaluate == DRAWN:
+        return evaluation.drawn()
+    if options.evaluate is not None:
+        return evaluation.from_files(Path(options.evaluate), options.evaluate_texts)
+    return EvaluationSet((), ())
+
+
+def _calibration_set(options: Options) -> calibration.CalibrationSet:
+    if options.calibrate == DRAWN:
+        return calibration.drawn()
+    images = Path(options.calibrate) if options.calibrate else None
+    return calibration.from_files(images, options.calibrate_texts)
+
+
+def _prepare(
+    options: Options,
+    checkpoint: Checkpoint,
+    what: EvaluationSet,
+    samples: calibration.CalibrationSet,
+    progress: Progress,
+) -> Work:
+    """All that the variants have in common."""
+    with (
+        progress.stage("writing the tokenizer"),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        folder = Path(scratch)
+        spec = write_tokenizer(checkpoint.tokenizer, folder / "tokenizer.json")
+        check_tokenizer(checkpoint.tokenizer, spec, folder, list(what.all_texts))
+        inputs = prepare(what, checkpoint.preprocessing, spec, folder)
+        calibrate = (
+            prepare(
+                EvaluationSet(samples.pictures, samples.texts),
+                checkpoint.preprocessing,
+                spec,
+                folder,
+            )
+            if samples.pictures
+            else None
+        )
     with progress.stage("tracing the image tower"):
-        image = _image(job)
+        image = _image(checkpoint)
     with progress.stage("tracing the text tower"):
-        text = _text(job, tokenizer)
-    with progress.stage("encoding samples with OpenCLIP in PyTorch"):
-        truth = gate.reference(checkpoint, samples)
-        threshold = job.options.min_cosine
-        golden = gate.golden(checkpoint, tokenizer, job.staged, min(text), threshold)
-    with progress.stage("measuring the ONNX towers against it"):
-        measured = gate.measure(
-            gate.Staged(image, text), truth, samples, checkpoint, tokenizer, serving.max_batch,
-            threshold,
-        )  # fmt: skip
-    with progress.stage("taking fingerprints"):
-        return _describe(job, tokenizer, tuple(text), golden, measured)
+        text = _text(options, checkpoint, spec, progress)
+    for traced in (image, *text.values()):
+        if traced.notice:
+            progress.notice(traced.notice)
+    with progress.stage(f"encoding {_size(what)} with OpenCLIP in PyTorch"):
+        truth: References = references(checkpoint, what)
+    traced_graphs = Graphs(image.proto, {length: made.proto for length, made in text.items()})
+    limits = {name: _merged(each, options.thresholds) for name, each in DEFAULT_THRESHOLDS.items()}
+    return Work(
+        options.repository, checkpoint, traced_graphs, what, inputs, calibrate, truth, limits,
+        options.method, options.compact, options.allow_failing, options.serving, progress,
+    )  # fmt: skip
 
 
-def _describe(
-    job: _Export,
-    tokenizer: Tokenizer,
-    lengths: tuple[int, ...],
-    golden: contract.Golden,
-    measured: contract.Gate,
-) -> Manifest:
-    checkpoint = job.checkpoint
+def _size(what: EvaluationSet) -> str:
+    return f"{len(what.pictures)} pictures and {len(what.all_texts)} texts"
+
+
+def _merged(defaults: Thresholds, given: Thresholds) -> Thresholds:
+    return replace(defaults, **{k: v for k, v in asdict(given).items() if v is not None})
+
+
+def _image(checkpoint: Checkpoint) -> graph.Graph:
     rules = checkpoint.preprocessing
-    return Manifest(
-        id=job.model_id,
-        version=job.version,
-        fingerprint=fingerprint(checkpoint.model, rules, tokenizer, PRECISION),
-        open_clip_name=checkpoint.name,
-        pretrained=checkpoint.pretrained,
-        precision=PRECISION,
-        embedding_size=checkpoint.embedding_size,
-        logit_scale=checkpoint.logit_scale,
-        logit_bias=checkpoint.logit_bias,
-        preprocessing=rules,
-        tokenizer=tokenizer,
-        triton=_triton_models(job, lengths),
-        golden=golden,
-        gate=measured,
-        files=_hashes(job.staged),
-        created=int(time.time()),
-    )
-
-
-def _image(job: _Export) -> Path:
-    """Traces and saves the image tower; returns its file."""
-    rules, serving = job.checkpoint.preprocessing, job.options.serving
+    tower = towers.ImageTower(checkpoint.model, rules).eval()
     size = rules.image_size
-    tower = towers.ImageTower(job.checkpoint.model, rules).eval()
     pixels = torch.from_numpy(contract.golden_pixels(size)).expand(2, -1, -1, -1).contiguous()
-    traced = graph.trace(tower, pixels, contract.IMAGE_FEATURES)
-    name, folder = job.tower("image")
-    return _save(
-        job, traced, folder, image_config(name, size, job.checkpoint.embedding_size, serving)
-    )
+    return graph.trace(tower, pixels, contract.IMAGE_FEATURES)
 
 
-def _text(job: _Export, tokenizer: Tokenizer) -> dict[int, Path]:
-    """Traces the text tower and saves it for each token length; returns the files."""
-    model, context = job.checkpoint.model, tokenizer.context_length
-    reason = towers.why_full_length_only(model, tokenizer.pad_id)
-    if reason and job.options.token_lengths:
-        job.progress.notice(f"text is served at the full {context} tokens only: {reason}")
-    lengths = towers.token_lengths(job.options.token_lengths, context, any_length=not reason)
-    ids = job.checkpoint.tokenizer(["a cat", "a photo of two dogs"]).to(torch.int32)
-    tower = towers.text_tower(model, tokenizer.pad_id).eval()
-    graphs = graph.trace_text(tower, ids, lengths, contract.TEXT_FEATURES)
-    files: dict[int, Path] = {}
-    for length in reversed(lengths):
-        name, folder = job.tower(f"text-{length}")
-        content = text_config(name, length, job.checkpoint.embedding_size, job.options.serving)
-        shared = next((at for at, path in files.items() if graphs[at] is graphs[length]), None)
-        if shared is None:
-            files[length] = _save(job, graphs[length], folder, content)
-        else:
-            files[length] = repository.link_tower(files[shared], folder, content)
-    return dict(sorted(files.items()))
-
-
-def _save(job: _Export, traced: graph.Graph, folder: Path, config: str) -> Path:
-    if traced.notice:
-        job.progress.notice(traced.notice)
-    folder.mkdir(parents=True)
-    if job.options.compact:
-        precision.compact(traced.proto)
-    graph.save(traced.proto, folder / "model.onnx", job.model_id)
-    (folder.parent / CONFIG).write_text(config)
-    return folder / "model.onnx"
-
-
-def _triton_models(job: _Export, lengths: tuple[int, ...]) -> contract.TritonModels:
-    batch = job.options.serving.max_batch
-    return contract.TritonModels(
-        image=contract.ImageTower(name=job.tower("image")[0], max_batch=batch),
-        text=tuple(
-            contract.TextTower(name=job.tower(f"text-{n}")[0], length=n, max_batch=batch)
-            for n in lengths
-        ),
-    )
-
-
-def _hashes(staged: Path) -> dict[str, str]:
-    """SHA-256 of each file; `config.pbtxt` is left out, since operators may tune it."""
-    known: dict[int, str] = {}
-    hashes = {}
-    for path in sorted(staged.rglob("*")):
-        if path.is_file() and path.name != CONFIG:
-            inode = path.stat().st_ino  # token lengths share one file by hard links
-            known[inode] = known.get(inode) or file_sha256(path)
-            hashes[path.relative_to(staged).as_posix()] = known[inode]
-    return hashes
+def _text(
+    options: Options, checkpoint: Checkpoint, spec: contract.Tokenizer, progress: Progress
+) -> dict[int, graph.Graph]:
+    model, context = checkpoint.model, spec.context_length
+    reason = towers.why_full_length_only(model, spec.pad_id)
+    if reason and options.token_lengths:
+        progress.notice(f"text is served at the full {context} tokens only: {reason}")
+    lengths = towers.token_lengths(options.token_lengths, context, any_length=not reason)
+    ids = checkpoint.tokenizer(["a cat", "a photo of two dogs"]).to(torch.int32)
+    tower = towers.text_tower(model, spec.pad_id).eval()
+    return graph.trace_text(tower, ids, lengths, contract.TEXT_FEATURES)

@@ -70,17 +70,15 @@ def published(root: Path, model_id: str) -> Manifest | None:
     return read(path) if path.exists() else None
 
 
-def check_replaceable(
-    root: Path, model_id: str, image_size: int, embedding_size: int
-) -> Manifest | None:
-    """The manifest that a new export under this id would replace.
+def next_version(root: Path, model_id: str, image_size: int, embedding_size: int) -> int:
+    """The version that a new export under this id will be.
 
     Raises:
         RepositoryError: Inputs or outputs differ from it, so that clients would break.
     """
     previous = published(root, model_id)
     if previous is None:
-        return None
+        return 1
     old = (previous.preprocessing.image_size, previous.embedding_size)
     if old != (image_size, embedding_size):
         raise RepositoryError(
@@ -88,7 +86,7 @@ def check_replaceable(
             f"this model has {image_size} and {embedding_size}; choose another --id, or take the "
             f"old one back with `python -m export --remove {model_id}`"
         )
-    return previous
+    return previous.version + 1
 
 
 def publish(root: Path, staged: Path, manifest: Manifest) -> None:

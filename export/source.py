@@ -167,3 +167,10 @@ def _unknown_tag(name: str, pretrained: str) -> str:
     tags = open_clip.list_pretrained_tags_by_model(name)
     known = f"{name} has the tags {', '.join(tags)}" if tags else f"{name} has no tags"
     return f"--pretrained {pretrained}: neither a tag nor a file; {known}"
+
+
+def offered() -> list[tuple[str, list[str]]]:
+    """Every architecture of OpenCLIP, with the tags of its pretrained weights."""
+    return [
+        (name, open_clip.list_pretrained_tags_by_model(name)) for name in open_clip.list_models()
+    ]

@@ -1,29 +1,53 @@
-"""What an export tells the user at its end."""
+"""What an export tells the user at its end, and the report that it leaves."""
 
+import os
+import platform
+from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.manifest import Manifest
+from export.errors import ExportError
+from export.report import write_report
+from export.work import Outcome
 
 
-def summary(manifest: Manifest, root: Path) -> str:
+def summary(outcome: Outcome, root: Path) -> str:
     """A few lines: id, place, sizes, cosines, fingerprint, and how to serve it."""
+    manifest, figures = outcome.manifest, outcome.report.measured
+    cosines = (
+        f"cosine       image {figures.image.min_cosine:.7f}, text {figures.text.min_cosine:.7f} "
+        f"at worst; {figures.image.mean_cosine:.7f}, {figures.text.mean_cosine:.7f} in the mean\n"
+    )
+    if manifest is None:
+        return f"refused      {outcome.report.id}\n{cosines}"
     image, *texts = (manifest.triton.image, *manifest.triton.text)
     lengths = ", ".join(str(length) for length in manifest.token_lengths)
-    gate = manifest.gate
+    failing = "".join(f"failing      {failure}\n" for failure in outcome.report.failures)
+    recipe = "".join(f"int8         {tower}: {how}\n" for tower, how in manifest.recipe.items())
     return (
-        f"published    {manifest.id}, version {manifest.version}, in {root}\n"
-        f"image tower  {image.name}: {_size(manifest, root, image.name)}, "
+        f"published    {manifest.id}, version {manifest.version}, in {root}\n{failing}"
+        f"image tower  {image.name}: {_size(root, image.name, manifest.version)}, "
         f"{manifest.preprocessing.image_size} pixels -> {manifest.embedding_size} dimensions\n"
-        f"text tower   {texts[-1].name}: {_size(manifest, root, texts[-1].name)}, "
-        f"served at {lengths} tokens\n"
-        f"cosine       image {gate.image_min_cosine:.7f}, text {gate.text_min_cosine:.7f} "
-        f"(lowest of {gate.samples} samples; {gate.threshold} needed)\n"
+        f"text tower   {texts[-1].name}: {_size(root, texts[-1].name, manifest.version)}, "
+        f"served at {lengths} tokens\n{recipe}{cosines}"
         f"fingerprint  {manifest.fingerprint}\n"
         f"serve it     make run MODEL_REPOSITORY={root}\n"
     )
 
 
-def _size(manifest: Manifest, root: Path, tower: str) -> str:
-    folder = root / tower / str(manifest.version)
-    size = sum(path.stat().st_size for path in folder.iterdir())
+def write_reports(outcomes: Sequence[Outcome], folder: Path | None) -> Path:
+    """Writes one report on all variants; returns its path.
+
+    Raises:
+        ExportError: The folder cannot be written.
+    """
+    chosen = folder or Path("reports") / outcomes[0].report.id
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    try:
+        return write_report(chosen, [outcome.report for outcome in outcomes], machine)
+    except OSError as error:
+        raise ExportError(f"{chosen}: the report cannot be written: {error.strerror}") from error
+
+
+def _size(root: Path, tower: str, version: int) -> str:
+    size = sum(path.stat().st_size for path in (root / tower / str(version)).iterdir())
     return f"{size / 1e6:.1f} MB"

@@ -28,7 +28,8 @@ class ImageTower(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encodes RGB pictures that are already resized and cropped."""
-        picture = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+        # The cast first: TensorRT takes a UINT8 input into nothing else.
+        picture = pixels.to(torch.float32).permute(0, 3, 1, 2) / 255.0
         features = self.model.encode_image((picture - self.mean) / self.std, normalize=False)
         return functional.normalize(features.float(), dim=-1)
 

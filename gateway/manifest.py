@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gateway.figures import Gate
+
 SUFFIX = ".manifest.json"
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -96,15 +98,6 @@ class Golden(_Frozen):
     min_cosine: float = Field(gt=0, le=1)
 
 
-class Gate(_Frozen):
-    """What was measured against OpenCLIP in PyTorch FP32 before publishing."""
-
-    image_min_cosine: float
-    text_min_cosine: float
-    threshold: float
-    samples: int = Field(ge=1)
-
-
 class Manifest(_Frozen):
     """Everything that the gateway must know about a published model.
 
@@ -117,6 +110,9 @@ class Manifest(_Frozen):
         logit_bias: Added to the scaled cosine; set for SigLIP models only, and then scores are
             sigmoids rather than softmax.
         pretrained: OpenCLIP tag or checkpoint file name; None for random weights.
+        runtime: Triton's backend.
+        recipe: How each tower was made INT8, by `image` and `text`; empty otherwise.
+        gate: What was measured before publishing.
         files: SHA-256 of each file of the model, by path relative to the repository.
     """
 
@@ -127,6 +123,8 @@ class Manifest(_Frozen):
     open_clip_name: str
     pretrained: str | None
     precision: Literal["fp32", "fp16", "int8"]
+    runtime: Literal["onnxruntime", "tensorrt"]
+    recipe: dict[str, str]
     embedding_size: int = Field(ge=1)
     logit_scale: float
     logit_bias: float | None

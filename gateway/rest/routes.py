@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from gateway.engine import Engine, Model
 from gateway.errors import MalformedRequest
+from gateway.figures import Gate
 from gateway.manifest import Manifest
 from gateway.readiness import Readiness
 from gateway.rest import inputs, schemas
@@ -211,11 +212,25 @@ def _model_object(manifest: Manifest) -> dict[str, Any]:
         "open_clip_name": manifest.open_clip_name,
         "pretrained": manifest.pretrained,
         "precision": manifest.precision,
+        "runtime": manifest.runtime,
+        "gate": _gate_object(manifest.gate),
         "embedding_size": manifest.embedding_size,
         "context_length": manifest.tokenizer.context_length,
         "token_lengths": list(manifest.token_lengths),
         "image_size": manifest.preprocessing.image_size,
         "scoring": "softmax" if manifest.logit_bias is None else "sigmoid",
+    }
+
+
+def _gate_object(gate: Gate) -> dict[str, Any]:
+    accuracy = gate.zero_shot
+    return {
+        "passed": gate.passed,
+        "failures": list(gate.failures),
+        "image_min_cosine": gate.image.min_cosine,
+        "text_min_cosine": gate.text.min_cosine,
+        "zero_shot_accuracy": accuracy and accuracy.accuracy,
+        "pytorch_zero_shot_accuracy": accuracy and accuracy.pytorch_accuracy,
     }
 
 

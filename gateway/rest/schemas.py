@@ -180,6 +180,19 @@ class ZeroShotResponse(BaseModel):
     usage: Usage
 
 
+class GateObject(BaseModel):
+    """How the model did against OpenCLIP in PyTorch FP32 when it was exported."""
+
+    passed: bool = Field(description="`false`: published all the same, by `--allow-failing`.")
+    failures: list[str] = Field(description="What fell short, one line each.")
+    image_min_cosine: float
+    text_min_cosine: float
+    zero_shot_accuracy: float | None = Field(
+        description="On the labelled set that it was measured on, 0 to 1; `null` without one."
+    )
+    pytorch_zero_shot_accuracy: float | None
+
+
 class ModelObject(BaseModel):
     """A served model."""
 
@@ -192,6 +205,8 @@ class ModelObject(BaseModel):
     open_clip_name: str
     pretrained: str | None = Field(description="`null`: random weights, good for tests alone.")
     precision: str
+    runtime: str
+    gate: GateObject
     embedding_size: int
     context_length: int
     token_lengths: list[int]

@@ -57,7 +57,9 @@ def exported(model_of: Callable[[str], str], shelf: Path) -> Callable[[str], Exp
                 token_lengths=(5, 16),
                 serving=Serving(max_batch=4),
             )
-            done[kind] = (export_model(options, Progress()), options.repository)
+            [outcome] = export_model(options, Progress())
+            assert outcome.manifest is not None
+            done[kind] = (outcome.manifest, options.repository)
         return done[kind]
 
     return export

@@ -66,7 +66,7 @@ def test_towers_answer_as_open_clip(
 def test_manifest_describes_what_is_there(kind: str, exported: Exported) -> None:
     manifest, root = exported(kind)
     assert read_repository(root) == {manifest.id: manifest}
-    assert min(manifest.gate.image_min_cosine, manifest.gate.text_min_cosine) >= 0.9999
+    assert min(manifest.gate.image.min_cosine, manifest.gate.text.min_cosine) >= 0.9999
     assert {name: file_sha256(root / name) for name in manifest.files} == manifest.files
     towers = {manifest.triton.image.name, *(tower.name for tower in manifest.triton.text)}
     assert {path.name for path in root.iterdir() if path.is_dir()} == towers

@@ -1,55 +1,352 @@
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import nn
 
 from export import gate
+from export.checkpoint import Checkpoint, load_checkpoint
+from export.demo.evaluate import CHECKPOINT, CONFIG
 from export.errors import GateError
+from export.evaluation import EvaluationSet, built_in, drawn
+from export.gate import DEFAULT_THRESHOLDS, Thresholds, failures
+from export.metrics import Agreement, Measured, Run, TowerFigures, Vectors, ZeroShot
+from export.reference import Inputs, References, prepare, references
 from export.towers import ImageTower, token_lengths
-from gateway.manifest import Preprocessing
+from gateway.manifest import (
+    PIXELS,
+    TOKEN_IDS,
+    Manifest,
+    Preprocessing,
+    golden_pixels,
+    read_repository,
+)
+from tests.conftest import REPOSITORY
+from tests.export.conftest import Exported
+
+MAX_BATCH = 8
+FILLER = 99  # token id that no row has
 
 
-def rows(count: int) -> gate.Vectors:
-    vectors = np.random.default_rng(0).normal(size=(count, 8))
+def unit(count: int, seed: int = 0) -> Vectors:
+    vectors = np.random.default_rng(seed).normal(size=(count, 16))
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
-@pytest.mark.parametrize("max_batch", [1, 2, 3, 16])
-def test_every_item_runs_at_each_batch_size(max_batch: int) -> None:
-    truth, sizes, seen = rows(5), [], set()
-
-    def run(batch: NDArray[np.int64]) -> gate.Vectors:
-        sizes.append(len(batch))
-        seen.update(batch.ravel().tolist())
-        return truth[batch.ravel()]
-
-    assert gate._lowest(run, np.arange(5)[:, None], truth, max_batch) == pytest.approx(1)
-    assert set(sizes) == {1, min(2, max_batch), max_batch}
-    assert seen == set(range(5))
-
-
-def test_one_bad_item_at_the_largest_batch_shows() -> None:
-    truth = rows(5)
-
-    def run(batch: NDArray[np.int64]) -> gate.Vectors:
-        found = truth[batch.ravel()].copy()
-        if len(batch) == 8:
-            found[6] = -found[6]
-        return found
-
-    assert gate._lowest(run, np.arange(5)[:, None], truth, 8) == pytest.approx(-1)
+# Towers that look up what PyTorch says: a picture is its own row, a text's last id is its row.
+TRUTH = References(unit(6), unit(10, seed=1))
+RIGHT = (TRUTH.image @ TRUTH.text[6:].reshape(2, 2, -1).sum(1).T).argmax(1)  # two prompts a class
+PAIRS = tuple((TRUTH.image @ TRUTH.text[:6].T).argmax(1).tolist())
+LABELS = (*RIGHT[:4].tolist(), None, int(1 - RIGHT[5]))
+WHAT = EvaluationSet(
+    pictures=(b"",) * 6,
+    texts=tuple("abcdef"),
+    pairs=PAIRS,
+    classes=("cat", "dog"),
+    labels=LABELS,
+    templates=("a {}", "the {}"),
+)
+LENGTHS = (2, 3, 2, 5, 3, 2, 3, 3, 3, 3)  # tokens of each text
+INPUTS = Inputs(
+    np.arange(6, dtype=np.uint8)[:, None, None, None],
+    tuple(np.array([FILLER] * (n - 1) + [row], np.int32) for row, n in enumerate(LENGTHS)),
+    pad_id=0,
+)
 
 
-@pytest.mark.parametrize("factor", [2.0, 0.0, np.nan])
-def test_vectors_must_be_of_length_one(factor: float) -> None:
-    truth = rows(3)
+def look_up_image(batch: NDArray[Any]) -> Vectors:
+    return np.asarray(TRUTH.image[batch[:, 0, 0, 0]])
+
+
+def look_up_text(batch: NDArray[Any]) -> Vectors:
+    rows = [int(ids[ids != FILLER][0]) for ids in batch]
+    return TRUTH.text[rows]
+
+
+def evaluate(
+    image: gate.RunTower = look_up_image, text: gate.RunTower = look_up_text, **options: Any
+) -> gate.Evaluation:
+    short = options.pop("short", text)
+    return gate.evaluate(
+        image, {3: short, 5: text}, INPUTS, TRUTH, WHAT,
+        **{"max_batch": 4} | options,
+    )  # fmt: skip
+
+
+def test_perfect_towers() -> None:
+    found = evaluate()
+    measured = found.measured
+    assert measured.image.min_cosine == pytest.approx(1)
+    assert measured.text.mean_cosine == pytest.approx(1)
+    assert measured.agreement == Agreement(candidates=2, top1=1, top5=1)
+    assert measured.zero_shot is not None
+    assert measured.zero_shot.accuracy == measured.zero_shot.pytorch_accuracy
+    assert measured.zero_shot.pictures == 5
+    assert measured.retrieval is not None
+    assert measured.retrieval.recall == measured.retrieval.pytorch_recall
+    assert found.image_cosines.shape == (6,)
+    assert found.text_cosines.shape == (10,)
+    assert failures(measured, DEFAULT_THRESHOLDS["fp32"]) == []
+
+
+@pytest.mark.parametrize(
+    ("max_batch", "few", "expected"),
+    [
+        (1, 64, {(1, 6)}),
+        (2, 64, {(1, 6), (2, 6)}),
+        (4, 64, {(1, 6), (2, 6), (4, 6)}),
+        (4, 3, {(1, 3), (2, 3), (4, 6)}),
+        (9, 64, {(1, 6), (2, 6), (9, 6)}),
+    ],
+)
+def test_batch_sizes(max_batch: int, few: int, expected: set[tuple[int, int]]) -> None:
+    sizes, seen = set(), set()
+
+    def run(batch: NDArray[Any]) -> Vectors:
+        sizes.add(len(batch))
+        if len(batch) == max_batch:
+            seen.update(batch.ravel().tolist())
+        return look_up_image(batch)
+
+    runs = evaluate(run, max_batch=max_batch, few=few).measured.image.runs
+    assert {(run.batch, run.items) for run in runs} == expected
+    assert sizes == {size for size, _ in expected}
+    assert seen == set(range(6))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_one_bad_item_at_one_batch_size_shows(size: int) -> None:
+    def run(batch: NDArray[Any]) -> Vectors:
+        vectors = look_up_image(batch).copy()
+        if len(batch) == size:
+            vectors[0] = -vectors[0]
+        return vectors
+
+    image = evaluate(run).measured.image
+    assert image.min_cosine == pytest.approx(-1)
+    assert [run.batch for run in image.runs if run.min_cosine < 0] == [size]
+
+
+def test_texts_run_at_each_length_that_holds_them() -> None:
+    widths: dict[int, set[int]] = {3: set(), 5: set()}
+
+    def run(batch: NDArray[Any]) -> Vectors:
+        widths[batch.shape[1]].update(int(ids[ids != FILLER][0]) for ids in batch)
+        return look_up_text(batch)
+
+    runs = evaluate(text=run).measured.text.runs
+    assert widths == {3: set(range(10)) - {3}, 5: set(range(10))}
+    assert {(run.length, run.items) for run in runs} == {(3, 9), (5, 10)}
+
+
+@pytest.mark.parametrize("length", [3, 5])
+def test_one_bad_length_shows_in_every_figure(length: int) -> None:
+    def run(batch: NDArray[Any]) -> Vectors:
+        vectors = look_up_text(batch)
+        return -vectors if batch.shape[1] == length else vectors
+
+    found = evaluate(text=run).measured
+    assert found.text.min_cosine == pytest.approx(-1)
+    assert found.agreement.top1 == 0
+    assert found.zero_shot is not None
+    assert found.zero_shot.accuracy == pytest.approx(0.2)
+    assert found.zero_shot.pytorch_accuracy == pytest.approx(0.8)
+    assert found.retrieval is not None
+    assert found.retrieval.recall.image_to_text_at_1 < 1
+    assert found.retrieval.pytorch_recall.image_to_text_at_1 == 1
+
+
+def test_a_length_that_holds_no_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="fits 1 tokens"):
+        gate.evaluate(look_up_image, {1: look_up_text}, INPUTS, TRUTH, WHAT, 4)
+
+
+def test_vectors_of_the_wrong_size_are_refused() -> None:
+    with pytest.raises(GateError, match=r"gives \(6, 3\) for 6 items, .* vectors of 16"):
+        evaluate(lambda batch: look_up_image(batch)[:, :3])
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.0, np.nan, np.inf])
+def test_vectors_not_of_length_one_fail_whatever_is_asked(factor: float) -> None:
     with np.errstate(invalid="ignore"):
-        lowest = gate._lowest(lambda batch: truth[batch.ravel()] * np.float32(factor),
-                              np.arange(3)[:, None], truth, 2)  # fmt: skip
-    assert np.isnan(lowest)
+        wrong = TRUTH.image * np.float32(factor)
+    measured = evaluate(lambda batch: wrong[batch[:, 0, 0, 0]]).measured
+    assert measured.image.bad_vectors == sum(-(-6 // n) * n for n in (1, 2, 4))
+    assert failures(measured, Thresholds()) == [
+        f"the image tower gave {measured.image.bad_vectors} vectors that are not of length 1"
+    ]
+    json.dumps(asdict(measured), allow_nan=False)
+
+
+def figures(minimum: float = 1.0, mean: float = 1.0) -> TowerFigures:
+    return TowerFigures.of([Run(None, 1, 9, minimum, mean, minimum, 0)])
+
+
+def test_failures_name_the_figure_and_by_how_much() -> None:
+    measured = Measured(
+        figures(0.9994, 0.9996), figures(0.9, 0.95), Agreement(48, 1, 1), ZeroShot(200, 0.9, 0.92)
+    )
+    asked = Thresholds(min_cosine=0.9995, mean_cosine=0.99, accuracy_loss=1)
+    assert failures(measured, asked) == [
+        "the image tower's lowest cosine to PyTorch FP32 is 0.9994000, 0.0001 short of 0.9995",
+        "the text tower's lowest cosine to PyTorch FP32 is 0.9000000, 0.1 short of 0.9995",
+        "the text tower's mean cosine to PyTorch FP32 is 0.9500000, 0.04 short of 0.99",
+        "zero-shot accuracy is 90.00 %, 2.00 points below PyTorch's 92.00 %, 1.00 more than the "
+        "1 allowed",
+    ]
+    assert failures(measured, replace(asked, accuracy_loss=2))[-1].startswith("the text tower")
+    assert failures(measured, Thresholds()) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "lowest", "mean"),
+    [("fp32", 0.99999, 1), ("fp16", 0.9995, 1), ("int8", 0.5, 0.99)],
+)
+def test_default_thresholds(precision: str, lowest: float, mean: float) -> None:
+    def passes(lowest: float, mean: float, accuracy: float = 0.91) -> bool:
+        tower = figures(lowest, mean)
+        measured = Measured(tower, tower, Agreement(2, 1, 1), ZeroShot(100, accuracy, 0.92))
+        return not failures(measured, DEFAULT_THRESHOLDS[precision])
+
+    assert passes(lowest, mean)
+    below = (lowest, mean - 1e-6) if precision == "int8" else (lowest - 1e-6, mean)
+    assert not passes(*below)
+    assert passes(lowest, mean, accuracy=0.909) == (precision != "int8")
+
+
+Tiny = tuple[Checkpoint, EvaluationSet, References, Inputs, Manifest, Path]
+
+
+@pytest.fixture(scope="module")
+def tiny(exported: Callable[[str], Exported], model_of: Callable[[str], str]) -> Tiny:
+    manifest, root = exported("vit")
+    checkpoint = load_checkpoint(model_of("vit"))
+    what = built_in(manifest.preprocessing.image_size).joined(drawn(48))
+    inputs = prepare(what, manifest.preprocessing, manifest.tokenizer, root)
+    return checkpoint, what, references(checkpoint, what), inputs, manifest, root
+
+
+def files_of(tiny: Tiny) -> tuple[Path, dict[int, Path]]:
+    *_, manifest, root = tiny
+    version = str(manifest.version)
+    texts = {t.length: root / t.name / version / "model.onnx" for t in manifest.triton.text}
+    return root / manifest.triton.image.name / version / "model.onnx", texts
+
+
+def measure(tiny: Tiny, image: Path, texts: dict[int, Path]) -> Measured:
+    _, what, truth, inputs, *_ = tiny
+    run_image, run_texts = gate.onnx_runner(image, PIXELS), gate.onnx_text_runners(texts)
+    return gate.evaluate(run_image, run_texts, inputs, truth, what, MAX_BATCH).measured
+
+
+def test_an_exported_model_passes_as_fp32(tiny: Tiny) -> None:
+    _, what, truth, inputs, manifest, _ = tiny
+    measured = measure(tiny, *files_of(tiny))
+    assert failures(measured, DEFAULT_THRESHOLDS["fp32"]) == []
+    assert measured.agreement.candidates == 48
+    assert measured.zero_shot is not None
+    assert measured.zero_shot.pictures == 48
+    assert {run.length for run in measured.text.runs} == set(manifest.token_lengths)
+    assert {run.batch for run in measured.text.runs} == {1, 2, MAX_BATCH}
+    assert truth.text.shape == (len(what.all_texts), manifest.embedding_size)
+    assert inputs.pixels.dtype == np.uint8
+
+
+def changed(path: Path, folder: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+    proto = onnx.load(path)
+    change(proto)
+    onnx.save(proto, folder / "broken.onnx")
+    return folder / "broken.onnx"
+
+
+def four_bits(proto: onnx.ModelProto) -> None:
+    for tensor in proto.graph.initializer:
+        weights = numpy_helper.to_array(tensor)
+        if tensor.data_type == onnx.TensorProto.FLOAT and weights.ndim >= 2:
+            step = np.abs(weights).max() / 7 or 1
+            rounded = (np.round(weights / step) * step).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+
+
+def without_mask(proto: onnx.ModelProto) -> None:
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size and values.min() < -1e4:
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(values), tensor.name))
+
+
+def test_four_bit_weights_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    image, texts = files_of(tiny)
+    measured = measure(tiny, changed(image, tmp_path, four_bits), texts)
+    assert any(
+        "image tower's mean" in line for line in failures(measured, DEFAULT_THRESHOLDS["int8"])
+    )
+    assert measured.text.min_cosine > 0.99999
+
+
+def test_a_demo_model_of_four_bits_loses_accuracy_and_is_refused(tmp_path: Path) -> None:
+    manifest = read_repository(REPOSITORY)["demo"]
+    checkpoint = load_checkpoint(str(CONFIG), str(CHECKPOINT))
+    what = built_in(manifest.preprocessing.image_size).joined(drawn(144))
+    inputs = prepare(what, manifest.preprocessing, manifest.tokenizer, REPOSITORY)
+    demo = (checkpoint, what, references(checkpoint, what), inputs, manifest, REPOSITORY)
+    image, texts = files_of(demo)
+    whole = measure(demo, image, texts)
+    assert failures(whole, DEFAULT_THRESHOLDS["fp32"]) == []
+    assert whole.zero_shot is not None
+    assert whole.zero_shot.accuracy > 0.9
+    broken = measure(demo, changed(image, tmp_path, four_bits), texts)
+    [cosine, accuracy] = failures(broken, DEFAULT_THRESHOLDS["int8"])
+    assert cosine.startswith("the image tower's mean cosine")
+    assert accuracy.startswith("zero-shot accuracy is ")
+
+
+def test_a_dropped_mask_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    image, texts = files_of(tiny)
+    broken = changed(texts[16], tmp_path, without_mask)
+    measured = measure(tiny, image, {**texts, 16: broken})
+    assert any(
+        "text tower's mean" in line for line in failures(measured, DEFAULT_THRESHOLDS["int8"])
+    )
+    assert {run.length for run in measured.text.runs if run.mean_cosine < 0.99} == {16}
+
+
+def test_the_references_are_open_clips(tiny: Tiny) -> None:
+    checkpoint, what, truth, *_ = tiny
+    with torch.inference_mode():
+        ids = checkpoint.tokenizer([what.all_texts[0], what.prompts[-1]])
+        expected = checkpoint.model.encode_text(ids, normalize=True)
+        golden = Image.fromarray(golden_pixels(32))
+        picture = checkpoint.model.encode_image(checkpoint.transform(golden)[None], normalize=True)
+    np.testing.assert_allclose(truth.text[[0, -1]], expected, atol=1e-6)
+    np.testing.assert_allclose(truth.image[0], picture[0], atol=1e-6)
+
+
+def test_files_that_do_not_load_or_run_are_named(tiny: Tiny, tmp_path: Path) -> None:
+    image, texts = files_of(tiny)
+    bad = tmp_path / "torn.onnx"
+    bad.write_bytes(image.read_bytes()[:1000])
+    with pytest.raises(GateError, match=r"torn\.onnx: ONNX Runtime cannot load it"):
+        gate.onnx_runner(bad, PIXELS)
+    with pytest.raises(GateError, match=r"refused: model\.onnx does not run at shape \(1, 99\)"):
+        gate.onnx_runner(texts[16], TOKEN_IDS)(np.zeros((1, 99), np.int32))
+
+
+def test_a_picture_or_text_that_the_gateway_refuses_is_an_error(tiny: Tiny) -> None:
+    *_, manifest, root = tiny
+    for what in (EvaluationSet((b"no picture",), ("x",)), EvaluationSet((), ("\ud800",))):
+        with pytest.raises(GateError, match="not one that the gateway takes"):
+            prepare(what, manifest.preprocessing, manifest.tokenizer, root)
 
 
 class Identity(nn.Module):
@@ -77,17 +374,3 @@ def test_token_lengths() -> None:
     assert token_lengths((32, 16, 16, 99, 77), 77, any_length=True) == (16, 32, 77)
     assert token_lengths((16, 24, 32), 64, any_length=False) == (64,)
     assert token_lengths((), 77, any_length=True) == (77,)
-
-
-@pytest.mark.parametrize(
-    ("found", "message"),
-    [
-        (float("nan"), "text tower's vectors are not of length 1"),
-        (0.9995, r"text tower's lowest cosine .* is 0\.999500, 0\.000400 short of 0\.9999"),
-    ],
-)
-def test_refusal_says_how_far_short(found: float, message: str) -> None:
-    with pytest.raises(GateError, match=message) as refused:
-        gate._refuse_below(0.9999, "text", found)
-    assert refused.value.exit_code == 2
-    gate._refuse_below(0.9999, "text", 0.9999)

@@ -11,8 +11,8 @@ import pytest
 
 from export import repository
 from export.errors import RepositoryError
+from gateway.figures import Gate
 from gateway.manifest import (
-    Gate,
     Golden,
     ImageTower,
     Manifest,
@@ -29,6 +29,21 @@ ID = "m"
 
 class Killed(BaseException):
     """Stands for a process that is gone: nothing after it is run."""
+
+
+def passed_gate() -> Gate:
+    figures = {"min_cosine": 1, "mean_cosine": 1, "p1_cosine": 1, "bad_vectors": 0}
+    tower = {**figures, "runs": [{**figures, "length": None, "batch": 1, "items": 1}]}
+    return Gate.model_validate(
+        {
+            "image": tower,
+            "text": tower,
+            "agreement": {"candidates": 1, "top1": 1, "top5": 1},
+            "zero_shot": None,
+            "retrieval": None,
+            "thresholds": {"min_cosine": 0.9, "mean_cosine": None, "accuracy_loss": None},
+        }
+    )
 
 
 def stage(folder: Path, version: int, lengths: tuple[int, ...], batch: int) -> Manifest:
@@ -48,6 +63,8 @@ def stage(folder: Path, version: int, lengths: tuple[int, ...], batch: int) -> M
         open_clip_name="x",
         pretrained=None,
         precision="fp32",
+        runtime="onnxruntime",
+        recipe={},
         embedding_size=2,
         logit_scale=1.0,
         logit_bias=None,
@@ -68,7 +85,7 @@ def stage(folder: Path, version: int, lengths: tuple[int, ...], batch: int) -> M
         golden=Golden(
             token_ids=(1,), text_features=(1, 0), image_features=(1, 0), min_cosine=0.9
         ),
-        gate=Gate(image_min_cosine=1, text_min_cosine=1, threshold=0.9, samples=1),
+        gate=passed_gate(),
         files={name: file_sha256(folder / name) for name in files},
         created=0,
     )  # fmt: skip
@@ -76,9 +93,9 @@ def stage(folder: Path, version: int, lengths: tuple[int, ...], batch: int) -> M
 
 def export(root: Path, lengths: tuple[int, ...] = (4, 8), batch: int = 2) -> Manifest:
     with repository.locked(root):
-        old = repository.check_replaceable(root, ID, 8, 2)
+        version = repository.next_version(root, ID, 8, 2)
         with repository.staging(root) as folder:
-            manifest = stage(folder, old.version + 1 if old else 1, lengths, batch)
+            manifest = stage(folder, version, lengths, batch)
             repository.publish(root, folder, manifest)
     return manifest
 
@@ -243,7 +260,7 @@ def test_other_inputs_or_outputs_are_refused(tmp_path: Path) -> None:
     export(tmp_path)
     for image_size, embedding_size in ((16, 2), (8, 4)):
         with pytest.raises(RepositoryError, match=r"choose another --id.*--remove m"):
-            repository.check_replaceable(tmp_path, ID, image_size, embedding_size)
+            repository.next_version(tmp_path, ID, image_size, embedding_size)
 
 
 def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+"""The command line of `python -m export`."""
+
+import argparse
+from pathlib import Path
+
+_DESCRIPTION = """\
+Turns an OpenCLIP model into encoders for Triton, in each precision asked for, compares them with
+PyTorch FP32, and publishes those that pass in a model repository that Triton and the gateway
+serve. A running service keeps the old version until the new one is complete.
+"""
+
+_EXAMPLES = """\
+examples:
+  python -m export ViT-B-32 --pretrained laion2b_s34b_b79k
+  python -m export ViT-B-32 --pretrained laion2b_s34b_b79k --precision fp32 --precision int8 \\
+      --calibrate-images DIR --calibrate-texts FILE --evaluate DIR
+  python -m export RN50 --pretrained /models/rn50.pt --id my-resnet
+  python -m export local-dir:/models/my-clip --max-batch 128
+  python -m export ViT-B-16-SigLIP --pretrained FILE --tokenizer /models/siglip-tokenizer
+  python -m export --remove my-resnet
+
+Without network, give files: --pretrained FILE, --tokenizer DIR, or local-dir:/FOLDER.
+Exit codes: 0 published, 1 an error, 2 a variant falls short of what it must pass.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m export",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = top.add_argument
+    # fmt: off
+    add("model", nargs="?", metavar="MODEL",
+        help="an OpenCLIP name, local-dir:/FOLDER, hf-hub:ORG/NAME or a JSON model config")
+    add("--pretrained", metavar="TAG|FILE", help="weights; left out: random ones, to try things")
+    add("--repository", type=Path, default=Path("model_repository"), metavar="DIR",
+        help="where to publish (default: %(default)s)")
+    add("--id", metavar="ID",
+        help="what clients send as `model` (default: NAME or NAME.TAG); a variant adds its "
+        "precision and runtime, such as ID.int8")
+    add("--tokenizer", type=Path, metavar="DIR",
+        help="folder with a Hugging Face tokenizer, instead of the hub's")
+    # fmt: on
+    _add_variants(top)
+    _add_serving(top)
+    _add_gate(top)
+    _add_instead(top)
+    return top
+
+
+def _add_variants(top: argparse.ArgumentParser) -> None:
+    add = top.add_argument_group("variants").add_argument
+    # fmt: off
+    add("--precision", choices=("fp32", "fp16", "int8"), action="append", default=[],
+        help="may be repeated (default: fp32)")
+    add("--runtime", choices=("onnxruntime", "tensorrt"), action="append", default=[],
+        help="may be repeated (default: onnxruntime); tensorrt needs TensorRT and a GPU")
+    add("--compact", action="store_true",
+        help="store weights that FP16 holds exactly as FP16: the same results, a smaller file")
+    add("--calibrate-images", metavar="DIR|drawn",
+        help="pictures that INT8 takes its ranges from; `drawn`: the demo's scenes")
+    add("--calibrate-texts", type=Path, metavar="FILE", help="captions for that, one on each line")
+    add("--calibration", choices=("minmax", "entropy", "percentile"), default="percentile",
+        help="how INT8 chooses its ranges (default: %(default)s)")
+    # fmt: on
+
+
+def _add_serving(top: argparse.ArgumentParser) -> None:
+    add = top.add_argument_group("how Triton serves it").add_argument
+    # fmt: off
+    add("--max-batch", type=_positive, default=64, metavar="N",
+        help="most items in one execution (default: %(default)s)")
+    add("--token-lengths", type=_lengths, default=(16, 24, 32), metavar="N,N,...,full",
+        help="lengths to serve text at, where the model allows; the full context always is one "
+        "(default: 16,24,32,full)")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto",
+        help="where Triton runs it (default: %(default)s, a GPU if there is one)")
+    add("--instances", type=_positive, default=1, metavar="N",
+        help="copies of each encoder on each device (default: %(default)s)")
+    add("--threads", type=_positive, metavar="N",
+        help="ONNX Runtime threads of each instance on a CPU (default: its own choice)")
+    # fmt: on
+
+
+def _add_gate(top: argparse.ArgumentParser) -> None:
+    add = top.add_argument_group("what it must pass").add_argument
+    # fmt: off
+    add("--evaluate", metavar="DIR|drawn",
+        help="pictures to measure on, besides the built-in ones: in folders named for their "
+        "classes, for zero-shot accuracy; `drawn`: the demo's scenes")
+    add("--evaluate-texts", type=Path, metavar="FILE",
+        help="captions to measure on; `PICTURE<tab>CAPTION` lines give retrieval recall as well")
+    add("--samples", type=Path, action="append", default=[], metavar="FILE",
+        help="one more picture to measure on; may be repeated")
+    add("--min-cosine", type=_cosine, metavar="X",
+        help="refuse if any item falls below this cosine to PyTorch FP32 (default: fp32 0.99999, "
+        "fp16 0.9995)")
+    add("--mean-cosine", type=_cosine, metavar="X",
+        help="refuse below this mean cosine (default: int8 0.99)")
+    add("--max-accuracy-loss", type=float, metavar="POINTS",
+        help="refuse if more zero-shot accuracy is lost than this (default: int8 1)")
+    add("--allow-failing", action="store_true",
+        help="publish what falls short all the same, marked as failing")
+    add("--report", type=Path, metavar="DIR",
+        help="where report.md and its plots go (default: reports/ID)")
+    # fmt: on
+
+
+def _add_instead(top: argparse.ArgumentParser) -> None:
+    add = top.add_argument_group("instead of an export").add_argument
+    # fmt: off
+    add("--list", action="store_true", help="show the models and weights that OpenCLIP offers")
+    add("--remove", metavar="ID", help="take a published model back")
+    add("--check-engines", type=Path, metavar="DIR",
+        help="check that the TensorRT plans of a repository can run on this machine")
+    # fmt: on
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _cosine(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not over 0 and at most 1")
+    return number
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    """`16,24,full` -> (16, 24)."""
+    try:
+        lengths = tuple(int(part) for part in text.split(",") if part.strip() != "full")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers or `full`, with commas") from None
+    if any(length < 2 for length in lengths):
+        raise argparse.ArgumentTypeError("a token length is 2 or more")
+    return lengths

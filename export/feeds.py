@@ -1,0 +1,83 @@
+"""Prepared items -> batches for a tower, and the cosines that a graph reaches on them."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from export import gate, graph, metrics
+from export.reference import Inputs, References
+from export.variants import Measure
+from gateway.manifest import PIXELS, TOKEN_IDS
+from gateway.text import padded
+
+BATCH = 16
+FEW = 16  # items to look for overflows with
+QUICK = 96  # items to tell INT8 recipes apart; the whole set is run on those that do well
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Batches of each tower's input."""
+
+    pixels: list[NDArray[Any]]  # uint8 [n, S, S, 3]
+    token_ids: dict[int, list[NDArray[Any]]]  # int32 [n, length], by length
+
+
+def feed_of(inputs: Inputs, lengths: tuple[int, ...], *, few: bool = False) -> Feed:
+    """Batches of prepared items; each text at the shortest length that holds it."""
+    limit = FEW if few else max(len(inputs.pixels), len(inputs.token_ids))
+    by_length: dict[int, list[NDArray[Any]]] = {}
+    for ids in inputs.token_ids[:limit]:
+        length = next(n for n in lengths if len(ids) <= n)
+        by_length.setdefault(length, []).append(padded(ids, length, inputs.pad_id))
+    batches = {length: _batches(np.stack(rows)) for length, rows in by_length.items()}
+    return Feed(_batches(inputs.pixels[:limit]), batches)
+
+
+def image_measure(inputs: Inputs, truth: References) -> Measure:
+    """The mean cosine to PyTorch that an image tower's graph reaches."""
+    rows = _spread(len(inputs.pixels))
+
+    def measure(proto: onnx.ModelProto) -> float:
+        found = _run(proto, PIXELS, _batches(inputs.pixels[rows]))
+        return float(metrics.row_cosines(found, truth.image[rows]).mean())
+
+    return measure
+
+
+def text_measure(inputs: Inputs, truth: References, lengths: tuple[int, ...]) -> Measure:
+    """The lowest, over the token lengths, of the mean cosines that a text tower's graph reaches."""
+    rows = _spread(len(inputs.token_ids))
+
+    def measure(proto: onnx.ModelProto) -> float:
+        means = []
+        for length in lengths:
+            fits = [row for row in rows if len(inputs.token_ids[row]) <= length]
+            if fits:
+                ids = [padded(inputs.token_ids[row], length, inputs.pad_id) for row in fits]
+                found = _run(proto, TOKEN_IDS, _batches(np.stack(ids)))
+                means.append(float(metrics.row_cosines(found, truth.text[fits]).mean()))
+        return min(means)
+
+    return measure
+
+
+def _run(proto: onnx.ModelProto, name: str, batches: list[NDArray[Any]]) -> metrics.Vectors:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        graph.save(proto, path, "candidate")
+        run = gate.onnx_runner(path, name)
+        return np.concatenate([run(batch) for batch in batches])
+
+
+def _batches(items: NDArray[Any]) -> list[NDArray[Any]]:
+    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+
+
+def _spread(count: int) -> NDArray[np.intp]:
+    return np.unique(np.linspace(0, count - 1, min(count, QUICK)).round().astype(np.intp))

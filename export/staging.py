@@ -1,0 +1,92 @@
+"""Fills a staging folder with the towers of one variant, as the repository will hold them."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from export import graph, repository
+from export.leftovers import CONFIG
+from export.pbtxt import Serving, image_config, text_config
+from gateway import manifest as contract
+from gateway.manifest import file_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the files of a model go, and what their configurations say."""
+
+    folder: Path
+    model_id: str
+    version: int
+    image_size: int
+    embedding_size: int
+    serving: Serving
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer's file."""
+        return self.folder / f"{self.model_id}.{self.version}.tokenizer.json"
+
+    def image(self, proto: onnx.ModelProto) -> Path:
+        """Writes the image tower; returns its graph's file."""
+        name, folder = self._tower("image")
+        config = image_config(name, self.image_size, self.embedding_size, self.serving)
+        return self._write(proto, folder, config)
+
+    def text(self, protos: dict[int, onnx.ModelProto]) -> dict[int, Path]:
+        """Writes the text tower at each token length; lengths of one graph share its file."""
+        files: dict[int, Path] = {}
+        for length in sorted(protos, reverse=True):
+            name, folder = self._tower(f"text-{length}")
+            config = text_config(name, length, self.embedding_size, self.serving)
+            shared = next((at for at in files if protos[at] is protos[length]), None)
+            if shared is None:
+                files[length] = self._write(protos[length], folder, config)
+            else:
+                files[length] = repository.link_tower(files[shared], folder, config)
+        return dict(sorted(files.items()))
+
+    def triton_models(self, lengths: tuple[int, ...]) -> contract.TritonModels:
+        """What the manifest says of the towers."""
+        batch = self.serving.max_batch
+        return contract.TritonModels(
+            image=contract.ImageTower(name=self._tower("image")[0], max_batch=batch),
+            text=tuple(
+                contract.TextTower(name=self._tower(f"text-{n}")[0], length=n, max_batch=batch)
+                for n in lengths
+            ),
+        )
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file; `config.pbtxt` is left out, since operators may tune it."""
+        known: dict[int, str] = {}
+        hashes = {}
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_file() and path.name != CONFIG:
+                inode = path.stat().st_ino  # token lengths share one file by hard links
+                known[inode] = known.get(inode) or file_sha256(path)
+                hashes[path.relative_to(self.folder).as_posix()] = known[inode]
+        return hashes
+
+    def size(self) -> int:
+        """Bytes of the towers' files, each counted once."""
+        files = {path.stat().st_ino: path.stat().st_size for path in self.folder.rglob("*/*/*")}
+        return sum(files.values())
+
+    def clear(self) -> None:
+        """Takes the towers away again, for another try."""
+        for folder in self.folder.iterdir():
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
+    def _tower(self, suffix: str) -> tuple[str, Path]:
+        name = f"{self.model_id}.{suffix}"
+        return name, self.folder / name / str(self.version)
+
+    def _write(self, proto: onnx.ModelProto, folder: Path, config: str) -> Path:
+        folder.mkdir(parents=True)
+        graph.save(proto, folder / "model.onnx", self.model_id)
+        (folder.parent / CONFIG).write_text(config)
+        return folder / "model.onnx"

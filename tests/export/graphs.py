@@ -1,0 +1,61 @@
+"""Both towers of the small models as FP32 graphs, with input for them."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from export import edit, graph, towers
+from export.checkpoint import load_checkpoint
+from export.demo.scenes import draw_scenes
+
+TEXTS = (
+    "a photo of a cat", "two small red cars", "a dog beside an old stone bridge",
+    "the evening", "a small cat in the old evening", "red", "photo of two cars", "stone bridge",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    proto: onnx.ModelProto
+    feeds: tuple[NDArray[Any], ...]  # to calibrate with
+    held_out: NDArray[Any]
+
+
+@functools.cache
+def trace(model: str) -> dict[str, Tower]:
+    """The `image` and the `text` tower of a model; tests share them and leave them as they are."""
+    checkpoint = load_checkpoint(model, None, None)
+    size = checkpoint.preprocessing.image_size
+    scenes = [np.asarray(scene.image) for scene in draw_scenes(24, seed=9, size=size)]
+    batches = [np.stack(scenes[start : start + 8]) for start in (0, 8, 16)]
+    image = towers.ImageTower(checkpoint.model, checkpoint.preprocessing).eval()
+    ids = checkpoint.tokenizer(list(TEXTS)).to(torch.int32)
+    text = towers.TextTower(checkpoint.model).eval()
+    words = [np.roll(ids.numpy(), shift, axis=0) for shift in (0, 3, 5)]
+    return {
+        "image": Tower(
+            graph.trace(image, torch.from_numpy(batches[0][:2]), "image_features").proto,
+            tuple(batches[:2]),
+            batches[2],
+        ),
+        "text": Tower(
+            graph.trace(text, ids[:2], "text_features").proto, tuple(words[:2]), words[2]
+        ),
+    }
+
+
+def answer(proto: onnx.ModelProto, feed: NDArray[Any]) -> NDArray[np.float32]:
+    """What a graph makes of its input on ONNX Runtime."""
+    with edit.session(proto) as session:
+        name = session.get_inputs()[0].name
+        return np.asarray(session.run(None, {name: feed})[0])
+
+
+def cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of unit vectors, row by row."""
+    return np.asarray((left.astype(np.float64) * right).sum(axis=1))

@@ -1,0 +1,110 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.gate import Thresholds
+from export.metrics import (
+    Agreement,
+    Measured,
+    Recall,
+    Retrieval,
+    Run,
+    TowerFigures,
+    ZeroShot,
+    summarise,
+)
+from export.report import Latency, VariantReport, table, write_report
+
+
+def variant(model_id: str, noise: float) -> VariantReport:
+    cosines = 1 - np.abs(np.random.default_rng(0).normal(0, noise, 200))
+    found = summarise(cosines)
+    lowest, mean, p1 = found.min_cosine, found.mean_cosine, found.p1_cosine
+    image = TowerFigures.of([Run(None, n, 200, lowest, mean, p1, 0) for n in (1, 2, 32)])
+    text = TowerFigures.of([Run(16, 32, 99, lowest, mean, p1, 0)])
+    measured = Measured(image, text, Agreement(48, 0.97, 0.99), ZeroShot(200, 0.955, 0.965))
+    return VariantReport(
+        model_id, "int8", "onnxruntime", 12_300_000, measured, cosines, cosines,
+        Thresholds(mean_cosine=0.99, accuracy_loss=1),
+    )  # fmt: skip
+
+
+def colours(path: Path) -> set[tuple[int, ...]]:
+    with Image.open(path) as image:
+        found = image.convert("RGB").getcolors(image.width * image.height)
+    assert found is not None
+    return {colour for count, colour in found if count > 20 and isinstance(colour, tuple)}
+
+
+def test_everything_is_in_the_report(tmp_path: Path) -> None:
+    recalls = Retrieval(150, Recall(0.11, 0.22, 0.33, 0.44), Recall(0.12, 0.23, 0.34, 0.45))
+    good = variant("demo", 1e-7)
+    good = replace(
+        good,
+        measured=replace(good.measured, retrieval=recalls),
+        recipe="Q/DQ, minmax.",
+        latency=(("image", Latency(4.25, 6.5)),),
+    )
+    bad = replace(variant("demo.int8", 1e-2), failures=("too far off",), published=False)
+    path = write_report(tmp_path / "new", [good, bad], "one test machine, 2 cores")
+    text = path.read_text(encoding="utf-8")
+    assert "On one test machine, 2 cores." in text
+    assert "| `demo` | int8 | onnxruntime | published | 12.3 |" in text
+    assert "| `demo.int8` | int8 | onnxruntime | refused | 12.3 |" in text
+    assert "- `demo.int8`, refused: too far off" in text
+    assert "| zero-shot accuracy | 96.50 | 95.50 | 95.50 |" in text
+    assert "| text to image, recall@5 | 45.00 | 44.00 | – |" in text  # noqa: RUF001
+    assert "200 pictures, 200 of them labelled, 150 with a text of their own" in text
+    assert "| `demo` | image | 4.25 | 6.50 |" in text
+    assert "- `demo`: Q/DQ, minmax." in text
+    assert f"| `demo.int8` | text, 16 tokens | 32 | 99 | {bad.measured.text.min_cosine:.7f}" in text
+    plots = {file.name for file in path.parent.iterdir()} - {"report.md"}
+    assert plots == {"cosines.png", "accuracy.png", "latency.png"}
+    assert all(f"({name})" in text for name in plots)
+
+
+def test_each_variant_has_its_own_colour_in_every_plot(tmp_path: Path) -> None:
+    latency = (("image", Latency(4.0, 9.0)),)
+    both = [
+        replace(variant("one", 1e-6), latency=latency),
+        replace(variant("two", 1e-2), latency=latency),
+    ]
+    write_report(tmp_path, both, "x")
+    blue, orange = (0, 0x72, 0xB2), (0xE6, 0x9F, 0)
+    for name in ("cosines.png", "accuracy.png", "latency.png"):
+        assert {blue, orange} <= colours(tmp_path / name), name
+    write_report(tmp_path, [both[0]], "x")
+    assert orange not in colours(tmp_path / "cosines.png")
+
+
+def test_without_labels_pairs_or_times(tmp_path: Path) -> None:
+    (tmp_path / "latency.png").write_bytes(b"of an earlier report")
+    plain = variant("demo", 0.0)
+    plain = replace(plain, measured=replace(plain.measured, zero_shot=None))
+    text = write_report(tmp_path, [plain], "x").read_text(encoding="utf-8")
+    assert "| PyTorch | fp32 | PyTorch | the reference | – | 1 | 1 | – |" in text  # noqa: RUF001
+    assert "zero-shot accuracy" not in text
+    assert "recall" not in text
+    assert "Latency" not in text
+    assert "How each was made" not in text
+    assert not (tmp_path / "latency.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("failures", "published", "outcome"),
+    [
+        ((), True, "published"),
+        ((), False, "passed, not published"),
+        (("x",), True, "published as failing"),
+        (("x",), False, "refused"),
+    ],
+)
+def test_outcomes(failures: tuple[str, ...], published: bool, outcome: str) -> None:
+    assert replace(variant("a", 0.1), failures=failures, published=published).outcome == outcome
+
+
+def test_table() -> None:
+    assert table(("a", "b"), [["x|y", "1"]]) == "| a | b |\n| --- | --: |\n| x\\|y | 1 |"
