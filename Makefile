@@ -20,13 +20,13 @@ SOURCES := gateway server export benchmarks tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format lock export demo-model setup clean
+.PHONY: help run test check format lock export ladder demo-model setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_METRICS_PORT"
-	@echo "  MODEL_REPOSITORY; of export: MODEL ARGS; of every target: PYTHON"
+	@echo "  MODEL_REPOSITORY; of export and ladder: MODEL ARGS; of every target: PYTHON"
 
 run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
 	@$(SERVE)/bin/python -m server.stack --host $(HOST) --http-port $(HTTP_PORT) \
@@ -51,6 +51,9 @@ lock: $(UV) ## Write requirements/*.txt anew from the ranges in pyproject.toml
 
 export: $(EXPORT)/.ready ## Export MODEL=name, with ARGS="--pretrained ...", into MODEL_REPOSITORY
 	$(EXPORT)/bin/python -m export $(MODEL) --repository "$(MODEL_REPOSITORY)" $(ARGS)
+
+ladder: $(EXPORT)/.ready ## Export MODEL in every precision, serve each, and print one table of all
+	$(EXPORT)/bin/python -m benchmarks.ladder --model $(MODEL) --repository "$(MODEL_REPOSITORY)" $(ARGS)
 
 demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 	OMP_WAIT_POLICY=PASSIVE $(EXPORT)/bin/python -m export.demo train # spinning threads stall on a busy machine

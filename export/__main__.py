@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.disable(logging.ERROR)  # errors are said again, in one line
     warnings.simplefilter("ignore")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall on a busy machine
     try:
         return _run(given)
     except ExportError as error:
