@@ -11,6 +11,7 @@ from export.demo.captions import write_caption
 from export.demo.scenes import draw_scenes
 from export.errors import ExportError, brief
 from export.evaluation import SUFFIXES
+from export.samples import read_picture
 
 SEED = 30_001  # of scenes that neither training nor evaluation draws
 COUNT = 256  # scenes; more change the ranges little
@@ -53,7 +54,7 @@ def from_files(images: Path | None, texts: Path | None) -> CalibrationSet:
             captions or is not UTF-8 text.
     """
     return CalibrationSet(
-        tuple(map(_read_picture, _find_pictures(images))) if images else (),
+        tuple(map(read_picture, _find_pictures(images))) if images else (),
         _read_captions(texts) if texts else (),
     )
 
@@ -71,16 +72,6 @@ def _find_pictures(folder: Path) -> list[Path]:
             f"--calibrate-images {folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})"
         )
     return [found[index] for index in _spread(len(found))]
-
-
-def _read_picture(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except Exception as error:  # a bad file makes Pillow raise nearly anything
-        raise ExportError(f"--calibrate-images: {path} is not a picture: {brief(error)}") from error
-    return data
 
 
 def _read_captions(path: Path) -> tuple[str, ...]:

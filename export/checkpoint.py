@@ -8,6 +8,7 @@ from pathlib import Path
 
 import open_clip
 import torch
+from open_clip.hf_configs import arch_dict
 from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
@@ -172,6 +173,11 @@ def _load_error(source: Source, error: Exception) -> CheckpointError:
             "downloaded nor found in the cache; save it to a folder on a machine with network, "
             "and name that folder as `hf_model_name` in a JSON model configuration "
             f"({brief(error, 160)})"
+        )
+    if hf_text and isinstance(error, KeyError):
+        return CheckpointError(
+            f"{source.label}: OpenCLIP does not know text towers of the kind {error}; it knows "
+            f"{', '.join(sorted(arch_dict))}"
         )
     return CheckpointError(f"{source.label}: cannot be created: {brief(error)}")
 

@@ -11,7 +11,7 @@ from export.demo.captions import BACKGROUND_TEMPLATES
 from export.demo.evaluate import PLAIN_TEMPLATES
 from export.demo.scenes import LABELS, Scene, draw_scenes
 from export.errors import ExportError, brief
-from export.samples import make_samples
+from export.samples import make_samples, read_picture
 
 TEMPLATES = PLAIN_TEMPLATES
 SUFFIXES = frozenset(
@@ -139,7 +139,7 @@ def from_files(
         )
     captions, pairs = _captions(texts, images, files) if texts else ((), None)
     return EvaluationSet(
-        pictures=tuple(_read_picture(file) for file in files),
+        pictures=tuple(read_picture(file) for file in files),
         texts=captions,
         pairs=pairs,
         classes=tuple(folder.name.replace("_", " ") for folder in classes),
@@ -158,16 +158,6 @@ def _picture_files(folder: Path) -> Iterator[Path]:
         for path in sorted(place.iterdir()):
             if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
                 yield path
-
-
-def _read_picture(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except Exception as error:  # a bad file makes Pillow raise nearly anything
-        raise ExportError(f"{path}: not a picture: {brief(error)}") from error
-    return data
 
 
 def _captions(

@@ -51,7 +51,7 @@ def make_samples(image_size: int, extra: tuple[Path, ...] = ()) -> Samples:
     drawn = [_png(golden_pixels(image_size))]
     drawn += [_png(_scene(rng, *size)) for size in _SIZES]
     texts = [" ".join((_WORDS.split() * 17)[:count]) for count in _WORD_COUNTS]
-    return Samples((*drawn, *(_read(path) for path in extra)), (*_ODD_TEXTS, *texts))
+    return Samples((*drawn, *(read_picture(path) for path in extra)), (*_ODD_TEXTS, *texts))
 
 
 def _scene(rng: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
@@ -75,11 +75,16 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
+    """The bytes of an image file, which has been seen to decode.
+
+    Raises:
+        ExportError: It cannot be read, or is no picture.
+    """
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             image.load()
     except Exception as error:  # a bad file makes Pillow raise nearly anything
-        raise ExportError(f"--samples {path}: not a picture: {brief(error)}") from error
+        raise ExportError(f"{path}: not a picture: {brief(error)}") from error
     return data

@@ -72,7 +72,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 def test_broken_picture_is_named(tmp_path: Path) -> None:
     write_picture(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
-    with pytest.raises(ExportError, match=r"bad\.png is not a picture"):
+    with pytest.raises(ExportError, match=r"bad\.png: not a picture"):
         calibration.from_files(tmp_path, None)
 
 
