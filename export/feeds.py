@@ -1,6 +1,7 @@
 """Prepared items -> batches for a tower, and the cosines that a graph reaches on them."""
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 
 from export import gate, graph, metrics
 from export.reference import Inputs, References
+from export.report import Latency
 from export.variants import Measure
 from gateway.manifest import PIXELS, TOKEN_IDS
 from gateway.text import padded
 
 BATCH = 16
+TIMED_RUNS = 40
 FEW = 16  # items to look for overflows with
 QUICK = 96  # items to tell INT8 recipes apart; the whole set is run on those that do well
 
@@ -65,6 +68,18 @@ def text_measure(inputs: Inputs, truth: References, lengths: tuple[int, ...]) ->
         return min(means)
 
     return measure
+
+
+def latency_of(run: gate.RunTower, item: NDArray[Any]) -> Latency:
+    """How long one item takes, after a warm-up."""
+    run(item)
+    seconds = []
+    for _ in range(TIMED_RUNS):
+        start = time.perf_counter()
+        run(item)
+        seconds.append(time.perf_counter() - start)
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
+    return Latency(float(p50), float(p99))
 
 
 def _run(proto: onnx.ModelProto, name: str, batches: list[NDArray[Any]]) -> metrics.Vectors:

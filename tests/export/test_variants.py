@@ -94,7 +94,14 @@ def test_int8_graphs_are_int8(ladder: Path) -> None:
 
 def test_report_tells_all(ladder: Path) -> None:
     report = (ladder.parent / "report" / "report.md").read_text()
-    for shown in ("`demo`", "`demo.fp16`", "`demo.int8`", "cosines.png", "zero-shot"):
+    for shown in (
+        "latency.png",
+        "`demo`",
+        "`demo.fp16`",
+        "`demo.int8`",
+        "cosines.png",
+        "zero-shot",
+    ):
         assert shown in report
     assert (ladder.parent / "report" / "cosines.png").stat().st_size > 5_000
 
