@@ -4,8 +4,9 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 HTTP_PORT ?= 8080
-GRPC_PORT ?= 8001
+GRPC_PORT ?= 8081
 TRITON_HTTP_PORT ?= 8000
+TRITON_GRPC_PORT ?= 8001
 TRITON_METRICS_PORT ?= 8002
 MODEL_REPOSITORY ?= model_repository
 
@@ -16,22 +17,26 @@ UV := .venv/uv/bin/uv
 SERVE := .venv/serve
 EXPORT := .venv/export
 DEV := .venv/dev
-SOURCES := gateway server export benchmarks tests
+SOURCES := gateway server export client benchmarks tests
+PROTO := gateway/rpc/openclip/v1/clip.proto
+
+protoc = PATH="$(CURDIR)/$(DEV)/bin:$$PATH" $(DEV)/bin/python -m grpc_tools.protoc -I. \
+	--python_out=$(1) --mypy_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(PROTO)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format lock export ladder demo-model setup clean
+.PHONY: help run test check format proto lock export ladder demo-model setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_METRICS_PORT"
-	@echo "  MODEL_REPOSITORY; of export and ladder: MODEL ARGS; of every target: PYTHON"
+	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT"
+	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY; of export and ladder: MODEL ARGS; of every target: PYTHON"
 
 run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
 	@$(SERVE)/bin/python -m server.stack --host $(HOST) --http-port $(HTTP_PORT) \
 		--grpc-port $(GRPC_PORT) --triton-http-port $(TRITON_HTTP_PORT) \
-		--triton-metrics-port $(TRITON_METRICS_PORT) --model-repository "$(MODEL_REPOSITORY)"
+		--triton-grpc-port $(TRITON_GRPC_PORT) --triton-metrics-port $(TRITON_METRICS_PORT) --model-repository "$(MODEL_REPOSITORY)"
 
 test: $(DEV)/.ready ## Run every test, against the real Triton
 	$(DEV)/bin/python -m pytest $(ARGS)
@@ -41,10 +46,16 @@ check: $(DEV)/.ready ## Check format, lint, types, import contracts and requirem
 	$(DEV)/bin/ruff check $(SOURCES)
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
+	@rm -rf .proto && mkdir .proto && $(call protoc,.proto)
+	diff -r -x '*.py[co]' -x __pycache__ -x __init__.py -x clip.proto .proto/$(dir $(PROTO)) $(dir $(PROTO))
+	@rm -rf .proto
 
 format: $(DEV)/.ready ## Format the code and mend what lint can mend
 	$(DEV)/bin/ruff format $(SOURCES)
 	$(DEV)/bin/ruff check --fix $(SOURCES)
+
+proto: $(DEV)/.ready ## Write the code of the gRPC API anew from its proto
+	$(call protoc,.)
 
 lock: $(UV) ## Write requirements/*.txt anew from the ranges in pyproject.toml
 	UV=$(UV) requirements/lock.sh
@@ -65,7 +76,7 @@ demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready ## Set up all environments
 
 clean: ## Remove the environments and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .proto .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -type d -exec rm -rf {} +
 
 $(UV): requirements/uv.txt

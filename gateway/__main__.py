@@ -5,18 +5,24 @@ import difflib
 import logging
 import os
 import signal
-import socket
 import sys
 import warnings
+from contextlib import ExitStack
 
 import uvicorn
 from pydantic import ValidationError
 
-from gateway.app import create_app, load_models
+from gateway import workers
+from gateway.app import create_app, load
+from gateway.labelsets import LabelSetError
+from gateway.logs import logging_to_stderr
 from gateway.manifest import ManifestError
+from gateway.ports import PortError, listen, reserve
 from gateway.settings import Settings
 
 PREFIX = "GATEWAY_"
+
+logger = logging.getLogger("gateway")
 
 
 class StartError(Exception):
@@ -26,26 +32,35 @@ class StartError(Exception):
 def main() -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
     _arguments()
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
     # What Pillow finds odd in a client's picture is the client's affair, not the log's.
     warnings.filterwarnings("ignore", module="PIL")
-    try:
-        settings = load_settings()
-        models = load_models(settings)
-        listener = listen(settings.host, settings.http_port)
-    except (StartError, ManifestError) as error:
-        sys.stderr.write(f"gateway: {error}\n")
-        return 1
-    app = create_app(settings, models)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, loop="uvloop")
-    host, port = listener.getsockname()[:2]
-    logging.info("serving %s on http://%s:%d", ", ".join(models), host, port)
-    # uvicorn drains on these signals, then raises them again for whoever handled them before:
-    # a stop that was asked for is no failure.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
-    return 0
+    with ExitStack() as stack:
+        try:
+            settings = load_settings()
+            loaded = load(settings)
+            listener = stack.enter_context(listen(settings.host, settings.http_port))
+            grpc = stack.enter_context(reserve(settings.host, settings.grpc_port))
+        except (StartError, PortError, ManifestError, LabelSetError) as error:
+            sys.stderr.write(f"gateway: {error}\n")
+            return 1
+        stack.enter_context(logging_to_stderr(settings.log_level, settings.log_format))
+        settings = settings.model_copy(update={"grpc_port": grpc.getsockname()[1]})
+        served = ", ".join(model.manifest.id for model in loaded.models)
+        host, port = listener.getsockname()[:2]
+        logger.info(
+            "serving %s on http://%s:%d and grpc://%s:%d", served, host, port, host,
+            settings.grpc_port,
+        )  # fmt: skip
+        if settings.workers > 1:
+            workers.run(settings, listener)
+            return 0
+        grpc.close()
+        # uvicorn drains on these signals, then raises them again for whoever handled them before:
+        # a stop that was asked for is no failure.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        uvicorn.Server(workers.config(create_app(settings, loaded))).run(sockets=[listener])
+        return 0
 
 
 def load_settings() -> Settings:
@@ -67,27 +82,6 @@ def load_settings() -> Settings:
         raise StartError(f"{name}: {first['msg']}") from error
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a taken port is known before anything starts.
-
-    Raises:
-        StartError: The address cannot be listened on.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise StartError(
-            f"cannot listen on {host}:{port}: {error.strerror}; set GATEWAY_HTTP_PORT"
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
 def _arguments() -> None:
     lines = [
         f"  {PREFIX}{name.upper()}\n      {field.description}"
@@ -95,7 +89,7 @@ def _arguments() -> None:
     ]
     argparse.ArgumentParser(
         prog="python -m gateway",
-        description="Serves the models of a Triton model repository over REST.",
+        description="Serves the models of a Triton model repository over REST and gRPC.",
         epilog="environment variables:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()

@@ -1,9 +1,11 @@
-"""Permits: how much may be in flight. A request without room is refused before any work."""
+"""Permits and deadlines: a request without room is refused before any work."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from gateway.errors import Overloaded
+from gateway.errors import DeadlineExceeded, Overloaded
+from gateway.values import Deadline
 
 
 class Admission:
@@ -36,3 +38,20 @@ class Admission:
         finally:
             self.requests -= 1
             self.bytes -= size
+
+    @asynccontextmanager
+    async def work(self, size: int, timeout_s: float) -> AsyncIterator[Deadline]:
+        """Holds a permit while a request is worked on, and ends it at its deadline.
+
+        Raises:
+            Overloaded: No permit is free.
+            DeadlineExceeded: The request's time is over.
+        """
+        with self.permit(size):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    yield Deadline.after(timeout_s)
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"the request was not answered within {timeout_s:g} seconds"
+                ) from None

@@ -1,90 +1,148 @@
 """The engine: the only module that orders the stages of a request.
 
-items -> tokens and pixels (threads) -> calls to Triton (side by side) -> vectors, in order.
+items -> tokens and pixels (threads) -> vectors (Triton, cache) -> cosines and scores.
 """
 
-import asyncio
-from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.errors import UnknownModel, about
-from gateway.images import ImageLimits, from_base64, preprocess
-from gateway.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS, Manifest
-from gateway.text import TextTokenizer, padded
-from gateway.triton import Call, InferClient
-from gateway.values import (
-    Classified,
-    Deadline,
-    Embedded,
-    ImageItem,
-    Item,
-    Pixels,
-    TextItem,
-    Timings,
-    TokenIds,
-    Tokens,
-)
-from gateway.vectors import ensemble
-from gateway.zeroshot import classify, prompts
-
-MAX_CALL_BYTES = 2_500_000  # beyond this, gRPC moves fewer images a second than in smaller calls
-MAX_CALLS = 8  # of one request side by side, so that a large one leaves room for others
-INLINE_CHARACTERS = 2_000  # tokenizing so few takes less time than handing them to a thread
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A served model: what is known of it, and its tokenizer."""
-
-    manifest: Manifest
-    tokenizer: TextTokenizer
-
-    @classmethod
-    def load(cls, manifest: Manifest, repository: Path) -> "Model":
-        """Reads the model's tokenizer; see `TextTokenizer`."""
-        return cls(manifest, TextTokenizer(manifest.tokenizer, repository))
+from gateway import asks
+from gateway.classifiers import Classifier, Classifiers
+from gateway.concurrency import both
+from gateway.encoder import Encoder
+from gateway.errors import MalformedRequest
+from gateway.labelsets import LabelSets
+from gateway.limits import RequestLimits
+from gateway.manifest import Manifest
+from gateway.models import Model, Models
+from gateway.prepare import Prepared, Preparer
+from gateway.values import Classified, Compared, Deadline, Embedded, Item, Ranked, Timings
+from gateway.vectors import cosines, cut
+from gateway.zeroshot import Label, classify, logits
 
 
 class Engine:
-    """Turns items into vectors and images into predictions."""
+    """Turns items into vectors, and images and texts into scores."""
 
     def __init__(
         self,
-        models: Mapping[str, Model],
-        client: InferClient,
-        threads: ThreadPoolExecutor,
-        image_limits: ImageLimits,
+        models: Models,
+        sets: LabelSets,
+        limits: RequestLimits,
+        preparer: Preparer,
+        encoder: Encoder,
+        classifiers: Classifiers,
     ) -> None:
         self.models = models
-        self._client = client
-        self._threads = threads
-        self._image_limits = image_limits
+        self.sets = sets
+        self._limits = limits
+        self._preparer = preparer
+        self._encoder = encoder
+        self._classifiers = classifiers
 
-    def model(self, model_id: str) -> Model:
-        """The served model of this id.
+    async def embed(self, ask: asks.Embed, deadline: Deadline, timings: Timings) -> Embedded:
+        """Embeds texts and images.
 
         Raises:
-            UnknownModel: There is none.
+            RequestError: The request, or an item where `skip` is false, is wrong; `param` says
+                which.
+            DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
-        try:
-            return self.models[model_id]
-        except KeyError:
-            served = ", ".join(sorted(self.models))
-            raise UnknownModel(
-                f"the model {model_id!r} is not served; served are: {served}", param="model"
-            ) from None
+        model = self._found(ask.model, timings)
+        dimensions = _dimensions(ask.dimensions, model.manifest)
+        self._limits.items(len(ask.items), "input")
+        embedded = await self._embed(
+            model,
+            ask.items,
+            deadline,
+            timings,
+            truncate=ask.truncate,
+            skip=ask.skip,
+            bulk=ask.bulk,
+        )
+        with timings.stage("encode"):
+            return embedded.cut(cut(embedded.vectors, dimensions))
 
-    async def embed(
+    async def classify(
+        self, ask: asks.Classify, deadline: Deadline, timings: Timings
+    ) -> Classified:
+        """Classifies images; with known labels, at the cost of embedding them.
+
+        Raises: As `embed`.
+        """
+        model = self._found(ask.model, timings)
+        self._limits.items(len(ask.images), "images")
+        if ask.top_k is not None and ask.top_k < 1:
+            raise MalformedRequest("top_k: must be at least 1", param="top_k")
+        classifying = self._classifier(model, ask, deadline, timings)
+        embedding = self._embed(model, ask.images, deadline, timings)
+        classifier, embedded = await both(classifying, embedding)
+        with timings.stage("encode"):
+            predictions = classify(
+                embedded.vectors,
+                classifier.rows,
+                classifier.labels,
+                model.manifest,
+                ask.top_k or len(classifier.labels),
+            )
+        return Classified(
+            model.manifest, predictions, classifier.truncated, classifier.tokens, embedded.images
+        )
+
+    async def similarity(
+        self, ask: asks.Similarity, deadline: Deadline, timings: Timings
+    ) -> Compared:
+        """Compares every image with every text.
+
+        Raises: As `embed`.
+        """
+        model = self._found(ask.model, timings)
+        for count, param in ((len(ask.images), "images"), (len(ask.texts), "texts")):
+            self._limits.items(count, param)
+        items: list[Item] = [*ask.images, *ask.texts]
+        self._limits.items(len(items), "images")
+        embedded = await self._embed(model, items, deadline, timings)
+        with timings.stage("encode"):
+            images, texts = np.split(embedded.vectors, [len(ask.images)])
+            cosine = cosines(images, texts)
+        return Compared(
+            model.manifest,
+            cosine,
+            logits(cosine, model.manifest),
+            embedded.truncated[len(ask.images) :],
+            embedded.tokens,
+            embedded.images,
+        )
+
+    async def rerank(self, ask: asks.Rerank, deadline: Deadline, timings: Timings) -> Ranked:
+        """Orders documents by their cosine with the query, best first.
+
+        Raises: As `embed`.
+        """
+        model = self._found(ask.model, timings)
+        self._limits.items(len(ask.documents), "documents")
+        if ask.top_n is not None and ask.top_n < 1:
+            raise MalformedRequest("top_n: must be at least 1", param="top_n")
+        embedded = await self._embed(model, [ask.query, *ask.documents], deadline, timings)
+        with timings.stage("encode"):
+            [cosine] = cosines(embedded.vectors[:1], embedded.vectors[1:])
+            order = (-cosine).argsort(kind="stable")[: ask.top_n]
+        return Ranked(
+            model.manifest,
+            tuple((int(index), float(cosine[index])) for index in order),
+            any(embedded.truncated),
+            embedded.tokens,
+            embedded.images,
+        )
+
+    def _found(self, name: str | None, timings: Timings) -> Model:
+        model = self.models.find(name)
+        timings.model = model.manifest.id
+        return model
+
+    async def _embed(
         self,
         model: Model,
         items: Sequence[Item],
@@ -92,147 +150,68 @@ class Engine:
         timings: Timings,
         *,
         truncate: bool = True,
+        skip: bool = False,
+        bulk: bool = False,
     ) -> Embedded:
-        """Embeds texts and images, mixed as they come.
-
-        Raises:
-            RequestError: An item cannot be embedded; `param` says which.
-            DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
-        """
-        tokens, pixels = await self._prepare(model, items, timings, truncate)
-        vectors = np.empty((len(items), model.manifest.embedding_size), dtype=np.float32)
-        with timings.stage("infer"):
-            slots = asyncio.Semaphore(MAX_CALLS)
-
-            async def run(rows: list[int], call: Call) -> None:
-                async with slots:
-                    vectors[rows] = await self._client.infer(call, deadline.left())
-
-            await _all(run(rows, call) for rows, call in _calls(model.manifest, tokens, pixels))
+        prepared = await self._preparer.prepare(model, items, timings, truncate=truncate, skip=skip)
+        vectors = np.zeros((len(items), model.manifest.embedding_size), dtype=np.float32)
+        for index, row in (await self._vectors(model, prepared, deadline, timings, bulk)).items():
+            vectors[index] = row
+        timings.images += len(prepared.pixels)
+        timings.texts += len(prepared.tokens)
+        timings.failed += len(prepared.failed)
+        tokens = prepared.tokens
         return Embedded(
+            model.manifest,
             vectors,
             tuple(index in tokens and tokens[index].truncated for index in range(len(items))),
+            prepared.failed,
             tokens=sum(len(text.ids) for text in tokens.values()),
-            images=len(pixels),
+            images=len(prepared.pixels),
         )
 
-    async def zero_shot(
-        self,
-        model: Model,
-        images: Sequence[ImageItem],
-        labels: Sequence[str],
-        templates: Sequence[str],
-        top_k: int,
-        deadline: Deadline,
-        timings: Timings,
-    ) -> Classified:
-        """Classifies images by labels, each in every template.
-
-        Raises: As `embed`.
-        """
-        texts = [
-            TextItem(prompt, f"labels[{index // len(templates)}]")
-            for index, prompt in enumerate(prompts(labels, templates))
-        ]
-        embedded = await self.embed(model, [*images, *texts], deadline, timings)
-        vectors = embedded.vectors
-        with timings.stage("encode"):
-            classifier = ensemble(vectors[len(images) :], len(templates))
-            predictions = classify(
-                vectors[: len(images)], classifier, labels, model.manifest, top_k
+    async def _vectors(
+        self, model: Model, prepared: Prepared, deadline: Deadline, timings: Timings, bulk: bool
+    ) -> Mapping[int, NDArray[np.float32]]:
+        async def texts() -> dict[int, NDArray[np.float32]]:
+            encoded = await self._encoder.texts(
+                model, prepared.tokens, deadline, timings, bulk=bulk
             )
-        return Classified(predictions, any(embedded.truncated), embedded.tokens)
+            return {index: text.vector for index, text in encoded.items()}
 
-    async def _prepare(
-        self, model: Model, items: Sequence[Item], timings: Timings, truncate: bool
-    ) -> tuple[dict[int, Tokens], dict[int, Pixels]]:
-        """Tokens and pixels by the index of their item."""
-        texts = {i: item for i, item in enumerate(items) if isinstance(item, TextItem)}
-        images = {i: item for i, item in enumerate(items) if isinstance(item, ImageItem)}
+        images = self._encoder.images(model, prepared.pixels, deadline, timings, bulk=bulk)
+        of_texts, of_images = await both(texts(), images)
+        return of_texts | of_images
 
-        def tokenize() -> list[Tokens]:
-            return [_tokenize(model, item, truncate) for item in texts.values()]
-
-        with timings.stage("tokenize"):
-            short = sum(len(item.text) for item in texts.values()) <= INLINE_CHARACTERS
-            tokens = tokenize() if short else await self._in_thread(tokenize)
-        with timings.stage("decode"):
-            pixels = await self._decode(model, list(images.values()))
-        return dict(zip(texts, tokens, strict=True)), dict(zip(images, pixels, strict=True))
-
-    async def _decode(self, model: Model, images: Sequence[ImageItem]) -> list[Pixels]:
-        def decode(item: ImageItem) -> Pixels:
-            with about(item.param):
-                data = item.data if isinstance(item.data, bytes) else from_base64(item.data)
-                return preprocess(data, model.manifest.preprocessing, self._image_limits)
-
-        return await _all(self._in_thread(decode, item) for item in images)
-
-    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)
+    async def _classifier(
+        self, model: Model, ask: asks.Classify, deadline: Deadline, timings: Timings
+    ) -> Classifier:
+        if (ask.labels is None) == (ask.label_set is None):
+            raise MalformedRequest("labels: give either `labels` or `label_set`", param="labels")
+        if ask.label_set is not None:
+            if ask.templates is not None:
+                raise MalformedRequest(
+                    "templates: a label set has its own; leave them out", param="templates"
+                )
+            return await self._classifiers.of_set(
+                model, self.sets.find(ask.label_set), deadline, timings
+            )
+        labels, templates = ask.labels or (), self.sets.templates(ask.templates)
+        self._limits.labels(len(labels), len(templates))
+        for name, texts in (("labels", labels), ("templates", templates)):
+            for index, text in enumerate(texts):
+                self._limits.text(text, f"{name}[{index}]")
+        wanted = [Label(label, (label,)) for label in labels]
+        return await self._classifiers.of_labels(model, wanted, templates, deadline, timings)
 
 
-async def _all(work: Iterator[Awaitable[T]]) -> list[T]:
-    """Awaits everything side by side; the first failure cancels what has not ended."""
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in work]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def _tokenize(model: Model, item: TextItem, truncate: bool) -> Tokens:
-    with about(item.param):
-        return model.tokenizer.encode(item.text, truncate=truncate)
-
-
-def _calls(
-    manifest: Manifest, tokens: Mapping[int, Tokens], pixels: Mapping[int, Pixels]
-) -> Iterator[tuple[list[int], Call]]:
-    """The calls that a request makes, each with the rows of the answer that it fills.
-
-    Texts go to the shortest text tower that takes them, so that equal shapes batch in Triton.
-    """
-    by_tower: dict[int, dict[int, TokenIds]] = defaultdict(dict)
-    for row, text in tokens.items():
-        index = bisect_left(manifest.token_lengths, len(text.ids))
-        length = manifest.token_lengths[index]
-        by_tower[index][row] = padded(text.ids, length, manifest.tokenizer.pad_id)
-    for index, batch in by_tower.items():
-        tower = manifest.triton.text[index]
-        for rows, array in _chunks(batch, tower.max_batch):
-            yield rows, text_call(manifest, tower.name, array)
-    for rows, array in _chunks(pixels, manifest.triton.image.max_batch):
-        yield rows, image_call(manifest, array)
-
-
-def _chunks(
-    arrays: Mapping[int, NDArray[Any]], max_batch: int
-) -> Iterator[tuple[list[int], NDArray[Any]]]:
-    """Stacks arrays of one shape into batches that Triton takes and gRPC moves fast."""
-    if not arrays:
-        return
-    rows = list(arrays)
-    size = max(1, min(max_batch, MAX_CALL_BYTES // arrays[rows[0]].nbytes))
-    for start in range(0, len(rows), size):
-        chunk = rows[start : start + size]
-        yield chunk, np.stack([arrays[row] for row in chunk])
-
-
-def image_call(manifest: Manifest, batch: NDArray[np.uint8]) -> Call:
-    """A call of the image tower on uint8 [n, S, S, 3]."""
-    return Call(
-        manifest.triton.image.name,
-        manifest.version,
-        PIXELS,
-        batch,
-        IMAGE_FEATURES,
-        manifest.embedding_size,
-    )
-
-
-def text_call(manifest: Manifest, tower: str, batch: NDArray[np.int32]) -> Call:
-    """A call of one text tower on int32 [n, length]."""
-    return Call(tower, manifest.version, TOKEN_IDS, batch, TEXT_FEATURES, manifest.embedding_size)
+def _dimensions(asked: int | None, manifest: Manifest) -> int:
+    size = manifest.embedding_size
+    if asked is None:
+        return size
+    if not 1 <= asked <= size:
+        raise MalformedRequest(
+            f"dimensions: {asked} is not between 1 and the {size} of model {manifest.id!r}",
+            param="dimensions",
+        )
+    return asked

@@ -6,6 +6,7 @@ GatewayError
 │   ├── TextError         cannot be tokenized, or too long where cutting was declined
 │   ├── ImageError        cannot be decoded or resized
 │   ├── UnknownModel      no such model is served
+│   ├── UnknownLabelSet   no such label set
 │   └── TooLarge          body, item, image or batch over a limit
 ├── Overloaded            no room for more work now
 ├── DeadlineExceeded      the time that the request had is over
@@ -63,6 +64,12 @@ class UnknownModel(RequestError):
     """No such model is served."""
 
     code = "model_not_found"
+
+
+class UnknownLabelSet(RequestError):
+    """No such label set."""
+
+    code = "label_set_not_found"
 
 
 class TooLarge(RequestError):

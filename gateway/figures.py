@@ -67,20 +67,36 @@ class GateRetrieval(_Frozen):
     pytorch_recall: GateRecall
 
 
+class GateRanking(_Frozen):
+    """The same figures with both towers at one batch size, and text at one length."""
+
+    length: int = Field(ge=1)  # tokens; texts that do not fit are at the next that holds them
+    batch: int = Field(ge=1)
+    pictures: int = Field(ge=1)
+    texts: int = Field(ge=1)  # that ran at this batch size; any others are of the largest one
+    agreement: GateAgreement
+    zero_shot: GateZeroShot | None
+    retrieval: GateRetrieval | None
+
+
 class GateThresholds(_Frozen):
     """What was asked of the model; None asks nothing."""
 
     min_cosine: float | None  # of any item
     mean_cosine: float | None  # of each tower
     accuracy_loss: float | None  # zero-shot, in percentage points
+    recall_loss: float | None = None  # of any recall, in percentage points
+    agreement: float | None = None  # of the first candidates with PyTorch's, 0 to 1
 
 
 class Gate(_Frozen):
     """What was measured against OpenCLIP in PyTorch FP32 before publishing.
 
-    Agreement, accuracy and recall are the lowest of those with text at each token length.
+    Agreement, accuracy and recall are the lowest of those rankings that cover the whole set.
 
     Attributes:
+        rankings: At batch 1, 2 and the largest, with text at each length; empty in manifests of
+            before these were kept.
         failures: One line for each figure that fell short; only where the model was published
             nevertheless (`--allow-failing`).
     """
@@ -90,6 +106,7 @@ class Gate(_Frozen):
     agreement: GateAgreement
     zero_shot: GateZeroShot | None
     retrieval: GateRetrieval | None
+    rankings: tuple[GateRanking, ...] = ()
     thresholds: GateThresholds
     failures: tuple[str, ...] = ()
 

@@ -151,6 +151,11 @@ class Manifest(_Frozen):
         return self
 
     @property
+    def scoring(self) -> Literal["softmax", "sigmoid"]:
+        """How cosines become zero-shot scores: SigLIP has a bias, and a sigmoid for each label."""
+        return "softmax" if self.logit_bias is None else "sigmoid"
+
+    @property
     def token_lengths(self) -> tuple[int, ...]:
         """The fixed lengths (in tokens) at which text is served, rising."""
         return tuple(tower.length for tower in self.triton.text)

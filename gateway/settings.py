@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,7 +15,20 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     http_port: int = Field(default=8080, ge=0, le=65535, description="Port of the REST API.")
-    triton_address: str = Field(default="127.0.0.1:8001", description="host:port of Triton's gRPC.")
+    grpc_port: int = Field(default=8081, ge=0, le=65535, description="Port of the gRPC API.")
+    triton_address: str = Field(
+        default="127.0.0.1:8001",
+        pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$",
+        description="host:port of Triton's gRPC; several with commas between, or a name that "
+        "stands for several.",
+    )
+    triton_calls: int = Field(
+        default=2,
+        ge=1,
+        le=1024,
+        description="Calls of one encoder under way at a time, for each Triton; what comes "
+        "meanwhile is joined into the next.",
+    )
     model_repository: Path = Field(
         default=Path("model_repository"),
         description="Folder with the manifests of the served models.",
@@ -26,17 +40,41 @@ class Settings(BaseSettings):
         default=None,
         description="Model of requests that name none; unset: the one that is served.",
     )
+    model_aliases: dict[str, str] = Field(
+        default={},
+        description="Other names of served models, as a JSON object: name -> id.",
+    )
+    label_sets: Path | None = Field(
+        default=None,
+        description="Folder of label sets (*.yaml), encoded at start.",
+    )
+    template_sets: Path | None = Field(
+        default=None, description="YAML file of template sets, beside the built-in ones."
+    )
+    text_cache_bytes: int = Field(
+        default=32 * 2**20,
+        ge=0,
+        description="Bytes of vectors of texts and labels kept for those who ask again; 0: none.",
+    )
     request_timeout_s: float = Field(
         default=30.0,
         gt=0,
         le=3600,
         description="Seconds after which a request is given up with 504.",
     )
-    decode_threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+    workers: int = Field(default=1, ge=1, le=256, description="Processes that share both ports.")
+    decode_threads: int | None = Field(
+        default=None,
         ge=1,
         le=256,
-        description="Threads that decode images and tokenize long texts; by default one per core.",
+        description="Threads of a process that decode images and tokenize long texts; unset: one "
+        "per core, shared among the processes.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="debug, info (a line for each request), warning or error."
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="console", description="json, or console for people."
     )
     max_inflight: int = Field(
         default=256,
@@ -47,6 +85,12 @@ class Settings(BaseSettings):
         default=512 * 2**20,
         ge=1,
         description="Bytes of request bodies held at a time; beyond, 429.",
+    )
+    stream_window: int = Field(
+        default=128,
+        ge=1,
+        le=4096,
+        description="Items of one gRPC stream worked on at a time; no more are read till then.",
     )
     max_body_bytes: int = Field(
         default=64 * 2**20, ge=1, description="Bytes of one request's body; beyond, 413."
@@ -72,3 +116,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Pixels that resizing an image's short side may make, before the crop.",
     )
+
+    def triton_addresses(self) -> tuple[str, ...]:
+        """Where the Tritons are, each `host:port`."""
+        return tuple(self.triton_address.split(","))
+
+    def threads(self) -> int:
+        """How many threads one process decodes with."""
+        return self.decode_threads or max(1, (os.cpu_count() or 1) // self.workers)

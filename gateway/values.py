@@ -1,14 +1,15 @@
 """What passes between the stages of a request."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.errors import DeadlineExceeded
+from gateway.errors import DeadlineExceeded, RequestError
+from gateway.manifest import Manifest
 
 Pixels = NDArray[np.uint8]  # [S, S, 3]
 TokenIds = NDArray[np.int32]  # [n]
@@ -27,7 +28,7 @@ class TextItem:
 class ImageItem:
     """An encoded image to embed."""
 
-    data: bytes | str  # JPEG, PNG, ...; a str is base64 of it
+    data: bytes | str  # JPEG, PNG, ...; a str is a data URL, a URL, or base64
     param: str  # where in the request it stands
 
 
@@ -53,6 +54,11 @@ class Deadline:
         """A deadline so many seconds from now."""
         return cls(time.monotonic() + seconds)
 
+    @staticmethod
+    def now() -> float:
+        """The same clock."""
+        return time.monotonic()
+
     def left(self) -> float:
         """Seconds that are left; always more than zero.
 
@@ -67,9 +73,13 @@ class Deadline:
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds that a request spent in each stage, as its client waited for them."""
+    """What the stages tell of a request: what it waited for, and what was embedded."""
 
-    stages: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)  # seconds by stage
+    model: str = ""  # its id, once it is known
+    texts: int = 0
+    images: int = 0
+    failed: int = 0  # items that failed alone
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -78,24 +88,34 @@ class Timings:
         try:
             yield
         finally:
-            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Adds time to a stage."""
+        self.stages[name] = self.stages.get(name, 0.0) + seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """The vectors of a request's items, in the order of the items."""
 
-    vectors: Vectors  # float32 [n, D]
+    manifest: Manifest  # of the model that made them
+    vectors: Vectors  # float32 [n, D]; zeros where an item failed
     truncated: tuple[bool, ...]  # per item; never for images
+    failed: Mapping[int, RequestError]  # by index of the item
     tokens: int  # real tokens, padding not counted
     images: int
+
+    def cut(self, vectors: Vectors) -> "Embedded":
+        """The same with other vectors."""
+        return replace(self, vectors=vectors)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """One label of a zero-shot classification."""
 
-    index: int  # of the label in the request
+    index: int  # of the label in the request, or in its label set
     label: str
     score: float  # softmax over the labels, or for SigLIP a sigmoid of its own
     cosine: float
@@ -105,6 +125,31 @@ class Prediction:
 class Classified:
     """The predictions for each image, best first."""
 
+    manifest: Manifest
     predictions: tuple[tuple[Prediction, ...], ...]  # per image
     truncated: bool  # whether any label, in any template, was cut
     tokens: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Every image with every text."""
+
+    manifest: Manifest
+    cosine: NDArray[np.float64]  # [images, texts]
+    logits: NDArray[np.float64]  # [images, texts]
+    truncated: tuple[bool, ...]  # per text
+    tokens: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Documents by their likeness to the query, best first."""
+
+    manifest: Manifest
+    order: tuple[tuple[int, float], ...]  # index of the document, and its cosine
+    truncated: bool  # whether the query or any document was cut
+    tokens: int
+    images: int

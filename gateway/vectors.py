@@ -19,17 +19,6 @@ def cut(vectors: Vectors, dimensions: int) -> Vectors:
     return vectors if dimensions == vectors.shape[-1] else normalise(vectors[:, :dimensions])
 
 
-def ensemble(vectors: Vectors, templates: int) -> Vectors:
-    """The classifier rows of labels: float32 [labels * templates, D] -> [labels, D].
-
-    The mean over each label's templates, renormalised, as OpenCLIP builds its classifier
-    (`open_clip.zero_shot_classifier.build_zero_shot_classifier`).
-    """
-    if templates == 1:
-        return vectors
-    return normalise(vectors.reshape(-1, templates, vectors.shape[-1]).mean(axis=1))
-
-
 def cosines(images: Vectors, texts: Vectors) -> Scores:
     """Cosine of each image with each text: unit [n, D] and [m, D] -> float64 [n, m]."""
     return np.clip(images.astype(np.float64) @ texts.astype(np.float64).T, -1.0, 1.0)

@@ -1,21 +1,30 @@
 """Zero-shot classification: labels and templates -> prompts, cosines -> scores."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gateway.errors import MalformedRequest
 from gateway.manifest import Manifest
 from gateway.values import Prediction, Vectors
-from gateway.vectors import cosines, sigmoid, softmax
+from gateway.vectors import Scores, cosines, sigmoid, softmax
 
 PLACEHOLDER = "{}"
 DEFAULT_TEMPLATES = (PLACEHOLDER,)  # labels as they are
 
 
-def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Each label in each template, label by label.
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What an image may be classified as."""
+
+    name: str  # what the answer says
+    names: tuple[str, ...]  # what stands in the templates
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Each template must hold `{}` exactly once.
 
     Raises:
-        MalformedRequest: A template does not hold `{}` exactly once.
+        MalformedRequest: One does not.
     """
     for index, template in enumerate(templates):
         if template.count(PLACEHOLDER) != 1:
@@ -24,8 +33,17 @@ def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
                 "where the label goes",
                 param=f"templates[{index}]",
             )
+
+
+def prompts(label: Label, templates: Sequence[str]) -> list[str]:
+    """Each name of a label in each template."""
     # Not str.format: a label or template with other braces is only text.
-    return [template.replace(PLACEHOLDER, label) for label in labels for template in templates]
+    return [template.replace(PLACEHOLDER, name) for name in label.names for template in templates]
+
+
+def logits(similarity: Scores, manifest: Manifest) -> Scores:
+    """OpenCLIP's logits: `logit_scale * cosine`, and for SigLIP `logit_bias` added."""
+    return manifest.logit_scale * similarity + (manifest.logit_bias or 0.0)
 
 
 def classify(
@@ -44,10 +62,8 @@ def classify(
         Per image its predictions, best first; equal scores stay in the order of the labels.
     """
     similarity = cosines(images, classifier)
-    logits = manifest.logit_scale * similarity
-    scores = (
-        softmax(logits) if manifest.logit_bias is None else sigmoid(logits + manifest.logit_bias)
-    )
+    scaled = logits(similarity, manifest)
+    scores = softmax(scaled) if manifest.scoring == "softmax" else sigmoid(scaled)
     orders = (-scores).argsort(axis=1, kind="stable")[:, :top_k]
     return tuple(
         tuple(

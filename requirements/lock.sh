@@ -9,6 +9,9 @@ lock() {
     "$UV" pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
         --custom-compile-command "make lock" --output-file "requirements/$list.txt" "$@"
 }
-lock serve pyproject.toml --override requirements/overrides.txt
-lock export pyproject.toml --extra export --override requirements/overrides.txt
-lock dev pyproject.toml --extra export --extra dev --override requirements/overrides.txt
+lock serve pyproject.toml --extra serve --override requirements/overrides.txt
+lock client pyproject.toml --extra client
+lock export pyproject.toml --extra serve --extra export --override requirements/overrides.txt
+lock bench pyproject.toml --extra bench --extra client
+lock dev pyproject.toml --extra serve --extra client --extra export --extra bench --extra dev \
+    --override requirements/overrides.txt

@@ -25,7 +25,7 @@ POLL = 0.1  # seconds
 STOP_TIMEOUT = 15.0  # seconds
 
 BANNER = """
-Ready: {url}   (documentation: {url}/docs)
+Ready: {url}   (documentation: {url}/docs; gRPC on {grpc})
 
 Try it:
   curl -s {url}/v1/zero-shot -H 'content-type: application/json' -d '{{
@@ -45,6 +45,7 @@ class StackConfig:
     model_repository: Path
     host: str
     http_port: int  # of the gateway
+    grpc_port: int  # of the gateway
     triton: ServerConfig
 
 
@@ -83,7 +84,11 @@ def serve(config: StackConfig) -> None:
         gateway = _start_gateway(config, triton.addresses.grpc)
         try:
             _wait_ready(gateway, f"{config.host}:{config.http_port}", triton)
-            print(BANNER.format(url=f"http://{config.host}:{config.http_port}"), flush=True)
+            banner = BANNER.format(
+                url=f"http://{config.host}:{config.http_port}",
+                grpc=f"{config.host}:{config.grpc_port}",
+            )
+            print(banner, flush=True)
             _watch(gateway, triton)
         finally:
             # Before Triton stops, so that no request meets a gateway without it.
@@ -101,8 +106,9 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="IPv4 address to listen on")
     add("--http-port", type=int, default=8080, help="port of the REST API")
-    add("--grpc-port", type=int, default=8001, help="port of Triton's gRPC")
+    add("--grpc-port", type=int, default=8081, help="port of the gRPC API")
     add("--triton-http-port", type=int, default=8000, help="port of Triton's HTTP")
+    add("--triton-grpc-port", type=int, default=8001, help="port of Triton's gRPC")
     add("--triton-metrics-port", type=int, default=8002, help="port of Triton's metrics")
     add("--model-repository", type=Path, default=Path("model_repository"), help="folder to serve")
     given = parser.parse_args(arguments)
@@ -113,6 +119,7 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
                 "HTTP_PORT": given.http_port,
                 "GRPC_PORT": given.grpc_port,
                 "TRITON_HTTP_PORT": given.triton_http_port,
+                "TRITON_GRPC_PORT": given.triton_grpc_port,
                 "TRITON_METRICS_PORT": given.triton_metrics_port,
             },
         )
@@ -122,11 +129,13 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
         given.model_repository,
         host=given.host,
         http_port=chosen["TRITON_HTTP_PORT"],
-        grpc_port=chosen["GRPC_PORT"],
+        grpc_port=chosen["TRITON_GRPC_PORT"],
         metrics_port=chosen["TRITON_METRICS_PORT"],
         quiet=True,
     )
-    return StackConfig(given.model_repository, given.host, chosen["HTTP_PORT"], triton)
+    return StackConfig(
+        given.model_repository, given.host, chosen["HTTP_PORT"], chosen["GRPC_PORT"], triton
+    )
 
 
 def _log(line: str) -> None:
@@ -139,6 +148,7 @@ def _start_gateway(config: StackConfig, triton_address: str) -> subprocess.Popen
     own = {
         "GATEWAY_HOST": config.host,
         "GATEWAY_HTTP_PORT": str(config.http_port),
+        "GATEWAY_GRPC_PORT": str(config.grpc_port),
         "GATEWAY_TRITON_ADDRESS": triton_address,
         "GATEWAY_MODEL_REPOSITORY": str(config.model_repository),
     }

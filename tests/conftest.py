@@ -22,7 +22,14 @@ SAMPLES = ROOT / "docs" / "samples"
 
 START_S = 60.0
 
-GatewayFactory = Callable[..., AbstractContextManager[httpx.Client]]
+
+class GatewayClient(httpx.Client):
+    """A client of the REST API that knows where the gRPC API is."""
+
+    grpc_address: str
+
+
+GatewayFactory = Callable[..., AbstractContextManager[GatewayClient]]
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +47,7 @@ def start_gateway() -> GatewayFactory:
 
 
 @pytest.fixture(scope="session")
-def api(triton: TritonServer) -> Iterator[httpx.Client]:
+def api(triton: TritonServer) -> Iterator[GatewayClient]:
     """A client of a gateway with default settings, ready."""
     with run_gateway(triton_address=triton.addresses.grpc) as client:
         assert client.get("/readyz").json() == {"status": "ready"}
@@ -48,15 +55,17 @@ def api(triton: TritonServer) -> Iterator[httpx.Client]:
 
 
 @contextlib.contextmanager
-def run_gateway(**settings: object) -> Iterator[httpx.Client]:
+def run_gateway(**settings: object) -> Iterator[GatewayClient]:
     """A live `python -m gateway`, stopped and seen to exit with 0 when the block ends."""
-    port = free_port()
-    settings = {"http_port": port, "model_repository": REPOSITORY} | settings
+    port, grpc_port = free_port(), free_port()
+    own = {"http_port": port, "grpc_port": grpc_port, "model_repository": REPOSITORY}
+    settings = own | settings
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")}
     environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
     process = subprocess.Popen([sys.executable, "-m", "gateway"], cwd=ROOT, env=environment)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with GatewayClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            client.grpc_address = f"127.0.0.1:{settings['grpc_port']}"
             wait_live(client, process)
             yield client
         process.terminate()

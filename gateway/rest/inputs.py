@@ -1,105 +1,64 @@
-"""Fields of a REST request -> items for the engine, within the limits."""
+"""Fields of a REST request -> items for the engine."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from gateway.errors import ImageError, MalformedRequest, TooLarge
-from gateway.rest.schemas import ImageObject, TextObject
+from gateway.errors import MalformedRequest
+from gateway.rest.requests import (
+    EmbeddingsRequest,
+    ImageObject,
+    Message,
+    TextObject,
+    TextPart,
+)
+from gateway.sources import is_data_url
 from gateway.values import ImageItem, Item, TextItem
 
-_DATA_URL = re.compile(r"data:image/[\w.+-]+(?:;[^,;]*)*;base64,", re.IGNORECASE)
-_IMAGE_SCHEME = "data:image/"
+Given = str | TextObject | ImageObject
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
-    """How much one request may ask for."""
-
-    max_items: int
-    max_labels: int
-    max_prompts: int
-    max_text_characters: int
-
-    def items(self, count: int, param: str) -> None:
-        """Refuses more items than a request may hold."""
-        if count > self.max_items:
-            raise _over(param, count, "items", "GATEWAY_MAX_ITEMS", self.max_items)
-
-    def labels(self, labels: int, templates: int) -> None:
-        """Refuses more labels, or labels times templates, than a request may hold."""
-        if labels > self.max_labels:
-            raise _over("labels", labels, "labels", "GATEWAY_MAX_LABELS", self.max_labels)
-        if labels * templates > self.max_prompts:
-            what = "labels times templates"
-            raise _over("labels", labels * templates, what, "GATEWAY_MAX_PROMPTS", self.max_prompts)
-
-    def text(self, text: str, param: str) -> str:
-        """Refuses a text longer than one may be."""
-        if len(text) > self.max_text_characters:
-            raise _over(
-                param,
-                len(text),
-                "characters",
-                "GATEWAY_MAX_TEXT_CHARACTERS",
-                self.max_text_characters,
-            )
-        return text
-
-
-def embedding_items(
-    given: str | TextObject | ImageObject | list[str | TextObject | ImageObject],
-    limits: RequestLimits,
-) -> list[Item]:
+def embedding_items(asked: EmbeddingsRequest) -> list[Item]:
     """The items of an embeddings request, in order.
 
     Raises:
-        TooLarge: There are too many, or one is too long.
-        ImageError: A `data:image/` URL is malformed.
+        MalformedRequest: There is neither `input` nor `messages`, or both.
     """
-    if not isinstance(given, list):
-        return [_item(given, "input", limits)]
-    limits.items(len(given), "input")
-    return [_item(entry, f"input[{index}]", limits) for index, entry in enumerate(given)]
+    if (asked.input is None) == (asked.messages is None):
+        raise MalformedRequest("input: give either `input` or `messages`", param="input")
+    if asked.messages is not None:
+        return [_of_message(asked.messages[0])]
+    if isinstance(asked.input, list):
+        return items(asked.input, "input", asked.modality)
+    return [] if asked.input is None else [item(asked.input, "input", asked.modality)]
 
 
-def images(given: Sequence[str], param: str, limits: RequestLimits) -> list[ImageItem]:
-    """The images of a request, in order; `param` is the field that holds them.
-
-    Raises: As `embedding_items`.
-    """
-    limits.items(len(given), param)
-    several = param == "images"
-    return [
-        _image(text, f"{param}[{index}]" if several else param) for index, text in enumerate(given)
-    ]
+def items(given: Sequence[Given], param: str, modality: str | None = None) -> list[Item]:
+    """The items of a list; `param` is the field that holds it."""
+    return [item(entry, f"{param}[{index}]", modality) for index, entry in enumerate(given)]
 
 
-def _item(given: str | TextObject | ImageObject, param: str, limits: RequestLimits) -> Item:
+def item(given: Given, param: str, modality: str | None = None) -> Item:
+    """One item. A bare string is what `modality` says, or else what it says of itself."""
     if isinstance(given, ImageObject):
-        return _image(given.image, param)
-    text = given.text if isinstance(given, TextObject) else given
-    # Only a bare string may turn out to be an image; {"text": ...} is text whatever it says.
-    if isinstance(given, str) and text[: len(_IMAGE_SCHEME)].lower() == _IMAGE_SCHEME:
-        return _image(text, param)
-    return TextItem(limits.text(text, param), param)
+        return ImageItem(given.image, param)
+    if isinstance(given, TextObject):
+        return TextItem(given.text, param)
+    if modality == "image" or (modality is None and is_data_url(given)):
+        return ImageItem(given, param)
+    return TextItem(given, param)
 
 
-def _image(text: str, param: str) -> ImageItem:
-    if text[:5].lower() == "data:":
-        match = _DATA_URL.match(text)
-        if not match:
-            raise ImageError(
-                "a data URL of an image must begin with `data:image/<type>;base64,`", param=param
-            )
-        return ImageItem(text[match.end() :], param)
-    if re.match(r"https?://", text, re.IGNORECASE):
-        raise MalformedRequest(
-            "this service does not fetch URLs; send the image as `data:image/...;base64,...`",
-            param=param,
-        )
-    return ImageItem(text, param)
+def images(image: str | None, several: Sequence[str] | None) -> list[ImageItem]:
+    """The images of a request that has either one or a list."""
+    if image is not None:
+        return [ImageItem(image, "image")]
+    return [ImageItem(each, f"images[{index}]") for index, each in enumerate(several or ())]
 
 
-def _over(param: str, count: int, what: str, setting: str, limit: int) -> TooLarge:
-    return TooLarge(f"{param}: {count:,} {what}; the limit ({setting}) is {limit:,}", param=param)
+def _of_message(message: Message) -> Item:
+    where = "messages[0].content"
+    if isinstance(message.content, str):
+        return TextItem(message.content, where)
+    [part] = message.content
+    if isinstance(part, TextPart):
+        return TextItem(part.text, f"{where}[0].text")
+    return ImageItem(part.image_url.url, f"{where}[0].image_url.url")

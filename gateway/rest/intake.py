@@ -1,19 +1,20 @@
 """HTTP request -> permit, deadline, and a validated body."""
 
-import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from gateway.admission import Admission
-from gateway.errors import DeadlineExceeded, MalformedRequest, TooLarge
-from gateway.rest.schemas import TAGS
-from gateway.values import Deadline, Timings
+from gateway.errors import MalformedRequest, TooLarge
+from gateway.record import Record
+from gateway.rest.requests import TAGS
+from gateway.values import Deadline
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -24,7 +25,12 @@ class Work:
 
     body: bytes
     deadline: Deadline
-    timings: Timings = field(default_factory=Timings)
+    timings: Record
+
+    @property
+    def request_id(self) -> str:
+        """See `Record`."""
+        return self.timings.request_id
 
     def parse(self, schema: type[S]) -> S:
         """The body as this schema.
@@ -34,6 +40,17 @@ class Work:
         """
         try:
             return schema.model_validate_json(self.body)
+        except ValidationError as error:
+            raise _malformed(error) from None
+
+    def check(self, schema: type[S], values: dict[str, Any]) -> S:
+        """Values from elsewhere, such as a query string, as this schema.
+
+        Raises:
+            MalformedRequest: They are not of this shape; names the first wrong field.
+        """
+        try:
+            return schema.model_validate(values)
         except ValidationError as error:
             raise _malformed(error) from None
 
@@ -52,19 +69,25 @@ class Intake:
 
         Raises:
             Overloaded: No permit is free.
+            MalformedRequest: `x-request-timeout-ms` is not a positive whole number.
             TooLarge: The body is over the limit.
             DeadlineExceeded: The request's time is over, be it in reading its body.
         """
-        declared = self._declared_size(request)
-        deadline = Deadline.after(self._timeout_s)
-        with self._admission.permit(declared):
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    yield Work(await self._body(request), deadline)
-            except TimeoutError:
-                raise DeadlineExceeded(
-                    f"the request was not answered within {self._timeout_s:g} seconds"
-                ) from None
+        declared, timeout_s = self._declared_size(request), self._timeout(request)
+        async with self._admission.work(declared, timeout_s) as deadline:
+            yield Work(await self._body(request), deadline, request.scope["state"]["record"])
+
+    def _timeout(self, request: Request) -> float:
+        """What the client asks for, if that is less than what is set."""
+        asked = request.headers.get("x-request-timeout-ms")
+        if asked is None:
+            return self._timeout_s
+        if not re.fullmatch(r"[0-9]{1,9}", asked) or not int(asked):
+            raise MalformedRequest(
+                "the header x-request-timeout-ms must be a positive whole number",
+                param="x-request-timeout-ms",
+            )
+        return min(self._timeout_s, int(asked) / 1000)
 
     def _declared_size(self, request: Request) -> int:
         """What the body may take: as declared, or the limit where nothing is."""

@@ -1,52 +1,56 @@
-"""Around every request: an id, and an answer even where the code below fails."""
+"""Around every request: its record, an id, and an answer even where the code below fails."""
 
 import logging
-import re
-import uuid
+from collections.abc import Iterator
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.identity import HEADER, request_id
+from gateway.observer import Observer
+from gateway.record import Record
 from gateway.rest.problems import internal_error
 
 logger = logging.getLogger(__name__)
 
-_ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-
 
 class RequestContext:
-    """Gives each request its id, `x-request-id`: the client's, if it sent a plain one."""
+    """Gives each request its id, `x-request-id`, and tells the observer of it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, observer: Observer) -> None:
         self._app = app
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
-        started = False
+        record = Record(protocol="rest", request_id=request_id(_offered(scope)))
+        scope.setdefault("state", {})["record"] = record
+        status = 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                status = message["status"]
+                MutableHeaders(scope=message)[HEADER] = record.request_id
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_id)
-        except Exception:
-            logger.exception("request %s failed", request_id)
-            if started:
-                raise
-            await internal_error(request_id)(scope, receive, send_with_id)
+        with self._observer.observing(record):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                logger.exception("request %s failed", record.request_id)
+                if status:
+                    raise
+                record.error = "internal_error"
+                await internal_error(record.request_id)(scope, receive, send_with_id)
+            finally:
+                record.operation = getattr(scope.get("route"), "path", "")
+                record.end(str(status))
 
 
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _ACCEPTED_ID.fullmatch(value):
-            return str(value, "ascii")
-    return uuid.uuid4().hex
+def _offered(scope: Scope) -> Iterator[str]:
+    wanted = HEADER.encode()
+    return (value.decode("latin-1") for name, value in scope["headers"] if name == wanted)

@@ -7,35 +7,76 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.rest.schemas import EmbeddingsRequest, ErrorResponse, ZeroShotRequest
+from gateway.rest import requests
+from gateway.rest.responses import ErrorResponse
 
 _REFERENCE = "#/components/schemas/{model}"
-_REQUESTS: tuple[type[BaseModel], ...] = (EmbeddingsRequest, ZeroShotRequest)
+_REQUESTS: tuple[type[BaseModel], ...] = (
+    requests.EmbeddingsRequest,
+    requests.ZeroShotRequest,
+    requests.SimilarityRequest,
+    requests.RerankRequest,
+)
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 _MEANINGS = {
     400: "The request is malformed, or an item cannot be embedded; `param` says which.",
-    404: "No such model is served.",
+    404: "No such model is served, or there is no such label set.",
     413: "The body, an image, a text or the batch is over a limit; the message names it.",
     429: "No room for more work now; see `retry-after`.",
     500: "Our own fault; the message holds the request id.",
     503: "Triton cannot be reached or does not serve the model; see `retry-after`.",
     504: "The request ran out of time.",
 }
+_TIMEOUT = {
+    "name": "x-request-timeout-ms",
+    "in": "header",
+    "required": False,
+    "description": "Milliseconds after which the answer is of no use; at most what is set.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+}
 
 
 def body(schema: type[BaseModel]) -> dict[str, Any]:
-    """What a route says of its body, as `openapi_extra`."""
+    """What a route says of its JSON body, as `openapi_extra`."""
     reference = {"$ref": _REFERENCE.format(model=schema.__name__)}
     return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}
+        "parameters": [_TIMEOUT],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
     }
 
 
-def answers(schema: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
+def image_body() -> dict[str, Any]:
+    """What the upload of images says of its body and query, as `openapi_extra`."""
+    query = requests.ImageQuery.model_json_schema()["properties"]
+    files = {"type": "array", "items": _BYTES["schema"], "minItems": 1}
+    form = {"schema": {"type": "object", "properties": {"files": files}, "required": ["files"]}}
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            for name, schema in query.items()
+        ]
+        + [_TIMEOUT],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "image/*": _BYTES,
+                "application/octet-stream": _BYTES,
+                "multipart/form-data": form,
+            },
+        },
+    }
+
+
+def answers(
+    schema: type[BaseModel], *statuses: int, packed: bool = False
+) -> dict[int | str, dict[str, Any]]:
     """What a route says of its answers, as `responses`."""
     described: dict[int | str, dict[str, Any]] = {
         200: {"model": schema, "description": "Done."},
     }
+    if packed:
+        described[200]["content"] = {"application/octet-stream": _BYTES}
     for status in statuses:
         described[status] = {"model": ErrorResponse, "description": _MEANINGS[status]}
     return described

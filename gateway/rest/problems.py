@@ -16,6 +16,7 @@ STATUS: dict[type[errors.GatewayError], HTTPStatus] = {
     errors.TextError: HTTPStatus.BAD_REQUEST,
     errors.ImageError: HTTPStatus.BAD_REQUEST,
     errors.UnknownModel: HTTPStatus.NOT_FOUND,
+    errors.UnknownLabelSet: HTTPStatus.NOT_FOUND,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
@@ -36,12 +37,21 @@ _TYPES = {  # OpenAI's words where it has one
 }
 
 
+def error_object(error: errors.GatewayError) -> dict[str, str | None]:
+    """What an error of one item says."""
+    return _object(STATUS[type(error)], error.message, error.code, error.param)
+
+
+def _object(status: int, message: str, code: str, param: str | None) -> dict[str, str | None]:
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"message": message, "type": kind, "param": param, "code": code}
+
+
 def problem(
     status: int, message: str, code: str, param: str | None = None, *, retry: bool = False
 ) -> Response:
     """The error envelope."""
-    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    body = {"error": _object(status, message, code, param)}
     headers = {"retry-after": str(RETRY_AFTER_S)} if retry else {}
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
 
@@ -60,8 +70,10 @@ def install(app: FastAPI) -> None:
 async def _on_gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.GatewayError)  # noqa: S101 - narrows Starlette's signature
     status = STATUS[type(error)]
+    record = request.scope["state"]["record"]
+    record.error = error.code
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        request_id = request.scope["state"]["request_id"]
+        request_id = record.request_id
         logger.error("request %s: %s", request_id, error.message)
         return internal_error(request_id)
     return problem(status, error.message, error.code, error.param, retry=status in _RETRIED)

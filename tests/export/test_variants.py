@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from export import half
 from export.__main__ import main
 from export.demo.evaluate import CHECKPOINT, CONFIG
-from gateway.app import create_app, load_models
+from gateway.app import create_app, load
 from gateway.manifest import Manifest, read_repository
 from gateway.settings import Settings
 from gateway.triton import FakeInferClient
@@ -151,10 +151,10 @@ async def test_allow_failing_publishes_it_marked(
     assert export(root, "--precision", "fp16", "--allow-failing") == 0
     gate = read_repository(root)["demo.fp16"].gate
     assert not gate.passed
-    settings = Settings(model_repository=root)
+    settings = Settings(model_repository=root, grpc_port=0)
     app = create_app(
         settings,
-        load_models(settings),
+        load(settings),
         lambda address: FakeInferClient(lambda call: np.zeros((0, 0), np.float32)),
     )
     async with (

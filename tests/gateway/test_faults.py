@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gateway import errors
-from gateway.app import create_app, load_models
+from gateway.app import create_app, load
 from gateway.rest.problems import STATUS
 from gateway.settings import Settings
 from gateway.triton import Call, FakeInferClient
@@ -22,15 +22,15 @@ Behave = Callable[[Call], Vectors]
 
 def unit(call: Call) -> Vectors:
     """A right-shaped answer: every row the first unit vector."""
-    rows = np.zeros((len(call.batch), call.embedding_size), dtype=np.float32)
+    rows = np.zeros((len(call.batch), call.tower.embedding_size), dtype=np.float32)
     rows[:, 0] = 1
     return rows
 
 
 @asynccontextmanager
 async def gateway(client: FakeInferClient, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    given = Settings(model_repository=REPOSITORY, **settings)
-    app = create_app(given, load_models(given), lambda address: client)
+    given = Settings(model_repository=REPOSITORY, grpc_port=0, **settings)
+    app = create_app(given, load(given), lambda address: client)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
@@ -110,17 +110,17 @@ async def test_no_room_is_told_at_once_and_room_comes_back() -> None:
     client = FakeInferClient(unit, delay=0.2)
     async with gateway(client, max_inflight=3) as api:
 
-        async def ask() -> httpx.Response:
-            return await api.post("/v1/embeddings", json={"input": "x"})
+        async def ask(text: str) -> httpx.Response:
+            return await api.post("/v1/embeddings", json={"input": text})
 
-        responses = await asyncio.gather(*(ask() for _ in range(10)))
+        responses = await asyncio.gather(*(ask(f"text {number}") for number in range(10)))
         statuses = [response.status_code for response in responses]
         assert sorted(statuses) == [200] * 3 + [429] * 7
         assert len(client.calls) == 3  # refused before any work
         refused = next(r for r in responses if r.status_code == 429)
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["type"] == "rate_limit_error"
-        assert (await ask()).status_code == 200
+        assert (await ask("later")).status_code == 200
 
 
 async def test_bytes_in_flight_are_bounded() -> None:
@@ -134,15 +134,15 @@ async def test_bytes_in_flight_are_bounded() -> None:
 async def test_large_requests_go_out_in_bounded_calls() -> None:
     client = FakeInferClient(unit)
     async with gateway(client, max_items=1_000) as api:
-        texts = [" ".join(["word"] * (index % 40)) or "x" for index in range(600)]
+        texts = [f"{index} " + " ".join(["word"] * (index % 40)) for index in range(600)]
         response = await api.post("/v1/embeddings", json={"input": texts})
         assert response.status_code == 200
-    [model] = load_models(Settings(model_repository=REPOSITORY)).values()
+    [model] = load(Settings(model_repository=REPOSITORY)).models
     largest = {tower.name: tower.max_batch for tower in model.manifest.triton.text}
     lengths = {tower.name: tower.length for tower in model.manifest.triton.text}
-    assert {call.model for call in client.calls} == set(largest)
+    assert {call.tower.model for call in client.calls} == set(largest)
     assert sum(len(call.batch) for call in client.calls) == 600
     for call in client.calls:
-        assert len(call.batch) <= largest[call.model]
-        assert call.batch.shape[1] == lengths[call.model]
+        assert len(call.batch) <= largest[call.tower.model]
+        assert call.batch.shape[1] == lengths[call.tower.model]
         assert call.batch.nbytes <= 2_500_000

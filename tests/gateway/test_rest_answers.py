@@ -94,7 +94,7 @@ def test_input_forms_are_equal(api: httpx.Client) -> None:
     np.testing.assert_allclose(texts[0], texts[1], atol=1e-6)
     # As an object, text is text, whatever it begins with.
     answer = embed(api, input={"text": "data:image/png;base64,AAAA"})
-    assert answer["usage"]["images"] == 0
+    assert answer["usage"]["num_images"] == 0
 
 
 def test_base64_is_little_endian_float32(api: httpx.Client) -> None:
@@ -116,7 +116,7 @@ def test_dimensions_cut_and_renormalise(api: httpx.Client) -> None:
 def test_usage_counts_real_tokens_and_images(api: httpx.Client) -> None:
     answer = embed(api, input=["a photo", sample("red-circle.png"), "x"])
     # start + "a" + "photo" + end, start + "x" + end
-    assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7, "images": 1}
+    assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7, "num_images": 1}
     assert answer["model"] == "demo"
     assert answer["object"] == "list"
 

@@ -25,6 +25,7 @@ START_S = 90.0
 def stack(*options: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "server.stack", "--http-port=0", "--grpc-port=0",
+         "--triton-grpc-port=0",
          "--triton-http-port=0", "--triton-metrics-port=0", *options],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -105,7 +106,7 @@ def test_a_gateway_that_ends_takes_the_stack_down() -> None:
         assert_gone(started)
 
 
-@pytest.mark.parametrize("variable", ["HTTP_PORT", "GRPC_PORT", "TRITON_METRICS_PORT"])
+@pytest.mark.parametrize("variable", ["HTTP_PORT", "GRPC_PORT", "TRITON_GRPC_PORT"])
 def test_a_taken_port_is_named(variable: str) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))

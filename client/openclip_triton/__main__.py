@@ -1,0 +1,53 @@
+"""The command `openclip-triton`."""
+
+import io
+import os
+import sqlite3
+import sys
+
+from openclip_triton.cli import app
+from openclip_triton.errors import ClientError
+from openclip_triton.job import JobError, Stopped
+from openclip_triton.store import StoreError
+
+FAILURE = 1
+USAGE = 2
+INTERRUPTED = 130
+AGAIN = "run the same command again to go on"
+
+
+def main() -> None:
+    """Runs a command; an error is one line, and a status."""
+    for stream in (sys.stdin, sys.stdout):  # whatever the locale; what is not UTF-8 stays visible
+        if isinstance(stream, io.TextIOWrapper):
+            reading = stream is sys.stdin
+            stream.reconfigure(
+                encoding="utf-8", errors="surrogateescape" if reading else "backslashreplace"
+            )
+    try:
+        app(prog_name="openclip-triton")
+    except Stopped as stopped:
+        if stopped.interrupted:
+            _end(f"Interrupted. {stopped.kept}; {AGAIN}.", INTERRUPTED)
+        _end(f"{stopped}. {stopped.kept}; {AGAIN}.", FAILURE)
+    except KeyboardInterrupt:
+        _end("Interrupted.", INTERRUPTED)
+    except (JobError, StoreError) as error:
+        _end(f"{error}.", USAGE)
+    except ClientError as error:
+        _end(error.message, FAILURE)
+    except BrokenPipeError:
+        # Whoever read our output has had enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILURE)
+    except (OSError, sqlite3.Error, UnicodeError) as error:
+        _end(str(error), FAILURE)
+
+
+def _end(message: str, status: int) -> None:
+    print(f"openclip-triton: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Classifies many images, each in a request of its own, several at a time."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from openclip_triton.client import Client
+from openclip_triton.errors import InvalidRequest, UnreadableFile
+from openclip_triton.listing import Listing
+from openclip_triton.values import Prediction
+
+REQUESTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which labels to choose from, and how many to show."""
+
+    labels: tuple[str, ...]
+    label_set: str
+    templates: tuple[str, ...]
+    template_set: str
+    top_k: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The best labels of an image, best first, or what was wrong with it."""
+
+    path: str
+    predictions: tuple[Prediction, ...]
+    problem: str = ""
+
+
+def classify_each(client: Client, listing: Listing, question: Question) -> Iterator[Answer]:
+    """An answer for each image, in order; a bad image does not keep others from theirs.
+
+    Raises:
+        ClientError: The question itself is wrong, or the service cannot be reached.
+    """
+    waiting: deque[Future[Answer]] = deque()
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        try:
+            for entry in listing.entries:
+                problem = listing.problems.get(entry.key, "")
+                waiting.append(pool.submit(_classify, client, entry.key, problem, question))
+                if len(waiting) >= 2 * REQUESTS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _classify(client: Client, path: str, problem: str, question: Question) -> Answer:
+    if problem:
+        return Answer(path, (), problem)
+    try:
+        [predictions] = client.classify(
+            [Path(path)],
+            question.labels,
+            label_set=question.label_set,
+            templates=question.templates,
+            template_set=question.template_set,
+            top_k=question.top_k,
+            model=question.model,
+        )
+    except UnreadableFile as error:
+        return Answer(path, (), error.message)
+    except InvalidRequest as error:
+        if not (error.param or "").startswith("image"):
+            raise
+        return Answer(path, (), error.message)
+    return Answer(path, tuple(predictions))

@@ -1,0 +1,209 @@
+"""The commands: what each takes, and which part of the client does it."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from openclip_triton import listing, options, printing
+from openclip_triton.classifying import Question, classify_each
+from openclip_triton.display import display_for
+from openclip_triton.job import Job, run
+from openclip_triton.layouts import IMAGES, SHARD_SIZE, TEXTS, Kind, Layout, layout_of
+
+app = typer.Typer(
+    help="Embeds texts and images, and classifies images, with an openclip-triton service.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.command("embed-text")
+def embed_text(
+    texts: Annotated[
+        str, typer.Argument(metavar="TEXTS.txt|-", help="A file with one text a line; - reads it.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE|FOLDER",
+            help="vectors.npy, vectors.parquet or a folder; without it, JSON lines are printed.",
+        ),
+    ] = None,
+    model: options.ModelId = "",
+    dimensions: options.Dimensions = None,
+    truncate: Annotated[
+        bool,
+        typer.Option(
+            "--truncate/--no-truncate",
+            help="Cut text over the context length, or take it for a failure.",
+        ),
+    ] = True,
+    dtype: options.Dtype = None,
+    shard_size: options.ShardSize = SHARD_SIZE,
+    overwrite: options.Overwrite = False,
+    allow_failures: options.AllowFailures = False,
+    quiet: options.Quiet = False,
+    server: options.Server = options.DEFAULT_SERVER,
+    token: options.Token = None,
+    tls: options.Tls = False,
+    ca: options.Ca = None,
+) -> None:  # fmt: skip
+    """Embed texts, one a line.
+
+    Rows are in the order of the lines; lines that fail are listed in OUTPUT.failed.txt, and have
+    no row. Interrupted, the same command goes on where it was.
+    """
+    connection = options.Connection(server, token, tls, ca)
+    with ExitStack() as stack:
+        source = _opened(texts, stack)
+        if output is None:
+            client = stack.enter_context(connection.open())
+            entries = enumerate(listing.lines(source).entries)
+            results = client.stream(
+                (((number, entry.key), entry.key) for number, entry in entries),
+                model=model, dimensions=dimensions, truncate=truncate, ordered=True,
+            )  # fmt: skip
+            failed = printing.print_vectors(results)
+            raise typer.Exit(1 if failed and not allow_failures else 0)
+        job = Job(
+            TEXTS, listing.lines(source), output, _layout(output, TEXTS, dtype, shard_size),
+            model, dimensions, truncate, overwrite, allow_failures,
+        )  # fmt: skip
+        _run(job, connection, quiet=quiet)
+
+
+@app.command("embed-images")
+def embed_images(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER|FILE...", exists=True, help="Folders are searched through."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE|FOLDER",
+            help="vectors.npy, vectors.parquet or a folder as clip-retrieval's index step reads.",
+        ),
+    ],
+    extensions: Annotated[
+        str, typer.Option(metavar="LIST", help="Of the files in folders that are taken.")
+    ] = ",".join(listing.EXTENSIONS),
+    model: options.ModelId = "",
+    dimensions: options.Dimensions = None,
+    dtype: options.Dtype = None,
+    shard_size: options.ShardSize = SHARD_SIZE,
+    overwrite: options.Overwrite = False,
+    allow_failures: options.AllowFailures = False,
+    quiet: options.Quiet = False,
+    server: options.Server = options.DEFAULT_SERVER,
+    token: options.Token = None,
+    tls: options.Tls = False,
+    ca: options.Ca = None,
+) -> None:  # fmt: skip
+    """Embed image files and the images below folders, sorted by name.
+
+    Interrupted, the same command goes on where it was; files that have changed are done again.
+    Files that fail are listed in OUTPUT.failed.txt, and have no row.
+    """
+    endings = [ending.strip() for ending in extensions.split(",") if ending.strip()]
+    if not endings:
+        raise typer.BadParameter("give at least one", param_hint="--extensions")
+    job = Job(
+        IMAGES, listing.images(paths, endings), output,
+        _layout(output, IMAGES, dtype, shard_size),
+        model, dimensions, None, overwrite, allow_failures,
+    )  # fmt: skip
+    _run(job, options.Connection(server, token, tls, ca), quiet=quiet)
+
+
+@app.command("classify")
+def classify(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER|FILE...", exists=True, help="The images.")
+    ],
+    labels: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Labels to choose from, with commas between.")
+    ] = "",
+    labels_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A file with one label a line."),
+    ] = None,
+    label_set: Annotated[
+        str, typer.Option(metavar="NAME", help="A set of labels that the service holds.")
+    ] = "",
+    template: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT", help="Text with {} where the label goes; may be given several times."
+        ),
+    ] = None,
+    template_set: Annotated[
+        str, typer.Option(metavar="NAME", help="A set of templates that the service holds.")
+    ] = "",
+    top_k: Annotated[int, typer.Option(min=1, help="Labels shown for each image.")] = 3,
+    as_json: options.AsJson = False,
+    model: options.ModelId = "",
+    server: options.Server = options.DEFAULT_SERVER,
+    token: options.Token = None,
+    tls: options.Tls = False,
+    ca: options.Ca = None,
+) -> None:
+    """Classify images by labels of yours, or of a set that the service holds."""
+    given = [name for name in labels.split(",") if name.strip()]
+    if labels_file is not None:
+        given += [name for name in labels_file.read_text("utf-8").splitlines() if name.strip()]
+    if bool(given) == bool(label_set):
+        raise typer.BadParameter("give either --labels (or --labels-file) or --label-set")
+    question = Question(
+        tuple(name.strip() for name in given), label_set, tuple(template or ()), template_set,
+        top_k, model,
+    )  # fmt: skip
+    found = listing.images(images, listing.EXTENSIONS)
+    with options.Connection(server, token, tls, ca).open() as client:
+        answers = classify_each(client, found, question)
+        failed = printing.print_predictions(answers, as_json=as_json)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command("models")
+def models(
+    as_json: options.AsJson = False,
+    server: options.Server = options.DEFAULT_SERVER,
+    token: options.Token = None,
+    tls: options.Tls = False,
+    ca: options.Ca = None,
+) -> None:
+    """List the served models."""
+    with options.Connection(server, token, tls, ca).open() as client:
+        printing.print_models(client.models(), as_json=as_json)
+
+
+def _opened(texts: str, stack: ExitStack) -> TextIO:
+    if texts == "-":
+        return sys.stdin
+    path = Path(texts)
+    if not path.is_file():
+        raise typer.BadParameter(f"{texts} is not a file", param_hint="TEXTS.txt|-")
+    return stack.enter_context(path.open(encoding="utf-8", errors="surrogateescape"))
+
+
+def _layout(output: Path, kind: Kind, dtype: str | None, shard_size: int) -> Layout:
+    options.check_dtype(dtype)
+    if output.name in ("", ".."):
+        raise typer.BadParameter(f"{output}: name a file or a folder", param_hint="--output")
+    try:
+        return layout_of(output, kind, dtype, shard_size)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--output") from error
+
+
+def _run(job: Job, connection: options.Connection, *, quiet: bool) -> None:
+    with connection.open() as client:
+        summary = run(job, client, display_for(job.kind.noun, quiet=quiet))
+    printing.print_summary(job, summary, quiet=quiet)
+    raise typer.Exit(1 if summary.counts.failed and not job.allow_failures else 0)

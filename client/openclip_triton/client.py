@@ -1,0 +1,270 @@
+"""The client: one connection to the service, shared by all calls."""
+
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from gateway.rpc.openclip.v1 import clip_pb2 as pb
+from openclip_triton import convert
+from openclip_triton.channel import Channel
+from openclip_triton.errors import InvalidRequest, ServiceFailed
+from openclip_triton.stream import Stream
+from openclip_triton.values import (
+    Content,
+    Image,
+    K,
+    Model,
+    Prediction,
+    Ranked,
+    Result,
+    Similarity,
+    Space,
+    StreamSettings,
+    Vector,
+    Vectors,
+)
+
+ONE_CALL_ITEMS = 64
+ONE_CALL_BYTES = 2 * 2**20
+
+
+class Client:
+    """Speaks openclip.v1.ClipService. A context manager; may be used by several threads.
+
+    Args:
+        address: host:port of the service's gRPC.
+        timeout: Seconds that one call may take, retries included. Streams have no limit.
+        token: The key, sent as `authorization: Bearer`.
+        tls: Whether to encrypt; with `ca`, or the machine's own certificate authorities.
+        ca: File of the certificate authorities to trust, PEM. Implies `tls`.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8081",
+        *,
+        timeout: float = 60.0,
+        token: str | None = None,
+        tls: bool = False,
+        ca: Path | None = None,
+    ) -> None:
+        self.address = address
+        self._channel = Channel(address, timeout=timeout, token=token, tls=tls, ca=ca)
+        self._stub = self._channel.stub
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def embed_texts(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        dimensions: int | None = None,
+        truncate: bool | None = None,
+    ) -> Vectors:
+        """The vectors of any number of texts, in their order: float32 [n, D], unit length.
+
+        The options are those of `stream`.
+
+        Raises:
+            ClientError: What was wrong with the first text that failed, or with the call.
+        """
+        return self._embed(texts, model=model, dimensions=dimensions, truncate=truncate)
+
+    def embed_images(
+        self, images: Sequence[Image], *, model: str = "", dimensions: int | None = None
+    ) -> Vectors:
+        """The vectors of any number of images, in their order: float32 [n, D], unit length.
+
+        Args:
+            images: Bytes of JPEG, PNG, ..., or paths.
+            model: As for `stream`.
+            dimensions: As for `stream`.
+
+        Raises:
+            ClientError: What was wrong with the first image that failed, or with the call.
+        """
+        return self._embed(images, model=model, dimensions=dimensions)
+
+    def space(self, *, model: str = "", dimensions: int | None = None) -> Space:
+        """The model that the service would use, and the size of its vectors."""
+        request = pb.EmbedRequest(
+            model=model, input=[pb.Item(text="a photo")], dimensions=dimensions
+        )
+        answer = self._channel.unary(self._stub.Embed, request)
+        return Space(answer.model, answer.fingerprint, answer.dimensions)
+
+    def stream(
+        self,
+        items: Iterable[tuple[K, Content]],
+        *,
+        model: str = "",
+        dimensions: int | None = None,
+        truncate: bool | None = None,
+        fingerprint: str | None = None,
+        ordered: bool = False,
+        settings: StreamSettings | None = None,
+    ) -> Generator[Result[K], None, None]:
+        """Embeds any number of items in bounded memory; each gets one result.
+
+        Items are taken ahead of the results by at most `settings.max_items` and
+        `settings.max_bytes`; when results are not taken, no further items are. Items whose error
+        may pass are tried again, and when the connection is lost a new one is opened for what was
+        not answered.
+
+        Args:
+            items: Pairs of an id of yours and a text (str), an encoded image (bytes) or the file
+                of an image (Path). Consumed in other threads, one at a time.
+            model: Id of the model; may be empty where one is served.
+            dimensions: Keep so many entries of each vector, scaled to unit length again.
+            truncate: False makes text over the context length an error.
+            fingerprint: Refuse vectors of any other model than this.
+            ordered: Results in the order of the items, instead of as they come.
+            settings: How much to hold at a time, and how long to try.
+
+        Raises:
+            ClientError: The stream as a whole cannot go on, after all retries. Errors of
+                single items are results.
+        """
+        options = pb.StreamOptions(model=model, dimensions=dimensions, truncate=truncate)
+        return Stream(
+            items,
+            self._channel.open_stream,
+            options,
+            address=self.address,
+            settings=settings or StreamSettings(),
+            fingerprint=fingerprint,
+            ordered=ordered,
+        ).results()
+
+    def classify(
+        self,
+        images: Sequence[Image],
+        labels: Sequence[str] = (),
+        *,
+        label_set: str = "",
+        templates: Sequence[str] = (),
+        template_set: str = "",
+        top_k: int | None = None,
+        model: str = "",
+    ) -> list[list[Prediction]]:
+        """The best labels of each image, best first.
+
+        Args:
+            images: Bytes of JPEG, PNG, ..., or paths; as many as one request may hold.
+            labels: The labels to choose from; or `label_set`, one that the service holds.
+            label_set: Name of the service's own set of labels.
+            templates: Texts with `{}` where the label goes; or `template_set`.
+            template_set: Name of the service's own set of templates.
+            top_k: How many labels of each image; default all.
+            model: Id of the model; may be empty where one is served.
+
+        Raises:
+            ClientError: An image, a label or the call is wrong.
+        """
+        request = pb.ClassifyRequest(
+            model=model,
+            images=[convert.to_item(image) for image in images],
+            labels=labels,
+            label_set=label_set,
+            templates=templates,
+            template_set=template_set,
+            top_k=top_k,
+        )
+        answer = self._channel.unary(self._stub.Classify, request)
+        return [[convert.to_prediction(p) for p in row.predictions] for row in answer.results]
+
+    def similarity(
+        self, texts: Sequence[str], images: Sequence[Image], *, model: str = ""
+    ) -> Similarity:
+        """Compares every image with every text.
+
+        Raises:
+            ClientError: A text, an image or the call is wrong.
+        """
+        items = [convert.to_item(image) for image in images]
+        request = pb.SimilarityRequest(model=model, texts=texts, images=items)
+        answer = self._channel.unary(self._stub.Similarity, request)
+        return Similarity(
+            convert.to_matrix(answer.cosine),
+            convert.to_matrix(answer.logits_per_image),
+            convert.to_matrix(answer.logits_per_text),
+        )
+
+    def rerank(
+        self,
+        query: Content,
+        documents: Sequence[Content],
+        *,
+        top_n: int | None = None,
+        model: str = "",
+    ) -> list[Ranked]:
+        """Documents by their likeness to the query, best first; each a text or an image.
+
+        Raises:
+            ClientError: The query, a document or the call is wrong.
+        """
+        request = pb.RerankRequest(
+            model=model,
+            query=convert.to_item(query),
+            documents=[convert.to_item(document) for document in documents],
+            top_n=top_n,
+        )
+        answer = self._channel.unary(self._stub.Rerank, request)
+        return [Ranked(found.index, found.relevance_score) for found in answer.results]
+
+    def models(self) -> list[Model]:
+        """The served models.
+
+        Raises:
+            ClientError: The call failed.
+        """
+        answer = self._channel.unary(self._stub.ListModels, pb.ListModelsRequest())
+        return [convert.to_model(model) for model in answer.models]
+
+    def _embed(
+        self,
+        contents: Sequence[Content],
+        *,
+        model: str = "",
+        dimensions: int | None = None,
+        truncate: bool | None = None,
+    ) -> Vectors:
+        if not contents:
+            raise InvalidRequest("input: give at least one", param="input")
+        size = sum(convert.size_of(content) for content in contents)
+        if len(contents) > ONE_CALL_ITEMS or size > ONE_CALL_BYTES:
+            results = self.stream(
+                enumerate(contents),
+                model=model,
+                dimensions=dimensions,
+                truncate=truncate,
+                ordered=True,
+            )
+            return np.stack([_vector_of(result) for result in results])
+        request = pb.EmbedRequest(
+            model=model,
+            input=[convert.to_item(content) for content in contents],
+            dimensions=dimensions,
+            truncate=truncate,
+        )
+        answer = self._channel.unary(self._stub.Embed, request)
+        return np.stack([convert.to_vector(row.embedding.vector) for row in answer.results])
+
+
+def _vector_of(result: Result[int]) -> Vector:
+    if result.vector is not None:
+        return result.vector
+    error = result.error or ServiceFailed("the service sent neither a vector nor an error")
+    error.param = error.param or f"input[{result.id}]"
+    raise error

@@ -1,0 +1,164 @@
+"""What can go wrong, as seen by a client.
+
+ClientError
+├── ConnectionFailed   the service cannot be reached, or the connection was lost
+├── InvalidRequest     a bad image or text, a wrong value, something over a limit
+├── Unauthenticated    the key is missing or wrong
+├── NotFound           unknown model or label set
+├── Overloaded         the service has no room for more work now
+├── Unavailable        the service answers, but its models cannot be reached
+├── DeadlineExceeded   no answer in time
+├── ServiceFailed      a fault of the service
+├── ModelChanged       the model behind the service is not the one that the work began with
+└── UnreadableFile     a file of ours cannot be read
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import grpc
+
+from gateway.rpc.openclip.v1 import clip_pb2 as pb
+
+
+class ClientError(Exception):
+    """Base of all errors of the client.
+
+    Attributes:
+        message: What was wrong and where, as the service put it.
+        code: A stable word for programs, such as `invalid_image`.
+        param: The field that it is about, such as `input[3]`, or None.
+        retryable: Whether the same request may succeed a little later.
+    """
+
+    code = "client_error"
+    retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.param = param
+        self.retryable = type(self).retryable if retryable is None else retryable
+
+
+class ConnectionFailed(ClientError):
+    """The service cannot be reached, or the connection was lost."""
+
+    code = "connection_failed"
+    retryable = True
+
+
+class InvalidRequest(ClientError):
+    """A bad image or text, a wrong value, something over a limit."""
+
+    code = "invalid_request"
+
+
+class Unauthenticated(ClientError):
+    """The key is missing or wrong."""
+
+    code = "unauthenticated"
+
+
+class NotFound(ClientError):
+    """Unknown model or label set."""
+
+    code = "not_found"
+
+
+class Overloaded(ClientError):
+    """The service has no room for more work now."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class Unavailable(ClientError):
+    """The service answers, but its models cannot be reached."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class DeadlineExceeded(ClientError):
+    """No answer in time."""
+
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class ServiceFailed(ClientError):
+    """A fault of the service."""
+
+    code = "internal_error"
+
+
+class ModelChanged(ClientError):
+    """The model behind the service is not the one that the work began with."""
+
+    code = "model_changed"
+
+
+class UnreadableFile(ClientError):
+    """A file of ours cannot be read."""
+
+    code = "unreadable_file"
+
+
+_BY_STATUS: Mapping[grpc.StatusCode, type[ClientError]] = MappingProxyType(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+        grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+        grpc.StatusCode.FAILED_PRECONDITION: InvalidRequest,
+        grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+        grpc.StatusCode.PERMISSION_DENIED: Unauthenticated,
+        grpc.StatusCode.NOT_FOUND: NotFound,
+        grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+        grpc.StatusCode.UNAVAILABLE: Unavailable,
+        grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    }
+)
+_BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
+    {
+        "unauthenticated": Unauthenticated,
+        "model_not_found": NotFound,
+        "label_set_not_found": NotFound,
+        "overloaded": Overloaded,
+        "unavailable": Unavailable,
+        "deadline_exceeded": DeadlineExceeded,
+        "internal_error": ServiceFailed,
+    }
+)
+# The call was ended by neither side's choice: a proxy, a restart, a lost connection.
+_BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED})
+
+
+def of_call(error: grpc.RpcError, address: str) -> ClientError:
+    """The error of a call that ended with a gRPC status."""
+    status, details = error.code(), error.details() or ""
+    trailing = {key: value for key, value in error.trailing_metadata() or () if value}
+    code, param = trailing.get("error-code"), trailing.get("error-param")
+    if status in _BROKEN or (status is grpc.StatusCode.UNAVAILABLE and code is None):
+        return ConnectionFailed(f"no connection to {address}: {details}")
+    if status is grpc.StatusCode.UNIMPLEMENTED:
+        return ServiceFailed(f"{address} does not speak openclip.v1.ClipService: {details}")
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and code is None:  # gRPC's own limit
+        return InvalidRequest(details, code="too_large")
+    kind = _BY_STATUS.get(status, ServiceFailed)
+    return kind(details or f"the service answered {status.name}", code=code, param=param)
+
+
+def of_item(error: pb.Error) -> ClientError:
+    """The error of one item of a request or a stream."""
+    kind = _BY_CODE.get(error.code, InvalidRequest)
+    return kind(
+        error.message, code=error.code, param=error.param or None, retryable=error.retryable
+    )

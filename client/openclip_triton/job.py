@@ -1,0 +1,184 @@
+"""A run from a listing to an output: what was done before is skipped, what fails is listed."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from openclip_triton.client import Client
+from openclip_triton.display import Display
+from openclip_triton.errors import ClientError
+from openclip_triton.layouts import IMAGES, Kind, Layout, Table
+from openclip_triton.listing import Listing
+from openclip_triton.store import Counts, Entry, Failure, Outcome, Store, discard
+from openclip_triton.values import Content, Result, Space
+
+SHOWN_FAILURES = 20
+
+
+class JobError(Exception):
+    """The run cannot begin; the message says what to do."""
+
+
+class Stopped(Exception):
+    """The run did not reach its end; what was done is kept.
+
+    Attributes:
+        kept: How much that is, for the user.
+        interrupted: Whether it was Ctrl-C.
+    """
+
+    def __init__(self, error: BaseException, counts: Counts) -> None:
+        super().__init__(str(error))
+        self.interrupted = isinstance(error, KeyboardInterrupt)
+        self.kept = f"{counts.done + counts.failed:,} of {counts.total:,} are done and kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to embed, with what, and where to."""
+
+    kind: Kind
+    listing: Listing
+    output: Path
+    layout: Layout
+    model: str = ""
+    dimensions: int | None = None
+    truncate: bool | None = None
+    overwrite: bool = False
+    allow_failures: bool = False
+
+    @property
+    def progress(self) -> Path:
+        """Where the progress is kept."""
+        return self.output.with_name(self.output.name + ".progress")
+
+    @property
+    def failed(self) -> Path:
+        """Where the failures are listed."""
+        return self.output.with_name(self.output.name + ".failed.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended."""
+
+    space: Space
+    counts: Counts
+    failures: tuple[Failure, ...]  # the first few
+
+
+def run(job: Job, client: Client, display: Display) -> Summary:
+    """Embeds what is not done yet, and writes the output.
+
+    Raises:
+        JobError: The output is there already, or there is nothing to embed.
+        StoreError: The kept progress is of another run, or in use.
+        ClientError: The service cannot be reached, or refuses the whole run.
+        Stopped: Ctrl-C, or the service was lost on the way.
+        OSError: The disk is full, or the output cannot be written.
+    """
+    if job.overwrite:
+        discard(job.progress)
+    elif job.layout.exists() and not job.progress.exists():
+        raise JobError(f"{job.output} is there already; give --overwrite to make it anew")
+    try:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise JobError(f"{job.output.parent} is not a folder") from error
+    space = client.space(model=job.model, dimensions=job.dimensions)
+    with closing(Store(job.progress)) as store:
+        try:
+            _plan(job, store, space)
+            _embed(job, store, client, space, display)
+            summary = _write(job, store, space)
+        except (KeyboardInterrupt, ClientError) as error:
+            raise Stopped(error, store.counts()) from error
+        except JobError:
+            if store.is_empty():
+                discard(job.progress)
+            raise
+    if not summary.counts.failed or job.allow_failures:
+        discard(job.progress)
+    return summary
+
+
+def _plan(job: Job, store: Store, space: Space) -> None:
+    store.agree(
+        {
+            "kind": job.kind.noun,
+            "model": space.model,
+            "fingerprint": space.fingerprint,
+            "dimensions": str(space.dimensions),
+            "truncate": str(job.truncate is not False).lower(),
+        }
+    )
+    store.plan(job.listing.entries, once=job.kind is IMAGES)
+    for path, reason in job.listing.problems.items():
+        outcome = Outcome(None, code="unreadable_file", reason=reason, again=True)
+        store.record(Entry(path, ""), outcome)
+    store.save()
+    if not store.counts().total:
+        passed = job.listing.passed_over
+        other = f"; {counted(passed, 'file')} passed over for another extension" if passed else ""
+        raise JobError(f"no {job.kind.noun}s found{other}")
+
+
+def _embed(job: Job, store: Store, client: Client, space: Space, display: Display) -> None:
+    total = store.counts().total
+    display.start(total, total - store.count_pending())
+    results = client.stream(
+        _items(job, store),
+        model=space.model,
+        dimensions=job.dimensions,
+        truncate=job.truncate,
+        fingerprint=space.fingerprint,
+    )
+    with closing(results), display:
+        for result in results:
+            store.record(result.id, _outcome(result))
+            display.advance(failed=result.error is not None)
+
+
+def _items(job: Job, store: Store) -> Iterator[tuple[Entry, Content]]:
+    for entry in store.pending():
+        yield entry, Path(entry.key) if job.kind is IMAGES else entry.key
+
+
+def _outcome(result: Result[Entry]) -> Outcome:
+    error = result.error
+    if error is None:
+        return Outcome(result.vector, result.truncated)
+    again = error.retryable or error.code == "unreadable_file"
+    return Outcome(None, code=error.code, reason=error.message, again=again)
+
+
+def _write(job: Job, store: Store, space: Space) -> Summary:
+    counts = store.counts()
+    about = {"model": space.model, "fingerprint": space.fingerprint}
+    job.layout.write(Table(store.rows(), counts.done, space.dimensions, about))
+    if counts.failed:
+        fresh = job.failed.with_name(job.failed.name + ".new")
+        with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(f"{describe(job.kind, failure)}\n" for failure in store.failures())
+        fresh.replace(job.failed)
+    else:
+        job.failed.unlink(missing_ok=True)
+    return Summary(space, counts, tuple(islice(store.failures(), SHOWN_FAILURES)))
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as `1 image` and `2,000 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def describe(kind: Kind, failure: Failure) -> str:
+    """One line for a failure: what, a tab, the code and the reason."""
+    if kind is IMAGES:
+        what = failure.key.replace("\r", "\\r").replace("\n", "\\n")
+    else:
+        shown = failure.key if len(failure.key) <= 60 else failure.key[:57] + "..."
+        what = f"line {failure.position + 1}: {shown!r}"
+    reason = " ".join(failure.reason.split())
+    return f"{what}\t{failure.code}: {reason}"

@@ -1,0 +1,151 @@
+"""What a stream holds: read, waiting to be sent, sent. The one place where its threads meet."""
+
+import heapq
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from threading import Condition
+
+from gateway.rpc.openclip.v1 import clip_pb2 as pb
+
+MESSAGE_ITEMS = 16
+MESSAGE_BYTES = 2**20
+
+
+@dataclass(slots=True)
+class Entry:
+    """An item that was read and is not answered."""
+
+    item: pb.Item
+    size: int  # bytes
+    attempts: int = 0  # answers that said to try again
+    sent: bool = False  # on the connection that is open now
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Bounded: readers wait for room, and room is made only when the caller takes a result."""
+
+    max_items: int
+    max_bytes: int
+    condition: Condition = field(default_factory=Condition)
+    held_items: int = 0
+    held_bytes: int = 0
+    peak_items: int = 0
+    entries: dict[int, Entry] = field(default_factory=dict)
+    queue: deque[int] = field(default_factory=deque)  # to be sent
+    delayed: list[tuple[float, int]] = field(default_factory=list)  # when, which; a heap
+    connection: int = 0  # number of the connection that is open now
+    reading: bool = True  # whether the source may still give items
+    closed: bool = False
+    last_sent: float = 0.0  # monotonic seconds
+
+    def admit(self) -> bool:
+        """Waits for room for one more item; False once the stream is closed."""
+        with self.condition:
+            self.condition.wait_for(lambda: self.closed or self.held_items < self.max_items)
+            if not self.closed:
+                self.held_items += 1
+                self.peak_items = max(self.peak_items, self.held_items)
+            return not self.closed
+
+    def reserve(self, size: int) -> bool:
+        """Waits for room for so many bytes; False once the stream is closed."""
+        with self.condition:
+            self.condition.wait_for(lambda: self.closed or self._fits(size))
+            self.held_bytes += size
+            return not self.closed
+
+    def _fits(self, size: int) -> bool:
+        return not self.held_bytes or self.held_bytes + size <= self.max_bytes
+
+    def release(self, size: int) -> None:
+        """Gives back the room of one item."""
+        with self.condition:
+            self.held_items -= 1
+            self.held_bytes -= size
+            self.condition.notify_all()
+
+    def add(self, number: int, entry: Entry) -> None:
+        """Queues an item that has been read."""
+        with self.condition:
+            self.entries[number] = entry
+            self.queue.append(number)
+            self.condition.notify_all()
+
+    def take(self, connection: int) -> list[tuple[int, pb.Item]] | None:
+        """Waits for items for one message; None when this connection has no more to send."""
+        with self.condition:
+            self.condition.wait_for(lambda: self.queue or self._over(connection))
+            if connection != self.connection or not self.queue:
+                return None
+            taken: list[tuple[int, pb.Item]] = []
+            size = 0
+            while self.queue and len(taken) < MESSAGE_ITEMS:
+                entry = self.entries[self.queue[0]]
+                size += entry.size
+                if taken and size > MESSAGE_BYTES:
+                    break
+                entry.sent = True
+                taken.append((self.queue.popleft(), entry.item))
+            self.last_sent = time.monotonic()
+            return taken
+
+    def _over(self, connection: int) -> bool:
+        finished = not self.reading and not self.entries
+        return self.closed or finished or connection != self.connection
+
+    def answer(self, number: int) -> Entry | None:
+        """Takes an answered item out; None when it was answered before."""
+        with self.condition:
+            entry = self.entries.get(number)
+            if entry is None or not entry.sent:
+                return None
+            del self.entries[number]
+            self.condition.notify_all()
+            return entry
+
+    def retry(self, number: int, entry: Entry, delay: float) -> None:
+        """Puts an item back, to be sent again after so many seconds."""
+        with self.condition:
+            entry.sent = False
+            self.entries[number] = entry
+            heapq.heappush(self.delayed, (time.monotonic() + delay, number))
+
+    def wake(self) -> float | None:
+        """Queues the items whose delay is over; seconds until the next, or None."""
+        with self.condition:
+            now = time.monotonic()
+            while self.delayed and self.delayed[0][0] <= now:
+                self.queue.append(heapq.heappop(self.delayed)[1])
+                self.condition.notify_all()
+            return max(0.0, self.delayed[0][0] - now) if self.delayed else None
+
+    def reconnect(self) -> int:
+        """Queues all that was sent and not answered, for a new connection; its number."""
+        with self.condition:
+            delayed = {number for _, number in self.delayed}
+            self.queue = deque(sorted(self.entries.keys() - delayed))
+            for entry in self.entries.values():
+                entry.sent = False
+            self.connection += 1
+            self.condition.notify_all()
+            return self.connection
+
+    def waiting_since(self) -> float | None:
+        """When the last item was sent, if any awaits its answer."""
+        with self.condition:
+            waiting = any(entry.sent for entry in self.entries.values())
+            return self.last_sent if waiting else None
+
+    def stop_reading(self) -> None:
+        """The source has given its last item."""
+        with self.condition:
+            self.reading = False
+            self.condition.notify_all()
+
+    def close(self) -> None:
+        """Lets every waiting thread go."""
+        with self.condition:
+            self.closed = True
+            self.condition.notify_all()

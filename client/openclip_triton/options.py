@@ -1,0 +1,88 @@
+"""Options that several commands have."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openclip_triton.client import Client
+
+Server = Annotated[
+    str,
+    typer.Option(
+        envvar="OPENCLIP_TRITON_SERVER",
+        metavar="HOST:PORT",
+        help="gRPC address of the service.",
+        rich_help_panel="Connection",
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        envvar="OPENCLIP_TRITON_TOKEN",
+        show_envvar=True,
+        help="Key, where the service asks for one.",
+        rich_help_panel="Connection",
+    ),
+]
+Tls = Annotated[bool, typer.Option("--tls", help="Encrypt.", rich_help_panel="Connection")]
+Ca = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Certificate authorities to trust (PEM), instead of the machine's. Implies --tls.",
+        rich_help_panel="Connection",
+    ),
+]
+ModelId = Annotated[
+    str, typer.Option("--model", metavar="ID", help="Model; by default the one that is served.")
+]
+Dimensions = Annotated[
+    int | None,
+    typer.Option(min=1, help="Keep so many entries of each vector, scaled to unit length again."),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="float32|float16",
+        help="Of the vectors on disk. Default: float32 in a file; in a folder float16, as "
+        "clip-retrieval has it.",
+    ),
+]
+ShardSize = Annotated[int, typer.Option(min=1, help="Rows in each file of a folder.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Begin anew: forget kept progress, replace the output."),
+]
+AllowFailures = Annotated[
+    bool, typer.Option("--allow-failures", help="Exit with 0 although some could not be embedded.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only what went wrong.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
+
+DEFAULT_SERVER = "127.0.0.1:8081"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the service is, and how to be let in."""
+
+    server: str
+    token: str | None
+    tls: bool
+    ca: Path | None
+
+    def open(self) -> Client:
+        """A client of the service."""
+        return Client(self.server, token=self.token, tls=self.tls, ca=self.ca)
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Refuses what is not a type of vectors.
+
+    Raises:
+        typer.BadParameter: It is neither float32 nor float16.
+    """
+    if dtype not in (None, "float32", "float16"):
+        raise typer.BadParameter(f"{dtype} is neither float32 nor float16", param_hint="--dtype")

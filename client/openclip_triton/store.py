@@ -1,0 +1,239 @@
+"""What a long run has done so far, kept on disk: it survives Ctrl-C, `kill -9` and power cuts.
+
+One SQLite file beside the output. `items` lists what this run is to embed, in order; `done` holds
+what became of each, by key and stamp, so that a file that has changed since is done again.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from openclip_triton.values import Vector
+
+VERSION = 1
+PAGE = 500
+SAVE_EVERY = 256  # outcomes
+SAVE_EVERY_S = 1.0
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE items (position INTEGER PRIMARY KEY, key BLOB NOT NULL, stamp TEXT NOT NULL);
+CREATE INDEX items_key ON items (key);
+CREATE TABLE done (
+    key BLOB PRIMARY KEY, stamp TEXT NOT NULL, vector BLOB, truncated INTEGER NOT NULL,
+    code TEXT, reason TEXT, again INTEGER NOT NULL
+);
+"""
+_OUTCOMES = "FROM items JOIN done ON done.key = items.key AND done.stamp = items.stamp"
+_PENDING = """
+FROM items LEFT JOIN done ON done.key = items.key AND done.stamp = items.stamp
+WHERE done.key IS NULL AND items.position > ? AND NOT EXISTS
+    (SELECT 1 FROM items e WHERE e.key = items.key AND e.position < items.position)
+"""
+
+
+class StoreError(Exception):
+    """The kept progress cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something to embed."""
+
+    key: str  # the path of an image, or a text
+    stamp: str  # changes when the content does
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an entry."""
+
+    vector: Vector | None
+    truncated: bool = False
+    code: str = ""
+    reason: str = ""
+    again: bool = False  # a later run should try again
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An entry without a vector."""
+
+    position: int  # in the listing, from 0
+    key: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Entries by what became of them."""
+
+    total: int
+    done: int  # with a vector
+    failed: int
+    truncated: int
+
+
+class Store:
+    """The progress of one output; held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()  # the stream's reader threads fetch what is pending
+        self._unsaved = 0
+        self._saved_at = time.monotonic()
+        try:
+            self._db = sqlite3.connect(path, timeout=0, check_same_thread=False)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("BEGIN IMMEDIATE")
+            if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    self._db.execute(statement)
+            self._db.commit()
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"{path}: {_explain(error)}") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{path} is not a file of kept progress: {error}") from error
+
+    def agree(self, run: Mapping[str, str]) -> None:
+        """Keeps what names this run, or compares it with what an earlier one kept.
+
+        Raises:
+            StoreError: The earlier run was another; each difference is named.
+        """
+        now = {"version": str(VERSION), **run}
+        with self._lock:
+            kept: dict[str, str] = dict(self._db.execute("SELECT name, value FROM meta"))
+            if not kept:
+                self._db.executemany("INSERT INTO meta VALUES (?, ?)", now.items())
+                self._db.commit()
+                return
+        differences = [
+            f"{name} was {kept.get(name, 'not set')}, now {value}"
+            for name, value in now.items()
+            if kept.get(name) != value
+        ]
+        if differences:
+            raise StoreError(
+                f"{self.path} holds the progress of another run: {'; '.join(differences)}. "
+                "Give the same options to go on, or --overwrite to begin anew"
+            )
+
+    def plan(self, entries: Iterable[Entry], *, once: bool) -> None:
+        """Lists what is to be embedded, in order; failures that may pass are forgotten.
+
+        Args:
+            entries: All that the output is to hold.
+            once: Whether an entry that comes again is left out; else it gets a row each time.
+        """
+        rows = ((position, _pack(e.key), e.stamp, once) for position, e in enumerate(entries))
+        insert = (
+            "INSERT INTO items SELECT ?1, ?2, ?3 "
+            "WHERE NOT (?4 AND EXISTS (SELECT 1 FROM items WHERE key = ?2))"
+        )
+        with self._lock:
+            self._db.execute("DELETE FROM items")
+            self._db.executemany(insert, rows)
+            self._db.execute("DELETE FROM done WHERE again")
+            self._db.commit()
+
+    def pending(self) -> Iterator[Entry]:
+        """The entries that are not done, in order, each key once."""
+        position = -1
+        columns = "items.position, items.key, items.stamp"
+        query = f"SELECT {columns} {_PENDING} ORDER BY items.position LIMIT {PAGE}"
+        while True:
+            with self._lock:
+                page = self._db.execute(query, (position,)).fetchall()
+            if not page:
+                return
+            for _, key, stamp in page:
+                yield Entry(_unpack(key), stamp)
+            position = page[-1][0]
+
+    def count_pending(self) -> int:
+        """How many entries `pending` will give."""
+        with self._lock:
+            return int(self._db.execute(f"SELECT count(*) {_PENDING}", (-1,)).fetchone()[0])
+
+    def record(self, entry: Entry, outcome: Outcome) -> None:
+        """Keeps what became of an entry; on disk within a second of results, or after `save`."""
+        packed = None if outcome.vector is None else outcome.vector.astype("<f4").tobytes()
+        row = (
+            _pack(entry.key), entry.stamp, packed, outcome.truncated,
+            outcome.code, outcome.reason, outcome.again,
+        )  # fmt: skip
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._unsaved += 1
+            late = time.monotonic() - self._saved_at >= SAVE_EVERY_S
+            if late or self._unsaved >= SAVE_EVERY:
+                self.save()
+
+    def save(self) -> None:
+        """Puts all that was recorded on disk."""
+        with self._lock:
+            self._db.commit()
+            self._unsaved = 0
+            self._saved_at = time.monotonic()
+
+    def counts(self) -> Counts:
+        """How many entries there are, done and failed."""
+        query = f"SELECT count(vector), count(*) - count(vector), sum(truncated) {_OUTCOMES}"
+        with self._lock:
+            total = self._db.execute("SELECT count(*) FROM items").fetchone()[0]
+            done, failed, truncated = self._db.execute(query).fetchone()
+        return Counts(total, done, failed, truncated or 0)
+
+    def is_empty(self) -> bool:
+        """Whether nothing was recorded yet, by this run or an earlier one."""
+        with self._lock:
+            return self._db.execute("SELECT 1 FROM done LIMIT 1").fetchone() is None
+
+    def rows(self) -> Iterator[tuple[str, Vector]]:
+        """Keys and vectors of the entries that have one, in the order of the plan."""
+        query = f"SELECT items.key, vector {_OUTCOMES} WHERE vector NOT NULL ORDER BY position"
+        for key, vector in self._db.execute(query):
+            yield _unpack(key), np.frombuffer(vector, "<f4")
+
+    def failures(self) -> Iterator[Failure]:
+        """The entries that failed, in the order of the plan."""
+        columns = "position, items.key, code, reason"
+        query = f"SELECT {columns} {_OUTCOMES} WHERE vector IS NULL ORDER BY position"
+        for position, key, code, reason in self._db.execute(query):
+            yield Failure(position, _unpack(key), code, reason)
+
+    def close(self) -> None:
+        """Saves, and lets other processes have it."""
+        with self._lock:
+            self._db.commit()
+            self._db.close()
+
+
+def discard(path: Path) -> None:
+    """Removes kept progress."""
+    for name in (path, path.with_name(path.name + "-journal")):
+        with suppress(FileNotFoundError):
+            name.unlink()
+
+
+def _pack(key: str) -> bytes:
+    return key.encode("utf-8", "surrogateescape")
+
+
+def _unpack(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape")
+
+
+def _explain(error: sqlite3.OperationalError) -> str:
+    if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "another run is writing the same output"
+    return str(error)

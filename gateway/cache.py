@@ -1,0 +1,102 @@
+"""Vectors that were made before; and what several want at the same time is made once."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ENTRY_BYTES = 600  # of a key, a future and the dictionary around a vector, roughly
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The vector of a text, or of a label over its templates."""
+
+    vector: NDArray[np.float32]  # [D], unit length
+    tokens: int  # real tokens that went into it
+    truncated: bool
+
+
+Make = Callable[[list[int]], Awaitable[list[Encoded]]]
+
+
+class VectorCache:
+    """Least recently used vectors within a number of bytes. Lives on the event loop: no lock."""
+
+    def __init__(
+        self,
+        max_bytes: int,
+        looked_up: Callable[[int, int], None] = lambda hits, misses: None,
+    ) -> None:
+        """Begins empty.
+
+        Args:
+            max_bytes: How much is kept.
+            looked_up: Told of each look-up: how many keys were known, and how many were not.
+        """
+        self._max_bytes = max_bytes
+        self._looked_up = looked_up
+        self._bytes = 0
+        self._rows: OrderedDict[Hashable, Encoded] = OrderedDict()
+        self._making: dict[Hashable, asyncio.Future[Encoded | None]] = {}
+
+    async def rows(self, keys: Sequence[Hashable], make: Make) -> list[Encoded]:
+        """What belongs to each key, in their order.
+
+        `make` is given the positions of the keys that are missing, each key once, and nobody
+        else makes them meanwhile. Where another's making fails or is cancelled, it is done here.
+
+        Raises:
+            Whatever `make` raises.
+        """
+        position = {key: index for index, key in reversed(list(enumerate(keys)))}
+        found: dict[Hashable, Encoded] = {}
+        for key in position:
+            if (row := self._rows.get(key)) is not None:
+                self._rows.move_to_end(key)
+                found[key] = row
+        self._looked_up(len(found), len(position) - len(found))
+        while missing := [key for key in position if key not in found]:
+            others = {key: self._making[key] for key in missing if key in self._making}
+            mine = [key for key in missing if key not in others]
+            if mine:
+                found |= await self._make(mine, [position[key] for key in mine], make)
+            if others:
+                # Unlike awaiting them, this leaves the futures alone when this task is cancelled.
+                await asyncio.wait(others.values())
+                for key, future in others.items():
+                    if (row := future.result()) is not None:
+                        found[key] = row
+        return [found[key] for key in keys]
+
+    async def _make(
+        self, keys: list[Hashable], positions: list[int], make: Make
+    ) -> dict[Hashable, Encoded]:
+        loop = asyncio.get_running_loop()
+        futures = {key: loop.create_future() for key in keys}
+        self._making |= futures
+        try:
+            made = dict(zip(keys, await make(positions), strict=True))
+            for key, row in made.items():
+                futures[key].set_result(row)
+                self._keep(key, row)
+            return made
+        finally:
+            for key, future in futures.items():
+                del self._making[key]
+                if not future.done():
+                    future.set_result(None)
+
+    def _keep(self, key: Hashable, row: Encoded) -> None:
+        size = row.vector.nbytes + _ENTRY_BYTES
+        if size > self._max_bytes:
+            return
+        # Copied, so that a small row does not hold the large answer that it came in.
+        self._rows[key] = Encoded(row.vector.copy(), row.tokens, row.truncated)
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            _, old = self._rows.popitem(last=False)
+            self._bytes -= old.vector.nbytes + _ENTRY_BYTES

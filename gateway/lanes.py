@@ -1,0 +1,159 @@
+"""Joins what requests want of the same encoder into few calls of Triton.
+
+A call costs the gateway about as much for one row as for thirty, and Triton's own batcher joins
+only what reaches it in time. So each encoder has a lane: while fewer than `calls` of its calls are
+under way a new row leaves at once; what comes meanwhile waits, and goes together as soon as a call
+returns. Nothing is ever delayed for the sake of a larger batch.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import GatewayError
+from gateway.triton import Call, InferClient, Tower
+from gateway.values import Deadline, Timings, Vectors
+
+MAX_CALL_BYTES = 2_500_000  # beyond this, gRPC moves fewer images a second than in smaller calls
+
+
+@dataclass(slots=True)
+class Job:
+    """Rows of one request, few enough for one call."""
+
+    rows: Sequence[NDArray[Any]]  # of one shape
+    deadline: Deadline
+    done: asyncio.Future[Vectors]  # cancelled when nobody waits for it any more
+    sent: float = 0.0  # when its call left, on the clock of time.perf_counter
+
+
+@dataclass(slots=True)
+class Lane:
+    """What waits for one encoder, and what is under way."""
+
+    tower: Tower
+    urgent: deque[Job] = field(default_factory=deque)
+    bulk: deque[Job] = field(default_factory=deque)  # goes where the urgent leaves room
+    underway: int = 0
+
+    def take(self) -> list[Job]:
+        """The next jobs that fit into one call; those that nobody waits for are dropped."""
+        taken: list[Job] = []
+        rows = 0
+        for waiting in (self.urgent, self.bulk):
+            while waiting:
+                job = waiting[0]
+                if job.done.done():
+                    waiting.popleft()
+                    continue
+                if taken and rows + len(job.rows) > rows_per_call(self.tower, job.rows[0]):
+                    return taken
+                taken.append(waiting.popleft())
+                rows += len(job.rows)
+        return taken
+
+
+def rows_per_call(tower: Tower, row: NDArray[Any]) -> int:
+    """How many rows like this one go into one call."""
+    return max(1, min(tower.max_batch, MAX_CALL_BYTES // row.nbytes))
+
+
+class Lanes:
+    """Runs encoders; one lane for each. Lives on the event loop, so it needs no lock."""
+
+    def __init__(
+        self,
+        client: InferClient,
+        calls: int,
+        called: Callable[[str, int], None] = lambda tower, rows: None,
+    ) -> None:
+        """Takes the client of Triton.
+
+        Args:
+            client: Runs the calls.
+            calls: How many calls of one encoder are under way at a time, for each Triton.
+            called: Told of each call: the tower's name and the number of rows.
+        """
+        self._client = client
+        self._calls = calls
+        self._called = called
+        self._lanes: dict[Tower, Lane] = {}
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self,
+        tower: Tower,
+        rows: Sequence[NDArray[Any]],
+        deadline: Deadline,
+        timings: Timings,
+        *,
+        bulk: bool,
+    ) -> Vectors:
+        """Encodes rows of one shape: float32 [n, D], in their order.
+
+        Adds to the stages `queue`, until the last of its calls left, and `infer`, the rest.
+
+        Raises:
+            DeadlineExceeded, Overloaded, Unavailable, InferenceFailed: See `InferClient.infer`.
+        """
+        lane = self._lanes.setdefault(tower, Lane(tower))
+        size = rows_per_call(tower, rows[0])
+        loop = asyncio.get_running_loop()
+        start = time.perf_counter()
+        jobs = [
+            Job(rows[begin : begin + size], deadline, loop.create_future())
+            for begin in range(0, len(rows), size)
+        ]
+        (lane.bulk if bulk else lane.urgent).extend(jobs)
+        self._pump(lane)
+        try:
+            parts = [await job.done for job in jobs]
+            sent = max(job.sent for job in jobs)
+            timings.add("queue", sent - start)
+            timings.add("infer", time.perf_counter() - sent)
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        finally:
+            for job in jobs:
+                job.done.cancel()
+
+    def _pump(self, lane: Lane) -> None:
+        while lane.underway < self._calls * self._client.servers() and (jobs := lane.take()):
+            lane.underway += 1
+            task = asyncio.create_task(self._call(lane, jobs))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _call(self, lane: Lane, jobs: list[Job]) -> None:
+        try:
+            batch = np.stack([row for job in jobs for row in job.rows])
+            self._called(lane.tower.model, len(batch))
+            for job in jobs:
+                job.sent = time.perf_counter()
+            within = max(job.deadline.at for job in jobs) - Deadline.now()
+            vectors = await self._client.infer(Call(lane.tower, batch), max(0.001, within))
+        except Exception as error:  # handed to those that wait, whatever it is
+            for job in jobs:
+                if not job.done.done():
+                    job.done.set_exception(_copied(error))
+                    job.done.exception()  # read here, since its request may have left meanwhile
+        else:
+            start = 0
+            for job in jobs:
+                end = start + len(job.rows)
+                if not job.done.done():
+                    job.done.set_result(vectors[start:end])
+                start = end
+        finally:
+            lane.underway -= 1
+            self._pump(lane)
+
+
+def _copied(error: Exception) -> Exception:
+    """One for each that waits: an exception gathers the traceback of everyone that raises it."""
+    return type(error)(error.message) if isinstance(error, GatewayError) else error

@@ -1,0 +1,60 @@
+"""How much one request may ask for. Every refusal names the setting."""
+
+from dataclasses import dataclass
+
+from gateway.errors import MalformedRequest, TooLarge
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """How much one request may ask for, over either protocol."""
+
+    max_items: int
+    max_labels: int
+    max_prompts: int
+    max_text_characters: int
+
+    def items(self, count: int, param: str) -> None:
+        """Refuses no items, or more than a request may hold.
+
+        Raises:
+            MalformedRequest: There are none.
+            TooLarge: There are too many.
+        """
+        if not count:
+            raise MalformedRequest(f"{param}: give at least one", param=param)
+        if count > self.max_items:
+            raise _over(param, count, "items", "GATEWAY_MAX_ITEMS", self.max_items)
+
+    def labels(self, labels: int, templates: int) -> None:
+        """Refuses more labels, or labels times templates, than a request may hold.
+
+        Raises:
+            MalformedRequest: There are none.
+            TooLarge: There are too many.
+        """
+        for count, param in ((labels, "labels"), (templates, "templates")):
+            if not count:
+                raise MalformedRequest(f"{param}: give at least one", param=param)
+        if labels > self.max_labels:
+            raise _over("labels", labels, "labels", "GATEWAY_MAX_LABELS", self.max_labels)
+        if labels * templates > self.max_prompts:
+            what = "labels times templates"
+            raise _over("labels", labels * templates, what, "GATEWAY_MAX_PROMPTS", self.max_prompts)
+
+    def text(self, text: str, param: str) -> None:
+        """Refuses an empty text, or one longer than a text may be.
+
+        Raises:
+            MalformedRequest: It is empty.
+            TooLarge: It is too long.
+        """
+        if not text:
+            raise MalformedRequest(f"{param}: the text is empty", param=param)
+        limit = self.max_text_characters
+        if len(text) > limit:
+            raise _over(param, len(text), "characters", "GATEWAY_MAX_TEXT_CHARACTERS", limit)
+
+
+def _over(param: str, count: int, what: str, setting: str, limit: int) -> TooLarge:
+    return TooLarge(f"{param}: {count:,} {what}; the limit ({setting}) is {limit:,}", param=param)

@@ -1,0 +1,47 @@
+"""The ports, taken before anything starts, so that a taken one is told at once."""
+
+import socket
+
+
+class PortError(Exception):
+    """A port cannot be listened on; the message names the setting."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket for REST; several processes may accept from it.
+
+    Raises:
+        PortError: The address cannot be listened on.
+    """
+    listener = _bound(host, port, "GATEWAY_HTTP_PORT")
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """Holds the port for gRPC, without listening, so that worker processes can share it.
+
+    Raises:
+        PortError: Somebody listens there, or the address is not ours.
+    """
+    # SO_REUSEPORT alone would let another gateway on this machine join in unnoticed.
+    with _bound(host, port, "GATEWAY_GRPC_PORT") as free:
+        port = free.getsockname()[1]
+    return _bound(host, port, "GATEWAY_GRPC_PORT", reuse=True)
+
+
+def _bound(host: str, port: int, setting: str, *, reuse: bool = False) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise PortError(
+            f"cannot listen on {host}:{port}: {error.strerror}; set {setting}"
+        ) from error
+    return bound

@@ -1,0 +1,32 @@
+"""What is known of a request once it is over, for metrics and the log."""
+
+import time
+from dataclasses import dataclass, field
+
+from gateway.values import Timings
+
+
+@dataclass(slots=True)
+class Record(Timings):
+    """One request, from its arrival to its answer."""
+
+    protocol: str = ""  # rest or grpc
+    operation: str = ""  # the route or method; empty where none matched
+    request_id: str = ""
+    key: str = ""  # the name of the API key, never the key
+    code: str = ""  # HTTP status or the name of the gRPC status
+    error: str = ""  # the error's code, such as invalid_image
+    started: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0  # from arrival to answer
+
+    @property
+    def modality(self) -> str:
+        """What was embedded: text, image or mixed; empty where nothing was."""
+        if self.texts and self.images:
+            return "mixed"
+        return "text" if self.texts else "image" if self.images else ""
+
+    def end(self, code: str) -> None:
+        """Takes the time and the status."""
+        self.code = code
+        self.seconds = time.perf_counter() - self.started

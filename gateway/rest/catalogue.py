@@ -1,0 +1,45 @@
+"""The routes that tell what is served, and whether it can be."""
+
+import asyncio
+
+from fastapi import Response
+
+from gateway.metrics import CONTENT_TYPE, Metrics
+from gateway.models import Models
+from gateway.readiness import Readiness
+from gateway.rest import answers
+from gateway.rest.problems import problem
+
+
+class CatalogueRoutes:
+    """Models and probes."""
+
+    def __init__(self, models: Models, readiness: Readiness, metrics: Metrics) -> None:
+        self._models = models
+        self._metrics = metrics
+        self._readiness = readiness
+
+    async def models(self) -> Response:
+        """In OpenAI's shape, with what a client must know to use the vectors."""
+        served = [answers.model_object(model.manifest) for model in self._models]
+        return answers.plain({"object": "list", "data": served})
+
+    async def model(self, model_id: str) -> Response:
+        """One model, by its id or alias."""
+        return answers.plain(answers.model_object(self._models.find(model_id).manifest))
+
+    async def metrics(self) -> Response:
+        """In Prometheus's text format."""
+        rendered = await asyncio.to_thread(self._metrics.rendered)
+        return Response(rendered, media_type=CONTENT_TYPE)
+
+    async def livez(self) -> Response:
+        """Always 200 while the process runs."""
+        return answers.plain({"status": "live"})
+
+    async def readyz(self) -> Response:
+        """200 when right answers can be given; else 503, naming what stands in the way."""
+        problems = await self._readiness.problems()
+        if problems:
+            return problem(503, "not ready: " + "; ".join(problems), "not_ready", retry=True)
+        return answers.plain({"status": "ready"})

@@ -1,0 +1,258 @@
+"""What comes in over REST, as pydantic models; the OpenAPI document is made from them."""
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+
+from gateway.rest import examples
+
+
+class Request(BaseModel):
+    """Strict: a wrong type or an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TextObject(Request):
+    """A text."""
+
+    text: str = Field(min_length=1)
+
+
+class ImageObject(Request):
+    """An image: a `data:image/...;base64,` URL, or base64 alone."""
+
+    image: str = Field(min_length=1)
+
+
+def _item_kind(value: object) -> str | None:
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, dict | TextObject | ImageObject):
+        keys = value if isinstance(value, dict) else type(value).model_fields
+        return "image" if "image" in keys else "text" if "text" in keys else None
+    return None
+
+
+def _input_kind(value: object) -> str | None:
+    return "list" if isinstance(value, list) else _item_kind(value)
+
+
+TAGS = {"string", "text", "image", "list", "image_url"}  # appear in pydantic's error locations
+
+_String = Annotated[str, Field(min_length=1), Tag("string")]
+_Text = Annotated[TextObject, Tag("text")]
+_Image = Annotated[ImageObject, Tag("image")]
+
+InputItem = Annotated[
+    _String | _Text | _Image,
+    Discriminator(
+        _item_kind,
+        custom_error_type="input_item",
+        custom_error_message='Input should be a string, {"text": ...} or {"image": ...} '
+        "(token ids are not taken)",
+    ),
+]
+Input = Annotated[
+    _String
+    | _Text
+    | _Image
+    | Annotated[list[InputItem], Field(min_length=1, fail_fast=True), Tag("list")],
+    Discriminator(
+        _input_kind,
+        custom_error_type="input",
+        custom_error_message="Input should be a string, an object or a list of them",
+    ),
+]
+Strings = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, fail_fast=True)]
+
+
+def _text_or_list(value: object) -> str | None:
+    return "string" if isinstance(value, str) else "list" if isinstance(value, list) else None
+
+
+def _to_flag(value: object) -> object:
+    return {"END": True, "NONE": False}.get(value, value) if isinstance(value, str) else value
+
+
+StringOrStrings = Annotated[
+    _String | Annotated[Strings, Tag("list")],
+    Discriminator(
+        _text_or_list,
+        custom_error_type="string_or_list",
+        custom_error_message="Input should be a string or a list of strings",
+    ),
+]
+Flag = Annotated[  # NVIDIA's services know END and NONE, in place of true and false
+    bool,
+    BeforeValidator(_to_flag),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["END", "NONE"]}]}),
+]
+ModelName = Annotated[
+    str | None, Field(description="Model id or alias; may be left out if one is served.")
+]
+EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
+
+
+class TextPart(Request):
+    """A text of a message."""
+
+    type: Literal["text"]
+    text: str = Field(min_length=1)
+
+
+class ImageUrl(Request):
+    """Where an image is."""
+
+    url: str = Field(min_length=1)
+    detail: Literal["auto", "low", "high"] | None = Field(None, description="Not used.")
+
+
+class ImagePart(Request):
+    """An image of a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class Message(Request):
+    """A chat message with one text or one image."""
+
+    role: str = Field(description="Not used.")
+    content: Annotated[
+        _String
+        | Annotated[
+            list[Annotated[TextPart | ImagePart, Discriminator("type")]],
+            Field(min_length=1, max_length=1, description="One: CLIP embeds one thing at a time."),
+            Tag("list"),
+        ],
+        Discriminator(
+            _text_or_list,
+            custom_error_type="content",
+            custom_error_message="Input should be a string or a list of one part",
+        ),
+    ]
+
+
+class EmbeddingsRequest(Request):
+    """OpenAI's request, and what NV-CLIP's, infinity's, Jina's and vLLM's clients send."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.EMBEDDINGS})
+
+    model: ModelName = None
+    input: Input | None = Field(
+        None,
+        description="Text or image, or a list of them: a string, `data:image/...;base64,...`, "
+        '`{"text": ...}` or `{"image": ...}`.',
+    )
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1)] | None = Field(
+        None, description="In place of `input`, vLLM's form: one message, one text or image."
+    )
+    modality: Literal["text", "image"] | None = Field(
+        None,
+        description="What the strings of `input` are; if left out, those that begin with "
+        "`data:image/` are images and all others texts.",
+    )
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="`float` (default), or `base64` of little-endian float32."
+    )
+    embedding_type: EmbeddingType | None = Field(
+        None,
+        description="Jina's name for the same, in place of `encoding_format`; `binary` (int8) and "
+        "`ubinary` (uint8) pack the signs of eight entries into one number.",
+    )
+    dimensions: int | None = Field(
+        None, ge=1, description="Keep so many entries, scaled to unit length again."
+    )
+    truncate: Flag = Field(
+        True,
+        description="Cut text over the context length; `false` or `NONE` makes it an error.",
+    )
+    on_error: Literal["fail", "skip"] = Field(
+        "fail", description="`skip`: a bad item becomes an error object in its place."
+    )
+    normalized: Literal[True] = Field(True, description="Jina's; vectors always have unit length.")
+    task: str | None = Field(None, description="Jina's; not used: CLIP has no task prefixes.")
+    input_type: str | None = Field(None, description="NVIDIA's; not used, as `task`.")
+    user: str | None = Field(None, description="OpenAI's end-user id; not used.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EmbeddingsRequest":
+        if self.encoding_format and self.embedding_type:
+            raise ValueError("give either `encoding_format` or `embedding_type`")
+        return self
+
+
+class _OfImages(Request):
+    image: str | None = Field(
+        None, min_length=1, description="One image: `data:image/...;base64,...`, or base64 alone."
+    )
+    images: Strings | None = Field(None, description="Several images, in place of `image`.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "_OfImages":
+        if (self.image is None) == (self.images is None):
+            raise ValueError("give either `image` or `images`")
+        return self
+
+
+class ZeroShotRequest(_OfImages):
+    """Images to classify by labels."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.ZERO_SHOT})
+
+    model: ModelName = None
+    labels: Strings | None = Field(None, description="What to choose among; or `label_set`.")
+    label_set: str | None = Field(
+        None, min_length=1, description="A set of labels with templates that the service holds."
+    )
+    templates: StringOrStrings | None = Field(
+        None,
+        description="Texts with `{}` where the label goes, or the name of a template set; a "
+        "label's vector is the mean over them. If left out, labels are taken as they are.",
+    )
+    top_k: int | None = Field(
+        None, ge=1, description="Return so many labels per image, the best; all if left out."
+    )
+
+
+class SimilarityRequest(_OfImages):
+    """Texts and images to compare, each with each."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.SIMILARITY})
+
+    model: ModelName = None
+    texts: Strings
+
+
+class RerankRequest(Request):
+    """Documents to order by their likeness to a query; each may be text or image."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.RERANK})
+
+    model: ModelName = None
+    query: InputItem
+    documents: Annotated[list[InputItem], Field(min_length=1, fail_fast=True)]
+    top_n: int | None = Field(None, ge=1, description="Return so many, the best.")
+    return_documents: bool = Field(False, description="Send the documents back with their scores.")
+
+
+class ImageQuery(BaseModel):
+    """The query string of an image upload."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: ModelName = None
+    dimensions: int | None = Field(
+        None, ge=1, description="Keep so many entries, scaled to unit length again."
+    )
+    encoding_format: EmbeddingType = Field("float", description="As in `/v1/embeddings`.")

@@ -1,0 +1,1 @@
+"""The gRPC edge: each method parses, calls the engine once, and fills a message."""

@@ -1,0 +1,112 @@
+"""gRPC call -> request id, permit, deadline and a parsed message; and its error is told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from operator import methodcaller
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from gateway.admission import Admission
+from gateway.errors import MalformedRequest, TooLarge
+from gateway.identity import HEADER, request_id
+from gateway.observer import Observer
+from gateway.record import Record
+from gateway.rpc.config import RpcConfig
+from gateway.rpc.problems import STATUS, abort, told
+from gateway.values import Deadline, Timings
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+
+serialized = methodcaller("SerializeToString")
+
+
+class Calls:
+    """Lets calls in: not too many, not too large, not too slow."""
+
+    def __init__(self, admission: Admission, observer: Observer, config: RpcConfig) -> None:
+        self.admission = admission
+        self.config = config
+        self._observer = observer
+
+    def unary(
+        self, schema: type[Q], answer: Callable[[Q, Deadline, Timings], Awaitable[A]]
+    ) -> grpc.RpcMethodHandler:
+        """A method that takes one message and answers one.
+
+        The bytes are parsed here, not by grpc: what cannot be parsed is the client's mistake,
+        which grpc would report as the server's.
+        """
+
+        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> A:
+            operation = answer.__name__.title().replace("_", "")
+            async with self.answering(context, operation) as record:
+                self.check(data)
+                async with self.admission.work(len(data), self._timeout(context)) as deadline:
+                    answered = await answer(self.parse(schema, data), deadline, record)
+                context.set_trailing_metadata((("server-timing", _written(record)),))
+                return answered
+
+        return grpc.unary_unary_rpc_method_handler(handle, None, serialized)
+
+    def parse(self, schema: type[Q], data: bytes) -> Q:
+        """A message of this kind.
+
+        Raises:
+            MalformedRequest: The bytes are none.
+        """
+        message = schema()
+        try:
+            message.ParseFromString(data)
+        except DecodeError:
+            name = schema.DESCRIPTOR.full_name
+            raise MalformedRequest(f"the message is not a valid {name}") from None
+        return message
+
+    def check(self, data: bytes) -> None:
+        """Refuses a message that is too large.
+
+        Raises:
+            TooLarge: There are more bytes than a message may have.
+        """
+        limit = self.config.max_message_bytes
+        if len(data) > limit:
+            raise TooLarge(
+                f"the body is over the limit (GATEWAY_MAX_BODY_BYTES) of {limit:,} bytes"
+            )
+
+    def _timeout(self, context: grpc.aio.ServicerContext) -> float:
+        left = context.time_remaining()
+        return self.config.timeout_s if left is None else min(self.config.timeout_s, left)
+
+    @asynccontextmanager
+    async def answering(
+        self, context: grpc.aio.ServicerContext, operation: str
+    ) -> AsyncIterator[Record]:
+        """Gives a call its id, sent at once, and ends it with a status where an error arises."""
+        metadata = context.invocation_metadata() or ()
+        offered = (value for key, value in metadata if key == HEADER and isinstance(value, str))
+        record = Record(protocol="grpc", operation=operation, request_id=request_id(offered))
+        status = grpc.StatusCode.CANCELLED
+        with self._observer.observing(record):
+            try:
+                await context.send_initial_metadata(((HEADER, record.request_id),))
+                yield record
+                status = grpc.StatusCode.OK
+            except grpc.aio.BaseError as gone:
+                # What grpc itself raises here says that the call is over: nobody is left to be
+                # told.
+                raise asyncio.CancelledError from gone
+            except Exception as error:
+                known = told(error, record.request_id)
+                status, record.error = STATUS[type(known)], known.code
+                await abort(context, known, record.request_id)
+            finally:
+                record.end(status.name)
+
+
+def _written(timings: Timings) -> str:
+    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in timings.stages.items())

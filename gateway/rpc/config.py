@@ -1,0 +1,25 @@
+"""What the gRPC edge must be told."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RpcConfig:
+    """Limits of the gRPC edge.
+
+    Attributes:
+        max_message_bytes: Bytes of one message; beyond, a call is refused.
+        timeout_s: Seconds after which a call, or one batch of a stream, is given up.
+        stream_window_items: Items of a stream that were read and are not answered yet.
+        stream_window_bytes: Bytes that those items hold; one larger item is let in alone.
+        stream_batch_items: Items of a stream that go through the engine together; no more than
+            the engine takes in a request.
+        reuse_port: Whether other processes may listen on the same port.
+    """
+
+    max_message_bytes: int
+    timeout_s: float
+    stream_window_items: int = 512
+    stream_window_bytes: int = 32 * 2**20
+    stream_batch_items: int = 32
+    reuse_port: bool = False

@@ -1,0 +1,212 @@
+"""Messages -> what the engine is asked; what it answers -> messages."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway import asks
+from gateway.errors import GatewayError, MalformedRequest, RequestError
+from gateway.manifest import Manifest
+from gateway.rpc.openclip.v1 import clip_pb2
+from gateway.values import (
+    Classified,
+    Compared,
+    Embedded,
+    ImageItem,
+    Item,
+    Prediction,
+    Ranked,
+    TextItem,
+)
+
+
+def item(message: clip_pb2.Item, param: str) -> Item:
+    """A text or an image; `param` is where in the request it stands.
+
+    Raises:
+        MalformedRequest: It is neither, or an image of no bytes.
+    """
+    kind = message.WhichOneof("content")
+    if kind is None:
+        raise MalformedRequest(f"{param}: give `text`, `image` or `image_url`", param=param)
+    if kind == "text":
+        return TextItem(message.text, param)
+    data = message.image if kind == "image" else message.image_url
+    if not data:
+        raise MalformedRequest(f"{param}: the image is empty", param=param)
+    return ImageItem(data, param)
+
+
+def embed(message: clip_pb2.EmbedRequest) -> asks.Embed:
+    """What an EmbedRequest asks."""
+    return asks.Embed(
+        message.model or None,
+        _items(message.input, "input"),
+        dimensions=message.dimensions if message.HasField("dimensions") else None,
+        truncate=message.truncate if message.HasField("truncate") else True,
+        skip=message.skip_errors,
+    )
+
+
+def classify(message: clip_pb2.ClassifyRequest) -> asks.Classify:
+    """What a ClassifyRequest asks.
+
+    Raises:
+        MalformedRequest: Templates are given twice, or an image is none.
+    """
+    if message.templates and message.template_set:
+        raise MalformedRequest(
+            "templates: give either `templates` or `template_set`", param="templates"
+        )
+    return asks.Classify(
+        message.model or None,
+        _images(message.images),
+        labels=list(message.labels) or None,
+        label_set=message.label_set or None,
+        templates=list(message.templates) or message.template_set or None,
+        top_k=message.top_k if message.HasField("top_k") else None,
+    )
+
+
+def similarity(message: clip_pb2.SimilarityRequest) -> asks.Similarity:
+    """What a SimilarityRequest asks."""
+    texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(message.texts)]
+    return asks.Similarity(message.model or None, texts, _images(message.images))
+
+
+def rerank(message: clip_pb2.RerankRequest) -> asks.Rerank:
+    """What a RerankRequest asks."""
+    return asks.Rerank(
+        message.model or None,
+        item(message.query, "query"),
+        _items(message.documents, "documents"),
+        top_n=message.top_n if message.HasField("top_n") else None,
+    )
+
+
+def error(problem: GatewayError) -> clip_pb2.Error:
+    """What an item is told in place of its vector."""
+    return clip_pb2.Error(
+        code=problem.code,
+        message=problem.message,
+        param=problem.param or "",
+        retryable=not isinstance(problem, RequestError),
+    )
+
+
+def outcomes(embedded: Embedded) -> list[clip_pb2.Embedding | clip_pb2.Error]:
+    """Per item its vector, or its error where it has one."""
+    rows = embedded.vectors.astype("<f4", copy=False)
+    return [
+        error(embedded.failed[index])
+        if index in embedded.failed
+        else clip_pb2.Embedding(vector=row.tobytes(), truncated=embedded.truncated[index])
+        for index, row in enumerate(rows)
+    ]
+
+
+def embed_response(embedded: Embedded) -> clip_pb2.EmbedResponse:
+    """The answer to an EmbedRequest."""
+    results = [
+        clip_pb2.EmbedResult(error=each)
+        if isinstance(each, clip_pb2.Error)
+        else clip_pb2.EmbedResult(embedding=each)
+        for each in outcomes(embedded)
+    ]
+    return clip_pb2.EmbedResponse(
+        results=results,
+        model=embedded.manifest.id,
+        fingerprint=embedded.manifest.fingerprint,
+        dimensions=embedded.vectors.shape[1],
+        usage=usage(embedded),
+    )
+
+
+def classify_response(classified: Classified) -> clip_pb2.ClassifyResponse:
+    """The answer to a ClassifyRequest."""
+    return clip_pb2.ClassifyResponse(
+        results=[
+            clip_pb2.ImagePredictions(predictions=map(_prediction, of_image))
+            for of_image in classified.predictions
+        ],
+        model=classified.manifest.id,
+        fingerprint=classified.manifest.fingerprint,
+        truncated=classified.truncated,
+        usage=usage(classified),
+    )
+
+
+def similarity_response(compared: Compared) -> clip_pb2.SimilarityResponse:
+    """The answer to a SimilarityRequest."""
+    return clip_pb2.SimilarityResponse(
+        cosine=_rows(compared.cosine),
+        logits_per_image=_rows(compared.logits),
+        logits_per_text=_rows(compared.logits.T),
+        truncated=compared.truncated,
+        model=compared.manifest.id,
+        fingerprint=compared.manifest.fingerprint,
+        usage=usage(compared),
+    )
+
+
+def rerank_response(ranked: Ranked) -> clip_pb2.RerankResponse:
+    """The answer to a RerankRequest."""
+    return clip_pb2.RerankResponse(
+        results=[
+            clip_pb2.RankedDocument(index=index, relevance_score=cosine)
+            for index, cosine in ranked.order
+        ],
+        model=ranked.manifest.id,
+        fingerprint=ranked.manifest.fingerprint,
+        truncated=ranked.truncated,
+        usage=usage(ranked),
+    )
+
+
+def model(manifest: Manifest) -> clip_pb2.Model:
+    """A served model."""
+    return clip_pb2.Model(
+        id=manifest.id,
+        created=manifest.created,
+        version=manifest.version,
+        fingerprint=manifest.fingerprint,
+        open_clip_name=manifest.open_clip_name,
+        pretrained=manifest.pretrained,
+        precision=manifest.precision,
+        runtime=manifest.runtime,
+        embedding_size=manifest.embedding_size,
+        context_length=manifest.tokenizer.context_length,
+        token_lengths=manifest.token_lengths,
+        image_size=manifest.preprocessing.image_size,
+        scoring=manifest.scoring,
+        gate_passed=manifest.gate.passed,
+    )
+
+
+def usage(answered: Embedded | Classified | Compared | Ranked) -> clip_pb2.Usage:
+    """What was embedded for an answer."""
+    return clip_pb2.Usage(tokens=answered.tokens, images=answered.images)
+
+
+def _items(messages: Iterable[clip_pb2.Item], param: str) -> list[Item]:
+    return [item(each, f"{param}[{index}]") for index, each in enumerate(messages)]
+
+
+def _images(messages: Sequence[clip_pb2.Item]) -> list[ImageItem]:
+    images = []
+    for each in _items(messages, "images"):
+        if isinstance(each, TextItem):
+            raise MalformedRequest(f"{each.param}: must be an image", param=each.param)
+        images.append(each)
+    return images
+
+
+def _prediction(entry: Prediction) -> clip_pb2.Prediction:
+    return clip_pb2.Prediction(
+        label=entry.label, index=entry.index, score=entry.score, cosine=entry.cosine
+    )
+
+
+def _rows(matrix: NDArray[np.float64]) -> list[clip_pb2.Row]:
+    return [clip_pb2.Row(values=row) for row in matrix.tolist()]

@@ -1,0 +1,61 @@
+"""`grpc.health.v1`: serving only while right answers can be given."""
+
+import asyncio
+from contextlib import suppress
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gateway.readiness import Readiness
+
+WATCH_S = 1.0  # how often a watched service is looked at
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no types
+    """Answers from `Readiness` when asked, so that nothing runs while nobody asks."""
+
+    def __init__(
+        self, services: tuple[str, ...], readiness: Readiness, draining: asyncio.Event
+    ) -> None:
+        """Takes the names of the services; the empty one is the whole server."""
+        self._services = {"", *services}
+        self._readiness = readiness
+        self._draining = draining
+
+    async def Check(  # noqa: N802 - the proto's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """The state of a service now; NOT_FOUND where there is none of this name."""
+        status = await self._status(request.service)
+        if status == _UNKNOWN:
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} is served here"
+            )
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def Watch(  # noqa: N802 - the proto's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> None:
+        """The state of a service now, and again whenever it changes, until the server drains."""
+        told = None
+        while True:
+            draining = self._draining.is_set()
+            status = await self._status(request.service)
+            if status != told:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                told = status
+            if draining:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._draining.wait(), WATCH_S)
+
+    async def _status(self, service: str) -> "health_pb2.HealthCheckResponse.ServingStatus":
+        if service not in self._services:
+            return _UNKNOWN
+        if self._draining.is_set() or await self._readiness.problems():
+            return _NOT_SERVING
+        return _SERVING

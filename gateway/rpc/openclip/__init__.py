@@ -1,0 +1,1 @@
+"""Code written from the proto by `make proto`."""

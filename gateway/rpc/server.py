@@ -1,0 +1,77 @@
+"""The gRPC server: ClipService, health and reflection on one port."""
+
+import asyncio
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from gateway.admission import Admission
+from gateway.engine import Engine
+from gateway.observer import Observer
+from gateway.readiness import Readiness
+from gateway.rpc import service
+from gateway.rpc.calls import Calls
+from gateway.rpc.config import RpcConfig
+from gateway.rpc.health import Health
+
+__all__ = ["RpcConfig", "RpcServer"]
+
+# Over our own limit, so that nearly all who are over it are told which setting it is.
+_SLACK_BYTES = 2**20
+
+_OPTIONS = {
+    "grpc.max_send_message_length": -1,
+    "grpc.max_concurrent_streams": 256,  # of one connection; more wait at the client
+    "grpc.keepalive_time_ms": 30_000,  # a client that died holds its permit no longer than this
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.keepalive_permit_without_calls": 1,
+    "grpc.http2.min_ping_interval_without_data_ms": 5_000,  # of clients' own keepalive
+    "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
+}
+
+
+class RpcServer:
+    """Serves an engine over gRPC. Made inside the running event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        readiness: Readiness,
+        observer: Observer,
+        config: RpcConfig,
+    ) -> None:
+        self._draining = asyncio.Event()
+        limit = config.max_message_bytes
+        options = _OPTIONS | {
+            "grpc.max_receive_message_length": limit + limit // 4 + _SLACK_BYTES,
+            "grpc.so_reuseport": int(config.reuse_port),
+        }
+        self._server = grpc.aio.server(options=tuple(options.items()))
+        clip = service.ClipService(engine, Calls(admission, observer, config), self._draining)
+        self._server.add_generic_rpc_handlers((clip.handlers(),))
+        checked = Health((service.NAME,), readiness, self._draining)
+        health_pb2_grpc.add_HealthServicer_to_server(checked, self._server)
+        names = (service.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, host: str, port: int) -> int:
+        """Begins to listen; returns the port, which for port 0 is a free one.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound: int = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            await self._server.stop(None)
+            raise OSError(f"gRPC cannot listen on {address}; is the port taken?") from error
+        await self._server.start()
+        return bound
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no more calls, and ends those that run: streams early, all after `grace_s`."""
+        self._draining.set()
+        await self._server.stop(grace_s)

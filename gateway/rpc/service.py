@@ -1,0 +1,119 @@
+"""`openclip.v1.ClipService`: each method parses, calls the engine once, and fills a message."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import grpc
+
+from gateway.engine import Engine
+from gateway.rpc import convert
+from gateway.rpc.calls import Calls, serialized
+from gateway.rpc.openclip.v1 import clip_pb2
+from gateway.rpc.stream import EmbedStream
+from gateway.values import Deadline, Timings
+
+NAME: str = clip_pb2.DESCRIPTOR.services_by_name["ClipService"].full_name
+
+
+R = TypeVar(
+    "R",
+    clip_pb2.EmbedResponse,
+    clip_pb2.ClassifyResponse,
+    clip_pb2.SimilarityResponse,
+    clip_pb2.RerankResponse,
+)
+
+
+class ClipService:
+    """The methods over one engine."""
+
+    def __init__(self, engine: Engine, calls: Calls, draining: asyncio.Event) -> None:
+        self._engine = engine
+        self._calls = calls
+        self._draining = draining
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """The methods, as a server takes them."""
+        unary = self._calls.unary
+        return grpc.method_handlers_generic_handler(
+            NAME,
+            {
+                "Embed": unary(clip_pb2.EmbedRequest, self.embed),
+                "EmbedStream": grpc.stream_stream_rpc_method_handler(
+                    self.embed_stream, None, serialized
+                ),
+                "Classify": unary(clip_pb2.ClassifyRequest, self.classify),
+                "Similarity": unary(clip_pb2.SimilarityRequest, self.similarity),
+                "Rerank": unary(clip_pb2.RerankRequest, self.rerank),
+                "ListModels": unary(clip_pb2.ListModelsRequest, self.list_models),
+            },
+        )
+
+    async def embed(
+        self, message: clip_pb2.EmbedRequest, deadline: Deadline, timings: Timings
+    ) -> clip_pb2.EmbedResponse:
+        """Embeds texts and images, mixed as they come."""
+        embedded = await self._engine.embed(convert.embed(message), deadline, timings)
+        return _named(convert.embed_response(embedded), message.model)
+
+    async def embed_stream(
+        self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+    ) -> None:
+        """Embeds any number of items; see `EmbedStream`.
+
+        A stream holds one permit, and room for all the bytes of its window.
+        """
+
+        async def parsed() -> AsyncIterator[clip_pb2.EmbedStreamRequest]:
+            async for data in messages:
+                self._calls.check(data)
+                yield self._calls.parse(clip_pb2.EmbedStreamRequest, data)
+
+        config = self._calls.config
+        async with self._calls.answering(context, "EmbedStream") as record:
+            with self._calls.admission.permit(config.stream_window_bytes):
+                stream = EmbedStream(
+                    self._engine,
+                    config,
+                    context.write,
+                    context.time_remaining,
+                    self._draining,
+                    record,
+                )
+                await stream.run(parsed())
+
+    async def classify(
+        self, message: clip_pb2.ClassifyRequest, deadline: Deadline, timings: Timings
+    ) -> clip_pb2.ClassifyResponse:
+        """Zero-shot classification."""
+        classified = await self._engine.classify(convert.classify(message), deadline, timings)
+        return _named(convert.classify_response(classified), message.model)
+
+    async def similarity(
+        self, message: clip_pb2.SimilarityRequest, deadline: Deadline, timings: Timings
+    ) -> clip_pb2.SimilarityResponse:
+        """Compares every image with every text."""
+        compared = await self._engine.similarity(convert.similarity(message), deadline, timings)
+        return _named(convert.similarity_response(compared), message.model)
+
+    async def rerank(
+        self, message: clip_pb2.RerankRequest, deadline: Deadline, timings: Timings
+    ) -> clip_pb2.RerankResponse:
+        """Orders documents by their likeness to a query."""
+        ranked = await self._engine.rerank(convert.rerank(message), deadline, timings)
+        return _named(convert.rerank_response(ranked), message.model)
+
+    async def list_models(
+        self, message: clip_pb2.ListModelsRequest, deadline: Deadline, timings: Timings
+    ) -> clip_pb2.ListModelsResponse:
+        """The served models."""
+        models = [convert.model(each.manifest) for each in self._engine.models]
+        return clip_pb2.ListModelsResponse(models=models)
+
+
+def _named(response: R, asked: str) -> R:
+    """With the model's name as the client knows it, which may be an alias."""
+    if asked:
+        response.model = asked
+    return response

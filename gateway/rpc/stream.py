@@ -1,0 +1,203 @@
+"""EmbedStream: any number of items in bounded memory.
+
+messages -> window -> batches side by side -> engine -> one message per batch, as it is ready.
+
+Nothing is read while the window is full, so that HTTP/2 flow control holds the client; and items
+leave the window only when their results were written, which waits for a client that reads slowly.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from gateway import asks
+from gateway.engine import Engine
+from gateway.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    MalformedRequest,
+    RequestError,
+    Unavailable,
+)
+from gateway.models import Model
+from gateway.record import Record
+from gateway.rpc import convert
+from gateway.rpc.config import RpcConfig
+from gateway.rpc.openclip.v1 import clip_pb2
+from gateway.rpc.problems import told
+from gateway.rpc.window import Pending, Window
+from gateway.values import Deadline, Item
+
+BATCHES = 4  # side by side, so that images of one are decoded while another is in Triton
+
+Write = Callable[[clip_pb2.EmbedStreamResponse], Awaitable[None]]
+Left = Callable[[], float | None]
+
+
+class EmbedStream:
+    """One call of EmbedStream."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: RpcConfig,
+        write: Write,
+        left: Left,
+        draining: asyncio.Event,
+        record: Record,
+    ) -> None:
+        """Takes what belongs to the call.
+
+        Args:
+            engine: Embeds the items.
+            config: Size of the window and of batches, and the time that a batch has.
+            write: Sends a message to the client; returns when there is room for another.
+            left: Seconds until the client's deadline, or None where it set none.
+            draining: When set, no more is read, what was read is answered, and the call ends.
+            record: Of the call.
+        """
+        self._engine = engine
+        self._config = config
+        self._write = write
+        self._left = left
+        self._draining = draining
+        self._record = record
+        self._window = Window(
+            config.stream_window_items, config.stream_window_bytes, config.stream_batch_items
+        )
+        self._writing = asyncio.Lock()
+        self._cut_short = False  # by draining, before the client had sent all
+
+    async def run(self, messages: AsyncIterator[clip_pb2.EmbedStreamRequest]) -> None:
+        """Answers every item once, and ends when the client has sent all.
+
+        Raises:
+            RequestError: The options are wrong, or a message is; nothing more is answered.
+            Unavailable: The service drains; what was not answered must be sent elsewhere.
+        """
+        first = await self._next(messages)
+        if first is not None:
+            ask = _options(first.options)
+            model = self._engine.models.find(ask.model)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._read(first, messages))
+                    for _ in range(BATCHES):
+                        tasks.create_task(self._work(ask, model))
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from None
+        if self._cut_short:
+            raise Unavailable("the service is shutting down; send the other items elsewhere")
+
+    async def _read(
+        self,
+        first: clip_pb2.EmbedStreamRequest,
+        messages: AsyncIterator[clip_pb2.EmbedStreamRequest],
+    ) -> None:
+        message: clip_pb2.EmbedStreamRequest | None = first
+        while message is not None:
+            for entry in message.items:
+                await self._window.put(_pending(entry))
+            message = await self._next(messages)
+            if message is not None and message.HasField("options"):
+                raise MalformedRequest(
+                    "options: only the first message of a stream may have them", param="options"
+                )
+        self._window.close()
+
+    async def _next(
+        self, messages: AsyncIterator[clip_pb2.EmbedStreamRequest]
+    ) -> clip_pb2.EmbedStreamRequest | None:
+        """The next message; None when there is none, or when the service drains."""
+        reading = asyncio.ensure_future(anext(messages, None))
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            if not self._draining.is_set():
+                await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+            self._cut_short = True
+            return None
+        finally:
+            reading.cancel()
+            draining.cancel()
+
+    async def _work(self, ask: asks.Embed, model: Model) -> None:
+        while batch := await self._window.take():
+            response = await self._answer(batch, ask, model)
+            async with self._writing:  # grpc takes one write at a time
+                await self._write(response)
+            self._window.release(batch)
+
+    async def _answer(
+        self, batch: Sequence[Pending], ask: asks.Embed, model: Model
+    ) -> clip_pb2.EmbedStreamResponse:
+        manifest = model.manifest
+        response = clip_pb2.EmbedStreamResponse(
+            model=ask.model or manifest.id,
+            fingerprint=manifest.fingerprint,
+            dimensions=ask.dimensions or manifest.embedding_size,
+        )
+        items: list[Item] = []
+        ids: list[str] = []
+        for pending in batch:
+            if isinstance(pending.item, RequestError):
+                response.results.append(_result(pending.id, convert.error(pending.item)))
+            else:
+                items.append(pending.item)
+                ids.append(pending.id)
+        if items:
+            outcomes = await self._outcomes(replace(ask, items=items), response)
+            response.results.extend(map(_result, ids, outcomes))
+        return response
+
+    async def _outcomes(
+        self, ask: asks.Embed, response: clip_pb2.EmbedStreamResponse
+    ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
+        left = self._left()
+        limit = self._config.timeout_s if left is None else min(self._config.timeout_s, left)
+        try:
+            async with asyncio.timeout(limit):
+                embedded = await self._engine.embed(ask, Deadline.after(limit), self._record)
+        except RequestError:
+            raise  # bad items are skipped, so this is about the options
+        except TimeoutError:
+            late = DeadlineExceeded(f"the item was not embedded within {limit:g} seconds")
+            return self._failed(ask, late)
+        except Exception as error:  # the stream outlives a batch, whatever befell it
+            return self._failed(ask, told(error, self._record.request_id))
+        response.usage.CopyFrom(convert.usage(embedded))
+        return convert.outcomes(embedded)
+
+    def _failed(
+        self, ask: asks.Embed, error: GatewayError
+    ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
+        return [convert.error(error)] * len(ask.items)
+
+
+def _options(options: clip_pb2.StreamOptions) -> asks.Embed:
+    return asks.Embed(
+        options.model or None,
+        [],
+        dimensions=options.dimensions if options.HasField("dimensions") else None,
+        truncate=options.truncate if options.HasField("truncate") else True,
+        skip=True,
+        bulk=True,
+    )
+
+
+def _pending(entry: clip_pb2.StreamItem) -> Pending:
+    """The item, named by its own field: the client knows it by its id."""
+    try:
+        item: Item | RequestError = convert.item(
+            entry.item, entry.item.WhichOneof("content") or "item"
+        )
+    except RequestError as error:
+        item = error
+    return Pending(entry.id, item, entry.ByteSize())
+
+
+def _result(item_id: str, outcome: clip_pb2.Embedding | clip_pb2.Error) -> clip_pb2.StreamResult:
+    if isinstance(outcome, clip_pb2.Error):
+        return clip_pb2.StreamResult(id=item_id, error=outcome)
+    return clip_pb2.StreamResult(id=item_id, embedding=outcome)

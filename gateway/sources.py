@@ -1,0 +1,37 @@
+"""Where the bytes of an image come from: as they are, base64, or a data URL."""
+
+import re
+
+from gateway.errors import ImageError, MalformedRequest
+from gateway.images import from_base64
+from gateway.values import ImageItem
+
+_DATA_URL = re.compile(r"data:image/[\w.+-]+(?:;[^,;]*)*;base64,", re.IGNORECASE)
+_WEB_URL = re.compile(r"https?://", re.IGNORECASE)
+_IMAGE_SCHEME = "data:image/"
+
+
+def is_data_url(text: str) -> bool:
+    """Whether a string says of itself that it is an image."""
+    return text[: len(_IMAGE_SCHEME)].lower() == _IMAGE_SCHEME
+
+
+def image_bytes(item: ImageItem) -> bytes:
+    """The encoded image.
+
+    Raises:
+        ImageError: A data URL is malformed, or what should be base64 is not.
+        MalformedRequest: It is a URL, which is not fetched.
+    """
+    if isinstance(item.data, bytes):
+        return item.data
+    if item.data[:5].lower() == "data:":
+        match = _DATA_URL.match(item.data)
+        if not match:
+            raise ImageError("a data URL of an image must begin with `data:image/<type>;base64,`")
+        return from_base64(item.data[match.end() :])
+    if _WEB_URL.match(item.data):
+        raise MalformedRequest(
+            "this service does not fetch URLs; send the image as `data:image/...;base64,...`"
+        )
+    return from_base64(item.data)

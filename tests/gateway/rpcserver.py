@@ -1,0 +1,121 @@
+"""A gRPC server in this process over any client of Triton, for tests that stage faults."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+
+from gateway import asks
+from gateway.admission import Admission
+from gateway.app import Loaded, load
+from gateway.cache import VectorCache
+from gateway.classifiers import Classifiers
+from gateway.concurrency import Threads
+from gateway.encoder import Encoder
+from gateway.engine import Engine
+from gateway.images import ImageLimits
+from gateway.lanes import Lanes
+from gateway.limits import RequestLimits
+from gateway.metrics import Metrics
+from gateway.observer import Observer
+from gateway.prepare import Preparer
+from gateway.readiness import Readiness
+from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from gateway.rpc.server import RpcConfig, RpcServer
+from gateway.settings import Settings
+from gateway.triton import Call, InferClient
+from gateway.values import Deadline, Embedded, Timings, Vectors
+from tests.conftest import REPOSITORY, SAMPLES
+
+RED_CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
+
+LIMITS = RequestLimits(max_items=256, max_labels=100, max_prompts=200, max_text_characters=5_000)
+
+
+class Watched(Engine):
+    """Notes how many items it was asked to embed at a time, and how often that was cut off."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.asked: list[int] = []
+        self.cancelled = 0
+
+    async def embed(self, ask: asks.Embed, deadline: Deadline, timings: Timings) -> Embedded:
+        self.asked.append(len(ask.items))
+        try:
+            return await super().embed(ask, deadline, timings)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that runs, and what tests look at."""
+
+    server: RpcServer
+    engine: Watched
+    admission: Admission
+    port: int
+    channel: grpc.aio.Channel
+    stub: Any  # grpc's stub for asyncio
+
+
+@functools.cache
+def loaded() -> Loaded:
+    return load(Settings(model_repository=REPOSITORY))
+
+
+def unit(call: Call) -> Vectors:
+    """A right-shaped answer: every row the first unit vector."""
+    rows = np.zeros((len(call.batch), call.tower.embedding_size), dtype=np.float32)
+    rows[:, 0] = 1
+    return rows
+
+
+@asynccontextmanager
+async def served(
+    client: InferClient,
+    *,
+    limits: RequestLimits = LIMITS,
+    max_inflight: int = 64,
+    port: int = 0,
+    **config: Any,
+) -> AsyncIterator[Served]:
+    """A server on a free port, and a client of it; both stopped when the block ends."""
+    settings = RpcConfig(**({"max_message_bytes": 2**20, "timeout_s": 30.0} | config))
+    threads = Threads(2)
+    cache = VectorCache(0)
+    preparer = Preparer(threads, limits, ImageLimits(2**20, 1_000_000, 1_000_000))
+    encoder = Encoder(Lanes(client, 2), cache)
+    models, sets = loaded().models, loaded().sets
+    classifiers = Classifiers(models, sets, preparer, encoder, cache)
+    engine = Watched(models, sets, limits, preparer, encoder, classifiers)
+    admission = Admission(max_inflight, 2**30)
+    readiness, observer = Readiness(models, client, classifiers), Observer(Metrics())
+    server = RpcServer(engine, admission, readiness, observer, settings)
+    try:
+        port = await server.start("127.0.0.1", port)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = clip_pb2_grpc.ClipServiceStub(channel)
+            yield Served(server, engine, admission, port, channel, stub)
+    finally:
+        await server.stop(0)
+        await threads.close()
+
+
+def text(content: str) -> clip_pb2.Item:
+    return clip_pb2.Item(text=content)
+
+
+def image(content: bytes = RED_CIRCLE) -> clip_pb2.Item:
+    return clip_pb2.Item(image=content)
+
+
+def metadata(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    return {key: str(value) for key, value in error.trailing_metadata()}

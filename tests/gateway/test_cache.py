@@ -1,0 +1,94 @@
+"""The cache: what is made once, what is given up, and how much is kept."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from gateway.cache import Encoded, VectorCache
+
+
+def row(value: float) -> Encoded:
+    return Encoded(np.full(4, value, dtype=np.float32), 1, False)
+
+
+class Maker:
+    """Makes rows and remembers for which keys."""
+
+    def __init__(self, keys: list[str], delay: float = 0.0, fails: bool = False) -> None:
+        self.keys = keys
+        self.delay = delay
+        self.fails = fails
+        self.made: list[str] = []
+
+    async def __call__(self, positions: list[int]) -> list[Encoded]:
+        self.made += [self.keys[position] for position in positions]
+        await asyncio.sleep(self.delay)
+        if self.fails:
+            raise RuntimeError("staged")
+        return [row(ord(self.keys[position])) for position in positions]
+
+    async def ask(self, cache: VectorCache) -> list[float]:
+        return [float(each.vector[0]) for each in await cache.rows(self.keys, self)]
+
+
+async def test_each_key_is_made_once_and_order_is_kept() -> None:
+    seen: list[tuple[int, int]] = []
+    cache = VectorCache(10_000, lambda hits, misses: seen.append((hits, misses)))
+    first = Maker(["a", "b", "a"])
+    assert await first.ask(cache) == [97, 98, 97]
+    assert first.made == ["a", "b"]
+    second = Maker(["c", "b"])
+    assert await second.ask(cache) == [99, 98]
+    assert second.made == ["c"]
+    assert seen == [(0, 2), (1, 1)]
+
+
+async def test_what_is_being_made_is_waited_for() -> None:
+    cache = VectorCache(0)  # nothing is kept, and yet it is shared
+    makers = [Maker(["a", "b"], 0.01), Maker(["b", "c"], 0.01), Maker(["c", "a"], 0.01)]
+    answers = await asyncio.gather(*(maker.ask(cache) for maker in makers))
+    assert answers == [[97, 98], [98, 99], [99, 97]]
+    assert sorted(key for maker in makers for key in maker.made) == ["a", "b", "c"]
+    again = Maker(["a"])
+    await again.ask(cache)
+    assert again.made == ["a"]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_others_go_on_where_the_first_fails(cancelled: bool) -> None:
+    cache = VectorCache(10_000)
+    leader = Maker(["a"], 0.05, fails=not cancelled)
+    follower = Maker(["a"])
+    leading = asyncio.create_task(leader.ask(cache))
+    await asyncio.sleep(0.01)
+    following = asyncio.create_task(follower.ask(cache))
+    await asyncio.sleep(0.01)
+    assert follower.made == []
+    if cancelled:
+        leading.cancel()
+    [lead, follow] = await asyncio.gather(leading, following, return_exceptions=True)
+    assert isinstance(lead, asyncio.CancelledError if cancelled else RuntimeError)
+    assert follow == [97]
+    assert follower.made == ["a"]
+
+
+async def test_a_follower_that_leaves_takes_nothing_from_the_others() -> None:
+    cache = VectorCache(10_000)
+    leader, follower = Maker(["a"], 0.05), Maker(["a"])
+    leading = asyncio.create_task(leader.ask(cache))
+    await asyncio.sleep(0.01)
+    following = asyncio.create_task(follower.ask(cache))
+    await asyncio.sleep(0.01)
+    following.cancel()
+    assert await leading == [97]
+
+
+async def test_the_least_recently_used_is_dropped() -> None:
+    cache = VectorCache(2 * (16 + 600))
+    await Maker(["a", "b"]).ask(cache)
+    await Maker(["a"]).ask(cache)
+    await Maker(["c"]).ask(cache)  # drops b
+    asked = Maker(["a", "b", "c"])
+    await asked.ask(cache)
+    assert asked.made == ["b"]

@@ -1,0 +1,76 @@
+"""The OpenAPI document: complete, its examples true, and no generated request breaks anything."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from gateway.rest import requests, responses
+
+EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "60")  # for each operation
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,"
+    "response_schema_conformance"
+)
+ANSWERS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
+    "/v1/embeddings": (requests.EmbeddingsRequest, responses.EmbeddingsResponse),
+    "/v1/zero-shot": (requests.ZeroShotRequest, responses.ZeroShotResponse),
+    "/v1/similarity": (requests.SimilarityRequest, responses.SimilarityResponse),
+    "/v1/rerank": (requests.RerankRequest, responses.RerankResponse),
+}
+
+
+@pytest.fixture(scope="module")
+def document(api: httpx.Client) -> dict[str, Any]:
+    content: dict[str, Any] = api.get("/openapi.json").json()
+    return content
+
+
+def test_generated_requests_break_nothing(api: httpx.Client, tmp_path: Path) -> None:
+    config = tmp_path / "schemathesis.toml"
+    # A request that asks for an answer within 1 ms gets a 504, rightly.
+    config.write_text('[parameters]\n"header.x-request-timeout-ms" = "60000"\n')
+    ran = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("schemathesis")), "--no-color",
+            "--config-file", str(config),
+            "run", f"{api.base_url}/openapi.json", "--max-examples", EXAMPLES,
+            "--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--seed", "1",
+            "--warnings", "off",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=1_200, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout[-5_000:] + ran.stderr[-2_000:]
+    assert "No issues found" in ran.stdout
+
+
+@pytest.mark.parametrize("path", list(ANSWERS))
+def test_the_examples_are_true(api: httpx.Client, document: dict[str, Any], path: str) -> None:
+    asked, answered = ANSWERS[path]
+    examples = document["components"]["schemas"][asked.__name__]["examples"]
+    assert examples
+    for example in examples:
+        response = api.post(path, json=example)
+        assert response.status_code == 200, response.text
+        answered.model_validate_json(response.content, extra="forbid")
+
+
+def test_the_example_is_what_it_says(api: httpx.Client, document: dict[str, Any]) -> None:
+    [example] = document["components"]["schemas"]["ZeroShotRequest"]["examples"]
+    [result] = api.post("/v1/zero-shot", json=example).json()["results"]
+    assert result["predictions"][0]["label"] == "red circle"
+
+
+def test_every_operation_says_what_it_is(document: dict[str, Any]) -> None:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert operation["summary"], path
+            assert operation["description"], path
+            assert operation["tags"], path
+            assert "200" in operation["responses"], path
+            assert ("requestBody" in operation) == (method == "post"), path

@@ -1,0 +1,341 @@
+"""Clients that people already have work unchanged, and their own request bodies are answered."""
+
+import base64
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from langchain_openai import OpenAIEmbeddings
+from pydantic import SecretStr
+
+from tests.conftest import SAMPLES
+
+TEXTS = ["a photo of a red circle.", "a blue star"]
+
+
+def data_url(name: str) -> str:
+    kind = "jpeg" if name.endswith("jpg") else "png"
+    return f"data:image/{kind};base64," + base64.b64encode((SAMPLES / name).read_bytes()).decode()
+
+
+RED_CIRCLE = data_url("red-circle.png")
+
+
+def vectors(api: httpx.Client, body: dict[str, Any]) -> np.ndarray:
+    response = api.post("/v1/embeddings", json=body)
+    assert response.status_code == 200, response.text
+    return np.array([entry["embedding"] for entry in response.json()["data"]])
+
+
+@pytest.fixture
+def client(api: httpx.Client) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{api.base_url}/v1", api_key="none", max_retries=0)
+
+
+class TestOpenAI:
+    def test_a_string_and_a_list(self, client: openai.OpenAI, api: httpx.Client) -> None:
+        alone = client.embeddings.create(model="demo", input=TEXTS[0])
+        both = client.embeddings.create(model="demo", input=TEXTS)
+        assert [entry.index for entry in both.data] == [0, 1]
+        expected = vectors(api, {"input": TEXTS})
+        np.testing.assert_allclose([e.embedding for e in both.data], expected, atol=1e-6)
+        np.testing.assert_allclose(alone.data[0].embedding, expected[0], atol=1e-6)
+        assert alone.model == "demo"
+        assert alone.usage.prompt_tokens == alone.usage.total_tokens == 9
+
+    def test_it_asks_for_base64_and_floats_are_the_same(self, client: openai.OpenAI) -> None:
+        raw = client.embeddings.with_raw_response.create(model="demo", input=TEXTS[0])
+        assert isinstance(raw.http_response.json()["data"][0]["embedding"], str)
+        floats = client.embeddings.create(model="demo", input=TEXTS[0], encoding_format="float")
+        np.testing.assert_allclose(
+            raw.parse().data[0].embedding, floats.data[0].embedding, atol=1e-7
+        )
+
+    def test_dimensions(self, client: openai.OpenAI) -> None:
+        whole = client.embeddings.create(model="demo", input=TEXTS[0]).data[0].embedding
+        cut = client.embeddings.create(model="demo", input=TEXTS[0], dimensions=8).data[0].embedding
+        expected = np.array(whole[:8]) / np.linalg.norm(whole[:8])
+        np.testing.assert_allclose(cut, expected, atol=1e-6)
+
+    def test_errors_are_the_classes_that_openai_raises(self, client: openai.OpenAI) -> None:
+        with pytest.raises(openai.NotFoundError) as unknown:
+            client.embeddings.create(model="text-embedding-3-small", input="x")
+        assert unknown.value.code == "model_not_found"
+        assert unknown.value.param == "model"
+        for empty in ("", [], [""]):
+            with pytest.raises(openai.BadRequestError) as bad:
+                client.embeddings.create(model="demo", input=empty)
+            assert bad.value.param is not None
+            assert bad.value.param.startswith("input")
+        with pytest.raises(openai.BadRequestError, match="dimensions"):
+            client.embeddings.create(model="demo", input="x", dimensions=10_000)
+        with pytest.raises(openai.BadRequestError, match="token ids"):
+            client.embeddings.create(model="demo", input=[[1, 2, 3]])
+
+    def test_models(self, client: openai.OpenAI) -> None:
+        assert [model.id for model in client.models.list()] == ["demo"]
+        assert client.models.retrieve("demo").owned_by == "openclip-triton"
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("nvidia/other")
+
+
+def test_langchain(api: httpx.Client) -> None:
+    embeddings = OpenAIEmbeddings(
+        model="demo",
+        base_url=f"{api.base_url}/v1",
+        api_key=SecretStr("none"),
+        check_embedding_ctx_length=False,
+    )
+    expected = vectors(api, {"input": TEXTS})
+    np.testing.assert_allclose(embeddings.embed_documents(TEXTS), expected, atol=1e-6)
+    np.testing.assert_allclose(embeddings.embed_query(TEXTS[0]), expected[0], atol=1e-6)
+
+
+class TestOthers:
+    """Bodies as the documentation of other services shows them."""
+
+    def test_nv_clip(self, api: httpx.Client, start_gateway: Any, triton: Any) -> None:
+        body = {
+            "input": ["The quick brown fox jumped over the lazy dog", RED_CIRCLE],
+            "model": "nvidia/nvclip",
+            "encoding_format": "float",
+        }
+        assert api.post("/v1/embeddings", json=body).status_code == 404
+        aliases = '{"nvidia/nvclip": "demo"}'
+        with start_gateway(triton_address=triton.addresses.grpc, model_aliases=aliases) as aliased:
+            answer = aliased.post("/v1/embeddings", json=body).json()
+            assert aliased.get("/v1/models/nvidia/nvclip").json()["id"] == "demo"
+        assert [entry["object"] for entry in answer["data"]] == ["embedding"] * 2
+        assert answer["model"] == "nvidia/nvclip"
+        assert answer["usage"] == {"prompt_tokens": 11, "total_tokens": 11, "num_images": 1}
+        expected = vectors(api, {"input": body["input"]})
+        found = [entry["embedding"] for entry in answer["data"]]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    def test_infinity(self, api: httpx.Client) -> None:
+        body = {
+            "model": "demo",
+            "encoding_format": "float",
+            "user": "string",
+            "input": [RED_CIRCLE, data_url("blue-star.jpg")],
+            "modality": "image",
+        }
+        answer = api.post("/v1/embeddings", json=body).json()
+        assert answer["object"] == "list"
+        assert answer["id"].startswith("embd-")
+        assert answer["created"] > 1_700_000_000
+        np.testing.assert_allclose(
+            [entry["embedding"] for entry in answer["data"]],
+            vectors(api, {"input": [{"image": each} for each in body["input"]]}),
+            atol=1e-6,
+        )
+        text = {"input": RED_CIRCLE, "modality": "text", "model": "demo"}
+        assert api.post("/v1/embeddings", json=text).json()["usage"]["num_images"] == 0
+
+    def test_infinity_with_an_url(self, api: httpx.Client) -> None:
+        body = {"model": "demo", "input": ["http://example.com/cat.jpg"], "modality": "image"}
+        error = api.post("/v1/embeddings", json=body)
+        assert error.status_code == 400
+        assert error.json()["error"]["param"] == "input[0]"
+        assert "URL" in error.json()["error"]["message"]
+
+    def test_jina(self, api: httpx.Client) -> None:
+        body = {
+            "model": "demo",
+            "normalized": True,
+            "embedding_type": "float",
+            "dimensions": 32,
+            "task": "retrieval.query",
+            "input": [
+                {"text": "A beautiful sunset over the beach"},
+                {"image": RED_CIRCLE.partition(",")[2]},
+            ],
+        }
+        answer = api.post("/v1/embeddings", json=body).json()
+        found = np.array([entry["embedding"] for entry in answer["data"]])
+        assert found.shape == (2, 32)
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+        signs = (found > 0).astype(np.uint8)
+        for kind, shift in (("ubinary", 0), ("binary", 128)):
+            packed = vectors(api, body | {"embedding_type": kind})
+            np.testing.assert_array_equal(packed + shift, np.packbits(signs, axis=1))
+
+    def test_jina_rerank(self, api: httpx.Client) -> None:
+        body: dict[str, Any] = {
+            "model": "demo",
+            "query": "a photo of a red circle.",
+            "documents": ["a blue star", {"image": RED_CIRCLE}, {"text": "a red circle"}],
+            "top_n": 2,
+            "return_documents": True,
+        }
+        answer = api.post("/v1/rerank", json=body).json()
+        scores = [result["relevance_score"] for result in answer["results"]]
+        assert scores == sorted(scores, reverse=True)
+        assert {result["index"] for result in answer["results"]} == {1, 2}
+        for result in answer["results"]:
+            given = body["documents"][result["index"]]
+            assert result["document"] == given
+        query, *documents = vectors(api, {"input": [body["query"], *body["documents"]]})
+        expected = sorted((float(query @ each) for each in documents), reverse=True)[:2]
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("content", "same_as"),
+        [
+            ("a red circle", "a red circle"),
+            ([{"type": "text", "text": "a red circle"}], "a red circle"),
+            ([{"type": "image_url", "image_url": {"url": RED_CIRCLE}}], RED_CIRCLE),
+        ],
+    )
+    def test_vllm(self, api: httpx.Client, content: Any, same_as: str) -> None:
+        body = {
+            "model": "demo",
+            "messages": [{"role": "user", "content": content}],
+            "encoding_format": "float",
+        }
+        [found] = vectors(api, body)
+        np.testing.assert_allclose(found, vectors(api, {"input": same_as})[0], atol=1e-6)
+
+    def test_vllm_with_two_things_at_once(self, api: httpx.Client) -> None:
+        parts = [
+            {"type": "text", "text": "a red circle"},
+            {"type": "image_url", "image_url": {"url": RED_CIRCLE}},
+        ]
+        body = {"model": "demo", "messages": [{"role": "user", "content": parts}]}
+        error = api.post("/v1/embeddings", json=body).json()["error"]
+        assert error["param"].startswith("messages[0].content")
+
+
+class TestUploads:
+    NAMES = ("red-circle.png", "blue-star.jpg")
+
+    def expected(self, api: httpx.Client) -> np.ndarray:
+        return vectors(api, {"input": [data_url(name) for name in self.NAMES]})
+
+    def test_a_raw_body(self, api: httpx.Client) -> None:
+        for content_type in ("image/png", "application/octet-stream", None):
+            response = api.post(
+                "/v1/embeddings/image",
+                content=(SAMPLES / self.NAMES[0]).read_bytes(),
+                headers={"content-type": content_type} if content_type else {},
+            )
+            [entry] = response.json()["data"]
+            np.testing.assert_allclose(entry["embedding"], self.expected(api)[0], atol=1e-6)
+            assert response.headers["x-model-fingerprint"]
+
+    def test_files_and_a_packed_answer(self, api: httpx.Client) -> None:
+        files = [("files", (name, (SAMPLES / name).read_bytes())) for name in self.NAMES]
+        accept = {"accept": "application/octet-stream"}
+        url = "/v1/embeddings/image?model=demo&dimensions=16"
+        packed = api.post(url, files=files, headers=accept)
+        assert packed.headers["x-embedding-shape"] == "2,16"
+        found = np.frombuffer(packed.content, dtype="<f4").reshape(2, 16)
+        whole = self.expected(api)[:, :16]
+        expected = whole / np.linalg.norm(whole, axis=1, keepdims=True)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        again = api.post(url, files=files).json()
+        np.testing.assert_allclose([e["embedding"] for e in again["data"]], expected, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("sent", "status", "said"),
+        [
+            ({"content": b""}, 400, "empty"),
+            ({"content": b"no image"}, 400, "not an image"),
+            ({"content": b"{}", "headers": {"content-type": "application/json"}}, 400, "json"),
+            ({"files": [("files", ("x.png", b"junk"))]}, 400, "not an image"),
+            ({"files": [("files", ("x.png", b"junk"))] * 257}, 413, "GATEWAY_MAX_ITEMS"),
+            ({"data": {"image": "x"}, "files": []}, 400, "x-www-form-urlencoded"),
+            (
+                {"content": b"--x", "headers": {"content-type": "multipart/form-data"}},
+                400,
+                "boundary",
+            ),
+            (
+                {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=b"}},
+                400,
+                "form",
+            ),
+            (
+                {
+                    "content": b"--b--",
+                    "headers": {"content-type": "multipart/form-data;boundary=b"},
+                },
+                400,
+                "at least one",
+            ),
+            ({"content": b"x", "params": {"dimensions": "many"}}, 400, "dimensions"),
+            ({"content": b"x", "params": {"colour": "red"}}, 400, "colour"),
+            ({"content": b"x", "params": {"model": "none"}}, 404, "not served"),
+        ],
+    )
+    def test_bad_uploads(
+        self, api: httpx.Client, sent: dict[str, Any], status: int, said: str
+    ) -> None:
+        response = api.post("/v1/embeddings/image", **sent)
+        assert response.status_code == status, response.text
+        assert said in response.json()["error"]["message"]
+
+
+def test_on_error_skip(api: httpx.Client) -> None:
+    body = {
+        "input": [
+            "a red circle",
+            {"image": "%%%"},
+            RED_CIRCLE,
+            {"text": "word " * 200},
+            "data:image/png;base64,AAAA",
+            "x" * 40_000,
+        ],
+        "on_error": "skip",
+        "truncate": False,
+    }
+    answer = api.post("/v1/embeddings", json=body).json()
+    kinds = [entry["object"] for entry in answer["data"]]
+    assert kinds == ["embedding", "error", "embedding", "error", "error", "error"]
+    assert [entry["index"] for entry in answer["data"]] == list(range(6))
+    errors = {entry["index"]: entry["error"] for entry in answer["data"] if "error" in entry}
+    assert {index: error["param"] for index, error in errors.items()} == {
+        index: f"input[{index}]" for index in (1, 3, 4, 5)
+    }
+    assert errors[3]["code"] == "context_length_exceeded"
+    assert answer["usage"]["num_images"] == 1
+    expected = vectors(api, {"input": ["a red circle", RED_CIRCLE]})
+    found = [answer["data"][index]["embedding"] for index in (0, 2)]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    failing = api.post("/v1/embeddings", json=body | {"on_error": "fail"})
+    assert failing.status_code in (400, 413)
+
+
+def test_similarity(api: httpx.Client) -> None:
+    names = ["red-circle.png", "blue-star.jpg", "green-square.png"]
+    images = [data_url(name) for name in names]
+    texts = ["a red circle", "a blue star"]
+    answer = api.post("/v1/similarity", json={"texts": texts, "images": images}).json()
+    of_images = vectors(api, {"input": images})
+    of_texts = vectors(api, {"input": texts})
+    cosine = np.array(answer["cosine"])
+    np.testing.assert_allclose(cosine, of_images @ of_texts.T, atol=1e-6)
+    per_image = np.array(answer["logits_per_image"])
+    np.testing.assert_allclose(per_image, np.array(answer["logits_per_text"]).T)
+    scale = per_image / cosine
+    np.testing.assert_allclose(scale, scale[0, 0])
+    assert list(cosine[:2].argmax(axis=1)) == [0, 1]
+    assert "truncated" not in answer
+    long = api.post("/v1/similarity", json={"texts": ["a", "word " * 200], "image": images[0]})
+    assert long.json()["truncated"] == [1]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "1.5", "9" * 12])
+def test_a_bad_timeout(api: httpx.Client, value: str) -> None:
+    response = api.post(
+        "/v1/embeddings", json={"input": "x"}, headers={"x-request-timeout-ms": value}
+    )
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "x-request-timeout-ms"
+
+
+@pytest.mark.parametrize("path", ["/v1/health/live", "/v1/health/ready", "/health"])
+def test_other_names_of_the_probes(api: httpx.Client, path: str) -> None:
+    assert api.get(path).status_code == 200
