@@ -96,8 +96,15 @@ def _export(given: argparse.Namespace) -> int:
         calibrate=given.calibrate_images,
         calibrate_texts=given.calibrate_texts,
         method=given.calibration,
-        thresholds=Thresholds(given.min_cosine, given.mean_cosine, given.max_accuracy_loss),
+        thresholds=Thresholds(
+            given.min_cosine,
+            given.mean_cosine,
+            given.max_accuracy_loss,
+            given.max_recall_loss,
+            given.min_agreement,
+        ),
         allow_failing=given.allow_failing,
+        small_batch_items=given.small_batch_items,
         serving=Serving(given.max_batch, given.device, given.instances, given.threads),
     )
     progress = Progress()
@@ -106,11 +113,12 @@ def _export(given: argparse.Namespace) -> int:
         report = write_reports(outcomes, given.report)
     for outcome in outcomes:
         sys.stdout.write(summary(outcome, given.repository))
-    sys.stdout.write(f"report       {report}\n")
+    if report is not None:
+        sys.stdout.write(f"report       {report}\n")
     refused = [outcome for outcome in outcomes if outcome.manifest is None]
     for outcome in refused:
-        for failure in outcome.report.failures:
-            sys.stderr.write(f"refused: {outcome.report.id}: {failure}; not published\n")
+        for failure in outcome.failures:
+            sys.stderr.write(f"refused: {outcome.id}: {failure}; not published\n")
     return REFUSED if refused else 0
 
 

@@ -103,6 +103,13 @@ def _add_gate(top: argparse.ArgumentParser) -> None:
         help="refuse below this mean cosine (default: int8 0.99)")
     add("--max-accuracy-loss", type=float, metavar="POINTS",
         help="refuse if more zero-shot accuracy is lost than this (default: int8 1)")
+    add("--max-recall-loss", type=float, metavar="POINTS",
+        help="refuse if more of any retrieval recall is lost than this (default: any may be)")
+    add("--min-agreement", type=_cosine, metavar="SHARE",
+        help="refuse if fewer pictures have PyTorch's first candidate, 0 to 1 (default: any may)")
+    add("--small-batch-items", type=_positive, default=1000, metavar="N",
+        help="most pictures, and texts of each length, to measure at batch 1 and 2; all run at "
+        "the largest batch (default: %(default)s)")
     add("--allow-failing", action="store_true",
         help="publish what falls short all the same, marked as failing")
     add("--report", type=Path, metavar="DIR",

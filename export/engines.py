@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from export.buildlog import messages_of
 from export.engine import identity_of, write_identity
 from export.errors import GateError
-from export.gate import RunTower
 from export.gpus import find_gpus
 from export.pbtxt import MODEL_FILES
 from export.plan import PlanOptions, build_plan, import_tensorrt
 from export.progress import Progress
+from export.runners import RunTower
 from export.staging import Stage
 from gateway.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
 

@@ -6,6 +6,7 @@ ExportError
 ├── TokenizerError    the tokenizer cannot be written in the `tokenizers` format
 ├── GraphError        a tower cannot be turned into ONNX
 ├── GateError         the ONNX towers answer differently from OpenCLIP
+│   └── CrashError    ONNX Runtime crashes on a tower
 └── RepositoryError   the model repository cannot be written, or must not be
 """
 
@@ -36,6 +37,10 @@ class GateError(ExportError):
     """The ONNX towers answer differently from OpenCLIP in PyTorch FP32."""
 
     exit_code = 2
+
+
+class CrashError(GateError):
+    """ONNX Runtime crashes on a tower, or does not come to an end with it."""
 
 
 class RepositoryError(ExportError):

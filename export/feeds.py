@@ -1,7 +1,9 @@
 """Prepared items -> batches for a tower, and the cosines that a graph reaches on them."""
 
+import contextlib
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export import gate, graph, metrics
+from export import graph, metrics, runners
 from export.reference import Inputs, References
 from export.report import Latency
 from export.variants import Measure
@@ -47,7 +49,9 @@ def image_measure(inputs: Inputs, truth: References) -> Measure:
     rows = _spread(len(inputs.pixels))
 
     def measure(proto: onnx.ModelProto) -> float:
-        found = _run(proto, PIXELS, _batches(inputs.pixels[rows]))
+        batches = _batches(inputs.pixels[rows])
+        with _opened(proto, PIXELS, [batches[0][:1].shape]) as run:
+            found = np.concatenate([run(batch) for batch in batches])
         return float(metrics.row_cosines(found, truth.image[rows]).mean())
 
     return measure
@@ -59,18 +63,19 @@ def text_measure(inputs: Inputs, truth: References, lengths: tuple[int, ...]) ->
 
     def measure(proto: onnx.ModelProto) -> float:
         means = []
-        for length in lengths:
-            fits = [row for row in rows if len(inputs.token_ids[row]) <= length]
-            if fits:
-                ids = [padded(inputs.token_ids[row], length, inputs.pad_id) for row in fits]
-                found = _run(proto, TOKEN_IDS, _batches(np.stack(ids)))
-                means.append(float(metrics.row_cosines(found, truth.text[fits]).mean()))
+        with _opened(proto, TOKEN_IDS, [(1, length) for length in lengths]) as run:
+            for length in lengths:
+                fits = [row for row in rows if len(inputs.token_ids[row]) <= length]
+                if fits:
+                    ids = [padded(inputs.token_ids[row], length, inputs.pad_id) for row in fits]
+                    found = np.concatenate([run(batch) for batch in _batches(np.stack(ids))])
+                    means.append(float(metrics.row_cosines(found, truth.text[fits]).mean()))
         return min(means)
 
     return measure
 
 
-def latency_of(run: gate.RunTower, item: NDArray[Any]) -> Latency:
+def latency_of(run: runners.RunTower, item: NDArray[Any]) -> Latency:
     """How long one item takes, after a warm-up."""
     run(item)
     seconds = []
@@ -82,12 +87,16 @@ def latency_of(run: gate.RunTower, item: NDArray[Any]) -> Latency:
     return Latency(float(p50), float(p99))
 
 
-def _run(proto: onnx.ModelProto, name: str, batches: list[NDArray[Any]]) -> metrics.Vectors:
+@contextlib.contextmanager
+def _opened(
+    proto: onnx.ModelProto, name: str, shapes: Sequence[tuple[int, ...]]
+) -> Iterator[runners.RunTower]:
+    """Opens a graph, once it is known not to crash."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         graph.save(proto, path, "candidate")
-        run = gate.onnx_runner(path, name)
-        return np.concatenate([run(batch) for batch in batches])
+        runners.check_runs(path, shapes)
+        yield runners.onnx_runner(path, name)
 
 
 def _batches(items: NDArray[Any]) -> list[NDArray[Any]]:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import onnx
 import torch
+from onnx.external_data_helper import load_external_data_for_model
 from torch import nn
 
 from export.errors import GraphError, brief
@@ -162,7 +163,7 @@ def save(
     """Writes a graph and has ONNX check the file.
 
     Weights of more than `external_above` bytes go to `model.onnx.data` beside it, which the
-    graph names relative to itself, so that the folder may be renamed.
+    graph names relative to itself, so that the folder may be renamed. `proto` keeps its weights.
 
     Returns:
         The files written.
@@ -176,6 +177,8 @@ def save(
     if size > external_above:
         files.append(path.with_name(f"{path.name}.data"))
         onnx.save_model(proto, path, save_as_external_data=True, location=files[1].name)
+        files[1].chmod(path.stat().st_mode)  # onnx keeps it from everyone but the user
+        load_external_data_for_model(proto, str(path.parent))  # which saving took from the graph
     else:
         onnx.save_model(proto, path)
     try:

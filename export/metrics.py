@@ -5,113 +5,17 @@ candidates, so that vectors which have all become alike do no better than chance
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from export.figures import CosineFigures, Recall
 
 NORM_TOLERANCE = 1e-3  # how far from 1 the length of a vector may be
 
 Vectors = NDArray[np.float32]  # [n, D]
 Cosines = NDArray[np.float64]  # [n]
 Scores = NDArray[np.float64]  # [pictures, candidates]
-
-
-@dataclass(frozen=True, slots=True)
-class CosineFigures:
-    """What a set of cosines comes to."""
-
-    min_cosine: float
-    mean_cosine: float
-    p1_cosine: float  # first percentile
-
-
-@dataclass(frozen=True, slots=True)
-class Recall:
-    """Shares, 0 to 1, of queries whose own partner is among the first 1 or 5."""
-
-    image_to_text_at_1: float
-    image_to_text_at_5: float
-    text_to_image_at_1: float
-    text_to_image_at_5: float
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One tower at one token length (None for pictures) and one batch size."""
-
-    length: int | None
-    batch: int
-    items: int
-    min_cosine: float
-    mean_cosine: float
-    p1_cosine: float
-    bad_vectors: int
-
-
-@dataclass(frozen=True, slots=True)
-class TowerFigures:
-    """One tower: the worst of its runs."""
-
-    min_cosine: float
-    mean_cosine: float  # lowest mean of a run
-    p1_cosine: float  # lowest first percentile of a run
-    bad_vectors: int  # not finite or not of length 1, in all runs together
-    runs: tuple[Run, ...]
-
-    @classmethod
-    def of(cls, runs: Sequence[Run]) -> Self:
-        """The worst of at least one run."""
-        return cls(
-            min(run.min_cosine for run in runs),
-            min(run.mean_cosine for run in runs),
-            min(run.p1_cosine for run in runs),
-            sum(run.bad_vectors for run in runs),
-            tuple(runs),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """Mean share of PyTorch's first 1 or 5 candidates of a picture that are the variant's too."""
-
-    candidates: int  # classes, or texts where there are no classes
-    top1: float
-    top5: float
-
-
-@dataclass(frozen=True, slots=True)
-class ZeroShot:
-    """Share of labelled pictures that are classified rightly, 0 to 1."""
-
-    pictures: int
-    accuracy: float
-    pytorch_accuracy: float
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieval:
-    """Retrieval between pictures and the texts that belong to them."""
-
-    pictures: int
-    recall: Recall
-    pytorch_recall: Recall
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """All figures of a variant, as plain data (`dataclasses.asdict` makes JSON of it).
-
-    Agreement, accuracy and recall are the lowest of those with text at each token length or,
-    where it does not fit, the next one that holds it.
-    """
-
-    image: TowerFigures
-    text: TowerFigures
-    agreement: Agreement
-    zero_shot: ZeroShot | None = None
-    retrieval: Retrieval | None = None
 
 
 def row_cosines(found: Vectors, truth: Vectors) -> Cosines:

@@ -5,13 +5,12 @@ import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import torch
-
-from export import calibration, evaluation, graph, repository, towers
+from export import calibration, evaluation, repository, towers, tracing
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError
 from export.evaluation import EvaluationSet
 from export.gate import DEFAULT_THRESHOLDS, Thresholds
+from export.measurement import SMALL_BATCH_ITEMS
 from export.pbtxt import Serving
 from export.progress import Progress
 from export.quantize import Method
@@ -46,6 +45,7 @@ class Options:
     method: Method = "percentile"
     thresholds: Thresholds = field(default_factory=Thresholds)  # overrides, where not None
     allow_failing: bool = False
+    small_batch_items: int = SMALL_BATCH_ITEMS
     serving: Serving = field(default_factory=Serving)
 
 
@@ -144,9 +144,14 @@ def _prepare(
             else None
         )
     with progress.stage("tracing the image tower"):
-        image = _image(checkpoint)
+        image = tracing.image_graph(checkpoint)
     with progress.stage("tracing the text tower"):
-        text = _text(options, checkpoint, spec, progress)
+        reason = towers.why_full_length_only(checkpoint.model, spec.pad_id)
+        if reason and options.token_lengths:
+            progress.notice(
+                f"text is served at the full {spec.context_length} tokens only: {reason}"
+            )
+        text = tracing.text_graphs(checkpoint, spec.pad_id, options.token_lengths)
     for traced in (image, *text.values()):
         if traced.notice:
             progress.notice(traced.notice)
@@ -156,7 +161,8 @@ def _prepare(
     limits = {name: _merged(each, options.thresholds) for name, each in DEFAULT_THRESHOLDS.items()}
     return Work(
         options.repository, checkpoint, traced_graphs, what, inputs, calibrate, truth, limits,
-        options.method, options.compact, options.allow_failing, options.serving, progress,
+        options.method, options.compact, options.allow_failing,
+        options.small_batch_items, options.serving, progress,
     )  # fmt: skip
 
 
@@ -166,24 +172,3 @@ def _size(what: EvaluationSet) -> str:
 
 def _merged(defaults: Thresholds, given: Thresholds) -> Thresholds:
     return replace(defaults, **{k: v for k, v in asdict(given).items() if v is not None})
-
-
-def _image(checkpoint: Checkpoint) -> graph.Graph:
-    rules = checkpoint.preprocessing
-    tower = towers.ImageTower(checkpoint.model, rules).eval()
-    size = rules.image_size
-    pixels = torch.from_numpy(contract.golden_pixels(size)).expand(2, -1, -1, -1).contiguous()
-    return graph.trace(tower, pixels, contract.IMAGE_FEATURES)
-
-
-def _text(
-    options: Options, checkpoint: Checkpoint, spec: contract.Tokenizer, progress: Progress
-) -> dict[int, graph.Graph]:
-    model, context = checkpoint.model, spec.context_length
-    reason = towers.why_full_length_only(model, spec.pad_id)
-    if reason and options.token_lengths:
-        progress.notice(f"text is served at the full {context} tokens only: {reason}")
-    lengths = towers.token_lengths(options.token_lengths, context, any_length=not reason)
-    ids = checkpoint.tokenizer(["a cat", "a photo of two dogs"]).to(torch.int32)
-    tower = towers.text_tower(model, spec.pad_id).eval()
-    return graph.trace_text(tower, ids, lengths, contract.TEXT_FEATURES)

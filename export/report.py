@@ -5,16 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import plots
+from export.figures import RECALLS, Measured
 from export.gate import Thresholds
-from export.metrics import Cosines, Measured, Recall
-
-NONE = "–"  # noqa: RUF001 (an en dash, for an empty cell)
-_RECALLS = (
-    ("image to text, recall@1", "image_to_text_at_1"),
-    ("image to text, recall@5", "image_to_text_at_5"),
-    ("text to image, recall@1", "text_to_image_at_1"),
-    ("text to image, recall@5", "text_to_image_at_5"),
-)
+from export.metrics import Cosines
+from export.tables import NONE, by_batch, percent, recalls, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +59,16 @@ class VariantReport:
         return "published as failing" if self.published else "refused"
 
 
-def write_report(folder: Path, variants: Sequence[VariantReport], machine: str) -> Path:
+def write_report(
+    folder: Path, variants: Sequence[VariantReport], machine: str, not_run: Sequence[str] = ()
+) -> Path:
     """Writes `report.md` with its plots.
 
     Args:
         folder: Made if need be; files of an earlier report in it are replaced.
         variants: At least one, all of one model.
         machine: What it was measured on, in a line.
+        not_run: A line on each variant that could not be run.
 
     Returns:
         The path of `report.md`.
@@ -85,11 +82,12 @@ def write_report(folder: Path, variants: Sequence[VariantReport], machine: str) 
         f"On {machine}. Every variant saw the same pictures and texts, prepared by the code that "
         "serves.",
         _summary(variants),
-        _reasons(variants),
+        _reasons(variants, not_run),
         "## Cosines",
         _cosines(folder, variants),
         "## Rankings",
         _rankings(folder, variants),
+        by_batch([(v.id, v.measured) for v in variants]),
         _latency(folder, variants),
         _recipes(variants),
         "## Every run",
@@ -100,32 +98,26 @@ def write_report(folder: Path, variants: Sequence[VariantReport], machine: str) 
     return path
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; all columns but the first `left` are aligned to the right."""
-    marks = ["---"] * left + ["--:"] * (len(head) - left)
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *escaped))
-
-
 def _summary(variants: Sequence[VariantReport]) -> str:
     rows = [
         [
             f"`{v.id}`", v.precision, v.runtime, v.outcome, f"{v.size_bytes / 1e6:.1f}",
             f"{v.measured.image.min_cosine:.6f}", f"{v.measured.text.min_cosine:.6f}",
-            _percent(v.measured.zero_shot.accuracy if v.measured.zero_shot else None),
+            percent(v.measured.zero_shot.accuracy if v.measured.zero_shot else None),
         ]
         for v in variants
     ]  # fmt: skip
     pytorch = variants[0].measured.zero_shot
     rows.insert(0, ["PyTorch", "fp32", "PyTorch", "the reference", NONE, "1", "1",
-                    _percent(pytorch.pytorch_accuracy if pytorch else None)])  # fmt: skip
+                    percent(pytorch.pytorch_accuracy if pytorch else None)])  # fmt: skip
     head = ("variant", "precision", "runtime", "outcome", "MB", "lowest cosine, image",
             "lowest cosine, text", "zero-shot, %")  # fmt: skip
     return table(head, rows, left=4)
 
 
-def _reasons(variants: Sequence[VariantReport]) -> str:
+def _reasons(variants: Sequence[VariantReport], not_run: Sequence[str]) -> str:
     lines = [f"- `{v.id}`, {v.outcome}: {line}" for v in variants for line in v.failures]
+    lines += [f"- {line}" for line in not_run]
     return "\n".join(["What fell short:", "", *lines]) if lines else ""
 
 
@@ -168,14 +160,14 @@ def _rankings(folder: Path, variants: Sequence[VariantReport]) -> str:
         pytorch.append(first.zero_shot.pytorch_accuracy)
         _extend(columns, variants, lambda m: [m.zero_shot.accuracy if m.zero_shot else None])
     if first.retrieval:
-        names += [name for name, _ in _RECALLS]
-        pytorch += _recalls(first.retrieval.pytorch_recall)
-        _extend(columns, variants, lambda m: _recalls(m.retrieval.recall if m.retrieval else None))
+        names += [name for name, _ in RECALLS]
+        pytorch += recalls(first.retrieval.pytorch_recall)
+        _extend(columns, variants, _recalled)
     series = [("PyTorch", pytorch), *zip([v.id for v in variants], columns, strict=True)]
     labels = [name.replace(", ", "\n").replace(" as ", "\nas ") for name in names]
     plots.shares_chart(folder / "accuracy.png", labels, series)
     rows = [
-        [name, *(_percent(values[index]) for _, values in series)]
+        [name, *(percent(values[index]) for _, values in series)]
         for index, name in enumerate(names)
     ]
     head = ("%", "PyTorch", *(f"`{v.id}`" for v in variants))
@@ -203,8 +195,10 @@ def _extend(
         column += more(variant.measured)
 
 
-def _recalls(recall: Recall | None) -> list[float | None]:
-    return [getattr(recall, name) if recall else None for _, name in _RECALLS]
+def _recalled(measured: Measured) -> list[float | None]:
+    if measured.retrieval is None:
+        return [None] * len(RECALLS)
+    return [*recalls(measured.retrieval.recall)]
 
 
 def _latency(folder: Path, variants: Sequence[VariantReport]) -> str:
@@ -250,7 +244,3 @@ def _runs(variants: Sequence[VariantReport]) -> str:
     ]  # fmt: skip
     head = ("variant", "tower", "batch", "items", "lowest cosine", "mean cosine", "bad vectors")
     return table(head, rows, left=2)
-
-
-def _percent(share: float | None) -> str:
-    return NONE if share is None else f"{100 * share:.2f}"

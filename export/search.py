@@ -1,12 +1,14 @@
 """Finds INT8 graphs that pass the gate: the fastest recipe first, then ever safer ones."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from export.gate import Evaluation
+from export.errors import CrashError
+from export.measurement import Evaluation
 from export.variants import Candidate, Graphs
 
-MAX_EVALUATIONS = 6  # of both towers together; each runs the whole evaluation set
+MAX_EVALUATIONS = 12  # of both towers together; each runs the whole evaluation set
 
 Judge = Callable[[Graphs], tuple[Evaluation, Sequence[str]]]  # figures, and what fell short
 
@@ -35,32 +37,66 @@ def first_good(tried: Iterator[Candidate], needed: float) -> Iterator[Candidate]
 
 
 def search(
-    images: Iterator[Candidate], text: Candidate, lengths: Sequence[int], judge: Judge
+    images: Iterator[Candidate],
+    texts: Iterator[Candidate],
+    lengths: Sequence[int],
+    judge: Judge,
 ) -> Found:
-    """Judges the text tower's candidate with the image tower's, until all figures pass.
+    """Judges candidates of both towers together, until all figures pass.
+
+    Accuracy and recall do not tell which tower spoils them, so both get safer in turn: first the
+    image tower, then the text tower. A pair that ONNX Runtime crashes on is passed over.
 
     Args:
-        images: Candidates for the image tower, at least one.
-        text: The candidate for the text tower.
+        images: Candidates for the image tower, the fastest first; at least one.
+        texts: Candidates for the text tower, likewise.
         lengths: Token lengths that it is served at.
         judge: Runs the gate.
 
     Returns:
         The first that passes; or, of those judged, the one with the fewest failures.
+
+    Raises:
+        CrashError: ONNX Runtime crashed on every one.
     """
     best: Found | None = None
-    for count, image in enumerate(images, 1):
+    crash: CrashError | None = None
+    for image, text in itertools.islice(_in_turn(images, texts), MAX_EVALUATIONS):
         graphs = Graphs(
             image.proto,
             dict.fromkeys(lengths, text.proto),
             {"image": image.recipe.describe(), "text": text.recipe.describe()},
         )
-        evaluation, failures = judge(graphs)
-        found = Found(graphs, evaluation, tuple(failures))
-        if best is None or len(found.failures) < len(best.failures):
-            best = found
-        if not best.failures or count == MAX_EVALUATIONS:
+        try:
+            evaluation, failures = judge(graphs)
+        except CrashError as error:
+            crash = error
+            continue
+        if best is None or len(failures) < len(best.failures):
+            best = Found(graphs, evaluation, tuple(failures))
+        if not failures:
             break
     if best is None:
-        raise ValueError("no candidates for the image tower")
+        raise crash or ValueError("a tower has no candidates")
     return best
+
+
+def _in_turn(
+    images: Iterator[Candidate], texts: Iterator[Candidate]
+) -> Iterator[tuple[Candidate, Candidate]]:
+    """Pairs of which one is new each time; a tower that has no more stays as it is."""
+    image, text = next(images, None), next(texts, None)
+    if image is None or text is None:
+        return
+    yield image, text
+    while True:
+        safer_image = next(images, None)
+        if safer_image is not None:
+            image = safer_image
+            yield image, text
+        safer_text = next(texts, None)
+        if safer_text is not None:
+            text = safer_text
+            yield image, text
+        if safer_image is None and safer_text is None:
+            return

@@ -12,16 +12,18 @@ from export.work import Outcome
 
 def summary(outcome: Outcome, root: Path) -> str:
     """A few lines: id, place, sizes, cosines, fingerprint, and how to serve it."""
+    if outcome.report is None:
+        return f"refused      {outcome.id}\n"
     manifest, figures = outcome.manifest, outcome.report.measured
     cosines = (
         f"cosine       image {figures.image.min_cosine:.7f}, text {figures.text.min_cosine:.7f} "
         f"at worst; {figures.image.mean_cosine:.7f}, {figures.text.mean_cosine:.7f} in the mean\n"
     )
     if manifest is None:
-        return f"refused      {outcome.report.id}\n{cosines}"
+        return f"refused      {outcome.id}\n{cosines}"
     image, *texts = (manifest.triton.image, *manifest.triton.text)
     lengths = ", ".join(str(length) for length in manifest.token_lengths)
-    failing = "".join(f"failing      {failure}\n" for failure in outcome.report.failures)
+    failing = "".join(f"failing      {failure}\n" for failure in outcome.failures)
     recipe = "".join(f"int8         {tower}: {how}\n" for tower, how in manifest.recipe.items())
     return (
         f"published    {manifest.id}, version {manifest.version}, in {root}\n{failing}"
@@ -34,16 +36,25 @@ def summary(outcome: Outcome, root: Path) -> str:
     )
 
 
-def write_reports(outcomes: Sequence[Outcome], folder: Path | None) -> Path:
-    """Writes one report on all variants; returns its path.
+def write_reports(outcomes: Sequence[Outcome], folder: Path | None) -> Path | None:
+    """Writes one report on all variants; returns its path, or None where none could be run.
 
     Raises:
         ExportError: The folder cannot be written.
     """
-    chosen = folder or Path("reports") / outcomes[0].report.id
+    measured = [outcome.report for outcome in outcomes if outcome.report is not None]
+    not_run = [
+        f"`{outcome.id}`: {failure}"
+        for outcome in outcomes
+        if outcome.report is None
+        for failure in outcome.failures
+    ]
+    if not measured:
+        return None
+    chosen = folder or Path("reports") / measured[0].id
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     try:
-        return write_report(chosen, [outcome.report for outcome in outcomes], machine)
+        return write_report(chosen, measured, machine, not_run)
     except OSError as error:
         raise ExportError(f"{chosen}: the report cannot be written: {error.strerror}") from error
 

@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from export import half, precision, quantize
+from export.errors import CrashError
 from export.pbtxt import Runtime
 from export.quantize import Form, Method
 
@@ -84,9 +85,23 @@ def halved(graphs: Graphs, pixels: Feeds, ids: Mapping[int, Feeds]) -> Graphs:
 def candidates(
     proto: onnx.ModelProto, form: Form, method: Method, feeds: Feeds, measure: Measure
 ) -> Iterator[Candidate]:
-    """INT8 graphs in the order to try them, the fastest first."""
+    """INT8 graphs in the order to try them, the fastest first.
+
+    Raises:
+        CrashError: ONNX Runtime crashed on every one.
+    """
+    crash: CrashError | None = None
+    some = False
     for recipe in quantize.recipes(proto, form, method, feeds):
         made = quantize.quantize(proto, feeds, recipe)
         if form == "qdq":  # on a GPU, what is not INT8 is better FP16 than FP32
             made = half.to_fp16(made)
-        yield Candidate(recipe, made, measure(made))
+        try:
+            cosine = measure(made)
+        except CrashError as error:  # another recipe makes another graph
+            crash = error
+            continue
+        some = True
+        yield Candidate(recipe, made, cosine)
+    if crash is not None and not some:
+        raise crash

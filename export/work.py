@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from export import gate, repository
+from export import gate, repository, runners
 from export.checkpoint import Checkpoint
 from export.engines import build_engines
+from export.errors import CrashError
 from export.evaluation import EvaluationSet
 from export.feeds import Feed, feed_of, image_measure, latency_of, text_measure
 from export.fingerprint import fingerprint
-from export.gate import Evaluation, Thresholds
+from export.gate import Thresholds
+from export.measurement import Evaluation, evaluate
 from export.pbtxt import Serving
 from export.progress import Progress
 from export.quantize import Method
@@ -46,6 +48,7 @@ class Work:
     method: Method
     compact: bool
     allow_failing: bool
+    small_batch_items: int  # most to measure at batch 1 and 2
     serving: Serving
     progress: Progress
 
@@ -57,10 +60,19 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a variant: its manifest is None where it was refused."""
+    """What became of a variant.
 
-    report: VariantReport
+    Attributes:
+        id: The model id that it has, or would have had.
+        report: None where it could not be run.
+        manifest: None where it was not published.
+        failures: Where it fell short, or why it could not be run.
+    """
+
+    id: str
+    report: VariantReport | None
     manifest: Manifest | None
+    failures: tuple[str, ...] = ()
 
 
 def publish_variant(work: Work, variant: Variant, model_id: str, version: int) -> Outcome:
@@ -76,16 +88,19 @@ def publish_variant(work: Work, variant: Variant, model_id: str, version: int) -
             folder, model_id, version, rules.image_size, work.checkpoint.embedding_size, serving
         )
         with work.progress.stage(f"{model_id}: making and measuring it"):
-            found, latency = _found(work, variant, stage)
+            try:
+                found, latency = _found(work, variant, stage)
+            except CrashError as error:  # other variants may run
+                return Outcome(model_id, None, None, (str(error),))
         published = not found.failures or work.allow_failing
         report = replace(_report(work, variant, stage, found, published=published), latency=latency)
         if not published:
-            return Outcome(report, None)
+            return Outcome(model_id, report, None, found.failures)
         spec = write_tokenizer(work.checkpoint.tokenizer, stage.tokenizer)
         manifest = _describe(work, variant, stage, spec, found)
         with work.progress.stage(f"publishing {model_id}, version {version}"):
             repository.publish(work.root, folder, manifest)
-    return Outcome(report, manifest)
+    return Outcome(model_id, report, manifest, found.failures)
 
 
 def _found(work: Work, variant: Variant, stage: Stage) -> tuple[Found, Latencies]:
@@ -120,7 +135,7 @@ def _made(work: Work, variant: Variant, limits: Thresholds, judge: Judge) -> Fou
 
 
 def _searched(work: Work, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
-    """INT8: the text tower by its cosines alone, then the image tower by all figures."""
+    """INT8: candidates that pass by their cosines, then both towers by all figures."""
     if work.calibrate is None:
         raise ValueError("INT8 without calibration")
     feed: Feed = feed_of(work.calibrate, work.lengths)
@@ -135,7 +150,7 @@ def _searched(work: Work, variant: Variant, limits: Thresholds, judge: Judge) ->
         work.traced.image, variant.form, work.method, feed.pixels,
         image_measure(work.inputs, work.truth),
     )  # fmt: skip
-    return search(first_good(images, needed), next(first_good(texts, needed)), work.lengths, judge)
+    return search(first_good(images, needed), first_good(texts, needed), work.lengths, judge)
 
 
 def _written_and_measured(
@@ -146,16 +161,32 @@ def _written_and_measured(
     if variant.runtime == "tensorrt":
         run_image, run_texts = build_engines(stage, image, texts, work.progress)
     else:
-        run_image = gate.onnx_runner(image, PIXELS)
-        run_texts = gate.onnx_text_runners(texts)
-    evaluation = gate.evaluate(
-        run_image, run_texts, work.inputs, work.truth, work.what, work.serving.max_batch
-    )
+        if variant.precision != "fp32":
+            _check_runs(stage, image, texts)
+        run_image = runners.onnx_runner(image, PIXELS)
+        run_texts = runners.onnx_text_runners(texts)
+    evaluation = evaluate(
+        run_image, run_texts, work.inputs, work.truth, work.what, work.serving.max_batch,
+        work.small_batch_items,
+    )  # fmt: skip
     feed, length = feed_of(work.inputs, work.lengths, few=True), min(run_texts)
     return evaluation, (
         ("image", latency_of(run_image, feed.pixels[0][:1])),
         ("text", latency_of(run_texts[length], feed.token_ids[length][0][:1])),
     )
+
+
+def _check_runs(stage: Stage, image: Path, texts: Mapping[int, Path]) -> None:
+    """Lets another process be the first to run the towers, at the smallest and largest batch."""
+    batches = sorted({1, stage.serving.max_batch})
+    size = stage.image_size
+    runners.check_runs(image, [(batch, size, size, 3) for batch in batches])
+    lengths: dict[int, list[int]] = {}  # that share a file, by its inode
+    for length, path in texts.items():
+        lengths.setdefault(path.stat().st_ino, []).append(length)
+    for shared in lengths.values():
+        shapes = [(batch, length) for batch in batches for length in shared]
+        runners.check_runs(texts[shared[0]], shapes)
 
 
 def _describe(

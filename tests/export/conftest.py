@@ -10,7 +10,9 @@ from export.progress import Progress
 from gateway.manifest import Manifest
 from tests.export import models
 
-KINDS = ("vit", "resnet", "timm", "coca", "siglip", "hf_text")
+KINDS = (
+    "vit", "quickgelu", "resnet", "timm", "mixer", "coca", "siglip", "siglip2", "hf_text",
+)  # fmt: skip
 
 Exported = tuple[Manifest, Path]
 
@@ -31,9 +33,10 @@ def model_of(shelf: Path) -> Callable[[str], str]:
     """The `MODEL` argument for each kind of model."""
 
     def make(kind: str) -> str:
-        if kind == "siglip":
-            folder = models.save_tokenizer(shelf / "siglip-folder")
-            config = models.write_config(shelf, "tiny-siglip", models.siglip(str(folder)))
+        if kind in ("siglip", "siglip2"):
+            folder = models.save_tokenizer(shelf / f"{kind}-folder")
+            content = getattr(models, kind)(str(folder))
+            config = models.write_config(shelf, f"tiny-{kind}", content)
             rules = {"resize_mode": "squash", "mean": [0.5] * 3, "std": [0.5] * 3}
             return f"local-dir:{models.save_folder(folder, config, rules)}"
         if kind == "hf_text":

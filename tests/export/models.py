@@ -20,6 +20,11 @@ def vit() -> dict[str, Any]:
     return {"embed_dim": 32, "vision_cfg": VIT, "text_cfg": CLIP_TEXT}
 
 
+def quickgelu() -> dict[str, Any]:
+    """With the activation of OpenAI's weights."""
+    return {**vit(), "quick_gelu": True}
+
+
 def resnet() -> dict[str, Any]:
     vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
     return {"embed_dim": 48, "vision_cfg": vision, "text_cfg": CLIP_TEXT}
@@ -35,6 +40,18 @@ def timm() -> dict[str, Any]:
     }
     text = {**CLIP_TEXT, "pool_type": "argmax", "proj_bias": True}
     return {"embed_dim": 32, "custom_text": True, "vision_cfg": vision, "text_cfg": text}
+
+
+def mixer() -> dict[str, Any]:
+    """MLP-Mixer; timm has none that is smaller."""
+    vision = {
+        "timm_model_name": "mixer_s32_224",
+        "timm_model_pretrained": False,
+        "timm_pool": "",
+        "timm_proj": "linear",
+        "image_size": 224,
+    }
+    return {"embed_dim": 32, "vision_cfg": vision, "text_cfg": CLIP_TEXT}
 
 
 def coca() -> dict[str, Any]:
@@ -69,6 +86,20 @@ def siglip(tokenizer: str) -> dict[str, Any]:
         "vision_cfg": {**VIT, "pool_type": "avg"},
         "text_cfg": text,
     }
+
+
+def siglip2(tokenizer: str) -> dict[str, Any]:
+    """SigLIP, with timm's attention pooling and the GELU that SigLIP2's text tower has."""
+    config = siglip(tokenizer)
+    vision = {
+        "timm_model_name": "test_vit",
+        "timm_model_pretrained": False,
+        "timm_pool": "map",
+        "timm_proj": "none",
+        "image_size": 160,
+    }
+    text = {**config["text_cfg"], "width": 64, "act_kwargs": {"approximate": "tanh"}}
+    return {**config, "embed_dim": 64, "vision_cfg": vision, "text_cfg": text}
 
 
 def hf_text(folder: str) -> dict[str, Any]:

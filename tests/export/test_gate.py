@@ -14,13 +14,23 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import nn
 
-from export import gate
+from export import measurement, runners
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.demo.evaluate import CHECKPOINT, CONFIG
 from export.errors import GateError
 from export.evaluation import EvaluationSet, built_in, drawn
+from export.figures import (
+    Agreement,
+    Measured,
+    Ranking,
+    Recall,
+    Retrieval,
+    Run,
+    TowerFigures,
+    ZeroShot,
+)
 from export.gate import DEFAULT_THRESHOLDS, Thresholds, failures
-from export.metrics import Agreement, Measured, Run, TowerFigures, Vectors, ZeroShot
+from export.metrics import Vectors
 from export.reference import Inputs, References, prepare, references
 from export.towers import ImageTower, token_lengths
 from gateway.manifest import (
@@ -74,10 +84,10 @@ def look_up_text(batch: NDArray[Any]) -> Vectors:
 
 
 def evaluate(
-    image: gate.RunTower = look_up_image, text: gate.RunTower = look_up_text, **options: Any
-) -> gate.Evaluation:
+    image: runners.RunTower = look_up_image, text: runners.RunTower = look_up_text, **options: Any
+) -> measurement.Evaluation:
     short = options.pop("short", text)
-    return gate.evaluate(
+    return measurement.evaluate(
         image, {3: short, 5: text}, INPUTS, TRUTH, WHAT,
         **{"max_batch": 4} | options,
     )  # fmt: skip
@@ -100,7 +110,7 @@ def test_perfect_towers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("max_batch", "few", "expected"),
+    ("max_batch", "small_batch_items", "expected"),
     [
         (1, 64, {(1, 6)}),
         (2, 64, {(1, 6), (2, 6)}),
@@ -109,7 +119,9 @@ def test_perfect_towers() -> None:
         (9, 64, {(1, 6), (2, 6), (9, 6)}),
     ],
 )
-def test_batch_sizes(max_batch: int, few: int, expected: set[tuple[int, int]]) -> None:
+def test_batch_sizes(
+    max_batch: int, small_batch_items: int, expected: set[tuple[int, int]]
+) -> None:
     sizes, seen = set(), set()
 
     def run(batch: NDArray[Any]) -> Vectors:
@@ -118,7 +130,9 @@ def test_batch_sizes(max_batch: int, few: int, expected: set[tuple[int, int]]) -
             seen.update(batch.ravel().tolist())
         return look_up_image(batch)
 
-    runs = evaluate(run, max_batch=max_batch, few=few).measured.image.runs
+    runs = evaluate(
+        run, max_batch=max_batch, small_batch_items=small_batch_items
+    ).measured.image.runs
     assert {(run.batch, run.items) for run in runs} == expected
     assert sizes == {size for size, _ in expected}
     assert seen == set(range(6))
@@ -168,11 +182,11 @@ def test_one_bad_length_shows_in_every_figure(length: int) -> None:
 
 def test_a_length_that_holds_no_text_is_refused() -> None:
     with pytest.raises(ValueError, match="fits 1 tokens"):
-        gate.evaluate(look_up_image, {1: look_up_text}, INPUTS, TRUTH, WHAT, 4)
+        measurement.evaluate(look_up_image, {1: look_up_text}, INPUTS, TRUTH, WHAT, 4)
 
 
 def test_vectors_of_the_wrong_size_are_refused() -> None:
-    with pytest.raises(GateError, match=r"gives \(6, 3\) for 6 items, .* vectors of 16"):
+    with pytest.raises(GateError, match=r"gives \(8, 3\) for 8 items, .* vectors of 16"):
         evaluate(lambda batch: look_up_image(batch)[:, :3])
 
 
@@ -192,9 +206,15 @@ def figures(minimum: float = 1.0, mean: float = 1.0) -> TowerFigures:
     return TowerFigures.of([Run(None, 1, 9, minimum, mean, minimum, 0)])
 
 
+def ranked(batch: int, accuracy: float, **figures: Any) -> Ranking:
+    zero_shot = ZeroShot(200, accuracy, 0.92)
+    return Ranking(16, batch, 200, 99, figures.get("agreement", Agreement(48, 1, 1)), zero_shot,
+                   figures.get("retrieval"))  # fmt: skip
+
+
 def test_failures_name_the_figure_and_by_how_much() -> None:
-    measured = Measured(
-        figures(0.9994, 0.9996), figures(0.9, 0.95), Agreement(48, 1, 1), ZeroShot(200, 0.9, 0.92)
+    measured = Measured.of(
+        figures(0.9994, 0.9996), figures(0.9, 0.95), [ranked(1, 0.92), ranked(2, 0.9)]
     )
     asked = Thresholds(min_cosine=0.9995, mean_cosine=0.99, accuracy_loss=1)
     assert failures(measured, asked) == [
@@ -202,10 +222,63 @@ def test_failures_name_the_figure_and_by_how_much() -> None:
         "the text tower's lowest cosine to PyTorch FP32 is 0.9000000, 0.1 short of 0.9995",
         "the text tower's mean cosine to PyTorch FP32 is 0.9500000, 0.04 short of 0.99",
         "zero-shot accuracy is 90.00 %, 2.00 points below PyTorch's 92.00 %, 1.00 more than the "
-        "1 allowed",
+        "1 allowed (at batch 2, with text at 16 tokens)",
     ]
     assert failures(measured, replace(asked, accuracy_loss=2))[-1].startswith("the text tower")
     assert failures(measured, Thresholds()) == []
+
+
+def test_recall_and_agreement_are_judged_where_asked() -> None:
+    recall, true = Recall(0.5, 0.8, 0.6, 0.9), Recall(0.5, 0.8, 0.65, 0.9)
+    rankings = [
+        ranked(1, 0.92, retrieval=Retrieval(9, true, true), agreement=Agreement(48, 0.9, 1)),
+        ranked(2, 0.92, retrieval=Retrieval(9, recall, true)),
+    ]
+    measured = Measured.of(figures(), figures(), rankings)
+    assert failures(measured, Thresholds()) == []
+    assert failures(measured, Thresholds(recall_loss=5, agreement=0.9)) == []
+    assert failures(measured, Thresholds(recall_loss=2, agreement=0.97)) == [
+        "text to image, recall@1 is 60.00 %, 5.00 points below PyTorch's 65.00 %, 3.00 more than "
+        "the 2 allowed (at batch 2, with text at 16 tokens)",
+        "90.00 % of the first candidates are PyTorch's, 7.00 points short of 97 % (at batch 1, "
+        "with text at 16 tokens)",
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_one_bad_batch_size_shows_in_its_rankings_and_is_judged(size: int, tower: str) -> None:
+    def spoilt(run: runners.RunTower) -> runners.RunTower:
+        return lambda batch: -run(batch) if len(batch) == size else run(batch)
+
+    right = {"image": look_up_image, "text": look_up_text}
+    measured = evaluate(**{**right, tower: spoilt(right[tower])}).measured
+    places = [(each.batch, each.length) for each in measured.rankings]
+    assert places == [(batch, length) for batch in (1, 2, 4) for length in (3, 5)]
+    for each in measured.rankings:
+        assert (each.agreement.top1 == 0) == (each.batch == size)
+        assert each.zero_shot is not None
+        assert (each.zero_shot.accuracy < each.zero_shot.pytorch_accuracy) == (each.batch == size)
+        assert each.retrieval is not None
+        assert (each.retrieval.recall != each.retrieval.pytorch_recall) == (each.batch == size)
+        assert (each.pictures, each.texts) == (6, 10)
+    assert measured.agreement.top1 == 0
+    [line] = failures(measured, Thresholds(accuracy_loss=1))
+    assert f"at batch {size}, with text at" in line
+
+
+def test_small_batches_may_be_measured_on_fewer_items() -> None:
+    measured = evaluate(small_batch_items=3).measured
+    counts = [(each.batch, each.length, each.pictures, each.texts) for each in measured.rankings]
+    assert counts == [
+        (1, 3, 3, 3), (1, 5, 3, 3), (2, 3, 3, 3), (2, 5, 3, 3), (4, 3, 6, 10), (4, 5, 6, 10),
+    ]  # fmt: skip
+    first, *_, last = measured.rankings
+    assert first.zero_shot is not None
+    assert first.zero_shot.pictures == 3
+    assert measured.zero_shot == last.zero_shot
+    assert measured.zero_shot is not None
+    assert measured.zero_shot.pictures == 5
 
 
 @pytest.mark.parametrize(
@@ -215,7 +288,7 @@ def test_failures_name_the_figure_and_by_how_much() -> None:
 def test_default_thresholds(precision: str, lowest: float, mean: float) -> None:
     def passes(lowest: float, mean: float, accuracy: float = 0.91) -> bool:
         tower = figures(lowest, mean)
-        measured = Measured(tower, tower, Agreement(2, 1, 1), ZeroShot(100, accuracy, 0.92))
+        measured = Measured.of(tower, tower, [ranked(1, 0.92), ranked(8, accuracy)])
         return not failures(measured, DEFAULT_THRESHOLDS[precision])
 
     assert passes(lowest, mean)
@@ -245,8 +318,8 @@ def files_of(tiny: Tiny) -> tuple[Path, dict[int, Path]]:
 
 def measure(tiny: Tiny, image: Path, texts: dict[int, Path]) -> Measured:
     _, what, truth, inputs, *_ = tiny
-    run_image, run_texts = gate.onnx_runner(image, PIXELS), gate.onnx_text_runners(texts)
-    return gate.evaluate(run_image, run_texts, inputs, truth, what, MAX_BATCH).measured
+    run_image, run_texts = runners.onnx_runner(image, PIXELS), runners.onnx_text_runners(texts)
+    return measurement.evaluate(run_image, run_texts, inputs, truth, what, MAX_BATCH).measured
 
 
 def test_an_exported_model_passes_as_fp32(tiny: Tiny) -> None:
@@ -337,9 +410,37 @@ def test_files_that_do_not_load_or_run_are_named(tiny: Tiny, tmp_path: Path) -> 
     bad = tmp_path / "torn.onnx"
     bad.write_bytes(image.read_bytes()[:1000])
     with pytest.raises(GateError, match=r"torn\.onnx: ONNX Runtime cannot load it"):
-        gate.onnx_runner(bad, PIXELS)
+        runners.onnx_runner(bad, PIXELS)
     with pytest.raises(GateError, match=r"refused: model\.onnx does not run at shape \(1, 99\)"):
-        gate.onnx_runner(texts[16], TOKEN_IDS)(np.zeros((1, 99), np.int32))
+        runners.onnx_runner(texts[16], TOKEN_IDS)(np.zeros((1, 99), np.int32))
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "saturates"),
+    [
+        ("fpu avx2 avx512_vnni", "x86_64", False),
+        ("fpu avx2 avx_vnni", "x86_64", False),
+        ("fpu avx2 avx512f", "x86_64", True),
+        ("asimd", "aarch64", False),
+    ],
+)
+def test_int8_is_told_to_be_precise_where_it_would_saturate(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: str,
+    machine: str,
+    saturates: bool,
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert runners.saturates(cpuinfo, machine) == saturates
+    monkeypatch.setattr(runners, "saturates", lambda: saturates)
+    options = runners.session_options()
+    if saturates:
+        assert options.get_session_config_entry(runners.PRECISE) == "1"
+    else:
+        with pytest.raises(RuntimeError, match="does not have configuration"):
+            options.get_session_config_entry(runners.PRECISE)
 
 
 def test_a_picture_or_text_that_the_gateway_refuses_is_an_error(tiny: Tiny) -> None:

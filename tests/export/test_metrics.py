@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from export import metrics
-from export.metrics import Run, TowerFigures, Vectors
+from export.figures import Run, TowerFigures
+from export.metrics import Vectors
 
 
 def unit(count: int, size: int = 8, seed: int = 0) -> Vectors:

@@ -1,8 +1,10 @@
 """TensorRT-RTX builds every typed graph, image and text, strongly typed and without a GPU."""
 
-import functools
+import gc
 import importlib
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,24 +12,22 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from export import graph, towers
+from export import graph, tracing
 from export.checkpoint import load_checkpoint
-from export.half import to_fp16
+from export.demo.evaluate import CHECKPOINT, CONFIG
 from export.plan import PlanOptions, build_plan
-from export.quantize import Recipe, quantize
-from gateway.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS, golden_pixels
-from tests.conftest import ROOT
+from export.variants import Graphs, candidates, halved
+from gateway.manifest import PIXELS, TOKEN_IDS
+from tests.export import models
 
-DEMO = ROOT / "export" / "demo"
 AHEAD = PlanOptions(1, 2, 4, compute_capability="8.9")
-LENGTHS = (6, 16)  # tokens to serve at, where any length will do
-SAMPLES = 4
+LENGTHS = (16,)  # tokens to serve at, besides the full context
+SAMPLES = 2  # to calibrate with
 KNOWN_IDS = 60  # token ids that every tokenizer here has
-
-Tower = tuple[onnx.ModelProto, tuple[int, ...]]  # its FP32 graph, and the shape of an item
+FULL = ("ViT-B-32", "RN50", "ViT-B-16-SigLIP")
+SMALL = ("demo", "timm", "mixer", "siglip2", "coca", "hf_text", "quickgelu")
 
 
 @pytest.fixture(scope="module")
@@ -36,67 +36,84 @@ def rtx() -> ModuleType:
     return importlib.import_module("tensorrt_rtx_bindings")
 
 
+@pytest.fixture(scope="module", params=(*FULL, *SMALL))
+def traced(
+    request: pytest.FixtureRequest,
+    model_of: Callable[[str], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Graphs]:
+    """A model's FP32 graphs, as export makes them; one model at a time is in memory."""
+    kind = request.param
+    if kind == "demo":
+        checkpoint = load_checkpoint(str(CONFIG), str(CHECKPOINT))
+    elif "SigLIP" in kind:  # which would else download its tokenizer
+        folder = models.save_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+        checkpoint = load_checkpoint(kind, None, folder)
+    else:
+        checkpoint = load_checkpoint(kind if kind in FULL else model_of(kind))
+    image = tracing.image_graph(checkpoint).proto
+    text = tracing.text_graphs(checkpoint, 0, LENGTHS)
+    del checkpoint
+    yield Graphs(image, {length: made.proto for length, made in text.items()})
+    del image, text
+    gc.collect()
+
+
 @pytest.fixture(scope="module")
-def tower_of(model_of: Callable[[str], str]) -> Callable[[str, str], Tower]:
-    """A tower by the kind of model and the name of its input."""
-
-    @functools.cache
-    def load(kind: str) -> dict[str, Tower]:
-        if kind == "demo":
-            return trace(str(DEMO / "demo.json"), str(DEMO / "checkpoint.safetensors"))
-        return trace(model_of(kind), None)
-
-    return lambda kind, name: load(kind)[name]
+def in_fp16(traced: Graphs) -> Iterator[Graphs]:
+    ids = {length: [samples(TOKEN_IDS, (length,))] for length in traced.text}
+    yield halved(traced, [samples(PIXELS, item_of(traced, PIXELS)[1])], ids)
+    gc.collect()
 
 
-def trace(model: str, weights: str | None) -> dict[str, Tower]:
-    checkpoint = load_checkpoint(model, weights, None)
-    size = checkpoint.preprocessing.image_size
-    pixels = torch.from_numpy(golden_pixels(size)).expand(2, -1, -1, -1).contiguous()
-    image = towers.ImageTower(checkpoint.model, checkpoint.preprocessing).eval()
-    ids = checkpoint.tokenizer(["a cat", "a photo of two dogs"]).to(torch.int32)
-    any_length = towers.why_full_length_only(checkpoint.model, 0) is None
-    lengths = towers.token_lengths(LENGTHS, ids.shape[1], any_length=any_length)
-    text = towers.text_tower(checkpoint.model, 0).eval()
-    graphs = graph.trace_text(text, ids, lengths, TEXT_FEATURES)
-    return {
-        PIXELS: (graph.trace(image, pixels, IMAGE_FEATURES).proto, (size, size, 3)),
-        TOKEN_IDS: (graphs[lengths[0]].proto, (lengths[0],)),
-    }
+def item_of(graphs: Graphs, name: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
+    """A tower, and the shape of an item: of text the shortest that is served."""
+    if name == TOKEN_IDS:
+        length = min(graphs.text)
+        return graphs.text[length], (length,)
+    _, *dimensions = graphs.image.graph.input[0].type.tensor_type.shape.dim
+    return graphs.image, tuple(dimension.dim_value for dimension in dimensions)
 
 
-def samples(name: str, item: tuple[int, ...]) -> list[NDArray[Any]]:
+def samples(name: str, item: tuple[int, ...]) -> NDArray[Any]:
     rng = np.random.default_rng(1)
     if name == PIXELS:
-        return [rng.integers(0, 256, (SAMPLES, *item), dtype=np.uint8)]
-    return [rng.integers(1, KNOWN_IDS, (SAMPLES, *item), dtype=np.int32)]
+        return rng.integers(0, 256, (SAMPLES, *item), dtype=np.uint8)
+    return rng.integers(1, KNOWN_IDS, (SAMPLES, *item), dtype=np.int32)
 
 
-def typed(proto: onnx.ModelProto, feeds: list[NDArray[Any]], how: str) -> onnx.ModelProto:
-    """The graph at a precision; `int8-fp16` is smoothed, with FP16 where it is not INT8."""
-    if how == "fp32":
-        return proto
-    if how == "fp16":
-        return to_fp16(proto)
-    if how == "int8":
-        return quantize(proto, feeds, Recipe("qdq", "minmax"))
-    return to_fp16(quantize(proto, feeds, Recipe("qdq", "minmax", smooth=0.5)))
+def in_int8(graphs: Graphs, name: str, recipe: int) -> onnx.ModelProto:
+    """A tower by one of the recipes that export tries for TensorRT."""
+    proto, item = item_of(graphs, name)
+    recipes = candidates(proto, "qdq", "minmax", [samples(name, item)], lambda candidate: 1.0)
+    return next(itertools.islice(recipes, recipe, None)).proto
 
 
-@pytest.mark.parametrize("how", ["fp32", "fp16", "int8", "int8-fp16"])
-@pytest.mark.parametrize("name", [PIXELS, TOKEN_IDS])
-@pytest.mark.parametrize("kind", ["demo", "vit", "resnet", "siglip"])
-def test_builds(
-    rtx: ModuleType,
-    tower_of: Callable[[str, str], Tower],
-    tmp_path: Path,
-    kind: str,
-    name: str,
-    how: str,
+def assert_builds(
+    rtx: ModuleType, model: onnx.ModelProto, name: str, item: tuple[int, ...], folder: Path
 ) -> None:
-    proto, item = tower_of(kind, name)
-    model = typed(proto, samples(name, item), how)
-    graph.save(model, tmp_path / "model.onnx", kind)
-    plan = build_plan(rtx, tmp_path / "model.onnx", {name: item}, AHEAD)
-    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    assert len(plan) > weights / 4  # it holds the weights, if as INT8
+    path = folder / "model.onnx"
+    graph.save(model, path, "model")
+    plan = build_plan(rtx, path, {name: item}, AHEAD)
+    path.unlink()
+    assert len(plan) > sum(math.prod(tensor.dims) for tensor in model.graph.initializer) / 2
+
+
+@pytest.mark.parametrize("how", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("name", [PIXELS, TOKEN_IDS])
+def test_builds(
+    rtx: ModuleType, traced: Graphs, in_fp16: Graphs, tmp_path: Path, name: str, how: str
+) -> None:
+    model, item = item_of(in_fp16 if how == "fp16" else traced, name)
+    if how == "int8":
+        model = in_int8(traced, name, recipe=0)
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    assert (onnx.TensorProto.INT8 in types) == (how == "int8")
+    assert (onnx.TensorProto.FLOAT16 in types) == (how != "fp32")
+    assert_builds(rtx, model, name, item, tmp_path)
+
+
+@pytest.mark.parametrize("traced", SMALL, indirect=True)
+@pytest.mark.parametrize("name", [PIXELS, TOKEN_IDS])
+def test_smoothed_int8_builds(rtx: ModuleType, traced: Graphs, tmp_path: Path, name: str) -> None:
+    assert_builds(rtx, in_int8(traced, name, recipe=1), name, item_of(traced, name)[1], tmp_path)

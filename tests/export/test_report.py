@@ -5,18 +5,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.gate import Thresholds
-from export.metrics import (
+from export.figures import (
     Agreement,
     Measured,
+    Ranking,
     Recall,
     Retrieval,
     Run,
     TowerFigures,
     ZeroShot,
-    summarise,
 )
-from export.report import Latency, VariantReport, table, write_report
+from export.gate import Thresholds
+from export.metrics import summarise
+from export.report import Latency, VariantReport, write_report
+from export.tables import table
 
 
 def variant(model_id: str, noise: float) -> VariantReport:
@@ -25,7 +27,11 @@ def variant(model_id: str, noise: float) -> VariantReport:
     lowest, mean, p1 = found.min_cosine, found.mean_cosine, found.p1_cosine
     image = TowerFigures.of([Run(None, n, 200, lowest, mean, p1, 0) for n in (1, 2, 32)])
     text = TowerFigures.of([Run(16, 32, 99, lowest, mean, p1, 0)])
-    measured = Measured(image, text, Agreement(48, 0.97, 0.99), ZeroShot(200, 0.955, 0.965))
+    rankings = [
+        Ranking(16, batch, 200, 99, Agreement(48, 0.97, 0.99), ZeroShot(200, accuracy, 0.965))
+        for batch, accuracy in ((1, 0.96), (32, 0.955))
+    ]
+    measured = Measured.of(image, text, rankings)
     return VariantReport(
         model_id, "int8", "onnxruntime", 12_300_000, measured, cosines, cosines,
         Thresholds(mean_cosine=0.99, accuracy_loss=1),
@@ -49,12 +55,17 @@ def test_everything_is_in_the_report(tmp_path: Path) -> None:
         latency=(("image", Latency(4.25, 6.5)),),
     )
     bad = replace(variant("demo.int8", 1e-2), failures=("too far off",), published=False)
-    path = write_report(tmp_path / "new", [good, bad], "one test machine, 2 cores")
+    path = write_report(
+        tmp_path / "new", [good, bad], "one test machine, 2 cores", ["`demo.fp16`: crashed"]
+    )
     text = path.read_text(encoding="utf-8")
     assert "On one test machine, 2 cores." in text
     assert "| `demo` | int8 | onnxruntime | published | 12.3 |" in text
     assert "| `demo.int8` | int8 | onnxruntime | refused | 12.3 |" in text
     assert "- `demo.int8`, refused: too far off" in text
+    assert "- `demo.fp16`: crashed" in text
+    assert "| `demo.int8` | 1 | 16 | 200 | 99 | 97.00 | 99.00 | 96.00 (0.50) |" in text
+    assert "| `demo.int8` | 32 | 16 | 200 | 99 | 97.00 | 99.00 | 95.50 (1.00) |" in text
     assert "| zero-shot accuracy | 96.50 | 95.50 | 95.50 |" in text
     assert "| text to image, recall@5 | 45.00 | 44.00 | – |" in text  # noqa: RUF001
     assert "200 pictures, 200 of them labelled, 150 with a text of their own" in text
@@ -83,7 +94,9 @@ def test_each_variant_has_its_own_colour_in_every_plot(tmp_path: Path) -> None:
 def test_without_labels_pairs_or_times(tmp_path: Path) -> None:
     (tmp_path / "latency.png").write_bytes(b"of an earlier report")
     plain = variant("demo", 0.0)
-    plain = replace(plain, measured=replace(plain.measured, zero_shot=None))
+    rankings = [replace(each, zero_shot=None) for each in plain.measured.rankings]
+    measured = Measured.of(plain.measured.image, plain.measured.text, rankings)
+    plain = replace(plain, measured=measured)
     text = write_report(tmp_path, [plain], "x").read_text(encoding="utf-8")
     assert "| PyTorch | fp32 | PyTorch | the reference | – | 1 | 1 | – |" in text  # noqa: RUF001
     assert "zero-shot accuracy" not in text

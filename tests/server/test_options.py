@@ -1,11 +1,13 @@
 """Keys of config.pbtxt and what they become."""
 
+from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 import pytest
 
 from server.backends.onnxruntime.options import ARENA_SHRINKAGE, ConfigError, Settings, providers
+from server.backends.onnxruntime.processor import saturates
 
 
 def config(**values: str) -> dict[str, Any]:
@@ -91,3 +93,24 @@ def test_an_accelerator_is_refused_for_the_kind_it_is_for() -> None:
     given = {"optimization": {"execution_accelerators": field}}
     with pytest.raises(ConfigError, match="'openvino' is not available"):
         providers(given, "CPU", 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "expected"),
+    [
+        ("fpu sse4_2 avx2", "x86_64", True),
+        ("fpu avx2 avx_vnni", "x86_64", False),
+        ("fpu avx512f avx512_vnni", "AMD64", False),
+        ("fp asimd", "aarch64", False),
+    ],
+)
+def test_int8_saturates_where_vnni_is_missing(
+    tmp_path: Path, flags: str, machine: str, expected: bool
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert saturates(cpuinfo, machine) == expected
+
+
+def test_an_unknown_processor_is_left_alone(tmp_path: Path) -> None:
+    assert not saturates(tmp_path / "none", "x86_64")

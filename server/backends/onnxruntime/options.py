@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import onnxruntime as ort
 
+from server.backends.onnxruntime.processor import saturates
+
 ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 FATAL = 4  # of ONNX Runtime's log severities
 TRUE, FALSE = ("true", "1"), ("false", "0")
@@ -81,6 +83,8 @@ class Settings:
             # Idle threads that spin take the cores that other instances, Triton and the gateway
             # need: on 2 cores with 1 to 4 instances, spinning halved the throughput.
             options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+        if saturates():
+            options.add_session_config_entry("session.x64quantprecision", "1")
         return options
 
     def run_options(self) -> ort.RunOptions:

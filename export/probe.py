@@ -1,0 +1,79 @@
+"""Runs a new graph in a process of its own first, so that a crash there ends nothing here.
+
+ONNX Runtime is C++, and its optimizers have ended whole processes on FP16 graphs that were valid.
+The child is this very file, which needs NumPy and ONNX Runtime alone.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+TIMEOUT_S = 900.0  # a large tower takes minutes on a busy machine
+CHILD = Path(__file__)
+
+Shape = tuple[int, ...]  # of the graph's one input, batch first
+
+
+def crash_of(
+    path: Path,
+    shapes: Sequence[Shape],
+    entries: Mapping[str, str] | None = None,
+    child: Path | None = None,
+    timeout: float = TIMEOUT_S,
+) -> str | None:
+    """Why a graph cannot be run in this process; None when it can.
+
+    Errors that ONNX Runtime reports as such are no crash: they come again, with their words, where
+    the graph is used.
+
+    Args:
+        path: Of the graph.
+        shapes: To run it at.
+        entries: ONNX Runtime's session configuration.
+        child: The program to run; this file where left out.
+        timeout: In seconds.
+    """
+    # Isolated, so that the modules beside this file hide none of the standard library's.
+    command = [sys.executable, "-I", str(child or CHILD), str(path)]
+    command += [json.dumps(list(shapes)), json.dumps(dict(entries or {}))]
+    try:
+        ended = subprocess.run(command, capture_output=True, timeout=timeout, check=False)  # noqa: S603 (a fixed program)
+    except subprocess.TimeoutExpired:
+        return f"ONNX Runtime had not finished after {timeout:g} s"
+    if ended.returncode >= 0:
+        return None
+    number = -ended.returncode
+    hint = ", mostly for want of memory" if number == signal.SIGKILL else ""
+    return f"ONNX Runtime ended with signal {number} ({_name(number)}{hint})"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _run(path: str, shapes: Sequence[Sequence[int]], entries: Mapping[str, str]) -> None:
+    import resource  # here, since only the child may lose the right to leave a core file
+
+    import numpy as np
+    import onnxruntime
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    for name, value in entries.items():
+        options.add_session_config_entry(name, value)
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    [given] = session.get_inputs()
+    kind = {"tensor(uint8)": np.uint8, "tensor(int32)": np.int32}[given.type]
+    for shape in shapes:
+        session.run(None, {given.name: np.ones(shape, kind)})
+
+
+if __name__ == "__main__":
+    _run(sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3]))

@@ -1,0 +1,40 @@
+"""Both towers of a checkpoint as FP32 graphs, at the shapes that are served."""
+
+import torch
+
+from export import graph, towers
+from export.checkpoint import Checkpoint
+from export.graph import Graph
+from gateway.manifest import IMAGE_FEATURES, TEXT_FEATURES, golden_pixels
+
+_EXAMPLES = ["a cat", "a photo of two dogs"]  # a trace needs two items; any will do
+
+
+def image_graph(checkpoint: Checkpoint) -> Graph:
+    """The image tower, uint8 [n, S, S, 3] -> float32 unit vectors [n, D].
+
+    Raises:
+        GraphError: It cannot be exported.
+    """
+    rules = checkpoint.preprocessing
+    tower = towers.ImageTower(checkpoint.model, rules).eval()
+    pixels = torch.from_numpy(golden_pixels(rules.image_size)).expand(2, -1, -1, -1).contiguous()
+    return graph.trace(tower, pixels, IMAGE_FEATURES)
+
+
+def text_graphs(checkpoint: Checkpoint, pad_id: int, wanted: tuple[int, ...]) -> dict[int, Graph]:
+    """The text tower, int32 [n, length] -> float32 unit vectors [n, D], by token length.
+
+    Args:
+        checkpoint: The model.
+        pad_id: Of its tokenizer.
+        wanted: Token lengths; only the full context where the tower takes no less.
+
+    Raises:
+        GraphError: It cannot be exported.
+    """
+    ids = checkpoint.tokenizer(_EXAMPLES).to(torch.int32)
+    any_length = towers.why_full_length_only(checkpoint.model, pad_id) is None
+    lengths = towers.token_lengths(wanted, ids.shape[1], any_length=any_length)
+    tower = towers.text_tower(checkpoint.model, pad_id).eval()
+    return graph.trace_text(tower, ids, lengths, TEXT_FEATURES)
