@@ -95,21 +95,22 @@ class Ledger:
         finished = not self.reading and not self.entries
         return self.closed or finished or connection != self.connection
 
-    def answer(self, number: int) -> Entry | None:
-        """Takes an answered item out; None when it was answered before."""
+    def awaited(self, number: int) -> Entry | None:
+        """The item that an answer is for; None when it was answered before."""
         with self.condition:
             entry = self.entries.get(number)
-            if entry is None or not entry.sent:
-                return None
+            return entry if entry is not None and entry.sent else None
+
+    def settle(self, number: int) -> None:
+        """Takes out an item that has its answer."""
+        with self.condition:
             del self.entries[number]
             self.condition.notify_all()
-            return entry
 
-    def retry(self, number: int, entry: Entry, delay: float) -> None:
-        """Puts an item back, to be sent again after so many seconds."""
+    def retry(self, number: int, delay: float) -> None:
+        """Has an item sent again after so many seconds."""
         with self.condition:
-            entry.sent = False
-            self.entries[number] = entry
+            self.entries[number].sent = False
             heapq.heappush(self.delayed, (time.monotonic() + delay, number))
 
     def wake(self) -> float | None:

@@ -153,7 +153,7 @@ class Stream(Generic[K]):
         self._check_model(response)
         for answer in response.results:
             number = int(answer.id)
-            entry = self.ledger.answer(number)
+            entry = self.ledger.awaited(number)
             if entry is None:
                 continue  # sent again over a new connection, and answered over both
             error = of_item(answer.error) if answer.HasField("error") else None
@@ -161,8 +161,9 @@ class Stream(Generic[K]):
                 entry.attempts += 1
                 if entry.attempts <= self._settings.retries:
                     delay = self._settings.backoff(entry.attempts)
-                    self.ledger.retry(number, entry, delay)
+                    self.ledger.retry(number, delay)
                     continue
+            self.ledger.settle(number)
             self._failures = 0
             key = self._readers.ids.pop(number)
             if error is not None:

@@ -1,0 +1,96 @@
+"""A fake service for staged faults, a real one for the rest, and the command."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from openclip_triton import Client, StreamSettings
+from PIL import Image
+
+from server.launcher import TritonServer
+from tests.client.fake import Fake, serve
+from tests.conftest import ROOT, free_port, run_gateway
+
+FAST = StreamSettings(backoff_s=0.01, max_backoff_s=0.02)
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def fake() -> Fake:
+    return Fake()
+
+
+@pytest.fixture
+def address(fake: Fake) -> Iterator[str]:
+    server, address = serve(fake)
+    yield address
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    with Client(address, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def real_address(triton: TritonServer) -> Iterator[str]:
+    """The gRPC address of a gateway before the real Triton."""
+    port = free_port()
+    with run_gateway(triton_address=triton.addresses.grpc, grpc_port=port):
+        address = f"127.0.0.1:{port}"
+        with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(30)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def real(real_address: str) -> Iterator[Client]:
+    with Client(real_address) as client:
+        yield client
+
+
+def environment(address: str) -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT / "client"), str(ROOT)])
+    return os.environ | {"PYTHONPATH": path, "OPENCLIP_TRITON_SERVER": address}
+
+
+def start(address: str, *arguments: object) -> "subprocess.Popen[str]":
+    """The command, running; Ctrl-C reaches it even where this process takes no notice of it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "openclip_triton", *map(str, arguments)],
+        env=environment(address), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+def command(
+    address: str, *arguments: object, typed: str = "", cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """The command, run to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "openclip_triton", *map(str, arguments)],
+        env=environment(address), text=True, capture_output=True, input=typed, timeout=120,
+        cwd=cwd,
+    )  # fmt: skip
+
+
+def draw(folder: Path, count: int, *, bad: frozenset[int] = frozenset()) -> list[Path]:
+    """Small pictures, each of its own noise; the bad ones are no pictures at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(count)
+    paths = [folder / f"{number:05}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        if number in bad:
+            path.write_bytes(b"bad picture %d" % number)
+        else:
+            pixels = generator.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).resize((64, 64)).save(path, compress_level=1)
+    return paths
