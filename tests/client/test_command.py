@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -202,7 +203,8 @@ def test_help_tells_of_the_connection(name: str) -> None:
 def test_a_terminal_gets_a_bar(real_address: str, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        ["python", "-m", "openclip_triton", "embed-images", SAMPLES, "-o", tmp_path / "v.npy"],
+        [sys.executable, "-m", "openclip_triton", "embed-images", SAMPLES,
+         "-o", tmp_path / "v.npy"],
         env=environment(real_address) | {"TERM": "xterm", "COLUMNS": "120"}, stderr=theirs,
     )  # fmt: skip
     os.close(theirs)
