@@ -45,7 +45,7 @@ check: $(DEV)/.ready ## Check format, lint, types, import contracts and requirem
 	$(DEV)/bin/ruff format --check $(SOURCES)
 	$(DEV)/bin/ruff check $(SOURCES)
 	$(DEV)/bin/mypy
-	$(DEV)/bin/lint-imports
+	PYTHONPATH=client $(DEV)/bin/lint-imports
 	@rm -rf .proto && mkdir .proto && $(call protoc,.proto)
 	diff -r -x '*.py[co]' -x __pycache__ -x __init__.py -x clip.proto .proto/$(dir $(PROTO)) $(dir $(PROTO))
 	@rm -rf .proto
