@@ -9,23 +9,32 @@ from export.towers import OpenClipModel
 from gateway.manifest import Preprocessing, Tokenizer
 
 # Not of either tower's vectors: the factors on their cosines, and CoCa's caption decoder.
-_OTHER_WEIGHTS = ("logit_scale", "logit_bias", "text_decoder.")
+_OTHER_PARTS = ("logit_scale", "logit_bias", "text_decoder")
+# How a module is run, or where it came from; not what it computes. Private ones are left out too.
+_OTHER_ATTRIBUTES = (
+    "training", "fused_attn", "grad_checkpointing", "gradient_checkpointing", "name_or_path",
+)  # fmt: skip
 
 
 def fingerprint(
     model: OpenClipModel, preprocessing: Preprocessing, tokenizer: Tokenizer, precision: str
 ) -> str:
-    """SHA-256 over weights, preprocessing, tokenizer and precision, as lower-case hex.
+    """SHA-256 over architecture, weights, preprocessing, tokenizer and precision, in hex.
 
     Args:
-        model: The OpenCLIP model; its weights count by name, dtype, shape and bytes.
+        model: The OpenCLIP model; its modules count by name, class and plain attributes, since
+            the same weights with QuickGELU or with GELU are two embedding spaces, and its weights
+            by name, dtype, shape and bytes.
         preprocessing: Rules for pictures.
         tokenizer: Rules for text, with the hash of its file; the file's name does not count.
         precision: `fp32`, `fp16` or `int8`.
     """
     digest = hashlib.sha256()
+    for name, module in sorted(model.named_modules()):
+        if not name.startswith(_OTHER_PARTS):
+            digest.update(f"{name} {type(module).__name__} {_attributes(module)}\n".encode())
     for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith(_OTHER_WEIGHTS):
+        if not name.startswith(_OTHER_PARTS):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             flat = tensor.detach().cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy().data)
@@ -36,3 +45,14 @@ def fingerprint(
     }
     digest.update(json.dumps(rules, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _attributes(module: torch.nn.Module) -> list[tuple[str, bool | int | float | str]]:
+    """Sizes, numbers of heads, epsilons and names of methods, as the module keeps them."""
+    return sorted(
+        (name, value)
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float | str)
+        and not name.startswith("_")
+        and name not in _OTHER_ATTRIBUTES
+    )

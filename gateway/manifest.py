@@ -104,8 +104,8 @@ class Manifest(_Frozen):
     Attributes:
         id: What clients send as `model`; names weights and precision.
         version: The Triton version (folder) of every tower that this manifest describes.
-        fingerprint: SHA-256 over weights, preprocessing, tokenizer and precision; equal
-            fingerprints mean that vectors may be compared.
+        fingerprint: SHA-256 over architecture, weights, preprocessing, tokenizer and precision;
+            equal fingerprints mean that vectors may be compared.
         logit_scale: Factor on cosines, already exponentiated (OpenCLIP's `logit_scale.exp()`).
         logit_bias: Added to the scaled cosine; set for SigLIP models only, and then scores are
             sigmoids rather than softmax.
