@@ -1,4 +1,4 @@
-"""A fingerprint names the embedding space: all that changes vectors changes it, and nothing else."""
+"""What changes vectors changes the fingerprint, and nothing else does."""
 
 from pathlib import Path
 
