@@ -17,21 +17,25 @@ UV := .venv/uv/bin/uv
 SERVE := .venv/serve
 EXPORT := .venv/export
 DEV := .venv/dev
-SOURCES := gateway server export client benchmarks tests
+BENCH := .venv/bench
+SOURCES := gateway server export client benchmarks deploy tests
 PROTO := gateway/rpc/openclip/v1/clip.proto
 
 protoc = PATH="$(CURDIR)/$(DEV)/bin:$$PATH" $(DEV)/bin/python -m grpc_tools.protoc -I. \
 	--python_out=$(1) --mypy_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(PROTO)
 
+MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format proto lock export ladder demo-model setup clean
+.PHONY: help run test test-compose check format proto lock export ladder bench bench-compare bench-open \
+	bench-budget bench-report tune demo-model setup clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT"
-	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY; of export and ladder: MODEL ARGS; of every target: PYTHON"
+	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY; of export, ladder, bench and tune: MODEL ARGS; of every target: PYTHON"
 
 run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
 	@$(SERVE)/bin/python -m server.stack --host $(HOST) --http-port $(HTTP_PORT) \
@@ -41,7 +45,7 @@ run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gat
 test: $(DEV)/.ready ## Run every test, against the real Triton
 	$(DEV)/bin/python -m pytest $(ARGS)
 
-check: $(DEV)/.ready ## Check format, lint, types, import contracts and requirement lists
+check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile, YAML and Kubernetes files
 	$(DEV)/bin/ruff format --check $(SOURCES)
 	$(DEV)/bin/ruff check $(SOURCES)
 	$(DEV)/bin/mypy
@@ -49,6 +53,12 @@ check: $(DEV)/.ready ## Check format, lint, types, import contracts and requirem
 	@rm -rf .proto && mkdir .proto && $(call protoc,.proto)
 	diff -r -x '*.py[co]' -x __pycache__ -x __init__.py -x clip.proto .proto/$(dir $(PROTO)) $(dir $(PROTO))
 	@rm -rf .proto
+	$(DEV)/bin/hadolint Dockerfile
+	$(DEV)/bin/yamllint --strict .
+	$(DEV)/bin/python -m deploy.manifests
+
+test-compose: $(DEV)/.ready ## Build the images, serve with them, kill Triton, clean up; skips without Docker
+	PYTHONPATH=. $(DEV)/bin/python deploy/test_compose.py
 
 format: $(DEV)/.ready ## Format the code and mend what lint can mend
 	$(DEV)/bin/ruff format $(SOURCES)
@@ -66,6 +76,24 @@ export: $(EXPORT)/.ready ## Export MODEL=name, with ARGS="--pretrained ...", int
 ladder: $(EXPORT)/.ready ## Export MODEL in every precision, serve each, and print one table of all
 	$(EXPORT)/bin/python -m benchmarks.ladder --model $(MODEL) --repository "$(MODEL_REPOSITORY)" $(ARGS)
 
+bench: $(BENCH)/.ready ## Load MODEL with Locust at 1, 8, 32 and 128 users: CSV, HTML and a table
+	$(BENCH)/bin/python -m benchmarks.load $(MEASURED)
+
+bench-compare: $(BENCH)/.ready $(EXPORT)/.ready ## Hold MODEL against the ceilings and plain PyTorch, about 25 minutes
+	$(BENCH)/bin/python -m benchmarks.compare --torch-python $(EXPORT)/bin/python $(MEASURED)
+
+bench-open: $(BENCH)/.ready ## Draw the latency of MODEL against offered load, with the knee
+	$(BENCH)/bin/python -m benchmarks.openloop $(MEASURED)
+
+bench-budget: $(BENCH)/.ready ## Show what a request costs the gateway, stage by stage, with encoders that do no work
+	$(BENCH)/bin/python -m benchmarks.stage_budget $(MEASURED)
+
+bench-report: $(BENCH)/.ready ## Draw the plots and write the tables of all benchmarks that were run
+	$(BENCH)/bin/python -m benchmarks.report $(ARGS)
+
+tune: $(BENCH)/.ready ## Try instances, threads, queue delays and batch sizes on this machine
+	$(BENCH)/bin/python -m benchmarks.tune $(MEASURED)
+
 demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 	OMP_WAIT_POLICY=PASSIVE $(EXPORT)/bin/python -m export.demo train # spinning threads stall on a busy machine
 	$(EXPORT)/bin/python -m export.demo samples
@@ -73,7 +101,7 @@ demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 		--pretrained export/demo/checkpoint.safetensors --id demo --compact \
 		--token-lengths 16,full --max-batch 32 --evaluate drawn
 
-setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready ## Set up all environments
+setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments
 
 clean: ## Remove the environments and caches
 	rm -rf .venv .proto .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

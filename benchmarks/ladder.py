@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.served import BenchmarkError, Manifest, Served, Times, manifests, size_bytes
+from benchmarks.errors import BenchmarkError
+from benchmarks.published import Manifest, manifests, size_bytes
+from benchmarks.served import Served, Times
 
 BATCHES = (1, 8, 32)
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -82,6 +82,7 @@ def _export(given: argparse.Namespace) -> int:
         repository=given.repository,
         pretrained=given.pretrained,
         model_id=given.id,
+        version=given.version,
         tokenizer=given.tokenizer,
         token_lengths=given.token_lengths,
         compact=given.compact,

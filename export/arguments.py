@@ -42,6 +42,10 @@ def parser() -> argparse.ArgumentParser:
     add("--id", metavar="ID",
         help="what clients send as `model` (default: NAME or NAME.TAG); a variant adds its "
         "precision and runtime, such as ID.int8")
+    add("--version", type=_positive, metavar="N",
+        help="number of the version, which keeps the one before beside it: a running service goes "
+        "over to it without a failed request, and `python -m export.versions` goes back "
+        "(default: the next number, in place of the one before)")
     add("--tokenizer", type=Path, metavar="DIR",
         help="folder with a Hugging Face tokenizer, instead of the hub's")
     # fmt: on

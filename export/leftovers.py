@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from export.errors import RepositoryError
-from gateway.manifest import SUFFIX, Manifest, ManifestError, read_manifest
+from gateway.manifest import KEPT_SUFFIX, SUFFIX, Manifest, ManifestError, read_manifest
 
 CONFIG = "config.pbtxt"
 STAGING = ".staging-"  # prefix of the folders that models are prepared in
@@ -21,7 +23,7 @@ def sweep(root: Path) -> None:
     leftovers = sorted(root.glob(f"{STAGING}*"))
     if not leftovers:
         return
-    manifests = [read(path) for path in sorted(root.glob(f"*{SUFFIX}"))]
+    manifests = [*(read(path) for path in sorted(root.glob(f"*{SUFFIX}"))), *kept(root)]
     live = {path for manifest in manifests for path in paths_of(manifest)}
     towers = {tower for manifest in manifests for tower in towers_of(manifest)}
     for folder in leftovers:
@@ -44,6 +46,33 @@ def read(path: Path) -> Manifest:
         return read_manifest(path)
     except ManifestError as error:
         raise RepositoryError(f"{error}; mend or delete that file first") from error
+
+
+def kept(root: Path, model_id: str | None = None) -> list[Manifest]:
+    """The versions that are kept beside those that are served, of one model or of all.
+
+    Raises:
+        RepositoryError: A manifest of theirs cannot be read.
+    """
+    found = []
+    for path in sorted(root.glob(f"*{KEPT_SUFFIX}")):
+        try:
+            manifest = Manifest.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise RepositoryError(f"{path}: {error}; mend or delete that file first") from error
+        if model_id in (None, manifest.id):
+            found.append(manifest)
+    return found
+
+
+def kept_file(manifest: Manifest) -> str:
+    """Where the manifest of a kept version lies, relative to the repository."""
+    return f"{manifest.id}.{manifest.version}{KEPT_SUFFIX}"
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """What is written of a manifest."""
+    return manifest.model_dump_json(indent=1) + "\n"
 
 
 def _planned(folder: Path) -> list[str]:

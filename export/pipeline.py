@@ -33,6 +33,7 @@ class Options:
     repository: Path
     pretrained: str | None = None
     model_id: str | None = None
+    version: int | None = None  # keeps the one before beside it
     tokenizer: Path | None = None
     token_lengths: tuple[int, ...] = DEFAULT_LENGTHS
     compact: bool = False
@@ -78,9 +79,15 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
     what = evaluation.built_in(checkpoint.preprocessing.image_size, options.samples).joined(what)
     with repository.locked(options.repository):
         rules = checkpoint.preprocessing
+        for model_id in ids.values() if options.version is not None else ():
+            repository.check_batch(options.repository, model_id, options.serving.max_batch)
         versions = {
             variant: repository.next_version(
-                options.repository, model_id, rules.image_size, checkpoint.embedding_size
+                options.repository,
+                model_id,
+                rules.image_size,
+                checkpoint.embedding_size,
+                options.version,
             )
             for variant, model_id in ids.items()
         }
@@ -162,7 +169,7 @@ def _prepare(
     return Work(
         options.repository, checkpoint, traced_graphs, what, inputs, calibrate, truth, limits,
         options.method, options.compact, options.allow_failing,
-        options.small_batch_items, options.serving, progress,
+        options.small_batch_items, options.serving, progress, keep=options.version is not None,
     )  # fmt: skip
 
 

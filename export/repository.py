@@ -4,19 +4,33 @@ Everything is written to a staging folder first, together with a plan: the paths
 will bring and those that it will make superfluous. Then version folders are renamed into place,
 `config.pbtxt` and tokenizer follow, and the manifest is last: with it the new version is served.
 Whatever the plan names and no manifest does is deleted, now or, after a crash, by the next run.
+
+A version may be kept beside the one that is served: its manifest then has another name, and its
+folders stay. See `export/versions.py`.
 """
 
 import fcntl
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from export.durable import sync_folders, sync_tree, write
 from export.errors import RepositoryError
-from export.leftovers import CONFIG, PLAN, STAGING, paths_of, read, sweep, towers_of
+from export.leftovers import (
+    CONFIG,
+    PLAN,
+    STAGING,
+    kept,
+    kept_file,
+    manifest_text,
+    paths_of,
+    read,
+    sweep,
+    towers_of,
+)
 from gateway.manifest import SUFFIX, Manifest
 
 _LOCK = ".export.lock"
@@ -70,15 +84,18 @@ def published(root: Path, model_id: str) -> Manifest | None:
     return read(path) if path.exists() else None
 
 
-def next_version(root: Path, model_id: str, image_size: int, embedding_size: int) -> int:
-    """The version that a new export under this id will be.
+def next_version(
+    root: Path, model_id: str, image_size: int, embedding_size: int, wanted: int | None = None
+) -> int:
+    """The version that a new export under this id will be: `wanted`, or the next.
 
     Raises:
-        RepositoryError: Inputs or outputs differ from it, so that clients would break.
+        RepositoryError: Inputs or outputs differ from what is published, so that clients would
+            break; or there is a version of this number.
     """
     previous = published(root, model_id)
     if previous is None:
-        return 1
+        return wanted or 1
     old = (previous.preprocessing.image_size, previous.embedding_size)
     if old != (image_size, embedding_size):
         raise RepositoryError(
@@ -86,10 +103,33 @@ def next_version(root: Path, model_id: str, image_size: int, embedding_size: int
             f"this model has {image_size} and {embedding_size}; choose another --id, or take the "
             f"old one back with `python -m export --remove {model_id}`"
         )
-    return previous.version + 1
+    taken = {previous.version, *(manifest.version for manifest in kept(root, model_id))}
+    if wanted in taken:
+        raise RepositoryError(
+            f"{model_id}: there is a version {wanted} already; give a --version over {max(taken)}, "
+            f"or look at `python -m export.versions {model_id}`"
+        )
+    return wanted or max(taken) + 1
 
 
-def publish(root: Path, staged: Path, manifest: Manifest) -> None:
+def check_batch(root: Path, model_id: str, max_batch: int) -> None:
+    """Refuses a version whose batches differ from those of the one that is to stay beside it.
+
+    Raises:
+        RepositoryError: They do, and both have one `config.pbtxt`.
+    """
+    previous = published(root, model_id)
+    if previous is None:
+        return
+    before = previous.triton.image.max_batch
+    if before != max_batch:
+        raise RepositoryError(
+            f"{model_id}: version {previous.version}, which is to stay, has batches of {before}; "
+            f"give --max-batch {before}, or leave out --version"
+        )
+
+
+def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False) -> None:
     """Makes a staged model the one that is served under its id.
 
     Args:
@@ -97,11 +137,15 @@ def publish(root: Path, staged: Path, manifest: Manifest) -> None:
         staged: Holds `<tower>/config.pbtxt` and `<tower>/<version>/` for each tower, and the
             tokenizer's file.
         manifest: Describes it.
+        keep: Whether the version that was served before stays beside it.
 
     Raises:
-        RepositoryError: A folder is in the way that no published model owns.
+        RepositoryError: A folder is in the way that no published model owns; or the version that
+            is to stay takes other batches, which `config.pbtxt` has for all versions.
     """
     previous = published(root, manifest.id)
+    if keep:
+        check_batch(root, manifest.id, manifest.triton.image.max_batch)
     towers, known = towers_of(manifest), towers_of(previous) if previous else {}
     for tower in sorted(towers.keys() - known.keys()):
         if (root / tower).exists():
@@ -109,10 +153,10 @@ def publish(root: Path, staged: Path, manifest: Manifest) -> None:
                 f"{root / tower}: in the way, and no published model's; move it or choose "
                 "another --id"
             )
-    plan = [*paths_of(manifest), *(paths_of(previous) if previous else ())]
+    gone = previous if previous and not keep else None
+    plan = [*paths_of(manifest), *(paths_of(gone) if gone else ())]
     (staged / PLAN).write_text(json.dumps(plan))
-    (staged / "manifest").write_text(manifest.model_dump_json(indent=1) + "\n")
-    _sync_tree(staged)
+    sync_tree(staged)
     # Requests for the old version go on until the manifest changes, so its batches must fit.
     first = {tower for tower, batch in towers.items() if batch >= known.get(tower, 0)}
     for tower in towers:
@@ -121,9 +165,13 @@ def publish(root: Path, staged: Path, manifest: Manifest) -> None:
         (staged / version).rename(root / version)
     _replace_configs(root, staged, first)
     (staged / manifest.tokenizer.file).rename(root / manifest.tokenizer.file)
-    _sync_folders(root, [*towers, "."])
-    (staged / "manifest").replace(root / f"{manifest.id}{SUFFIX}")
-    _sync_folders(root, ["."])
+    if keep and previous:
+        write(staged, root / kept_file(previous), manifest_text(previous))
+    sync_folders(root, [*towers, "."])
+    write(staged, root / f"{manifest.id}{SUFFIX}", manifest_text(manifest))
+    if gone:
+        (root / kept_file(gone)).unlink(missing_ok=True)
+    sync_folders(root, ["."])
     _replace_configs(root, staged, towers.keys() - first)
 
 
@@ -163,33 +211,20 @@ def remove(root: Path, model_id: str) -> None:
                 f"{', '.join(known) or 'none'}"
             )
         with staging(root) as folder:
-            (folder / PLAN).write_text(json.dumps(paths_of(manifest)))
-            _sync_tree(folder)
+            every = [manifest, *kept(root, model_id)]
+            (folder / PLAN).write_text(
+                json.dumps([path for each in every for path in paths_of(each)])
+            )
+            sync_tree(folder)
             (root / f"{model_id}{SUFFIX}").unlink()
-            _sync_folders(root, ["."])
+            for each in every[1:]:
+                (root / kept_file(each)).unlink()
+            sync_folders(root, ["."])
 
 
 def _replace_configs(root: Path, staged: Path, towers: Iterable[str]) -> None:
     for tower in towers:
         (staged / tower / CONFIG).replace(root / tower / CONFIG)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        _sync(path)
-
-
-def _sync_folders(root: Path, names: Iterable[str]) -> None:
-    for name in names:
-        _sync(root / name)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -51,6 +51,7 @@ class Work:
     small_batch_items: int  # most to measure at batch 1 and 2
     serving: Serving
     progress: Progress
+    keep: bool = False  # whether the version that was published before stays beside the new one
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -99,7 +100,7 @@ def publish_variant(work: Work, variant: Variant, model_id: str, version: int) -
         spec = write_tokenizer(work.checkpoint.tokenizer, stage.tokenizer)
         manifest = _describe(work, variant, stage, spec, found)
         with work.progress.stage(f"publishing {model_id}, version {version}"):
-            repository.publish(work.root, folder, manifest)
+            repository.publish(work.root, folder, manifest, keep=work.keep)
     return Outcome(model_id, report, manifest, found.failures)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib
 import logging
 import os
 import signal
@@ -14,11 +15,13 @@ from pydantic import ValidationError
 
 from gateway import workers
 from gateway.app import create_app, load
+from gateway.keys import KeysError
 from gateway.labelsets import LabelSetError
 from gateway.logs import logging_to_stderr
 from gateway.manifest import ManifestError
 from gateway.ports import PortError, listen, reserve
 from gateway.settings import Settings
+from gateway.tls import TlsError
 
 PREFIX = "GATEWAY_"
 
@@ -27,6 +30,9 @@ logger = logging.getLogger("gateway")
 
 class StartError(Exception):
     """The gateway cannot start; the message says why and what to do."""
+
+
+STOPPED_BY = (StartError, PortError, ManifestError, LabelSetError, KeysError, TlsError)
 
 
 def main() -> int:
@@ -40,7 +46,10 @@ def main() -> int:
             loaded = load(settings)
             listener = stack.enter_context(listen(settings.host, settings.http_port))
             grpc = stack.enter_context(reserve(settings.host, settings.grpc_port))
-        except (StartError, PortError, ManifestError, LabelSetError) as error:
+            if settings.metrics_port is not None:
+                host = settings.metrics_host or settings.host
+                stack.enter_context(reserve(host, settings.metrics_port, "GATEWAY_METRICS_PORT"))
+        except STOPPED_BY as error:
             sys.stderr.write(f"gateway: {error}\n")
             return 1
         stack.enter_context(logging_to_stderr(settings.log_level, settings.log_format))
@@ -48,8 +57,8 @@ def main() -> int:
         served = ", ".join(model.manifest.id for model in loaded.models)
         host, port = listener.getsockname()[:2]
         logger.info(
-            "serving %s on http://%s:%d and grpc://%s:%d", served, host, port, host,
-            settings.grpc_port,
+            "serving %s on %s://%s:%d and grpc://%s:%d", served,
+            "https" if loaded.certificate else "http", host, port, host, settings.grpc_port,
         )  # fmt: skip
         if settings.workers > 1:
             workers.run(settings, listener)
@@ -59,7 +68,9 @@ def main() -> int:
         # a stop that was asked for is no failure.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        uvicorn.Server(workers.config(create_app(settings, loaded))).run(sockets=[listener])
+        uvicorn.Server(workers.config(create_app(settings, loaded), settings)).run(
+            sockets=[listener]
+        )
         return 0
 
 
@@ -75,7 +86,14 @@ def load_settings() -> Settings:
             near = difflib.get_close_matches(name, known, n=1)
             raise StartError(f"{name}: no such setting" + (f"; {near[0]}?" if near else ""))
     try:
-        return Settings()
+        settings = Settings()
+        if settings.otlp_endpoint:
+            importlib.import_module("gateway.traces")
+        return settings
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"GATEWAY_OTLP_ENDPOINT: {error.name} is not installed; install the extra `otel`"
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()

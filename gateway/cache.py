@@ -43,6 +43,11 @@ class VectorCache:
         self._rows: OrderedDict[Hashable, Encoded] = OrderedDict()
         self._making: dict[Hashable, asyncio.Future[Encoded | None]] = {}
 
+    def clear(self) -> None:
+        """Forgets every vector."""
+        self._rows.clear()
+        self._bytes = 0
+
     async def rows(self, keys: Sequence[Hashable], make: Make) -> list[Encoded]:
         """What belongs to each key, in their order.
 

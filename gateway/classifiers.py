@@ -103,16 +103,30 @@ class Classifiers:
     async def warm(self) -> None:
         """Encodes every label set for every model; tries again for as long as Triton is away."""
         for model in self._models:
-            for label_set in self._sets.label_sets.values():
-                key = (model.manifest.fingerprint, label_set.name)
-                while key not in self._held:
-                    try:
-                        self._held[key] = await self._whole(model, label_set)
-                    except (Unavailable, DeadlineExceeded):
-                        await asyncio.sleep(RETRY_S)
-                    except GatewayError as error:
-                        logger.error("label set %s: %s", label_set.name, error.message)
-                        await asyncio.sleep(RETRY_S)
+            while model in self._models:  # it may be replaced meanwhile
+                try:
+                    await self.hold(model)
+                    break
+                except (Unavailable, DeadlineExceeded):
+                    await asyncio.sleep(RETRY_S)
+                except GatewayError as error:
+                    logger.error("label sets of %s: %s", model.manifest.id, error.message)
+                    await asyncio.sleep(RETRY_S)
+
+    async def hold(self, model: Model) -> None:
+        """Encodes every label set for a model, which need not be served yet.
+
+        Raises: As `of_labels`.
+        """
+        for label_set in self._sets.label_sets.values():
+            key = (model.manifest.fingerprint, label_set.name)
+            if key not in self._held:
+                self._held[key] = await self._whole(model, label_set)
+
+    def forget(self) -> None:
+        """Drops what is held for models that are not served any more."""
+        served = {model.manifest.fingerprint for model in self._models}
+        self._held = {key: held for key, held in self._held.items() if key[0] in served}
 
     async def _whole(self, model: Model, label_set: LabelSet) -> Classifier:
         parts = [

@@ -12,7 +12,10 @@ B = TypeVar("B")
 
 async def gather(work: Iterable[Awaitable[T]]) -> list[T]:
     """Awaits everything side by side; the first failure cancels what has not ended."""
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in work]
+    awaitables = list(work)
+    if len(awaitables) == 1:
+        return [await awaitables[0]]  # a task of its own would be for nothing
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         return await asyncio.gather(*tasks)
     finally:

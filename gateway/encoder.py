@@ -26,6 +26,14 @@ class Encoder:
         self._lanes = lanes
         self._cache = cache
 
+    def check(self) -> None:
+        """Says at once when work is in vain.
+
+        Raises:
+            Unavailable: No Triton answers.
+        """
+        self._lanes.check()
+
     async def texts(
         self,
         model: Model,

@@ -18,7 +18,16 @@ from gateway.limits import RequestLimits
 from gateway.manifest import Manifest
 from gateway.models import Model, Models
 from gateway.prepare import Prepared, Preparer
-from gateway.values import Classified, Compared, Deadline, Embedded, Item, Ranked, Timings
+from gateway.values import (
+    Classified,
+    Compared,
+    Deadline,
+    Embedded,
+    ImageItem,
+    Item,
+    Ranked,
+    Timings,
+)
 from gateway.vectors import cosines, cut
 from gateway.zeroshot import Label, classify, logits
 
@@ -42,17 +51,21 @@ class Engine:
         self._encoder = encoder
         self._classifiers = classifiers
 
-    async def embed(self, ask: asks.Embed, deadline: Deadline, timings: Timings) -> Embedded:
-        """Embeds texts and images.
+    async def embed(
+        self, ask: asks.Embed, deadline: Deadline, timings: Timings, model: Model | None = None
+    ) -> Embedded:
+        """Embeds texts and images, with `model` where one asks many times and wants the same.
 
         Raises:
             RequestError: The request, or an item where `skip` is false, is wrong; `param` says
                 which.
             DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
-        model = self._found(ask.model, timings)
+        model = model or self._found(ask.model, timings)
+        timings.model = model.manifest.id
         dimensions = _dimensions(ask.dimensions, model.manifest)
         self._limits.items(len(ask.items), "input")
+        timings.spend(len(ask.items))
         embedded = await self._embed(
             model,
             ask.items,
@@ -76,6 +89,7 @@ class Engine:
         self._limits.items(len(ask.images), "images")
         if ask.top_k is not None and ask.top_k < 1:
             raise MalformedRequest("top_k: must be at least 1", param="top_k")
+        timings.spend(len(ask.images) + self._prompts(ask))
         classifying = self._classifier(model, ask, deadline, timings)
         embedding = self._embed(model, ask.images, deadline, timings)
         classifier, embedded = await both(classifying, embedding)
@@ -103,6 +117,7 @@ class Engine:
             self._limits.items(count, param)
         items: list[Item] = [*ask.images, *ask.texts]
         self._limits.items(len(items), "images")
+        timings.spend(len(items))
         embedded = await self._embed(model, items, deadline, timings)
         with timings.stage("encode"):
             images, texts = np.split(embedded.vectors, [len(ask.images)])
@@ -125,6 +140,7 @@ class Engine:
         self._limits.items(len(ask.documents), "documents")
         if ask.top_n is not None and ask.top_n < 1:
             raise MalformedRequest("top_n: must be at least 1", param="top_n")
+        timings.spend(1 + len(ask.documents))
         embedded = await self._embed(model, [ask.query, *ask.documents], deadline, timings)
         with timings.stage("encode"):
             [cosine] = cosines(embedded.vectors[:1], embedded.vectors[1:])
@@ -153,6 +169,8 @@ class Engine:
         skip: bool = False,
         bulk: bool = False,
     ) -> Embedded:
+        if any(isinstance(item, ImageItem) for item in items):
+            self._encoder.check()  # text may be known, an image has to be encoded
         prepared = await self._preparer.prepare(model, items, timings, truncate=truncate, skip=skip)
         vectors = np.zeros((len(items), model.manifest.embedding_size), dtype=np.float32)
         for index, row in (await self._vectors(model, prepared, deadline, timings, bulk)).items():
@@ -179,9 +197,21 @@ class Engine:
             )
             return {index: text.vector for index, text in encoded.items()}
 
+        if not prepared.pixels:
+            return await texts()
         images = self._encoder.images(model, prepared.pixels, deadline, timings, bulk=bulk)
+        if not prepared.tokens:
+            return await images
         of_texts, of_images = await both(texts(), images)
         return of_texts | of_images
+
+    def _prompts(self, ask: asks.Classify) -> int:
+        """How many texts may have to be encoded; those of a label set are encoded already."""
+        if not ask.labels:
+            return 0
+        templates = self.sets.templates(ask.templates)
+        self._limits.labels(len(ask.labels), len(templates))
+        return len(ask.labels) * len(templates)
 
     async def _classifier(
         self, model: Model, ask: asks.Classify, deadline: Deadline, timings: Timings

@@ -1,6 +1,7 @@
 """What can go wrong with a request, in the order of its way through the house.
 
 GatewayError
+├── Unauthenticated       no key, or none that is known
 ├── RequestError          the client can mend it
 │   ├── MalformedRequest  not JSON, a wrong type, an unknown field
 │   ├── TextError         cannot be tokenized, or too long where cutting was declined
@@ -8,6 +9,7 @@ GatewayError
 │   ├── UnknownModel      no such model is served
 │   ├── UnknownLabelSet   no such label set
 │   └── TooLarge          body, item, image or batch over a limit
+├── QuotaExceeded         the key has spent what it may have
 ├── Overloaded            no room for more work now
 ├── DeadlineExceeded      the time that the request had is over
 ├── Unavailable           Triton cannot be reached, or does not serve the model
@@ -27,15 +29,30 @@ class GatewayError(Exception):
         message: For the client; names what was wrong and where.
         param: The field of the request that it is about, such as `input[3]`, or None.
         code: A stable word for programs.
+        retry_after_s: Seconds after which to ask again, where that is known.
     """
 
     code = "internal_error"
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.code = code or type(self).code
+        self.retry_after_s = retry_after_s
+
+
+class Unauthenticated(GatewayError):
+    """The request has no API key, or none that is known."""
+
+    code = "unauthenticated"
 
 
 class RequestError(GatewayError):
@@ -76,6 +93,12 @@ class TooLarge(RequestError):
     """Body, item, image or batch over a limit; the message names the limit's setting."""
 
     code = "too_large"
+
+
+class QuotaExceeded(GatewayError):
+    """The key has spent what it may have; `retry_after_s` tells when there is more."""
+
+    code = "quota_exceeded"
 
 
 class Overloaded(GatewayError):

@@ -2,10 +2,13 @@
 
 The rules are those of `open_clip.transform.image_transform(is_train=False)`, which rest on
 torchvision's `resize`, `center_crop` and `pad` for PIL images: the picture is resized and cropped
-in the mode it was stored in, and only then made RGB.
+in the mode it was stored in, and only then made RGB. `DecodeOptions` departs from them on request.
 """
 
 import binascii
+import re
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -14,10 +17,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gateway.errors import ImageError, RequestError, TooLarge
 from gateway.manifest import Preprocessing
+from gateway.memory import Memory
+from gateway.pictures import decode_bytes, swaps, turn_of
 from gateway.values import Pixels
 
+# What Pillow may try. Its other readers are seldom used, seldom looked at, and some start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 
+DRAFT_SCALE = 3  # of the resized size: what a scaled JPEG decode must keep at least
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object in memory, which is nobody's affair
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -28,13 +37,45 @@ class ImageLimits:
     max_bytes: int = 32 * 2**20  # encoded
     max_pixels: int = 50_000_000  # decoded
     max_resized_pixels: int = 4_000_000  # what the resize makes, before the crop
+    max_decode_bytes: int = 256 * 2**20  # what decoding and resizing hold
 
 
-def preprocess(data: bytes, rules: Preprocessing, limits: ImageLimits) -> Pixels:
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """Where to depart from OpenCLIP's own transform; by default nowhere."""
+
+    exif_orientation: bool = False  # turn pictures upright as their EXIF says
+    jpeg_draft: bool = False  # decode large JPEGs at a half, a quarter or an eighth of their size
+
+
+EXACT = DecodeOptions()
+Decode = Callable[[bytes, Preprocessing], Pixels]  # raises as `preprocess`
+
+
+class Decoder:
+    """Decodes images in the calling thread, all threads within the memory of one. Thread-safe."""
+
+    def __init__(self, limits: ImageLimits, options: DecodeOptions = EXACT) -> None:
+        self._limits = limits
+        self._options = options
+        self._memory = Memory(limits.max_decode_bytes)
+
+    def __call__(self, data: bytes, rules: Preprocessing) -> Pixels:
+        """See `preprocess`."""
+        return preprocess(data, rules, self._limits, self._options, self._memory)
+
+
+def preprocess(
+    data: bytes,
+    rules: Preprocessing,
+    limits: ImageLimits,
+    options: DecodeOptions = EXACT,
+    memory: Memory | None = None,
+) -> Pixels:
     """Decodes one image and prepares it for the image tower.
 
     Blocks for milliseconds to seconds: call it in a thread. Of an animation, the first frame is
-    taken. EXIF orientation is ignored, as OpenCLIP does.
+    taken. Once the header is read, it waits until `memory` has what decoding takes.
 
     Returns:
         uint8 [S, S, 3], RGB, not normalised.
@@ -52,9 +93,18 @@ def preprocess(data: bytes, rules: Preprocessing, limits: ImageLimits) -> Pixels
         )
     try:
         with _open(data) as image:
-            _check_size(image, rules, limits)
-            image.load()
-            return _pixels(image, rules)
+            turn = turn_of(image) if options.exif_orientation else None
+            width, height = image.size[::-1] if swaps(turn) else image.size
+            _check_size(width, height, rules, limits)
+            size = resized_size(width, height, rules)
+            if options.jpeg_draft and image.format == "JPEG":
+                kept = size[::-1] if swaps(turn) else size
+                image.draft(None, (DRAFT_SCALE * kept[0], DRAFT_SCALE * kept[1]))
+            needed = decode_bytes(image, turned=turn is not None)
+            _check_memory(image, needed, limits)
+            with memory.taken(needed) if memory else nullcontext():
+                image.load()
+                return _pixels(image if turn is None else image.transpose(turn), size, rules)
     except RequestError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -105,9 +155,10 @@ def _open(data: bytes) -> Image.Image:
         ) from None
 
 
-def _check_size(image: Image.Image, rules: Preprocessing, limits: ImageLimits) -> None:
+def _check_size(width: int, height: int, rules: Preprocessing, limits: ImageLimits) -> None:
     """Refuses before any pixel is decoded."""
-    width, height = image.size
+    if not width or not height:
+        raise ImageError(f"the image has {width} x {height} pixels, which is none")
     if width * height > limits.max_pixels:
         raise TooLarge(
             f"the image has {width} x {height} pixels; the limit (GATEWAY_MAX_IMAGE_PIXELS) is "
@@ -127,8 +178,17 @@ def _check_size(image: Image.Image, rules: Preprocessing, limits: ImageLimits) -
         )
 
 
-def _pixels(image: Image.Image, rules: Preprocessing) -> Pixels:
-    size = resized_size(image.width, image.height, rules)
+def _check_memory(image: Image.Image, needed: int, limits: ImageLimits) -> None:
+    if needed > limits.max_decode_bytes:
+        raise TooLarge(
+            f"decoding the image ({image.format}, {image.width} x {image.height} pixels) would "
+            f"take {needed:,} bytes; the limit (GATEWAY_MAX_DECODE_BYTES) is "
+            f"{limits.max_decode_bytes:,}"
+        )
+
+
+def _pixels(image: Image.Image, size: tuple[int, int], rules: Preprocessing) -> Pixels:
+    """Resizes to `size`, as `resized_size` has it, then crops or pads."""
     if size != image.size:
         image = image.resize(size, _FILTERS[rules.interpolation])
     if rules.resize_mode == "longest":
@@ -159,4 +219,5 @@ def _pad(image: Image.Image, size: int, fill: int) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    return f"{error}".strip().rstrip(".") or type(error).__name__
+    said = _ADDRESS.sub("", f"{error}").strip().rstrip(".")
+    return said or type(error).__name__

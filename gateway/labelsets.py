@@ -8,8 +8,9 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.errors import MalformedRequest, UnknownLabelSet
-from gateway.zeroshot import DEFAULT_TEMPLATES, Label, check_templates
+from gateway.errors import MalformedRequest, RequestError, UnknownLabelSet
+from gateway.limits import RequestLimits
+from gateway.zeroshot import DEFAULT_TEMPLATES, Label, check_templates, prompts
 
 SUFFIX = ".yaml"
 
@@ -138,6 +139,22 @@ def read_label_sets(folder: Path | None, templates_file: Path | None) -> LabelSe
             file.name, labels, _checked(path, sets, file.templates)
         )
     return sets
+
+
+def check_label_sets(sets: LabelSets, limits: RequestLimits) -> None:
+    """Refuses what could never be encoded.
+
+    Raises:
+        LabelSetError: A label, in its longest template, is over the limit of a text.
+    """
+    for label_set in sets.label_sets.values():
+        longest = max(label_set.templates, key=len)
+        for index, label in enumerate(label_set.labels):
+            for prompt in prompts(label, (longest,)):
+                try:
+                    limits.text(prompt, f"labels[{index}]")
+                except RequestError as error:
+                    raise LabelSetError(f"label set {label_set.name!r}: {error.message}") from error
 
 
 def _checked(path: Path, sets: LabelSets, given: list[str] | str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ returns. Nothing is ever delayed for the sake of a larger batch.
 """
 
 import asyncio
+import copy
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import GatewayError
+from gateway.spans import CallSpan, Trace
 from gateway.triton import Call, InferClient, Tower
 from gateway.values import Deadline, Timings, Vectors
 
@@ -30,7 +32,9 @@ class Job:
     rows: Sequence[NDArray[Any]]  # of one shape
     deadline: Deadline
     done: asyncio.Future[Vectors]  # cancelled when nobody waits for it any more
+    trace: Trace | None = None  # of its request
     sent: float = 0.0  # when its call left, on the clock of time.perf_counter
+    call: CallSpan | None = None  # its call, where that is traced
 
 
 @dataclass(slots=True)
@@ -86,6 +90,14 @@ class Lanes:
         self._lanes: dict[Tower, Lane] = {}
         self._running: set[asyncio.Task[None]] = set()
 
+    def check(self) -> None:
+        """Says at once when work is in vain.
+
+        Raises:
+            Unavailable: No Triton answers.
+        """
+        self._client.check()
+
     async def run(
         self,
         tower: Tower,
@@ -102,12 +114,13 @@ class Lanes:
         Raises:
             DeadlineExceeded, Overloaded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
+        self.check()
         lane = self._lanes.setdefault(tower, Lane(tower))
         size = rows_per_call(tower, rows[0])
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
         jobs = [
-            Job(rows[begin : begin + size], deadline, loop.create_future())
+            Job(rows[begin : begin + size], deadline, loop.create_future(), timings.trace)
             for begin in range(0, len(rows), size)
         ]
         (lane.bulk if bulk else lane.urgent).extend(jobs)
@@ -115,8 +128,9 @@ class Lanes:
         try:
             parts = [await job.done for job in jobs]
             sent = max(job.sent for job in jobs)
-            timings.add("queue", sent - start)
-            timings.add("infer", time.perf_counter() - sent)
+            timings.add("queue", sent - start, end=sent)
+            calls = [job.call for job in jobs if job.call is not None]
+            timings.add("infer", time.perf_counter() - sent, calls=calls)
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
         finally:
             for job in jobs:
@@ -130,14 +144,17 @@ class Lanes:
             task.add_done_callback(self._running.discard)
 
     async def _call(self, lane: Lane, jobs: list[Job]) -> None:
+        span, failure = _traced(lane.tower, jobs), ""
         try:
             batch = np.stack([row for job in jobs for row in job.rows])
             self._called(lane.tower.model, len(batch))
             for job in jobs:
                 job.sent = time.perf_counter()
             within = max(job.deadline.at for job in jobs) - Deadline.now()
-            vectors = await self._client.infer(Call(lane.tower, batch), max(0.001, within))
+            call = Call(lane.tower, batch, span.traceparent if span else "")
+            vectors = await self._client.infer(call, max(0.001, within))
         except Exception as error:  # handed to those that wait, whatever it is
+            failure = type(error).__name__
             for job in jobs:
                 if not job.done.done():
                     job.done.set_exception(_copied(error))
@@ -152,8 +169,21 @@ class Lanes:
         finally:
             lane.underway -= 1
             self._pump(lane)
+            if span is not None:
+                span.end(failure)
+
+
+def _traced(tower: Tower, jobs: Sequence[Job]) -> CallSpan | None:
+    """Begins the span of the call that is made for these jobs; None where none is traced."""
+    traces = list(dict.fromkeys(job.trace for job in jobs if job.trace is not None))
+    if not traces:
+        return None
+    span = traces[0].call(tower.model, sum(len(job.rows) for job in jobs), traces[1:])
+    for job in jobs:
+        job.call = span if job.trace is not None else None
+    return span
 
 
 def _copied(error: Exception) -> Exception:
     """One for each that waits: an exception gathers the traceback of everyone that raises it."""
-    return type(error)(error.message) if isinstance(error, GatewayError) else error
+    return copy.copy(error) if isinstance(error, GatewayError) else error

@@ -1,13 +1,21 @@
 """The log: JSON or plain lines on standard error, written by a thread of their own."""
 
+import contextlib
 import logging
-import logging.handlers
-import queue
+import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import orjson
+
+from gateway.observer import fields
+from gateway.record import Record
+
+PAUSE_S = 0.1
+MOST_WAITING = 10_000
 
 
 class JsonFormatter(logging.Formatter):
@@ -15,13 +23,13 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
-        line = {
+        line: dict[str, str | int | float] = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= getattr(record, "request", {})
+        line |= _told(record)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line).decode()
@@ -40,45 +48,86 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
-        told = getattr(record, "request", {})
-        shown = " ".join(f"{k}={v}" for k, v in told.items() if k not in {"operation", "code"})
+        shown = " ".join(
+            f"{k}={v}" for k, v in _told(record).items() if k not in {"operation", "code"}
+        )
         return f"{super().format(record)} {shown}".rstrip()
+
+
+def _told(record: logging.LogRecord) -> dict[str, str | int | float]:
+    """What a line says of a request, put together here and not while the request is served."""
+    request: Record | None = getattr(record, "request", None)
+    return {} if request is None else fields(request)
 
 
 @contextmanager
 def logging_to_stderr(level: str, style: str) -> Iterator[None]:
     """Sets up the log for as long as the block lasts.
 
-    Lines are handed to a thread: a terminal or pipe that is slow must not hold the event loop.
-
     Args:
         level: debug, info, warning or error.
         style: json or console.
     """
-    output = logging.StreamHandler()
-    output.setFormatter(JsonFormatter() if style == "json" else ConsoleFormatter())
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)
-    listener = logging.handlers.QueueListener(lines, output)
-    handler = _Lossy(lines)
+    handler = _Batches(JsonFormatter() if style == "json" else ConsoleFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(level.upper())
-    listener.start()
+    # What libraries tell while they are debugged holds clients' headers and addresses.
+    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
+    logging.getLogger("gateway").setLevel(level.upper())
     try:
         yield
     finally:
         root.removeHandler(handler)
-        listener.stop()
+        handler.close()
 
 
-class _Lossy(logging.handlers.QueueHandler):
-    """Leaves out lines that find the queue full, rather than holding up requests."""
+class _Batches(logging.Handler):
+    """Hands lines to a thread: a terminal or pipe that is slow must not hold the event loop.
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record  # the queue stays in this process, so nothing need be pickled
+    The thread writes what has come every `PAUSE_S`, since waking it for each line would cost more
+    than the line; warnings wake it at once. Lines that find too many waiting are left out.
+    """
 
-    def enqueue(self, record: logging.LogRecord) -> None:
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._waiting: deque[logging.LogRecord] = deque()
+        self._urgent = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        self.lock = None  # a deque needs none
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._waiting) < MOST_WAITING:
+            self._waiting.append(record)
+        if record.levelno >= logging.WARNING:
+            self._urgent.set()
+
+    def close(self) -> None:
+        """Writes what waits."""
+        self._closing = True
+        self._urgent.set()
+        self._thread.join()
+        super().close()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; a record that cannot be formatted costs itself alone."""
         try:
-            self.queue.put_nowait(record)
-        except queue.Full:
-            return
+            return super().format(record)
+        except Exception as error:  # whatever a caller has put into it
+            return f"{record.name}: a line could not be formatted: {error!r}"
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            self._urgent.wait(PAUSE_S)
+            self._urgent.clear()
+            closing = self._closing  # read before the lines, so that the last ones are written
+            lines = [self.format(self._waiting.popleft()) for _ in range(len(self._waiting))]
+            if lines:
+                with contextlib.suppress(OSError):  # nobody reads: that must not end the log
+                    sys.stderr.write("\n".join(lines) + "\n")
+                    sys.stderr.flush()

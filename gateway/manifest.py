@@ -4,6 +4,7 @@ A model repository holds one `<id>.manifest.json` per model at its root, beside 
 Triton reads. It is written last, so a model without a manifest is not published.
 """
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gateway.figures import Gate
 
 SUFFIX = ".manifest.json"
+KEPT_SUFFIX = ".version.json"  # of manifests of versions that are kept, but not served
 SCHEMA_VERSION: Literal[1] = 1
 
 PIXELS, TOKEN_IDS = "pixels", "token_ids"  # input names of the two Triton models
@@ -208,6 +210,16 @@ def read_repository(repository: Path) -> dict[str, Manifest]:
             "publish one with `python -m export MODEL`"
         )
     return {manifest.id: manifest for manifest in manifests}
+
+
+def repository_state(repository: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Changes whenever a manifest of a model repository does; cheap to ask for."""
+    state = []
+    for path in sorted(repository.glob(f"*{SUFFIX}")):
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            stat = path.stat()
+            state.append((path.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return tuple(state)
 
 
 def file_sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ any of them can answer for all.
 
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from prometheus_client import (
@@ -34,30 +35,40 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        # What is cached: `labels` takes longer than what is done with its answer.
+        self._served: set[tuple[str, ...]] = set()
         request = ("protocol", "operation", "model", "modality", "code")
-        self._requests = Counter(
-            "openclip_requests", "Requests that were answered.", request, registry=registry
+        self._requests = cache(
+            Counter(
+                "openclip_requests", "Requests that were answered.", request, registry=registry
+            ).labels
         )
-        self._duration = Histogram(
-            "openclip_request_duration_seconds",
-            "From the arrival of a request until its answer.",
-            ("protocol", "operation", "model"),
-            buckets=_SECONDS,
-            registry=registry,
+        self._duration = cache(
+            Histogram(
+                "openclip_request_duration_seconds",
+                "From the arrival of a request until its answer.",
+                ("protocol", "operation", "model"),
+                buckets=_SECONDS,
+                registry=registry,
+            ).labels
         )
-        self._stages = Histogram(
-            "openclip_stage_duration_seconds",
-            "What a request waited for: tokenize, decode, queue (for a call of Triton), infer, "
-            "encode.",
-            ("model", "stage"),
-            buckets=_SECONDS,
-            registry=registry,
+        self._stages = cache(
+            Histogram(
+                "openclip_stage_duration_seconds",
+                "What a request waited for: tokenize, fetch, decode, queue (for a call of Triton), "
+                "infer, encode.",
+                ("model", "stage"),
+                buckets=_SECONDS,
+                registry=registry,
+            ).labels
         )
-        self._items = Counter(
-            "openclip_items",
-            "Texts and images, by whether they were embedded.",
-            ("protocol", "model", "modality", "result"),
-            registry=registry,
+        self._items = cache(
+            Counter(
+                "openclip_items",
+                "Texts and images, by whether they were embedded.",
+                ("protocol", "model", "modality", "result"),
+                registry=registry,
+            ).labels
         )
         self._rejected = Counter(
             "openclip_rejected",
@@ -65,19 +76,35 @@ class Metrics:
             ("protocol", "reason"),
             registry=registry,
         )
-        self._inflight = Gauge(
-            "openclip_inflight",
-            "Requests that are worked on.",
-            ("protocol",),
-            multiprocess_mode="livesum",
+        self._key_requests = Counter(
+            "openclip_key_requests",
+            "Requests by the name of their API key, where keys are asked for.",
+            ("key", "code"),
             registry=registry,
         )
-        self._batch = Histogram(
-            "openclip_batch_items",
-            "Rows in one call of Triton.",
-            ("tower",),
-            buckets=_ROWS,
+        self._key_items = Counter(
+            "openclip_key_items",
+            "Items that were taken from the quota of an API key.",
+            ("key",),
             registry=registry,
+        )
+        self._inflight = cache(
+            Gauge(
+                "openclip_inflight",
+                "Requests that are worked on.",
+                ("protocol",),
+                multiprocess_mode="livesum",
+                registry=registry,
+            ).labels
+        )
+        self._batch = cache(
+            Histogram(
+                "openclip_batch_items",
+                "Rows in one call of Triton.",
+                ("tower",),
+                buckets=_ROWS,
+                registry=registry,
+            ).labels
         )
         self._hits = Counter(
             "openclip_cache_hits", "Texts and labels whose vector was known.", registry=registry
@@ -87,40 +114,62 @@ class Metrics:
         )
         self._info = Gauge(
             "openclip_model_info",
-            "1 for each served model.",
+            "1 for each served model, 0 for those that were.",
             ("model", "fingerprint", "precision", "runtime"),
             multiprocess_mode="max",
             registry=registry,
         )
 
+        self._tritons = Gauge(
+            "openclip_triton_servers",
+            "Tritons by state: answering, or broken (its breaker is open).",
+            ("state",),
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+
+    def tritons(self, answering: int, broken: int) -> None:
+        """How many Tritons answer, and how many do not."""
+        self._tritons.labels("answering").set(answering)
+        self._tritons.labels("broken").set(broken)
+
     def serves(self, manifests: Iterable[Manifest]) -> None:
-        """Tells which models are served."""
-        for each in manifests:
-            self._info.labels(each.id, each.fingerprint, each.precision, each.runtime).set(1)
+        """Tells which models are served, whenever that changes."""
+        now: set[tuple[str, ...]] = {
+            (each.id, each.fingerprint, each.precision, each.runtime) for each in manifests
+        }
+        for gone in self._served - now:
+            self._info.labels(*gone).set(0)
+        for labels in now:
+            self._info.labels(*labels).set(1)
+        self._served = now
 
     def began(self, protocol: str) -> None:
         """A request arrived."""
-        self._inflight.labels(protocol).inc()
+        self._inflight(protocol).inc()
 
     def ended(self, record: Record) -> None:
         """A request was answered."""
         protocol, model = record.protocol, record.model
-        self._inflight.labels(protocol).dec()
-        self._requests.labels(protocol, record.operation, model, record.modality, record.code).inc()
-        self._duration.labels(protocol, record.operation, model).observe(record.seconds)
+        self._inflight(protocol).dec()
+        self._requests(protocol, record.operation, model, record.modality, record.code).inc()
+        self._duration(protocol, record.operation, model).observe(record.seconds)
         for stage, seconds in record.stages.items():
-            self._stages.labels(model, stage).observe(seconds)
+            self._stages(model, stage).observe(seconds)
         for modality, count in (("text", record.texts), ("image", record.images)):
             if count:
-                self._items.labels(protocol, model, modality, "ok").inc(count)
+                self._items(protocol, model, modality, "ok").inc(count)
         if record.failed:
-            self._items.labels(protocol, model, "", "error").inc(record.failed)
+            self._items(protocol, model, "", "error").inc(record.failed)
+        if record.key:
+            self._key_requests.labels(record.key, record.code).inc()
+            self._key_items.labels(record.key).inc(record.spent)
         if record.error:
             self._rejected.labels(protocol, record.error).inc()
 
     def called(self, tower: str, rows: int) -> None:
         """A call went to Triton."""
-        self._batch.labels(tower).observe(rows)
+        self._batch(tower).observe(rows)
 
     def looked_up(self, hits: int, misses: int) -> None:
         """The cache was asked."""

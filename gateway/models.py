@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import MalformedRequest, UnknownModel
-from gateway.manifest import Manifest
+from gateway.manifest import Manifest, ManifestError, read_repository
 from gateway.text import TextTokenizer
 
 
@@ -23,7 +23,11 @@ class Model:
 
 
 class Models:
-    """Finds the model that a request is for."""
+    """Finds the model that a request is for.
+
+    What is served may be exchanged, at once and as a whole: a request that has found its model
+    keeps it to its end.
+    """
 
     def __init__(
         self,
@@ -62,5 +66,51 @@ class Models:
             )
         return model
 
+    def served(self, model_id: str) -> Model | None:
+        """The model of this very id, if there is one."""
+        return self._served.get(model_id)
+
+    def put(self, model: Model) -> None:
+        """Serves this model from now on, in place of the one of its id."""
+        self._served = self._served | {model.manifest.id: model}
+
+    def drop(self, model_id: str) -> None:
+        """Serves the model of this id no more."""
+        self._served = {name: each for name, each in self._served.items() if name != model_id}
+
     def _names(self) -> str:
         return ", ".join(sorted([*self._served, *self._aliases]))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which models of a repository are to be served, and under which names."""
+
+    repository: Path
+    ids: tuple[str, ...] = ()  # empty: all
+    default: str | None = None
+    aliases: Mapping[str, str] | None = None
+
+    def load(self, known: Models | None = None) -> dict[str, Model]:
+        """Reads their manifests and tokenizers, by id; what is `known` and has not changed stays.
+
+        Raises:
+            ManifestError: The repository, a manifest or a tokenizer is wrong, or one is missing.
+        """
+        manifests = read_repository(self.repository)
+        wanted = self.ids or tuple(manifests)
+        default = (self.default,) if self.default else ()
+        for model_id in (*wanted, *default, *(self.aliases or {}).values()):
+            if model_id not in manifests or model_id not in wanted:
+                found = ", ".join(manifests)
+                raise ManifestError(
+                    f"{self.repository}: model {model_id!r} is not here; found: {found}"
+                )
+        loaded = {}
+        for model_id in wanted:
+            before = known.served(model_id) if known else None
+            same = before is not None and before.manifest == manifests[model_id]
+            loaded[model_id] = (
+                before if before and same else Model.load(manifests[model_id], self.repository)
+            )
+        return loaded

@@ -1,11 +1,15 @@
 """Tells metrics and the log of each request."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from gateway.metrics import Metrics
 from gateway.record import Record
+
+if TYPE_CHECKING:  # it is imported only where traces are asked for
+    from gateway.traces import Traces
 
 PROBES = ("/livez", "/readyz", "/health", "/v1/health/live", "/v1/health/ready", "/metrics")
 
@@ -15,27 +19,39 @@ logger = logging.getLogger("gateway.request")
 class Observer:
     """Sees every request of either protocol."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, traces: "Traces | None" = None) -> None:
         self.metrics = metrics
+        self._traces = traces
 
     @contextmanager
-    def observing(self, record: Record) -> Iterator[None]:
-        """While a request is worked on; the block ends the record."""
+    def observing(
+        self, record: Record, headers: Iterable[tuple[str | bytes, str | bytes]] = ()
+    ) -> Iterator[None]:
+        """While a request is worked on; the block ends the record.
+
+        Args:
+            record: Of the request.
+            headers: May name the caller's span.
+        """
         self.metrics.began(record.protocol)
+        trace = self._traces.begin(record, headers) if self._traces else None
         try:
             yield
         finally:
             self.metrics.ended(record)
+            if trace is not None and record.operation not in PROBES:
+                trace.end(record)
             level = logging.DEBUG if record.operation in PROBES else logging.INFO
             if logger.isEnabledFor(level):
-                logger.log(level, "%s %s", record.operation or "no route", record.code,
-                           extra={"request": fields(record)})  # fmt: skip
+                extra = {"request": record}
+                logger.log(level, "%s %s", record.operation or "no route", record.code, extra=extra)
 
 
 def fields(record: Record) -> dict[str, str | int | float]:
     """What a line of the log says of a request; what it does not have is left out."""
     told: dict[str, str | int | float] = {
         "request_id": record.request_id,
+        "trace_id": record.trace_id,
         "protocol": record.protocol,
         "operation": record.operation,
         "code": record.code,

@@ -19,16 +19,16 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def reserve(host: str, port: int) -> socket.socket:
-    """Holds the port for gRPC, without listening, so that worker processes can share it.
+def reserve(host: str, port: int, setting: str = "GATEWAY_GRPC_PORT") -> socket.socket:
+    """Holds a port, without listening, so that worker processes can share it.
 
     Raises:
         PortError: Somebody listens there, or the address is not ours.
     """
     # SO_REUSEPORT alone would let another gateway on this machine join in unnoticed.
-    with _bound(host, port, "GATEWAY_GRPC_PORT") as free:
+    with _bound(host, port, setting) as free:
         port = free.getsockname()[1]
-    return _bound(host, port, "GATEWAY_GRPC_PORT", reuse=True)
+    return _bound(host, port, setting, reuse=True)
 
 
 def _bound(host: str, port: int, setting: str, *, reuse: bool = False) -> socket.socket:

@@ -1,18 +1,21 @@
 """Items -> token ids and pixels, in threads; each item with an error of its own."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from gateway.concurrency import Threads, gather
 from gateway.errors import RequestError, about
-from gateway.images import ImageLimits, preprocess
+from gateway.fetch import Fetcher
+from gateway.images import Decode
 from gateway.limits import RequestLimits
 from gateway.models import Model
-from gateway.sources import image_bytes
+from gateway.sources import image_bytes, web_url
 from gateway.values import ImageItem, Item, Pixels, TextItem, Timings, Tokens
 
 INLINE_CHARACTERS = 2_000  # tokenizing so few takes less time than handing them to a thread
+CHUNK = 256  # texts that a thread tokenizes at a time; images come in between
 
 T = TypeVar("T")
 I = TypeVar("I", TextItem, ImageItem)  # noqa: E741 - an item of either kind
@@ -28,12 +31,20 @@ class Prepared:
 
 
 class Preparer:
-    """Tokenizes and decodes, within the limits."""
+    """Tokenizes, fetches and decodes, within the limits."""
 
-    def __init__(self, threads: Threads, limits: RequestLimits, image_limits: ImageLimits) -> None:
+    def __init__(
+        self,
+        threads: Threads,
+        limits: RequestLimits,
+        decode: Decode,
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        """Takes what does the work; without a fetcher, URLs are refused."""
         self._threads = threads
         self._limits = limits
-        self._image_limits = image_limits
+        self._decoder = decode
+        self._fetcher = fetcher
 
     async def prepare(
         self, model: Model, items: Sequence[Item], timings: Timings, *, truncate: bool, skip: bool
@@ -62,9 +73,10 @@ class Preparer:
 
         with timings.stage("tokenize"):
             tokens = keep(list(texts), await self._tokenize(model, list(texts.values()), truncate))
-        with timings.stage("decode"):
-            decoding = (self._decode(model, item, skip) for item in images.values())
-            pixels = keep(list(images), await gather(decoding))
+        pixels: dict[int, Pixels] = {}
+        if images:
+            decoded = await self._images(model, list(images.values()), timings, skip)
+            pixels = keep(list(images), decoded)
         return Prepared(tokens, pixels, failed)
 
     async def _tokenize(
@@ -74,15 +86,58 @@ class Preparer:
             self._limits.text(item.text, item.param)
             return model.tokenizer.encode(item.text, truncate=truncate)
 
-        def every() -> list[Tokens | RequestError]:
-            return [_outcome(one, item) for item in items]
+        def several(chunk: Sequence[TextItem]) -> list[Tokens | RequestError]:
+            checked = [_outcome(self._checked, item) for item in chunk]
+            texts = [text for text in checked if isinstance(text, str)]
+            encoded = iter(model.tokenizer.encode_all(texts, truncate=truncate))
+            outcomes = [next(encoded) if isinstance(each, str) else each for each in checked]
+            for item, outcome in zip(chunk, outcomes, strict=True):
+                if isinstance(outcome, RequestError):
+                    outcome.param = item.param
+            return outcomes
 
-        short = sum(len(item.text) for item in items) <= INLINE_CHARACTERS
-        return every() if short else await self._threads.run(every)
+        if sum(len(item.text) for item in items) <= INLINE_CHARACTERS:
+            return [_outcome(one, item) for item in items]
+        chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+        parts = await gather(self._threads.run(several, chunk) for chunk in chunks)
+        return [outcome for part in parts for outcome in part]
+
+    def _checked(self, item: TextItem) -> str:
+        self._limits.text(item.text, item.param)
+        return item.text
+
+    async def _images(
+        self, model: Model, items: Sequence[ImageItem], timings: Timings, skip: bool
+    ) -> list[Pixels | RequestError]:
+        began = fetched = time.perf_counter()
+
+        async def one(item: ImageItem) -> Pixels | RequestError:
+            nonlocal fetched
+            url = web_url(item)
+            if self._fetcher is None or url is None:
+                return await self._decode(model, item, skip)
+            try:
+                with about(item.param):
+                    async with self._fetcher.fetched(url) as data:
+                        fetched = time.perf_counter()
+                        return await self._decode(model, replace(item, data=data), skip)
+            except RequestError as error:
+                if not skip:
+                    raise
+                fetched = time.perf_counter()
+                return error
+
+        try:
+            return await gather(map(one, items))
+        finally:
+            # Images are decoded as they come; the stages meet where the last one came.
+            if fetched > began:
+                timings.add("fetch", fetched - began, end=fetched)
+            timings.add("decode", time.perf_counter() - fetched)
 
     async def _decode(self, model: Model, item: ImageItem, skip: bool) -> Pixels | RequestError:
         def one(item: ImageItem) -> Pixels:
-            return preprocess(image_bytes(item), model.manifest.preprocessing, self._image_limits)
+            return self._decoder(image_bytes(item), model.manifest.preprocessing)
 
         outcome = await self._threads.run(_outcome, one, item)
         if isinstance(outcome, RequestError) and not skip:

@@ -1,29 +1,38 @@
 """Whether the gateway can give right answers: a golden vector through every tower."""
 
 import asyncio
+import logging
 import time
-
-import numpy as np
+from collections.abc import Callable
+from typing import NoReturn
 
 from gateway.classifiers import Classifiers
 from gateway.errors import GatewayError
-from gateway.manifest import Manifest, golden_pixels
 from gateway.models import Models
-from gateway.text import padded
-from gateway.towers import image_tower, text_tower
-from gateway.triton import Call, InferClient
+from gateway.towers import towers
+from gateway.triton import WRONG, InferClient, Tower
 
 FRESH_S = 1.0  # how long one check speaks for those that ask after it
 TIMEOUT_S = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 class Readiness:
     """Checks every tower of every model; those that ask at the same time share one check."""
 
-    def __init__(self, models: Models, client: InferClient, classifiers: Classifiers) -> None:
-        self._manifests = [model.manifest for model in models]
+    def __init__(
+        self,
+        models: Models,
+        client: InferClient,
+        classifiers: Classifiers,
+        wrong: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Takes what is checked, and who is told when Triton has another model under a name."""
+        self._models = models
         self._client = client
         self._classifiers = classifiers
+        self._wrong = wrong
         self._lock = asyncio.Lock()
         self._checked = -FRESH_S
         self._problems: list[str] = []
@@ -32,33 +41,31 @@ class Readiness:
         """What stands in the way, one line per tower or label set; empty when ready."""
         async with self._lock:
             if time.monotonic() - self._checked > FRESH_S:
-                towers = [tower for manifest in self._manifests for tower in _towers(manifest)]
-                found = await asyncio.gather(*(self._problem(*tower) for tower in towers))
+                checked = [tower for model in self._models for tower in towers(model.manifest)]
+                found = await asyncio.gather(*map(self._problem, checked))
                 self._problems = [problem for problem in found if problem]
                 self._checked = time.monotonic()
             return self._problems + self._classifiers.waiting()
 
-    async def _problem(self, manifest: Manifest, call: Call, wanted: tuple[float, ...]) -> str:
+    async def watch(self, every_s: float) -> NoReturn:
+        """Checks by itself, so that a model that was replaced under Triton is soon found out."""
+        before: list[str] = []
+        while True:
+            await asyncio.sleep(every_s)
+            problems = await self.problems()
+            if problems != before:
+                logger.warning("%s", "; ".join(problems) or "ready again")
+                before = problems
+
+    async def _problem(self, tower: Tower) -> str:
         try:
-            [vector] = await self._client.infer(call, TIMEOUT_S)
+            await self._client.verify(tower, TIMEOUT_S)
         except GatewayError as error:
-            return f"{call.tower.model}: {error.message}"
-        cosine = float(vector.astype(np.float64) @ np.array(wanted))
-        if cosine >= manifest.golden.min_cosine:
-            return ""
-        return f"{call.tower.model}: its golden vector has cosine {cosine:.4f} to the published one"
+            if error.code == WRONG:
+                self._wrong()
+            return error.message if tower.model in error.message else _about(tower, error)
+        return ""
 
 
-def _towers(manifest: Manifest) -> list[tuple[Manifest, Call, tuple[float, ...]]]:
-    golden = manifest.golden
-    pixels = golden_pixels(manifest.preprocessing.image_size)
-    ids = np.array(golden.token_ids, dtype=np.int32)
-    pad_id = manifest.tokenizer.pad_id
-    texts = [
-        Call(text_tower(manifest, tower), padded(ids, tower.length, pad_id)[None])
-        for tower in manifest.triton.text
-    ]
-    return [
-        (manifest, Call(image_tower(manifest), pixels[None]), golden.image_features),
-        *((manifest, call, golden.text_features) for call in texts),
-    ]
+def _about(tower: Tower, error: GatewayError) -> str:
+    return f"{tower.model}: {error.message}"

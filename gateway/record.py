@@ -11,9 +11,12 @@ class Record(Timings):
     """One request, from its arrival to its answer."""
 
     protocol: str = ""  # rest or grpc
+    method: str = ""  # of HTTP
     operation: str = ""  # the route or method; empty where none matched
     request_id: str = ""
+    trace_id: str = ""  # 32 hexadecimal digits, where there are traces
     key: str = ""  # the name of the API key, never the key
+    spent: int = 0  # items taken from the key's quota
     code: str = ""  # HTTP status or the name of the gRPC status
     error: str = ""  # the error's code, such as invalid_image
     started: float = field(default_factory=time.perf_counter)

@@ -11,11 +11,23 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """The gateway's settings, read once at start."""
 
-    model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="GATEWAY_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     http_port: int = Field(default=8080, ge=0, le=65535, description="Port of the REST API.")
     grpc_port: int = Field(default=8081, ge=0, le=65535, description="Port of the gRPC API.")
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of /metrics alone, plain HTTP without keys; unset: /metrics is on the "
+        "REST port, and needs a key where there are keys.",
+    )
+    metrics_host: str | None = Field(
+        default=None, description="Address that the metrics port listens on; unset: GATEWAY_HOST."
+    )
     triton_address: str = Field(
         default="127.0.0.1:8001",
         pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$",
@@ -28,6 +40,12 @@ class Settings(BaseSettings):
         le=1024,
         description="Calls of one encoder under way at a time, for each Triton; what comes "
         "meanwhile is joined into the next.",
+    )
+    triton_verify_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=3600,
+        description="Seconds between checks of every encoder by its golden vector.",
     )
     model_repository: Path = Field(
         default=Path("model_repository"),
@@ -62,6 +80,19 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds after which a request is given up with 504.",
     )
+    drain_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="Seconds that requests under way get to end when the gateway is stopped.",
+    )
+    reload_s: float = Field(
+        default=1.0,
+        ge=0,
+        le=3600,
+        description="Seconds between looks at the manifests for new versions of models; 0: only "
+        "on SIGHUP and `POST /v1/admin/reload`.",
+    )
     workers: int = Field(default=1, ge=1, le=256, description="Processes that share both ports.")
     decode_threads: int | None = Field(
         default=None,
@@ -70,21 +101,62 @@ class Settings(BaseSettings):
         description="Threads of a process that decode images and tokenize long texts; unset: one "
         "per core, shared among the processes.",
     )
+    decode_processes: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="Processes (for each of the gateway's) that decode images, so that a crash in "
+        "a codec costs one image; 0: threads, which take less memory and CPU.",
+    )
+    decode_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="Seconds after which a decoder process that has not answered is replaced.",
+    )
+    exif_orientation: bool = Field(
+        default=False,
+        description="Turn images upright as their EXIF says; OpenCLIP does not.",
+    )
+    jpeg_draft: bool = Field(
+        default=False,
+        description="Decode large JPEGs at a fraction of their size: faster, with vectors that "
+        "differ a little from OpenCLIP's.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="debug, info (a line for each request), warning or error."
     )
     log_format: Literal["json", "console"] = Field(
         default="console", description="json, or console for people."
     )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Where OpenTelemetry traces are sent, OTLP over gRPC, such as "
+        "`http://collector:4317`; unset: there are none.",
+    )
     max_inflight: int = Field(
         default=256,
         ge=1,
         description="Requests worked on at a time; those beyond are answered 429.",
     )
+    max_inflight_items: int = Field(
+        default=4096,
+        ge=1,
+        description="Texts and images worked on at a time, a stream counting as its whole window; "
+        "beyond, 429.",
+    )
     max_inflight_bytes: int = Field(
         default=512 * 2**20,
         ge=1,
         description="Bytes of request bodies held at a time; beyond, 429.",
+    )
+    stream_idle_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=86400,
+        description="Seconds after which a gRPC stream that sends nothing, or does not read its "
+        "results, is ended.",
     )
     stream_window: int = Field(
         default=128,
@@ -116,11 +188,59 @@ class Settings(BaseSettings):
         ge=1,
         description="Pixels that resizing an image's short side may make, before the crop.",
     )
+    max_decode_bytes: int = Field(
+        default=256 * 2**20,
+        ge=1,
+        description="Bytes that decoding may take: of one image, and of all at a time.",
+    )
+
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="YAML file of the SHA-256 digests and quotas of API keys, read again when it "
+        "changes; unset: nobody needs a key.",
+    )
+    tls_cert: Path | None = Field(
+        default=None,
+        description="PEM file of the certificate, with its chain, for both protocols; unset: "
+        "plain text.",
+    )
+    tls_key: Path | None = Field(
+        default=None, description="PEM file of the certificate's key, not encrypted."
+    )
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="PEM file of authorities; clients must show a certificate of one of them.",
+    )
+    fetch_urls: bool = Field(
+        default=False, description="Whether images may be given as http(s) URLs."
+    )
+    fetch_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts that are fetched from, as a JSON list; *.example.org is every name "
+        "below it; empty: every host.",
+    )
+    fetch_ports: tuple[int, ...] = Field(
+        default=(), description="Ports that are fetched from, as a JSON list; empty: 80 and 443."
+    )
+    fetch_private: bool = Field(
+        default=False,
+        description="Whether private and loopback addresses may be fetched from as well.",
+    )
+    fetch_timeout_s: float = Field(
+        default=5.0, gt=0, le=600, description="Seconds to fetch one image in, redirects included."
+    )
+    fetch_max_redirects: int = Field(
+        default=3, ge=0, le=20, description="Redirects that are followed for one image."
+    )
+    fetch_concurrency: int = Field(
+        default=8, ge=1, le=1024, description="Images that one process fetches at a time."
+    )
 
     def triton_addresses(self) -> tuple[str, ...]:
         """Where the Tritons are, each `host:port`."""
         return tuple(self.triton_address.split(","))
 
     def threads(self) -> int:
-        """How many threads one process decodes with."""
-        return self.decode_threads or max(1, (os.cpu_count() or 1) // self.workers)
+        """How many threads one process decodes with, or waits for its decoder processes with."""
+        own = self.decode_threads or max(1, (os.cpu_count() or 1) // self.workers)
+        return max(own, self.decode_processes)

@@ -7,13 +7,22 @@ from gateway.images import from_base64
 from gateway.values import ImageItem
 
 _DATA_URL = re.compile(r"data:image/[\w.+-]+(?:;[^,;]*)*;base64,", re.IGNORECASE)
-_WEB_URL = re.compile(r"https?://", re.IGNORECASE)
+_NOT_FETCHED = "this service does not fetch URLs; send the image as `data:image/...;base64,...`"
+_SCHEME_CHARACTERS = 32  # before the colon; base64 has none
 _IMAGE_SCHEME = "data:image/"
 
 
 def is_data_url(text: str) -> bool:
     """Whether a string says of itself that it is an image."""
     return text[: len(_IMAGE_SCHEME)].lower() == _IMAGE_SCHEME
+
+
+def web_url(item: ImageItem) -> str | None:
+    """The URL that an image is to be fetched from, of whatever scheme; None where it is here."""
+    data = item.data
+    if isinstance(data, bytes) or data[:5].lower() == "data:":
+        return None
+    return data if ":" in data[:_SCHEME_CHARACTERS] else None
 
 
 def image_bytes(item: ImageItem) -> bytes:
@@ -30,8 +39,6 @@ def image_bytes(item: ImageItem) -> bytes:
         if not match:
             raise ImageError("a data URL of an image must begin with `data:image/<type>;base64,`")
         return from_base64(item.data[match.end() :])
-    if _WEB_URL.match(item.data):
-        raise MalformedRequest(
-            "this service does not fetch URLs; send the image as `data:image/...;base64,...`"
-        )
+    if web_url(item) is not None:
+        raise MalformedRequest(_NOT_FETCHED, code="url_not_allowed")
     return from_base64(item.data)

@@ -2,11 +2,13 @@
 
 import html
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import ftfy
 import numpy as np
 import regex
+from tokenizers import Encoding
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from gateway.errors import TextError
@@ -23,7 +25,9 @@ def clean(text: str, how: str) -> str:
         text: Any text without lone surrogates.
         how: `lower`, `whitespace` or `canonicalize` (lower case, no punctuation; SigLIP).
     """
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    # Neither of the two finds anything to mend in plain ASCII, and finding that out is dear.
+    if not (text.isascii() and text.isprintable()) or "&" in text:
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
     if how == "canonicalize":
         text = text.replace("_", " ").translate(_PUNCTUATION).lower()
     text = " ".join(text.split())
@@ -67,6 +71,35 @@ class TextTokenizer:
         Raises:
             TextError: The text holds lone surrogates, or is too long and `truncate` is false.
         """
+        words = self._words(text)
+        return self._tokens(self._model.encode(words, is_pretokenized=bool(self._split)), truncate)
+
+    def encode_all(
+        self, texts: Sequence[str], *, truncate: bool = True
+    ) -> list[Tokens | TextError]:
+        """Tokenizes many texts, each with an error of its own; faster than one at a time.
+
+        Other threads run meanwhile, as the most of it is done outside of Python.
+        """
+        outcomes: dict[int, Tokens | TextError] = {}
+        words: dict[int, str | list[str]] = {}
+        for index, text in enumerate(texts):
+            try:
+                words[index] = self._words(text)
+            except TextError as error:
+                outcomes[index] = error
+        encodings = self._model.encode_batch(
+            list(words.values()), is_pretokenized=bool(self._split)
+        )
+        for index, encoding in zip(words, encodings, strict=True):
+            try:
+                outcomes[index] = self._tokens(encoding, truncate)
+            except TextError as error:
+                outcomes[index] = error
+        return [outcomes[index] for index in range(len(texts))]
+
+    def _words(self, text: str) -> str | list[str]:
+        """What the model encodes: the clean text, or the words of it where it wants those."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -75,11 +108,10 @@ class TextTokenizer:
                 f"{error.start}, which is not valid Unicode"
             ) from error
         cleaned = clean(text, self._spec.clean)
-        if self._split is None:
-            encoding = self._model.encode(cleaned)
-        else:
-            encoding = self._model.encode(self._split.findall(cleaned), is_pretokenized=True)
-        truncated = bool(encoding.overflowing)
+        return cleaned if self._split is None else self._split.findall(cleaned)
+
+    def _tokens(self, encoding: Encoding, truncate: bool) -> Tokens:
+        truncated = len(encoding) == self._spec.context_length and bool(encoding.overflowing)
         if truncated and not truncate:
             raise TextError(
                 f"the text is over the model's context length of {self._spec.context_length} "

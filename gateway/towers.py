@@ -2,7 +2,10 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import numpy as np
 
 from gateway.manifest import (
     IMAGE_FEATURES,
@@ -11,9 +14,10 @@ from gateway.manifest import (
     TOKEN_IDS,
     Manifest,
     TextTower,
+    golden_pixels,
 )
 from gateway.text import padded
-from gateway.triton import Tower
+from gateway.triton import Golden, Tower
 from gateway.values import TokenIds
 
 
@@ -27,6 +31,7 @@ def image_tower(manifest: Manifest) -> Tower:
         IMAGE_FEATURES,
         manifest.embedding_size,
         served.max_batch,
+        partial(_golden_image, manifest),
     )
 
 
@@ -39,7 +44,15 @@ def text_tower(manifest: Manifest, served: TextTower) -> Tower:
         TEXT_FEATURES,
         manifest.embedding_size,
         served.max_batch,
+        partial(_golden_text, manifest, served.length),
     )
+
+
+def towers(manifest: Manifest) -> Iterator[Tower]:
+    """Every encoder of a model."""
+    yield image_tower(manifest)
+    for served in manifest.triton.text:
+        yield text_tower(manifest, served)
 
 
 def by_text_tower(
@@ -56,3 +69,16 @@ def by_text_tower(
         grouped[tower][index] = padded(ids, length, manifest.tokenizer.pad_id)
     served = manifest.triton.text
     return {text_tower(manifest, served[tower]): rows for tower, rows in grouped.items()}
+
+
+def _golden_image(manifest: Manifest) -> Golden:
+    golden = manifest.golden
+    pixels = golden_pixels(manifest.preprocessing.image_size)
+    return Golden(pixels[None], np.array(golden.image_features), golden.min_cosine)
+
+
+def _golden_text(manifest: Manifest, length: int) -> Golden:
+    golden = manifest.golden
+    ids = np.array(golden.token_ids, dtype=np.int32)
+    batch = padded(ids, length, manifest.tokenizer.pad_id)[None]
+    return Golden(batch, np.array(golden.text_features), golden.min_cosine)

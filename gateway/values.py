@@ -1,7 +1,7 @@
 """What passes between the stages of a request."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gateway.errors import DeadlineExceeded, RequestError
 from gateway.manifest import Manifest
+from gateway.spans import CallSpan, Trace
 
 Pixels = NDArray[np.uint8]  # [S, S, 3]
 TokenIds = NDArray[np.int32]  # [n]
@@ -71,6 +72,10 @@ class Deadline:
         return left
 
 
+def _free(items: int) -> None:
+    """Pays for items where nobody counts them."""
+
+
 @dataclass(slots=True)
 class Timings:
     """What the stages tell of a request: what it waited for, and what was embedded."""
@@ -80,6 +85,8 @@ class Timings:
     texts: int = 0
     images: int = 0
     failed: int = 0  # items that failed alone
+    spend: Callable[[int], None] = _free  # takes items from a quota, or raises QuotaExceeded
+    trace: Trace | None = None  # where the request is traced
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -90,9 +97,21 @@ class Timings:
         finally:
             self.add(name, time.perf_counter() - start)
 
-    def add(self, name: str, seconds: float) -> None:
-        """Adds time to a stage."""
+    def add(
+        self, name: str, seconds: float, *, end: float | None = None, calls: Sequence[CallSpan] = ()
+    ) -> None:
+        """Adds time to a stage.
+
+        Args:
+            name: Of the stage.
+            seconds: How long it took.
+            end: When that was over, on the clock of `time.perf_counter`; None: now.
+            calls: Calls of Triton that it waited for, where they are traced.
+        """
         self.stages[name] = self.stages.get(name, 0.0) + seconds
+        if self.trace is not None:
+            end = time.perf_counter() if end is None else end
+            self.trace.stage(name, end - seconds, end, calls)
 
 
 @dataclass(frozen=True, slots=True)

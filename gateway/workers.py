@@ -5,9 +5,11 @@ that dies is replaced.
 """
 
 import ctypes
+import math
 import os
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import warnings
@@ -26,11 +28,17 @@ _PR_SET_PDEATHSIG = 1
 _logging = ExitStack()  # of a worker process, for as long as it lives
 
 
-def config(app: FastAPI | str, *, factory: bool = False, workers: int = 1) -> uvicorn.Config:
+def config(
+    app: FastAPI | str, settings: Settings, *, factory: bool = False, workers: int = 1
+) -> uvicorn.Config:
     """How uvicorn serves the app."""
+    verify = ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE
     return uvicorn.Config(
         app, log_config=None, log_level="warning", access_log=False, loop="uvloop",
-        http="httptools", factory=factory, workers=workers,
+        http="httptools", ws="none", factory=factory, workers=workers, server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s),
+        ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
+        ssl_ca_certs=settings.tls_client_ca, ssl_cert_reqs=verify,
     )  # fmt: skip
 
 
@@ -40,8 +48,27 @@ def run(settings: Settings, listener: socket.socket) -> None:
         # Read where a worker imports prometheus_client, and by `create`.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         os.environ["GATEWAY_GRPC_PORT"] = str(settings.grpc_port)
-        several = config("gateway.workers:create", factory=True, workers=settings.workers)
-        Multiprocess(several, sockets=[listener]).run()
+        several = config("gateway.workers:create", settings, factory=True, workers=settings.workers)
+        _Workers(several, sockets=[listener]).run()
+
+
+class _Workers(Multiprocess):
+    """Passes on what asks for new versions of models, where uvicorn would restart every process."""
+
+    def terminate_all(self) -> None:
+        """The end was asked for: from now on a client that knocks is refused, and not kept waiting.
+
+        Otherwise this process, which accepts from none of them, would keep the sockets open.
+        """
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+    def handle_hup(self) -> None:
+        """SIGHUP came."""
+        for process in self.processes:
+            if process.pid is not None and process.process.is_alive():
+                os.kill(process.pid, signal.SIGHUP)
 
 
 def create() -> FastAPI:

@@ -9,9 +9,15 @@ lock() {
     "$UV" pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
         --custom-compile-command "make lock" --output-file "requirements/$list.txt" "$@"
 }
+lock gateway pyproject.toml --extra gateway --extra otel --override requirements/gateway-overrides.txt
+lock triton pyproject.toml --extra triton --override requirements/overrides.txt
 lock serve pyproject.toml --extra serve --override requirements/overrides.txt
 lock client pyproject.toml --extra client
 lock export pyproject.toml --extra serve --extra export --override requirements/overrides.txt
-lock bench pyproject.toml --extra bench --extra client
+# Locust needs the pyzmq that is left out everywhere else.
+with_zmq=$(mktemp)
+trap 'rm -f "$with_zmq"' EXIT
+grep -v '^pyzmq' requirements/overrides.txt > "$with_zmq"
+lock bench pyproject.toml --extra serve --extra bench --override "$with_zmq"
 lock dev pyproject.toml --extra serve --extra client --extra export --extra bench --extra dev \
-    --override requirements/overrides.txt
+    --override "$with_zmq"

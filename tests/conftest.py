@@ -3,11 +3,13 @@
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -54,17 +56,30 @@ def api(triton: TritonServer) -> Iterator[GatewayClient]:
         yield client
 
 
+@dataclass(frozen=True)
+class Outside:
+    """What a gateway has around it."""
+
+    log: Path | None = None  # takes what it writes to standard error
+    tls: ssl.SSLContext | None = None  # it is called by https
+
+
 @contextlib.contextmanager
-def run_gateway(**settings: object) -> Iterator[GatewayClient]:
+def run_gateway(outside: Outside = Outside(), /, **settings: object) -> Iterator[GatewayClient]:
     """A live `python -m gateway`, stopped and seen to exit with 0 when the block ends."""
     port, grpc_port = free_port(), free_port()
     own = {"http_port": port, "grpc_port": grpc_port, "model_repository": REPOSITORY}
-    settings = own | settings
+    # Golden vectors in between would stand in the counts that tests read from Triton.
+    settings = own | {"triton_verify_s": 3600} | settings
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")}
     environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
-    process = subprocess.Popen([sys.executable, "-m", "gateway"], cwd=ROOT, env=environment)
+    command, scheme = [sys.executable, "-m", "gateway"], "https" if outside.tls else "http"
+    with outside.log.open("ab") if outside.log else contextlib.nullcontext() as stderr:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr)
     try:
-        with GatewayClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with GatewayClient(
+            base_url=f"{scheme}://127.0.0.1:{port}", timeout=60, verify=outside.tls or True
+        ) as client:
             client.grpc_address = f"127.0.0.1:{settings['grpc_port']}"
             wait_live(client, process)
             yield client

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,17 +27,36 @@ _OPTIONS = (
 R = TypeVar("R")
 
 
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """Whom we trust, and who we are."""
+
+    ca: Path | None  # PEM; None: the machine's own authorities
+    own: tuple[Path, Path] | None  # our certificate and its key, PEM
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """What gRPC takes.
+
+        Raises:
+            UnreadableFile: A file cannot be read.
+        """
+        certificate, key = map(convert.read, self.own) if self.own else (None, None)
+        return grpc.ssl_channel_credentials(
+            convert.read(self.ca) if self.ca else None, key, certificate
+        )
+
+
 class Channel:
     """A connection to the service, opened when it is first used."""
 
     def __init__(
-        self, address: str, *, timeout: float, token: str | None, tls: bool, ca: Path | None
+        self, address: str, timeout: float, api_key: str | None, encryption: Encryption | None
     ) -> None:
         self._address = address
         self._timeout = timeout
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        if tls or ca:
-            credentials = grpc.ssl_channel_credentials(convert.read(ca) if ca else None)
+        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        if encryption:
+            credentials = encryption.credentials()
             self._channel: Any = grpc.secure_channel(address, credentials, _OPTIONS)
         else:
             self._channel = grpc.insecure_channel(address, _OPTIONS)
@@ -67,7 +87,7 @@ class Channel:
                 return method(request, timeout=left, metadata=self._metadata)
             except grpc.RpcError as raised:
                 error = of_call(raised, self._address)
-            delay = backoff.backoff(attempt)
+            delay = max(backoff.backoff(attempt), error.retry_after_s)
             late = time.monotonic() + delay >= until
             if late or not error.retryable or attempt > RETRIES:
                 raise error

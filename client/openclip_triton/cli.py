@@ -49,16 +49,18 @@ def embed_text(
     allow_failures: options.AllowFailures = False,
     quiet: options.Quiet = False,
     server: options.Server = options.DEFAULT_SERVER,
-    token: options.Token = None,
+    api_key: options.ApiKey = None,
     tls: options.Tls = False,
-    ca: options.Ca = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
 ) -> None:  # fmt: skip
     """Embed texts, one a line.
 
     Rows are in the order of the lines; lines that fail are listed in OUTPUT.failed.txt, and have
     no row. Interrupted, the same command goes on where it was.
     """
-    connection = options.Connection(server, token, tls, ca)
+    connection = options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key)
     with ExitStack() as stack:
         source = _opened(texts, stack)
         if output is None:
@@ -101,9 +103,11 @@ def embed_images(
     allow_failures: options.AllowFailures = False,
     quiet: options.Quiet = False,
     server: options.Server = options.DEFAULT_SERVER,
-    token: options.Token = None,
+    api_key: options.ApiKey = None,
     tls: options.Tls = False,
-    ca: options.Ca = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
 ) -> None:  # fmt: skip
     """Embed image files and the images below folders, sorted by name.
 
@@ -118,7 +122,7 @@ def embed_images(
         _layout(output, IMAGES, dtype, shard_size),
         model, dimensions, None, overwrite, allow_failures,
     )  # fmt: skip
-    _run(job, options.Connection(server, token, tls, ca), quiet=quiet)
+    _run(job, options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key), quiet=quiet)
 
 
 @app.command("classify")
@@ -149,9 +153,11 @@ def classify(
     as_json: options.AsJson = False,
     model: options.ModelId = "",
     server: options.Server = options.DEFAULT_SERVER,
-    token: options.Token = None,
+    api_key: options.ApiKey = None,
     tls: options.Tls = False,
-    ca: options.Ca = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
 ) -> None:
     """Classify images by labels of yours, or of a set that the service holds."""
     given = [name for name in labels.split(",") if name.strip()]
@@ -164,7 +170,7 @@ def classify(
         top_k, model,
     )  # fmt: skip
     found = listing.images(images, listing.EXTENSIONS)
-    with options.Connection(server, token, tls, ca).open() as client:
+    with options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key).open() as client:
         answers = classify_each(client, found, question)
         failed = printing.print_predictions(answers, as_json=as_json)
     raise typer.Exit(1 if failed else 0)
@@ -174,12 +180,14 @@ def classify(
 def models(
     as_json: options.AsJson = False,
     server: options.Server = options.DEFAULT_SERVER,
-    token: options.Token = None,
+    api_key: options.ApiKey = None,
     tls: options.Tls = False,
-    ca: options.Ca = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
 ) -> None:
     """List the served models."""
-    with options.Connection(server, token, tls, ca).open() as client:
+    with options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key).open() as client:
         printing.print_models(client.models(), as_json=as_json)
 
 

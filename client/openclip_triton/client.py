@@ -8,7 +8,7 @@ import numpy as np
 
 from gateway.rpc.openclip.v1 import clip_pb2 as pb
 from openclip_triton import convert
-from openclip_triton.channel import Channel
+from openclip_triton.channel import Channel, Encryption
 from openclip_triton.errors import InvalidRequest, ServiceFailed
 from openclip_triton.stream import Stream
 from openclip_triton.values import (
@@ -36,9 +36,11 @@ class Client:
     Args:
         address: host:port of the service's gRPC.
         timeout: Seconds that one call may take, retries included. Streams have no limit.
-        token: The key, sent as `authorization: Bearer`.
-        tls: Whether to encrypt; with `ca`, or the machine's own certificate authorities.
-        ca: File of the certificate authorities to trust, PEM. Implies `tls`.
+        api_key: The key, sent as `authorization: Bearer`.
+        tls: Whether to encrypt; with `tls_ca`, or the machine's own certificate authorities.
+        tls_ca: File of the certificate authorities to trust, PEM. Implies `tls`.
+        tls_cert: File of our own certificate, PEM, with `tls_key`. Implies `tls`.
+        tls_key: File of its key, PEM.
     """
 
     def __init__(
@@ -46,12 +48,16 @@ class Client:
         address: str = "127.0.0.1:8081",
         *,
         timeout: float = 60.0,
-        token: str | None = None,
+        api_key: str | None = None,
         tls: bool = False,
-        ca: Path | None = None,
+        tls_ca: Path | None = None,
+        tls_cert: Path | None = None,
+        tls_key: Path | None = None,
     ) -> None:
         self.address = address
-        self._channel = Channel(address, timeout=timeout, token=token, tls=tls, ca=ca)
+        own = (tls_cert, tls_key) if tls_cert and tls_key else None
+        encryption = Encryption(tls_ca, own) if tls or tls_ca or own else None
+        self._channel = Channel(address, timeout, api_key, encryption)
         self._stub = self._channel.stub
 
     def __enter__(self) -> Self:

@@ -5,7 +5,7 @@ ClientError
 ├── InvalidRequest     a bad image or text, a wrong value, something over a limit
 ├── Unauthenticated    the key is missing or wrong
 ├── NotFound           unknown model or label set
-├── Overloaded         the service has no room for more work now
+├── Overloaded         the service has no room for more work now, or the key's quota is spent
 ├── Unavailable        the service answers, but its models cannot be reached
 ├── DeadlineExceeded   no answer in time
 ├── ServiceFailed      a fault of the service
@@ -29,6 +29,7 @@ class ClientError(Exception):
         code: A stable word for programs, such as `invalid_image`.
         param: The field that it is about, such as `input[3]`, or None.
         retryable: Whether the same request may succeed a little later.
+        retry_after_s: Seconds before which it will not; 0 where the service did not say.
     """
 
     code = "client_error"
@@ -41,12 +42,14 @@ class ClientError(Exception):
         code: str | None = None,
         param: str | None = None,
         retryable: bool | None = None,
+        retry_after_s: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or type(self).code
         self.param = param
         self.retryable = type(self).retryable if retryable is None else retryable
+        self.retry_after_s = retry_after_s
 
 
 class ConnectionFailed(ClientError):
@@ -75,7 +78,7 @@ class NotFound(ClientError):
 
 
 class Overloaded(ClientError):
-    """The service has no room for more work now."""
+    """The service has no room for more work now, or the key's quota is spent."""
 
     code = "overloaded"
     retryable = True
@@ -132,6 +135,7 @@ _BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
         "model_not_found": NotFound,
         "label_set_not_found": NotFound,
         "overloaded": Overloaded,
+        "quota_exceeded": Overloaded,
         "unavailable": Unavailable,
         "deadline_exceeded": DeadlineExceeded,
         "internal_error": ServiceFailed,
@@ -153,7 +157,8 @@ def of_call(error: grpc.RpcError, address: str) -> ClientError:
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED and code is None:  # gRPC's own limit
         return InvalidRequest(details, code="too_large")
     kind = _BY_STATUS.get(status, ServiceFailed)
-    return kind(details or f"the service answered {status.name}", code=code, param=param)
+    message = details or f"the service answered {status.name}"
+    return kind(message, code=code, param=param, retry_after_s=_seconds(trailing))
 
 
 def of_item(error: pb.Error) -> ClientError:
@@ -162,3 +167,10 @@ def of_item(error: pb.Error) -> ClientError:
     return kind(
         error.message, code=error.code, param=error.param or None, retryable=error.retryable
     )
+
+
+def _seconds(trailing: Mapping[str, str]) -> float:
+    try:
+        return max(0.0, float(trailing.get("retry-after", 0)))
+    except ValueError:
+        return 0.0

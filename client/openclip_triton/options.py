@@ -17,21 +17,41 @@ Server = Annotated[
         rich_help_panel="Connection",
     ),
 ]
-Token = Annotated[
+ApiKey = Annotated[
     str | None,
     typer.Option(
-        envvar="OPENCLIP_TRITON_TOKEN",
-        show_envvar=True,
-        help="Key, where the service asks for one.",
+        envvar="OPENCLIP_API_KEY",
+        metavar="KEY",
+        help="API key, where the service asks for one; other users of this machine see what is "
+        "given here, and not what is in the environment.",
         rich_help_panel="Connection",
     ),
 ]
-Tls = Annotated[bool, typer.Option("--tls", help="Encrypt.", rich_help_panel="Connection")]
-Ca = Annotated[
+Tls = Annotated[
+    bool,
+    typer.Option("--tls", help="Encrypt.", rich_help_panel="Connection"),
+]
+TlsCa = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
         help="Certificate authorities to trust (PEM), instead of the machine's. Implies --tls.",
+        rich_help_panel="Connection",
+    ),
+]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Certificate of ours (PEM), where the service asks for one. Implies --tls.",
+        rich_help_panel="Connection",
+    ),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Key of that certificate (PEM).",
         rich_help_panel="Connection",
     ),
 ]
@@ -69,13 +89,24 @@ class Connection:
     """Where the service is, and how to be let in."""
 
     server: str
-    token: str | None
+    api_key: str | None
     tls: bool
-    ca: Path | None
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
 
     def open(self) -> Client:
         """A client of the service."""
-        return Client(self.server, token=self.token, tls=self.tls, ca=self.ca)
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise typer.BadParameter("give both --tls-cert and --tls-key")
+        return Client(
+            self.server,
+            api_key=self.api_key,
+            tls=self.tls,
+            tls_ca=self.tls_ca,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+        )
 
 
 def check_dtype(dtype: str | None) -> None:

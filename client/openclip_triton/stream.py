@@ -203,7 +203,7 @@ class Stream(Generic[K]):
         self._failures += 1
         if not error.retryable or self._failures > self._settings.retries:
             raise error
-        time.sleep(self._settings.backoff(self._failures))
+        time.sleep(max(self._settings.backoff(self._failures), error.retry_after_s))
         self._connect()
 
     def _connect(self) -> None:

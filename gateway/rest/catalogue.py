@@ -14,9 +14,8 @@ from gateway.rest.problems import problem
 class CatalogueRoutes:
     """Models and probes."""
 
-    def __init__(self, models: Models, readiness: Readiness, metrics: Metrics) -> None:
+    def __init__(self, models: Models, readiness: Readiness) -> None:
         self._models = models
-        self._metrics = metrics
         self._readiness = readiness
 
     async def models(self) -> Response:
@@ -28,11 +27,6 @@ class CatalogueRoutes:
         """One model, by its id or alias."""
         return answers.plain(answers.model_object(self._models.find(model_id).manifest))
 
-    async def metrics(self) -> Response:
-        """In Prometheus's text format."""
-        rendered = await asyncio.to_thread(self._metrics.rendered)
-        return Response(rendered, media_type=CONTENT_TYPE)
-
     async def livez(self) -> Response:
         """Always 200 while the process runs."""
         return answers.plain({"status": "live"})
@@ -43,3 +37,15 @@ class CatalogueRoutes:
         if problems:
             return problem(503, "not ready: " + "; ".join(problems), "not_ready", retry=True)
         return answers.plain({"status": "ready"})
+
+
+class MetricsRoute:
+    """What is counted."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def metrics(self) -> Response:
+        """In Prometheus's text format."""
+        rendered = await asyncio.to_thread(self._metrics.rendered)
+        return Response(rendered, media_type=CONTENT_TYPE)

@@ -22,7 +22,7 @@ class InferenceRoutes:
     async def embeddings(self, request: Request) -> Response:
         """Texts and images may be mixed. Vectors have unit length."""
         async with self._intake.work(request) as work:
-            asked = work.parse(requests.EmbeddingsRequest)
+            asked = await work.parse(requests.EmbeddingsRequest)
             ask = asks.Embed(
                 asked.model,
                 inputs.embedding_items(asked),
@@ -46,7 +46,7 @@ class InferenceRoutes:
     async def zero_shot(self, request: Request) -> Response:
         """Scores are a softmax over the labels, or for SigLIP models a sigmoid for each."""
         async with self._intake.work(request) as work:
-            asked = work.parse(requests.ZeroShotRequest)
+            asked = await work.parse(requests.ZeroShotRequest)
             ask = asks.Classify(
                 asked.model,
                 inputs.images(asked.image, asked.images),
@@ -72,7 +72,7 @@ class InferenceRoutes:
     async def similarity(self, request: Request) -> Response:
         """The cosine of every image with every text, and OpenCLIP's logits."""
         async with self._intake.work(request) as work:
-            asked = work.parse(requests.SimilarityRequest)
+            asked = await work.parse(requests.SimilarityRequest)
             texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(asked.texts)]
             ask = asks.Similarity(asked.model, texts, inputs.images(asked.image, asked.images))
             compared = await self._engine.similarity(ask, work.deadline, work.timings)
@@ -91,7 +91,7 @@ class InferenceRoutes:
     async def rerank(self, request: Request) -> Response:
         """Documents by their cosine with the query, best first."""
         async with self._intake.work(request) as work:
-            asked = work.parse(requests.RerankRequest)
+            asked = await work.parse(requests.RerankRequest)
             documents = inputs.items(asked.documents, "documents")
             ask = asks.Rerank(
                 asked.model, inputs.item(asked.query, "query"), documents, asked.top_n

@@ -1,5 +1,6 @@
 """HTTP request -> permit, deadline, and a validated body."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,13 +9,18 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
 from gateway.admission import Admission
 from gateway.errors import MalformedRequest, TooLarge
 from gateway.record import Record
 from gateway.rest.requests import TAGS
+from gateway.rest.scan import count_values
 from gateway.values import Deadline
+
+SCANNED_BYTES = 2**15  # a body up to this size cannot hold enough values to matter
+INLINE_BYTES = 2**18  # parsing up to this size takes less time than others notice
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -26,18 +32,33 @@ class Work:
     body: bytes
     deadline: Deadline
     timings: Record
+    max_values: int  # of a JSON body
 
     @property
     def request_id(self) -> str:
         """See `Record`."""
         return self.timings.request_id
 
-    def parse(self, schema: type[S]) -> S:
-        """The body as this schema.
+    async def parse(self, schema: type[S]) -> S:
+        """The body as this schema; a large one is parsed in a thread.
 
         Raises:
             MalformedRequest: It is not JSON, or not of this shape; names the first wrong field.
+            TooLarge: It holds more values than any request within the limits.
         """
+        if len(self.body) <= INLINE_BYTES:
+            return self._parsed(schema)
+        return await asyncio.to_thread(self._parsed, schema)
+
+    def _parsed(self, schema: type[S]) -> S:
+        if len(self.body) > SCANNED_BYTES and (
+            count_values(self.body, self.max_values) > self.max_values
+        ):
+            _check_beginning(self.body)
+            raise TooLarge(
+                f"the body holds more than {self.max_values:,} JSON values, which is more than "
+                "GATEWAY_MAX_ITEMS, GATEWAY_MAX_LABELS and GATEWAY_MAX_PROMPTS leave room for"
+            )
         try:
             return schema.model_validate_json(self.body)
         except ValidationError as error:
@@ -58,8 +79,12 @@ class Work:
 class Intake:
     """Lets requests in: not too many, not too large, not too slow."""
 
-    def __init__(self, admission: Admission, max_body_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self, admission: Admission, max_body_bytes: int, timeout_s: float, max_values: int
+    ) -> None:
+        """Takes the limits; `max_values` is what a JSON body may hold."""
         self._admission = admission
+        self._max_values = max_values
         self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
 
@@ -69,13 +94,18 @@ class Intake:
 
         Raises:
             Overloaded: No permit is free.
-            MalformedRequest: `x-request-timeout-ms` is not a positive whole number.
+            MalformedRequest: `x-request-timeout-ms` is not a positive whole number; or the client
+                left, and nobody is there to be told.
             TooLarge: The body is over the limit.
             DeadlineExceeded: The request's time is over, be it in reading its body.
         """
         declared, timeout_s = self._declared_size(request), self._timeout(request)
-        async with self._admission.work(declared, timeout_s) as deadline:
-            yield Work(await self._body(request), deadline, request.scope["state"]["record"])
+        record: Record = request.scope["state"]["record"]
+        async with self._admission.work(declared, timeout_s) as (deadline, permit):
+            record.spend = permit.before(record.spend)
+            body = await self._body(request)
+            async with _while_there(request):
+                yield Work(body, deadline, record, self._max_values)
 
     def _timeout(self, request: Request) -> float:
         """What the client asks for, if that is less than what is set."""
@@ -108,13 +138,49 @@ class Intake:
                     raise self._too_large()
                 chunks.append(chunk)
         except ClientDisconnect:
-            raise MalformedRequest("the client left before its body was read") from None
+            raise _left("its body was read") from None
         return b"".join(chunks)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
             f"the body is over the limit (GATEWAY_MAX_BODY_BYTES) of {self._max_body_bytes:,} bytes"
         )
+
+
+def _check_beginning(body: bytes) -> None:
+    """Tells those whose text is no JSON at all so, rather than that it holds too much of it."""
+    try:
+        from_json(body[:SCANNED_BYTES], allow_partial=True)
+    except ValueError as error:
+        raise MalformedRequest(f"the body is not JSON: {error}") from None
+
+
+@asynccontextmanager
+async def _while_there(request: Request) -> AsyncIterator[None]:
+    """Ends the work inside when the client leaves; the request was read to its end."""
+    left, work = False, asyncio.current_task()
+    assert work is not None  # noqa: S101 - narrows what a coroutine always has
+
+    async def watch() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        work.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if left and not work.uncancel():
+            raise _left("it was answered") from None
+        raise
+    finally:
+        watching.cancel()
+
+
+def _left(before: str) -> MalformedRequest:
+    return MalformedRequest(f"the client left before {before}", code="client_left")
 
 
 def _malformed(error: ValidationError) -> MalformedRequest:

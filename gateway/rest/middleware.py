@@ -10,23 +10,30 @@ from gateway.identity import HEADER, request_id
 from gateway.observer import Observer
 from gateway.record import Record
 from gateway.rest.problems import internal_error
+from gateway.rest.security import SecurityHeaders
 
 logger = logging.getLogger(__name__)
 
 
 class RequestContext:
-    """Gives each request its id, `x-request-id`, and tells the observer of it."""
+    """Gives each request its id, `x-request-id`, and tells the observer of it.
 
-    def __init__(self, app: ASGIApp, observer: Observer) -> None:
+    Every answer gets the headers that browsers take for a service that is not a web site.
+    """
+
+    def __init__(self, app: ASGIApp, observer: Observer, *, tls: bool) -> None:
         self._app = app
         self._observer = observer
+        self._security = SecurityHeaders(tls=tls)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = Record(protocol="rest", request_id=request_id(_offered(scope)))
+        record = Record(
+            protocol="rest", method=scope["method"], request_id=request_id(_offered(scope))
+        )
         scope.setdefault("state", {})["record"] = record
         status = 0
 
@@ -34,10 +41,12 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = record.request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = record.request_id
+                self._security.add(headers.raw, scope["path"])
             await send(message)
 
-        with self._observer.observing(record):
+        with self._observer.observing(record, scope["headers"]):
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception:

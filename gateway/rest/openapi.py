@@ -21,13 +21,15 @@ _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 _MEANINGS = {
     400: "The request is malformed, or an item cannot be embedded; `param` says which.",
+    401: "An API key is needed, as `Authorization: Bearer <key>`, or it is not known.",
     404: "No such model is served, or there is no such label set.",
     413: "The body, an image, a text or the batch is over a limit; the message names it.",
-    429: "No room for more work now; see `retry-after`.",
+    429: "No room for more work now, or the key's quota is spent; see `retry-after`.",
     500: "Our own fault; the message holds the request id.",
     503: "Triton cannot be reached or does not serve the model; see `retry-after`.",
     504: "The request ran out of time.",
 }
+_SCHEMES = {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}}
 _TIMEOUT = {
     "name": "x-request-timeout-ms",
     "in": "header",
@@ -82,8 +84,13 @@ def answers(
     return described
 
 
-def install(app: FastAPI) -> None:
-    """Makes the app's document hold the schemas of the request bodies as well."""
+def install(app: FastAPI, *, keys: bool) -> None:
+    """Makes the app's document hold the schemas of the request bodies as well.
+
+    Args:
+        app: The application.
+        keys: Whether calls need an API key.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -97,6 +104,9 @@ def install(app: FastAPI) -> None:
                 [(model, "validation") for model in _REQUESTS], ref_template=_REFERENCE
             )
             schema["components"]["schemas"].update(definitions["$defs"])
+            if keys:
+                schema["components"]["securitySchemes"] = _SCHEMES
+                schema["security"] = [{name: []} for name in _SCHEMES]
             for methods in schema["paths"].values():
                 for operation in methods.values():
                     # FastAPI's own, for parameters that it checks; ours are any string.

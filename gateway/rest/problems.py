@@ -1,6 +1,7 @@
 """Errors -> HTTP statuses, in one table, and the one envelope that every error comes in."""
 
 import logging
+import math
 from http import HTTPStatus
 
 import orjson
@@ -8,16 +9,19 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from gateway import errors
+from gateway.record import Record
 
 logger = logging.getLogger(__name__)
 
 STATUS: dict[type[errors.GatewayError], HTTPStatus] = {
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.MalformedRequest: HTTPStatus.BAD_REQUEST,
     errors.TextError: HTTPStatus.BAD_REQUEST,
     errors.ImageError: HTTPStatus.BAD_REQUEST,
     errors.UnknownModel: HTTPStatus.NOT_FOUND,
     errors.UnknownLabelSet: HTTPStatus.NOT_FOUND,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -28,6 +32,7 @@ _RETRIED = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 
 _TYPES = {  # OpenAI's words where it has one
     400: "invalid_request_error",
+    401: "authentication_error",
     404: "not_found_error",
     405: "invalid_request_error",
     413: "invalid_request_error",
@@ -67,16 +72,25 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
 
 
-async def _on_gateway_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.GatewayError)  # noqa: S101 - narrows Starlette's signature
+def rendered(error: errors.GatewayError, record: Record) -> Response:
+    """The answer that an error of this request comes in."""
     status = STATUS[type(error)]
-    record = request.scope["state"]["record"]
     record.error = error.code
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         request_id = record.request_id
         logger.error("request %s: %s", request_id, error.message)
         return internal_error(request_id)
-    return problem(status, error.message, error.code, error.param, retry=status in _RETRIED)
+    response = problem(status, error.message, error.code, error.param, retry=status in _RETRIED)
+    if error.retry_after_s is not None:
+        response.headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if status == HTTPStatus.UNAUTHORIZED:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+async def _on_gateway_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.GatewayError)  # noqa: S101 - narrows Starlette's signature
+    return rendered(error, request.scope["state"]["record"])
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -8,7 +8,7 @@ from gateway.engine import Engine
 from gateway.metrics import Metrics
 from gateway.readiness import Readiness
 from gateway.rest import requests, responses
-from gateway.rest.catalogue import CatalogueRoutes
+from gateway.rest.catalogue import CatalogueRoutes, MetricsRoute
 from gateway.rest.inference import InferenceRoutes
 from gateway.rest.intake import Intake
 from gateway.rest.openapi import answers, body, image_body
@@ -16,14 +16,14 @@ from gateway.rest.uploads import UploadRoutes
 
 Handler = Callable[..., Awaitable[Response]]
 
-_FAILURES = (400, 404, 413, 429, 500, 503, 504)
+_FAILURES = (400, 401, 404, 413, 429, 500, 503, 504)
 _PROBES = {"/livez": ("/v1/health/live",), "/readyz": ("/v1/health/ready", "/health")}
 
 
 def router(
-    engine: Engine, intake: Intake, readiness: Readiness, metrics: Metrics, max_items: int
+    engine: Engine, intake: Intake, readiness: Readiness, metrics: Metrics | None, max_items: int
 ) -> APIRouter:
-    """The whole REST API over one engine."""
+    """The whole REST API over one engine; `/metrics` only where `metrics` is given."""
     made = APIRouter()
     inference = InferenceRoutes(engine, intake)
     uploads = UploadRoutes(engine, intake, max_items)
@@ -75,7 +75,11 @@ def router(
         openapi_extra=image_body(),
         responses=answers(responses.EmbeddingsResponse, *_FAILURES, packed=True),
     )
-    _add_catalogue(made, CatalogueRoutes(engine.models, readiness, metrics))
+    _add_catalogue(made, CatalogueRoutes(engine.models, readiness))
+    if metrics is not None:
+        made.add_api_route(
+            "/metrics", MetricsRoute(metrics).metrics, methods=["GET"], include_in_schema=False
+        )
     return made
 
 
@@ -92,11 +96,10 @@ def _add_catalogue(made: APIRouter, catalogue: CatalogueRoutes) -> None:
             responses=answers(answered, *failures),
         )
 
-    get("/v1/models", catalogue.models, "List the served models", responses.ModelsResponse,
+    get("/v1/models", catalogue.models, "List the served models", responses.ModelsResponse, 401,
         tag="models")  # fmt: skip
-    get("/v1/models/{model_id:path}", catalogue.model, "One model", responses.ModelObject, 404,
+    get("/v1/models/{model_id:path}", catalogue.model, "One model", responses.ModelObject, 401, 404,
         tag="models")  # fmt: skip
-    made.add_api_route("/metrics", catalogue.metrics, methods=["GET"], include_in_schema=False)
     for path in ("/livez", *_PROBES["/livez"]):
         get(path, catalogue.livez, "Whether the process runs", responses.StatusResponse,
             tag="probes")  # fmt: skip

@@ -1,14 +1,15 @@
 """gRPC call -> request id, permit, deadline and a parsed message; and its error is told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from operator import methodcaller
 from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from gateway.access import Access
 from gateway.admission import Admission
 from gateway.errors import MalformedRequest, TooLarge
 from gateway.identity import HEADER, request_id
@@ -27,10 +28,18 @@ serialized = methodcaller("SerializeToString")
 class Calls:
     """Lets calls in: not too many, not too large, not too slow."""
 
-    def __init__(self, admission: Admission, observer: Observer, config: RpcConfig) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        observer: Observer,
+        config: RpcConfig,
+        access: Access | None = None,
+    ) -> None:
+        """Takes the limits, and who may call; without `access`, everybody."""
         self.admission = admission
         self.config = config
         self._observer = observer
+        self._access = access
 
     def unary(
         self, schema: type[Q], answer: Callable[[Q, Deadline, Timings], Awaitable[A]]
@@ -45,9 +54,14 @@ class Calls:
             operation = answer.__name__.title().replace("_", "")
             async with self.answering(context, operation) as record:
                 self.check(data)
-                async with self.admission.work(len(data), self._timeout(context)) as deadline:
+                working = self.admission.work(len(data), self._timeout(context))
+                async with working as (deadline, permit):
+                    record.spend = permit.before(record.spend)
                     answered = await answer(self.parse(schema, data), deadline, record)
-                context.set_trailing_metadata((("server-timing", _written(record)),))
+                # The id goes with the answer: sent ahead of it, it would cost a tenth of the call.
+                context.set_trailing_metadata(
+                    ((HEADER, record.request_id), ("server-timing", _written(record)))
+                )
                 return answered
 
         return grpc.unary_unary_rpc_method_handler(handle, None, serialized)
@@ -86,15 +100,15 @@ class Calls:
     async def answering(
         self, context: grpc.aio.ServicerContext, operation: str
     ) -> AsyncIterator[Record]:
-        """Gives a call its id, sent at once, and ends it with a status where an error arises."""
+        """Gives a call its id, and ends it with a status where an error arises."""
         metadata = context.invocation_metadata() or ()
         offered = (value for key, value in metadata if key == HEADER and isinstance(value, str))
         record = Record(protocol="grpc", operation=operation, request_id=request_id(offered))
         status = grpc.StatusCode.CANCELLED
-        with self._observer.observing(record):
+        with self._observer.observing(record, metadata):
             try:
-                await context.send_initial_metadata(((HEADER, record.request_id),))
-                yield record
+                with self._entered(metadata, record):
+                    yield record
                 status = grpc.StatusCode.OK
             except grpc.aio.BaseError as gone:
                 # What grpc itself raises here says that the call is over: nobody is left to be
@@ -106,6 +120,19 @@ class Calls:
                 await abort(context, known, record.request_id)
             finally:
                 record.end(status.name)
+
+    def _entered(
+        self, metadata: Iterable[tuple[str, str | bytes]], record: Record
+    ) -> AbstractContextManager[None]:
+        if self._access is None:
+            return nullcontext()
+        return self._access.entered(authorization(metadata), record)
+
+
+def authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[str]:
+    """What a call's metadata offers as its key."""
+    pairs = metadata or ()
+    return [value for name, value in pairs if name == "authorization" and isinstance(value, str)]
 
 
 def _written(timings: Timings) -> str:

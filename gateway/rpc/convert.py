@@ -6,7 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import asks
-from gateway.errors import GatewayError, MalformedRequest, RequestError
+from gateway.errors import (
+    GatewayError,
+    InferenceFailed,
+    MalformedRequest,
+    RequestError,
+    Unauthenticated,
+)
 from gateway.manifest import Manifest
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.values import (
@@ -85,13 +91,16 @@ def rerank(message: clip_pb2.RerankRequest) -> asks.Rerank:
     )
 
 
+_FINAL = (RequestError, Unauthenticated, InferenceFailed)  # the same again would end the same
+
+
 def error(problem: GatewayError) -> clip_pb2.Error:
     """What an item is told in place of its vector."""
     return clip_pb2.Error(
         code=problem.code,
         message=problem.message,
         param=problem.param or "",
-        retryable=not isinstance(problem, RequestError),
+        retryable=not isinstance(problem, _FINAL),
     )
 
 

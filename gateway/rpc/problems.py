@@ -1,6 +1,7 @@
 """Errors -> gRPC statuses, in one table, and what a client is told of them."""
 
 import logging
+import math
 from typing import NoReturn
 
 import grpc
@@ -9,12 +10,14 @@ from gateway import errors
 from gateway.identity import HEADER
 
 STATUS: dict[type[errors.GatewayError], grpc.StatusCode] = {
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.MalformedRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.TextError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
     errors.UnknownLabelSet: grpc.StatusCode.NOT_FOUND,
     errors.TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
@@ -45,7 +48,8 @@ async def abort(
     if known.param:
         metadata.append(("error-param", known.param.encode("ascii", "replace").decode()))
     if status in _RETRIED:
-        metadata.append(("retry-after", str(RETRY_AFTER_S)))
+        seconds = max(RETRY_AFTER_S, math.ceil(known.retry_after_s or 0))
+        metadata.append(("retry-after", str(seconds)))
     await context.abort(status, _shortened(known.message), tuple(metadata))
     raise AssertionError("unreachable: `abort` raises")
 

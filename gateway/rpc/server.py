@@ -6,6 +6,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from gateway.access import Access
 from gateway.admission import Admission
 from gateway.engine import Engine
 from gateway.observer import Observer
@@ -13,6 +14,7 @@ from gateway.readiness import Readiness
 from gateway.rpc import service
 from gateway.rpc.calls import Calls
 from gateway.rpc.config import RpcConfig
+from gateway.rpc.guard import Guard
 from gateway.rpc.health import Health
 
 __all__ = ["RpcConfig", "RpcServer"]
@@ -41,15 +43,19 @@ class RpcServer:
         readiness: Readiness,
         observer: Observer,
         config: RpcConfig,
+        access: Access | None = None,
     ) -> None:
         self._draining = asyncio.Event()
+        self._tls = config.tls
         limit = config.max_message_bytes
         options = _OPTIONS | {
             "grpc.max_receive_message_length": limit + limit // 4 + _SLACK_BYTES,
             "grpc.so_reuseport": int(config.reuse_port),
         }
-        self._server = grpc.aio.server(options=tuple(options.items()))
-        clip = service.ClipService(engine, Calls(admission, observer, config), self._draining)
+        calls = Calls(admission, observer, config, access)
+        guards = [Guard(service.NAME, access, calls)] if access else []
+        self._server = grpc.aio.server(interceptors=guards, options=tuple(options.items()))
+        clip = service.ClipService(engine, calls, self._draining)
         self._server.add_generic_rpc_handlers((clip.handlers(),))
         checked = Health((service.NAME,), readiness, self._draining)
         health_pb2_grpc.add_HealthServicer_to_server(checked, self._server)
@@ -64,12 +70,21 @@ class RpcServer:
         """
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound: int = self._server.add_insecure_port(address)
+            bound = self._add_port(address)
         except RuntimeError as error:
             await self._server.stop(None)
             raise OSError(f"gRPC cannot listen on {address}; is the port taken?") from error
         await self._server.start()
         return bound
+
+    def _add_port(self, address: str) -> int:
+        tls = self._tls
+        if tls is None:
+            return int(self._server.add_insecure_port(address))
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key, tls.chain)], tls.client_ca, require_client_auth=tls.client_ca is not None
+        )
+        return int(self._server.add_secure_port(address, credentials))
 
     async def stop(self, grace_s: float) -> None:
         """Takes no more calls, and ends those that run: streams early, all after `grace_s`."""

@@ -7,6 +7,7 @@ from typing import TypeVar
 import grpc
 
 from gateway.engine import Engine
+from gateway.identity import HEADER
 from gateway.rpc import convert
 from gateway.rpc.calls import Calls, serialized
 from gateway.rpc.openclip.v1 import clip_pb2
@@ -62,7 +63,7 @@ class ClipService:
     ) -> None:
         """Embeds any number of items; see `EmbedStream`.
 
-        A stream holds one permit, and room for all the bytes of its window.
+        A stream holds one permit, and room for all the items and bytes of its window.
         """
 
         async def parsed() -> AsyncIterator[clip_pb2.EmbedStreamRequest]:
@@ -72,7 +73,9 @@ class ClipService:
 
         config = self._calls.config
         async with self._calls.answering(context, "EmbedStream") as record:
-            with self._calls.admission.permit(config.stream_window_bytes):
+            await context.send_initial_metadata(((HEADER, record.request_id),))
+            room = config.stream_window_bytes, config.stream_window_items
+            with self._calls.admission.permit(*room):
                 stream = EmbedStream(
                     self._engine,
                     config,

@@ -16,7 +16,9 @@ from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
     MalformedRequest,
+    QuotaExceeded,
     RequestError,
+    Unauthenticated,
     Unavailable,
 )
 from gateway.models import Model
@@ -29,6 +31,7 @@ from gateway.rpc.window import Pending, Window
 from gateway.values import Deadline, Item
 
 BATCHES = 4  # side by side, so that images of one are decoded while another is in Triton
+QUOTA_WAIT_S = 30.0  # how long items wait for their key's quota before they are sent back
 
 Write = Callable[[clip_pb2.EmbedStreamResponse], Awaitable[None]]
 Left = Callable[[], float | None]
@@ -67,14 +70,27 @@ class EmbedStream:
         )
         self._writing = asyncio.Lock()
         self._cut_short = False  # by draining, before the client had sent all
+        self._answering = 0  # batches
+        self._idle = asyncio.timeout(config.stream_idle_s)
 
     async def run(self, messages: AsyncIterator[clip_pb2.EmbedStreamRequest]) -> None:
         """Answers every item once, and ends when the client has sent all.
 
         Raises:
             RequestError: The options are wrong, or a message is; nothing more is answered.
+            DeadlineExceeded: Nothing was sent, or read, for so long that the client may be gone.
             Unavailable: The service drains; what was not answered must be sent elsewhere.
         """
+        try:
+            async with self._idle:
+                await self._run(messages)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the stream was idle for {self._config.stream_idle_s:g} seconds, "
+                "the limit (GATEWAY_STREAM_IDLE_S)"
+            ) from None
+
+    async def _run(self, messages: AsyncIterator[clip_pb2.EmbedStreamRequest]) -> None:
         first = await self._next(messages)
         if first is not None:
             ask = _options(first.options)
@@ -96,6 +112,7 @@ class EmbedStream:
     ) -> None:
         message: clip_pb2.EmbedStreamRequest | None = first
         while message is not None:
+            self._active()
             for entry in message.items:
                 await self._window.put(_pending(entry))
             message = await self._next(messages)
@@ -124,10 +141,23 @@ class EmbedStream:
 
     async def _work(self, ask: asks.Embed, model: Model) -> None:
         while batch := await self._window.take():
-            response = await self._answer(batch, ask, model)
+            self._answering += 1
+            self._active()
+            try:
+                response = await self._answer(batch, ask, model)
+            finally:
+                self._answering -= 1
+            self._active()
             async with self._writing:  # grpc takes one write at a time
                 await self._write(response)
+            self._active()
             self._window.release(batch)
+
+    def _active(self) -> None:
+        """The client's time to do something begins anew; while work is done it does not run."""
+        limit = asyncio.get_running_loop().time() + self._config.stream_idle_s
+        if not self._idle.expired():
+            self._idle.reschedule(None if self._answering else limit)
 
     async def _answer(
         self, batch: Sequence[Pending], ask: asks.Embed, model: Model
@@ -147,20 +177,24 @@ class EmbedStream:
                 items.append(pending.item)
                 ids.append(pending.id)
         if items:
-            outcomes = await self._outcomes(replace(ask, items=items), response)
+            outcomes = await self._outcomes(replace(ask, items=items), response, model)
             response.results.extend(map(_result, ids, outcomes))
         return response
 
     async def _outcomes(
-        self, ask: asks.Embed, response: clip_pb2.EmbedStreamResponse
+        self, ask: asks.Embed, response: clip_pb2.EmbedStreamResponse, model: Model
     ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
         left = self._left()
         limit = self._config.timeout_s if left is None else min(self._config.timeout_s, left)
         try:
             async with asyncio.timeout(limit):
-                embedded = await self._engine.embed(ask, Deadline.after(limit), self._record)
-        except RequestError:
-            raise  # bad items are skipped, so this is about the options
+                embedded = await self._engine.embed(ask, Deadline.after(limit), self._record, model)
+        except (RequestError, Unauthenticated):
+            raise  # bad items are skipped, so this is about the options, or the key is revoked
+        except QuotaExceeded as spent:
+            if await self._rested(spent.retry_after_s or 0.0):
+                return await self._outcomes(ask, response, model)
+            return self._failed(ask, spent)
         except TimeoutError:
             late = DeadlineExceeded(f"the item was not embedded within {limit:g} seconds")
             return self._failed(ask, late)
@@ -168,6 +202,17 @@ class EmbedStream:
             return self._failed(ask, told(error, self._record.request_id))
         response.usage.CopyFrom(convert.usage(embedded))
         return convert.outcomes(embedded)
+
+    async def _rested(self, seconds: float) -> bool:
+        """Holds the stream back to its quota; False where that takes too long, or it drains."""
+        left = self._left()
+        if seconds > min(QUOTA_WAIT_S, QUOTA_WAIT_S if left is None else left):
+            return False
+        try:
+            await asyncio.wait_for(self._draining.wait(), seconds)
+        except TimeoutError:
+            return True
+        return False
 
     def _failed(
         self, ask: asks.Embed, error: GatewayError

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from benchmarks import ladder, served
+from benchmarks.errors import BenchmarkError
 from benchmarks.ladder import Row, Target
+from benchmarks.published import manifests
 from export import torch_row
 from tests.export import models
 
@@ -66,7 +68,7 @@ def test_batches_over_the_limit_of_the_tower_are_left_out(climbed: Climbed) -> N
 
 
 def test_sizes_and_figures_are_those_of_the_manifests(climbed: Climbed) -> None:
-    found = served.manifests(climbed.repository)
+    found = manifests(climbed.repository)
     assert set(found) == set(SERVED)
     for name, manifest in found.items():
         gate, row = manifest["gate"], climbed.rows[name]
@@ -104,7 +106,7 @@ def test_rounds_take_turns_and_add_up(
 
     monkeypatch.setattr(ladder, "_time_pytorch", record)
     monkeypatch.setattr(ladder, "_time_served", record)
-    found = served.manifests(climbed.repository)
+    found = manifests(climbed.repository)
     both = [found[name] for name in SERVED]
     rows = ladder.climb(target, climbed.repository, both, seconds=1, rounds=2)
     assert turns == list(NAMES) * 2
@@ -120,9 +122,9 @@ def test_no_process_of_the_server_is_left(climbed: Climbed) -> None:
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path, climbed: Climbed) -> None:
-    manifest = served.manifests(climbed.repository)["tiny-ladder"]
+    manifest = manifests(climbed.repository)["tiny-ladder"]
     with (
-        pytest.raises(served.BenchmarkError, match="tiny-ladder: the server did not start: error:"),
+        pytest.raises(BenchmarkError, match="tiny-ladder: Triton did not start: error:"),
         served.Served(tmp_path, manifest),
     ):
         pytest.fail("it started")
@@ -159,7 +161,7 @@ def test_an_export_that_publishes_nothing_is_an_error(
 ) -> None:
     done: subprocess.CompletedProcess[str] = subprocess.CompletedProcess([], code)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    with pytest.raises(served.BenchmarkError, match=message):
+    with pytest.raises(BenchmarkError, match=message):
         ladder.export(Target("m"), tmp_path, [])
 
 

@@ -40,6 +40,7 @@ class Fake(ClipServiceServicer):
     hold: threading.Event | None = None  # answers wait for it
     refuse: tuple[grpc.StatusCode, str, str] | None = None  # status, code, message of every call
     unary_failures: int = 0  # so many calls are refused first
+    retry_after: str = ""  # what those are told
     seen: Counter[bytes] = field(default_factory=Counter)  # contents of streams
     streams: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -92,7 +93,8 @@ class Fake(ClipServiceServicer):
         self.metadata = dict(context.invocation_metadata())
         if self.unary_failures:
             self.unary_failures -= 1
-            context.set_trailing_metadata((("error-code", "overloaded"),))
+            told = (("retry-after", self.retry_after),) if self.retry_after else ()
+            context.set_trailing_metadata((("error-code", "overloaded"), *told))
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "no room")
         if self.refuse:
             status, code, message = self.refuse

@@ -1,7 +1,7 @@
 """The client against the real service, and its errors."""
 
-import subprocess
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -22,6 +22,7 @@ from openclip_triton import (
 
 from tests.client.fake import Fake, serve, vector_of
 from tests.conftest import SAMPLES
+from tests.gateway.certificates import Authority, Pair
 
 IMAGES = [SAMPLES / "red-circle.png", SAMPLES / "blue-star.jpg"]
 LABELS = ["red circle", "blue star", "green heart"]
@@ -133,6 +134,31 @@ def test_a_refused_call_is_tried_again(client: Client, fake: Fake) -> None:
     assert [model.id for model in client.models()] == ["fake"]
 
 
+def test_a_refused_call_waits_as_long_as_it_is_told(address: str, fake: Fake) -> None:
+    fake.unary_failures, fake.retry_after = 1, "1"
+    started = time.monotonic()
+    with Client(address) as client:
+        assert client.models()
+    assert time.monotonic() - started >= 1
+
+
+def test_a_stream_waits_as_long_as_it_is_told(address: str, fake: Fake) -> None:
+    fake.unary_failures, fake.retry_after = 1, "1"
+    started = time.monotonic()
+    with Client(address) as client:
+        [result] = client.stream([("a", "a text")])
+    assert result.vector is not None
+    assert time.monotonic() - started >= 1
+
+
+def test_a_wait_that_is_too_long_is_not_begun(address: str, fake: Fake) -> None:
+    fake.unary_failures, fake.retry_after = 1, "600"
+    with Client(address, timeout=20) as client, pytest.raises(Overloaded) as raised:
+        client.models()
+    assert raised.value.retry_after_s == 600
+    assert fake.unary_failures == 0
+
+
 def test_no_answer_in_time(address: str, fake: Fake) -> None:
     fake.hold = threading.Event()
     with Client(address, timeout=0.2) as client, pytest.raises(DeadlineExceeded):
@@ -141,25 +167,41 @@ def test_no_answer_in_time(address: str, fake: Fake) -> None:
 
 
 def test_the_key_is_sent(address: str, fake: Fake) -> None:
-    with Client(address, token="secret") as client:  # noqa: S106
+    with Client(address, api_key="secret") as client:
         client.models()
     assert fake.metadata["authorization"] == "Bearer secret"
 
 
 def test_tls_with_an_authority_of_ones_own(tmp_path: Path, fake: Fake) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
-         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-    server, address = serve(fake, credentials)
+    authority = Authority(tmp_path)
+    ours = authority.issue("127.0.0.1")
+    server, address = serve(fake, _credentials(authority, ours))
     try:
-        with Client(address, ca=certificate) as client:
+        with Client(address, tls_ca=authority.certificate) as client:
             np.testing.assert_array_equal(client.embed_texts(["a"])[0], vector_of("a"))
         with Client(address, tls=True, timeout=1) as client, pytest.raises(ConnectionFailed):
             client.models()
     finally:
         server.stop(None).wait()
+
+
+def test_tls_with_a_certificate_of_ones_own(tmp_path: Path, fake: Fake) -> None:
+    authority = Authority(tmp_path)
+    own = authority.issue("mobile-app", server=False)
+    server, address = serve(fake, _credentials(authority, authority.issue("127.0.0.1"), ask=True))
+    trust = authority.certificate
+    try:
+        with Client(address, tls_ca=trust, tls_cert=own.certificate, tls_key=own.key) as client:
+            assert client.models()
+        with Client(address, tls_ca=trust, timeout=1) as client, pytest.raises(ConnectionFailed):
+            client.models()
+    finally:
+        server.stop(None).wait()
+
+
+def _credentials(authority: Authority, pair: Pair, *, ask: bool = False) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(pair.key.read_bytes(), pair.certificate.read_bytes())],
+        authority.certificate.read_bytes() if ask else None,
+        require_client_auth=ask,
+    )

@@ -197,7 +197,7 @@ def test_nothing_is_left_of_a_run_that_could_not_begin(real_address: str, tmp_pa
 def test_help_tells_of_the_connection(name: str) -> None:
     shown = command("", name, "--help").stdout
     assert "--server" in shown
-    assert "OPENCLIP_TRITON_TOKEN" in shown
+    assert "OPENCLIP_API_KEY" in shown
 
 
 def test_a_terminal_gets_a_bar(real_address: str, tmp_path: Path) -> None:

@@ -11,17 +11,19 @@ import grpc
 import numpy as np
 
 from gateway import asks
-from gateway.admission import Admission
+from gateway.access import Access
+from gateway.admission import Admission, Room
 from gateway.app import Loaded, load
 from gateway.cache import VectorCache
 from gateway.classifiers import Classifiers
 from gateway.concurrency import Threads
 from gateway.encoder import Encoder
 from gateway.engine import Engine
-from gateway.images import ImageLimits
+from gateway.images import Decoder, ImageLimits
 from gateway.lanes import Lanes
 from gateway.limits import RequestLimits
 from gateway.metrics import Metrics
+from gateway.models import Model
 from gateway.observer import Observer
 from gateway.prepare import Preparer
 from gateway.readiness import Readiness
@@ -45,10 +47,12 @@ class Watched(Engine):
         self.asked: list[int] = []
         self.cancelled = 0
 
-    async def embed(self, ask: asks.Embed, deadline: Deadline, timings: Timings) -> Embedded:
+    async def embed(
+        self, ask: asks.Embed, deadline: Deadline, timings: Timings, model: Model | None = None
+    ) -> Embedded:
         self.asked.append(len(ask.items))
         try:
-            return await super().embed(ask, deadline, timings)
+            return await super().embed(ask, deadline, timings, model)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -85,20 +89,21 @@ async def served(
     limits: RequestLimits = LIMITS,
     max_inflight: int = 64,
     port: int = 0,
+    access: Access | None = None,
     **config: Any,
 ) -> AsyncIterator[Served]:
     """A server on a free port, and a client of it; both stopped when the block ends."""
     settings = RpcConfig(**({"max_message_bytes": 2**20, "timeout_s": 30.0} | config))
     threads = Threads(2)
     cache = VectorCache(0)
-    preparer = Preparer(threads, limits, ImageLimits(2**20, 1_000_000, 1_000_000))
+    preparer = Preparer(threads, limits, Decoder(ImageLimits(2**20, 1_000_000, 1_000_000)))
     encoder = Encoder(Lanes(client, 2), cache)
     models, sets = loaded().models, loaded().sets
     classifiers = Classifiers(models, sets, preparer, encoder, cache)
     engine = Watched(models, sets, limits, preparer, encoder, classifiers)
-    admission = Admission(max_inflight, 2**30)
+    admission = Admission(Room(max_inflight, 100_000, 2**30))
     readiness, observer = Readiness(models, client, classifiers), Observer(Metrics())
-    server = RpcServer(engine, admission, readiness, observer, settings)
+    server = RpcServer(engine, admission, readiness, observer, settings, access)
     try:
         port = await server.start("127.0.0.1", port)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -131,6 +131,51 @@ async def test_bytes_in_flight_are_bounded() -> None:
         assert sorted(statuses) == [200, 429, 429, 429]  # one alone is let in, whatever its size
 
 
+async def test_items_in_flight_are_bounded() -> None:
+    client = FakeInferClient(unit, delay=0.2)
+    async with gateway(client, max_inflight_items=13) as api:
+
+        async def ask(name: str, count: int = 6) -> httpx.Response:
+            texts = [f"{name} {number}" for number in range(count)]
+            return await api.post("/v1/embeddings", json={"input": texts})
+
+        responses = await asyncio.gather(*(ask(name) for name in "abcd"))
+        statuses = [response.status_code for response in responses]
+        assert sorted(statuses) == [200, 200, 429, 429]
+        assert sum(len(call.batch) for call in client.calls) == 12  # refused before any work
+        refused = next(r for r in responses if r.status_code == 429)
+        assert "GATEWAY_MAX_INFLIGHT_ITEMS" in refused.json()["error"]["message"]
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await ask("alone", 100)).status_code == 200
+
+
+@pytest.mark.parametrize("value", [b"0", b"{}", b'"a"', b'{"text": "a"}'])
+async def test_json_of_very_many_values_is_refused_before_it_is_parsed(value: bytes) -> None:
+    async with gateway(FakeInferClient(unit)) as api:
+        body = b'{"input": [' + b",".join([value] * 1_000_000) + b"]}"
+        response = await api.post("/v1/embeddings", content=body)
+        assert response.status_code == 413
+        assert "GATEWAY_MAX_ITEMS" in response.json()["error"]["message"]
+
+
+async def test_the_loop_goes_on_while_a_large_body_is_parsed() -> None:
+    async with gateway(FakeInferClient(unit), max_image_bytes=2**26) as api:
+        body = b'{"input": {"image": "' + b"A" * (40 * 2**20) + b'"}}'
+        beats = 0
+
+        async def beat() -> None:
+            nonlocal beats
+            while True:
+                await asyncio.sleep(0.001)
+                beats += 1
+
+        beating = asyncio.create_task(beat())
+        response = await api.post("/v1/embeddings", content=body)
+        beating.cancel()
+        assert response.status_code == 400  # no image, but it was parsed
+        assert beats > 10
+
+
 async def test_large_requests_go_out_in_bounded_calls() -> None:
     client = FakeInferClient(unit)
     async with gateway(client, max_items=1_000) as api:

@@ -13,10 +13,10 @@ import pytest
 import skimage.data
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gateway.errors import ImageError, TooLarge
-from gateway.images import FORMATS, ImageLimits, from_base64, preprocess
+from gateway.images import FORMATS, DecodeOptions, ImageLimits, from_base64, preprocess
 from gateway.manifest import Preprocessing
 
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -230,3 +230,54 @@ def test_base64() -> None:
 def test_every_accepted_format_is_one_that_pillow_reads() -> None:
     Image.init()
     assert set(FORMATS) <= set(Image.OPEN)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest"])
+def test_exif_orientation_where_it_is_set(orientation: int, resize_mode: ResizeMode) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(skimage.data.coffee()), "JPEG", exif=exif)
+    upright = encoded(ImageOps.exif_transpose(Image.open(BytesIO(data))), "PNG")
+    for size in (64, 224):
+        pixels = preprocess(
+            data, rules(size, resize_mode), LIMITS, DecodeOptions(exif_orientation=True)
+        )
+        np.testing.assert_array_equal(pixels, reference(upright, rules(size, resize_mode)))
+    ignored = preprocess(data, rules(64, resize_mode), LIMITS)
+    np.testing.assert_array_equal(ignored, reference(data, rules(64, resize_mode)))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", bytes(40)])
+def test_garbage_in_place_of_exif_changes_nothing(exif: bytes) -> None:
+    data = encoded(Image.fromarray(skimage.data.coffee()), "JPEG", exif=exif)
+    pixels = preprocess(data, rules(), LIMITS, DecodeOptions(exif_orientation=True))
+    np.testing.assert_array_equal(pixels, reference(data, rules()))
+
+
+@pytest.mark.parametrize("photo", ["astronaut", "coffee", "rocket"])
+def test_scaled_jpeg_decode_is_close_and_exact_where_nothing_is_gained(photo: str) -> None:
+    small = Image.fromarray(getattr(skimage.data, photo)())
+    data = encoded(small.resize((small.width * 6, small.height * 6)), "JPEG", quality=90)
+    exact = preprocess(data, rules(), LIMITS).astype(float)
+    drafted = preprocess(data, rules(), LIMITS, DecodeOptions(jpeg_draft=True)).astype(float)
+    assert not np.array_equal(drafted, exact)
+    cosine = (exact * drafted).sum() / np.linalg.norm(exact) / np.linalg.norm(drafted)
+    assert cosine > 0.9999
+    for name, options in (("JPEG", {"quality": 90}), ("PNG", {})):
+        data = encoded(small, name, **options)
+        np.testing.assert_array_equal(
+            preprocess(data, rules(), LIMITS, DecodeOptions(jpeg_draft=True)),
+            preprocess(data, rules(), LIMITS),
+        )
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF"])
+def test_memory_that_decoding_would_take_is_bounded(format_: str) -> None:
+    data = encoded(Image.new("RGB", (1_000, 1_000)), format_)
+    limits = ImageLimits(max_decode_bytes=4_000_000)
+    if format_ == "JPEG":
+        preprocess(data, rules(), limits)
+        data = encoded(Image.new("RGB", (1_000, 1_000)), format_, progressive=True)
+    with pytest.raises(TooLarge, match="GATEWAY_MAX_DECODE_BYTES"):
+        preprocess(data, rules(), limits)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
+from gateway.app import load
 from gateway.labelsets import TEMPLATE_SETS, LabelSetError, read_label_sets
+from gateway.settings import Settings
 from server.launcher import TritonServer
-from tests.conftest import SAMPLES, GatewayFactory
+from tests.conftest import REPOSITORY, SAMPLES, GatewayFactory
 
 RED_CIRCLE = "data:image/png;base64," + (
     base64.b64encode((SAMPLES / "red-circle.png").read_bytes()).decode()
@@ -47,6 +49,7 @@ def classify(api: httpx.Client, **fields: Any) -> dict[str, Any]:
 
 
 def cost(triton: TritonServer, api: httpx.Client, **fields: Any) -> dict[str, int]:
+    assert api.get("/readyz").status_code == 200  # every encoder is verified once
     before = encoded(triton)
     classify(api, **fields)
     after = encoded(triton)
@@ -83,6 +86,7 @@ async def test_misses_at_the_same_time_are_encoded_once(
 ) -> None:
     body = {"image": RED_CIRCLE, "labels": [f"once {number}" for number in range(50)]}
     with start_gateway(triton_address=triton.addresses.grpc) as api:
+        wait_ready(api)
         before = encoded(triton)
         async with httpx.AsyncClient(base_url=api.base_url, timeout=60) as client:
             asked = [client.post("/v1/zero-shot", json=body) for _ in range(20)]
@@ -198,3 +202,16 @@ def test_a_file_of_template_sets(tmp_path: Path) -> None:
         read_label_sets(None, tmp_path / "none.yaml")
     with pytest.raises(LabelSetError, match="no such folder"):
         read_label_sets(tmp_path / "none", None)
+
+
+def test_a_label_set_over_the_limits_is_refused_at_start(tmp_path: Path) -> None:
+    sets = write(tmp_path / "sets", SHAPES)
+    fits = max(
+        len(template.replace("{}", name))
+        for label in SHAPES["labels"]
+        for name in (label.get("names", [label["name"]]) if isinstance(label, dict) else [label])
+        for template in SHAPES["templates"]
+    )
+    load(Settings(model_repository=REPOSITORY, label_sets=sets, max_text_characters=fits))
+    with pytest.raises(LabelSetError, match=r"'shapes'.*GATEWAY_MAX_TEXT_CHARACTERS"):
+        load(Settings(model_repository=REPOSITORY, label_sets=sets, max_text_characters=fits - 1))

@@ -370,5 +370,5 @@ def test_the_same_request_id_is_given_back(both: Both) -> None:
         response = both.rest.get("/v1/models", headers={"x-request-id": offered})
         sent = (("x-request-id", offered),)
         _, call = both.stub.ListModels.with_call(pb.ListModelsRequest(), metadata=sent)
-        told = dict(call.initial_metadata())["x-request-id"]
+        told = dict(call.trailing_metadata())["x-request-id"]
         assert (told == offered) == (response.headers["x-request-id"] == offered) == kept

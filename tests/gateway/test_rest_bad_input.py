@@ -237,7 +237,7 @@ def test_braces_are_only_text(classify: Callable[..., httpx.Response]) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("GET", "/v1/embedding", 404),
         ("POST", "/v1/embeddings/", 404),
         ("GET", "/v1/embeddings", 405),

@@ -112,8 +112,8 @@ async def test_request_ids() -> None:
         async def answered_id(*offered: str) -> str:
             sent = tuple(("x-request-id", each) for each in offered)
             call = gateway.stub.Embed(EMBED, metadata=sent)
-            told = dict(await call.initial_metadata())
             await call
+            told = dict(await call.trailing_metadata())
             return str(told["x-request-id"])
 
         assert await answered_id("mine-1.A_b") == "mine-1.A_b"

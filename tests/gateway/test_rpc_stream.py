@@ -75,7 +75,7 @@ async def test_each_item_is_answered_once_and_bad_ones_on_their_own(per_message:
         assert Counter((each.id, each.error.param) for each in answered) == wanted
         for each in answered:
             if each.error.param:
-                codes = {"image": "invalid_image"}
+                codes = {"image": "invalid_image", "image_url": "url_not_allowed"}
                 assert each.error.code == codes.get(each.error.param, "invalid_request")
                 assert each.error.message
                 assert not each.error.retryable
@@ -170,7 +170,7 @@ async def test_a_failed_batch_fails_its_items_alone(
         assert answered["u"].HasField("embedding")
         assert not answered["bad"].error.retryable
         failed = answered["i"].error
-        assert (failed.code, failed.retryable) == (code, True)
+        assert (failed.code, failed.retryable) == (code, code != "internal_error")
         assert "secret" not in failed.message
         assert ("secret" in caplog.text) == (code == "internal_error")
 
@@ -302,6 +302,27 @@ async def test_a_connection_that_breaks_frees_everything() -> None:
             await until(lambda: len(client.calls) > 0)
             assert gateway.admission.requests == 1
         await until(lambda: gateway.admission.requests == 0)
+
+
+async def test_an_idle_stream_gives_its_permit_back() -> None:
+    async with served(FakeInferClient(unit), stream_idle_s=0.2) as gateway:
+        silent = gateway.stub.EmbedStream()
+        began = gateway.stub.EmbedStream()
+        await began.write(requests([("a", text("a"))])[0])
+        assert (await began.read()).results[0].id == "a"
+        for call in (silent, began):
+            assert await call.code() == Code.DEADLINE_EXCEEDED
+            assert "GATEWAY_STREAM_IDLE_S" in await call.details()
+        await until(lambda: gateway.admission.requests == 0)
+
+
+async def test_a_stream_that_waits_for_the_service_is_not_idle() -> None:
+    async with served(FakeInferClient(unit, delay=0.5), stream_idle_s=0.2) as gateway:
+        call = gateway.stub.EmbedStream()
+        await call.write(requests([("a", text("a"))])[0])
+        assert (await call.read()).results[0].id == "a"
+        await call.done_writing()
+        assert await call.code() == Code.OK
 
 
 async def test_a_stream_takes_one_permit() -> None:

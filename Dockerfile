@@ -1,0 +1,138 @@
+# Images of the service. Targets: gateway, triton-cpu, load, export, triton-gpu, export-gpu.
+# Bases are pinned by version; docs/deployment.md tells how to pin them by digest as well.
+
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.10-py3
+
+FROM ${PYTHON_IMAGE} AS python
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1
+WORKDIR /app
+
+FROM python AS venv
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/venv
+
+FROM venv AS gateway-venv
+COPY requirements/gateway.txt requirements/
+# Without dependencies here and below: each list is whole, and leaves out what is never imported.
+RUN pip install --require-hashes --no-deps --no-compile -r requirements/gateway.txt \
+    && pip uninstall --yes setuptools pip
+
+FROM python AS gateway
+COPY --from=gateway-venv /opt/venv /opt/venv
+COPY deploy/gateway/ deploy/gateway/
+COPY gateway/ gateway/
+USER 10001:10001
+ENV GATEWAY_HOST=0.0.0.0 \
+    GATEWAY_METRICS_PORT=8082 \
+    GATEWAY_MODEL_REPOSITORY=/models \
+    GATEWAY_LOG_FORMAT=json
+EXPOSE 8080 8081 8082
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=3 \
+    CMD ["python", "deploy/gateway/healthy.py"]
+ENTRYPOINT ["python", "-m", "gateway"]
+LABEL org.opencontainers.image.title="openclip-triton gateway" \
+    org.opencontainers.image.description="REST and gRPC API of OpenCLIP models" \
+    org.opencontainers.image.licenses="Apache-2.0"
+
+FROM venv AS triton-venv
+COPY requirements/triton.txt requirements/
+RUN pip install --require-hashes --no-deps --no-compile -r requirements/triton.txt \
+    && pip uninstall --yes setuptools pip
+
+FROM python AS triton-cpu
+COPY --from=triton-venv /opt/venv /opt/venv
+COPY server/ server/
+USER 10001:10001
+EXPOSE 8000 8001 8002
+HEALTHCHECK --interval=10s --timeout=6s --start-period=300s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=5)"]
+ENTRYPOINT ["python", "-m", "server", "--host", "0.0.0.0", "--model-repository", "/models"]
+LABEL org.opencontainers.image.title="openclip-triton triton-cpu" \
+    org.opencontainers.image.description="Triton with an ONNX Runtime backend for CPUs" \
+    org.opencontainers.image.licenses="Apache-2.0"
+
+FROM venv AS load-venv
+COPY requirements/bench.txt requirements/
+RUN pip install --require-hashes --no-deps --no-compile -r requirements/bench.txt \
+    && pip uninstall --yes setuptools pip
+
+FROM python AS load
+COPY --from=load-venv /opt/venv /opt/venv
+COPY gateway/ gateway/
+COPY client/ client/
+COPY benchmarks/ benchmarks/
+USER 10001:10001
+ENV PYTHONPATH=/app:/app/client \
+    HOME=/tmp
+EXPOSE 8089
+ENTRYPOINT ["locust", "-f", "benchmarks/locustfile.py"]
+LABEL org.opencontainers.image.title="openclip-triton load" \
+    org.opencontainers.image.description="Locust users of the service" \
+    org.opencontainers.image.licenses="Apache-2.0"
+
+FROM venv AS export-venv
+COPY requirements/export.txt requirements/
+RUN pip install --require-hashes --no-deps --no-compile -r requirements/export.txt \
+    && pip uninstall --yes setuptools pip
+
+FROM python AS export
+COPY --from=export-venv /opt/venv /opt/venv
+COPY gateway/ gateway/
+COPY export/ export/
+COPY docs/samples/ docs/samples/
+USER 10001:10001
+ENV HOME=/tmp
+ENTRYPOINT ["python", "-m", "export"]
+LABEL org.opencontainers.image.title="openclip-triton export" \
+    org.opencontainers.image.description="Exports OpenCLIP models for Triton" \
+    org.opencontainers.image.licenses="Apache-2.0"
+
+FROM ${TRITON_IMAGE} AS triton-gpu
+WORKDIR /app
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/app
+COPY server/ server/
+COPY export/ export/
+COPY deploy/triton/ deploy/triton/
+USER 10001:10001
+EXPOSE 8000 8001 8002
+HEALTHCHECK --interval=10s --timeout=6s --start-period=600s --retries=3 \
+    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=5)"]
+ENTRYPOINT ["python3", "deploy/triton/serve.py", "/models"]
+LABEL org.opencontainers.image.title="openclip-triton triton-gpu" \
+    org.opencontainers.image.description="NVIDIA's Triton, which checks TensorRT plans before it serves" \
+    org.opencontainers.image.licenses="Apache-2.0"
+
+FROM ${TRITON_IMAGE} AS export-gpu
+WORKDIR /app
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    HOME=/tmp
+COPY requirements/export.txt requirements/
+# Without ensurepip, which Ubuntu leaves out; the image's own pip installs into it.
+RUN python3 -m venv --without-pip /opt/venv \
+    && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps \
+        --no-compile -r requirements/export.txt
+COPY export/ export/
+COPY gateway/ gateway/
+COPY docs/samples/ docs/samples/
+COPY deploy/triton/ deploy/triton/
+# Bindings of the very TensorRT that Triton has in this image, without another copy of the library.
+RUN PYTHONPATH=. python3 deploy/triton/bindings.py > /tmp/bindings.txt \
+    && python3 -m pip --python /opt/venv/bin/python install --no-deps -r /tmp/bindings.txt \
+    && cp deploy/triton/tensorrt.py "$(python -c 'import site; print(site.getsitepackages()[0])')" \
+    && rm /tmp/bindings.txt
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "export"]
+LABEL org.opencontainers.image.title="openclip-triton export-gpu" \
+    org.opencontainers.image.description="Exports OpenCLIP models, with TensorRT plans" \
+    org.opencontainers.image.licenses="Apache-2.0"

@@ -1,0 +1,157 @@
+"""`python -m benchmarks.ceilings`: what this machine allows, with no service around it.
+
+- Each encoder alone in ONNX Runtime, with all cores, in batches. Text is timed at the lengths that
+  the model is served at, and weighed by how many of our captions fall into each; and, where the
+  encoder takes any length, as if no caption were padded at all.
+- Decoding and resizing alone, in as many threads as there are cores.
+- Both together, one after the other on the same cores: 1 / (1 / encode + 1 / decode).
+- With `--triton`, the same Triton straight over gRPC.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import decoding, program
+from benchmarks.direct import measure_triton
+from benchmarks.encoders import Encoders, caption_lengths, shares
+from benchmarks.errors import BenchmarkError
+from benchmarks.published import Manifest, find, on_onnx_runtime
+from benchmarks.results import ROOT, SUFFIX, Label, Results, Row, collect
+
+BATCHES = (1, 8, 32)
+LARGE = BATCHES[1:]
+EXACT_LENGTHS = (8, 12, 16, 20, 24, 32)  # what lies between is interpolated
+TRITON_CONCURRENCY = 32
+
+
+def measure(
+    repository: Path, manifest: Manifest, seconds: float, triton: str | None = None
+) -> Iterator[Row]:
+    """Every ceiling, each measured for so many seconds.
+
+    Raises:
+        BenchmarkError: The model is not served by ONNX Runtime, or there are no photos.
+    """
+    encoders = Encoders(repository, on_onnx_runtime(manifest))
+    yield from _images(encoders, manifest, seconds)
+    yield from _texts(encoders, manifest, seconds)
+    yield from _exact_texts(encoders, manifest, seconds)
+    for kind in ("image", "text") if triton else ():
+        measured = measure_triton(str(triton), manifest, kind, TRITON_CONCURRENCY, seconds)
+        labels: dict[str, Label] = {
+            "system": "triton",
+            "kind": f"encode-{kind}",  # no decoding, no tokenizing
+            "concurrency": TRITON_CONCURRENCY,
+        }
+        yield Row(labels, measured.values())
+
+
+def in_a_process(repository: Path, manifest: Manifest, seconds: float, triton: str) -> list[Row]:
+    """As `measure`; no thread and no memory of it is left when it returns.
+
+    Raises:
+        BenchmarkError: It failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "benchmarks.ceilings", "--repository", str(repository),
+            "--model", manifest["id"], "--triton", triton, "--seconds", str(seconds),
+            "--output", folder,
+        ]  # fmt: skip
+        done = subprocess.run(  # noqa: S603 (the project's own program)
+            command,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise BenchmarkError(f"the ceilings: {done.stderr.strip()[-2000:]}")
+        return list(Results.read(Path(folder) / f"ceilings{SUFFIX}").rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints and writes; returns the exit code."""
+    given = program.shortened(_parser().parse_args(arguments))
+    manifest = find(given.repository, given.model)
+    rows = []
+    for row in measure(given.repository.resolve(), manifest, given.seconds, given.triton):
+        rows.append(row)
+        print(_line(row), flush=True)
+    collect("ceilings", manifest, vars(given), rows).write(given.output / f"ceilings{SUFFIX}")
+    return 0
+
+
+def _images(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[Row]:
+    images = {batch: encoders.image(batch, seconds / 3) for batch in BATCHES}
+    for batch, taken in images.items():
+        yield _row("encode-image", _rate(batch, taken), taken, batch=batch)
+    encode = max(_rate(batch, taken) for batch, taken in images.items())
+    yield _row("encode-image", encode, images[1])
+    one = list(decoding.times(manifest))
+    decode = decoding.rate(manifest, seconds)
+    yield _row("decode", decode, one)
+    both = [float(np.median(images[1]) + np.median(one))]
+    yield _row("image", 1 / (1 / encode + 1 / decode), both)
+
+
+def _texts(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[Row]:
+    parts = shares(manifest)
+    towers = manifest["triton"]["text"]
+    used = [tower for tower in towers if parts[tower["length"]]]
+    best: dict[int, float] = {}
+    for tower in used if towers[-1] in used else [*used, towers[-1]]:
+        for batch in LARGE:
+            taken = encoders.text(tower, batch, seconds / 3)
+            rate = _rate(batch, taken)
+            yield _row("encode-text", rate, taken, batch=batch, length=tower["length"])
+            best[tower["length"]] = max(rate, best.get(tower["length"], 0.0))
+    mean = sum(parts[tower["length"]] / best[tower["length"]] for tower in used)
+    yield _row("text", 1 / mean, encoders.text(used[0], 1, seconds / 3))
+
+
+def _exact_texts(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[Row]:
+    """The mix with no caption padded, at the larger batch."""
+    tower = manifest["triton"]["text"][-1]
+    lengths = [length for length in EXACT_LENGTHS if length < tower["length"]]
+    if len(manifest["triton"]["text"]) == 1 or not encoders.takes_any_length(tower):
+        return
+    cost = [1 / _rate(LARGE[-1], encoders.text(tower, LARGE[-1], seconds / 8, n)) for n in lengths]
+    mean = float(np.mean(np.interp(caption_lengths(lengths[-1]), lengths, cost)))
+    yield Row({"system": "ceiling", "kind": "text, not padded"}, {"per_second": 1 / mean})
+
+
+def _rate(batch: int, taken: Sequence[float]) -> float:
+    return batch * len(taken) / sum(taken)
+
+
+def _row(kind: str, rate: float, taken: Sequence[float], **labels: int) -> Row:
+    """A ceiling; `p50_ms` is the time of one call, or of one item alone where none is batched."""
+    values = {"per_second": rate, "p50_ms": float(np.median(taken)) * 1000}
+    return Row({"system": "ceiling", "kind": kind} | labels, values)
+
+
+def _line(row: Row) -> str:
+    labels = ", ".join(f"{key} {value}" for key, value in row.labels.items())
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in row.values.items())
+    return f"{labels}: {figures}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = program.parser("ceilings", __doc__)
+    program.add_model(made)
+    made.add_argument("--triton", metavar="HOST:PORT", help="gRPC of a Triton that serves it")
+    program.add_length(made, seconds=5.0)
+    program.add_output(made)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(program.run(main))

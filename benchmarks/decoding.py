@@ -1,0 +1,72 @@
+"""Decoding and resizing photos, with no service around it."""
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.photos import photos
+from benchmarks.published import Manifest
+
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def decode(data: bytes, manifest: Manifest) -> NDArray[np.uint8]:
+    """A photo as uint8 [S, S, 3], resized and cropped as the model wants it."""
+    rules = manifest["preprocessing"]
+    size, resample = rules["image_size"], FILTERS[rules["interpolation"]]
+    with Image.open(BytesIO(data)) as opened:
+        if rules["resize_mode"] != "shortest":
+            return np.asarray(opened.resize((size, size), resample).convert("RGB"))
+        short = min(opened.size)
+        width, height = (side * size // short for side in opened.size)
+        left, top = (width - size) // 2, (height - size) // 2
+        resized = opened.resize((width, height), resample)
+        return np.asarray(resized.crop((left, top, left + size, top + size)).convert("RGB"))
+
+
+def rate(manifest: Manifest, seconds: float) -> float:
+    """Photos decoded and resized a second, by as many threads as there are cores."""
+    files = photos()
+    end = time.perf_counter() + seconds
+
+    def work(first: int) -> int:
+        done = 0
+        while time.perf_counter() < end:
+            decode(files[(first + done) % len(files)], manifest)
+            done += 1
+        return done
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(cores()) as threads:
+        done = sum(threads.map(work, range(cores())))
+    return done / (time.perf_counter() - start)
+
+
+def times(manifest: Manifest) -> Iterator[float]:
+    """Seconds that each photo takes alone."""
+    for photo in photos():
+        start = time.perf_counter()
+        decode(photo, manifest)
+        yield time.perf_counter() - start
+
+
+def cpu_ms(manifest: Manifest) -> float:
+    """CPU milliseconds that a photo takes one thread, on average."""
+    files = photos()
+    for photo in files:
+        decode(photo, manifest)
+    start = time.thread_time()
+    for photo in files:
+        decode(photo, manifest)
+    return (time.thread_time() - start) / len(files) * 1000
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

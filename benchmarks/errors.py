@@ -1,0 +1,5 @@
+"""What can go wrong in a benchmark."""
+
+
+class BenchmarkError(Exception):
+    """A benchmark, or a program that it starts, cannot run; the message is for the user."""

@@ -1,0 +1,79 @@
+"""CPU time of a running gateway for each request, and where it goes."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.request import urlopen
+
+from benchmarks import loops, processes, services
+from benchmarks.errors import BenchmarkError
+from benchmarks.traffic import KINDS
+
+CONCURRENCY = 8
+SEEDS = 1_000  # between kinds: a caption that comes again is answered from the cache
+WAIT = 30.0  # seconds, for the sampler to write
+SETTLED = 0.2  # seconds after the last answer, when it is counted in every process
+COUNTED = re.compile(r'^openclip_requests_total\{.*modality="[a-z]+".*\} (\S+)', re.MULTILINE)
+
+
+def median_ms(
+    served: services.Gateway, kind: str, seconds: float, repeats: int, workers: int = 1
+) -> float:
+    """CPU milliseconds of all its processes for each request; the median of the repeats."""
+    return median(_cpu_ms(served, kind, seconds, seed, workers) for seed in range(repeats))
+
+
+def profiled(served: services.Gateway, kind: str, seconds: float, file: Path) -> dict[str, Any]:
+    """What `benchmarks.sampler` writes, under which the gateway runs, of a load.
+
+    Raises:
+        BenchmarkError: It wrote nothing, or requests failed.
+    """
+    _load(served, kind, min(1.0, seconds), 200)
+    file.unlink(missing_ok=True)
+    os.kill(served.pid, signal.SIGUSR1)
+    _load(served, kind, seconds, 201)
+    os.kill(served.pid, signal.SIGUSR2)
+    deadline = time.monotonic() + WAIT
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise BenchmarkError("the gateway under the sampler wrote no profile")
+        time.sleep(0.05)
+        _load(served, kind, 0.05, 202)  # the signal is handled when Python code runs
+    profile: dict[str, Any] = json.loads(file.read_text())
+    return profile
+
+
+def metrics_error(served: services.Gateway, kind: str, seconds: float) -> float:
+    """How far the gateway's metrics are from the number of requests that it was sent."""
+    before = _counted(served)
+    sent = _load(served, kind, seconds, 300)
+    return abs(_counted(served) - before - sent)
+
+
+def _cpu_ms(served: services.Gateway, kind: str, seconds: float, seed: int, workers: int) -> float:
+    _load(served, kind, min(1.0, seconds), 100 + seed, workers)
+    before = processes.tree_cpu_seconds(served.pid)
+    sent = _load(served, kind, seconds, seed, workers)
+    return (processes.tree_cpu_seconds(served.pid) - before) / sent * 1000
+
+
+def _load(served: services.Gateway, kind: str, seconds: float, seed: int, workers: int = 1) -> int:
+    """Sends requests, and returns how many; each worker gets as many at a time as one alone."""
+    load = CONCURRENCY * workers
+    seed += SEEDS * list(KINDS).index(kind)
+    measured = loops.measure(served.target, kind, load, seconds, seed, warm_up=0.0)
+    if measured.errors:
+        raise BenchmarkError(f"{kind}: {measured.errors.most_common(1)[0][0]}")
+    return len(measured.latencies)
+
+
+def _counted(served: services.Gateway) -> float:
+    time.sleep(SETTLED)
+    with urlopen(f"http://{served.target.http}/metrics", timeout=10) as answer:
+        return sum(float(value) for value in COUNTED.findall(answer.read().decode()))

@@ -1,0 +1,32 @@
+"""Where latency begins to rise steeply with the offered load."""
+
+from collections.abc import Sequence
+
+SLACK = 0.05  # a load counts as carried when so little of it, at most, was left unanswered
+
+
+def knee(offered: Sequence[float], latency: Sequence[float]) -> int:
+    """Index of the load at which power, load divided by latency, is greatest.
+
+    Up to there more load brings more answers than it costs waiting; from there on mostly waiting.
+    (Kleinrock's definition.)
+
+    Args:
+        offered: Loads, rising, requests per second.
+        latency: Median or mean latency at each of them; not a number where nothing was answered.
+
+    Raises:
+        ValueError: There are no loads, or the two differ in number.
+    """
+    if not offered or len(offered) != len(latency):
+        raise ValueError(f"{len(offered)} loads and {len(latency)} latencies")
+    power = [
+        load / seconds if seconds > 0 else 0.0  # false for NaN as well
+        for load, seconds in zip(offered, latency, strict=True)
+    ]
+    return power.index(max(power))
+
+
+def carried(offered: float, answered: float) -> bool:
+    """Whether the service kept up with a load."""
+    return answered >= offered * (1 - SLACK)

@@ -1,0 +1,210 @@
+"""Locust users of a running service: `locust -f benchmarks/locustfile.py RestText ...`.
+
+Name the users that you want: RestText, RestImage, ZeroShot, Mixed, GrpcText, GrpcImage, BulkStream.
+None of them waits between requests. `--host` is the REST API's URL; `--grpc-address` is the gRPC
+API's host:port, and `--clip-model` the model, which may be left out where one is served. For a
+load that changes, add a shape: `-f benchmarks/locustfile.py,benchmarks/shapes/ramp.py`.
+"""
+
+import itertools
+import json
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc.experimental.gevent
+from locust import FastHttpUser, User, constant, events, task
+from locust.env import Environment
+
+# Locust runs its users in gevent's green threads, which gRPC must know before its first use.
+grpc.experimental.gevent.init_gevent()
+
+from benchmarks import protowire  # noqa: E402 (as above)
+from benchmarks.captions import Captions  # noqa: E402
+from benchmarks.traffic import EMBED, STREAM, Request, requests  # noqa: E402
+
+STREAM_MESSAGE_ITEMS = 16
+STREAM_ITEMS = 256  # of one stream, which counts as one request
+
+seeds = itertools.count(1)  # every user its own captions; Locust's processes differ in the model
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def add_arguments(parser: ArgumentParser) -> None:
+    """Our options, beside Locust's own."""
+    parser.add_argument("--grpc-address", default="127.0.0.1:8081", help="gRPC API's host:port")
+    parser.add_argument("--clip-model", default="", help="model to ask for")
+    parser.add_argument("--caption-seed", type=int, default=0, help="another one: other captions")
+    parser.add_argument("--totals", default="", help="file that the figures of the run go to, JSON")
+
+
+@events.quitting.add_listener  # type: ignore[untyped-decorator]
+def write_totals(environment: Environment) -> None:
+    """Locust's own CSV files lack what came after they were last written, up to a second."""
+    path, total = environment.parsed_options.totals, environment.stats.total
+    if path:
+        figures = {
+            "per_second": total.total_rps,
+            "p50_ms": total.get_response_time_percentile(0.50),
+            "p95_ms": total.get_response_time_percentile(0.95),
+            "p99_ms": total.get_response_time_percentile(0.99),
+            "requests": total.num_requests,
+            "errors": total.num_failures,
+        }
+        Path(path).write_text(json.dumps(figures))
+
+
+class _Rest(FastHttpUser):  # type: ignore[misc]  # Locust is untyped here
+    """Sends one kind of request over REST."""
+
+    abstract = True
+    wait_time = constant(0)
+    network_timeout = connection_timeout = 120.0  # seconds
+    kind = ""
+
+    def on_start(self) -> None:
+        """Prepares the requests."""
+        self.requests: Iterator[Request] = _requests(self, self.kind)
+
+    @task  # type: ignore[untyped-decorator]
+    def send(self) -> None:
+        """One request; Locust takes any status from 400 on as a failure."""
+        request = next(self.requests)
+        headers = {"content-type": request.content_type}
+        name = request.path.partition("?")[0]
+        self.client.post(request.path, data=request.body, headers=headers, name=name)
+
+
+class RestText(_Rest):
+    """One caption a request."""
+
+    kind = "rest-text"
+
+
+class RestImage(_Rest):
+    """One photo a request, as the body."""
+
+    kind = "rest-image"
+
+
+class ZeroShot(_Rest):
+    """One photo and ten labels a request."""
+
+    kind = "zero-shot"
+
+
+class Mixed(_Rest):
+    """Captions, photos and classifications, 6 to 3 to 1."""
+
+    kind = "mixed"
+
+
+class _Grpc(User):  # type: ignore[misc]  # Locust is untyped here
+    """Calls the gRPC API; a user has a connection of its own."""
+
+    abstract = True
+    wait_time = constant(0)
+
+    def on_start(self) -> None:
+        """Connects."""
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+        address = self.environment.parsed_options.grpc_address
+        self.channel: Any = grpc.insecure_channel(address, options)
+
+    def on_stop(self) -> None:
+        """Disconnects."""
+        self.channel.close()
+
+    def timed(self, name: str, call: Callable[[], int]) -> None:
+        """Makes a call and reports it; the call returns the bytes of its answer."""
+        start = time.perf_counter()
+        length, failure = 0, None
+        try:
+            length = call()
+        except (grpc.RpcError, ValueError) as error:
+            failure = error
+        self.environment.events.request.fire(
+            request_type="gRPC",
+            name=name,
+            response_time=(time.perf_counter() - start) * 1000,
+            response_length=length,
+            exception=failure,
+            context={},
+        )
+
+
+class _GrpcEmbed(_Grpc):
+    abstract = True
+    kind = ""
+
+    def on_start(self) -> None:
+        """Connects, and prepares the requests."""
+        super().on_start()
+        self.embed: Any = self.channel.unary_unary(EMBED)
+        self.requests: Iterator[Request] = _requests(self, self.kind)
+
+    @task  # type: ignore[untyped-decorator]
+    def send(self) -> None:
+        """One call."""
+        request = next(self.requests)
+
+        def call() -> int:
+            answer: bytes = self.embed(request.body, timeout=120)
+            if protowire.vectors(answer) != request.items:
+                raise ValueError("the answer holds fewer vectors than were asked for")
+            return len(answer)
+
+        self.timed(f"Embed ({self.kind})", call)
+
+
+class GrpcText(_GrpcEmbed):
+    """One caption a call."""
+
+    kind = "grpc-text"
+
+
+class GrpcImage(_GrpcEmbed):
+    """One photo a call."""
+
+    kind = "grpc-image"
+
+
+class BulkStream(_Grpc):
+    """Streams of 256 captions each."""
+
+    def on_start(self) -> None:
+        """Connects."""
+        super().on_start()
+        self.stream: Any = self.channel.stream_stream(STREAM)
+        self.captions = Captions(_seed(self))
+
+    @task  # type: ignore[untyped-decorator]
+    def send(self) -> None:
+        """One stream, until every item has come back."""
+        model = self.environment.parsed_options.clip_model
+        messages = [
+            protowire.stream_request(model, first, self.captions.take(STREAM_MESSAGE_ITEMS))
+            for first in range(0, STREAM_ITEMS, STREAM_MESSAGE_ITEMS)
+        ]
+
+        def call() -> int:
+            length = vectors = 0
+            for answer in self.stream(iter(messages), timeout=600):
+                length += len(answer)
+                vectors += protowire.stream_vectors(answer)[0]
+            if vectors != STREAM_ITEMS:
+                raise ValueError(f"{vectors} of {STREAM_ITEMS} items have come back")
+            return length
+
+        self.timed(f"EmbedStream ({STREAM_ITEMS} captions)", call)
+
+
+def _requests(user: User, kind: str) -> Iterator[Request]:
+    return requests(kind, user.environment.parsed_options.clip_model, _seed(user))
+
+
+def _seed(user: User) -> int:
+    seed: int = user.environment.parsed_options.caption_seed
+    return seed * 100_000 + next(seeds)

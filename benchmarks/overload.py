@@ -1,0 +1,108 @@
+"""`python -m benchmarks.overload`: ten times more than the service can take.
+
+First a closed loop finds the best throughput. Then an open loop offers a multiple of it. What is
+accepted should come through at nearly the best rate, what is refused should be told at once, memory
+should stay flat, and as soon as the flood is over the service should be as good as before. The
+client needs CPUs of its own: its work is as much as the service's.
+"""
+
+import argparse
+import asyncio
+import sys
+from contextlib import ExitStack
+from itertools import islice
+
+from benchmarks import loops, processes, program, services
+from benchmarks.errors import BenchmarkError
+from benchmarks.flood import Flooded, flood
+from benchmarks.published import find
+from benchmarks.results import SUFFIX, Check, Row, collect
+from benchmarks.tables import markdown
+from benchmarks.traffic import KINDS, requests
+
+LEAST_SHARE = 0.9  # of the best throughput, under overload
+MOST_REFUSAL_MS = 50.0  # median
+MOST_GROWTH = 100 * 2**20  # bytes
+CONCURRENCY = 32
+PREPARED = 2_000  # different requests
+
+
+def measure(given: argparse.Namespace, served: services.Gateway) -> dict[str, float]:
+    """The figures of one flood, with what was before and comes after.
+
+    Raises:
+        BenchmarkError: Nothing was answered before the flood.
+    """
+    target, kind = served.target, given.kind
+    before = loops.measure(target, kind, CONCURRENCY, given.seconds / 4)
+    items = next(requests(kind, target.model)).items
+    best = before.per_second / items
+    if not best:
+        raise BenchmarkError(f"{kind}: nothing was answered")
+    resident = processes.resident_bytes(served.pid)
+    sent = list(islice(requests(kind, target.model, seed=1), PREPARED))
+    flooded = asyncio.run(flood(target, sent, given.times * best, given.seconds))
+    grown = processes.resident_bytes(served.pid) - resident
+    after = loops.measure(target, kind, CONCURRENCY, given.seconds / 4)
+    return _values(best, flooded, grown, after.per_second / items)
+
+
+def _values(best: float, flooded: Flooded, grown: int, after: float) -> dict[str, float]:
+    expected = {"200", "429", "RESOURCE_EXHAUSTED"}
+    other = sum(count for status, count in flooded.statuses.items() if status not in expected)
+    return {
+        "best_per_second": best,
+        "sent_per_second": flooded.statuses.total() / flooded.elapsed,
+        "accepted_per_second": len(flooded.accepted) / flooded.elapsed,
+        "accepted_median_ms": flooded.median_ms(flooded.accepted),
+        "refused_per_second": len(flooded.refused) / flooded.elapsed,
+        "refused_median_ms": flooded.median_ms(flooded.refused),
+        "other": other,
+        "unsent": flooded.unsent,
+        "grown_megabytes": grown / 2**20,
+        "after_per_second": after,
+    }
+
+
+def check(values: dict[str, float]) -> list[Check]:
+    """What an overloaded service promises."""
+    best = values["best_per_second"]
+    share, again = values["accepted_per_second"] / best, values["after_per_second"] / best
+    refusal, grown = values["refused_median_ms"], values["grown_megabytes"] * 2**20
+    return [
+        Check("overload: accepted / best", share, LEAST_SHARE, at_least=True),
+        Check("overload: median refusal, ms", refusal, MOST_REFUSAL_MS, at_least=False),
+        Check("overload: memory, bytes more", grown, MOST_GROWTH, at_least=False),
+        Check("overload: other statuses", values["other"], 0.0, at_least=False),
+        Check("after overload: per second / best", again, LEAST_SHARE, at_least=True),
+    ]
+
+
+def main() -> int:
+    """Measures, prints and writes; returns the exit code."""
+    made = program.parser("overload", __doc__)
+    program.add_model(made)
+    made.add_argument("--kind", choices=KINDS, default="rest-image", help="what to send")
+    made.add_argument("--times", type=float, default=10.0, help="the capacity (default: 10)")
+    services.add_env(made)
+    program.add_length(made, seconds=60.0)
+    program.add_output(made)
+    given = program.shortened(made.parse_args())
+    with ExitStack() as stack:
+        manifest = find(given.repository, given.model)
+        triton = stack.enter_context(services.triton(given.repository, manifest["id"]))
+        settings = services.settings(given.env)
+        served = stack.enter_context(
+            services.gateway(given.repository, manifest["id"], triton.grpc, settings)
+        )
+        values = measure(given, served)
+    checks = check(values)
+    print(markdown(["", given.kind], [[name, value] for name, value in values.items()]))
+    row = Row({"kind": given.kind, "times": round(given.times)}, values)
+    results = collect("overload", manifest, vars(given), [row], checks)
+    print(f"\nWritten to {results.write(given.output / f'overload{SUFFIX}')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(program.run(main))

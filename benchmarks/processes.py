@@ -1,0 +1,65 @@
+"""The CPU time and the memory of processes, from /proc."""
+
+import os
+from pathlib import Path
+
+PROC = Path("/proc")
+TICKS = os.sysconf("SC_CLK_TCK")  # per second
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used, in user mode and in the kernel, all threads together."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def tree(root: int) -> list[int]:
+    """A process and all that it started, directly or not."""
+    parents = {}
+    for entry in PROC.glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int(_stat(int(entry.name))[1])
+        except OSError:
+            continue  # it ended while we looked
+    found, new = [root], [root]
+    while new:
+        new = [pid for pid, parent in parents.items() if parent in new]
+        found += new
+    return found
+
+
+def tree_cpu_seconds(root: int) -> float:
+    """CPU time of a process and of all living ones that it started."""
+    return sum(cpu_seconds(pid) for pid in tree(root))
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is resident, shared parts included."""
+    return _kilobytes(pid, "status", "VmRSS:")
+
+
+def proportional_bytes(root: int) -> int:
+    """Memory of a process and all that it started; what several share counts once."""
+    return sum(own_proportional_bytes(pid) for pid in tree(root))
+
+
+def own_proportional_bytes(pid: int) -> int:
+    """Memory of one process; what it shares with others counts in part."""
+    return _kilobytes(pid, "smaps_rollup", "Pss:")
+
+
+def program(pid: int) -> str:
+    """The name of the program that a process runs."""
+    return Path((PROC / str(pid) / "cmdline").read_text(errors="replace").split("\0")[0]).name
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of `stat` after the program's name, which may hold spaces."""
+    text = (PROC / str(pid) / "stat").read_text(errors="replace")
+    return text.rpartition(")")[2].split()
+
+
+def _kilobytes(pid: int, file: str, name: str) -> int:
+    lines = (PROC / str(pid) / file).read_text(errors="replace").splitlines()
+    found = [line.split()[1] for line in lines if line.startswith(name)]
+    return int(found[0]) * 1024 if found else 0

@@ -1,0 +1,79 @@
+"""One round of a comparison: every system under every load, one at a time."""
+
+from collections.abc import Iterator
+from itertools import count
+
+from benchmarks import ceilings, loops
+from benchmarks.batching import Counts
+from benchmarks.openloop import CHECKED, sweep
+from benchmarks.results import Label, Row
+from benchmarks.systems import Systems
+from benchmarks.targets import (
+    CAPTION,
+    CAPTION_GRPC,
+    CAPTIONS,
+    IMAGE,
+    IMAGE_GRPC,
+    LABEL_SET,
+    OPEN_LOOP,
+    OURS,
+    PADDED,
+    TORCH,
+)
+
+KIND_OF = {
+    CAPTION: "rest-text", CAPTIONS: "rest-texts", IMAGE: "rest-image", LABEL_SET: "label-set",
+    CAPTION_GRPC: "grpc-text", IMAGE_GRPC: "grpc-image",
+}  # fmt: skip
+LOADS = {
+    OURS: (
+        (IMAGE, 1), (IMAGE, 8), (LABEL_SET, 8), (IMAGE, 32), (CAPTION, 1), (CAPTION, 8),
+        (CAPTION, 32), (CAPTIONS, 8), (IMAGE_GRPC, 32), (CAPTION_GRPC, 32),
+    ),
+    PADDED: ((CAPTION, 8), (CAPTION, 32)),
+    TORCH: ((IMAGE, 1), (IMAGE, 8), (IMAGE, 32), (CAPTION, 1), (CAPTION, 8), (CAPTION, 32)),
+}  # fmt: skip
+CAPACITY_LOAD = 32  # whose throughput is the capacity that the open loop offers a part of
+OPEN_LONGER = 2.0  # times the seconds of a closed loop: a p99 needs many requests
+SEEDS = 1_000  # of one round, so that no caption comes twice in a run
+
+
+def measure(systems: Systems, seconds: float, repeat: int) -> Iterator[Row]:
+    """Every ceiling and every load once, and the memory after that."""
+    rows = ceilings.in_a_process(systems.repository, systems.manifest, seconds, systems.triton.grpc)
+    yield from (Row({**row.labels, "repeat": repeat}, row.values) for row in rows)
+    seeds = count(repeat * SEEDS)
+    for system in systems.served:
+        capacity: dict[str, float] = {}
+        for kind, load in LOADS[system]:
+            row = _closed(systems, system, kind, load, seconds, next(seeds))
+            yield _repeated(row, repeat)
+            if load == CAPACITY_LOAD:
+                capacity[kind] = row.values["per_second"]
+        if system == OURS:
+            for kind in (IMAGE, CAPTION):
+                yield _repeated(_open(systems, kind, capacity[kind], seconds, next(seeds)), repeat)
+            yield _repeated(Row({"system": OURS, "kind": "memory"}, systems.memory()), repeat)
+
+
+def _closed(systems: Systems, system: str, kind: str, load: int, seconds: float, seed: int) -> Row:
+    texts = [tower["name"] for tower in systems.manifest["triton"]["text"]]
+    before = Counts.read(systems.triton.metrics, texts)
+    measured = loops.measure(systems.served[system].target, KIND_OF[kind], load, seconds, seed)
+    values = measured.values()
+    if system == OURS and kind in (CAPTION, CAPTION_GRPC):
+        after = Counts.read(systems.triton.metrics, texts)
+        values["mean_batch"] = after.mean_batch_since(before)
+    return Row({"system": system, "kind": kind, "concurrency": load}, values)
+
+
+def _open(systems: Systems, kind: str, capacity: float, seconds: float, seed: int) -> Row:
+    target = systems.served[OURS].target
+    length = seconds * OPEN_LONGER
+    [row] = sweep(target, KIND_OF[kind], length, (CHECKED,), capacity=capacity, seed=seed)
+    labels: dict[str, Label] = {"system": OPEN_LOOP, "kind": kind}
+    return Row({**labels, "percent_of_capacity": row.labels["percent_of_capacity"]}, row.values)
+
+
+def _repeated(row: Row, repeat: int) -> Row:
+    return Row({**row.labels, "repeat": repeat}, row.values)

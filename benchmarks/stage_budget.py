@@ -1,0 +1,166 @@
+"""`python -m benchmarks.stage_budget`: CPU milliseconds of the gateway for each request.
+
+The encoders are replaced by ones that do no work (`benchmarks.null_encoder`), so that the machine
+has time for the gateway, and what is measured is the gateway's own.
+
+1. Totals: user and kernel time of the gateway's processes from /proc, before and after so many
+   requests, divided by their number. Nothing is installed in the gateway for it.
+2. Stages: the same load on a gateway that runs under `benchmarks.sampler`, which puts the main
+   thread's CPU time down to the code that it is in, and counts other threads apart. A sample is
+   of the stage of the innermost frame that belongs to one. The shares are then applied to the
+   totals, so that what the sampler itself costs is in none of them.
+3. Totals once more with several worker processes, and whether their metrics add up.
+4. Decoding and resizing alone, one thread, in this program: what an image must cost.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks import decoding, plots, program, services
+from benchmarks.gateway_cpu import median_ms, metrics_error, profiled
+from benchmarks.null_encoder import write_repository
+from benchmarks.published import Manifest, find
+from benchmarks.results import SUFFIX, Check, Row, collect
+from benchmarks.stages import hottest, shares
+from benchmarks.tables import Cell, markdown
+
+KINDS = ("rest-text", "grpc-text", "rest-image", "rest-image-base64", "grpc-image")
+WORKERS = 2
+WORKER_KINDS = ("rest-text", "grpc-text")  # of which it is seen that more workers cost no more
+WORKERS_MOST = 1.1  # times the CPU of one worker
+MOST_MS = 1.0  # of a text request, and of an image request beside decoding
+FUNCTIONS = 15  # the hottest, that are kept of each kind
+ALONE = "decode alone"
+
+
+def measure(
+    repository: Path, manifest: Manifest, kinds: Sequence[str], seconds: float,
+    repeats: int, settings: Mapping[str, str],
+) -> Iterator[Row]:  # fmt: skip
+    """Totals and stages of every kind.
+
+    Raises:
+        BenchmarkError: A program did not start, or requests failed.
+    """
+    yield Row({"kind": ALONE}, {"cpu_ms": decoding.cpu_ms(manifest)})
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        null = folder / "repository"
+        write_repository(repository, manifest, null)
+        triton = stack.enter_context(services.triton(null, manifest["id"]))
+        start = (null, manifest["id"], triton.grpc)
+        with services.gateway(*start, settings) as served:
+            whole = {kind: median_ms(served, kind, seconds, repeats) for kind in kinds}
+        for kind in kinds:
+            yield Row({"kind": kind}, {"cpu_ms": whole[kind]})
+        file = folder / "profile.json"
+        launcher = ("-m", "benchmarks.sampler", str(file), "gateway")
+        with services.gateway(*start, settings, launcher) as served:
+            for kind in kinds:
+                yield from _stages(served, kind, seconds, file, whole[kind])
+        several = {**settings, "GATEWAY_WORKERS": str(WORKERS)}
+        with services.gateway(*start, several) as served:
+            for kind in (kind for kind in WORKER_KINDS if kind in kinds):
+                cost = median_ms(served, kind, seconds, repeats, WORKERS)
+                values = {"cpu_ms": cost, "metrics_error": metrics_error(served, kind, seconds)}
+                yield Row({"kind": kind, "workers": WORKERS}, values)
+
+
+def checks(rows: Sequence[Row]) -> list[Check]:
+    """What the gateway may cost; of what was not measured there are none."""
+    whole = {str(r.labels["kind"]): r.values["cpu_ms"] for r in rows if set(r.labels) == {"kind"}}
+    made = []
+    if "rest-text" in whole:
+        value = whole["rest-text"]
+        made.append(Check("gateway CPU per text request, REST, ms", value, MOST_MS, False))
+    if "rest-image" in whole:
+        value = whole["rest-image"] - whole[ALONE]
+        name = "gateway CPU per image request beside decoding, REST, ms"
+        made.append(Check(name, value, MOST_MS, False))
+    for what in ("text", "image"):
+        if {f"rest-{what}", f"grpc-{what}"} <= set(whole):
+            value = whole[f"grpc-{what}"] / whole[f"rest-{what}"]
+            made.append(Check(f"gateway CPU per {what} request, gRPC / REST", value, 1.0, False))
+    for row in (row for row in rows if "workers" in row.labels):
+        kind, workers = str(row.labels["kind"]), row.labels["workers"]
+        name = f"gateway CPU per request, {kind}, {workers} workers / 1"
+        ratio = row.values["cpu_ms"] / whole[kind]
+        made.append(Check(name, ratio, WORKERS_MOST, False))
+        name = f"requests that the metrics of {workers} workers miscount, {kind}"
+        made.append(Check(name, row.values["metrics_error"], 0.0, False))
+    return made
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Stages down, kinds across, milliseconds."""
+    kinds = list(dict.fromkeys(str(r.labels["kind"]) for r in rows if "stage" in r.labels))
+    names = list(dict.fromkeys(str(r.labels["stage"]) for r in rows if "stage" in r.labels))
+    known = {
+        (row.labels["kind"], row.labels.get("stage", "all")): row.values["cpu_ms"]
+        for row in rows
+        if "cpu_ms" in row.values and not {"workers", "function"} & set(row.labels)
+    }
+    lines: list[list[Cell]] = [
+        [name, *(known.get((kind, name)) for kind in kinds)] for name in [*names, "all"]
+    ]
+    return markdown(["CPU ms per request", *kinds], lines)
+
+
+def functions(rows: Sequence[Row]) -> str:
+    """For each kind, the functions of the main thread that use most."""
+    found = [row for row in rows if "function" in row.labels]
+    lines: list[list[Cell]] = [
+        [f"`{row.labels['function']}`", str(row.labels["kind"]), row.values["share_of_main_thread"]]
+        for row in found
+    ]
+    return markdown(["function", "kind", "share of the main thread"], lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints, draws and writes; returns the exit code."""
+    given = program.shortened(_parser().parse_args(arguments))
+    manifest = find(given.repository, given.model)
+    settings = services.settings(given.env)
+    rows = list(
+        measure(given.repository, manifest, given.kinds, given.seconds, given.repeats, settings)
+    )
+    made = checks(rows)
+    print(f"{table(rows)}\n\nDecoding and resizing alone: {rows[0].values['cpu_ms']:.2f} ms\n")
+    print(functions(rows) + "\n" if given.functions else "")
+    for each in made:
+        print(f"{'pass' if each.passed else 'MISS'}  {each.name}: {each.value:.2f}")
+    results = collect("stage_budget", manifest, vars(given), rows, made)
+    path = results.write(given.output / f"stage_budget{SUFFIX}")
+    drawn = plots.stages(results, given.output / "stage_budget.png")
+    print(f"\nWritten to {path} and {drawn}")
+    return 0
+
+
+def _stages(
+    served: services.Gateway, kind: str, seconds: float, file: Path, whole: float
+) -> Iterator[Row]:
+    profile = profiled(served, kind, seconds, file)
+    for name, share in shares(profile).items():
+        yield Row({"kind": kind, "stage": name}, {"cpu_ms": whole * share, "share": share})
+    for name, share in hottest(profile, FUNCTIONS):
+        yield Row({"kind": kind, "function": name}, {"share_of_main_thread": share})
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = program.parser("stage_budget", __doc__)
+    program.add_model(made)
+    add = made.add_argument
+    add("--kinds", nargs="+", default=KINDS, metavar="KIND", help=f"default: {' '.join(KINDS)}")
+    program.add_length(made, seconds=5.0, repeats=3)
+    services.add_env(made)
+    add("--functions", action="store_true", help="print the functions that use most, too")
+    program.add_output(made)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(program.run(main))

@@ -1,0 +1,25 @@
+"""Markdown tables."""
+
+from collections.abc import Sequence
+
+Cell = str | float | int | None
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """A table, the first column to the left and all others to the right; None is an empty cell."""
+    lines = [
+        "| " + " | ".join(title.replace("_", " ") for title in header) + " |",
+        "|---|" + "--:|" * (len(header) - 1),
+    ]
+    lines += ["| " + " | ".join(_text(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _text(cell: Cell) -> str:
+    """A figure with about three digits."""
+    if cell is None or cell != cell:  # not a number
+        return ""
+    if isinstance(cell, str | int):
+        return str(cell)
+    digits = 0 if abs(cell) >= 100 else 1 if abs(cell) >= 10 else 2
+    return f"{cell:.{digits}f}"

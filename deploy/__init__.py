@@ -1,0 +1,1 @@
+"""What it takes to run the service elsewhere than on one machine."""

@@ -1,0 +1,84 @@
+"""`python -m deploy.manifests`: the Kubernetes files are valid, by Kubernetes' own schemas.
+
+Overlays are rendered where there is `kustomize` or `kubectl`; the base is checked in any case.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import yaml
+
+FOLDER = Path(__file__).resolve().parent / "kubernetes"
+OVERLAYS = ("cpu", "gpu")
+VERSION = "1.34"
+OPERATORS = ("monitoring.coreos.com/", "keda.sh/")  # whose schemas are not Kubernetes' own
+
+Resource = dict[str, Any]
+
+
+def main() -> int:
+    """Prints what is wrong; 1 where anything is."""
+    checked = [("base", base())]
+    if renderer() is None:
+        sys.stdout.write("SKIPPED: overlays cannot be rendered without kustomize or kubectl\n")
+    else:
+        checked += [(overlay, rendered(overlay)) for overlay in OVERLAYS]
+    wrong = [f"{name}: {each}" for name, found in checked for each in problems(found)]
+    sys.stdout.write("".join(f"{line}\n" for line in wrong))
+    sys.stdout.write(f"{', '.join(name for name, _ in checked)}: {len(wrong)} problems\n")
+    return 1 if wrong else 0
+
+
+def renderer() -> Sequence[str] | None:
+    """The command that renders a folder; None where there is none."""
+    for command in (("kustomize", "build"), ("kubectl", "kustomize")):
+        if path := shutil.which(command[0]):
+            return (path, command[1])
+    return None
+
+
+def rendered(overlay: str) -> list[Resource]:
+    """What an overlay applies.
+
+    Raises:
+        RuntimeError: There is nothing to render it with.
+        subprocess.CalledProcessError: It cannot be rendered.
+    """
+    command = renderer()
+    if command is None:
+        raise RuntimeError("neither kustomize nor kubectl is here")
+    done = subprocess.run(
+        [*command, str(FOLDER / "overlays" / overlay)], check=True, capture_output=True, text=True
+    )
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def base() -> list[Resource]:
+    """The resources of the base, as they are written."""
+    files = sorted(path for path in FOLDER.glob("base/*.yaml") if path.stem != "kustomization")
+    return [each for path in files for each in yaml.safe_load_all(path.read_text())]
+
+
+def problems(resources: Iterable[Resource]) -> list[str]:
+    """One line for each resource that Kubernetes would refuse."""
+    found = []
+    for resource in resources:
+        if resource["apiVersion"].startswith(OPERATORS):
+            continue
+        name = f"{resource['kind']} {resource['metadata']['name']}"
+        try:
+            kubernetes_validate.validate(resource, VERSION, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            found.append(f"{name}: {error.message}")
+        except kubernetes_validate.SchemaNotFoundError:
+            found.append(f"{name}: Kubernetes {VERSION} has no such kind")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

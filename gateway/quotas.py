@@ -1,0 +1,89 @@
+"""How much each key may ask for: items a minute, and requests at a time."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from gateway.errors import QuotaExceeded
+
+_MINUTE_S = 60.0
+_RETRY_CONCURRENT_S = 1.0  # when one of a key's requests ends is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one key may ask for; None is no limit."""
+
+    items_per_minute: int | None = None
+    concurrency: int | None = None
+
+
+@dataclass(slots=True)
+class _Spent:
+    """What one key has spent, and has under way."""
+
+    items: float = 0.0  # of a minute's, as of `at`; it drains steadily
+    at: float = 0.0
+    requests: int = 0
+
+
+class Quotas:
+    """Counts for each key. Lives on the event loop, so it needs no lock.
+
+    With several processes each holds its share of the limits, rounded up.
+    """
+
+    def __init__(self, share: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        """Takes how many processes share the limits, and what tells seconds."""
+        self._share = share
+        self._clock = clock
+        self._spent: dict[str, _Spent] = {}
+
+    @contextmanager
+    def running(self, name: str, quota: Quota) -> Iterator[None]:
+        """While one request of a key is worked on.
+
+        Raises:
+            QuotaExceeded: As many as the key may have are under way.
+        """
+        spent = self._of(name)
+        if quota.concurrency is not None and spent.requests >= self._shared(quota.concurrency):
+            raise QuotaExceeded(
+                f"key {name!r} has its {quota.concurrency:,} requests under way",
+                retry_after_s=_RETRY_CONCURRENT_S,
+            )
+        spent.requests += 1
+        try:
+            yield
+        finally:
+            spent.requests -= 1
+
+    def spend(self, name: str, quota: Quota, items: int) -> None:
+        """Takes items from what a key may have.
+
+        A key that has rested has a whole minute's items at once. A request for more than that is
+        let in when all of them are there, and those after it wait the longer.
+
+        Raises:
+            QuotaExceeded: They are not there yet; `retry_after_s` tells when they are.
+        """
+        if quota.items_per_minute is None:
+            return
+        limit = self._shared(quota.items_per_minute)
+        spent, now = self._of(name), self._clock()
+        left = max(0.0, spent.items - (now - spent.at) * limit / _MINUTE_S)
+        over = left + min(items, limit) - limit
+        if over > 0:
+            raise QuotaExceeded(
+                f"key {name!r} has spent its {quota.items_per_minute:,} items a minute",
+                retry_after_s=over * _MINUTE_S / limit,
+            )
+        spent.items, spent.at = left + items, now
+
+    def _of(self, name: str) -> _Spent:
+        return self._spent.setdefault(name, _Spent())
+
+    def _shared(self, limit: int) -> int:
+        return math.ceil(limit / self._share)

@@ -1,0 +1,54 @@
+"""What the machine's own operator may ask for."""
+
+import ipaddress
+
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from gateway.models import Models
+from gateway.rest import answers
+from gateway.rest.problems import problem
+from gateway.updates import Updates
+
+
+def router(models: Models, updates: Updates) -> APIRouter:
+    """`/v1/admin/...`; not part of the documented API."""
+    routes = AdminRoutes(models, updates)
+    made = APIRouter(include_in_schema=False)
+    made.add_api_route("/v1/admin/reload", routes.reload, methods=["POST"])
+    return made
+
+
+class AdminRoutes:
+    """Answers callers on this machine; for others there is nothing here."""
+
+    def __init__(self, models: Models, updates: Updates) -> None:
+        self._models = models
+        self._updates = updates
+
+    async def reload(self, request: Request) -> Response:
+        """Serves what the model repository holds now; 409 names what was refused.
+
+        Raises:
+            HTTPException: The caller is on another machine (404).
+        """
+        if not _is_local(request):
+            raise HTTPException(404)
+        problems = await self._updates.reload()
+        if problems:
+            return problem(409, "; ".join(problems), "refused")
+        served = [model.manifest for model in self._models]
+        return answers.plain(
+            {
+                "models": [
+                    {"id": each.id, "version": each.version, "fingerprint": each.fingerprint}
+                    for each in served
+                ]
+            }
+        )
+
+
+def _is_local(request: Request) -> bool:
+    try:
+        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""The page at `/` where the service can be tried in a browser."""

@@ -1,0 +1,28 @@
+// Where the time of a request went.
+
+import { bar, count, el } from "./dom.js";
+
+const MEANINGS = {
+  decode: "image bytes to pixels",
+  tokenize: "words to tokens",
+  queue: "until Triton is free to be called",
+  infer: "in Triton, with the way there",
+  encode: "scores, and the answer's JSON",
+};
+
+export function timing({ stages, roundTrip, requestId, content }) {
+  const longest = Math.max(roundTrip, ...stages.map(([, ms]) => ms));
+  const row = (name, meaning, ms) => el("tr", {},
+    el("th", { scope: "row" }, name, el("span", { className: "hint" }, meaning)),
+    el("td", {}, el("span", { className: "number" }, `${ms.toFixed(1)} ms`), bar(ms / longest)));
+  const rows = stages.map(([name, ms]) => row(name, MEANINGS[name] ?? "", ms));
+  const { usage } = content;
+  const counted = `${count(usage.num_images, "image")}, ${count(usage.total_tokens, "token")}`;
+  return el("div", {},
+    el("table", { className: "times" },
+      el("caption", { className: "unseen" }, "Milliseconds by stage"),
+      el("thead", { className: "unseen" }, el("tr", {},
+        el("th", { scope: "col" }, "Stage"), el("th", { scope: "col" }, "Time"))),
+      el("tbody", {}, ...rows, row("round trip", "as this page saw it", roundTrip))),
+    el("p", { className: "hint ids" }, counted, el("br"), "request ", el("code", {}, requestId)));
+}

@@ -1,0 +1,52 @@
+"""Counts what a JSON text holds before it is parsed.
+
+A parser makes an object of every value and holds the interpreter's lock meanwhile: 60 MB of `0,`
+would stop the whole process for seconds and take gigabytes. Counting needs neither.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK_BYTES = 2**20
+_QUOTE, _BACKSLASH = ord('"'), ord("\\")
+# Which bytes, outside strings, come before a value.
+_BEFORE_VALUE = np.isin(np.arange(256), [ord(each) for each in "[{,:"])
+
+
+def count_values(body: bytes, most: int) -> int:
+    """How many values, names included, a JSON text holds, roughly; stops counting beyond `most`.
+
+    Wherever the text is JSON, each value but the outermost one has its own `[`, `{`, `,` or `:`
+    before it, outside strings.
+    """
+    text = np.frombuffer(body, dtype=np.uint8)
+    inside = escaped = False
+    count = 1
+    for start in range(0, len(text), CHUNK_BYTES):
+        chunk = text[start : start + CHUNK_BYTES]
+        quotes = chunk == _QUOTE
+        masked = _escaped(chunk, escaped)
+        escaped = bool(masked[-1])
+        quotes &= ~masked[:-1]
+        within = np.logical_xor.accumulate(quotes) ^ inside
+        inside = bool(within[-1])
+        count += int(np.count_nonzero(_BEFORE_VALUE[chunk] & ~within))
+        if count > most:
+            break
+    return count
+
+
+def _escaped(chunk: NDArray[np.uint8], before: bool) -> NDArray[np.bool_]:
+    """Which bytes, and whether the one after the chunk, follow an odd number of backslashes."""
+    masked = np.zeros(len(chunk) + 1, dtype=np.bool_)
+    masked[0] = before
+    places = np.flatnonzero(chunk == _BACKSLASH)
+    if before and places.size and places[0] == 0:
+        places = places[1:]  # it is escaped itself, and escapes nothing
+    if not places.size:
+        return masked
+    starts = np.flatnonzero(np.diff(places, prepend=-2) > 1)
+    lengths = np.diff(starts, append=places.size)
+    ends = places[starts] + lengths
+    masked[ends[lengths % 2 == 1]] = True
+    return masked

@@ -1,0 +1,93 @@
+"""Who is let in over REST, and what browsers are told."""
+
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.access import Access
+from gateway.errors import GatewayError
+from gateway.rest.problems import rendered
+
+# What may be had without a key: probes, the playground's files, and what the API looks like.
+_OPEN = frozenset(
+    {
+        "/livez", "/readyz", "/health", "/v1/health/live", "/v1/health/ready",
+        "/", "/docs", "/docs/oauth2-redirect", "/openapi.json",
+    }
+)  # fmt: skip
+_OPEN_BELOW = ("/playground/", "/static-offline-docs/")
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+_NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"
+# Swagger UI writes its styles, and is started by a script, in the page itself.
+_DOCS = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'"
+)
+_HSTS = "max-age=31536000"
+
+
+class SecurityHeaders:
+    """What every answer says to browsers, where it does not say otherwise itself."""
+
+    def __init__(self, *, tls: bool) -> None:
+        always = _HEADERS | ({"strict-transport-security": _HSTS} if tls else {})
+        # Answers of the API are kept by nobody.
+        self._answer = _raw(
+            always | {"content-security-policy": _NOTHING, "cache-control": "no-store"}
+        )
+        self._docs = _raw(always | {"content-security-policy": _DOCS, "cache-control": "no-store"})
+        self._file = _raw(always | {"content-security-policy": _NOTHING})
+
+    def add(self, headers: list[tuple[bytes, bytes]], path: str) -> None:
+        """Adds what is missing to the headers of an answer, as ASGI has them."""
+        wanted = self._answer
+        if path == "/docs":
+            wanted = self._docs
+        elif path.startswith(_OPEN_BELOW):
+            wanted = self._file
+        said = {name for name, _ in headers}
+        headers.extend(pair for pair in wanted if pair[0] not in said)
+
+
+def _raw(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.encode(), value.encode()) for name, value in headers.items())
+
+
+def is_open(scope: Mapping[str, object]) -> bool:
+    """Whether this request needs no key."""
+    path = str(scope["path"])
+    known = path in _OPEN or path.startswith(_OPEN_BELOW)
+    return known and scope["method"] in _SAFE_METHODS
+
+
+class KeyGuard:
+    """Asks for a key before anything else is looked at, and holds its quota meanwhile."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application, inside `RequestContext`."""
+        if scope["type"] != "http" or is_open(scope):
+            await self._app(scope, receive, send)
+            return
+        record = scope["state"]["record"]
+        offered = Headers(scope=scope).getlist("authorization")
+        try:
+            with self._access.entered(offered, record):
+                await self._app(scope, receive, send)
+        except GatewayError as error:
+            # What arises further in is rendered there, so nothing has been sent yet.
+            await rendered(error, record)(scope, receive, send)

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import httpx
+import numpy as np
+import open_clip
+import pytest
+from fastapi import FastAPI
+
+from benchmarks.baselines.torch_server import create_app
+from benchmarks.photos import photos
+from tests.export import models
+
+NAME = "tiny-baseline"
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    path: Path = models.write_config(tmp_path_factory.mktemp("model"), NAME, models.vit())
+    open_clip.add_model_config(path)
+    return create_app(NAME, None)
+
+
+async def test_it_takes_the_requests_of_our_rest_api(app: FastAPI) -> None:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://torch") as client:
+        assert (await client.get("/readyz")).status_code == httpx.codes.OK
+        one = await client.post("/v1/embeddings", json={"model": "x", "input": "a dog"})
+        two = await client.post("/v1/embeddings", json={"input": ["a dog", "a cat"]})
+        image = await client.post("/v1/embeddings/image?model=x", content=photos()[0])
+    vectors = [np.array(row["embedding"]) for row in two.json()["data"]]
+    np.testing.assert_allclose(one.json()["data"][0]["embedding"], vectors[0], atol=1e-5)
+    for vector in (*vectors, np.array(image.json()["data"][0]["embedding"])):
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)

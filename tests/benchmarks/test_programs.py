@@ -1,0 +1,127 @@
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ceilings, compare, openloop, processes, targets
+from benchmarks.published import manifests
+from benchmarks.results import Results, Row
+from tests.conftest import REPOSITORY, ROOT, GatewayClient
+
+CLOSED = 10  # loads of our own service
+
+
+def ran(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"benchmarks.{program}", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path) -> None:
+    done = ran("stage_budget", "--repository", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.endswith("choose a model with --model; there are: none\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_all_that_was_started(tmp_path: Path, number: signal.Signals) -> None:
+    words = ["--fractions", "0.1", "--seconds", "60", "--capacity", "50"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.openloop", *words, "--output", str(tmp_path)], cwd=ROOT,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        started = wait_for_gateway(process.pid)
+        assert len(started) > 3  # itself, Triton's launcher, Triton, the gateway
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + number
+    assert said == ("stopped\n" if number == signal.SIGINT else "")
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+
+def wait_for_gateway(root: int) -> list[int]:
+    """Processes of a benchmark, as soon as the gateway is one of them."""
+    for _ in range(2_000):
+        found = processes.tree(root)
+        for pid in found:
+            path = Path(f"/proc/{pid}/cmdline")
+            if path.exists() and b"-m\0gateway" in path.read_bytes():
+                return found
+        signal.sigtimedwait([], 0.02)
+    pytest.fail("the gateway was not started")
+
+
+def test_ceilings(tmp_path: Path) -> None:
+    words = ["--repository", str(REPOSITORY), "--seconds", "0.1", "--output", str(tmp_path)]
+    assert ceilings.main(words) == 0
+    rows = Results.read(tmp_path / "ceilings.benchmark.json").rows
+    rates = {str(r.labels["kind"]): r.values["per_second"] for r in rows if len(r.labels) == 2}
+    assert set(rates) == {"encode-image", "decode", "image", "text", "text, not padded"}
+    both = 1 / (1 / rates["encode-image"] + 1 / rates["decode"])
+    assert rates["image"] == pytest.approx(both)
+    lengths = {row.labels["length"] for row in rows if "length" in row.labels}
+    assert lengths == {tower["length"] for tower in manifests(REPOSITORY)["demo"]["triton"]["text"]}
+
+
+def test_open_loop(api: GatewayClient, tmp_path: Path) -> None:
+    words = ["--http", api.base_url.netloc.decode(), "--model", "demo", "--kinds", "rest-text"]
+    assert openloop.main([*words, "--quick", "--seconds", "0.5", "--output", str(tmp_path)]) == 0
+    results = Results.read(tmp_path / "openloop.benchmark.json")
+    assert [row.labels["percent_of_capacity"] for row in results.rows] == [70, 100]
+    assert all(row.values["errors"] == 0 for row in results.rows)
+    assert results.checks[0].name.startswith("open loop, rest-text, 70 % of capacity")
+    assert (tmp_path / "openloop.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--seconds", "0.1", "--repeats", "1", "--output", str(tmp_path)]
+    left_out = ["--without", targets.PADDED, targets.TORCH, targets.GATEWAY]
+    assert compare.main(["--repository", str(REPOSITORY), *words, *left_out]) == 0
+    results = Results.read(tmp_path / "compare.benchmark.json")
+    ours = [row for row in results.rows if row.labels["system"] == targets.OURS]
+    assert len(ours) == CLOSED + 1
+    assert not [row for row in results.rows if row.values.get("errors")]
+    systems = {row.labels["system"] for row in results.rows}
+    assert systems == {targets.OURS, targets.CEILING, targets.TRITON, targets.OPEN_LOOP}
+    written = (tmp_path / "compare.md").read_text()
+    assert written.strip() in capsys.readouterr().out
+    for check in results.checks:
+        assert f"| {check.name} |" in written
+        assert check.value == check.value, f"{check.name} was not measured"
+
+
+def test_a_comparison_that_is_stopped_is_of_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(given: object) -> Iterator[Row]:
+        values: dict[str, float] = {
+            "per_second": 5.0,
+            "p50_ms": 1.0,
+            "p95_ms": 2.0,
+            "p99_ms": 3.0,
+            "errors": 0,
+        }
+        labels: dict[str, str | int] = {
+            "system": targets.OURS,
+            "kind": targets.IMAGE,
+            "concurrency": 8,
+            "repeat": 0,
+        }
+        yield Row(labels, values)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        compare.main(["--repository", str(REPOSITORY), "--output", str(tmp_path)])
+    content = json.loads((tmp_path / "compare.benchmark.json").read_text())
+    assert [row["values"]["per_second"] for row in content["rows"]] == [5.0]
+    assert re.search(r"\| image \| 8 \| 5\.00 \|", (tmp_path / "compare.md").read_text())

@@ -1,0 +1,82 @@
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import loops
+from benchmarks.captions import MEDIAN, P95, Captions, tokens
+from benchmarks.connection import Target
+from benchmarks.photos import photos
+from benchmarks.traffic import KINDS, NEEDS_LABEL_SET
+from tests.conftest import GatewayClient
+
+OFFERED = [kind for kind in KINDS if kind not in NEEDS_LABEL_SET]
+
+
+def test_captions_have_the_lengths_of_the_mix() -> None:
+    lengths = [tokens(caption) for caption in Captions(seed=5).take(5_000)]
+    assert np.median(lengths) == MEDIAN
+    assert np.percentile(lengths, 95) == pytest.approx(P95, abs=1)
+
+
+def test_no_caption_comes_twice_and_seeds_differ() -> None:
+    first, again, other = (Captions(seed).take(1_000) for seed in (1, 1, 2))
+    assert first == again
+    assert len(set(first)) == 1_000
+    assert len(set(first) & set(other)) < 10
+
+
+def test_their_length_is_the_tokenizers(api: httpx.Client) -> None:
+    captions = Captions().take(200)
+    answer = api.post("/v1/embeddings", json={"model": "demo", "input": captions}).json()
+    assert answer["usage"]["prompt_tokens"] == sum(tokens(caption) for caption in captions)
+
+
+def test_photos_are_alike_every_time() -> None:
+    made = photos(8)
+    assert len(set(made)) == 8
+    photos.cache_clear()
+    assert photos(8) == made
+    for photo in made:
+        with Image.open(BytesIO(photo)) as image:
+            assert (image.format, image.size, image.mode) == ("JPEG", (640, 480), "RGB")
+
+
+@pytest.mark.parametrize("kind", OFFERED)
+def test_the_service_answers_every_kind(api: GatewayClient, kind: str) -> None:
+    target = Target(api.base_url.netloc.decode(), api.grpc_address, "demo")
+    measured = loops.measure(target, kind, concurrency=2, seconds=0.2)
+    assert not measured.errors
+    assert len(measured.latencies) >= 2 * loops.MIN_ANSWERS
+    assert measured.per_second > 0
+    assert 0 < measured.percentile(50) <= measured.percentile(99)
+
+
+def test_errors_are_counted(api: GatewayClient) -> None:
+    target = Target(api.base_url.netloc.decode(), api.grpc_address, "no-such-model")
+    for kind in ("rest-text", "grpc-text"):
+        measured = loops.measure(target, kind, concurrency=1, seconds=0.1)
+        assert measured.errors
+        assert not measured.latencies
+        assert measured.values()["errors"] == measured.errors.total()
+
+
+def first_bodies(kind: str, seed: int) -> Iterator[bytes]:
+    return (request.body for request in islice(KINDS[kind]("demo", seed), 5))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_repeats_the_requests(kind: str) -> None:
+    assert list(first_bodies(kind, 1)) == list(first_bodies(kind, 1))
+    assert list(first_bodies(kind, 1)) != list(first_bodies(kind, 2))
+
+
+def test_the_mix_holds_what_its_docstring_says() -> None:
+    paths = [request.path for request in islice(KINDS["mixed"]("demo", 0), 10)]
+    names = [Path(path.partition("?")[0]).name for path in paths]
+    assert [names.count(name) for name in ("embeddings", "image", "zero-shot")] == [6, 3, 1]

@@ -1,0 +1,134 @@
+"""The compose files, without an engine: `make test-compose` tries them with one."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.settings import Settings
+from tests.conftest import ROOT
+
+FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
+PROFILES = ("observability", "load", "export")
+VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
+ASSIGNED = re.compile(r"^([A-Z_]+)=(.*)$", re.MULTILINE)
+
+TEXTS = {name: (ROOT / name).read_text() for name in FILES}
+EXAMPLE = (ROOT / ".env.example").read_text()
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(TEXTS[FILES[0]])["services"]
+    return found
+
+
+def compose() -> Sequence[str]:
+    if docker := shutil.which("docker"):
+        known = subprocess.run([docker, "compose", "version"], capture_output=True)
+        if known.returncode == 0:
+            return (docker, "compose")
+    if classic := shutil.which("docker-compose"):
+        return (classic,)
+    pytest.skip("no Compose here (`docker compose` or `docker-compose`)")
+
+
+@pytest.mark.parametrize("profile", [None, *PROFILES])
+@pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["cpu", "gpu"])
+def test_compose_takes_the_files(files: Sequence[str], profile: str | None) -> None:
+    names = [part for name in files for part in ("--file", name)]
+    chosen = ["--profile", profile] if profile else []
+    done = subprocess.run(
+        [*compose(), *names, "--env-file", ".env.example", *chosen, "config"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = yaml.safe_load(done.stdout)["services"]
+    assert {"gateway", "triton"} <= found.keys()
+
+
+def test_every_variable_is_in_the_example_with_its_default() -> None:
+    example = dict(ASSIGNED.findall(EXAMPLE))
+    used: dict[str, set[str]] = {}
+    for text in TEXTS.values():
+        for name, default in VARIABLE.findall(text):
+            used.setdefault(name, set()).add(default)
+    assert example.keys() == used.keys()
+    # The overlay gives a GPU's Triton more; the example tells so.
+    both = {"TRITON_SHM", "TRITON_MEMORY"}
+    for name, defaults in used.items():
+        assert example[name] in defaults
+        assert len(defaults) == (2 if name in both else 1), name
+
+
+def test_every_variable_is_explained() -> None:
+    lines = EXAMPLE.splitlines()
+    for index, line in enumerate(lines):
+        if ASSIGNED.match(line):
+            assert lines[index - 1].startswith("# ") or ASSIGNED.match(lines[index - 1]), line
+
+
+def test_no_variable_is_without_a_default() -> None:
+    for text in TEXTS.values():
+        assert len(re.findall(r"\$\{", text)) == len(VARIABLE.findall(text))
+
+
+def test_the_gateways_variables_exist(services: dict[str, Any]) -> None:
+    known = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
+    assert services["gateway"]["environment"].keys() <= known
+
+
+def test_defaults_are_the_gateways_own(services: dict[str, Any]) -> None:
+    for name, value in services["gateway"]["environment"].items():
+        found = VARIABLE.fullmatch(str(value))
+        if found is None:
+            continue
+        default = Settings.model_fields[name.removeprefix("GATEWAY_").lower()].default
+        expected = "" if default is None else str(default)
+        assert found[2] in (expected, expected.removesuffix(".0"), expected.lower()), name
+
+
+def test_every_service_is_confined(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "mem_limit" in service or name == "export", name
+        assert service["restart"] == ("no" if name == "export" else "unless-stopped"), name
+
+
+def test_ports_are_published_on_this_machine_alone(services: dict[str, Any]) -> None:
+    for service in services.values():
+        for port in service.get("ports", ()):
+            assert port.startswith("${PUBLISH_ADDRESS:-127.0.0.1}:")
+    assert "ports" not in services["triton"]
+
+
+def test_the_start_is_in_order(services: dict[str, Any]) -> None:
+    assert services["gateway"]["depends_on"] == {"triton": {"condition": "service_healthy"}}
+    assert services["load"]["depends_on"] == {"gateway": {"condition": "service_healthy"}}
+
+
+def test_every_profile_is_used(services: dict[str, Any]) -> None:
+    found = {name for service in services.values() for name in service.get("profiles", ())}
+    assert found == set(PROFILES)
+
+
+def test_images_have_versions(services: dict[str, Any]) -> None:
+    for name, default in (pair for text in TEXTS.values() for pair in VARIABLE.findall(text)):
+        if name.endswith("_IMAGE"):
+            assert re.search(r":v?\d+\.\d+", default), name
+    assert all("image" in service for service in services.values())
+
+
+def test_every_built_target_is_in_the_dockerfile() -> None:
+    targets = set(re.findall(r"^FROM .* AS ([\w-]+)$", (ROOT / "Dockerfile").read_text(), re.M))
+    for text in TEXTS.values():
+        for service in yaml.safe_load(text)["services"].values():
+            if "build" in service:
+                assert service["build"]["target"] in targets
+                assert f"/{service['build']['target']}:" in service["image"]

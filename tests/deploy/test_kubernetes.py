@@ -1,0 +1,138 @@
+"""What Kubernetes would be given."""
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.settings import Settings
+from tests.conftest import ROOT
+
+pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+
+from deploy import manifests
+
+RULES = ROOT / "deploy" / "prometheus" / "rules"
+OPERATED = {"ServiceMonitor": 2, "PrometheusRule": 1, "ScaledObject": 1}
+
+Resource = dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=manifests.OVERLAYS)
+def resources(request: pytest.FixtureRequest) -> list[Resource]:
+    if manifests.renderer() is None:
+        pytest.skip("neither kustomize nor kubectl is here")
+    return manifests.rendered(request.param)
+
+
+def find(resources: list[Resource], kind: str, name: str) -> Resource:
+    (found,) = [
+        each for each in resources if each["kind"] == kind and each["metadata"]["name"] == name
+    ]
+    return found
+
+
+def pod(resources: list[Resource], name: str) -> Resource:
+    spec: Resource = find(resources, "Deployment", name)["spec"]["template"]["spec"]
+    return spec
+
+
+def test_base_is_valid() -> None:
+    assert not manifests.problems(manifests.base())
+
+
+def test_a_wrong_field_and_a_wrong_kind_are_found() -> None:
+    service = next(each for each in manifests.base() if each["kind"] == "Service")
+    wrong, unknown = copy.deepcopy(service), copy.deepcopy(service)
+    wrong["spec"]["port"] = 8080
+    unknown["kind"] = "Servant"
+    assert len(manifests.problems([wrong, unknown])) == 2
+
+
+def test_overlays_are_valid(resources: list[Resource]) -> None:
+    assert not manifests.problems(resources)
+    operated = [r["kind"] for r in resources if r["apiVersion"].startswith(manifests.OPERATORS)]
+    assert {kind: operated.count(kind) for kind in set(operated)} == OPERATED
+
+
+@pytest.mark.parametrize("name", ["openclip-gateway", "openclip-triton"])
+def test_pods_are_confined(resources: list[Resource], name: str) -> None:
+    spec = pod(resources, name)
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["automountServiceAccountToken"] is False
+    assert {each["topologyKey"] for each in spec["topologySpreadConstraints"]} == {
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+    }
+    for container in spec["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+        assert "memory" in container["resources"]["limits"]
+        assert not container["image"].endswith(":latest")
+        assert ":" in container["image"]
+
+
+@pytest.mark.parametrize("name", ["openclip-gateway", "openclip-triton"])
+def test_names_fit_together(resources: list[Resource], name: str) -> None:
+    deployment = find(resources, "Deployment", name)
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    fields = {
+        "Service": "selector",
+        "PodDisruptionBudget": "selector",
+        "NetworkPolicy": "podSelector",
+    }
+    for kind, field in fields.items():
+        selector = find(resources, kind, name)["spec"][field]
+        assert selector.get("matchLabels", selector).items() <= labels.items()
+    ports = {port["name"] for c in pod(resources, name)["containers"] for port in c["ports"]}
+    for port in find(resources, "Service", name)["spec"]["ports"]:
+        assert port["targetPort"] in ports
+
+
+def test_the_gateway_knows_its_variables_and_asks_for_keys(resources: list[Resource]) -> None:
+    (container,) = pod(resources, "openclip-gateway")["containers"]
+    config = find(resources, "ConfigMap", container["envFrom"][0]["configMapRef"]["name"])
+    known = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
+    assert config["data"].keys() <= known
+    assert config["data"]["GATEWAY_API_KEYS_FILE"] == "/keys/keys.yaml"
+    (secret,) = [v for v in pod(resources, "openclip-gateway")["volumes"] if v["name"] == "keys"]
+    assert not secret["secret"].get("optional")
+
+
+def test_triton_is_found_by_all_its_addresses(resources: list[Resource]) -> None:
+    service = find(resources, "Service", "openclip-triton")
+    assert service["spec"]["clusterIP"] == "None"
+    config = next(each for each in resources if each["kind"] == "ConfigMap")
+    assert config["data"]["GATEWAY_TRITON_ADDRESS"] == "openclip-triton:8001"
+
+
+def test_a_gpu_is_asked_for_by_the_gpu_overlay_alone() -> None:
+    if manifests.renderer() is None:
+        pytest.skip("neither kustomize nor kubectl is here")
+    for overlay in manifests.OVERLAYS:
+        (container,) = pod(manifests.rendered(overlay), "openclip-triton")["containers"]
+        asked = "nvidia.com/gpu" in container["resources"]["limits"]
+        assert asked is (overlay == "gpu")
+        assert container["image"].partition(":")[0].endswith(f"triton-{overlay}")
+
+
+def test_the_operators_rules_are_prometheus_own() -> None:
+    operators = yaml.safe_load((manifests.FOLDER / "components/monitoring/rules.yaml").read_text())
+    own = [
+        group
+        for name in ("recording.yml", "alerts.yml")
+        for group in yaml.safe_load((RULES / name).read_text())["groups"]
+    ]
+    assert operators["spec"]["groups"] == own
+
+
+def test_scaling_asks_for_metrics_that_the_gateway_has() -> None:
+    path = manifests.FOLDER / "components" / "queue-scaling" / "scaledobject.yaml"
+    (trigger,) = yaml.safe_load(path.read_text())["spec"]["triggers"]
+    source = (ROOT / "gateway" / "metrics.py").read_text()
+    assert "openclip_stage_duration_seconds_sum" in trigger["metadata"]["query"]
+    assert '"openclip_stage_duration_seconds"' in source

@@ -1,0 +1,75 @@
+"""The entry of the triton-gpu image, with a program that stands for tritonserver."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.triton.bindings import requirement
+from tests.conftest import REPOSITORY, ROOT
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(REPOSITORY, tmp_path / "models"))
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """With a tritonserver that prints what it is started with."""
+    program = tmp_path / "bin" / "tritonserver"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    return {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+
+def serve(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    script = ROOT / "deploy" / "triton" / "serve.py"
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_it_loads_what_the_manifests_name(environment: dict[str, str], repository: Path) -> None:
+    done = serve(environment, repository, "--log-verbose=1")
+    assert done.returncode == 0, done.stderr
+    options = done.stdout.splitlines()
+    assert f"--model-repository={repository}" in options
+    assert "--model-control-mode=explicit" in options
+    assert [each for each in options if each.startswith("--load-model=")] == [
+        f"--load-model=demo.{tower}" for tower in ("image", "text-16", "text-32")
+    ]
+    assert options[-1] == "--log-verbose=1"
+
+
+def test_one_model_may_be_chosen(environment: dict[str, str], repository: Path) -> None:
+    assert serve(environment | {"TRITON_MODELS": "demo"}, repository).returncode == 0
+    done = serve(environment | {"TRITON_MODELS": "demo,other"}, repository)
+    assert done.returncode == 1
+    assert "no model 'other'" in done.stderr
+
+
+def test_a_plan_that_cannot_run_here_stops_it(
+    environment: dict[str, str], repository: Path
+) -> None:
+    (repository / "demo.image" / "1" / "model.plan").write_bytes(b"a plan of another machine")
+    done = serve(environment, repository)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert not done.stdout
+
+
+def test_what_is_wrong_is_said(environment: dict[str, str], tmp_path: Path) -> None:
+    assert serve(environment).returncode == 2
+    missing = serve(environment, tmp_path / "nowhere")
+    assert missing.returncode == 1
+    assert "no such folder" in missing.stderr
+
+
+def test_bindings_are_those_of_the_library() -> None:
+    assert requirement("10.13.3.9", "13.0.2") == "tensorrt-cu13-bindings==10.13.3.9.*"

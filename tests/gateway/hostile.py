@@ -1,0 +1,162 @@
+"""Images that somebody made to hurt, and what a process holds in memory meanwhile."""
+
+import functools
+import random
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from gateway.images import FORMATS
+
+PNG = b"\x89PNG\r\n\x1a\n"
+# Every format that Pillow can write, accepted here or not, and several kinds of some.
+WRITTEN: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("JPEG", {}, "RGB"), ("JPEG", {"progressive": True}, "RGB"), ("JPEG", {}, "CMYK"),
+    ("PNG", {}, "RGB"), ("PNG", {}, "P"), ("PNG", {}, "I;16"), ("PNG", {}, "1"),
+    ("WEBP", {}, "RGB"), ("WEBP", {"lossless": True}, "RGBA"), ("GIF", {}, "P"), ("BMP", {}, "RGB"),
+    ("DIB", {}, "RGB"), ("TIFF", {}, "RGB"), ("TIFF", {"compression": "tiff_lzw"}, "RGB"),
+    ("TIFF", {"compression": "jpeg"}, "RGB"), ("TIFF", {"compression": "group4"}, "1"),
+    ("PPM", {}, "RGB"), ("PPM", {}, "L"), ("AVIF", {}, "RGB"), ("JPEG2000", {}, "RGB"),
+    ("BLP", {}, "P"), ("DDS", {}, "RGB"), ("EPS", {}, "RGB"), ("ICNS", {}, "RGB"),
+    ("ICO", {}, "RGB"), ("MSP", {}, "1"), ("PCX", {}, "RGB"), ("QOI", {}, "RGB"),
+    ("SGI", {}, "RGB"), ("SPIDER", {}, "F"), ("TGA", {}, "RGB"), ("XBM", {}, "1"),
+    ("PDF", {}, "RGB"), ("MPO", {}, "RGB"),
+)  # fmt: skip
+
+
+@functools.cache
+def seeds() -> list[bytes]:
+    """A small valid file of each format."""
+    generator = np.random.default_rng(7)
+    pixels = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((160, 120), Image.Resampling.BICUBIC)
+    return [encoded(image.convert(mode), name, **options) for name, options, mode in WRITTEN]
+
+
+def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
+    stream = BytesIO()
+    image.save(stream, name, **options)
+    return stream.getvalue()
+
+
+def mutations(count: int, seed: int) -> Iterator[bytes]:
+    """Bit flips, truncations and headers of one file before the rest of another."""
+    chance = random.Random(seed)
+    files = seeds()
+    for number in range(count):
+        data = bytearray(files[number % len(files)])
+        kind = chance.randrange(4)
+        if kind == 0:
+            for _ in range(chance.choice((1, 4, 32))):
+                data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        elif kind == 1:  # in the header, where sizes and offsets are
+            for _ in range(chance.choice((1, 3, 8))):
+                data[chance.randrange(min(64, len(data)))] = chance.randrange(256)
+        elif kind == 2:
+            del data[chance.randrange(len(data)) :]
+        else:
+            other, cut = chance.choice(files), chance.choice((4, 16, 64, 200))
+            data[:cut] = other[:cut]
+        yield bytes(data)
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, depth: int, colour: int, *before: bytes, data: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    image = png_chunk(b"IDAT", zlib.compress(data, 1)) + png_chunk(b"IEND", b"")
+    return PNG + png_chunk(b"IHDR", header) + b"".join(before) + image
+
+
+def with_garbage(kind: str) -> bytes:
+    """A good little picture with garbage where its metadata should be."""
+    image = Image.new("RGB", (64, 64), "red")
+    garbage = random.Random(kind).randbytes(50_000)
+    return encoded(image, "JPEG", **{kind: b"Exif\0\0" + garbage if kind == "exif" else garbage})
+
+
+@functools.cache
+def hazards() -> dict[str, bytes]:
+    """Files that are each a trap of their own."""
+    zeros = bytes(40_000_000)
+    frames = [Image.new("P", (8, 8), number % 256) for number in range(10_000)]
+    row = bytes([0]) + bytes(30_000 // 8)
+    bomb = zlib.compressobj(9)
+    return {
+        "59,424 x 3 JPEG": encoded(Image.new("RGB", (59_424, 3)), "JPEG"),
+        "3 x 59,424 PNG": encoded(Image.new("RGB", (3, 59_424)), "PNG"),
+        "30,000 x 30,000 1-bit PNG": png(30_000, 30_000, 1, 0, data=row * 30_000),
+        "GIF with 10,000 frames": encoded(
+            frames[0], "GIF", save_all=True, append_images=frames[1:], optimize=False
+        ),
+        "40 MB of zlib zeros": zlib.compress(zeros, 9),
+        "PNG with 40 MB of pixels too many": png(4, 4, 8, 2, data=zeros),
+        "PNG with 40 MB in a text": png(
+            4, 4, 8, 2, png_chunk(b"zTXt", b"k\0\0" + zlib.compress(zeros, 9)), data=bytes(52)
+        ),
+        "PNG with 40 MB in a profile": png(
+            4, 4, 8, 2, png_chunk(b"iCCP", b"k\0\0" + zlib.compress(zeros, 9)), data=bytes(52)
+        ),
+        "ICC garbage": with_garbage("icc_profile"),
+        "EXIF garbage": with_garbage("exif"),
+        "XMP garbage": with_garbage("xmp"),
+        "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+        "PDF": encoded(Image.new("RGB", (64, 64)), "PDF"),
+        "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\n",
+        "no width": png(0, 9, 8, 2, data=b""),
+        "9 bytes that say 20,000 x 2,000": png(20_000, 2_000, 8, 2, data=bytes(9)),
+        "a flood of empty blocks": PNG + png_chunk(b"tEXt", b"k\0v") * 100_000,
+        "unfinished zlib": bomb.compress(zeros),
+        "nothing": b"",
+    }
+
+
+class Memory:
+    """The resident memory of processes, as it rises above where it was at first."""
+
+    def __init__(self, *processes: int) -> None:
+        self._processes = processes
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.idle = self.most = self._now()
+
+    @property
+    def risen(self) -> int:
+        """Bytes, at most."""
+        return self.most - self.idle
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.01):
+            self.most = max(self.most, self._now())
+
+    def _now(self) -> int:
+        pages = (Path(f"/proc/{each}/statm").read_text().split()[1] for each in self._processes)
+        return 4096 * sum(map(int, pages))
+
+
+def accepted_seeds() -> int:
+    """How many of the seeds are of a format that is accepted."""
+    return sum(name in {*FORMATS, "MPO"} for name, _, _ in WRITTEN)

@@ -1,0 +1,149 @@
+"""Permits by requests, items and bytes, and what those without one are told."""
+
+import asyncio
+
+import pytest
+
+from gateway.admission import LONGEST_S, WINDOW_S, Admission, Drain, Room
+from gateway.errors import DeadlineExceeded, Overloaded
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def admission(clock: Clock | None = None, **room: int) -> Admission:
+    wide = {"requests": 100, "items": 100, "bytes": 100}
+    return Admission(Room(**(wide | room)), clock or Clock())
+
+
+@pytest.mark.parametrize(
+    ("room", "setting"),
+    [
+        ({"requests": 2}, "GATEWAY_MAX_INFLIGHT"),
+        ({"items": 2}, "GATEWAY_MAX_INFLIGHT_ITEMS"),
+        ({"bytes": 20}, "GATEWAY_MAX_INFLIGHT_BYTES"),
+    ],
+)
+def test_every_limit_holds_and_is_named(room: dict[str, int], setting: str) -> None:
+    permits = admission(None, **room)
+    with permits.permit(10), permits.permit(10):
+        with pytest.raises(Overloaded, match=rf"\({setting}\) is {next(iter(room.values()))} "):
+            permits.permit(10).__enter__()
+        assert permits.requests == permits.items == 2
+    with permits.permit(10):
+        pass
+    assert (permits.requests, permits.items, permits.bytes) == (0, 0, 0)
+
+
+def test_one_alone_is_let_in_whatever_its_bytes() -> None:
+    permits = admission(bytes=10)
+    with permits.permit(1_000):
+        assert permits.bytes == 1_000
+        with pytest.raises(Overloaded):
+            permits.permit(1).__enter__()
+    assert permits.bytes == 0
+
+
+def test_a_request_of_very_many_items_takes_half_of_the_room() -> None:
+    permits = admission(items=10)
+    with permits.permit(0) as large, permits.permit(0) as other:
+        large.claim(1_000)
+        other.claim(5)
+        assert permits.items == 10
+        with pytest.raises(Overloaded):
+            permits.permit(0).__enter__()
+    assert permits.items == 0
+
+
+def test_room_is_taken_before_anything_is_paid() -> None:
+    permits, paid = admission(items=10), list[int]()
+    with permits.permit(0) as first, permits.permit(0) as second:
+        first.before(paid.append)(5)
+        second.claim(5)
+        third = permits.permit(0)
+        with pytest.raises(Overloaded):
+            third.__enter__()
+        second.claim(1)
+        with permits.permit(0) as fourth, pytest.raises(Overloaded):
+            fourth.before(paid.append)(5)
+    assert paid == [5]
+
+
+def test_items_are_claimed_once_they_are_known() -> None:
+    permits = admission(items=10)
+    with permits.permit(0) as first, permits.permit(0) as second:
+        first.claim(4)
+        with permits.permit(0, 3), pytest.raises(Overloaded, match="GATEWAY_MAX_INFLIGHT_ITEMS"):
+            second.claim(4)
+        assert permits.items == 5  # what was refused holds nothing more
+        second.claim(5)
+        assert permits.items == 9
+    assert permits.items == 0
+
+
+def test_the_drain_rate_is_that_of_the_last_seconds() -> None:
+    clock = Clock()
+    drain = Drain(clock)
+    for _ in range(30):
+        clock.now += 1
+        drain.add(50)
+    assert drain.seconds(200) == pytest.approx(4.0)
+    assert drain.seconds(1) == 1.0
+    assert drain.seconds(10**9) == LONGEST_S
+    clock.now += WINDOW_S + 1
+    assert drain.seconds(1) == LONGEST_S  # nothing has come through for long
+
+
+def test_who_is_refused_is_told_when_what_is_there_will_be_done() -> None:
+    clock = Clock()
+    permits = admission(clock, requests=2, items=1_000)
+    for _ in range(20):
+        with permits.permit(0) as permit:
+            permit.claim(10)
+            clock.now += 1
+    with permits.permit(0) as first, permits.permit(0):
+        first.claim(59)
+        with pytest.raises(Overloaded) as refused:
+            permits.permit(0).__enter__()
+    assert refused.value.retry_after_s == pytest.approx(6.0, rel=0.2)  # 60 items, 10 a second
+
+
+def test_what_is_refused_does_not_count_as_done() -> None:
+    clock = Clock()
+    permits = admission(clock, items=10)
+    clock.now += 2 * WINDOW_S
+    with permits.permit(0, 10):
+        for _ in range(100):
+            with pytest.raises(Overloaded):
+                permits.permit(0).__enter__()
+    with permits.permit(0, 9), permits.permit(0) as second, pytest.raises(Overloaded) as refused:
+        second.claim(2)
+    # 10 items in the window, of which none was refused.
+    assert refused.value.retry_after_s == pytest.approx(10.0)
+
+
+async def test_work_ends_at_its_deadline_and_gives_its_room_back() -> None:
+    permits = admission()
+
+    async def work() -> None:
+        async with permits.work(10, 0.05) as (deadline, permit):
+            permit.claim(7)
+            assert 0 < deadline.left() <= 0.05
+            await asyncio.sleep(60)
+
+    with pytest.raises(DeadlineExceeded, match=r"0\.05 seconds"):
+        await work()
+    assert (permits.requests, permits.items, permits.bytes) == (0, 0, 0)
+
+
+async def test_an_own_timeout_inside_is_not_the_deadline() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with admission().work(10, 60):
+            raise ZeroDivisionError

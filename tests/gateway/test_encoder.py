@@ -1,0 +1,109 @@
+"""The encoder over a client that notes its calls: lengths, what is known, whose row is whose."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from gateway.cache import VectorCache
+from gateway.encoder import Encoder
+from gateway.errors import TextError
+from gateway.lanes import Lanes
+from gateway.models import Model
+from gateway.triton import Call, FakeInferClient
+from gateway.values import Deadline, Timings, Tokens, Vectors
+from tests.gateway.rpcserver import loaded
+
+SHORT, LONG = 16, 32  # what the demo model is served at
+
+
+@pytest.fixture
+def model() -> Model:
+    return loaded().models.find("demo")
+
+
+def marked(call: Call) -> Vectors:
+    """Each answer names its row: the second token, or the first pixel."""
+    rows = np.zeros((len(call.batch), call.tower.embedding_size), dtype=np.float32)
+    rows[:, 0] = call.batch.reshape(len(call.batch), -1)[:, 1]
+    return rows
+
+
+def tokens(*numbers: int, length: int = 5) -> dict[int, Tokens]:
+    """By number, texts of so many tokens that differ in the second."""
+    return {
+        number: Tokens(np.array([49406, number, *[7] * (length - 3), 49407], np.int32), False)
+        for number in numbers
+    }
+
+
+async def texts(encoder: Encoder, model: Model, asked: Mapping[int, Tokens]) -> dict[int, float]:
+    rows = await encoder.texts(model, asked, Deadline.after(30), Timings())
+    return {index: float(row.vector[0]) for index, row in rows.items()}
+
+
+async def test_every_text_gets_its_own_vector_at_the_shortest_length(model: Model) -> None:
+    client = FakeInferClient(marked)
+    encoder = Encoder(Lanes(client, 2), VectorCache(0))
+    asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
+    assert await texts(encoder, model, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
+    assert sorted(call.batch.shape for call in client.calls) == [(2, LONG), (4, SHORT)]
+
+
+async def test_equal_texts_are_encoded_once(model: Model) -> None:
+    client = FakeInferClient(marked)
+    encoder = Encoder(Lanes(client, 2), VectorCache(0))
+    asked = dict(enumerate([*tokens(4).values(), *tokens(6).values(), *tokens(4).values()]))
+    assert await texts(encoder, model, asked) == {0: 4, 1: 6, 2: 4}
+    assert [len(call.batch) for call in client.calls] == [2]
+
+
+async def test_known_texts_are_not_encoded_again(model: Model) -> None:
+    client = FakeInferClient(marked)
+    looked_up: list[tuple[int, int]] = []
+    cache = VectorCache(2**20, lambda hits, misses: looked_up.append((hits, misses)))
+    encoder = Encoder(Lanes(client, 2), cache)
+    assert await texts(encoder, model, tokens(1, 2)) == {1: 1, 2: 2}
+    assert await texts(encoder, model, tokens(2, 3)) == {2: 2, 3: 3}
+    assert [len(call.batch) for call in client.calls] == [2, 1]
+    assert looked_up == [(0, 2), (1, 1)]
+
+
+async def test_what_two_requests_want_at_once_is_encoded_once(model: Model) -> None:
+    client = FakeInferClient(marked, delay=0.05)
+    encoder = Encoder(Lanes(client, 2), VectorCache(2**20))
+    asked = [texts(encoder, model, tokens(1, 2)), texts(encoder, model, tokens(2, 1))]
+    assert await asyncio.gather(*asked) == [{1: 1, 2: 2}, {1: 1, 2: 2}]
+    assert [len(call.batch) for call in client.calls] == [2]
+
+
+async def test_images_keep_their_indices(model: Model) -> None:
+    client = FakeInferClient(marked)
+    encoder = Encoder(Lanes(client, 2), VectorCache(0))
+    pixels = {index: np.full((64, 64, 3), index, np.uint8) for index in (7, 2, 5)}
+    rows = await encoder.images(model, pixels, Deadline.after(30), Timings())
+    assert {index: float(row[0]) for index, row in rows.items()} == {7: 7, 2: 2, 5: 5}
+    assert await encoder.images(model, {}, Deadline.after(30), Timings()) == {}
+    assert len(client.calls) == 1
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+def test_many_texts_are_tokenized_as_one_by_one(model: Model, truncate: bool) -> None:
+    given = [
+        "a photo of a red circle.", "", "UPPER Case", "tab\tand\nline", "a&amp;b &lt;i&gt;", "é ﬁ",
+        "word " * 100, "lone \ud800 surrogate", "x" * 500, "\x7f\x00", "'s DON'T", "a_b__c <b>",
+    ]  # fmt: skip
+    outcomes = model.tokenizer.encode_all(given, truncate=truncate)
+    assert len(outcomes) == len(given)
+    for text, outcome in zip(given, outcomes, strict=True):
+        if isinstance(outcome, TextError):
+            with pytest.raises(TextError, match=re.escape(outcome.message)) as alone:
+                model.tokenizer.encode(text, truncate=truncate)
+            assert outcome.code == alone.value.code
+        else:
+            wanted = model.tokenizer.encode(text, truncate=truncate)
+            np.testing.assert_array_equal(outcome.ids, wanted.ids)
+            assert outcome.truncated == wanted.truncated
+    assert sum(isinstance(outcome, TextError) for outcome in outcomes) == (1 if truncate else 3)

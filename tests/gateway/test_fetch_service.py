@@ -1,0 +1,187 @@
+"""Images by URL through a real gateway, over both protocols."""
+
+import base64
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+
+from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from server.launcher import TritonServer
+from tests.conftest import SAMPLES, GatewayClient, GatewayFactory, Outside
+from tests.gateway.keyed import trailing
+
+RED_CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
+DATA_URL = "data:image/png;base64," + base64.b64encode(RED_CIRCLE).decode()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        moves = {"/moved.png": "/red-circle.png", "/inside.png": "http://169.254.169.254/"}
+        body = {"/red-circle.png": RED_CIRCLE, "/text.png": b"no picture"}.get(self.path, b"")
+        self.send_response(302 if self.path in moves else 200 if body else 404)
+        self.send_header("content-length", str(len(body)))
+        if self.path in moves:
+            self.send_header("location", moves[self.path])
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    """The address of a web server on this machine."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("log") / "stderr"
+
+
+@pytest.fixture(scope="module")
+def fetching(
+    triton: TritonServer, start_gateway: GatewayFactory, web: str, log: Path
+) -> Iterator[GatewayClient]:
+    """A gateway that may fetch from this machine, and from the port of that server alone."""
+    with start_gateway(
+        Outside(log=log),
+        log_level="debug",
+        triton_address=triton.addresses.grpc,
+        fetch_urls=True,
+        fetch_private=True,
+        fetch_ports=f"[{web.rpartition(':')[2]}]",
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def stub(fetching: GatewayClient) -> Iterator[clip_pb2_grpc.ClipServiceStub]:
+    with grpc.insecure_channel(fetching.grpc_address) as channel:
+        yield clip_pb2_grpc.ClipServiceStub(channel)
+
+
+def embedded(api: httpx.Client, *images: str, **options: str) -> httpx.Response:
+    body = {"input": [{"image": image} for image in images]}
+    return api.post("/v1/embeddings", json=body | options)
+
+
+def assert_error(response: httpx.Response, code: str, param: str, *words: str) -> None:
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == (code, param)
+    for word in words:
+        assert word in error["message"]
+
+
+def test_a_fetched_image_has_the_vector_of_the_same_image_sent(
+    fetching: GatewayClient, web: str
+) -> None:
+    url = f"{web}/red-circle.png"
+    named = url.replace("127.0.0.1", "localhost")
+    answer = embedded(fetching, url, named, f"{web}/moved.png", DATA_URL)
+    assert answer.status_code == 200, answer.text
+    vectors = [row["embedding"] for row in answer.json()["data"]]
+    assert vectors == [vectors[-1]] * 4
+    assert "fetch;dur=" in answer.headers["server-timing"]
+
+
+def test_every_route_takes_urls(fetching: GatewayClient, web: str) -> None:
+    url = f"{web}/red-circle.png"
+    sent = {"labels": ["red circle", "blue star"], "image": url}
+    best = fetching.post("/v1/zero-shot", json=sent).json()["results"][0]["predictions"][0]
+    assert best["label"] == "red circle"
+    compared = fetching.post("/v1/similarity", json={"texts": ["a red circle"], "images": [url]})
+    assert compared.json()["cosine"][0][0] > 0.8
+    ranked = fetching.post(
+        "/v1/rerank", json={"query": "a red circle", "documents": [{"image": url}]}
+    )
+    assert ranked.json()["results"][0]["relevance_score"] > 0.8
+    plain = fetching.post("/v1/embeddings", json={"input": url, "modality": "image"})
+    assert plain.json()["usage"]["num_images"] == 1
+    part = {"type": "image_url", "image_url": {"url": url}}
+    chat = fetching.post("/v1/embeddings", json={"messages": [{"role": "user", "content": [part]}]})
+    assert chat.json()["usage"]["num_images"] == 1
+
+
+def test_a_url_that_is_text_stays_text(fetching: GatewayClient, web: str) -> None:
+    answer = fetching.post("/v1/embeddings", json={"input": f"{web}/red-circle.png"})
+    assert answer.json()["usage"]["num_images"] == 0
+
+
+def test_grpc_takes_urls(stub: Any, web: str) -> None:
+    items = [clip_pb2.Item(image_url=f"{web}/red-circle.png"), clip_pb2.Item(image=RED_CIRCLE)]
+    answer = stub.Embed(clip_pb2.EmbedRequest(input=items))
+    rows = [row.embedding.vector for row in answer.results]
+    fetched, sent = (np.frombuffer(row, "<f4") for row in rows)
+    np.testing.assert_array_equal(fetched, sent)
+
+
+def test_a_stream_takes_urls(stub: Any, web: str) -> None:
+    urls = {"good": f"{web}/moved.png", "inside": f"{web}/inside.png", "gone": f"{web}/gone.png"}
+    items = [clip_pb2.StreamItem(id=i, item=clip_pb2.Item(image_url=u)) for i, u in urls.items()]
+    answers = stub.EmbedStream(iter([clip_pb2.EmbedStreamRequest(items=items)]))
+    found = {result.id: result for answer in answers for result in answer.results}
+    assert found["good"].embedding.vector
+    for name, code in (("inside", "url_not_allowed"), ("gone", "url_failed")):
+        assert (found[name].error.code, found[name].error.retryable) == (code, False)
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "words"),
+    [
+        ("http://169.254.169.254/latest/meta-data/", "url_not_allowed", "GATEWAY_FETCH_PORTS"),
+        ("{web}/inside.png", "url_not_allowed", "GATEWAY_FETCH_PORTS"),
+        ("{metadata}/", "url_not_allowed", "has no address, or not only public ones"),
+        ("file:///etc/passwd", "url_not_allowed", "only http:// and https://"),
+        ("{web}/gone.png", "url_failed", "status 404"),
+        ("{web}/text.png", "invalid_image", "image"),
+    ],
+)
+def test_what_cannot_be_had_is_told_of_its_item(
+    fetching: GatewayClient, stub: Any, web: str, url: str, code: str, words: str
+) -> None:
+    metadata = web.replace("127.0.0.1", "169.254.169.254")
+    url = url.replace("{web}", web).replace("{metadata}", metadata)
+    assert_error(embedded(fetching, DATA_URL, url), code, "input[1]", words)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Embed(clip_pb2.EmbedRequest(input=[clip_pb2.Item(image_url=url)]))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert trailing(caught.value)["error-code"] == code
+    assert trailing(caught.value)["error-param"] == "input[0]"
+
+
+def test_a_bad_url_can_be_skipped(fetching: GatewayClient, web: str) -> None:
+    answer = embedded(fetching, f"{web}/gone.png", f"{web}/red-circle.png", on_error="skip")
+    failed, good = answer.json()["data"]
+    assert (failed["object"], failed["error"]["code"]) == ("error", "url_failed")
+    assert good["object"] == "embedding"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1/a.png", "HTTPS://example.com/a.png", "ftp://a/b"]
+)
+def test_nothing_is_fetched_unless_that_is_set(api: httpx.Client, url: str) -> None:
+    assert_error(embedded(api, url), "url_not_allowed", "input[0]", "does not fetch URLs")
+
+
+def test_urls_are_not_logged(fetching: GatewayClient, web: str, log: Path) -> None:
+    answer = embedded(fetching, f"{web}/moved.png", f"{web}/gone.png", on_error="skip")
+    deadline = time.monotonic() + 20
+    while answer.headers["x-request-id"] not in log.read_text():
+        assert time.monotonic() < deadline, "the request was not logged"
+        time.sleep(0.05)
+    for word in (".png", "localhost", web.rpartition(":")[2]):
+        assert word not in log.read_text()

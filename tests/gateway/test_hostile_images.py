@@ -1,0 +1,192 @@
+"""Hostile images and texts against a real gateway: never a 5xx, never slow, never much memory."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from server.launcher import TritonServer
+from tests.conftest import GatewayClient, run_gateway
+from tests.gateway.hostile import Memory, accepted_seeds, encoded, hazards, mutations, seeds
+from tests.gateway.test_rolling_update import gateways
+
+MUTATIONS = 2_000
+SLOW_S = 2.0
+MIB = 2**20
+MOST = 300 * MIB
+
+
+EXPECTED = {
+    "59,424 x 3 JPEG": 413,
+    "3 x 59,424 PNG": 413,
+    "30,000 x 30,000 1-bit PNG": 413,
+    "GIF with 10,000 frames": 200,
+    "40 MB of zlib zeros": 400,
+    "PNG with 40 MB of pixels too many": 200,
+    "PNG with 40 MB in a text": 400,
+    "PNG with 40 MB in a profile": 400,
+    "ICC garbage": 200,
+    "EXIF garbage": 200,
+    "XMP garbage": 200,
+    "SVG": 400,
+    "PDF": 400,
+    "EPS": 400,
+    "no width": 400,
+    "9 bytes that say 20,000 x 2,000": 400,
+    "a flood of empty blocks": 400,
+    "unfinished zlib": 400,
+    "nothing": 400,
+}
+
+
+@pytest.fixture(scope="module")
+def client(triton: TritonServer) -> Iterator[GatewayClient]:
+    with run_gateway(triton_address=triton.addresses.grpc) as client:
+        warm(client)
+        yield client
+
+
+@pytest.fixture
+def memory(client: GatewayClient) -> Iterator[Memory]:
+    """Of the gateway, from when it had done a little of everything."""
+    [process] = gateways()
+    with Memory(process) as memory:
+        yield memory
+    assert memory.risen < MOST, f"{memory.risen / MIB:.0f} MiB above {memory.idle / MIB:.0f}"
+    assert good(client), "it serves no more"
+
+
+def warm(client: GatewayClient) -> None:
+    for seed in seeds():
+        send(client, seed)
+    client.post("/v1/embeddings", json={"input": ["a", {"image": b64(picture())}]})
+
+
+def picture() -> bytes:
+    return encoded(Image.new("RGB", (80, 60), "blue"), "PNG")
+
+
+def good(client: GatewayClient) -> bool:
+    return send(client, picture()).status_code == 200
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def send(client: httpx.Client, data: bytes) -> httpx.Response:
+    """One image as the body; answered soon, and with no fault of ours."""
+    began = time.perf_counter()
+    response = client.post("/v1/embeddings/image", content=data)
+    check(response, began, {200, 400, 413})
+    return response
+
+
+def check(response: httpx.Response, began: float, allowed: set[int]) -> None:
+    took = time.perf_counter() - began
+    assert response.status_code in allowed, response.text
+    assert took < SLOW_S, f"{took:.1f} s: {response.text[:300]}"
+
+
+def test_mutated_images_one_by_one(client: GatewayClient, memory: Memory) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        responses = list(
+            threads.map(lambda data: send(client, data), mutations(MUTATIONS // 2, seed=1))
+        )
+    statuses = [response.status_code for response in responses]
+    assert statuses.count(200) > MUTATIONS // 20, "the mutations are too coarse to tell anything"
+    assert statuses.count(400) > MUTATIONS // 20
+    for response in responses:
+        if response.status_code != 200:
+            error = response.json()["error"]
+            assert error["param"] == "body", error
+            assert error["code"] in {"invalid_image", "too_large", "invalid_request"}
+
+
+def test_mutated_images_in_batches(client: GatewayClient, memory: Memory) -> None:
+    images = list(mutations(MUTATIONS // 2, seed=2))
+    for start in range(0, len(images), 10):
+        batch = images[start : start + 10]
+        body = {
+            "input": [{"image": b64(data)} for data in [*batch, picture()]],
+            "on_error": "skip",
+        }
+        began = time.perf_counter()
+        response = client.post("/v1/embeddings", json=body)
+        check(response, began, {200})
+        items = response.json()["data"]
+        assert [item["index"] for item in items] == list(range(len(batch) + 1))
+        assert items[-1]["object"] == "embedding"
+        for item in items:
+            if item["object"] == "error":
+                assert item["error"]["param"] == f"input[{item['index']}]", item
+
+
+def test_only_formats_of_the_list_are_read(client: GatewayClient) -> None:
+    statuses = [send(client, seed).status_code for seed in seeds()]
+    assert statuses.count(200) == accepted_seeds()
+    assert set(statuses) == {200, 400}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_hazards(client: GatewayClient, memory: Memory, name: str) -> None:
+    data = hazards()[name]
+    assert send(client, data).status_code == EXPECTED[name]
+    began = time.perf_counter()
+    body = {"input": [{"image": b64(data)}, "a text"], "on_error": "skip"}
+    response = client.post("/v1/embeddings", json=body)
+    check(response, began, {200} if data else {400})
+    if data:
+        assert response.json()["data"][1]["object"] == "embedding"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"input": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+        b'{"input": ' + b'{"text": ' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+        json.dumps({"input": "a" * 1_000_000}).encode(),
+        json.dumps({"input": "\u0301" * 30_000}).encode(),
+        json.dumps({"input": ["&" * 32_000 + "amp;"]}).encode(),
+        b'{"input": "a", "dimensions": NaN}',
+        b'{"input": "a", "dimensions": 1e400}',
+        b'{"input": "a", "dimensions": ' + b"9" * 100_000 + b"}",
+        b'{"input": "a", "dimensions": -1}',
+        b'{"input": Infinity}',
+        b'{"input": "\\ud800"}',
+        b"\xff\xfe\x00",
+        b'{"input": {"image": "' + b"A" * 1_000_000 + b'"}}',
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+def test_hostile_json(client: GatewayClient, memory: Memory, body: bytes) -> None:
+    began = time.perf_counter()
+    response = client.post(
+        "/v1/embeddings", content=body, headers={"content-type": "application/json"}
+    )
+    check(response, began, {200, 400, 413})
+    error: dict[str, Any] = response.json()
+    assert "error" in error or error["object"] == "list"
+
+
+def test_pictures_as_large_as_may_be_share_their_memory(
+    client: GatewayClient, memory: Memory
+) -> None:
+    large = encoded(Image.new("RGB", (8_000, 6_000)), "JPEG")
+    with ThreadPoolExecutor(6) as threads:
+        statuses = list(
+            threads.map(
+                lambda _: client.post("/v1/embeddings/image", content=large).status_code, range(6)
+            )
+        )
+    assert statuses == [200] * 6
+    heavier = encoded(Image.new("RGB", (8_000, 6_000)), "WEBP", method=0)
+    response = client.post("/v1/embeddings/image", content=heavier)
+    assert response.status_code == 413
+    assert "GATEWAY_MAX_DECODE_BYTES" in response.json()["error"]["message"]

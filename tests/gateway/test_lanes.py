@@ -1,0 +1,197 @@
+"""What waits for an encoder: joined into few calls, the urgent first, and dropped when unwanted."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.errors import InferenceFailed, Overloaded, Unavailable
+from gateway.lanes import MAX_CALL_BYTES, Lanes
+from gateway.triton import Call, FakeInferClient, Golden, Tower
+from gateway.values import Deadline, Timings, Vectors
+
+
+def tower(name: str = "text", max_batch: int = 8) -> Tower:
+    def golden() -> Golden:
+        raise AssertionError("lanes verify nothing")
+
+    return Tower(name, 1, "in", "out", 2, max_batch, golden)
+
+
+class Held(FakeInferClient):
+    """Answers each row with its own value, once it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(echo)
+        self.gate = asyncio.Semaphore(0)
+        self.away = False
+
+    def check(self) -> None:
+        if self.away:
+            raise Unavailable("nobody there", retry_after_s=3)
+
+    async def infer(self, call: Call, within: float) -> Vectors:
+        self.calls.append(call)
+        await self.gate.acquire()
+        return echo(call)
+
+    def rows(self) -> list[list[int]]:
+        return [call.batch[:, 0].tolist() for call in self.calls]
+
+
+def echo(call: Call) -> Vectors:
+    first = call.batch[:, 0].astype(np.float32)
+    return np.stack([first, first], axis=1)
+
+
+def start(
+    lanes: Lanes, *values: int, bulk: bool = False, on: Tower | None = None, width: int = 4
+) -> "asyncio.Task[Vectors]":
+    rows = [np.full(width, value, dtype=np.int32) for value in values]
+    work = lanes.run(on or tower(), rows, Deadline.after(60), Timings(), bulk=bulk)
+    return asyncio.create_task(work)
+
+
+async def settled(condition: Callable[[], Any] = lambda: True) -> None:
+    async with asyncio.timeout(10):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in the lanes
+            await asyncio.sleep(0)
+
+
+async def test_what_comes_meanwhile_goes_together() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    tasks = [start(lanes, number) for number in range(5)]
+    await settled()
+    assert client.rows() == [[0]]
+    client.gate.release()
+    await settled(lambda: len(client.calls) == 2)
+    assert client.rows() == [[0], [1, 2, 3, 4]]
+    client.gate.release()
+    answers = await asyncio.gather(*tasks)
+    assert [answer[0, 0] for answer in answers] == [0, 1, 2, 3, 4]
+
+
+async def test_the_urgent_goes_before_the_bulk() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    tasks = [start(lanes, *range(100, 140), bulk=True)]
+    await settled()
+    tasks += [start(lanes, number) for number in range(3)]
+    await settled()
+    assert client.rows() == [list(range(100, 108))]
+    client.gate.release()
+    await settled(lambda: len(client.calls) == 2)
+    assert client.rows()[1] == [0, 1, 2]  # a job of the bulk would not fit any more
+    for _ in range(10):
+        client.gate.release()
+    bulk, *urgent = await asyncio.gather(*tasks)
+    assert bulk[:, 0].tolist() == list(range(100, 140))
+    assert [answer[0, 0] for answer in urgent] == [0, 1, 2]
+
+
+async def test_bulk_fills_what_the_urgent_leaves() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    tasks = [start(lanes, 0), start(lanes, 50, 51, bulk=True), start(lanes, 1), start(lanes, 2)]
+    await settled()
+    client.gate.release()
+    await settled(lambda: len(client.calls) == 2)
+    assert client.rows() == [[0], [1, 2, 50, 51]]
+    client.gate.release()
+    await asyncio.gather(*tasks)
+
+
+async def test_what_nobody_waits_for_makes_no_call() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    kept, left, bulk = start(lanes, 0), start(lanes, 1), start(lanes, *range(10, 40), bulk=True)
+    last = start(lanes, 2)
+    await settled()
+    left.cancel()
+    bulk.cancel()
+    await settled()
+    client.gate.release()
+    client.gate.release()
+    assert (await kept)[0, 0] == 0
+    assert (await last)[0, 0] == 2
+    assert client.rows() == [[0], [2]]
+
+
+async def test_who_leaves_during_a_call_does_not_disturb_the_others() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    first, leaves, stays = start(lanes, 0), start(lanes, 1), start(lanes, 2)
+    await settled()
+    client.gate.release()
+    await settled(lambda: len(client.calls) == 2)
+    leaves.cancel()
+    client.gate.release()
+    await first
+    assert (await stays)[0, 0] == 2
+
+
+async def test_an_error_is_told_to_each_as_its_own() -> None:
+    def failing(call: Call) -> Vectors:
+        raise Overloaded("full", retry_after_s=7, param="input")
+
+    lanes = Lanes(FakeInferClient(failing, delay=0.01), calls=1)
+    tasks = [start(lanes, number) for number in range(4)]
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert len({id(error) for error in errors}) == 4
+    for error in errors:
+        assert isinstance(error, Overloaded)
+        assert (error.message, error.retry_after_s, error.param) == ("full", 7, "input")
+
+
+async def test_a_failed_call_leaves_the_lane_open() -> None:
+    failures = iter([InferenceFailed("once")])
+
+    def behave(call: Call) -> Vectors:
+        for error in failures:
+            raise error
+        return echo(call)
+
+    lanes = Lanes(FakeInferClient(behave), calls=1)
+    with pytest.raises(InferenceFailed):
+        await start(lanes, 1)
+    assert (await start(lanes, 2))[0, 0] == 2
+
+
+async def test_calls_are_bounded_in_rows_and_bytes() -> None:
+    client = Held()
+    for _ in range(100):
+        client.gate.release()
+    lanes = Lanes(client, calls=2)
+    answer = await start(lanes, *range(30), on=tower(max_batch=8))
+    assert answer[:, 0].tolist() == list(range(30))
+    assert [len(call.batch) for call in client.calls] == [8, 8, 8, 6]
+    client.calls.clear()
+    wide = MAX_CALL_BYTES // 4 // 3 + 1  # int32: two fit, three do not
+    await start(lanes, *range(5), on=tower("wide"), width=wide)
+    assert [len(call.batch) for call in client.calls] == [2, 2, 1]
+
+
+async def test_each_encoder_has_a_lane_of_its_own() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    tasks = [start(lanes, 0, on=tower("a")), start(lanes, 1, on=tower("b"))]
+    await settled()
+    assert {call.tower.model for call in client.calls} == {"a", "b"}
+    client.gate.release()
+    client.gate.release()
+    await asyncio.gather(*tasks)
+
+
+async def test_nothing_is_queued_while_no_triton_answers() -> None:
+    client = Held()
+    client.away = True
+    lanes = Lanes(client, calls=1)
+    with pytest.raises(Unavailable) as refused:
+        await start(lanes, 0)
+    assert refused.value.retry_after_s == 3
+    assert not client.calls

@@ -1,0 +1,140 @@
+"""The log: one line a request, in either form, and never what was sent in."""
+
+import base64
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from gateway.logs import MOST_WAITING, logging_to_stderr
+from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from server.launcher import TritonServer
+from tests.conftest import SAMPLES, GatewayClient, GatewayFactory, Outside
+
+CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
+ENCODED = base64.b64encode(CIRCLE).decode()
+SECRET = "xylophone"  # noqa: S105 - a text that no line may hold
+
+
+def ask(client: GatewayClient) -> None:
+    """Four requests that run a model, and a probe."""
+    both = {"input": [SECRET, f"data:image/png;base64,{ENCODED}"]}
+    assert client.post("/v1/embeddings", json=both, headers={"x-request-id": "mine"}).is_success
+    wrong = {"input": [SECRET, "data:image/png;base64,AAAA"]}
+    assert client.post("/v1/embeddings", json=wrong).status_code == 400
+    assert client.get("/livez").is_success
+    with grpc.insecure_channel(client.grpc_address) as channel:
+        stub = clip_pb2_grpc.ClipServiceStub(channel)
+        items = [clip_pb2.Item(text=SECRET), clip_pb2.Item(image=CIRCLE)]
+        stub.Embed(clip_pb2.EmbedRequest(input=items))
+        entry = clip_pb2.StreamItem(id="a", item=items[0])
+        list(stub.EmbedStream(iter([clip_pb2.EmbedStreamRequest(items=[entry])])))
+
+
+def lines(log: Path) -> list[dict[str, Any]]:
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line for line in told if line["logger"] == "gateway.request"]
+
+
+def test_one_json_line_for_each_request(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    settings = {"triton_address": triton.addresses.grpc, "log_format": "json"}
+    with start_gateway(Outside(log=log), **settings) as client:
+        ask(client)
+    mixed, wrong, unary, stream = lines(log)
+    assert mixed["message"] == "/v1/embeddings 200"
+    assert mixed["level"] == "info"
+    assert mixed["request_id"] == "mine"
+    assert (mixed["protocol"], mixed["model"]) == ("rest", "demo")
+    assert mixed["texts"] == mixed["images"] == 1
+    assert {"ms", "decode_ms", "tokenize_ms", "queue_ms", "infer_ms"} <= mixed.keys()
+    assert mixed["ms"] >= mixed["infer_ms"]
+    assert (wrong["code"], wrong["error"]) == ("400", "invalid_image")
+    assert (unary["operation"], unary["code"], unary["protocol"]) == ("Embed", "OK", "grpc")
+    assert stream["operation"] == "EmbedStream"
+    assert not any("trace_id" in line for line in (mixed, wrong, unary, stream))
+    text = log.read_text()
+    assert SECRET not in text
+    assert ENCODED[:40] not in text
+
+
+def test_lines_for_people(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with start_gateway(Outside(log=log), triton_address=triton.addresses.grpc) as client:
+        ask(client)
+    text = log.read_text()
+    [line] = [line for line in text.splitlines() if "/v1/embeddings 200" in line]
+    assert "request_id=mine" in line
+    assert "INFO" in line
+    assert "model=demo" in line
+    assert "livez" not in text
+    assert SECRET not in text
+
+
+@pytest.mark.parametrize(("level", "probes", "requests"), [("debug", 1, 4), ("warning", 0, 0)])
+def test_levels(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path,
+    level: str, probes: int, requests: int,
+) -> None:  # fmt: skip
+    log = tmp_path / "log"
+    settings = {"triton_address": triton.addresses.grpc, "log_format": "json"}
+    with start_gateway(Outside(log=log), **settings, log_level=level) as client:
+        ask(client)
+    found = lines(log)
+    assert len([line for line in found if line.get("operation") != "/livez"]) == requests
+    assert any(line.get("operation") == "/livez" for line in found) == bool(probes)
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    changed = [logging.getLogger(), logging.getLogger("gateway")]
+    levels = [each.level for each in changed]
+    yield logging.getLogger("gateway.test_logs")
+    for each, level in zip(changed, levels, strict=True):
+        each.setLevel(level)
+
+
+def test_errors_come_with_their_traceback(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logging_to_stderr("info", "json"):
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            logger.exception("failed")
+    [line] = map(json.loads, capsys.readouterr().err.splitlines())
+    assert line["level"] == "error"
+    assert "ZeroDivisionError" in line["exception"]
+
+
+def test_what_waits_is_written_at_the_end_and_is_bounded(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logging_to_stderr("info", "console"):
+        for number in range(100):
+            logger.info("line %d", number)
+    told = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(" ")[2] for line in told] == [str(number) for number in range(100)]
+    with logging_to_stderr("info", "console"):
+        for number in range(10 * MOST_WAITING):
+            logger.info("line %d", number)
+    assert len(capsys.readouterr().err.splitlines()) >= MOST_WAITING
+
+
+def test_a_line_that_cannot_be_formatted_costs_itself_alone(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logging_to_stderr("info", "console"):
+        logger.info("first", extra={"request": "no record"})
+        logger.info("next")
+    first, second = capsys.readouterr().err.splitlines()
+    assert "could not be formatted" in first
+    assert second.endswith("next")

@@ -1,0 +1,215 @@
+"""Several Tritons: work is shared, the lost are passed over and taken back, liars never used."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
+from gateway.manifest import Manifest, read_repository
+from gateway.servers import Server, Servers
+from gateway.towers import image_tower, towers
+from gateway.triton import Call, GrpcInferClient, cosine_to
+from tests.conftest import REPOSITORY, free_port
+from tests.gateway.tritons import SteeredTriton, steered, write_impostor
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return read_repository(REPOSITORY)["demo"]
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[SteeredTriton, SteeredTriton]]:
+    with steered() as one, steered() as other:
+        yield one, other
+
+
+@asynccontextmanager
+async def client_of(*addresses: str) -> AsyncIterator[GrpcInferClient]:
+    client = GrpcInferClient(addresses)
+    try:
+        await client._servers.all()  # resolved
+        yield client
+    finally:
+        await client.close()
+
+
+async def ask(client: GrpcInferClient, manifest: Manifest, within: float = 20) -> bool:
+    """Whether the golden picture gets its golden vector."""
+    tower = image_tower(manifest)
+    golden = tower.golden()
+    [vector] = await client.infer(Call(tower, golden.batch), within)
+    assert cosine_to(golden, vector) >= golden.min_cosine
+    return True
+
+
+async def until(condition: Callable[[], bool], within: float = 20) -> None:
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens elsewhere
+            await asyncio.sleep(0.01)
+
+
+def server_of(client: GrpcInferClient, triton: SteeredTriton) -> Server:
+    return client._servers._servers[triton.address]
+
+
+async def test_work_is_shared_out_and_the_lost_is_passed_over_and_taken_back(
+    pair: tuple[SteeredTriton, SteeredTriton], manifest: Manifest
+) -> None:
+    one, other = pair
+    async with client_of(one.address, other.address) as client:
+        assert client.servers() == 2
+        await asyncio.gather(*(ask(client, manifest) for _ in range(20)))
+        first, second = server_of(client, one), server_of(client, other)
+        assert image_tower(manifest) in first.verified
+        assert image_tower(manifest) in second.verified
+        async with first.working():
+            assert await client._servers.pick() is second
+        async with second.working():
+            assert await client._servers.pick() is first
+
+        one.kill()
+        for _ in range(30):  # each finds the other, be it after a call to the dead one
+            assert await ask(client, manifest)
+        assert not first.verified
+        await until(lambda: first.open)
+        client.check()  # one of two is enough
+        one.start()
+        await until(lambda: not first.open, 2)
+        async with second.working():
+            assert await ask(client, manifest)
+        assert image_tower(manifest) in first.verified
+
+
+async def test_a_hung_one_is_left_alone_and_its_calls_end_in_time(
+    pair: tuple[SteeredTriton, SteeredTriton], manifest: Manifest
+) -> None:
+    one, other = pair
+    async with client_of(one.address, other.address) as client:
+        await asyncio.gather(*(ask(client, manifest) for _ in range(20)))
+        hung = server_of(client, one)
+        one.freeze()
+        try:
+            async with server_of(client, other).working():
+                with pytest.raises(DeadlineExceeded):
+                    await ask(client, manifest, within=0.2)
+            async with hung.working():
+                await until(lambda: hung.open)
+            for _ in range(20):
+                assert await ask(client, manifest)
+        finally:
+            one.thaw()
+        await until(lambda: not hung.open, 2)
+
+
+async def test_while_none_answers_everyone_is_told_at_once(manifest: Manifest) -> None:
+    told: list[tuple[int, int]] = []
+    client = GrpcInferClient(
+        [f"127.0.0.1:{free_port()}"], lambda answering, broken: told.append((answering, broken))
+    )
+    try:
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await ask(client, manifest)
+        client.check()  # one failure says little
+        await until(client._servers.broken)
+        with pytest.raises(Unavailable, match="does not answer") as refused:
+            client.check()
+        assert refused.value.retry_after_s
+        with pytest.raises(Unavailable, match="does not answer"):
+            await ask(client, manifest)
+        with pytest.raises(Unavailable, match="does not answer"):
+            await client.verify(image_tower(manifest), 5)
+        assert told[-2:] == [(1, 0), (0, 1)]
+    finally:
+        await client.close()
+
+
+async def test_another_model_under_the_name_is_never_used(
+    pair: tuple[SteeredTriton, SteeredTriton], manifest: Manifest, tmp_path: Path
+) -> None:
+    honest = pair[1]
+    with steered(write_impostor(tmp_path)) as impostor:
+        async with client_of(impostor.address) as client:
+            for _ in range(3):
+                with pytest.raises(Unavailable, match="golden vector"):
+                    await ask(client, manifest)
+            for tower in towers(manifest):
+                with pytest.raises(Unavailable, match="golden vector"):
+                    await client.verify(tower, 10)
+        async with client_of(impostor.address, honest.address) as client:
+            async with server_of(client, honest).working():
+                for _ in range(10):
+                    assert await ask(client, manifest)
+            await client.verify(image_tower(manifest), 10)
+
+
+async def test_a_server_that_comes_back_with_another_model(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    impostor = write_impostor(tmp_path)
+    with steered() as triton:
+        async with client_of(triton.address) as client:
+            assert await ask(client, manifest)
+            triton.kill()
+            triton.repository = impostor
+            triton.start()
+            refused = 0
+            async with asyncio.timeout(20):
+                while refused < 5:
+                    try:
+                        await ask(client, manifest)
+                        raise AssertionError("the wrong model was used")
+                    except GatewayError as error:
+                        refused += "golden vector" in error.message
+                        await asyncio.sleep(0.05)
+            triton.kill()
+            triton.repository = REPOSITORY
+            triton.start()
+            async with asyncio.timeout(2 + 1):
+                while True:
+                    try:
+                        assert await ask(client, manifest)
+                        break
+                    except Unavailable:
+                        await asyncio.sleep(0.05)
+
+
+async def test_a_name_with_several_addresses(
+    pair: tuple[SteeredTriton, SteeredTriton], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {each.address for each in pair}
+    failing = False
+    monkeypatch.setattr("gateway.servers.RESOLVE_S", 0.02)
+
+    async def lookup(address: str) -> set[str]:
+        assert address == "tritons.example:8001"
+        if failing:
+            raise OSError("the name server is away")
+        return set(named)
+
+    servers = Servers(["tritons.example:8001"], lookup=lookup)
+    try:
+        assert {server.address for server in await servers.all()} == named
+        gone = named.pop()
+        await until(lambda: len(servers) == 1)
+        assert [server.address for server in await servers.all()] == list(named)
+        failing = True  # what is known stays
+        await asyncio.sleep(0.1)
+        assert len(servers) == 1
+        failing = False
+        named.add(gone)
+        await until(lambda: len(servers) == 2)
+    finally:
+        await servers.close()
+
+
+def test_golden_inputs_are_those_of_their_encoders(manifest: Manifest) -> None:
+    for tower in towers(manifest):
+        golden = tower.golden()
+        assert golden.batch.shape[0] == 1
+        assert golden.vector.shape == (tower.embedding_size,)
+        assert np.linalg.norm(golden.vector) == pytest.approx(1, abs=1e-4)

@@ -1,0 +1,109 @@
+"""Real Tritons that can be killed, brought back at the same address, stopped and continued."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from benchmarks import null_encoder
+from server.config import ServerConfig
+from server.launcher import TritonServer
+from tests.conftest import REPOSITORY, free_port
+
+
+class SteeredTriton:
+    """A Triton at a fixed address, and what can befall it."""
+
+    def __init__(self, repository: Path = REPOSITORY) -> None:
+        self.repository = repository
+        self.grpc_port = free_port()
+        self.address = f"127.0.0.1:{self.grpc_port}"
+        self._server: TritonServer | None = None
+        self._pid = 0
+
+    def start(self) -> None:
+        """Starts it; returns when it serves."""
+        config = ServerConfig(
+            self.repository, http_port=0, grpc_port=self.grpc_port, metrics_port=0, quiet=True
+        )
+        self._server = TritonServer(config)
+        self._server.__enter__()
+        self._pid = self._tritonserver()
+
+    def control(self, action: str, model: str) -> None:
+        """Has it `load` or `unload` a model."""
+        assert self._server is not None
+        url = f"http://{self._server.addresses.http}/v2/repository/models/{model}/{action}"
+        httpx.post(url, json={}, timeout=30).raise_for_status()
+
+    def encoded(self, model: str) -> int:
+        """How many rows an encoder has run."""
+        assert self._server is not None
+        url = f"http://{self._server.addresses.http}/v2/models/{model}/stats"
+        [stats] = httpx.get(url).json()["model_stats"]
+        return int(stats["inference_count"])
+
+    def kill(self) -> None:
+        """SIGKILL; what it leaves behind is cleaned up."""
+        if self._server is not None:
+            self.thaw()
+            os.kill(self._pid, signal.SIGKILL)
+            self._server.stop()
+            self._server = None
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stand, and nothing is answered."""
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        os.kill(self._pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stops it in order."""
+        if self._server is not None:
+            self.thaw()
+            self._server.stop()
+            self._server = None
+
+    def _tritonserver(self) -> int:
+        assert self._server is not None
+        assert self._server._guard is not None
+        guard = self._server._guard.pid
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            for task in Path(f"/proc/{guard}/task").glob("*/children"):
+                for child in map(int, task.read_text().split()):
+                    if Path(f"/proc/{child}/comm").read_text().strip() == "tritonserver":
+                        return child
+        raise AssertionError("no tritonserver below the guard")
+
+
+@contextlib.contextmanager
+def steered(repository: Path = REPOSITORY) -> Iterator[SteeredTriton]:
+    """One that serves, stopped when the block ends."""
+    triton = SteeredTriton(repository)
+    triton.start()
+    try:
+        yield triton
+    finally:
+        triton.stop()
+
+
+def write_impostor(folder: Path) -> Path:
+    """A repository with the encoders' names and shapes, and other weights; returns its path."""
+    impostor = folder / "impostor"
+    [manifest] = (json.loads(each.read_text()) for each in REPOSITORY.glob("*.manifest.json"))
+    null_encoder.write_repository(REPOSITORY, manifest, impostor)
+    return impostor
+
+
+def copied(folder: Path) -> Path:
+    """The demo model in a folder of its own."""
+    return Path(shutil.copytree(REPOSITORY, folder / "repository"))
