@@ -14,6 +14,7 @@ import triton_python_backend_utils as pb_utils
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from server.backends.onnxruntime.batches import Item, Runner, Tensors
+from server.backends.onnxruntime.heap import trim
 from server.backends.onnxruntime.options import ConfigError, Settings, providers
 from server.backends.onnxruntime.signature import Signature, described
 from server.backends.onnxruntime.tensors import check_round_trip, to_array, to_tensor
@@ -67,6 +68,7 @@ class TritonPythonModel:
             self._signature.check(config)
         except (ConfigError, RuntimeError) as error:
             raise ModelLoadError(f"model {args['model_name']}: {error}") from None
+        trim()
         self._outputs = tuple(entry["name"] for entry in config["output"])
         size = int(config.get("max_batch_size", 0))
         self._runner = Runner(session, settings.run_options(), size)
