@@ -21,6 +21,7 @@ from gateway.encoder import Encoder
 from gateway.engine import Engine
 from gateway.fetch import Fetcher, FetchRules
 from gateway.images import DecodeOptions, Decoder, ImageLimits
+from gateway.inference import InferClient
 from gateway.keys import Keyring
 from gateway.labelsets import LabelSets, check_label_sets, read_label_sets
 from gateway.lanes import Lanes
@@ -44,7 +45,7 @@ from gateway.scrape import MetricsServer
 from gateway.settings import Settings
 from gateway.signals import told
 from gateway.tls import Certificate, read_certificate
-from gateway.triton import GrpcInferClient, InferClient
+from gateway.triton import GrpcInferClient
 from gateway.updates import Updates
 
 VERSION = "0.1.0"

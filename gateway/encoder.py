@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from gateway.cache import Encoded, VectorCache
 from gateway.concurrency import gather
+from gateway.inference import Tower
 from gateway.lanes import Lanes
 from gateway.models import Model
 from gateway.towers import by_text_tower, image_tower
-from gateway.triton import Tower
 from gateway.values import Deadline, Pixels, Timings, Tokens
 
 BULK_ROWS = 32  # a request that wants more of one encoder goes behind those that want little

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import GatewayError
+from gateway.inference import Call, InferClient, Tower
 from gateway.spans import CallSpan, Trace
-from gateway.triton import Call, InferClient, Tower
 from gateway.values import Deadline, Timings, Vectors
 
 MAX_CALL_BYTES = 2_500_000  # beyond this, gRPC moves fewer images a second than in smaller calls

@@ -8,9 +8,9 @@ from typing import NoReturn
 
 from gateway.classifiers import Classifiers
 from gateway.errors import GatewayError
+from gateway.inference import WRONG, InferClient, Tower
 from gateway.models import Models
 from gateway.towers import towers
-from gateway.triton import WRONG, InferClient, Tower
 
 FRESH_S = 1.0  # how long one check speaks for those that ask after it
 TIMEOUT_S = 5.0

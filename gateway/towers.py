@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from gateway.inference import Golden, Tower
 from gateway.manifest import (
     IMAGE_FEATURES,
     PIXELS,
@@ -17,7 +18,6 @@ from gateway.manifest import (
     golden_pixels,
 )
 from gateway.text import padded
-from gateway.triton import Golden, Tower
 from gateway.values import TokenIds
 
 

@@ -1,15 +1,11 @@
-"""The seam to Triton: a protocol, the gRPC client that fills it, and a fake for staged faults."""
+"""Calls Triton over gRPC: the one `InferClient` that is served with."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from gateway import kserve
@@ -20,102 +16,17 @@ from gateway.errors import (
     Overloaded,
     Unavailable,
 )
+from gateway.inference import LATE, WRONG, Call, Tower, checked, cosine_to, differs
 from gateway.loading import loaded
 from gateway.servers import Server, Servers, Told
 from gateway.values import Vectors
 
 RETRY_S = 1.0  # when to ask again while no Triton answers: it is probed more often than that
-WRONG = "wrong_model"  # the code of errors that say so
 WRONG_S = 1.0  # how long a wrong golden vector speaks for an encoder
 
 logger = logging.getLogger(__name__)
 
-_LATE = "the request ran out of time while its model ran"
 _GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-
-
-@dataclass(frozen=True, slots=True)
-class Golden:
-    """A known answer of an encoder, which tells a right one from a wrong one."""
-
-    batch: NDArray[Any]  # [1, ...], as the encoder takes it
-    vector: NDArray[np.float64]  # [D], unit length
-    min_cosine: float
-
-
-@dataclass(frozen=True, slots=True)
-class Tower:
-    """One encoder as Triton knows it."""
-
-    model: str  # Triton's name of it
-    version: int
-    input_name: str
-    output_name: str
-    embedding_size: int  # D
-    max_batch: int
-    golden: Callable[[], Golden] = field(compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of one encoder."""
-
-    tower: Tower
-    batch: NDArray[Any]  # uint8 [n, S, S, 3] or int32 [n, L]
-    traceparent: str = ""  # W3C's, where the call is traced
-
-
-class InferClient(Protocol):
-    """What the gateway needs of Triton."""
-
-    def servers(self) -> int:
-        """How many Tritons there are."""
-        ...
-
-    def check(self) -> None:
-        """Says at once when asking is in vain.
-
-        Raises:
-            Unavailable: No Triton answers.
-        """
-        ...
-
-    async def infer(self, call: Call, within: float) -> Vectors:
-        """Runs one encoder: returns float32 [n, D].
-
-        Args:
-            call: What to run, and on what.
-            within: Seconds until the answer must be there.
-
-        Raises:
-            DeadlineExceeded: It was not.
-            Overloaded: Triton's queue is full.
-            Unavailable: Triton cannot be reached, or does not serve this model and version, or
-                serves another under its name.
-            InferenceFailed: It answered with an error, or with the wrong shape.
-        """
-        ...
-
-    async def load(self, tower: Tower, within: float) -> None:
-        """Makes every Triton that answers serve an encoder in this version; returns when all do.
-
-        Raises:
-            Unavailable: One does not; says why.
-        """
-        ...
-
-    async def verify(self, tower: Tower, within: float) -> None:
-        """Runs an encoder's golden input on every Triton that answers.
-
-        Raises:
-            Unavailable: None gives the right vector.
-            Others: As `infer`.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        ...
 
 
 class GrpcInferClient:
@@ -223,7 +134,7 @@ class GrpcInferClient:
             cosine = cosine_to(golden, vector)
             if cosine < golden.min_cosine:
                 server.fails(tower, _now() + WRONG_S)
-                raise _ElsewhereError(_differs(name, cosine), WRONG)
+                raise _ElsewhereError(differs(name, cosine), WRONG)
             if server.epoch != epoch:
                 raise _ElsewhereError("the connection to the inference server was lost")
             server.wrong.pop(tower, None)
@@ -242,7 +153,7 @@ class GrpcInferClient:
         except grpc.aio.AioRpcError as error:
             raise await _translated(error, server, call, within) from error
         server.answered()
-        return _checked(kserve.output(response), call)
+        return checked(kserve.output(response), call)
 
 
 def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
@@ -262,7 +173,7 @@ async def _translated(
 ) -> GatewayError | _ElsewhereError:
     status, name = error.code(), call.tower.model
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceeded(_LATE)
+        return DeadlineExceeded(LATE)
     if status not in _GONE:
         server.answered()
     if status == grpc.StatusCode.NOT_FOUND:
@@ -297,60 +208,13 @@ async def _ready(server: Server, call: Call, within: float) -> bool | None:
         return None
 
 
-class FakeInferClient:
-    """Fills the seam in tests that stage a fault: answers with whatever `behave` returns."""
-
-    def __init__(self, behave: Callable[[Call], Vectors], delay: float = 0.0) -> None:
-        self._behave = behave
-        self._delay = delay
-        self.calls: list[Call] = []
-
-    def servers(self) -> int:
-        """One."""
-        return 1
-
-    def check(self) -> None:
-        """It always answers."""
-
-    async def infer(self, call: Call, within: float) -> Vectors:
-        """See `InferClient.infer`; waits `delay` seconds, or until the time is over, first."""
-        self.calls.append(call)
-        await asyncio.sleep(min(self._delay, within))
-        if self._delay >= within:
-            raise DeadlineExceeded(_LATE)
-        return _checked(self._behave(call), call)
-
-    async def load(self, tower: Tower, within: float) -> None:
-        """Everything is loaded."""
-
-    async def verify(self, tower: Tower, within: float) -> None:
-        """See `InferClient.verify`."""
-        golden = tower.golden()
-        [vector] = await self.infer(Call(tower, golden.batch), within)
-        cosine = cosine_to(golden, vector)
-        if cosine < golden.min_cosine:
-            raise Unavailable(_differs(tower.model, cosine), code=WRONG)
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-
-def cosine_to(golden: Golden, vector: NDArray[np.float32]) -> float:
-    """The cosine of a vector [D] with the published one."""
-    return float(vector.astype(np.float64) @ golden.vector)
-
-
-def _differs(name: str, cosine: float) -> str:
-    return f"{name}: its golden vector has cosine {cosine:.4f} to the published one"
-
-
 @asynccontextmanager
 async def _held(lock: asyncio.Lock, deadline: float) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout_at(deadline):
             await lock.acquire()
     except TimeoutError:
-        raise DeadlineExceeded(_LATE) from None
+        raise DeadlineExceeded(LATE) from None
     try:
         yield
     finally:
@@ -359,14 +223,3 @@ async def _held(lock: asyncio.Lock, deadline: float) -> AsyncIterator[None]:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _checked(vectors: NDArray[Any] | None, call: Call) -> Vectors:
-    """A wrong model under the right name must not pass for an answer."""
-    name, wanted = call.tower.model, (len(call.batch), call.tower.embedding_size)
-    if vectors is None or vectors.shape != wanted or vectors.dtype != np.float32:
-        found = "nothing" if vectors is None else f"{vectors.dtype} {list(vectors.shape)}"
-        raise InferenceFailed(f"{name}: answered {found}, not float32 {list(wanted)}")
-    if not np.isfinite(vectors).all():
-        raise InferenceFailed(f"{name}: answered vectors that are not finite")
-    return vectors

@@ -14,10 +14,10 @@ from typing import NoReturn
 from gateway.classifiers import Classifiers
 from gateway.concurrency import gather
 from gateway.errors import GatewayError
+from gateway.inference import InferClient
 from gateway.manifest import Manifest, ManifestError, repository_state
 from gateway.models import Model, Models, Selection
 from gateway.towers import towers
-from gateway.triton import InferClient
 
 LOAD_S = 300.0  # for all encoders of a model to be loaded
 VERIFY_S = 30.0

@@ -16,9 +16,9 @@ from export import half
 from export.__main__ import main
 from export.demo.evaluate import CHECKPOINT, CONFIG
 from gateway.app import create_app, load
+from gateway.inference import FakeInferClient
 from gateway.manifest import Manifest, read_repository
 from gateway.settings import Settings
-from gateway.triton import FakeInferClient
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import GatewayFactory

@@ -20,6 +20,7 @@ from gateway.concurrency import Threads
 from gateway.encoder import Encoder
 from gateway.engine import Engine
 from gateway.images import Decoder, ImageLimits
+from gateway.inference import Call, InferClient
 from gateway.lanes import Lanes
 from gateway.limits import RequestLimits
 from gateway.metrics import Metrics
@@ -30,7 +31,6 @@ from gateway.readiness import Readiness
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from gateway.rpc.server import RpcConfig, RpcServer
 from gateway.settings import Settings
-from gateway.triton import Call, InferClient
 from gateway.values import Deadline, Embedded, Timings, Vectors
 from tests.conftest import REPOSITORY, SAMPLES
 

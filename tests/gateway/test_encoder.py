@@ -10,9 +10,9 @@ import pytest
 from gateway.cache import VectorCache
 from gateway.encoder import Encoder
 from gateway.errors import TextError
+from gateway.inference import Call, FakeInferClient
 from gateway.lanes import Lanes
 from gateway.models import Model
-from gateway.triton import Call, FakeInferClient
 from gateway.values import Deadline, Timings, Tokens, Vectors
 from tests.gateway.rpcserver import loaded
 

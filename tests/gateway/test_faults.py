@@ -11,9 +11,9 @@ import pytest
 
 from gateway import errors
 from gateway.app import create_app, load
+from gateway.inference import Call, FakeInferClient
 from gateway.rest.problems import STATUS
 from gateway.settings import Settings
-from gateway.triton import Call, FakeInferClient
 from gateway.values import Vectors
 from tests.conftest import REPOSITORY
 

@@ -19,11 +19,11 @@ import pytest
 import gateway.keys
 from gateway.access import Access
 from gateway.errors import QuotaExceeded, Unauthenticated
+from gateway.inference import FakeInferClient
 from gateway.keys import Keyring, KeysError, read_keys
 from gateway.quotas import Quota, Quotas
 from gateway.record import Record
 from gateway.rpc.openclip.v1 import clip_pb2
-from gateway.triton import FakeInferClient
 from tests.conftest import ROOT, free_port
 from tests.gateway.keyed import Keys, metadata
 from tests.gateway.rpcserver import served, text, unit

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.errors import InferenceFailed, Overloaded, Unavailable
+from gateway.inference import Call, FakeInferClient, Golden, Tower
 from gateway.lanes import MAX_CALL_BYTES, Lanes
-from gateway.triton import Call, FakeInferClient, Golden, Tower
 from gateway.values import Deadline, Timings, Vectors
 
 

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from export import repository, versions
 from export.errors import RepositoryError
 from gateway.app import create_app, load
+from gateway.inference import FakeInferClient
 from gateway.manifest import Golden, Manifest, file_sha256, read_manifest
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from gateway.settings import Settings
-from gateway.triton import FakeInferClient
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayClient, run_gateway

@@ -10,10 +10,10 @@ import pytest
 from grpc import StatusCode as Code
 
 from gateway import errors
+from gateway.inference import Call, FakeInferClient
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.problems import STATUS
 from gateway.rpc.service import NAME, ClipService
-from gateway.triton import Call, FakeInferClient
 from gateway.values import Vectors
 from tests.gateway.rpcserver import image, metadata, served, text, unit
 

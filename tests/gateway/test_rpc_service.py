@@ -10,9 +10,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from gateway.inference import Call, FakeInferClient
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from gateway.rpc.service import NAME
-from gateway.triton import Call, FakeInferClient
 from gateway.values import Vectors
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, GatewayFactory, free_port

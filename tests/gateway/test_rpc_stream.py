@@ -13,9 +13,9 @@ import pytest
 from grpc import StatusCode as Code
 
 from gateway import errors
+from gateway.inference import Call, FakeInferClient
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.window import Pending, Window
-from gateway.triton import Call, FakeInferClient
 from gateway.values import TextItem, Vectors
 from tests.gateway.rpcserver import image, loaded, metadata, served, text, unit
 from tests.gateway.test_rpc_faults import refused, until

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
+from gateway.inference import Call, cosine_to
 from gateway.manifest import Manifest, read_repository
 from gateway.servers import Server, Servers
 from gateway.towers import image_tower, towers
-from gateway.triton import Call, GrpcInferClient, cosine_to
+from gateway.triton import GrpcInferClient
 from tests.conftest import REPOSITORY, free_port
 from tests.gateway.tritons import SteeredTriton, steered, write_impostor
 

@@ -23,11 +23,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from gateway.__main__ import StartError, load_settings
+from gateway.inference import Call, FakeInferClient
 from gateway.lanes import Lanes
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from gateway.towers import image_tower
 from gateway.traces import RequestTrace
-from gateway.triton import Call, FakeInferClient
 from gateway.values import Deadline, Timings
 from server.launcher import TritonServer
 from tests.conftest import ROOT, SAMPLES, GatewayClient, GatewayFactory, Outside, free_port
