@@ -26,9 +26,10 @@ START_S = 60.0
 
 
 class GatewayClient(httpx.Client):
-    """A client of the REST API that knows where the gRPC API is."""
+    """A client of the REST API that knows where the gRPC API is, and whose they are."""
 
     grpc_address: str
+    process: int  # id of the gateway's, or of its workers' parent
 
 
 GatewayFactory = Callable[..., AbstractContextManager[GatewayClient]]
@@ -81,6 +82,7 @@ def run_gateway(outside: Outside = Outside(), /, **settings: object) -> Iterator
             base_url=f"{scheme}://127.0.0.1:{port}", timeout=60, verify=outside.tls or True
         ) as client:
             client.grpc_address = f"127.0.0.1:{settings['grpc_port']}"
+            client.process = process.pid
             wait_live(client, process)
             yield client
         process.terminate()
@@ -88,6 +90,18 @@ def run_gateway(outside: Outside = Outside(), /, **settings: object) -> Iterator
     finally:
         process.kill()
         process.wait()
+
+
+def interruptible(module: str) -> list[str]:
+    """How to run a module that takes notice of Ctrl-C even where this process does not.
+
+    Not by `preexec_fn`: it runs between fork and exec, where gRPC's threads have hung it.
+    """
+    code = (
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    return [sys.executable, "-c", code]
 
 
 def wait_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:

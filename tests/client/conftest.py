@@ -1,7 +1,6 @@
 """A fake service for staged faults, a real one for the rest, and the command."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from PIL import Image
 
 from server.launcher import TritonServer
 from tests.client.fake import Fake, serve
-from tests.conftest import ROOT, free_port, run_gateway
+from tests.conftest import ROOT, free_port, interruptible, run_gateway
 
 FAST = StreamSettings(backoff_s=0.01, max_backoff_s=0.02)
 
@@ -65,9 +64,8 @@ def environment(address: str) -> dict[str, str]:
 def start(address: str, *arguments: object) -> "subprocess.Popen[str]":
     """The command, running; Ctrl-C reaches it even where this process takes no notice of it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "openclip_triton", *map(str, arguments)],
+        [*interruptible("openclip_triton"), *map(str, arguments)],
         env=environment(address), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, run_gateway
 from tests.gateway.hostile import Memory, accepted_seeds, encoded, hazards, mutations, seeds
-from tests.gateway.test_rolling_update import gateways
 
 MUTATIONS = 2_000
 SLOW_S = 2.0
@@ -55,8 +54,7 @@ def client(triton: TritonServer) -> Iterator[GatewayClient]:
 @pytest.fixture
 def memory(client: GatewayClient) -> Iterator[Memory]:
     """Of the gateway, from when it had done a little of everything."""
-    [process] = gateways()
-    with Memory(process) as memory:
+    with Memory(client.process) as memory:
         yield memory
     assert memory.risen < MOST, f"{memory.risen / MIB:.0f} MiB above {memory.idle / MIB:.0f}"
     assert good(client), "it serves no more"

@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from server import rundir
 from server.__main__ import parse
+from tests.conftest import interruptible
 from tests.server import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -30,14 +30,13 @@ class Launch:
         self.errors = folder / "stderr"
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server", "--model-repository", folder, *arguments],
+                # A shell's background job, as this test may be one, ignores SIGINT.
+                [*interruptible("server"), "--model-repository", folder, *arguments],
                 cwd=ROOT,
                 env=os.environ | {"TMPDIR": str(self.temporary)},
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                # A shell's background job, as this test may be one, ignores SIGINT.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def ready(self) -> "Launch":
