@@ -34,6 +34,7 @@ class Tower:
     output_name: str
     embedding_size: int  # D
     max_batch: int
+    encoder: str  # its calls take turns with those of this encoder's other towers
     golden: Callable[[], Golden] = field(compare=False, repr=False)
 
 

@@ -1,9 +1,12 @@
 """Joins what requests want of the same encoder into few calls of Triton.
 
 A call costs the gateway about as much for one row as for thirty, and Triton's own batcher joins
-only what reaches it in time. So each encoder has a lane: while fewer than `calls` of its calls are
-under way a new row leaves at once; what comes meanwhile waits, and goes together as soon as a call
-returns. Nothing is ever delayed for the sake of a larger batch.
+only what reaches it in time. So rows of one shape have a lane: while fewer than `calls` of the
+encoder's calls are under way a new row leaves at once; what comes meanwhile waits, and goes together
+as soon as a call returns. Nothing is ever delayed for the sake of a larger batch.
+
+The towers of one encoder, one for each length of text, run on the same cores or GPU. So their lanes
+take turns: the one goes whose first row waits longest.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -32,19 +36,19 @@ class Job:
     rows: Sequence[NDArray[Any]]  # of one shape
     deadline: Deadline
     done: asyncio.Future[Vectors]  # cancelled when nobody waits for it any more
+    since: float  # when it came, on the clock of time.perf_counter
     trace: Trace | None = None  # of its request
-    sent: float = 0.0  # when its call left, on the clock of time.perf_counter
+    sent: float = 0.0  # when its call left, on the same clock
     call: CallSpan | None = None  # its call, where that is traced
 
 
 @dataclass(slots=True)
 class Lane:
-    """What waits for one encoder, and what is under way."""
+    """What waits for one tower."""
 
     tower: Tower
     urgent: deque[Job] = field(default_factory=deque)
     bulk: deque[Job] = field(default_factory=deque)  # goes where the urgent leaves room
-    underway: int = 0
 
     def take(self) -> list[Job]:
         """The next jobs that fit into one call; those that nobody waits for are dropped."""
@@ -63,13 +67,36 @@ class Lane:
         return taken
 
 
+@dataclass(slots=True)
+class Turns:
+    """The lanes of one encoder, and how many of its calls are under way."""
+
+    lanes: dict[Tower, Lane] = field(default_factory=dict)
+    underway: int = 0
+
+    def lane(self, tower: Tower) -> Lane:
+        """The lane of one of its towers."""
+        return self.lanes.setdefault(tower, Lane(tower))
+
+    def next(self) -> tuple[Tower, list[Job]] | None:
+        """The next call: of the lane that waits longest, those with something urgent first."""
+        while True:
+            urgent = [(lane.urgent[0].since, lane) for lane in self.lanes.values() if lane.urgent]
+            bulk = [(lane.bulk[0].since, lane) for lane in self.lanes.values() if lane.bulk]
+            if not urgent and not bulk:
+                return None
+            _, first = min(urgent or bulk, key=itemgetter(0))
+            if jobs := first.take():  # none where nobody waits for them any more
+                return first.tower, jobs
+
+
 def rows_per_call(tower: Tower, row: NDArray[Any]) -> int:
     """How many rows like this one go into one call."""
     return max(1, min(tower.max_batch, MAX_CALL_BYTES // row.nbytes))
 
 
 class Lanes:
-    """Runs encoders; one lane for each. Lives on the event loop, so it needs no lock."""
+    """Runs encoders; one lane for each tower. Lives on the event loop, so it needs no lock."""
 
     def __init__(
         self,
@@ -87,7 +114,7 @@ class Lanes:
         self._client = client
         self._calls = calls
         self._called = called
-        self._lanes: dict[Tower, Lane] = {}
+        self._turns: dict[str, Turns] = {}
         self._running: set[asyncio.Task[None]] = set()
 
     def check(self) -> None:
@@ -115,16 +142,17 @@ class Lanes:
             DeadlineExceeded, Overloaded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
         self.check()
-        lane = self._lanes.setdefault(tower, Lane(tower))
+        turns = self._turns.setdefault(tower.encoder, Turns())
+        lane = turns.lane(tower)
         size = rows_per_call(tower, rows[0])
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
         jobs = [
-            Job(rows[begin : begin + size], deadline, loop.create_future(), timings.trace)
+            Job(rows[begin : begin + size], deadline, loop.create_future(), start, timings.trace)
             for begin in range(0, len(rows), size)
         ]
         (lane.bulk if bulk else lane.urgent).extend(jobs)
-        self._pump(lane)
+        self._pump(turns)
         try:
             parts = [await job.done for job in jobs]
             sent = max(job.sent for job in jobs)
@@ -136,22 +164,22 @@ class Lanes:
             for job in jobs:
                 job.done.cancel()
 
-    def _pump(self, lane: Lane) -> None:
-        while lane.underway < self._calls * self._client.servers() and (jobs := lane.take()):
-            lane.underway += 1
-            task = asyncio.create_task(self._call(lane, jobs))
+    def _pump(self, turns: Turns) -> None:
+        while turns.underway < self._calls * self._client.servers() and (call := turns.next()):
+            turns.underway += 1
+            task = asyncio.create_task(self._call(turns, *call))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _call(self, lane: Lane, jobs: list[Job]) -> None:
-        span, failure = _traced(lane.tower, jobs), ""
+    async def _call(self, turns: Turns, tower: Tower, jobs: list[Job]) -> None:
+        span, failure = _traced(tower, jobs), ""
         try:
             batch = np.stack([row for job in jobs for row in job.rows])
-            self._called(lane.tower.model, len(batch))
+            self._called(tower.model, len(batch))
             for job in jobs:
                 job.sent = time.perf_counter()
             within = max(job.deadline.at for job in jobs) - Deadline.now()
-            call = Call(lane.tower, batch, span.traceparent if span else "")
+            call = Call(tower, batch, span.traceparent if span else "")
             vectors = await self._client.infer(call, max(0.001, within))
         except Exception as error:  # handed to those that wait, whatever it is
             failure = type(error).__name__
@@ -167,8 +195,8 @@ class Lanes:
                     job.done.set_result(vectors[start:end])
                 start = end
         finally:
-            lane.underway -= 1
-            self._pump(lane)
+            turns.underway -= 1
+            self._pump(turns)
             if span is not None:
                 span.end(failure)
 

@@ -31,6 +31,7 @@ def image_tower(manifest: Manifest) -> Tower:
         IMAGE_FEATURES,
         manifest.embedding_size,
         served.max_batch,
+        f"{manifest.id}: image",
         partial(_golden_image, manifest),
     )
 
@@ -44,6 +45,7 @@ def text_tower(manifest: Manifest, served: TextTower) -> Tower:
         TEXT_FEATURES,
         manifest.embedding_size,
         served.max_batch,
+        f"{manifest.id}: text",
         partial(_golden_text, manifest, served.length),
     )
 

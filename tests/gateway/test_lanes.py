@@ -13,11 +13,11 @@ from gateway.lanes import MAX_CALL_BYTES, Lanes
 from gateway.values import Deadline, Timings, Vectors
 
 
-def tower(name: str = "text", max_batch: int = 8) -> Tower:
+def tower(name: str = "text", max_batch: int = 8, encoder: str = "") -> Tower:
     def golden() -> Golden:
         raise AssertionError("lanes verify nothing")
 
-    return Tower(name, 1, "in", "out", 2, max_batch, golden)
+    return Tower(name, 1, "in", "out", 2, max_batch, encoder or name, golden)
 
 
 class Held(FakeInferClient):
@@ -62,6 +62,10 @@ async def settled(condition: Callable[[], Any] = lambda: True) -> None:
             await asyncio.sleep(0)
 
 
+async def called(client: Held, count: int) -> None:
+    await settled(lambda: len(client.calls) == count)
+
+
 async def test_what_comes_meanwhile_goes_together() -> None:
     client = Held()
     lanes = Lanes(client, calls=1)
@@ -74,6 +78,37 @@ async def test_what_comes_meanwhile_goes_together() -> None:
     client.gate.release()
     answers = await asyncio.gather(*tasks)
     assert [answer[0, 0] for answer in answers] == [0, 1, 2, 3, 4]
+
+
+async def test_the_towers_of_an_encoder_take_turns() -> None:
+    """They share the calls under way, and the one goes that has waited longest."""
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    short, long = tower("text-16", encoder="text"), tower("text-77", encoder="text")
+    tasks = [start(lanes, number, on=on) for number, on in enumerate([short, long, short, long])]
+    tasks.append(start(lanes, 9, on=tower("image")))
+    await called(client, 2)
+    client.gate.release()
+    client.gate.release()
+    for count in (3, 4):
+        await called(client, count)
+        client.gate.release()
+    answers = await asyncio.gather(*tasks)
+    assert [answer[0, 0] for answer in answers] == [0, 1, 2, 3, 9]
+    assert [call.tower.model for call in client.calls] == ["text-16", "image", "text-77", "text-16"]
+    assert client.rows()[2:] == [[1, 3], [2]]
+
+
+async def test_the_urgent_of_any_tower_goes_before_the_bulk() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    short, long = tower("text-16", encoder="text"), tower("text-77", encoder="text")
+    tasks = [start(lanes, 0, on=short), start(lanes, 1, on=short, bulk=True)]
+    tasks.append(start(lanes, 2, on=long))
+    for _ in tasks:
+        client.gate.release()
+    await asyncio.gather(*tasks)
+    assert client.rows() == [[0], [2], [1]]
 
 
 async def test_the_urgent_goes_before_the_bulk() -> None:
