@@ -2,8 +2,8 @@
 
 A call costs the gateway about as much for one row as for thirty, and Triton's own batcher joins
 only what reaches it in time. So rows of one shape have a lane: while fewer than `calls` of the
-encoder's calls are under way a new row leaves at once; what comes meanwhile waits, and goes together
-as soon as a call returns. Nothing is ever delayed for the sake of a larger batch.
+encoder's calls are under way a new row leaves at once; what comes meanwhile waits, and goes
+together as soon as a call returns. Nothing is ever delayed for the sake of a larger batch.
 
 The towers of one encoder, one for each length of text, run on the same cores or GPU. So their lanes
 take turns: the one goes whose first row waits longest.
