@@ -10,6 +10,10 @@ import sys
 import warnings
 from contextlib import ExitStack
 
+# Before numpy is imported. OpenBLAS's threads spin when they have done their part: on two cores,
+# one image against 1,000 labels then costs 10 ms of them, not 0.4 (benchmarks/blas_threads.py).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import uvicorn
 from pydantic import ValidationError
 
