@@ -171,6 +171,7 @@ class Servers:
         self._told = told
         self._lookup = lookup or _lookup
         self._servers: dict[str, Server] = {}
+        self._closing: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
         self._resolved = asyncio.Event()
         self._resolving = asyncio.create_task(self._keep_resolving())
 
@@ -194,6 +195,9 @@ class Servers:
     async def close(self) -> None:
         """Closes every connection."""
         self._resolving.cancel()
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await asyncio.gather(*(server.close() for server in self._servers.values()))
 
     async def _keep_resolving(self) -> None:
@@ -220,7 +224,8 @@ class Servers:
             logger.info("Triton at %s is no longer named", address)
             # Calls in progress end as they would; only then the connection goes.
             closing = asyncio.create_task(gone.close(grace_s=60))
-            closing.add_done_callback(lambda task: task.exception())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
         self._turned()
 
     def _turned(self) -> None:
