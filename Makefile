@@ -99,7 +99,7 @@ demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 	$(EXPORT)/bin/python -m export.demo samples
 	$(EXPORT)/bin/python -m export export/demo/demo.json \
 		--pretrained export/demo/checkpoint.safetensors --id demo --compact \
-		--token-lengths 16,full --max-batch 32 --evaluate drawn
+		--max-batch 32 --evaluate drawn
 
 setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments
 

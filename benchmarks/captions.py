@@ -33,9 +33,13 @@ PREPOSITIONS = "near behind beside under above with inside outside against acros
 
 
 class Captions:
-    """An endless, repeatable stream of captions; two with different seeds share next to none."""
+    """An endless, repeatable stream of captions; two with different seeds share next to none.
 
-    def __init__(self, seed: int = 0) -> None:
+    With a length all have so many tokens, start and end token included; else they are of the mix.
+    """
+
+    def __init__(self, seed: int = 0, length: int | None = None) -> None:
+        self._length = length
         self._random = random.Random(seed)
         self._seen: set[str] = set()
         self._determiners = DETERMINERS.split()
@@ -60,6 +64,8 @@ class Captions:
         return [next(self) for _ in range(count)]
 
     def _tokens(self) -> int:
+        if self._length is not None:
+            return self._length
         drawn = round(self._random.lognormvariate(math.log(MEDIAN), SIGMA))
         return min(max(drawn, SHORTEST), LONGEST)
 

@@ -1,8 +1,9 @@
 """`python -m benchmarks.ceilings`: what this machine allows, with no service around it.
 
-- Each encoder alone in ONNX Runtime, with all cores, in batches. Text is timed at the lengths that
-  the model is served at, and weighed by how many of our captions fall into each; and, where the
-  encoder takes any length, as if no caption were padded at all.
+- Each encoder alone in ONNX Runtime, with all cores, in batches. A packed text tower gets our
+  captions as they come, and its best batch is the ceiling. Another one is timed at the lengths that
+  the model is served at, which are weighed by how many of our captions fall into each; and, where
+  the encoder takes any length, as if no caption were padded at all.
 - Decoding and resizing alone, in as many threads as there are cores.
 - Both together, one after the other on the same cores: 1 / (1 / encode + 1 / decode).
 - With `--triton`, the same Triton straight over gRPC.
@@ -21,7 +22,7 @@ from benchmarks import decoding, program
 from benchmarks.direct import measure_triton
 from benchmarks.encoders import Encoders, caption_lengths, shares
 from benchmarks.errors import BenchmarkError
-from benchmarks.published import Manifest, find, on_onnx_runtime
+from benchmarks.published import Manifest, find, on_onnx_runtime, packed
 from benchmarks.results import ROOT, SUFFIX, Label, Results, Row, collect
 
 BATCHES = (1, 8, 32)
@@ -40,8 +41,11 @@ def measure(
     """
     encoders = Encoders(repository, on_onnx_runtime(manifest))
     yield from _images(encoders, manifest, seconds)
-    yield from _texts(encoders, manifest, seconds)
-    yield from _exact_texts(encoders, manifest, seconds)
+    if packed(manifest):
+        yield from _packed_texts(encoders, manifest, seconds)
+    else:
+        yield from _texts(encoders, manifest, seconds)
+        yield from _exact_texts(encoders, manifest, seconds)
     for kind in ("image", "text") if triton else ():
         measured = measure_triton(str(triton), manifest, kind, TRITON_CONCURRENCY, seconds)
         labels: dict[str, Label] = {
@@ -100,6 +104,15 @@ def _images(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[
     yield _row("decode", decode, one)
     both = [float(np.median(images[1]) + np.median(one))]
     yield _row("image", 1 / (1 / encode + 1 / decode), both)
+
+
+def _packed_texts(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[Row]:
+    [tower] = manifest["triton"]["text"]
+    texts = {batch: encoders.captions(tower, batch, seconds / 3) for batch in BATCHES}
+    for batch, taken in texts.items():
+        yield _row("encode-text", _rate(batch, taken), taken, batch=batch)
+    best = max(_rate(batch, taken) for batch, taken in texts.items())
+    yield _row("text", best, texts[1])
 
 
 def _texts(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[Row]:

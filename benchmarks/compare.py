@@ -1,9 +1,11 @@
 """`python -m benchmarks.compare`: our service, what the machine allows, and what users run today.
 
 For one model, in one run: the ceilings (`benchmarks.ceilings`), our service, our service with text
-padded to the full context, and OpenCLIP in PyTorch behind a plain FastAPI server. All are up at
-the same time and are measured in turns, one at a time, so many times over, so that a machine that
-slows down slows all of them; the medians count. At the end the gateway alone, before encoders that
+padded to the full context, and OpenCLIP in PyTorch behind a plain FastAPI server. A packed text
+tower drops padding, so there the padded system is the same service with captions as long as the
+context: it computes the same positions. All are up at the same time and are measured in turns, one
+at a time, so many times over, so that a machine that slows down slows all of them; the medians
+count. At the end the gateway alone, before encoders that
 do no work (`benchmarks.stage_budget`). A JSON file, and a Markdown file with every figure and every
 target, are written anew after each measurement, so that a run that is stopped is of use.
 """
@@ -46,7 +48,7 @@ class Recorder:
         """The medians so far, with the checks on them."""
         rows = targets.medians(self._rows)
         alone = [_unmarked(row) for row in rows if row.labels.get("system") == GATEWAY]
-        checks = targets.checks(rows, self._manifest["open_clip_name"])
+        checks = targets.checks(rows, self._manifest)
         checks += stage_budget.checks(alone)
         return collect(NAME, self._manifest, vars(self._given), rows, checks)
 

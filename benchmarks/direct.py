@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from tritonclient.utils import InferenceServerException
 from benchmarks.captions import Captions, tokens
 from benchmarks.connection import RequestFailed
 from benchmarks.loops import Measurement, drive
-from benchmarks.published import DATATYPES, PIXELS, TOKEN_IDS, Manifest
+from benchmarks.published import DATATYPES, PIXELS, TOKEN_IDS, Manifest, packed
 from benchmarks.traffic import Request
 
 RAW = "triton"  # the protocol of these requests: a tower's name and the bytes of its input
+JOINED_LENGTH = 32  # tokens; nearly no caption is longer
 
 
 class TritonConnection:
@@ -73,13 +74,33 @@ def image_requests(manifest: Manifest) -> Iterator[Request]:
 
 
 def text_requests(manifest: Manifest, seed: int = 0) -> Iterator[Request]:
-    """Token ids as long as our captions, int32 [1, length], each for the tower that takes it."""
+    """Token ids as long as our captions, int32 [1, length], each for the tower that takes it.
+
+    For a packed tower they are padded to a multiple of `JOINED_LENGTH`: Triton runs requests of
+    equal length together, and the tower drops the padding.
+    """
     texts = manifest["triton"]["text"]
-    lengths = [tower["length"] for tower in texts]
+    lengths = padded_lengths(manifest)
     for caption in Captions(seed):
-        tower = texts[bisect_left(lengths, min(tokens(caption), lengths[-1]))]
-        ids = token_ids(manifest, tokens(caption), tower["length"])
+        place = bisect_left(lengths, min(tokens(caption), lengths[-1]))
+        ids = token_ids(manifest, tokens(caption), lengths[place])
+        tower = texts[0] if packed(manifest) else texts[place]
         yield Request(RAW, tower["name"], ids.tobytes(), TOKEN_IDS)
+
+
+def padded_lengths(manifest: Manifest) -> list[int]:
+    """The lengths that `text_requests` pads to, rising to the full context."""
+    lengths = [tower["length"] for tower in manifest["triton"]["text"]]
+    shorter = range(JOINED_LENGTH, lengths[0], JOINED_LENGTH) if packed(manifest) else ()
+    return [*shorter, *lengths]
+
+
+def batch_of(
+    manifest: Manifest, counts: Sequence[int], length: int | None = None
+) -> NDArray[np.int32]:
+    """`token_ids` of captions of so many tokens, int32 [n, length]; without one, of the longest."""
+    length = length or max(counts)
+    return np.stack([token_ids(manifest, count, length) for count in counts])
 
 
 def token_ids(manifest: Manifest, count: int, length: int) -> NDArray[np.int32]:

@@ -1,9 +1,10 @@
 """A model's encoders alone in ONNX Runtime."""
 
+import itertools
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.captions import Captions, tokens
 from benchmarks.decoding import cores
-from benchmarks.direct import token_ids
+from benchmarks.direct import batch_of
 from benchmarks.published import PIXELS, TOKEN_IDS, Manifest
 
 MIN_CALLS = 3  # timed, however slow
@@ -32,15 +33,22 @@ class Encoders:
         """Seconds of each call of the image tower on a batch."""
         size = self._manifest["preprocessing"]["image_size"]
         pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-        return self._times(self._manifest["triton"]["image"], PIXELS, pixels, seconds)
+        return self._times(self._manifest["triton"]["image"], PIXELS, [pixels], seconds)
 
     def text(
         self, tower: dict[str, Any], batch: int, seconds: float, length: int | None = None
     ) -> Sequence[float]:
         """Seconds of each call of a text tower on a batch, of its length or another one."""
         length = length or tower["length"]
-        ids = token_ids(self._manifest, length, length)
-        return self._times(tower, TOKEN_IDS, np.repeat(ids[None], batch, axis=0), seconds)
+        ids = batch_of(self._manifest, [length] * batch)
+        return self._times(tower, TOKEN_IDS, [ids], seconds)
+
+    def captions(self, tower: dict[str, Any], batch: int, seconds: float) -> Sequence[float]:
+        """Seconds of each call of a packed tower on a batch of our captions, as they come."""
+        drawn = caption_lengths(tower["length"])
+        starts = range(0, len(drawn) - batch + 1, batch)
+        ids = [batch_of(self._manifest, drawn[start : start + batch]) for start in starts]
+        return self._times(tower, TOKEN_IDS, ids, seconds)
 
     def takes_any_length(self, tower: dict[str, Any]) -> bool:
         """Whether the file of a text tower is not bound to the tower's length."""
@@ -48,10 +56,10 @@ class Encoders:
         return not isinstance(given.shape[1], int)
 
     def _times(
-        self, tower: dict[str, Any], name: str, given: NDArray[Any], seconds: float
+        self, tower: dict[str, Any], name: str, batches: Iterable[NDArray[Any]], seconds: float
     ) -> Sequence[float]:
-        session = self._session(tower)
-        return _repeat(lambda: session.run(None, {name: given}), seconds)
+        session, given = self._session(tower), itertools.cycle(batches)
+        return _repeat(lambda: session.run(None, {name: next(given)}), seconds)
 
     def _session(self, tower: dict[str, Any]) -> Any:  # noqa: ANN401 (onnxruntime is untyped)
         path = self._repository / tower["name"] / str(self._manifest["version"]) / "model.onnx"

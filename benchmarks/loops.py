@@ -71,7 +71,17 @@ def measure(
 
     `warm_up` is the part of `seconds` that goes before, of which nothing counts.
     """
-    stream = requests(kind, target.model, seed)
+    return measure_stream(target, requests(kind, target.model, seed), concurrency, seconds, warm_up)
+
+
+def measure_stream(
+    target: Target,
+    stream: Iterator[Request],
+    concurrency: int,
+    seconds: float,
+    warm_up: float = WARM_UP,
+) -> Measurement:
+    """As `measure`, with any requests."""
     return asyncio.run(drive(stream, lambda p: connect(p, target), concurrency, seconds, warm_up))
 
 

@@ -25,6 +25,7 @@ from benchmarks.published import (
     Manifest,
     find,
     on_onnx_runtime,
+    packed,
     towers,
 )
 from benchmarks.repositories import write_manifest
@@ -47,11 +48,12 @@ def write_repository(repository: Path, manifest: Manifest, target: Path) -> Mani
     target.mkdir(parents=True)
     vector = unit_vector(manifest["embedding_size"])
     size = manifest["preprocessing"]["image_size"]
-    shapes: dict[str, tuple[str, int, tuple[int, ...]]] = {
+    shapes: dict[str, tuple[str, int, tuple[int | str, ...]]] = {
         manifest["triton"]["image"]["name"]: (PIXELS, UINT8, (size, size, 3))
     }
     for tower in manifest["triton"]["text"]:
-        shapes[tower["name"]] = (TOKEN_IDS, INT32, (tower["length"],))
+        length = "length" if packed(manifest) else tower["length"]
+        shapes[tower["name"]] = (TOKEN_IDS, INT32, (length,))
     for tower in towers(manifest):
         folder = target / tower["name"] / str(manifest["version"])
         folder.mkdir(parents=True)
@@ -70,10 +72,12 @@ def unit_vector(size: int) -> NDArray[np.float32]:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def graph(name: str, data_type: int, shape: tuple[int, ...], vector: NDArray[np.float32]) -> bytes:
+def graph(
+    name: str, data_type: int, shape: tuple[int | str, ...], vector: NDArray[np.float32]
+) -> bytes:
     """An ONNX model: `name` [n, *shape] in, `vector` n times out, which is float32 [n, D].
 
-    It takes the input's shape and nothing of its content.
+    It takes the input's shape and nothing of its content. A dimension of any size has a name.
     """
     output = OUTPUTS[name]
     start_end = [_attribute("start", 0), _attribute("end", 1)]
@@ -133,11 +137,11 @@ def _tensor(name: str, data_type: int, values: NDArray[Any]) -> bytes:
     return message(*dims, (2, data_type), (8, name), (9, values.tobytes()))
 
 
-def _value(name: str, data_type: int, shape: tuple[int, ...]) -> bytes:
+def _value(name: str, data_type: int, shape: tuple[int | str, ...]) -> bytes:
     """Name and type of an input or output, with an open first dimension."""
-    rows = field(1, field(2, "n"))
-    columns = [field(1, field(1, size)) for size in shape]
-    tensor = message((1, data_type), (2, rows + b"".join(columns)))
+    sizes = ("n", *shape)
+    dimensions = [field(1, field(2 if isinstance(size, str) else 1, size)) for size in sizes]
+    tensor = message((1, data_type), (2, b"".join(dimensions)))
     return message((1, name), (2, field(1, tensor)))
 
 

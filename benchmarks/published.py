@@ -58,6 +58,11 @@ def towers(manifest: Manifest) -> list[dict[str, Any]]:
     return [manifest["triton"]["image"], *manifest["triton"]["text"]]
 
 
+def packed(manifest: Manifest) -> bool:
+    """Whether one text tower takes captions of any length and drops what pads them."""
+    return bool(manifest["triton"]["text"][0].get("packed", False))
+
+
 def size_bytes(repository: Path, manifest: Manifest) -> int:
     """Size of the towers' files; one that several towers share by hard links counts once."""
     names = {tower["name"] for tower in towers(manifest)}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.published import CONFIG, SUFFIX, Manifest, towers
+from benchmarks.published import CONFIG, SUFFIX, Manifest, packed, towers
 
 THREADS = "intra_op_thread_count"
 
@@ -45,8 +45,9 @@ def keep_lengths(repository: Path, manifest: Manifest, lengths: Sequence[int]) -
     """Serves text at these lengths only; those that the model lacks are passed over.
 
     Raises:
-        BenchmarkError: The full context is not among them.
+        BenchmarkError: The full context is not among them, or the model has no fixed lengths.
     """
+    check_lengths_are_fixed(manifest)
     context = manifest["tokenizer"]["context_length"]
     if context not in lengths:
         raise BenchmarkError(f"token lengths {lengths}: the full context, {context}, is missing")
@@ -54,6 +55,19 @@ def keep_lengths(repository: Path, manifest: Manifest, lengths: Sequence[int]) -
     changed = manifest | {"triton": manifest["triton"] | {"text": texts}}
     write_manifest(repository, changed)
     return changed
+
+
+def check_lengths_are_fixed(manifest: Manifest) -> None:
+    """Nothing, for a model that serves text at fixed lengths.
+
+    Raises:
+        BenchmarkError: Its text tower is packed.
+    """
+    if packed(manifest):
+        raise BenchmarkError(
+            f"{manifest['id']}: its text tower is packed and has no fixed token lengths to choose "
+            "from; export the model with --token-lengths 16,24,32,full to compare lengths"
+        )
 
 
 def set_max_batch(repository: Path, manifest: Manifest, size: int) -> Manifest:

@@ -6,6 +6,7 @@ from itertools import count
 from benchmarks import ceilings, loops
 from benchmarks.batching import Counts
 from benchmarks.openloop import CHECKED, sweep
+from benchmarks.published import Manifest, packed
 from benchmarks.results import Label, Row
 from benchmarks.systems import Systems
 from benchmarks.targets import (
@@ -20,6 +21,7 @@ from benchmarks.targets import (
     PADDED,
     TORCH,
 )
+from benchmarks.traffic import Request, full_captions, requests
 
 KIND_OF = {
     CAPTION: "rest-text", CAPTIONS: "rest-texts", IMAGE: "rest-image", LABEL_SET: "label-set",
@@ -56,11 +58,24 @@ def measure(systems: Systems, seconds: float, repeat: int) -> Iterator[Row]:
             yield _repeated(Row({"system": OURS, "kind": "memory"}, systems.memory()), repeat)
 
 
+def requests_for(
+    system: str, kind: str, manifest: Manifest, model: str, seed: int
+) -> Iterator[Request]:
+    """What a system is sent; `model` is its own name for the model.
+
+    A packed text tower drops padding, so captions as long as the context stand for padded ones.
+    """
+    if system == PADDED and packed(manifest):
+        return full_captions(model, manifest["tokenizer"]["context_length"], seed)
+    return requests(KIND_OF[kind], model, seed)
+
+
 def _closed(systems: Systems, system: str, kind: str, load: int, seconds: float, seed: int) -> Row:
     texts = [tower["name"] for tower in systems.manifest["triton"]["text"]]
     before = Counts.read(systems.triton.metrics, texts)
-    measured = loops.measure(systems.served[system].target, KIND_OF[kind], load, seconds, seed)
-    values = measured.values()
+    target = systems.served[system].target
+    stream = requests_for(system, kind, systems.manifest, target.model, seed)
+    values = loops.measure_stream(target, stream, load, seconds).values()
     if system == OURS and kind in (CAPTION, CAPTION_GRPC):
         after = Counts.read(systems.triton.metrics, texts)
         values["mean_batch"] = after.mean_batch_since(before)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +11,7 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 
 from benchmarks import processes, services
+from benchmarks.direct import token_ids
 from benchmarks.errors import BenchmarkError
 from benchmarks.published import DATATYPES, PIXELS, TOKEN_IDS, Manifest
 
@@ -45,12 +45,7 @@ class Served:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stops it."""
         self._stack.close()
 
@@ -62,11 +57,12 @@ class Served:
         return self._times(tower, PIXELS, pixels, batches, seconds)
 
     def text_times(self, batches: Sequence[int], seconds: float) -> Times:
-        """Times the text tower of the full length, as PyTorch can take no other."""
+        """Times texts as long as the context: PyTorch always computes so many positions.
+
+        No position is padding, so that a packed tower has as much to do as any other.
+        """
         tower = self._manifest["triton"]["text"][-1]
-        ids = np.full(tower["length"], self._manifest["tokenizer"]["pad_id"], np.int32)
-        known = self._manifest["golden"]["token_ids"]
-        ids[: len(known)] = known
+        ids = token_ids(self._manifest, tower["length"], tower["length"])
         return self._times(tower, TOKEN_IDS, ids, batches, seconds)
 
     def memory(self) -> int:

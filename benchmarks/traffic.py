@@ -3,7 +3,7 @@
 import base64
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +35,17 @@ class Request:
 def requests(kind: str, model: str, seed: int = 0) -> Iterator[Request]:
     """Endless requests of one of the `KINDS`; no caption comes twice with one seed.
 
+    Without a model (an empty id) none is named, which a service takes that has one, or a default.
+
     Raises:
         KeyError: There is no such kind.
     """
     return KINDS[kind](model, seed)
+
+
+def full_captions(model: str, context: int, seed: int = 0) -> Iterator[Request]:
+    """As the kind `rest-text`, but every caption is as long as the model's context, in tokens."""
+    return _captions(model, Captions(seed, length=context))
 
 
 def labels(count: int) -> list[str]:
@@ -47,7 +54,11 @@ def labels(count: int) -> list[str]:
 
 
 def _rest_text(model: str, seed: int) -> Iterator[Request]:
-    for caption in Captions(seed):
+    return _captions(model, Captions(seed))
+
+
+def _captions(model: str, captions: Iterable[str]) -> Iterator[Request]:
+    for caption in captions:
         yield _json("/v1/embeddings", {"model": model, "input": caption})
 
 
@@ -59,7 +70,7 @@ def _rest_texts(model: str, seed: int) -> Iterator[Request]:
 
 
 def _rest_image(model: str, seed: int) -> Iterator[Request]:
-    path = f"/v1/embeddings/image?model={model}"
+    path = f"/v1/embeddings/image{f'?model={model}' if model else ''}"
     return _cycle([Request(REST, path, photo, JPEG) for photo in photos()], seed)
 
 
@@ -109,7 +120,8 @@ def _mixed(model: str, seed: int) -> Iterator[Request]:
 
 
 def _json(path: str, body: dict[str, Any], items: int = 1) -> Request:
-    return Request(REST, path, json.dumps(body).encode(), items=items)
+    named = {name: value for name, value in body.items() if (name, value) != ("model", "")}
+    return Request(REST, path, json.dumps(named).encode(), items=items)
 
 
 def _data_url(photo: bytes) -> str:

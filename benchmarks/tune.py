@@ -119,6 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     repository = given.repository.resolve()
     manifest = find(repository, given.model)
+    if given.token_lengths:
+        repositories.check_lengths_are_fixed(manifest)  # now, rather than after the other variants
     tried = variants(_choices(given), grid=given.grid)
     for repeat in range(given.repeats):
         for number, variant in enumerate(tried):
@@ -160,7 +162,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--instances", nargs="*", default=every, metavar="N", help="of every encoder")
     add("--queue-delays", nargs="*", default=QUEUE_DELAYS, metavar="US", help="microseconds")
     add("--max-batches", nargs="*", default=MAX_BATCHES, metavar="N", help="items in a batch")
-    add("--token-lengths", nargs="*", default=[], metavar="N+N", help="such as 16+77 16+24+32+77")
+    add("--token-lengths", nargs="*", default=[], metavar="N+N",
+        help="such as 16+77 16+24+32+77; of a model whose text tower is not packed")  # fmt: skip
     add("--env", action="append", default=[], metavar="NAME=V,V",
         help="values of a setting of the gateway; may be repeated")  # fmt: skip
     add("--grid", action="store_true", help="every combination, not one change at a time")

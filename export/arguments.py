@@ -78,9 +78,10 @@ def _add_serving(top: argparse.ArgumentParser) -> None:
     # fmt: off
     add("--max-batch", type=_positive, default=64, metavar="N",
         help="most items in one execution (default: %(default)s)")
-    add("--token-lengths", type=_lengths, default=(16, 24, 32), metavar="N,N,...,full",
-        help="lengths to serve text at, where the model allows; the full context always is one "
-        "(default: 16,24,32,full)")
+    add("--token-lengths", type=_lengths, metavar="packed|N,N,...,full",
+        help="`packed`: texts of any length share a batch and nothing is padded; or lengths to pad "
+        "text to, the full context always one of them; where the model allows (default: packed, "
+        "or 16,24,32,full where that cannot be, as with TensorRT)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto",
         help="where Triton runs it (default: %(default)s, a GPU if there is one)")
     add("--instances", type=_positive, default=1, metavar="N",
@@ -145,12 +146,16 @@ def _cosine(text: str) -> float:
     return number
 
 
-def _lengths(text: str) -> tuple[int, ...]:
-    """`16,24,full` -> (16, 24)."""
+def _lengths(text: str) -> tuple[int, ...] | None:
+    """`16,24,full` -> (16, 24); `packed` -> None."""
+    if text == "packed":
+        return None
     try:
         lengths = tuple(int(part) for part in text.split(",") if part.strip() != "full")
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: numbers or `full`, with commas") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: `packed`, or numbers and `full` with commas"
+        ) from None
     if any(length < 2 for length in lengths):
         raise argparse.ArgumentTypeError("a token length is 2 or more")
     return lengths

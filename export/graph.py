@@ -77,6 +77,24 @@ def trace_text(
     return dict.fromkeys(lengths, shared)
 
 
+def trace_packed(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
+    """Exports a packed text tower, for any batch and length.
+
+    Args:
+        tower: In evaluation mode; its `forward` argument names the input.
+        example: int32 [2, context length].
+        output: Name of the output, float32 [n, D].
+
+    Raises:
+        GraphError: torch's dynamo exporter cannot do it.
+    """
+    full = example.shape[1]
+    try:
+        return Graph(_with_dynamo(tower, example[:, : max(2, full // 2)], output, max_length=full))
+    except Exception as error:  # as above
+        raise GraphError(f"torch's dynamo exporter failed ({brief(error, 120)})") from error
+
+
 def _input_name(tower: nn.Module) -> str:
     return type(tower).forward.__code__.co_varnames[1]
 

@@ -10,6 +10,7 @@ from export.errors import ExportError
 from gateway.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
 
 QUEUE_DELAY_MICROSECONDS = 500
+ANY_LENGTH = -1  # Triton's sign for it
 
 # Batches that TensorRT runs as CUDA graphs, besides the largest: so many kernels are launched for
 # so little work that a small batch waits for the CPU otherwise.
@@ -60,7 +61,10 @@ def image_config(name: str, image_size: int, embedding_size: int, serving: Servi
 
 
 def text_config(name: str, length: int, embedding_size: int, serving: Serving) -> str:
-    """The configuration of a text tower: int32 [n, length] -> float32 [n, D]."""
+    """The configuration of a text tower: int32 [n, length] -> float32 [n, D].
+
+    `ANY_LENGTH` is one that takes any: Triton then joins requests of equal length only.
+    """
     ids = config.ModelInput(name=TOKEN_IDS, data_type=config.TYPE_INT32, dims=[length])
     return _config(name, ids, TEXT_FEATURES, embedding_size, serving)
 

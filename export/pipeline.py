@@ -5,17 +5,18 @@ import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from export import calibration, evaluation, repository, towers, tracing
+from export import calibration, evaluation, packed, repository, towers, tracing
 from export.checkpoint import Checkpoint, load_checkpoint
-from export.errors import ExportError
+from export.errors import ExportError, GraphError
 from export.evaluation import EvaluationSet
 from export.gate import DEFAULT_THRESHOLDS, Thresholds
 from export.measurement import SMALL_BATCH_ITEMS
-from export.pbtxt import Serving
+from export.pbtxt import Runtime, Serving
 from export.progress import Progress
 from export.quantize import Method
 from export.reference import References, prepare, references
 from export.tokenizer import check_tokenizer, write_tokenizer
+from export.tracing import TextGraphs
 from export.variants import Graphs, Variant
 from export.work import Outcome, Work, publish_variant
 from gateway import manifest as contract
@@ -35,7 +36,7 @@ class Options:
     model_id: str | None = None
     version: int | None = None  # keeps the one before beside it
     tokenizer: Path | None = None
-    token_lengths: tuple[int, ...] = DEFAULT_LENGTHS
+    token_lengths: tuple[int, ...] | None = None  # None: packed, where the model allows
     compact: bool = False
     variants: tuple[Variant, ...] = (FP32,)
     samples: tuple[Path, ...] = ()
@@ -152,25 +153,48 @@ def _prepare(
         )
     with progress.stage("tracing the image tower"):
         image = tracing.image_graph(checkpoint)
-    with progress.stage("tracing the text tower"):
-        reason = towers.why_full_length_only(checkpoint.model, spec.pad_id)
-        if reason and options.token_lengths:
-            progress.notice(
-                f"text is served at the full {spec.context_length} tokens only: {reason}"
-            )
-        text = tracing.text_graphs(checkpoint, spec.pad_id, options.token_lengths)
-    for traced in (image, *text.values()):
-        if traced.notice:
-            progress.notice(traced.notice)
+    if image.notice:
+        progress.notice(image.notice)
+    traced: dict[Runtime, Graphs] = {}
+    for runtime in dict.fromkeys(variant.runtime for variant in options.variants):
+        with progress.stage("tracing the text tower"):
+            text = _text_graphs(options, checkpoint, spec, runtime, progress)
+        by_length = {length: made.proto for length, made in text.by_length.items()}
+        traced[runtime] = Graphs(image.proto, by_length, packed=text.packed)
     with progress.stage(f"encoding {_size(what)} with OpenCLIP in PyTorch"):
         truth: References = references(checkpoint, what)
-    traced_graphs = Graphs(image.proto, {length: made.proto for length, made in text.items()})
     limits = {name: _merged(each, options.thresholds) for name, each in DEFAULT_THRESHOLDS.items()}
     return Work(
-        options.repository, checkpoint, traced_graphs, what, inputs, calibrate, truth, limits,
+        options.repository, checkpoint, traced, what, inputs, calibrate, truth, limits,
         options.method, options.compact, options.allow_failing,
         options.small_batch_items, options.serving, progress, keep=options.version is not None,
     )  # fmt: skip
+
+
+def _text_graphs(
+    options: Options,
+    checkpoint: Checkpoint,
+    spec: contract.Tokenizer,
+    runtime: Runtime,
+    progress: Progress,
+) -> TextGraphs:
+    """The text tower as a runtime is to serve it; notices say where that is not what was wanted."""
+    wanted = DEFAULT_LENGTHS if options.token_lengths is None else options.token_lengths
+    reason = towers.why_full_length_only(checkpoint.model, spec.pad_id)
+    if reason and wanted:
+        progress.notice(f"text is served at the full {spec.context_length} tokens only: {reason}")
+    elif options.token_lengths is None and runtime == "onnxruntime":
+        reason = packed.why_not_packed(checkpoint.model, spec.pad_id)
+        try:
+            if reason is None:
+                return tracing.packed_text(checkpoint, spec.pad_id, wanted)
+        except GraphError as error:
+            reason = str(error)
+        progress.notice(f"text is padded to fixed lengths: {reason}")
+    text = tracing.text_graphs(checkpoint, spec.pad_id, wanted)
+    for notice in filter(None, (each.notice for each in text.by_length.values())):
+        progress.notice(notice)
+    return text
 
 
 def _size(what: EvaluationSet) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from export.errors import CrashError
 from export.measurement import Evaluation
@@ -39,7 +39,7 @@ def first_good(tried: Iterator[Candidate], needed: float) -> Iterator[Candidate]
 def search(
     images: Iterator[Candidate],
     texts: Iterator[Candidate],
-    lengths: Sequence[int],
+    traced: Graphs,
     judge: Judge,
 ) -> Found:
     """Judges candidates of both towers together, until all figures pass.
@@ -50,7 +50,7 @@ def search(
     Args:
         images: Candidates for the image tower, the fastest first; at least one.
         texts: Candidates for the text tower, likewise.
-        lengths: Token lengths that it is served at.
+        traced: What the candidates were made of.
         judge: Runs the gate.
 
     Returns:
@@ -62,10 +62,11 @@ def search(
     best: Found | None = None
     crash: CrashError | None = None
     for image, text in itertools.islice(_in_turn(images, texts), MAX_EVALUATIONS):
-        graphs = Graphs(
-            image.proto,
-            dict.fromkeys(lengths, text.proto),
-            {"image": image.recipe.describe(), "text": text.recipe.describe()},
+        graphs = replace(
+            traced,
+            image=image.proto,
+            text=dict.fromkeys(traced.text, text.proto),
+            recipe={"image": image.recipe.describe(), "text": text.recipe.describe()},
         )
         try:
             evaluation, failures = judge(graphs)

@@ -8,9 +8,12 @@ import onnx
 
 from export import graph, repository
 from export.leftovers import CONFIG
-from export.pbtxt import Serving, image_config, text_config
+from export.pbtxt import ANY_LENGTH, Serving, image_config, text_config
+from export.variants import Graphs
 from gateway import manifest as contract
 from gateway.manifest import file_sha256
+
+PACKED = "text"  # ends the name of a text tower that takes any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,13 @@ class Stage:
         config = image_config(name, self.image_size, self.embedding_size, self.serving)
         return self._write(proto, folder, config)
 
-    def text(self, protos: dict[int, onnx.ModelProto]) -> dict[int, Path]:
+    def text(self, graphs: Graphs) -> dict[int, Path]:
         """Writes the text tower at each token length; lengths of one graph share its file."""
-        files: dict[int, Path] = {}
+        protos, files = graphs.text, dict[int, Path]()
+        if graphs.packed:
+            name, folder = self._tower(PACKED)
+            config = text_config(name, ANY_LENGTH, self.embedding_size, self.serving)
+            return dict.fromkeys(sorted(protos), self._write(protos[max(protos)], folder, config))
         for length in sorted(protos, reverse=True):
             name, folder = self._tower(f"text-{length}")
             config = text_config(name, length, self.embedding_size, self.serving)
@@ -48,14 +55,19 @@ class Stage:
                 files[length] = repository.link_tower(files[shared], folder, config)
         return dict(sorted(files.items()))
 
-    def triton_models(self, lengths: tuple[int, ...]) -> contract.TritonModels:
+    def triton_models(self, graphs: Graphs) -> contract.TritonModels:
         """What the manifest says of the towers."""
         batch = self.serving.max_batch
         return contract.TritonModels(
             image=contract.ImageTower(name=self._tower("image")[0], max_batch=batch),
             text=tuple(
-                contract.TextTower(name=self._tower(f"text-{n}")[0], length=n, max_batch=batch)
-                for n in lengths
+                contract.TextTower(
+                    name=self._tower(PACKED if graphs.packed else f"text-{length}")[0],
+                    length=length,
+                    max_batch=batch,
+                    packed=graphs.packed,
+                )
+                for length in (sorted(graphs.text)[-1:] if graphs.packed else sorted(graphs.text))
             ),
         )
 

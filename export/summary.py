@@ -23,6 +23,7 @@ def summary(outcome: Outcome, root: Path) -> str:
         return f"refused      {outcome.id}\n{cosines}"
     image, *texts = (manifest.triton.image, *manifest.triton.text)
     lengths = ", ".join(str(length) for length in manifest.token_lengths)
+    served = f"served at {lengths}" if lengths else f"any length up to {texts[-1].length}"
     failing = "".join(f"failing      {failure}\n" for failure in outcome.failures)
     recipe = "".join(f"int8         {tower}: {how}\n" for tower, how in manifest.recipe.items())
     return (
@@ -30,7 +31,7 @@ def summary(outcome: Outcome, root: Path) -> str:
         f"image tower  {image.name}: {_size(root, image.name, manifest.version)}, "
         f"{manifest.preprocessing.image_size} pixels -> {manifest.embedding_size} dimensions\n"
         f"text tower   {texts[-1].name}: {_size(root, texts[-1].name, manifest.version)}, "
-        f"served at {lengths} tokens\n{recipe}{cosines}"
+        f"{served} tokens\n{recipe}{cosines}"
         f"fingerprint  {manifest.fingerprint}\n"
         f"serve it     make run MODEL_REPOSITORY={root}\n"
     )

@@ -1,6 +1,6 @@
 """The two encoders of an OpenCLIP model as they are served."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from open_clip import CLIP, CoCa, CustomTextCLIP
@@ -8,6 +8,7 @@ from open_clip.transformer import TextTransformer, text_global_pool
 from torch import nn
 from torch.nn import functional
 
+from export.lastblock import ClassTokenEncoder, why_all_tokens
 from gateway.manifest import Preprocessing
 
 OpenClipModel: TypeAlias = CLIP | CustomTextCLIP | CoCa
@@ -19,7 +20,7 @@ class ImageTower(nn.Module):
     mean: torch.Tensor  # float32 [1, 3, 1, 1], of RGB in [0, 1]
     std: torch.Tensor
 
-    def __init__(self, model: OpenClipModel, rules: Preprocessing) -> None:
+    def __init__(self, model: OpenClipModel | ClassTokenEncoder, rules: Preprocessing) -> None:
         """Wraps `model.encode_image` with the arithmetic of `ToTensor` and `Normalize`."""
         super().__init__()
         self.model = model
@@ -32,6 +33,11 @@ class ImageTower(nn.Module):
         picture = pixels.to(torch.float32).permute(0, 3, 1, 2) / 255.0
         features = self.model.encode_image((picture - self.mean) / self.std, normalize=False)
         return functional.normalize(features.float(), dim=-1)
+
+
+def image_tower(model: OpenClipModel, rules: Preprocessing) -> ImageTower:
+    """The image tower for `model`: its last block for one token only where that is sound."""
+    return ImageTower(model if why_all_tokens(model) else ClassTokenEncoder(model.visual), rules)
 
 
 class TextTower(nn.Module):
@@ -59,8 +65,8 @@ class CausalTextTower(nn.Module):
     def __init__(self, model: OpenClipModel) -> None:
         """Takes the parts of `open_clip.CLIP`, or of `CustomTextCLIP.text`."""
         super().__init__()
-        self.text = text = model.text if isinstance(model, CustomTextCLIP) else model
-        self.pool_type = _pool_type(text)
+        self.text = text = text_part(model)
+        self.pool_type = pool_type(text)
         self.eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
@@ -79,7 +85,7 @@ class CausalTextTower(nn.Module):
 
 def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
     """Why the text tower cannot be served at less than its full length; None when it can."""
-    text = model.text if isinstance(model, CustomTextCLIP) else model
+    text = text_part(model)
     if not isinstance(text, CLIP | TextTransformer):
         return f"{type(text).__name__} is not one of OpenCLIP's own text transformers"
     if text.attn_mask is None:
@@ -88,7 +94,7 @@ def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
         return "it appends a class token or masks the padding"
     if getattr(text, "output_tokens", False):
         return "it returns its tokens as well"
-    pool = _pool_type(text)
+    pool = pool_type(text)
     if pool not in ("argmax", "eos"):
         return f"it pools by {pool!r} rather than at the end token"
     eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
@@ -116,5 +122,11 @@ def token_lengths(
     return (*sorted(short), context_length)
 
 
-def _pool_type(text: CLIP | TextTransformer) -> str:
+def text_part(model: OpenClipModel) -> Any:  # noqa: ANN401 (CLIP, or whatever module it holds)
+    """The module that holds the text tower's parts."""
+    return model.text if isinstance(model, CustomTextCLIP) else model
+
+
+def pool_type(text: CLIP | TextTransformer) -> str:
+    """How OpenCLIP makes one vector of a text's tokens."""
     return str(text.text_pool_type if isinstance(text, CLIP) else text.pool_type)

@@ -1,7 +1,7 @@
 """The variants of one model: which there are, and how the graphs of each are made."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import onnx
@@ -47,6 +47,7 @@ class Graphs:
     image: onnx.ModelProto
     text: dict[int, onnx.ModelProto]
     recipe: dict[str, str] = field(default_factory=dict)  # of INT8, by tower
+    packed: bool = False  # whether the one text graph is served for any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def compacted(graphs: Graphs) -> Graphs:
             copy.CopyFrom(proto)
             precision.compact(copy)
     text = {length: copies[id(proto)] for length, proto in graphs.text.items()}
-    return Graphs(copies[id(graphs.image)], text)
+    return replace(graphs, image=copies[id(graphs.image)], text=text)
 
 
 def halved(graphs: Graphs, pixels: Feeds, ids: Mapping[int, Feeds]) -> Graphs:
@@ -79,7 +80,7 @@ def halved(graphs: Graphs, pixels: Feeds, ids: Mapping[int, Feeds]) -> Graphs:
             feeds = [batch for n in shared for batch in ids.get(n, ())]
             done[id(proto)] = half.to_fp16(graphs.text[length], feeds)
     text = {length: done[id(proto)] for length, proto in graphs.text.items()}
-    return Graphs(half.to_fp16(graphs.image, pixels), text)
+    return replace(graphs, image=half.to_fp16(graphs.image, pixels), text=text)
 
 
 def candidates(

@@ -14,7 +14,7 @@ from export.feeds import Feed, feed_of, image_measure, latency_of, text_measure
 from export.fingerprint import fingerprint
 from export.gate import Thresholds
 from export.measurement import Evaluation, evaluate
-from export.pbtxt import Serving
+from export.pbtxt import Runtime, Serving
 from export.progress import Progress
 from export.quantize import Method
 from export.reference import Inputs, References, golden
@@ -39,7 +39,7 @@ class Work:
 
     root: Path
     checkpoint: Checkpoint
-    traced: Graphs  # FP32
+    traced: Mapping[Runtime, Graphs]  # FP32
     what: EvaluationSet
     inputs: Inputs  # the evaluation set, as the gateway prepares it
     calibrate: Inputs | None  # to take the ranges of INT8 from
@@ -55,8 +55,8 @@ class Work:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Token lengths that text is served at, rising."""
-        return tuple(sorted(self.traced.text))
+        """Token lengths that text is measured, and unless it is packed served, at; rising."""
+        return tuple(sorted({length for graphs in self.traced.values() for length in graphs.text}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _found(work: Work, variant: Variant, stage: Stage) -> tuple[Found, Latencies
 def _made(work: Work, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
     if variant.precision == "int8":
         return _searched(work, variant, limits, judge)
-    graphs = work.traced
+    graphs = work.traced[variant.runtime]
     if variant.precision == "fp16":
         feed = feed_of(work.inputs, work.lengths, few=True)
         graphs = halved(graphs, feed.pixels, feed.token_ids)
@@ -141,24 +141,25 @@ def _searched(work: Work, variant: Variant, limits: Thresholds, judge: Judge) ->
         raise ValueError("INT8 without calibration")
     feed: Feed = feed_of(work.calibrate, work.lengths)
     needed = limits.mean_cosine if limits.mean_cosine is not None else -1.0
-    shared = work.traced.text[work.lengths[-1]]
+    traced = work.traced[variant.runtime]
+    shared = traced.text[work.lengths[-1]]
     every = [batch for batches in feed.token_ids.values() for batch in batches]
     texts = candidates(
         shared, variant.form, work.method, every,
         text_measure(work.inputs, work.truth, work.lengths),
     )  # fmt: skip
     images = candidates(
-        work.traced.image, variant.form, work.method, feed.pixels,
+        traced.image, variant.form, work.method, feed.pixels,
         image_measure(work.inputs, work.truth),
     )  # fmt: skip
-    return search(first_good(images, needed), first_good(texts, needed), work.lengths, judge)
+    return search(first_good(images, needed), first_good(texts, needed), traced, judge)
 
 
 def _written_and_measured(
     work: Work, variant: Variant, stage: Stage, graphs: Graphs
 ) -> tuple[Evaluation, Latencies]:
     stage.clear()
-    image, texts = stage.image(graphs.image), stage.text(graphs.text)
+    image, texts = stage.image(graphs.image), stage.text(graphs)
     if variant.runtime == "tensorrt":
         run_image, run_texts = build_engines(stage, image, texts, work.progress)
     else:
@@ -218,7 +219,7 @@ def _describe(
         logit_bias=checkpoint.logit_bias,
         preprocessing=rules,
         tokenizer=spec,
-        triton=stage.triton_models(work.lengths),
+        triton=stage.triton_models(found.graphs),
         golden=golden(
             checkpoint, spec, stage.folder, work.lengths[0], max(0.1, lowest - GOLDEN_MARGIN)
         ),

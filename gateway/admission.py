@@ -1,17 +1,21 @@
-"""Permits and deadlines: a request without room is refused before any work."""
+"""Permits and deadlines: a request without room is refused before any work.
+
+Room is counted in requests, items and bytes, which bounds memory, and in time: who would wait too
+long behind the others is refused as well, which is measured in `gateway.waiting`.
+"""
 
 import asyncio
+import math
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from gateway.errors import DeadlineExceeded, Overloaded
 from gateway.values import Deadline
+from gateway.waiting import LONGEST_S, SHORTEST_S, Drain, Queue
 
-WINDOW_S = 10  # how far back the drain rate looks
-SHORTEST_S, LONGEST_S = 1.0, 30.0  # what a client is told to wait at least, and at most
+LARGE_ITEMS = 32  # a request of more goes behind the smaller ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,35 +25,7 @@ class Room:
     requests: int  # a stream counts as one
     items: int  # texts and images
     bytes: int  # of bodies
-
-
-class Drain:
-    """How many items a second are done with, over the last seconds."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Takes what tells seconds."""
-        self._clock = clock
-        self._begun = clock()
-        self._done: Counter[int] = Counter()  # items by second
-
-    def add(self, items: int) -> None:
-        """Counts items that are done with now."""
-        self._forget()
-        self._done[int(self._clock())] += items
-
-    def seconds(self, items: int) -> float:
-        """How long so many items take at that rate."""
-        self._forget()
-        past = min(float(WINDOW_S), max(1.0, self._clock() - self._begun))
-        rate = self._done.total() / past
-        if not rate:
-            return SHORTEST_S if self._clock() - self._begun < WINDOW_S else LONGEST_S
-        return min(LONGEST_S, max(SHORTEST_S, items / rate))
-
-    def _forget(self) -> None:
-        oldest = int(self._clock()) - WINDOW_S
-        for second in [each for each in self._done if each <= oldest]:
-            del self._done[second]
+    wait_s: float = math.inf  # seconds that a request may have to wait for those before it
 
 
 class Permit:
@@ -80,12 +56,18 @@ class Permit:
 
 
 class Admission:
-    """Counts what is in flight. Lives on the event loop, so it needs no lock."""
+    """Counts what is in flight. Lives on the event loop, so it needs no lock.
+
+    Small requests go before large ones, so each kind has a queue of its own; what the small ones
+    take shows in the rate of the large. Who is still reading a body is in neither. A stream paces
+    itself: it is let in where a small request would be, and nobody waits for its window.
+    """
 
     def __init__(self, room: Room, clock: Callable[[], float] = time.monotonic) -> None:
         """Takes how much room there is, and what tells seconds."""
         self._room = room
         self._drain = Drain(clock)
+        self._small, self._large = Queue[Permit](clock), Queue[Permit](clock)
         self.requests = 0
         self.items = 0
         self.bytes = 0
@@ -104,16 +86,20 @@ class Admission:
             raise self._full("bytes", "GATEWAY_MAX_INFLIGHT_BYTES", self._room.bytes)
         if self.requests and self.items + items > self._room.items:
             raise self._full("items", "GATEWAY_MAX_INFLIGHT_ITEMS", self._room.items)
+        self._check_wait(self._small)
         self.requests += 1
         self.items += items
         self.bytes += size
-        held, refused = Permit(self, items, size), False
+        held, refused, answered = Permit(self, items, size), False, False
         try:
             yield held
+            answered = True
         except Overloaded:
             refused = True
             raise
         finally:
+            for queue in (self._small, self._large):
+                queue.leave(held, answered=answered)
             self.requests -= 1
             self.items -= held.items
             self.bytes -= held.bytes
@@ -122,14 +108,33 @@ class Admission:
 
     def grow(self, permit: Permit, items: int) -> None:
         """See `Permit.claim`."""
+        asked = items
         # Larger requests take turns with the others: half of the room is soon free.
         items = min(items, max(1, self._room.items // 2))
         more = items - permit.items
         others = self.items - permit.items
         if others and others + items > self._room.items:
             raise self._full("items", "GATEWAY_MAX_INFLIGHT_ITEMS", self._room.items)
+        self._queue(permit, asked)
         permit.items += more
         self.items += more
+
+    def _queue(self, permit: Permit, items: int) -> None:
+        """Puts a request where it belongs, unless it would wait too long there."""
+        for queue in (self._small, self._large):
+            queue.leave(permit, answered=False)
+        queue = self._small if items <= LARGE_ITEMS else self._large
+        self._check_wait(queue)
+        queue.enter(permit, items)
+
+    def _check_wait(self, queue: Queue[Permit]) -> None:
+        wait_s, limit = queue.wait_s(), self._room.wait_s
+        if wait_s > limit:
+            raise Overloaded(
+                f"what came before takes {wait_s:.1f} seconds: the limit (GATEWAY_MAX_WAIT_S) is "
+                f"{limit:g} seconds",
+                retry_after_s=min(LONGEST_S, max(SHORTEST_S, wait_s)),
+            )
 
     @asynccontextmanager
     async def work(self, size: int, timeout_s: float) -> AsyncIterator[tuple[Deadline, Permit]]:

@@ -1,33 +1,29 @@
 """The composition root: builds every part once, and takes them down in turn."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
+from gateway import parts
 from gateway.access import Access
 from gateway.admission import Admission, Room
 from gateway.cache import VectorCache
 from gateway.classifiers import Classifiers
 from gateway.concurrency import Threads
-from gateway.decodepool import DecodePool
+from gateway.core import Background, Core
 from gateway.encoder import Encoder
 from gateway.engine import Engine
-from gateway.fetch import Fetcher, FetchRules
-from gateway.images import DecodeOptions, Decoder, ImageLimits
 from gateway.inference import InferClient
 from gateway.keys import Keyring
 from gateway.labelsets import LabelSets, check_label_sets, read_label_sets
 from gateway.lanes import Lanes
-from gateway.limits import RequestLimits
 from gateway.metrics import Metrics
-from gateway.models import Models, Selection
+from gateway.models import Models
 from gateway.observer import Observer
 from gateway.prepare import Preparer
 from gateway.quotas import Quotas
@@ -40,8 +36,7 @@ from gateway.rest.playground.routes import Facts
 from gateway.rest.playground.routes import router as playground
 from gateway.rest.routes import router
 from gateway.rest.security import KeyGuard
-from gateway.rpc.server import RpcConfig, RpcServer
-from gateway.scrape import MetricsServer
+from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
 from gateway.signals import told
 from gateway.tls import Certificate, read_certificate
@@ -50,12 +45,6 @@ from gateway.updates import Updates
 
 VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
-STREAM_WINDOW_BYTES = 16 * 2**20  # so that a few streams do not take all the bytes in flight
-
-if TYPE_CHECKING:
-    from gateway.traces import Traces
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +66,14 @@ def load(settings: Settings) -> Loaded:
         KeysError: The file of API keys is wrong.
         TlsError: The certificate is wrong.
     """
-    served = selection(settings).load()
+    served = parts.selection(settings).load()
     sets = read_label_sets(settings.label_sets, settings.template_sets)
-    check_label_sets(sets, _request_limits(settings))
+    check_label_sets(sets, parts.request_limits(settings))
     return Loaded(
         Models(served, settings.model_aliases, settings.default_model),
         sets,
         Keyring(settings.api_keys_file) if settings.api_keys_file else None,
         read_certificate(settings.tls_cert, settings.tls_key, settings.tls_client_ca),
-    )
-
-
-def selection(settings: Settings) -> Selection:
-    """Which models are to be served."""
-    return Selection(
-        settings.model_repository, settings.models, settings.default_model, settings.model_aliases
     )
 
 
@@ -106,7 +88,7 @@ def create_app(
     """
     metrics = Metrics()
     metrics.serves(model.manifest for model in loaded.models)
-    traces = _traces(settings)
+    traces = parts.traces(settings)
     observer = Observer(metrics, traces)
     keyring = loaded.keyring
     access = Access(keyring, Quotas(settings.workers)) if keyring else None
@@ -116,68 +98,28 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         addresses = settings.triton_addresses()
         client = connect(addresses) if connect else GrpcInferClient(addresses, metrics.tritons)
-        threads = Threads(settings.threads())
-        cache = VectorCache(settings.text_cache_bytes, metrics.looked_up)
-        limits = _request_limits(settings)
-        decoder = await asyncio.to_thread(_decoder, settings)
-        preparer = Preparer(threads, limits, decoder, _fetcher(settings))
-        encoder = Encoder(Lanes(client, settings.triton_calls, metrics.called), cache)
-        classifiers = Classifiers(loaded.models, loaded.sets, preparer, encoder, cache)
-        engine = Engine(loaded.models, loaded.sets, limits, preparer, encoder, classifiers)
-        admission = Admission(_room(settings))
-        readiness = Readiness(loaded.models, client, classifiers, cache.clear)
-        intake = Intake(
-            admission, settings.max_body_bytes, settings.request_timeout_s, _max_values(settings)
-        )
-        shown = None if settings.metrics_port else metrics
-        routes = router(engine, intake, readiness, shown, settings.max_items)
-        app.include_router(routes)
-        posted.update(direct(routes.routes))
-        updates = Updates(loaded.models, selection(settings), client, classifiers, metrics.serves)
-        app.include_router(admin.router(loaded.models, updates))
-        rpc_config = _rpc_config(settings, loaded.certificate)
-        rpc = RpcServer(engine, admission, readiness, observer, rpc_config, access)
+        core = await _build(settings, loaded, metrics, client)
+        posted.update(_route(app, settings, loaded, core, metrics))
+        config = parts.rpc_config(settings, loaded.certificate)
+        rpc = RpcServer(core.engine, core.admission, core.readiness, observer, config, access)
         await rpc.start(settings.host, settings.grpc_port)
-        scraped = _metrics_server(settings, metrics)
-        following = asyncio.create_task(keyring.follow()) if keyring else None
-        warming = asyncio.create_task(classifiers.warm())
-        verifying = asyncio.create_task(readiness.watch(settings.triton_verify_s))
-        updating = asyncio.create_task(updates.follow(settings.reload_s))
+        scraped = parts.metrics_server(settings, metrics)
+        background = _begin(settings, core, keyring)
         draining: list[asyncio.Task[None]] = []
 
         def drain() -> None:
             draining.append(asyncio.create_task(rpc.stop(settings.drain_s)))
 
         try:
-            with told(reload=updates.ask, drain=drain):
+            with told(reload=core.updates.ask, drain=drain):
                 yield
         finally:
             drain()
             await asyncio.gather(*draining)
-            updating.cancel()
-            if following:
-                following.cancel()
-            if scraped:
-                await asyncio.to_thread(scraped.close)
-            warming.cancel()
-            verifying.cancel()
-            await asyncio.gather(updating, warming, verifying, return_exceptions=True)
-            await client.close()
-            await threads.close()
-            if traces:
-                await asyncio.to_thread(traces.close)
-            if isinstance(decoder, DecodePool):
-                await asyncio.to_thread(decoder.close)
+            await background.end(scraped)
+            await core.close(traces)
 
-    app = FastAPIOffline(
-        redoc_url=None,
-        redirect_slashes=False,
-        title="openclip-triton",
-        version=VERSION,
-        description=DESCRIPTION,
-        lifespan=lifespan,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is of both protocols
-    )
+    app = _application(lifespan)
     problems.install(app)
     openapi.install(app, keys=access is not None)
     app.include_router(playground(_facts(settings, loaded.sets)))
@@ -188,34 +130,70 @@ def create_app(
     return app
 
 
-def _decoder(settings: Settings) -> Decoder | DecodePool:
-    limits = ImageLimits(
-        settings.max_image_bytes,
-        settings.max_image_pixels,
-        settings.max_resized_pixels,
-        settings.max_decode_bytes,
+def _application(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    return FastAPIOffline(
+        redoc_url=None,
+        redirect_slashes=False,
+        title="openclip-triton",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is of both protocols
     )
-    options = DecodeOptions(settings.exif_orientation, settings.jpeg_draft)
-    if not settings.decode_processes:
-        return Decoder(limits, options)
-    return DecodePool(settings.decode_processes, limits, options, settings.decode_timeout_s)
+
+
+async def _build(settings: Settings, loaded: Loaded, metrics: Metrics, client: InferClient) -> Core:
+    threads = Threads(settings.threads())
+    cache = VectorCache(settings.text_cache_bytes, metrics.looked_up)
+    limits = parts.request_limits(settings)
+    decoder = await asyncio.to_thread(parts.decoder, settings)
+    preparer = Preparer(threads, limits, decoder, parts.fetcher(settings))
+    encoder = Encoder(Lanes(client, settings.triton_calls, metrics.called), cache)
+    classifiers = Classifiers(loaded.models, loaded.sets, preparer, encoder, cache)
+    return Core(
+        client,
+        threads,
+        decoder,
+        classifiers,
+        Engine(loaded.models, loaded.sets, limits, preparer, encoder, classifiers),
+        Admission(_room(settings)),
+        Readiness(loaded.models, client, classifiers, cache.clear),
+        Updates(loaded.models, parts.selection(settings), client, classifiers, metrics.serves),
+    )
+
+
+def _route(
+    app: FastAPI, settings: Settings, loaded: Loaded, core: Core, metrics: Metrics
+) -> dict[str, APIRoute]:
+    """Adds the routes of the API; those that need no routing, by their paths."""
+    intake = Intake(
+        core.admission,
+        settings.max_body_bytes,
+        settings.request_timeout_s,
+        parts.max_values(settings),
+    )
+    shown = None if settings.metrics_port else metrics
+    routes = router(core.engine, intake, core.readiness, shown, settings.max_items)
+    app.include_router(routes)
+    app.include_router(admin.router(loaded.models, core.updates))
+    return direct(routes.routes)
+
+
+def _begin(settings: Settings, core: Core, keyring: Keyring | None) -> Background:
+    return Background(
+        asyncio.create_task(keyring.follow()) if keyring else None,
+        asyncio.create_task(core.classifiers.warm()),
+        asyncio.create_task(core.readiness.watch(settings.triton_verify_s)),
+        asyncio.create_task(core.updates.follow(settings.reload_s)),
+    )
 
 
 def _room(settings: Settings) -> Room:
-    return Room(settings.max_inflight, settings.max_inflight_items, settings.max_inflight_bytes)
-
-
-def _max_values(settings: Settings) -> int:
-    """JSON values that a request within the limits may hold; an item is up to six of them."""
-    return 6 * settings.max_items + settings.max_labels + settings.max_prompts + 1_000
-
-
-def _request_limits(settings: Settings) -> RequestLimits:
-    return RequestLimits(
-        settings.max_items,
-        settings.max_labels,
-        settings.max_prompts,
-        settings.max_text_characters,
+    return Room(
+        settings.max_inflight,
+        settings.max_inflight_items,
+        settings.max_inflight_bytes,
+        settings.max_wait_s,
     )
 
 
@@ -227,48 +205,4 @@ def _facts(settings: Settings, sets: LabelSets) -> Facts:
         max_body_bytes=settings.max_body_bytes,
         template_sets=sets.template_sets,
         label_sets={name: len(each.labels) for name, each in sets.label_sets.items()},
-    )
-
-
-def _fetcher(settings: Settings) -> Fetcher | None:
-    if not settings.fetch_urls:
-        return None
-    return Fetcher(
-        FetchRules(
-            hosts=settings.fetch_hosts,
-            ports=frozenset(settings.fetch_ports or (80, 443)),
-            private=settings.fetch_private,
-            max_bytes=settings.max_image_bytes,
-            timeout_s=settings.fetch_timeout_s,
-            max_redirects=settings.fetch_max_redirects,
-            concurrency=settings.fetch_concurrency,
-        )
-    )
-
-
-def _traces(settings: Settings) -> "Traces | None":
-    if settings.otlp_endpoint is None:
-        return None
-    from gateway.traces import Traces  # needs OpenTelemetry, which is an extra
-
-    return Traces(settings.otlp_endpoint)
-
-
-def _metrics_server(settings: Settings, metrics: Metrics) -> MetricsServer | None:
-    if settings.metrics_port is None:
-        return None
-    host = settings.metrics_host or settings.host
-    return MetricsServer(host, settings.metrics_port, metrics.rendered)
-
-
-def _rpc_config(settings: Settings, certificate: Certificate | None) -> RpcConfig:
-    return RpcConfig(
-        max_message_bytes=settings.max_body_bytes,
-        timeout_s=settings.request_timeout_s,
-        stream_window_items=settings.stream_window,
-        stream_idle_s=settings.stream_idle_s,
-        stream_window_bytes=min(settings.max_body_bytes, STREAM_WINDOW_BYTES),
-        stream_batch_items=min(32, settings.max_items),
-        reuse_port=settings.workers > 1,
-        tls=certificate,
     )

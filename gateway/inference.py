@@ -36,6 +36,7 @@ class Tower:
     max_batch: int
     encoder: str  # its calls take turns with those of this encoder's other towers
     golden: Callable[[], Golden] = field(compare=False, repr=False)
+    pad_id: int | None = None  # of rows of any length, padded to the longest; None: one shape
 
 
 @dataclass(frozen=True, slots=True)

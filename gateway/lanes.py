@@ -5,8 +5,9 @@ only what reaches it in time. So rows of one shape have a lane: while fewer than
 encoder's calls are under way a new row leaves at once; what comes meanwhile waits, and goes
 together as soon as a call returns. Nothing is ever delayed for the sake of a larger batch.
 
-The towers of one encoder, one for each length of text, run on the same cores or GPU. So their lanes
-take turns: the one goes whose first row waits longest.
+A packed text tower takes rows of any length, so it has one lane. Where text is padded to fixed
+lengths each has a tower of its own; all of them run on the same cores or GPU, so their lanes take
+turns: the one goes whose first row waits longest.
 """
 
 import asyncio
@@ -21,19 +22,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.batches import Fill, joined, portions
 from gateway.errors import GatewayError
 from gateway.inference import Call, InferClient, Tower
 from gateway.spans import CallSpan, Trace
 from gateway.values import Deadline, Timings, Vectors
-
-MAX_CALL_BYTES = 2_500_000  # beyond this, gRPC moves fewer images a second than in smaller calls
 
 
 @dataclass(slots=True)
 class Job:
     """Rows of one request, few enough for one call."""
 
-    rows: Sequence[NDArray[Any]]  # of one shape
+    rows: Sequence[NDArray[Any]]  # of one shape, unless the tower is packed
     deadline: Deadline
     done: asyncio.Future[Vectors]  # cancelled when nobody waits for it any more
     since: float  # when it came, on the clock of time.perf_counter
@@ -53,17 +53,17 @@ class Lane:
     def take(self) -> list[Job]:
         """The next jobs that fit into one call; those that nobody waits for are dropped."""
         taken: list[Job] = []
-        rows = 0
+        fill = Fill(self.tower)
         for waiting in (self.urgent, self.bulk):
             while waiting:
                 job = waiting[0]
                 if job.done.done():
                     waiting.popleft()
                     continue
-                if taken and rows + len(job.rows) > rows_per_call(self.tower, job.rows[0]):
+                if taken and not fill.takes(job.rows):
                     return taken
                 taken.append(waiting.popleft())
-                rows += len(job.rows)
+                fill.add(job.rows)
         return taken
 
 
@@ -88,11 +88,6 @@ class Turns:
             _, first = min(urgent or bulk, key=itemgetter(0))
             if jobs := first.take():  # none where nobody waits for them any more
                 return first.tower, jobs
-
-
-def rows_per_call(tower: Tower, row: NDArray[Any]) -> int:
-    """How many rows like this one go into one call."""
-    return max(1, min(tower.max_batch, MAX_CALL_BYTES // row.nbytes))
 
 
 class Lanes:
@@ -134,7 +129,7 @@ class Lanes:
         *,
         bulk: bool,
     ) -> Vectors:
-        """Encodes rows of one shape: float32 [n, D], in their order.
+        """Encodes rows, of one shape unless the tower is packed: float32 [n, D], in their order.
 
         Adds to the stages `queue`, until the last of its calls left, and `infer`, the rest.
 
@@ -144,12 +139,11 @@ class Lanes:
         self.check()
         turns = self._turns.setdefault(tower.encoder, Turns())
         lane = turns.lane(tower)
-        size = rows_per_call(tower, rows[0])
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
         jobs = [
-            Job(rows[begin : begin + size], deadline, loop.create_future(), start, timings.trace)
-            for begin in range(0, len(rows), size)
+            Job(portion, deadline, loop.create_future(), start, timings.trace)
+            for portion in portions(tower, rows)
         ]
         (lane.bulk if bulk else lane.urgent).extend(jobs)
         self._pump(turns)
@@ -174,7 +168,7 @@ class Lanes:
     async def _call(self, turns: Turns, tower: Tower, jobs: list[Job]) -> None:
         span, failure = _traced(tower, jobs), ""
         try:
-            batch = np.stack([row for job in jobs for row in job.rows])
+            batch = joined(tower, [row for job in jobs for row in job.rows])
             self._called(tower.model, len(batch))
             for job in jobs:
                 job.sent = time.perf_counter()

@@ -6,7 +6,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from gateway.errors import Unavailable
-from gateway.servers import Server
+from gateway.upstream import Server
 
 POLL_S = 0.2
 REASON = 300  # characters of what Triton says

@@ -73,11 +73,16 @@ class ImageTower(_Frozen):
 
 
 class TextTower(_Frozen):
-    """One Triton model that turns int32 [n, length] into float32 unit vectors [n, D]."""
+    """One Triton model that turns int32 [n, length] into float32 unit vectors [n, D].
+
+    One that is `packed` takes any length up to that, as long as each row holds its end token, and
+    drops what comes after it: padding costs next to nothing.
+    """
 
     name: str
     length: int = Field(ge=1)
     max_batch: int = Field(ge=1)
+    packed: bool = False
 
 
 class TritonModels(_Frozen):
@@ -145,6 +150,8 @@ class Manifest(_Frozen):
             raise ValueError("triton.text: lengths must rise")
         if lengths[-1] != self.tokenizer.context_length:
             raise ValueError("triton.text: the last length must be the context length")
+        if len(lengths) > 1 and any(tower.packed for tower in self.triton.text):
+            raise ValueError("triton.text: a packed tower needs no other beside it")
         if len(self.golden.token_ids) > lengths[0]:
             raise ValueError("golden.token_ids: longer than the shortest text tower")
         for name in ("text_features", "image_features"):
@@ -159,8 +166,8 @@ class Manifest(_Frozen):
 
     @property
     def token_lengths(self) -> tuple[int, ...]:
-        """The fixed lengths (in tokens) at which text is served, rising."""
-        return tuple(tower.length for tower in self.triton.text)
+        """The lengths (in tokens) that text is padded to, rising; none where it is packed."""
+        return tuple(tower.length for tower in self.triton.text if not tower.packed)
 
 
 def golden_pixels(image_size: int) -> NDArray[np.uint8]:

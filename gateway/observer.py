@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # it is imported only where traces are asked for
     from gateway.traces import Traces
 
 PROBES = ("/livez", "/readyz", "/health", "/v1/health/live", "/v1/health/ready", "/metrics")
+PAGE = ("/", "/playground/{name}", "/playground.json")  # a browser asks for some twenty files
+QUIET = frozenset(PROBES + PAGE)  # no news: logged at `debug` only, and never traced
 
 logger = logging.getLogger("gateway.request")
 
@@ -39,9 +41,9 @@ class Observer:
             yield
         finally:
             self.metrics.ended(record)
-            if trace is not None and record.operation not in PROBES:
+            if trace is not None and record.operation not in QUIET:
                 trace.end(record)
-            level = logging.DEBUG if record.operation in PROBES else logging.INFO
+            level = logging.DEBUG if record.operation in QUIET else logging.INFO
             if logger.isEnabledFor(level):
                 extra = {"request": record}
                 logger.log(level, "%s %s", record.operation or "no route", record.code, extra=extra)

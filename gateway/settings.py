@@ -151,6 +151,13 @@ class Settings(BaseSettings):
         ge=1,
         description="Bytes of request bodies held at a time; beyond, 429.",
     )
+    max_wait_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a request may be expected to wait for those before it; "
+        "beyond, 429.",
+    )
     stream_idle_s: float = Field(
         default=300.0,
         gt=0,

@@ -37,7 +37,7 @@ def image_tower(manifest: Manifest) -> Tower:
 
 
 def text_tower(manifest: Manifest, served: TextTower) -> Tower:
-    """Takes int32 [n, length]."""
+    """Takes int32 [n, length], or any length where it is packed."""
     return Tower(
         served.name,
         manifest.version,
@@ -46,7 +46,8 @@ def text_tower(manifest: Manifest, served: TextTower) -> Tower:
         manifest.embedding_size,
         served.max_batch,
         f"{manifest.id}: text",
-        partial(_golden_text, manifest, served.length),
+        partial(_golden_text, manifest, served),
+        manifest.tokenizer.pad_id if served.packed else None,
     )
 
 
@@ -62,14 +63,17 @@ def by_text_tower(
 ) -> dict[Tower, dict[int, TokenIds]]:
     """Texts by the shortest tower that takes them, each padded to its length.
 
-    Equal shapes can share a call; the rest of a longer tower would be spent on padding.
+    Equal shapes can share a call; the rest of a longer tower would be spent on padding. A packed
+    tower spends nothing on it, so its texts stay as they are.
     """
+    served = manifest.triton.text
+    if not manifest.token_lengths:
+        return {text_tower(manifest, served[0]): dict(texts)} if texts else {}
     grouped: dict[int, dict[int, TokenIds]] = defaultdict(dict)
     for index, ids in texts.items():
         tower = bisect_left(manifest.token_lengths, len(ids))
         length = manifest.token_lengths[tower]
         grouped[tower][index] = padded(ids, length, manifest.tokenizer.pad_id)
-    served = manifest.triton.text
     return {text_tower(manifest, served[tower]): rows for tower, rows in grouped.items()}
 
 
@@ -79,8 +83,9 @@ def _golden_image(manifest: Manifest) -> Golden:
     return Golden(pixels[None], np.array(golden.image_features), golden.min_cosine)
 
 
-def _golden_text(manifest: Manifest, length: int) -> Golden:
+def _golden_text(manifest: Manifest, served: TextTower) -> Golden:
     golden = manifest.golden
     ids = np.array(golden.token_ids, dtype=np.int32)
+    length = len(ids) if served.packed else served.length
     batch = padded(ids, length, manifest.tokenizer.pad_id)[None]
     return Golden(batch, np.array(golden.text_features), golden.min_cosine)

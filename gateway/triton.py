@@ -18,7 +18,8 @@ from gateway.errors import (
 )
 from gateway.inference import LATE, WRONG, Call, Tower, checked, cosine_to, differs
 from gateway.loading import loaded
-from gateway.servers import Server, Servers, Told
+from gateway.servers import Servers, Told
+from gateway.upstream import Server
 from gateway.values import Vectors
 
 RETRY_S = 1.0  # when to ask again while no Triton answers: it is probed more often than that

@@ -25,6 +25,8 @@ from gateway.settings import Settings
 
 _PR_SET_PDEATHSIG = 1
 
+KEEP_ALIVE_S = 75  # a proxy that closes idle connections after 60 s, as is usual, does so first
+
 _logging = ExitStack()  # of a worker process, for as long as it lives
 
 
@@ -36,7 +38,7 @@ def config(
     return uvicorn.Config(
         app, log_config=None, log_level="warning", access_log=False, loop="uvloop",
         http="httptools", ws="none", factory=factory, workers=workers, server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.drain_s),
+        timeout_graceful_shutdown=math.ceil(settings.drain_s), timeout_keep_alive=KEEP_ALIVE_S,
         ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
         ssl_ca_certs=settings.tls_client_ca, ssl_cert_reqs=verify,
     )  # fmt: skip

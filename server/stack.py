@@ -26,6 +26,7 @@ STOP_TIMEOUT = 15.0  # seconds
 
 BANNER = """
 Ready: {url}   (documentation: {url}/docs; gRPC on {grpc})
+Playground, in a browser: {url}/
 
 Try it:
   curl -s {url}/v1/zero-shot -H 'content-type: application/json' -d '{{
@@ -35,6 +36,12 @@ Try it:
     "templates": ["a photo of a {{}}."]}}'
 
 Stop it with Ctrl-C.
+"""
+
+
+WITH_TLS = """\
+error: GATEWAY_TLS_CERT is set, and this program speaks plain HTTP with the gateway. Unset it, or
+start the two apart: `python -m server`, and `python -m gateway` with GATEWAY_TRITON_ADDRESS.
 """
 
 
@@ -100,7 +107,8 @@ def serve(config: StackConfig) -> None:
 def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     """Read the command line, and check every port before anything starts.
 
-    Exits with 1 and a message that names the variable where a port cannot be used.
+    Exits with 1 and a message that names the variable where a port cannot be used, or where the
+    gateway would begin to serve with TLS.
     """
     parser = argparse.ArgumentParser(prog="python -m server.stack", description=__doc__)
     add = parser.add_argument
@@ -112,6 +120,8 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     add("--triton-metrics-port", type=int, default=8002, help="port of Triton's metrics")
     add("--model-repository", type=Path, default=Path("model_repository"), help="folder to serve")
     given = parser.parse_args(arguments)
+    if os.environ.get("GATEWAY_TLS_CERT"):
+        parser.exit(1, WITH_TLS)
     try:
         chosen = ports.reserve(
             given.host,

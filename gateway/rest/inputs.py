@@ -3,13 +3,8 @@
 from collections.abc import Sequence
 
 from gateway.errors import MalformedRequest
-from gateway.rest.requests import (
-    EmbeddingsRequest,
-    ImageObject,
-    Message,
-    TextObject,
-    TextPart,
-)
+from gateway.rest.fields import ImageObject, Message, TextObject, TextPart
+from gateway.rest.requests import EmbeddingsRequest
 from gateway.sources import is_data_url
 from gateway.values import ImageItem, Item, TextItem
 

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from gateway.admission import Admission
 from gateway.errors import MalformedRequest, TooLarge
 from gateway.record import Record
-from gateway.rest.requests import TAGS
+from gateway.rest.fields import TAGS
 from gateway.rest.scan import count_values
 from gateway.values import Deadline
 

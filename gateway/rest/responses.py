@@ -154,7 +154,9 @@ class ModelObject(BaseModel):
     gate: GateObject
     embedding_size: int
     context_length: int
-    token_lengths: list[int]
+    token_lengths: list[int] = Field(
+        description="Lengths that text is padded to; empty: nothing is padded."
+    )
     image_size: int
     scoring: Literal["softmax", "sigmoid"]
 

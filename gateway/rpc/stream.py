@@ -7,34 +7,23 @@ leave the window only when their results were written, which waits for a client 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gateway import asks
 from gateway.engine import Engine
-from gateway.errors import (
-    DeadlineExceeded,
-    GatewayError,
-    MalformedRequest,
-    QuotaExceeded,
-    RequestError,
-    Unauthenticated,
-    Unavailable,
-)
+from gateway.errors import DeadlineExceeded, MalformedRequest, RequestError, Unavailable
 from gateway.models import Model
 from gateway.record import Record
 from gateway.rpc import convert
 from gateway.rpc.config import RpcConfig
 from gateway.rpc.openclip.v1 import clip_pb2
-from gateway.rpc.problems import told
+from gateway.rpc.streambatches import Batches, Left
 from gateway.rpc.window import Pending, Window
-from gateway.values import Deadline, Item
+from gateway.values import Item
 
 BATCHES = 4  # side by side, so that images of one are decoded while another is in Triton
-QUOTA_WAIT_S = 30.0  # how long items wait for their key's quota before they are sent back
 
 Write = Callable[[clip_pb2.EmbedStreamResponse], Awaitable[None]]
-Left = Callable[[], float | None]
 
 
 class EmbedStream:
@@ -62,9 +51,8 @@ class EmbedStream:
         self._engine = engine
         self._config = config
         self._write = write
-        self._left = left
         self._draining = draining
-        self._record = record
+        self._batches = Batches(engine, config.timeout_s, left, draining, record)
         self._window = Window(
             config.stream_window_items, config.stream_window_bytes, config.stream_batch_items
         )
@@ -144,7 +132,7 @@ class EmbedStream:
             self._answering += 1
             self._active()
             try:
-                response = await self._answer(batch, ask, model)
+                response = await self._batches.answer(batch, ask, model)
             finally:
                 self._answering -= 1
             self._active()
@@ -158,66 +146,6 @@ class EmbedStream:
         limit = asyncio.get_running_loop().time() + self._config.stream_idle_s
         if not self._idle.expired():
             self._idle.reschedule(None if self._answering else limit)
-
-    async def _answer(
-        self, batch: Sequence[Pending], ask: asks.Embed, model: Model
-    ) -> clip_pb2.EmbedStreamResponse:
-        manifest = model.manifest
-        response = clip_pb2.EmbedStreamResponse(
-            model=ask.model or manifest.id,
-            fingerprint=manifest.fingerprint,
-            dimensions=ask.dimensions or manifest.embedding_size,
-        )
-        items: list[Item] = []
-        ids: list[str] = []
-        for pending in batch:
-            if isinstance(pending.item, RequestError):
-                response.results.append(_result(pending.id, convert.error(pending.item)))
-            else:
-                items.append(pending.item)
-                ids.append(pending.id)
-        if items:
-            outcomes = await self._outcomes(replace(ask, items=items), response, model)
-            response.results.extend(map(_result, ids, outcomes))
-        return response
-
-    async def _outcomes(
-        self, ask: asks.Embed, response: clip_pb2.EmbedStreamResponse, model: Model
-    ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-        left = self._left()
-        limit = self._config.timeout_s if left is None else min(self._config.timeout_s, left)
-        try:
-            async with asyncio.timeout(limit):
-                embedded = await self._engine.embed(ask, Deadline.after(limit), self._record, model)
-        except (RequestError, Unauthenticated):
-            raise  # bad items are skipped, so this is about the options, or the key is revoked
-        except QuotaExceeded as spent:
-            if await self._rested(spent.retry_after_s or 0.0):
-                return await self._outcomes(ask, response, model)
-            return self._failed(ask, spent)
-        except TimeoutError:
-            late = DeadlineExceeded(f"the item was not embedded within {limit:g} seconds")
-            return self._failed(ask, late)
-        except Exception as error:  # the stream outlives a batch, whatever befell it
-            return self._failed(ask, told(error, self._record.request_id))
-        response.usage.CopyFrom(convert.usage(embedded))
-        return convert.outcomes(embedded)
-
-    async def _rested(self, seconds: float) -> bool:
-        """Holds the stream back to its quota; False where that takes too long, or it drains."""
-        left = self._left()
-        if seconds > min(QUOTA_WAIT_S, QUOTA_WAIT_S if left is None else left):
-            return False
-        try:
-            await asyncio.wait_for(self._draining.wait(), seconds)
-        except TimeoutError:
-            return True
-        return False
-
-    def _failed(
-        self, ask: asks.Embed, error: GatewayError
-    ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-        return [convert.error(error)] * len(ask.items)
 
 
 def _options(options: clip_pb2.StreamOptions) -> asks.Embed:
@@ -240,9 +168,3 @@ def _pending(entry: clip_pb2.StreamItem) -> Pending:
     except RequestError as error:
         item = error
     return Pending(entry.id, item, entry.ByteSize())
-
-
-def _result(item_id: str, outcome: clip_pb2.Embedding | clip_pb2.Error) -> clip_pb2.StreamResult:
-    if isinstance(outcome, clip_pb2.Error):
-        return clip_pb2.StreamResult(id=item_id, error=outcome)
-    return clip_pb2.StreamResult(id=item_id, embedding=outcome)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ladder, served
+from benchmarks import ladder, ladder_table, rungs, served
 from benchmarks.errors import BenchmarkError
-from benchmarks.ladder import Row, Target
 from benchmarks.published import manifests
+from benchmarks.rungs import Row
+from benchmarks.variants import Target, export
 from export import torch_row
 from tests.export import models
 
@@ -73,7 +74,7 @@ def test_sizes_and_figures_are_those_of_the_manifests(climbed: Climbed) -> None:
     for name, manifest in found.items():
         gate, row = manifest["gate"], climbed.rows[name]
         assert row["zero_shot_accuracy"] == gate["zero_shot"]["accuracy"]
-        assert row["min_cosines"] == [gate[tower]["min_cosine"] for tower in ladder.TOWERS]
+        assert row["min_cosines"] == [gate[tower]["min_cosine"] for tower in rungs.TOWERS]
         # Both text lengths share one file.
         towers = (
             climbed.repository / f"{name}.{tower}/1/model.onnx" for tower in ("image", "text-24")
@@ -104,11 +105,11 @@ def test_rounds_take_turns_and_add_up(
         turns.append(row.name)
         row.add("image", {1: [0.001 * len(turns)]})
 
-    monkeypatch.setattr(ladder, "_time_pytorch", record)
-    monkeypatch.setattr(ladder, "_time_served", record)
+    monkeypatch.setattr(rungs, "_time_pytorch", record)
+    monkeypatch.setattr(rungs, "_time_served", record)
     found = manifests(climbed.repository)
     both = [found[name] for name in SERVED]
-    rows = ladder.climb(target, climbed.repository, both, seconds=1, rounds=2)
+    rows = rungs.climb(target, climbed.repository, both, seconds=1, rounds=2)
     assert turns == list(NAMES) * 2
     assert rows[1].seconds["image"] == {1: [0.002, 0.005]}
 
@@ -135,7 +136,7 @@ def test_table_and_files(tmp_path: Path) -> None:
     row.add("image", {1: [0.004, 0.006], 8: [0.02]})
     row.add("image", {1: [0.005], 8: [0.02, 0.02]})
     plain = Row("PyTorch FP32", 90_000_000)
-    text = ladder.table([plain, row])
+    text = ladder_table.table([plain, row])
     head, _, first, second = text.splitlines()
     assert "image: p50 / p99 at batch 1, ms" in head
     assert first == "| PyTorch FP32 | 90.0 | – | – | – / – | – / – | – / – | – / – | – |"  # noqa: RUF001
@@ -143,7 +144,9 @@ def test_table_and_files(tmp_path: Path) -> None:
         "| a.int8 | 25.0 | 0.991000 / 0.999200 | 95.2 "
         "| 5.00 / 5.98 | – / – | 400 / – | – / – | 310 |"  # noqa: RUF001
     )
-    path = ladder.write(tmp_path / "out", Target("/models/My Model.json", "x"), [plain, row], 3)
+    path = ladder_table.write(
+        tmp_path / "out", Target("/models/My Model.json", "x"), [plain, row], 3
+    )
     assert path.name == "ladder-My-Model.md"
     assert text in path.read_text(encoding="utf-8")
     content: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -162,7 +165,7 @@ def test_an_export_that_publishes_nothing_is_an_error(
     done: subprocess.CompletedProcess[str] = subprocess.CompletedProcess([], code)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     with pytest.raises(BenchmarkError, match=message):
-        ladder.export(Target("m"), tmp_path, [])
+        export(Target("m"), tmp_path, [])
 
 
 def test_errors_end_with_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import pytest
 
 from benchmarks import gateway_cpu, null_encoder, services, stage_budget
 from benchmarks.errors import BenchmarkError
-from benchmarks.published import CONFIG, find, manifests, towers
+from benchmarks.published import CONFIG, find, manifests, packed, towers
 from benchmarks.results import Row
 from benchmarks.stages import shares
+from tests.benchmarks.forms import FORMS, write_form
 from tests.conftest import REPOSITORY
 
-NAMES = {tower["name"] for tower in towers(manifests(REPOSITORY)["demo"])}
+Both = tuple[Path, Path]
 
 
 @pytest.fixture(scope="module")
@@ -30,29 +32,48 @@ def behind(null: Path) -> Iterator[services.Triton]:
         yield triton
 
 
-def session(repository: Path, name: str) -> Any:
-    return onnxruntime.InferenceSession(repository / name / "1" / "model.onnx")
+@pytest.fixture(scope="module", params=FORMS)
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Both:
+    """The demo in each form, and its copy whose encoders do no work."""
+    folder = tmp_path_factory.mktemp(request.param)
+    manifest = write_form(folder / "real", request.param)
+    null_encoder.write_repository(folder / "real", manifest, folder / "null")
+    return folder / "real", folder / "null"
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_inputs_and_outputs_are_those_of_the_encoder(null: Path, name: str) -> None:
-    real, fake = session(REPOSITORY, name), session(null, name)
-    assert (null / name / CONFIG).read_text() == (REPOSITORY / name / CONFIG).read_text()
-    for one, other in ((real.get_inputs(), fake.get_inputs()),
-                       (real.get_outputs(), fake.get_outputs())):  # fmt: skip
-        assert [(each.name, each.type) for each in one] == [(o.name, o.type) for o in other]
-        assert [len(each.shape) for each in one] == [len(each.shape) for each in other]
+def sessions(repository: Path) -> dict[str, Any]:
+    """By the name of the tower."""
+    manifest = manifests(repository)["demo"]
+    files = {t["name"]: Path(t["name"], str(manifest["version"])) for t in towers(manifest)}
+    return {
+        name: onnxruntime.InferenceSession(repository / file / "model.onnx")
+        for name, file in files.items()
+    }
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_every_row_gets_the_vector(null: Path, name: str) -> None:
-    fake = session(null, name)
-    [given] = fake.get_inputs()
-    kind = np.uint8 if "uint8" in given.type else np.int32
-    vector = null_encoder.unit_vector(manifests(null)["demo"]["embedding_size"])
-    for rows in (1, 7):
-        [answer] = fake.run(None, {given.name: np.ones((rows, *given.shape[1:]), kind)})
-        np.testing.assert_array_equal(answer, np.repeat(vector[None], rows, axis=0))
+def test_inputs_and_outputs_are_those_of_the_encoder(both: Both) -> None:
+    real, null = both
+    fakes = sessions(null)
+    for name, tower in sessions(real).items():
+        assert (null / name / CONFIG).read_text() == (real / name / CONFIG).read_text()
+        for one, other in ((tower.get_inputs(), fakes[name].get_inputs()),
+                           (tower.get_outputs(), fakes[name].get_outputs())):  # fmt: skip
+            assert [(each.name, each.type) for each in one] == [(o.name, o.type) for o in other]
+            assert [len(each.shape) for each in one] == [len(each.shape) for each in other]
+
+
+def test_every_row_gets_the_vector(both: Both) -> None:
+    manifest = manifests(both[1])["demo"]
+    vector = null_encoder.unit_vector(manifest["embedding_size"])
+    lengths = {tower["name"]: tower["length"] for tower in manifest["triton"]["text"]}
+    for name, fake in sessions(both[1]).items():
+        [given] = fake.get_inputs()
+        kind = np.uint8 if "uint8" in given.type else np.int32
+        shapes = [given.shape[1:]] if name not in lengths else [[lengths[name]]]
+        shapes += [[5]] if name in lengths and packed(manifest) else []
+        for rows, shape in itertools.product((1, 7), shapes):
+            [answer] = fake.run(None, {given.name: np.ones((rows, *shape), kind)})
+            np.testing.assert_array_equal(answer, np.repeat(vector[None], rows, axis=0))
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ceilings, compare, openloop, processes, targets
-from benchmarks.published import manifests
+from benchmarks import ceilings, compare, openloop, packed_text, processes, targets
+from benchmarks.published import packed, towers
 from benchmarks.results import Results, Row
+from tests.benchmarks.forms import CONTEXT, DEMO, FIXED, FORMS, PACKED, write_form
 from tests.conftest import REPOSITORY, ROOT, GatewayClient
 
 CLOSED = 10  # loads of our own service
@@ -60,16 +61,53 @@ def wait_for_gateway(root: int) -> list[int]:
     pytest.fail("the gateway was not started")
 
 
-def test_ceilings(tmp_path: Path) -> None:
-    words = ["--repository", str(REPOSITORY), "--seconds", "0.1", "--output", str(tmp_path)]
-    assert ceilings.main(words) == 0
+@pytest.mark.parametrize("form", FORMS)
+def test_ceilings(tmp_path: Path, form: str) -> None:
+    manifest = write_form(tmp_path / "repository", form)
+    words = ["--repository", str(tmp_path / "repository"), "--output", str(tmp_path)]
+    assert ceilings.main([*words, "--seconds", "0.1"]) == 0
     rows = Results.read(tmp_path / "ceilings.benchmark.json").rows
     rates = {str(r.labels["kind"]): r.values["per_second"] for r in rows if len(r.labels) == 2}
-    assert set(rates) == {"encode-image", "decode", "image", "text", "text, not padded"}
+    kinds = {"encode-image", "decode", "image", "text"}
+    assert set(rates) == (kinds if form == PACKED else kinds | {"text, not padded"})
     both = 1 / (1 / rates["encode-image"] + 1 / rates["decode"])
     assert rates["image"] == pytest.approx(both)
+    texts = [row for row in rows if row.labels["kind"] == "encode-text"]
+    if form == PACKED:
+        assert [row.labels["batch"] for row in texts] == list(ceilings.BATCHES)
+        assert rates["text"] == max(row.values["per_second"] for row in texts)
     lengths = {row.labels["length"] for row in rows if "length" in row.labels}
-    assert lengths == {tower["length"] for tower in manifests(REPOSITORY)["demo"]["triton"]["text"]}
+    fixed = {tower["length"] for tower in manifest["triton"]["text"]}
+    assert lengths == (fixed if form == FIXED else set())
+
+
+def test_packed_text(capsys: pytest.CaptureFixture[str]) -> None:
+    graph = str(REPOSITORY / towers(DEMO)[-1]["name"] / str(DEMO["version"]) / "model.onnx")
+    sizes = ["--context", str(CONTEXT), "--captions", "9", "--rounds", "1"]
+    packed_text.main([graph, graph, *sizes])
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    padded = f"padded to 16/24/{CONTEXT}"
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [(name, int(most)) for name, most, _, _ in shown] == [
+        *((name, size) for name in (padded, "exact lengths") for size in packed_text.BATCHES),
+        *(("packed", size) for size in packed_text.PACKED_BATCHES),
+    ]
+    assert shown[-1][2] == "9.00"  # all captions in one call
+    assert all(float(rate) > 0 for _, _, _, rate in shown)
+
+
+def test_every_way_runs_every_caption() -> None:
+    counts = [7, 16, 17, 20, CONTEXT, 7, 9]
+    for way in packed_text.ways(Path("a"), Path("b"), counts, CONTEXT):
+        assert all(len(ids) <= way.batch for ids in way.calls)
+        ends = [int(end) + 1 for ids in way.calls for end in ids.argmax(axis=1)]
+        assert sorted(ends) == sorted(counts)
+        if way.name == "packed":
+            assert ends == counts
+        lengths = {ids.shape[1] for ids in way.calls}
+        if way.name == "exact lengths":
+            assert lengths == set(counts)
+        assert way.graph == Path("a" if way.name == "packed" else "b")
 
 
 def test_open_loop(api: GatewayClient, tmp_path: Path) -> None:
@@ -84,14 +122,22 @@ def test_open_loop(api: GatewayClient, tmp_path: Path) -> None:
 
 def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--seconds", "0.1", "--repeats", "1", "--output", str(tmp_path)]
-    left_out = ["--without", targets.PADDED, targets.TORCH, targets.GATEWAY]
+    left_out = ["--without", targets.TORCH, targets.GATEWAY]
+    if not packed(DEMO):
+        left_out.append(targets.PADDED)  # which would be one more Triton
     assert compare.main(["--repository", str(REPOSITORY), *words, *left_out]) == 0
     results = Results.read(tmp_path / "compare.benchmark.json")
     ours = [row for row in results.rows if row.labels["system"] == targets.OURS]
     assert len(ours) == CLOSED + 1
     assert not [row for row in results.rows if row.values.get("errors")]
     systems = {row.labels["system"] for row in results.rows}
-    assert systems == {targets.OURS, targets.CEILING, targets.TRITON, targets.OPEN_LOOP}
+    padded = {targets.PADDED} if packed(DEMO) else set()
+    assert systems == padded | {
+        targets.OURS,
+        targets.CEILING,
+        targets.TRITON,
+        targets.OPEN_LOOP,
+    }
     written = (tmp_path / "compare.md").read_text()
     assert written.strip() in capsys.readouterr().out
     for check in results.checks:

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from benchmarks import targets
+from benchmarks.published import Manifest
 from benchmarks.results import Row
 
 ROW = {"per_second": 10.0, "p50_ms": 100.0, "p99_ms": 150.0, "mean_batch": 5.0}
@@ -11,6 +12,11 @@ ROW = {"per_second": 10.0, "p50_ms": 100.0, "p99_ms": 150.0, "mean_batch": 5.0}
 def row(system: str, kind: str, load: int | None, **values: float) -> Row:
     labels: dict[str, str | int] = {"system": system, "kind": kind}
     return Row(labels if load is None else labels | {"concurrency": load}, ROW | values)
+
+
+def fixed(name: str = "ViT-B-32") -> Manifest:
+    texts = [{"name": f"m.text-{length}", "length": length} for length in (16, 77)]
+    return {"open_clip_name": name, "triton": {"text": texts}}
 
 
 def measured() -> list[Row]:
@@ -54,21 +60,29 @@ def measured() -> list[Row]:
     ],
 )
 def test_targets(name: str, value: float, passed: bool) -> None:
-    [found] = [check for check in targets.checks(measured(), "ViT-B-32") if check.name == name]
+    [found] = [check for check in targets.checks(measured(), fixed()) if check.name == name]
     assert found.value == pytest.approx(value)
     assert found.passed is passed
 
 
 def test_what_is_missing_fails() -> None:
-    checks = targets.checks([row(targets.OURS, targets.IMAGE, 8)], "ViT-B-32")
+    checks = targets.checks([row(targets.OURS, targets.IMAGE, 8)], fixed())
     missing = [check for check in checks if "ceiling" in check.name]
     assert missing
     assert all(math.isnan(check.value) and not check.passed for check in missing)
 
 
+def test_a_packed_text_tower_has_one_ceiling() -> None:
+    packed = fixed() | {"triton": {"text": [{"name": "m.text", "length": 77, "packed": True}]}}
+    names = {check.name for check in targets.checks(measured(), packed)}
+    others = {check.name for check in targets.checks(measured(), fixed())}
+    assert others - names == {"caption, 32 at a time: texts/s of encoder alone, no caption padded"}
+    assert names < others
+
+
 def test_systems_that_were_left_out_have_no_checks() -> None:
     rows = [r for r in measured() if r.labels["system"] not in (targets.PADDED, targets.TORCH)]
-    names = [check.name for check in targets.checks(rows, "ViT-L-14")]
+    names = [check.name for check in targets.checks(rows, fixed("ViT-L-14"))]
     assert not [name for name in names if "PyTorch" in name or "the model padded" in name]
     assert not [name for name in names if "another machine" in name]
 

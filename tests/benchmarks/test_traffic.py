@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from io import BytesIO
 from itertools import islice
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import loops
+from benchmarks import loops, rounds, targets
 from benchmarks.captions import MEDIAN, P95, Captions, tokens
 from benchmarks.connection import Target
 from benchmarks.photos import photos
-from benchmarks.traffic import KINDS, NEEDS_LABEL_SET
+from benchmarks.traffic import KINDS, NEEDS_LABEL_SET, full_captions, requests
+from tests.benchmarks.forms import CONTEXT, FORMS, PACKED, write_form
 from tests.conftest import GatewayClient
 
 OFFERED = [kind for kind in KINDS if kind not in NEEDS_LABEL_SET]
@@ -37,6 +39,28 @@ def test_their_length_is_the_tokenizers(api: httpx.Client) -> None:
     assert answer["usage"]["prompt_tokens"] == sum(tokens(caption) for caption in captions)
 
 
+def test_full_captions_fill_the_context(api: httpx.Client) -> None:
+    captions = Captions(seed=3, length=CONTEXT).take(200)
+    assert {tokens(caption) for caption in captions} == {CONTEXT}
+    assert len(set(captions)) == 200
+    sent = islice(full_captions("demo", CONTEXT, seed=3), 5)
+    for caption, request in zip(captions, sent, strict=False):
+        body = json.loads(request.body)
+        assert body == {"model": "demo", "input": caption}
+        answer = api.post(request.path, json=body).json()
+        assert answer["usage"]["prompt_tokens"] == CONTEXT
+
+
+def test_only_a_packed_model_is_sent_full_captions_instead_of_padded_ones(tmp_path: Path) -> None:
+    for form in FORMS:
+        manifest = write_form(tmp_path / form, form)
+        sent = rounds.requests_for(targets.PADDED, targets.CAPTION, manifest, "demo", 4)
+        lengths = {tokens(json.loads(request.body)["input"]) for request in islice(sent, 50)}
+        assert (lengths == {CONTEXT}) == (form == PACKED)
+        ours = rounds.requests_for(targets.OURS, targets.CAPTION, manifest, "demo", 4)
+        assert list(islice(ours, 5)) == list(islice(KINDS["rest-text"]("demo", 4), 5))
+
+
 def test_photos_are_alike_every_time() -> None:
     made = photos(8)
     assert len(set(made)) == 8
@@ -55,6 +79,15 @@ def test_the_service_answers_every_kind(api: GatewayClient, kind: str) -> None:
     assert len(measured.latencies) >= 2 * loops.MIN_ANSWERS
     assert measured.per_second > 0
     assert 0 < measured.percentile(50) <= measured.percentile(99)
+
+
+@pytest.mark.parametrize("kind", ["rest-text", "rest-image", "rest-image-base64", "zero-shot"])
+def test_the_only_model_need_not_be_named(api: GatewayClient, kind: str) -> None:
+    request = next(requests(kind, ""))
+    headers = {"content-type": request.content_type}
+    answer = api.post(request.path, content=request.body, headers=headers)
+    assert (answer.status_code, answer.json()["model"]) == (200, "demo")
+    assert "model" not in f"{request.path}{request.body[:100]!r}"
 
 
 def test_errors_are_counted(api: GatewayClient) -> None:

@@ -7,10 +7,8 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.published import CONFIG, manifests, weights_bytes
 from benchmarks.repositories import copy, keep_lengths
 from benchmarks.results import Row
+from tests.benchmarks.forms import CONTEXT, DEMO, FIXED, FORMS, PACKED, write_form
 from tests.conftest import REPOSITORY
-
-MANIFEST = manifests(REPOSITORY)["demo"]
-CONTEXT = MANIFEST["tokenizer"]["context_length"]
 
 
 def configs(repository: Path) -> str:
@@ -24,14 +22,17 @@ def test_one_change_at_a_time_or_all_combinations() -> None:
     assert [tune.name_of(v) for v in ({}, {"a": "1", "b": "3"})] == ["as published", "a 1, b 3"]
 
 
-def test_a_variant_changes_the_copy_and_not_the_original() -> None:
-    before = configs(REPOSITORY), (REPOSITORY / "demo.manifest.json").read_text()
-    variant = {tune.INSTANCES: "2", tune.DELAY: "700", tune.BATCH: "8", tune.LENGTHS: str(CONTEXT),
-               "GATEWAY_TRITON_CALLS": "3"}  # fmt: skip
-    with copy(REPOSITORY, MANIFEST) as folder:
-        weights = weights_bytes(folder, MANIFEST)
-        assert tune.apply(folder, MANIFEST, variant) == {"GATEWAY_TRITON_CALLS": "3"}
-        assert weights_bytes(folder, MANIFEST) == 2 * weights
+@pytest.mark.parametrize("form", FORMS)
+def test_a_variant_changes_the_copy_and_not_the_original(tmp_path: Path, form: str) -> None:
+    repository = tmp_path / "repository"
+    manifest = write_form(repository, form)
+    before = configs(repository), (repository / "demo.manifest.json").read_text()
+    variant = {tune.INSTANCES: "2", tune.DELAY: "700", tune.BATCH: "8", "GATEWAY_TRITON_CALLS": "3"}
+    variant |= {tune.LENGTHS: str(CONTEXT)} if form == FIXED else {}
+    with copy(repository, manifest) as folder:
+        weights = weights_bytes(folder, manifest)
+        assert tune.apply(folder, manifest, variant) == {"GATEWAY_TRITON_CALLS": "3"}
+        assert weights_bytes(folder, manifest) == 2 * weights
         text = (folder / "demo.image" / CONFIG).read_text()
         for words in ("count: 2", "max_queue_delay_microseconds: 700", "max_batch_size: 8",
                       'key: "intra_op_thread_count"'):  # fmt: skip
@@ -40,17 +41,29 @@ def test_a_variant_changes_the_copy_and_not_the_original() -> None:
         assert [tower["length"] for tower in changed["text"]] == [CONTEXT]
         assert changed["image"]["max_batch"] == 8
     assert not folder.exists()
-    assert (configs(REPOSITORY), (REPOSITORY / "demo.manifest.json").read_text()) == before
+    assert (configs(repository), (repository / "demo.manifest.json").read_text()) == before
 
 
 def test_text_is_never_served_without_the_full_length(tmp_path: Path) -> None:
+    manifest = write_form(tmp_path / "repository", FIXED)
     with pytest.raises(BenchmarkError, match=f"the full context, {CONTEXT}, is missing"):
-        keep_lengths(tmp_path, MANIFEST, [CONTEXT - 1])
+        keep_lengths(tmp_path, manifest, [CONTEXT - 1])
+
+
+def test_a_packed_model_has_no_lengths_to_choose(tmp_path: Path) -> None:
+    """Which is said before anything is served."""
+    manifest = write_form(tmp_path / "repository", PACKED)
+    with pytest.raises(BenchmarkError, match="demo: its text tower is packed"):
+        keep_lengths(tmp_path, manifest, [CONTEXT])
+    words = ["--repository", str(tmp_path / "repository"), "--output", str(tmp_path / "out")]
+    with pytest.raises(BenchmarkError, match="demo: its text tower is packed"):
+        tune.main([*words, "--token-lengths", str(CONTEXT)])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_variant_is_served_and_loaded() -> None:
     variant = {tune.INSTANCES: "1", tune.DELAY: "0"}
-    rows = list(tune.measure(REPOSITORY, MANIFEST, variant, 0.1, seed=1))
+    rows = list(tune.measure(REPOSITORY, DEMO, variant, 0.1, seed=1))
     assert [(row.labels["kind"], row.labels["concurrency"]) for row in rows] == list(tune.LOADS)
     assert all(row.values["errors"] == 0 < row.values["per_second"] for row in rows)
     assert not list(REPOSITORY.parent.glob(".benchmark-*"))

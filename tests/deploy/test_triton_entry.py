@@ -42,7 +42,7 @@ def test_it_loads_what_the_manifests_name(environment: dict[str, str], repositor
     assert f"--model-repository={repository}" in options
     assert "--model-control-mode=explicit" in options
     assert [each for each in options if each.startswith("--load-model=")] == [
-        f"--load-model=demo.{tower}" for tower in ("image", "text-16", "text-32")
+        f"--load-model=demo.{tower}" for tower in ("image", "text")
     ]
     assert options[-1] == "--log-verbose=1"
 

@@ -33,7 +33,7 @@ def trace(model: str) -> dict[str, Tower]:
     size = checkpoint.preprocessing.image_size
     scenes = [np.asarray(scene.image) for scene in draw_scenes(24, seed=9, size=size)]
     batches = [np.stack(scenes[start : start + 8]) for start in (0, 8, 16)]
-    image = towers.ImageTower(checkpoint.model, checkpoint.preprocessing).eval()
+    image = towers.image_tower(checkpoint.model, checkpoint.preprocessing).eval()
     ids = checkpoint.tokenizer(list(TEXTS)).to(torch.int32)
     text = towers.TextTower(checkpoint.model).eval()
     words = [np.roll(ids.numpy(), shift, axis=0) for shift in (0, 3, 5)]

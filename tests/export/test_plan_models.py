@@ -54,7 +54,7 @@ def traced(
     image = tracing.image_graph(checkpoint).proto
     text = tracing.text_graphs(checkpoint, 0, LENGTHS)
     del checkpoint
-    yield Graphs(image, {length: made.proto for length, made in text.items()})
+    yield Graphs(image, {length: made.proto for length, made in text.by_length.items()})
     del image, text
     gc.collect()
 

@@ -23,6 +23,10 @@ def candidates(*cosines: float) -> Iterator[Candidate]:
     return map(candidate, cosines)
 
 
+def traced(*lengths: int) -> Graphs:
+    return Graphs(onnx.ModelProto(), dict.fromkeys(lengths, onnx.ModelProto()))
+
+
 def judged(failures: Callable[[float], list[str]], seen: list[float]) -> Judge:
     def judge(graphs: Graphs) -> tuple[Evaluation, list[str]]:
         cosine = float(graphs.recipe["image"].rpartition(" ")[2])
@@ -52,7 +56,7 @@ def tried(tower: str, graphs: Graphs) -> float:
 def test_it_stops_at_the_first_that_passes() -> None:
     seen: list[float] = []
     judge = judged(lambda cosine: [] if cosine >= 0.5 else ["short"], seen)
-    found = search(candidates(0.1, 0.5, 0.9), candidates(1.0), (8, 16), judge)
+    found = search(candidates(0.1, 0.5, 0.9), candidates(1.0), traced(8, 16), judge)
     assert seen == [0.1, 0.5]
     assert found.failures == ()
     assert found.graphs.text[8] is found.graphs.text[16]
@@ -62,7 +66,7 @@ def test_the_fewest_failures_win_when_none_passes() -> None:
     seen: list[float] = []
     counts: dict[float, int] = {0.1: 2, 0.2: 1, 0.3: 3}
     judge = judged(lambda cosine: ["short"] * counts[cosine], seen)
-    found = search(candidates(*counts), candidates(1.0), (8,), judge)
+    found = search(candidates(*counts), candidates(1.0), traced(8), judge)
     assert seen == [0.1, 0.2, 0.3]
     assert tried("image", found.graphs) == 0.2
 
@@ -75,21 +79,21 @@ def test_both_towers_get_safer_in_turn() -> None:
         seen.append((tried("image", graphs), tried("text", graphs)))
         return NOTHING, [] if tried("text", graphs) >= 0.6 else ["accuracy is short"]
 
-    found = search(candidates(0.1, 0.2), candidates(0.4, 0.5, 0.6), (8,), judge)
+    found = search(candidates(0.1, 0.2), candidates(0.4, 0.5, 0.6), traced(8), judge)
     assert seen == [(0.1, 0.4), (0.2, 0.4), (0.2, 0.5), (0.2, 0.6)]
     assert found.failures == ()
 
 
 def test_it_ends_when_neither_has_more() -> None:
     seen: list[float] = []
-    search(candidates(0.1, 0.2), candidates(0.3), (8,), judged(lambda cosine: ["short"], seen))
+    search(candidates(0.1, 0.2), candidates(0.3), traced(8), judged(lambda cosine: ["short"], seen))
     assert seen == [0.1, 0.2]
 
 
 def test_it_gives_up_after_so_many() -> None:
     seen: list[float] = []
     endless: Any = (candidate(0.1 + index / 1000) for index in range(1000))
-    search(endless, candidates(1.0), (8,), judged(lambda cosine: ["short"], seen))
+    search(endless, candidates(1.0), traced(8), judged(lambda cosine: ["short"], seen))
     assert len(seen) == MAX_EVALUATIONS
 
 
@@ -99,7 +103,7 @@ def test_a_pair_that_crashes_is_passed_over() -> None:
             raise CrashError("ended with signal 11")
         return NOTHING, []
 
-    found = search(candidates(0.1, 0.2), candidates(1.0), (8,), judge)
+    found = search(candidates(0.1, 0.2), candidates(1.0), traced(8), judge)
     assert tried("image", found.graphs) == 0.2
     with pytest.raises(CrashError, match="signal 11"):
-        search(candidates(0.1), candidates(1.0), (8,), judge)
+        search(candidates(0.1), candidates(1.0), traced(8), judge)

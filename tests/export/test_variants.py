@@ -25,7 +25,7 @@ from tests.conftest import GatewayFactory
 from tests.openclip_reference import demo_reference
 
 DEMO = [str(CONFIG), "--pretrained", str(CHECKPOINT), "--id", "demo", "--max-batch", "8"]
-DEMO += ["--token-lengths", "16,full", "--evaluate", "drawn", "--calibrate-images", "drawn"]
+DEMO += ["--evaluate", "drawn", "--calibrate-images", "drawn"]
 
 Feeds = Sequence[NDArray[Any]]
 
@@ -83,7 +83,9 @@ def test_figures_reach_their_thresholds(manifests: dict[str, Manifest]) -> None:
         assert zero_shot.accuracy >= zero_shot.pytorch_accuracy - 0.01
         assert zero_shot.pytorch_accuracy >= 0.97
         batches = {(run.length, run.batch) for run in manifest.gate.text.runs}
-        assert batches == {(length, batch) for length in (16, 32) for batch in (1, 2, 8)}
+        assert batches == {(length, batch) for length in (16, 24, 32) for batch in (1, 2, 8)}
+        [text] = manifest.triton.text
+        assert (text.name, text.packed) == (f"{manifest.id}.text", True)
 
 
 def test_int8_graphs_are_int8(ladder: Path) -> None:

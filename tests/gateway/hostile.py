@@ -7,13 +7,12 @@ import threading
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.processes import resident_bytes
 from gateway.images import FORMATS
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -139,12 +138,7 @@ class Memory:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
 
@@ -153,8 +147,7 @@ class Memory:
             self.most = max(self.most, self._now())
 
     def _now(self) -> int:
-        pages = (Path(f"/proc/{each}/statm").read_text().split()[1] for each in self._processes)
-        return 4096 * sum(map(int, pages))
+        return sum(map(resident_bytes, self._processes))
 
 
 def accepted_seeds() -> int:

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from gateway.admission import LONGEST_S, WINDOW_S, Admission, Drain, Room
+from gateway.admission import Admission, Room
 from gateway.errors import DeadlineExceeded, Overloaded
+from gateway.waiting import LONGEST_S, WINDOW_S, Drain
 
 
 class Clock:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,16 +13,28 @@ from gateway.encoder import Encoder
 from gateway.errors import TextError
 from gateway.inference import Call, FakeInferClient
 from gateway.lanes import Lanes
+from gateway.manifest import Manifest
 from gateway.models import Model
 from gateway.values import Deadline, Timings, Tokens, Vectors
 from tests.gateway.rpcserver import loaded
 
-SHORT, LONG = 16, 32  # what the demo model is served at
+SHORT, LONG = 16, 32  # tokens
 
 
 @pytest.fixture
 def model() -> Model:
     return loaded().models.find("demo")
+
+
+@pytest.fixture
+def padded(model: Model) -> Model:
+    """The same model, with a text tower for each of two lengths."""
+    content = model.manifest.model_dump()
+    content["triton"]["text"] = [
+        {"name": f"demo.text-{length}", "length": length, "max_batch": 32}
+        for length in (SHORT, LONG)
+    ]
+    return replace(model, manifest=Manifest.model_validate(content))
 
 
 def marked(call: Call) -> Vectors:
@@ -44,11 +57,26 @@ async def texts(encoder: Encoder, model: Model, asked: Mapping[int, Tokens]) -> 
     return {index: float(row.vector[0]) for index, row in rows.items()}
 
 
-async def test_every_text_gets_its_own_vector_at_the_shortest_length(model: Model) -> None:
+async def test_texts_of_any_length_share_a_call(model: Model) -> None:
     client = FakeInferClient(marked)
     encoder = Encoder(Lanes(client, 2), VectorCache(0))
     asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
     assert await texts(encoder, model, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
+    [call] = client.calls
+    assert call.batch.shape == (6, 20)
+    pad = model.manifest.tokenizer.pad_id
+    lengths = {number: len(asked[number].ids) for number in asked}
+    for row in call.batch:
+        length = lengths[row[1]]
+        assert row[length - 1] == 49407
+        assert (row[length:] == pad).all()
+
+
+async def test_every_text_gets_its_own_vector_at_the_shortest_length(padded: Model) -> None:
+    client = FakeInferClient(marked)
+    encoder = Encoder(Lanes(client, 2), VectorCache(0))
+    asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
+    assert await texts(encoder, padded, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
     assert sorted(call.batch.shape for call in client.calls) == [(2, LONG), (4, SHORT)]
 
 

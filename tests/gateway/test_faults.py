@@ -184,10 +184,9 @@ async def test_large_requests_go_out_in_bounded_calls() -> None:
         assert response.status_code == 200
     [model] = load(Settings(model_repository=REPOSITORY)).models
     largest = {tower.name: tower.max_batch for tower in model.manifest.triton.text}
-    lengths = {tower.name: tower.length for tower in model.manifest.triton.text}
     assert {call.tower.model for call in client.calls} == set(largest)
     assert sum(len(call.batch) for call in client.calls) == 600
     for call in client.calls:
         assert len(call.batch) <= largest[call.tower.model]
-        assert call.batch.shape[1] == lengths[call.tower.model]
-        assert call.batch.nbytes <= 2_500_000
+        tokens = (call.batch != model.manifest.tokenizer.pad_id).sum()
+        assert tokens <= 1_024

@@ -181,19 +181,22 @@ async def test_a_broken_file_leaves_the_keys_as_they_are(
         assert keyring.find(bob).name == "bob"
 
 
+def refused_for(quotas: Quotas, quota: Quota, items: int) -> float | None:
+    """For how many seconds the key `a` is refused so many items."""
+    with pytest.raises(QuotaExceeded) as caught:
+        quotas.spend("a", quota, items)
+    return caught.value.retry_after_s
+
+
 def test_items_come_back_steadily() -> None:
     now = 1_000.0
     quotas = Quotas(clock=lambda: now)
     quota = Quota(items_per_minute=60)
     quotas.spend("a", quota, 60)
-    with pytest.raises(QuotaExceeded) as caught:
-        quotas.spend("a", quota, 10)
-    assert caught.value.retry_after_s == pytest.approx(10)
+    assert refused_for(quotas, quota, 10) == pytest.approx(10)
     quotas.spend("b", quota, 60)  # another key has its own
     now += 9.5
-    with pytest.raises(QuotaExceeded) as caught:
-        quotas.spend("a", quota, 10)
-    assert caught.value.retry_after_s == pytest.approx(0.5)
+    assert refused_for(quotas, quota, 10) == pytest.approx(0.5)
     now += 0.5
     quotas.spend("a", quota, 10)
     now += 3_600
@@ -207,9 +210,7 @@ def test_a_request_for_more_than_a_minutes_items_is_let_in_and_paid_for() -> Non
     quotas = Quotas(clock=lambda: now)
     quota = Quota(items_per_minute=60)
     quotas.spend("a", quota, 180)
-    with pytest.raises(QuotaExceeded) as caught:
-        quotas.spend("a", quota, 1)
-    assert caught.value.retry_after_s == pytest.approx(121)
+    assert refused_for(quotas, quota, 1) == pytest.approx(121)
 
 
 def test_processes_share_a_quota() -> None:
@@ -263,31 +264,29 @@ async def test_a_message_is_not_read_without_a_key(keys: Keys) -> None:
                 assert caught.value.code().name == status
 
 
-def test_the_command_makes_a_key_and_its_entry(tmp_path: Path) -> None:
-    def new(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "gateway.keys", *arguments],
-            cwd=ROOT, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+def ran(module: str, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    """A program of the gateway with these settings and no others, and how it ended."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")}
+    environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
 
-    shown = [new("new", "mobile-app").stdout for _ in range(2)]
+
+def test_the_command_makes_a_key_and_its_entry(tmp_path: Path) -> None:
+    shown = [ran("gateway.keys", "new", "mobile-app").stdout for _ in range(2)]
     secrets = [re.findall(r"oct_[\w-]{40,}", each) for each in shown]
     assert secrets[0] != secrets[1]
     path = tmp_path / "keys.yaml"
     path.write_text("keys:\n" + shown[0].partition("`keys:`:\n")[2])
     [secret] = secrets[0]
     assert Keyring(path).find(secret).name == "mobile-app"
-    assert new("new", "not a name").returncode == 2
+    assert ran("gateway.keys", "new", "not a name").returncode == 2
 
 
 def test_a_gateway_does_not_start_without_its_keys(tmp_path: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")}
-    started = subprocess.run(
-        [sys.executable, "-m", "gateway"], cwd=ROOT, capture_output=True, text=True, timeout=60,
-        env=environment | {
-            "GATEWAY_HTTP_PORT": str(free_port()), "GATEWAY_GRPC_PORT": str(free_port()),
-            "GATEWAY_API_KEYS_FILE": str(tmp_path / "none.yaml"),
-        },
-    )  # fmt: skip
+    ports = {"http_port": free_port(), "grpc_port": free_port()}
+    started = ran("gateway", **ports, api_keys_file=tmp_path / "none.yaml")
     assert started.returncode == 1
     assert "none.yaml: cannot be read: No such file" in started.stderr

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gateway.batches import MAX_CALL_BYTES, MAX_CALL_TOKENS
 from gateway.errors import InferenceFailed, Overloaded, Unavailable
 from gateway.inference import Call, FakeInferClient, Golden, Tower
-from gateway.lanes import MAX_CALL_BYTES, Lanes
+from gateway.lanes import Lanes
 from gateway.values import Deadline, Timings, Vectors
 
 
@@ -209,6 +211,37 @@ async def test_calls_are_bounded_in_rows_and_bytes() -> None:
     wide = MAX_CALL_BYTES // 4 // 3 + 1  # int32: two fit, three do not
     await start(lanes, *range(5), on=tower("wide"), width=wide)
     assert [len(call.batch) for call in client.calls] == [2, 2, 1]
+
+
+async def test_rows_of_any_length_share_a_call_of_a_packed_tower() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    packed = replace(tower(), pad_id=-1)
+    tasks = [start(lanes, 0, on=packed)]
+    tasks += [start(lanes, width, on=packed, width=width) for width in (3, 1, 2)]
+    for _ in tasks:
+        client.gate.release()
+    answers = await asyncio.gather(*tasks)
+    assert [answer[0, 0] for answer in answers] == [0, 3, 1, 2]
+    assert client.calls[1].batch.tolist() == [[3, 3, 3], [1, -1, -1], [2, 2, -1]]
+
+
+async def test_calls_of_a_packed_tower_are_bounded_in_tokens() -> None:
+    client = Held()
+    for _ in range(100):
+        client.gate.release()
+    lanes = Lanes(client, calls=1)
+    packed = replace(tower(max_batch=64), pad_id=0)
+    long = MAX_CALL_TOKENS // 3 + 1  # two fit, three do not
+    await start(lanes, *range(1, 6), on=packed, width=long)
+    assert [len(call.batch) for call in client.calls] == [2, 2, 1]
+    client.calls.clear()
+    tasks = [start(lanes, 1, on=packed, width=long) for _ in range(4)]
+    await asyncio.gather(*tasks)
+    assert [len(call.batch) for call in client.calls] == [1, 2, 1]
+    client.calls.clear()
+    await start(lanes, 1, 2, on=packed, width=2 * MAX_CALL_TOKENS)
+    assert [len(call.batch) for call in client.calls] == [1, 1]
 
 
 async def test_each_encoder_has_a_lane_of_its_own() -> None:

@@ -17,16 +17,17 @@ from tests.conftest import SAMPLES, GatewayClient, GatewayFactory, Outside
 
 CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
 ENCODED = base64.b64encode(CIRCLE).decode()
+QUIET = ("/livez", "/", "/playground/main.js", "/playground.json")  # a probe, and a browser's page
 SECRET = "xylophone"  # noqa: S105 - a text that no line may hold
 
 
 def ask(client: GatewayClient) -> None:
-    """Four requests that run a model, and a probe."""
+    """Four requests that run a model, and those that are no news."""
     both = {"input": [SECRET, f"data:image/png;base64,{ENCODED}"]}
     assert client.post("/v1/embeddings", json=both, headers={"x-request-id": "mine"}).is_success
     wrong = {"input": [SECRET, "data:image/png;base64,AAAA"]}
     assert client.post("/v1/embeddings", json=wrong).status_code == 400
-    assert client.get("/livez").is_success
+    assert all(client.get(path).is_success for path in QUIET)
     with grpc.insecure_channel(client.grpc_address) as channel:
         stub = clip_pb2_grpc.ClipServiceStub(channel)
         items = [clip_pb2.Item(text=SECRET), clip_pb2.Item(image=CIRCLE)]
@@ -76,21 +77,24 @@ def test_lines_for_people(
     assert "INFO" in line
     assert "model=demo" in line
     assert "livez" not in text
+    assert "playground" not in text
     assert SECRET not in text
 
 
-@pytest.mark.parametrize(("level", "probes", "requests"), [("debug", 1, 4), ("warning", 0, 0)])
+@pytest.mark.parametrize(("level", "quiet", "requests"), [("debug", 1, 4), ("warning", 0, 0)])
 def test_levels(
     triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path,
-    level: str, probes: int, requests: int,
+    level: str, quiet: int, requests: int,
 ) -> None:  # fmt: skip
     log = tmp_path / "log"
     settings = {"triton_address": triton.addresses.grpc, "log_format": "json"}
     with start_gateway(Outside(log=log), **settings, log_level=level) as client:
         ask(client)
     found = lines(log)
-    assert len([line for line in found if line.get("operation") != "/livez"]) == requests
-    assert any(line.get("operation") == "/livez" for line in found) == bool(probes)
+    routes = {path.replace("main.js", "{name}") for path in QUIET}
+    told = [line["operation"] for line in found if line.get("operation") in routes]
+    assert set(told) == (routes if quiet else set())
+    assert len(found) - len(told) == requests
 
 
 @pytest.fixture

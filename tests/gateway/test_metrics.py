@@ -154,11 +154,11 @@ def test_what_is_in_flight(gateway: GatewayClient) -> None:
 
 
 def test_calls_of_triton(samples: Samples) -> None:
-    for tower in ("demo.image", "demo.text-16"):
+    for tower in ("demo.image", "demo.text"):
         assert value(samples, "batch_items_count", tower=tower) > 0
     # Every image went to Triton; of the texts, those that were not known.
     assert value(samples, "batch_items_sum", tower="demo.image") == 5
-    assert value(samples, "batch_items_sum", tower="demo.text-16") == 6
+    assert value(samples, "batch_items_sum", tower="demo.text") == 6
 
 
 def test_the_cache(samples: Samples) -> None:

@@ -11,9 +11,10 @@ import pytest
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.inference import Call, cosine_to
 from gateway.manifest import Manifest, read_repository
-from gateway.servers import Server, Servers
+from gateway.servers import Servers
 from gateway.towers import image_tower, towers
 from gateway.triton import GrpcInferClient
+from gateway.upstream import Server
 from tests.conftest import REPOSITORY, free_port
 from tests.gateway.tritons import SteeredTriton, steered, write_impostor
 

@@ -18,7 +18,7 @@ from tests.gateway.tritons import SteeredTriton, copied, steered, write_impostor
 
 SOON_S = 4.0  # two seconds are promised; the rest is for a machine full of other tests
 OPENS_S = 20.0
-IMAGE_MODEL, TEXT_MODEL = "demo.image", "demo.text-16"
+IMAGE_MODEL, TEXT_MODEL = "demo.image", "demo.text"
 
 Service = tuple[SteeredTriton, GatewayClient]
 

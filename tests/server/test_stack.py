@@ -80,6 +80,15 @@ def test_it_serves_and_stops_cleanly(stop: signal.Signals) -> None:
         assert_gone(started)
 
 
+def test_tls_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_TLS_CERT", "chain.pem")
+    with stack() as process:
+        output, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "GATEWAY_TLS_CERT" in errors
+    assert "Starting" not in output
+
+
 def test_killed_outright_it_leaves_nothing_running() -> None:
     with stack() as process:
         banner(process)
@@ -91,9 +100,9 @@ def test_killed_outright_it_leaves_nothing_running() -> None:
 
 def test_a_gateway_that_ends_takes_the_stack_down() -> None:
     with stack() as process:
-        url = re.search(r"http://\S+?:\d+", banner(process))
+        url = re.search(r"Playground, in a browser: (\S+)", banner(process))
         assert url is not None
-        assert httpx.get(f"{url[0]}/livez").status_code == 200
+        assert httpx.get(url[1]).headers["content-type"].startswith("text/html")
         started = descendants(process.pid)
         [gateway] = [
             pid for pid in started

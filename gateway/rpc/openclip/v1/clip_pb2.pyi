@@ -759,7 +759,9 @@ class Model(_message.Message):
     gate_passed: _builtins.bool
     """false: published although it fell short of PyTorch"""
     @_builtins.property
-    def token_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def token_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """that text is padded to; none: nothing is padded"""
+
     def __init__(
         self,
         *,

@@ -1,0 +1,103 @@
+"""The parts that settings shape, each as the settings want it."""
+
+from typing import TYPE_CHECKING
+
+from gateway.decodepool import DecodePool
+from gateway.fetch import Fetcher, FetchRules
+from gateway.images import DecodeOptions, Decoder, ImageLimits
+from gateway.limits import RequestLimits
+from gateway.metrics import Metrics
+from gateway.models import Selection
+from gateway.rpc.server import RpcConfig
+from gateway.scrape import MetricsServer
+from gateway.settings import Settings
+from gateway.tls import Certificate
+
+if TYPE_CHECKING:
+    from gateway.traces import Traces
+
+STREAM_WINDOW_BYTES = 16 * 2**20  # so that a few streams do not take all the bytes in flight
+
+
+def selection(settings: Settings) -> Selection:
+    """Which models are to be served."""
+    return Selection(
+        settings.model_repository, settings.models, settings.default_model, settings.model_aliases
+    )
+
+
+def decoder(settings: Settings) -> Decoder | DecodePool:
+    """Decodes in threads, or in processes of its own, which are started here."""
+    limits = ImageLimits(
+        settings.max_image_bytes,
+        settings.max_image_pixels,
+        settings.max_resized_pixels,
+        settings.max_decode_bytes,
+    )
+    options = DecodeOptions(settings.exif_orientation, settings.jpeg_draft)
+    if not settings.decode_processes:
+        return Decoder(limits, options)
+    return DecodePool(settings.decode_processes, limits, options, settings.decode_timeout_s)
+
+
+def max_values(settings: Settings) -> int:
+    """JSON values that a request within the limits may hold; an item is up to six of them."""
+    return 6 * settings.max_items + settings.max_labels + settings.max_prompts + 1_000
+
+
+def request_limits(settings: Settings) -> RequestLimits:
+    """How much one request may ask for."""
+    return RequestLimits(
+        settings.max_items,
+        settings.max_labels,
+        settings.max_prompts,
+        settings.max_text_characters,
+    )
+
+
+def fetcher(settings: Settings) -> Fetcher | None:
+    """Fetches images by URL; None where that is off."""
+    if not settings.fetch_urls:
+        return None
+    return Fetcher(
+        FetchRules(
+            hosts=settings.fetch_hosts,
+            ports=frozenset(settings.fetch_ports or (80, 443)),
+            private=settings.fetch_private,
+            max_bytes=settings.max_image_bytes,
+            timeout_s=settings.fetch_timeout_s,
+            max_redirects=settings.fetch_max_redirects,
+            concurrency=settings.fetch_concurrency,
+        )
+    )
+
+
+def traces(settings: Settings) -> "Traces | None":
+    """Sends spans to a collector; None where none is named."""
+    if settings.otlp_endpoint is None:
+        return None
+    from gateway.traces import Traces  # needs OpenTelemetry, which is an extra
+
+    return Traces(settings.otlp_endpoint)
+
+
+def metrics_server(settings: Settings, metrics: Metrics) -> MetricsServer | None:
+    """Listens on the port for metrics; None where they have none of their own."""
+    if settings.metrics_port is None:
+        return None
+    host = settings.metrics_host or settings.host
+    return MetricsServer(host, settings.metrics_port, metrics.rendered)
+
+
+def rpc_config(settings: Settings, certificate: Certificate | None) -> RpcConfig:
+    """What the gRPC server needs to know."""
+    return RpcConfig(
+        max_message_bytes=settings.max_body_bytes,
+        timeout_s=settings.request_timeout_s,
+        stream_window_items=settings.stream_window,
+        stream_idle_s=settings.stream_idle_s,
+        stream_window_bytes=min(settings.max_body_bytes, STREAM_WINDOW_BYTES),
+        stream_batch_items=min(32, settings.max_items),
+        reuse_port=settings.workers > 1,
+        tls=certificate,
+    )

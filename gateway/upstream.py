@@ -1,0 +1,150 @@
+"""One Triton behind the gateway, and its breaker: it is left alone while it does not answer.
+
+The breaker opens after so many failures in a row: calls whose line broke, or probes that were not
+answered by a server that is silent while it has work. From then on no call goes there, only one
+probe at a time; the first that is answered closes the breaker.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+FAILURES = 3  # in a row, that open a breaker
+SILENT_S = 1.0  # after so long without an answer a server with work is probed
+PROBE_EVERY_S = 0.25
+PROBE_TIMEOUT_S = 1.0
+
+# Reconnects fast: gRPC's own back-off would leave a Triton that came back alone for two minutes.
+_OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", 64 * 2**20),
+]
+UNANSWERED = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_DOWN = {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.TRANSIENT_FAILURE}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Server:
+    """One Triton: a channel to it, how many calls it is working on, and whether it answers.
+
+    Attributes:
+        epoch: Changes when the connection is lost; what is known of the server ends with it.
+        verified: Encoders whose golden vector came back right over this very connection.
+        wrong: Encoders whose golden vector did not, and until when that is taken for granted.
+    """
+
+    address: str  # host:port, the host an IP address
+    turned: Callable[[], None]  # told when the breaker opens or closes
+    inflight: int = 0
+    failures: int = 0  # in a row
+    open: bool = False
+    epoch: int = 0
+    verified: set[Hashable] = field(default_factory=set)
+    wrong: dict[Hashable, float] = field(default_factory=dict)
+    verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    channel: grpc.aio.Channel = field(init=False)
+    stub: service_pb2_grpc.GRPCInferenceServiceStub = field(init=False)
+    _silent_since: float | None = None  # when it was given the work that it has not answered
+    _doubted: bool = False  # the connection was lost, and nothing was heard since
+    _tasks: list[asyncio.Task[None]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._follow())]
+
+    def connected(self) -> bool:
+        """Whether the connection stands; where it does not, this makes gRPC try."""
+        state = self.channel.get_state(try_to_connect=True)
+        return bool(state == grpc.ChannelConnectivity.READY)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator["Server"]:
+        """Counts a call while it lasts."""
+        self._silent_since = self._silent_since or _now()
+        self.inflight += 1
+        try:
+            yield self
+        finally:
+            self.inflight -= 1
+
+    def answered(self) -> None:
+        """An answer came, be it an error."""
+        self.failures = 0
+        self._doubted = False
+        self._silent_since = _now() if self.inflight else None
+        if self.open:
+            self.open = False
+            self.turned()
+            logger.info("Triton at %s answers again", self.address)
+
+    def failed(self) -> None:
+        """A call or a probe came to nothing."""
+        self.failures += 1
+        if self.failures >= FAILURES and not self.open:
+            self.open = True
+            self.turned()
+            logger.warning("Triton at %s does not answer; it is left alone", self.address)
+
+    def lost(self) -> None:
+        """The connection broke: whatever stands behind the next one is not known."""
+        self.epoch += 1
+        self._doubted = True
+        self.verified.clear()
+        self.wrong.clear()
+
+    def fails(self, tower: Hashable, until: float) -> None:
+        """An encoder's golden vector did not come back right."""
+        self.verified.discard(tower)
+        self.wrong[tower] = until
+
+    async def close(self, grace_s: float | None = None) -> None:
+        """Closes the connection; calls in progress get the grace."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.channel.close(grace_s)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_EVERY_S)
+            since = self._silent_since
+            silent = since is not None and _now() - since > SILENT_S
+            if self.open or self.failures or self._doubted or silent:
+                await self._probe()
+
+    async def _probe(self) -> None:
+        try:
+            await self.stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=PROBE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in UNANSWERED:
+                self.failed()
+                return
+        self.answered()
+
+    async def _follow(self) -> None:
+        last = self.channel.get_state()
+        while True:
+            await self.channel.wait_for_state_change(last)
+            state = self.channel.get_state()
+            if last == grpc.ChannelConnectivity.READY or state in _DOWN:
+                self.lost()
+            last = state
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
