@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,11 +22,18 @@ SETTLED = 0.2  # seconds after the last answer, when it is counted in every proc
 COUNTED = re.compile(r'^openclip_requests_total\{.*modality="[a-z]+".*\} (\S+)', re.MULTILINE)
 
 
-def median_ms(
-    served: services.Gateway, kind: str, seconds: float, repeats: int, workers: int = 1
-) -> float:
-    """CPU milliseconds of all its processes for each request; the median of the repeats."""
-    return median(_cpu_ms(served, kind, seconds, seed, workers) for seed in range(repeats))
+def medians_ms(
+    served: services.Gateway, kinds: Sequence[str], seconds: float, repeats: int, workers: int = 1
+) -> dict[str, float]:
+    """CPU milliseconds of all its processes for each request of a kind: the medians.
+
+    The kinds take turns, so that they can be compared where the machine's speed changes.
+    """
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for seed in range(repeats):
+        for kind, taken in found.items():
+            taken.append(_cpu_ms(served, kind, seconds, seed, workers))
+    return {kind: median(taken) for kind, taken in found.items()}
 
 
 def profiled(served: services.Gateway, kind: str, seconds: float, file: Path) -> dict[str, Any]:

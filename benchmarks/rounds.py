@@ -41,9 +41,7 @@ SEEDS = 1_000  # of one round, so that no caption comes twice in a run
 
 
 def measure(systems: Systems, seconds: float, repeat: int) -> Iterator[Row]:
-    """Every ceiling and every load once, and the memory after that."""
-    rows = ceilings.in_a_process(systems.repository, systems.manifest, seconds, systems.triton.grpc)
-    yield from (Row({**row.labels, "repeat": repeat}, row.values) for row in rows)
+    """Every load and every ceiling once; in the first round the memory, before Triton's ceiling."""
     seeds = count(repeat * SEEDS)
     for system in systems.served:
         capacity: dict[str, float] = {}
@@ -55,7 +53,10 @@ def measure(systems: Systems, seconds: float, repeat: int) -> Iterator[Row]:
         if system == OURS:
             for kind in (IMAGE, CAPTION):
                 yield _repeated(_open(systems, kind, capacity[kind], seconds, next(seeds)), repeat)
-            yield _repeated(Row({"system": OURS, "kind": "memory"}, systems.memory()), repeat)
+            if repeat == 0:
+                yield _repeated(Row({"system": OURS, "kind": "memory"}, systems.memory()), repeat)
+    rows = ceilings.in_a_process(systems.repository, systems.manifest, seconds, systems.triton.grpc)
+    yield from (_repeated(row, repeat) for row in rows)
 
 
 def requests_for(

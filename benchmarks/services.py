@@ -82,6 +82,7 @@ def gateway(
         "GATEWAY_GRPC_PORT": str(rpc),
         "GATEWAY_TRITON_ADDRESS": triton_address,
         "GATEWAY_MODEL_REPOSITORY": str(repository),
+        "GATEWAY_TRITON_CALLS": "1",  # as `make run` has it
     }
     environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
     environment |= own | dict(settings or {})

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks import decoding, plots, program, services
-from benchmarks.gateway_cpu import median_ms, metrics_error, profiled
+from benchmarks.gateway_cpu import medians_ms, metrics_error, profiled
 from benchmarks.null_encoder import write_repository
 from benchmarks.published import Manifest, find
 from benchmarks.results import SUFFIX, Check, Row, collect
@@ -46,7 +46,7 @@ def measure(
     Raises:
         BenchmarkError: A program did not start, or requests failed.
     """
-    yield Row({"kind": ALONE}, {"cpu_ms": decoding.cpu_ms(manifest)})
+    yield Row({"kind": ALONE}, {"cpu_ms": decoding.cpu_ms(manifest, seconds)})
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         null = folder / "repository"
@@ -54,7 +54,7 @@ def measure(
         triton = stack.enter_context(services.triton(null, manifest["id"]))
         start = (null, manifest["id"], triton.grpc)
         with services.gateway(*start, settings) as served:
-            whole = {kind: median_ms(served, kind, seconds, repeats) for kind in kinds}
+            whole = medians_ms(served, kinds, seconds, repeats)
         for kind in kinds:
             yield Row({"kind": kind}, {"cpu_ms": whole[kind]})
         file = folder / "profile.json"
@@ -64,8 +64,8 @@ def measure(
                 yield from _stages(served, kind, seconds, file, whole[kind])
         several = {**settings, "GATEWAY_WORKERS": str(WORKERS)}
         with services.gateway(*start, several) as served:
-            for kind in (kind for kind in WORKER_KINDS if kind in kinds):
-                cost = median_ms(served, kind, seconds, repeats, WORKERS)
+            both = [kind for kind in WORKER_KINDS if kind in kinds]
+            for kind, cost in medians_ms(served, both, seconds, repeats, WORKERS).items():
                 values = {"cpu_ms": cost, "metrics_error": metrics_error(served, kind, seconds)}
                 yield Row({"kind": kind, "workers": WORKERS}, values)
 

@@ -88,7 +88,10 @@ def _config(
     )
     if serving.runtime == "tensorrt":
         _for_tensorrt(model, serving.max_batch)
-    elif serving.threads is not None:
+        return str(text_format.MessageToString(model))
+    # Patterns are kept for each shape, and help only where one shape comes again and again.
+    model.parameters["enable_mem_pattern"].string_value = "0"
+    if serving.threads is not None:
         model.parameters["intra_op_thread_count"].string_value = str(serving.threads)
     return str(text_format.MessageToString(model))
 

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
         ge=1,
         le=1024,
         description="Calls of one encoder under way at a time, for each Triton; what comes "
-        "meanwhile is joined into the next.",
+        "meanwhile is joined into the next. 1 is best for a CPU, and what `make run` takes.",
     )
     triton_verify_s: float = Field(
         default=5.0,

@@ -155,6 +155,9 @@ def _log(line: str) -> None:
 
 def _start_gateway(config: StackConfig, triton_address: str) -> subprocess.Popen[bytes]:
     libc = ctypes.CDLL(None)
+    # On a CPU one call takes all cores; a second would wait, and its rows with it, while they could
+    # have joined what comes.
+    defaults = {"GATEWAY_TRITON_CALLS": "1"}
     own = {
         "GATEWAY_HOST": config.host,
         "GATEWAY_HTTP_PORT": str(config.http_port),
@@ -164,7 +167,7 @@ def _start_gateway(config: StackConfig, triton_address: str) -> subprocess.Popen
     }
     return subprocess.Popen(
         [sys.executable, "-m", "gateway"],
-        env=os.environ | own,
+        env=defaults | os.environ | own,
         start_new_session=True,  # a terminal's Ctrl-C reaches this process alone
         # Should this process be killed, the gateway stops by itself.
         preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),

@@ -38,6 +38,12 @@ dynamic_batching {
   max_queue_delay_microseconds: 500
 }
 parameters {
+  key: "enable_mem_pattern"
+  value {
+    string_value: "0"
+  }
+}
+parameters {
   key: "intra_op_thread_count"
   value {
     string_value: "3"
