@@ -33,6 +33,7 @@ WORKERS = 2
 WORKER_KINDS = ("rest-text", "grpc-text")  # of which it is seen that more workers cost no more
 WORKERS_MOST = 1.1  # times the CPU of one worker
 MOST_MS = 1.0  # of a text request, and of an image request beside decoding
+CALLS = "2"  # the gateway's default: as before a GPU, another call may be under way meanwhile
 FUNCTIONS = 15  # the hottest, that are kept of each kind
 ALONE = "decode alone"
 
@@ -53,6 +54,7 @@ def measure(
         write_repository(repository, manifest, null)
         triton = stack.enter_context(services.triton(null, manifest["id"]))
         start = (null, manifest["id"], triton.grpc)
+        settings = {"GATEWAY_TRITON_CALLS": CALLS, **settings}
         with services.gateway(*start, settings) as served:
             whole = medians_ms(served, kinds, seconds, repeats)
         for kind in kinds:

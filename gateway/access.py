@@ -39,7 +39,7 @@ class Access:
         key = self.check(authorization)
         record.key = key.name
 
-        def spend(items: int) -> None:
+        def spend(items: int, images: int) -> None:
             now = self._keyring.again(key)  # a stream may outlive its key
             self._quotas.spend(now.name, now.quota, items)
             record.spent += items

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from gateway.errors import DeadlineExceeded, Overloaded
-from gateway.values import Deadline
+from gateway.values import Deadline, Spend
 from gateway.waiting import LONGEST_S, SHORTEST_S, Drain, Queue
 
 LARGE_ITEMS = 32  # a request of more goes behind the smaller ones
@@ -37,20 +37,24 @@ class Permit:
         self.items = items
         self.bytes = size
 
-    def claim(self, items: int) -> None:
+    def claim(self, items: int, images: int = 0) -> None:
         """Takes room for all the items of the request, before any of them is worked on.
 
-        Raises:
-            Overloaded: There is none.
-        """
-        self._admission.grow(self, items)
+        Args:
+            items: Texts and images.
+            images: How many of them are images.
 
-    def before(self, spend: Callable[[int], None]) -> Callable[[int], None]:
+        Raises:
+            Overloaded: There is none, or what came before takes too long.
+        """
+        self._admission.grow(self, items, images)
+
+    def before(self, spend: Spend) -> Spend:
         """Takes room for items, and only then what `spend` takes for them."""
 
-        def both(items: int) -> None:
-            self.claim(items)
-            spend(items)
+        def both(items: int, images: int) -> None:
+            self.claim(items, images)
+            spend(items, images)
 
         return both
 
@@ -58,26 +62,37 @@ class Permit:
 class Admission:
     """Counts what is in flight. Lives on the event loop, so it needs no lock.
 
-    Small requests go before large ones, so each kind has a queue of its own; what the small ones
-    take shows in the rate of the large. Who is still reading a body is in neither. A stream paces
-    itself: it is let in where a small request would be, and nobody waits for its window.
+    Texts and images wait for encoders of their own, and small requests go before large ones, so
+    each has a queue of its own; what the others take of the machine shows in its rate. A request
+    with both waits for its images. Who is still reading a body is in none: such a request is
+    refused at once only where all that it may turn out to be would wait too long. A stream paces
+    itself: it is let in likewise, and nobody waits for its window.
     """
 
     def __init__(self, room: Room, clock: Callable[[], float] = time.monotonic) -> None:
         """Takes how much room there is, and what tells seconds."""
         self._room = room
         self._drain = Drain(clock)
-        self._small, self._large = Queue[Permit](clock), Queue[Permit](clock)
+        self._queues = {
+            (images, large): Queue[Permit](clock)
+            for images in (False, True)
+            for large in (False, True)
+        }
         self.requests = 0
         self.items = 0
         self.bytes = 0
 
     @contextmanager
-    def permit(self, size: int, items: int = 1) -> Iterator[Permit]:
+    def permit(self, size: int, items: int = 1, *, images: bool | None = None) -> Iterator[Permit]:
         """Holds room for one request of so many bytes and, for a start, items.
 
+        Args:
+            size: Of its body, in bytes.
+            items: Texts and images.
+            images: Whether it holds images, if that is known already.
+
         Raises:
-            Overloaded: There is none.
+            Overloaded: There is none, or what came before takes too long.
         """
         if self.requests >= self._room.requests:
             raise self._full("requests", "GATEWAY_MAX_INFLIGHT", self._room.requests)
@@ -86,7 +101,8 @@ class Admission:
             raise self._full("bytes", "GATEWAY_MAX_INFLIGHT_BYTES", self._room.bytes)
         if self.requests and self.items + items > self._room.items:
             raise self._full("items", "GATEWAY_MAX_INFLIGHT_ITEMS", self._room.items)
-        self._check_wait(self._small)
+        likely = (False, True) if images is None else (images,)
+        self._check_wait(*(self._queues[each, False] for each in likely))
         self.requests += 1
         self.items += items
         self.bytes += size
@@ -98,15 +114,14 @@ class Admission:
             refused = True
             raise
         finally:
-            for queue in (self._small, self._large):
-                queue.leave(held, answered=answered)
+            self._leave(held, answered=answered)
             self.requests -= 1
             self.items -= held.items
             self.bytes -= held.bytes
             if not refused:
                 self._drain.add(held.items)
 
-    def grow(self, permit: Permit, items: int) -> None:
+    def grow(self, permit: Permit, items: int, images: int) -> None:
         """See `Permit.claim`."""
         asked = items
         # Larger requests take turns with the others: half of the room is soon free.
@@ -115,20 +130,23 @@ class Admission:
         others = self.items - permit.items
         if others and others + items > self._room.items:
             raise self._full("items", "GATEWAY_MAX_INFLIGHT_ITEMS", self._room.items)
-        self._queue(permit, asked)
+        self._queue(permit, asked, images)
         permit.items += more
         self.items += more
 
-    def _queue(self, permit: Permit, items: int) -> None:
+    def _queue(self, permit: Permit, items: int, images: int) -> None:
         """Puts a request where it belongs, unless it would wait too long there."""
-        for queue in (self._small, self._large):
-            queue.leave(permit, answered=False)
-        queue = self._small if items <= LARGE_ITEMS else self._large
+        self._leave(permit, answered=False)
+        queue = self._queues[images > 0, items > LARGE_ITEMS]
         self._check_wait(queue)
-        queue.enter(permit, items)
+        queue.enter(permit, images or items)
 
-    def _check_wait(self, queue: Queue[Permit]) -> None:
-        wait_s, limit = queue.wait_s(), self._room.wait_s
+    def _leave(self, permit: Permit, *, answered: bool) -> None:
+        for queue in self._queues.values():
+            queue.leave(permit, answered=answered)
+
+    def _check_wait(self, *queues: Queue[Permit]) -> None:
+        wait_s, limit = min(queue.wait_s() for queue in queues), self._room.wait_s
         if wait_s > limit:
             raise Overloaded(
                 f"what came before takes {wait_s:.1f} seconds: the limit (GATEWAY_MAX_WAIT_S) is "
@@ -137,14 +155,16 @@ class Admission:
             )
 
     @asynccontextmanager
-    async def work(self, size: int, timeout_s: float) -> AsyncIterator[tuple[Deadline, Permit]]:
+    async def work(
+        self, size: int, timeout_s: float, *, images: bool | None = None
+    ) -> AsyncIterator[tuple[Deadline, Permit]]:
         """Holds a permit while a request is worked on, and ends it at its deadline.
 
         Raises:
-            Overloaded: No permit is free.
+            Overloaded: As `permit`, whose arguments these are.
             DeadlineExceeded: The request's time is over.
         """
-        with self.permit(size) as permit:
+        with self.permit(size, images=images) as permit:
             try:
                 async with asyncio.timeout(timeout_s):
                     yield Deadline.after(timeout_s), permit

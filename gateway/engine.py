@@ -65,7 +65,7 @@ class Engine:
         timings.model = model.manifest.id
         dimensions = _dimensions(ask.dimensions, model.manifest)
         self._limits.items(len(ask.items), "input")
-        timings.spend(len(ask.items))
+        timings.spend(len(ask.items), _images(ask.items))
         embedded = await self._embed(
             model,
             ask.items,
@@ -89,7 +89,7 @@ class Engine:
         self._limits.items(len(ask.images), "images")
         if ask.top_k is not None and ask.top_k < 1:
             raise MalformedRequest("top_k: must be at least 1", param="top_k")
-        timings.spend(len(ask.images) + self._prompts(ask))
+        timings.spend(len(ask.images) + self._prompts(ask), len(ask.images))
         classifying = self._classifier(model, ask, deadline, timings)
         embedding = self._embed(model, ask.images, deadline, timings)
         classifier, embedded = await both(classifying, embedding)
@@ -117,7 +117,7 @@ class Engine:
             self._limits.items(count, param)
         items: list[Item] = [*ask.images, *ask.texts]
         self._limits.items(len(items), "images")
-        timings.spend(len(items))
+        timings.spend(len(items), len(ask.images))
         embedded = await self._embed(model, items, deadline, timings)
         with timings.stage("encode"):
             images, texts = np.split(embedded.vectors, [len(ask.images)])
@@ -140,8 +140,9 @@ class Engine:
         self._limits.items(len(ask.documents), "documents")
         if ask.top_n is not None and ask.top_n < 1:
             raise MalformedRequest("top_n: must be at least 1", param="top_n")
-        timings.spend(1 + len(ask.documents))
-        embedded = await self._embed(model, [ask.query, *ask.documents], deadline, timings)
+        items = [ask.query, *ask.documents]
+        timings.spend(len(items), _images(items))
+        embedded = await self._embed(model, items, deadline, timings)
         with timings.stage("encode"):
             [cosine] = cosines(embedded.vectors[:1], embedded.vectors[1:])
             order = (-cosine).argsort(kind="stable")[: ask.top_n]
@@ -169,7 +170,7 @@ class Engine:
         skip: bool = False,
         bulk: bool = False,
     ) -> Embedded:
-        if any(isinstance(item, ImageItem) for item in items):
+        if _images(items):
             self._encoder.check()  # text may be known, an image has to be encoded
         prepared = await self._preparer.prepare(model, items, timings, truncate=truncate, skip=skip)
         vectors = np.zeros((len(items), model.manifest.embedding_size), dtype=np.float32)
@@ -233,6 +234,10 @@ class Engine:
                 self._limits.text(text, f"{name}[{index}]")
         wanted = [Label(label, (label,)) for label in labels]
         return await self._classifiers.of_labels(model, wanted, templates, deadline, timings)
+
+
+def _images(items: Sequence[Item]) -> int:
+    return sum(isinstance(item, ImageItem) for item in items)
 
 
 def _dimensions(asked: int | None, manifest: Manifest) -> int:

@@ -72,7 +72,10 @@ class Deadline:
         return left
 
 
-def _free(items: int) -> None:
+Spend = Callable[[int, int], None]  # takes so many items, of which so many are images
+
+
+def _free(items: int, images: int) -> None:
     """Pays for items where nobody counts them."""
 
 
@@ -85,7 +88,7 @@ class Timings:
     texts: int = 0
     images: int = 0
     failed: int = 0  # items that failed alone
-    spend: Callable[[int], None] = _free  # takes items from a quota, or raises QuotaExceeded
+    spend: Spend = _free  # from a quota, and of the room there is; raises QuotaExceeded, Overloaded
     trace: Trace | None = None  # where the request is traced
 
     @contextmanager

@@ -45,7 +45,7 @@ class InferenceRoutes:
 
     async def zero_shot(self, request: Request) -> Response:
         """Scores are a softmax over the labels, or for SigLIP models a sigmoid for each."""
-        async with self._intake.work(request) as work:
+        async with self._intake.work(request, images=True) as work:
             asked = await work.parse(requests.ZeroShotRequest)
             ask = asks.Classify(
                 asked.model,
@@ -71,7 +71,7 @@ class InferenceRoutes:
 
     async def similarity(self, request: Request) -> Response:
         """The cosine of every image with every text, and OpenCLIP's logits."""
-        async with self._intake.work(request) as work:
+        async with self._intake.work(request, images=True) as work:
             asked = await work.parse(requests.SimilarityRequest)
             texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(asked.texts)]
             ask = asks.Similarity(asked.model, texts, inputs.images(asked.image, asked.images))

@@ -89,11 +89,15 @@ class Intake:
         self._timeout_s = timeout_s
 
     @asynccontextmanager
-    async def work(self, request: Request) -> AsyncIterator[Work]:
+    async def work(self, request: Request, *, images: bool | None = None) -> AsyncIterator[Work]:
         """Holds a permit while the request is worked on, and ends it at its deadline.
 
+        Args:
+            request: Its body is read once it is let in.
+            images: Whether it holds images, where the route tells.
+
         Raises:
-            Overloaded: No permit is free.
+            Overloaded: No permit is free, or what came before takes too long.
             MalformedRequest: `x-request-timeout-ms` is not a positive whole number; or the client
                 left, and nobody is there to be told.
             TooLarge: The body is over the limit.
@@ -101,7 +105,8 @@ class Intake:
         """
         declared, timeout_s = self._declared_size(request), self._timeout(request)
         record: Record = request.scope["state"]["record"]
-        async with self._admission.work(declared, timeout_s) as (deadline, permit):
+        working = self._admission.work(declared, timeout_s, images=images)
+        async with working as (deadline, permit):
             record.spend = permit.before(record.spend)
             body = await self._body(request)
             async with _while_there(request):

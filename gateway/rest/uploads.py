@@ -30,7 +30,7 @@ class UploadRoutes:
 
     async def embeddings(self, request: Request) -> Response:
         """`Accept: application/octet-stream` answers packed little-endian float32."""
-        async with self._intake.work(request) as work:
+        async with self._intake.work(request, images=True) as work:
             asked = work.check(ImageQuery, dict(request.query_params))
             images = await self._images(request.headers, work)
             ask = asks.Embed(asked.model, images, asked.dimensions)

@@ -42,9 +42,13 @@ class Calls:
         self._access = access
 
     def unary(
-        self, schema: type[Q], answer: Callable[[Q, Deadline, Timings], Awaitable[A]]
+        self,
+        schema: type[Q],
+        answer: Callable[[Q, Deadline, Timings], Awaitable[A]],
+        *,
+        images: bool | None = None,
     ) -> grpc.RpcMethodHandler:
-        """A method that takes one message and answers one.
+        """A method that takes one message and answers one; `images`: whether there are any in it.
 
         The bytes are parsed here, not by grpc: what cannot be parsed is the client's mistake,
         which grpc would report as the server's.
@@ -54,7 +58,8 @@ class Calls:
             operation = answer.__name__.title().replace("_", "")
             async with self.answering(context, operation) as record:
                 self.check(data)
-                working = self.admission.work(len(data), self._timeout(context))
+                timeout_s = self._timeout(context)
+                working = self.admission.work(len(data), timeout_s, images=images)
                 async with working as (deadline, permit):
                     record.spend = permit.before(record.spend)
                     answered = await answer(self.parse(schema, data), deadline, record)

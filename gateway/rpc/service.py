@@ -44,8 +44,8 @@ class ClipService:
                 "EmbedStream": grpc.stream_stream_rpc_method_handler(
                     self.embed_stream, None, serialized
                 ),
-                "Classify": unary(clip_pb2.ClassifyRequest, self.classify),
-                "Similarity": unary(clip_pb2.SimilarityRequest, self.similarity),
+                "Classify": unary(clip_pb2.ClassifyRequest, self.classify, images=True),
+                "Similarity": unary(clip_pb2.SimilarityRequest, self.similarity, images=True),
                 "Rerank": unary(clip_pb2.RerankRequest, self.rerank),
                 "ListModels": unary(clip_pb2.ListModelsRequest, self.list_models),
             },

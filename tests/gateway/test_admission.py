@@ -65,15 +65,19 @@ def test_a_request_of_very_many_items_takes_half_of_the_room() -> None:
 
 def test_room_is_taken_before_anything_is_paid() -> None:
     permits, paid = admission(items=10), list[int]()
+
+    def pay(items: int, images: int) -> None:
+        paid.append(items)
+
     with permits.permit(0) as first, permits.permit(0) as second:
-        first.before(paid.append)(5)
+        first.before(pay)(5, 0)
         second.claim(5)
         third = permits.permit(0)
         with pytest.raises(Overloaded):
             third.__enter__()
         second.claim(1)
         with permits.permit(0) as fourth, pytest.raises(Overloaded):
-            fourth.before(paid.append)(5)
+            fourth.before(pay)(5, 0)
     assert paid == [5]
 
 

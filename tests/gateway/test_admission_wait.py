@@ -31,7 +31,7 @@ class Service:
         self._free = self.now
         self._under_way: deque[tuple[float, float, AbstractContextManager[Permit]]] = deque()
 
-    def ask(self, items: int = 1) -> bool:
+    def ask(self, items: int = 1, images: int = 0) -> bool:
         """A request comes; whether it is let in."""
         held = self.permits.permit(100)
         try:
@@ -40,7 +40,7 @@ class Service:
             self.refused += 1
             return False
         try:
-            permit.claim(items)
+            permit.claim(items, images)
         except Overloaded as error:
             held.__exit__(type(error), error, None)
             self.refused += 1
@@ -115,6 +115,30 @@ def test_answers_that_were_known_do_not_make_the_others_look_fast() -> None:
             service.known()
     assert service.refused > 1_000
     assert max(service.waits) < 2 * LIMIT_S
+
+
+def test_texts_do_not_wait_for_images() -> None:
+    """A flood of images refuses images; texts, which have an encoder of their own, are let in."""
+    service = Service()
+    texts = 0
+    for number, moment in enumerate(moments(service.now, 10 * CAPACITY, 60.0)):
+        service.until(moment)
+        service.ask(images=1)
+        if number % 10 == 0:
+            texts += service.known()
+    assert service.refused > 5_000
+    assert texts == 10 * CAPACITY * 60 / 10
+
+
+def test_a_route_of_images_is_refused_before_its_body_is_read() -> None:
+    service = Service()
+    for moment in moments(service.now, 10 * CAPACITY, 30.0):
+        service.until(moment)
+        service.ask(images=1)
+    with pytest.raises(Overloaded, match="GATEWAY_MAX_WAIT_S"):
+        service.permits.permit(100, images=True).__enter__()
+    with service.permits.permit(100), service.permits.permit(100, images=False):
+        pass
 
 
 def test_few_are_always_let_in() -> None:
@@ -208,7 +232,11 @@ def test_streams_are_refused_where_they_would_starve_and_are_in_nobodys_way() ->
             streams.enter_context(service.permits.permit(1_000, 128))
         service.flood(0.9 * CAPACITY, 20.0)
         assert service.refused == 0
-        service.flood(10 * CAPACITY, 20.0)
+        for number, moment in enumerate(moments(service.now, 10 * CAPACITY, 20.0)):
+            service.until(moment)
+            service.ask(images=number % 2)
+        while service.ask() or service.ask(images=1):
+            pass
         with pytest.raises(Overloaded, match="GATEWAY_MAX_WAIT_S"):
             streams.enter_context(service.permits.permit(1_000, 128))
 
@@ -219,5 +247,5 @@ def test_the_limit_is_named_with_the_time_to_come_again() -> None:
     while service.ask():
         pass
     with pytest.raises(Overloaded, match=r"\(GATEWAY_MAX_WAIT_S\) is 5 seconds") as refused:
-        service.permits.permit(100).__enter__()
+        service.permits.permit(100, images=False).__enter__()
     assert refused.value.retry_after_s == pytest.approx(LIMIT_S, rel=0.1)

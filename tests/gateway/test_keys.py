@@ -235,16 +235,16 @@ async def test_a_changed_quota_and_a_revoked_key_reach_what_runs(keys: Keys) -> 
     keyring = Keyring(keys.path)
     record = Record()
     with Access(keyring, Quotas()).entered([f"Bearer {secret}"], record):
-        record.spend(10)
+        record.spend(10, 0)
         assert (record.key, record.spent) == ("alice", 10)
         async with following(keyring):
             keys.add("alice", items_per_minute=1_000)
             await until(lambda: keyring.find(secret).quota.items_per_minute == 1_000)
-            record.spend(10)
+            record.spend(10, 0)
             keys.revoke("alice")
             await until(lambda: unknown(keyring, secret))
             with pytest.raises(Unauthenticated):
-                record.spend(1)
+                record.spend(1, 0)
 
 
 async def test_a_message_is_not_read_without_a_key(keys: Keys) -> None:
