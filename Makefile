@@ -35,7 +35,9 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT"
-	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY; of export, ladder, bench and tune: MODEL ARGS; of every target: PYTHON"
+	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY"
+	@echo "  of export, ladder, bench, bench-compare, bench-open, bench-budget and tune:"
+	@echo "  MODEL ARGS MODEL_REPOSITORY; of test and bench-report: ARGS; of every target: PYTHON"
 
 run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
 	@$(SERVE)/bin/python -m server.stack --host $(HOST) --http-port $(HTTP_PORT) \

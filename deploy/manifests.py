@@ -1,6 +1,7 @@
 """`python -m deploy.manifests`: the Kubernetes files are valid, by Kubernetes' own schemas.
 
-Overlays are rendered where there is `kustomize` or `kubectl`; the base is checked in any case.
+Overlays are rendered where there is `kustomize` or `kubectl`; the base, and the files that are
+applied by themselves, are checked in any case.
 """
 
 import shutil
@@ -23,7 +24,7 @@ Resource = dict[str, Any]
 
 def main() -> int:
     """Prints what is wrong; 1 where anything is."""
-    checked = [("base", base())]
+    checked = [("base", base()), ("apart", apart())]
     if renderer() is None:
         sys.stdout.write("SKIPPED: overlays cannot be rendered without kustomize or kubectl\n")
     else:
@@ -60,8 +61,16 @@ def rendered(overlay: str) -> list[Resource]:
 
 def base() -> list[Resource]:
     """The resources of the base, as they are written."""
-    files = sorted(path for path in FOLDER.glob("base/*.yaml") if path.stem != "kustomization")
-    return [each for path in files for each in yaml.safe_load_all(path.read_text())]
+    return _read(path for path in FOLDER.glob("base/*.yaml") if path.stem != "kustomization")
+
+
+def apart() -> list[Resource]:
+    """The resources that no overlay has, since they are not there all the time."""
+    return _read(FOLDER.glob("*.yaml"))
+
+
+def _read(files: Iterable[Path]) -> list[Resource]:
+    return [each for path in sorted(files) for each in yaml.safe_load_all(path.read_text())]
 
 
 def problems(resources: Iterable[Resource]) -> list[str]:

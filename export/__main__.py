@@ -56,8 +56,9 @@ def _list() -> int:
 def _remove(given: argparse.Namespace) -> int:
     from export.repository import remove
 
-    remove(given.repository, given.remove)
-    sys.stdout.write(f"removed {given.remove} from {given.repository}\n")
+    ids = list(dict.fromkeys(given.remove))
+    remove(given.repository, *ids)
+    sys.stdout.write("".join(f"removed {each} from {given.repository}\n" for each in ids))
     return 0
 
 
@@ -74,7 +75,7 @@ def _export(given: argparse.Namespace) -> int:
     from export.pbtxt import Serving
     from export.pipeline import Options, export_model
     from export.progress import Progress
-    from export.summary import summary, write_reports
+    from export.summary import how_to_serve, summary, write_reports
     from export.variants import Variant
 
     options = Options(
@@ -116,6 +117,8 @@ def _export(given: argparse.Namespace) -> int:
         sys.stdout.write(summary(outcome, given.repository))
     if report is not None:
         sys.stdout.write(f"report       {report}\n")
+    if any(outcome.manifest is not None for outcome in outcomes):
+        sys.stdout.write(how_to_serve(given.repository))
     refused = [outcome for outcome in outcomes if outcome.manifest is None]
     for outcome in refused:
         for failure in outcome.failures:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+REPOSITORY = Path("model_repository")  # that `make run` serves unless told otherwise
+
 _DESCRIPTION = """\
 Turns an OpenCLIP model into encoders for Triton, in each precision asked for, compares them with
 PyTorch FP32, and publishes those that pass in a model repository that Triton and the gateway
@@ -37,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("model", nargs="?", metavar="MODEL",
         help="an OpenCLIP name, local-dir:/FOLDER, hf-hub:ORG/NAME or a JSON model config")
     add("--pretrained", metavar="TAG|FILE", help="weights; left out: random ones, to try things")
-    add("--repository", type=Path, default=Path("model_repository"), metavar="DIR",
+    add("--repository", type=Path, default=REPOSITORY, metavar="DIR",
         help="where to publish (default: %(default)s)")
     add("--id", metavar="ID",
         help="what clients send as `model` (default: NAME or NAME.TAG); a variant adds its "
@@ -126,7 +128,8 @@ def _add_instead(top: argparse.ArgumentParser) -> None:
     add = top.add_argument_group("instead of an export").add_argument
     # fmt: off
     add("--list", action="store_true", help="show the models and weights that OpenCLIP offers")
-    add("--remove", metavar="ID", help="take a published model back")
+    add("--remove", action="append", metavar="ID",
+        help="take a published model back; may be repeated")
     add("--check-engines", type=Path, metavar="DIR",
         help="check that the TensorRT plans of a repository can run on this machine")
     # fmt: on

@@ -15,6 +15,7 @@ from export.samples import read_picture
 
 SEED = 30_001  # of scenes that neither training nor evaluation draws
 COUNT = 256  # scenes; more change the ranges little
+FEW = 32  # pictures, or captions: below it the ranges hang on single ones
 LARGEST = 512  # pictures, and texts, taken of a user's own: spread evenly over all there are
 
 
@@ -24,6 +25,16 @@ class CalibrationSet:
 
     pictures: tuple[bytes, ...]
     texts: tuple[str, ...]
+
+    @property
+    def warning(self) -> str | None:
+        """What to say where there is little to calibrate with."""
+        if min(len(self.pictures), len(self.texts)) >= FEW:
+            return None
+        return (
+            f"INT8 takes its ranges from few samples (pictures: {len(self.pictures)}, captions: "
+            f"{len(self.texts)}); give {FEW} or more of each"
+        )
 
 
 def drawn(seed: int = SEED, count: int = COUNT, size: int = 64) -> CalibrationSet:

@@ -49,6 +49,13 @@ class RepositoryError(ExportError):
 
 def brief(error: BaseException, limit: int = 300) -> str:
     """The first lines of a foreign error, as one line."""
-    lines = [line.strip()[:160] for line in str(error).splitlines() if line.strip()]
-    text = "; ".join(lines[:4]) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    lines = [_cut(line.strip(), 160) for line in str(error).splitlines() if line.strip()]
+    return _cut("; ".join(lines[:4]) or type(error).__name__, limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    """At most `limit` characters; what is cut ends after a word, in "..."."""
+    if len(text) <= limit:
+        return text
+    kept = text[: limit - 3]
+    return (kept.rpartition(" ")[0] or kept).rstrip(" .,;:") + "..."

@@ -58,6 +58,26 @@ def failures(measured: Measured, thresholds: Thresholds) -> list[str]:
     return found + _disagreement(measured, thresholds.agreement)
 
 
+def unjudged(
+    model_id: str, measured: Measured, thresholds: Thresholds, *, evaluated: bool
+) -> str | None:
+    """What to say of a variant whose loss of accuracy is limited, but was not measured.
+
+    Args:
+        model_id: Its id.
+        measured: Its figures.
+        thresholds: What was asked of it.
+        evaluated: Whether there were pictures to evaluate on, so that these have no classes.
+    """
+    if thresholds.accuracy_loss is None or measured.zero_shot is not None:
+        return None
+    why = "the pictures of --evaluate have no classes" if evaluated else "no --evaluate"
+    recalled = thresholds.recall_loss is not None and measured.retrieval is not None
+    others = recalled or thresholds.agreement is not None
+    rest = "without it" if others else "by its cosines alone"
+    return f"zero-shot accuracy was not measured ({why}): {model_id} was judged {rest}"
+
+
 def _short(what: str, found: float, needed: float | None) -> Iterator[str]:
     if needed is not None and found < needed:
         yield f"{what} to PyTorch FP32 is {found:.7f}, {needed - found:.2g} short of {needed}"

@@ -72,6 +72,8 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
         checkpoint = load_checkpoint(options.model, options.pretrained, options.tokenizer)
     for notice in checkpoint.notices:
         progress.notice(notice)
+    if samples.warning and any(variant.precision == "int8" for variant in options.variants):
+        progress.notice(samples.warning)
     base = options.model_id or default_id(checkpoint.name, checkpoint.pretrained)
     ids = {variant: variant.model_id(base) for variant in options.variants}
     for model_id in ids.values():
@@ -167,7 +169,8 @@ def _prepare(
     return Work(
         options.repository, checkpoint, traced, what, inputs, calibrate, truth, limits,
         options.method, options.compact, options.allow_failing,
-        options.small_batch_items, options.serving, progress, keep=options.version is not None,
+        options.small_batch_items, options.serving, progress,
+        evaluated=options.evaluate is not None, keep=options.version is not None,
     )  # fmt: skip
 
 

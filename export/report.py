@@ -36,6 +36,7 @@ class VariantReport:
         published: Whether it was, be it as failing.
         recipe: How it was made, in a sentence or more.
         latency: By tower (`image`, `text`), where it was timed.
+        notes: What was not judged, in sentences.
     """
 
     id: str
@@ -50,6 +51,7 @@ class VariantReport:
     published: bool = True
     recipe: str = ""
     latency: tuple[tuple[str, Latency], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -83,6 +85,7 @@ def write_report(
         "serves.",
         _summary(variants),
         _reasons(variants, not_run),
+        "\n".join(f"- note: {note}" for variant in variants for note in variant.notes),
         "## Cosines",
         _cosines(folder, variants),
         "## Rankings",

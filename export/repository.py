@@ -194,32 +194,37 @@ def link_tower(source: Path, folder: Path, config: str) -> Path:
     return folder / source.name
 
 
-def remove(root: Path, model_id: str) -> None:
-    """Takes a published model back: its manifest first, then all that it names.
+def remove(root: Path, *model_ids: str) -> None:
+    """Takes published models back: of each its manifest first, then all that it names.
 
     Raises:
-        RepositoryError: No such model is published, or it cannot be deleted.
+        RepositoryError: One of them is not published, and none is removed; or one cannot be
+            deleted.
     """
     if not root.is_dir():
         raise RepositoryError(f"{root}: no such model repository")
     with locked(root):
-        manifest = published(root, model_id)
-        if manifest is None:
+        found = {model_id: published(root, model_id) for model_id in model_ids}
+        unknown = [repr(model_id) for model_id, manifest in found.items() if manifest is None]
+        if unknown:
             known = sorted(path.name.removesuffix(SUFFIX) for path in root.glob(f"*{SUFFIX}"))
             raise RepositoryError(
-                f"{root}: no model {model_id!r} is published here; there is "
-                f"{', '.join(known) or 'none'}"
+                f"{root}: no model {' or '.join(unknown)} is published here; there is "
+                f"{', '.join(known) or 'none'}; nothing removed"
             )
-        with staging(root) as folder:
-            every = [manifest, *kept(root, model_id)]
-            (folder / PLAN).write_text(
-                json.dumps([path for each in every for path in paths_of(each)])
-            )
-            sync_tree(folder)
-            (root / f"{model_id}{SUFFIX}").unlink()
-            for each in every[1:]:
-                (root / kept_file(each)).unlink()
-            sync_folders(root, ["."])
+        for manifest in filter(None, found.values()):
+            _remove(root, manifest)
+
+
+def _remove(root: Path, manifest: Manifest) -> None:
+    every = [manifest, *kept(root, manifest.id)]
+    with staging(root) as folder:
+        (folder / PLAN).write_text(json.dumps([path for each in every for path in paths_of(each)]))
+        sync_tree(folder)
+        (root / f"{manifest.id}{SUFFIX}").unlink()
+        for each in every[1:]:
+            (root / kept_file(each)).unlink()
+        sync_folders(root, ["."])
 
 
 def _replace_configs(root: Path, staged: Path, towers: Iterable[str]) -> None:

@@ -159,7 +159,7 @@ def _unknown_name(model: str) -> str:
     hint = f"; did you mean {', '.join(near)}?" if near else "."
     return (
         f"{model}: OpenCLIP has no model of that name{hint} A folder or a JSON model "
-        "configuration will do as well; `open_clip.list_models()` has all names"
+        "configuration will do as well; `make export ARGS=--list` shows all names"
     )
 
 

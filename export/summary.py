@@ -2,16 +2,18 @@
 
 import os
 import platform
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from export.arguments import REPOSITORY
 from export.errors import ExportError
 from export.report import write_report
 from export.work import Outcome
 
 
 def summary(outcome: Outcome, root: Path) -> str:
-    """A few lines: id, place, sizes, cosines, fingerprint, and how to serve it."""
+    """A few lines: id, place, sizes, cosines and fingerprint."""
     if outcome.report is None:
         return f"refused      {outcome.id}\n"
     manifest, figures = outcome.manifest, outcome.report.measured
@@ -33,8 +35,14 @@ def summary(outcome: Outcome, root: Path) -> str:
         f"text tower   {texts[-1].name}: {_size(root, texts[-1].name, manifest.version)}, "
         f"{served} tokens\n{recipe}{cosines}"
         f"fingerprint  {manifest.fingerprint}\n"
-        f"serve it     make run MODEL_REPOSITORY={root}\n"
     )
+
+
+def how_to_serve(root: Path) -> str:
+    """A line for the end, whatever was published in `root`."""
+    default = root.resolve() == REPOSITORY.resolve()
+    place = "" if default else f" MODEL_REPOSITORY={shlex.quote(str(root))}"
+    return f"serve it     make run{place}; a running service takes it up by itself\n"
 
 
 def write_reports(outcomes: Sequence[Outcome], folder: Path | None) -> Path | None:

@@ -51,6 +51,7 @@ class Work:
     small_batch_items: int  # most to measure at batch 1 and 2
     serving: Serving
     progress: Progress
+    evaluated: bool = False  # whether the set has more than the built-in pictures
     keep: bool = False  # whether the version that was published before stays beside the new one
 
     @property
@@ -95,6 +96,8 @@ def publish_variant(work: Work, variant: Variant, model_id: str, version: int) -
                 return Outcome(model_id, None, None, (str(error),))
         published = not found.failures or work.allow_failing
         report = replace(_report(work, variant, stage, found, published=published), latency=latency)
+        for note in report.notes:
+            work.progress.notice(note)
         if not published:
             return Outcome(model_id, report, None, found.failures)
         spec = write_tokenizer(work.checkpoint.tokenizer, stage.tokenizer)
@@ -233,16 +236,10 @@ def _report(
     work: Work, variant: Variant, stage: Stage, found: Found, *, published: bool
 ) -> VariantReport:
     recipe = "; ".join(f"{tower}: {made}" for tower, made in found.graphs.recipe.items())
+    evaluation, limits = found.evaluation, work.thresholds[variant.precision]
+    note = gate.unjudged(stage.model_id, evaluation.measured, limits, evaluated=work.evaluated)
     return VariantReport(
-        stage.model_id,
-        variant.precision,
-        variant.runtime,
-        stage.size(),
-        found.evaluation.measured,
-        found.evaluation.image_cosines,
-        found.evaluation.text_cosines,
-        work.thresholds[variant.precision],
-        found.failures,
-        published,
-        recipe,
-    )
+        stage.model_id, variant.precision, variant.runtime, stage.size(), evaluation.measured,
+        evaluation.image_cosines, evaluation.text_cosines, limits, found.failures, published,
+        recipe, notes=(note,) if note else (),
+    )  # fmt: skip

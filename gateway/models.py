@@ -40,11 +40,12 @@ class Models:
         Args:
             served: The models by id.
             aliases: Other names of them; each leads to an id of `served`.
-            default: The id for requests that name none; by default the only one that is served.
+            default: The id for requests that name none; by default the only one that is served
+                when they come.
         """
         self._served = dict(served)
         self._aliases = dict(aliases or {})
-        self._default = default or (next(iter(served)) if len(served) == 1 else None)
+        self._default = default
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._served.values())
@@ -53,13 +54,13 @@ class Models:
         """The model of this id or alias; without a name, the default one.
 
         Raises:
-            UnknownModel: There is none of this name.
+            UnknownModel: There is none of this name, or no model is served at all.
             MalformedRequest: No name was given, and there is no default.
         """
-        if name is None and self._default is None:
-            raise MalformedRequest(f"model: name one of: {self._names()}", param="model")
-        wanted = self._default if name is None else name
-        model = self._served.get(self._aliases.get(wanted or "", wanted or ""))
+        if not self._served:
+            raise UnknownModel("no model is served at the moment", param="model")
+        wanted = self._wanted() if name is None else name
+        model = self._served.get(self._aliases.get(wanted, wanted))
         if model is None:
             raise UnknownModel(
                 f"the model {wanted!r} is not served; served are: {self._names()}", param="model"
@@ -77,6 +78,13 @@ class Models:
     def drop(self, model_id: str) -> None:
         """Serves the model of this id no more."""
         self._served = {name: each for name, each in self._served.items() if name != model_id}
+
+    def _wanted(self) -> str:
+        if self._default is not None:
+            return self._default
+        if len(self._served) == 1:
+            return next(iter(self._served))
+        raise MalformedRequest(f"model: name one of: {self._names()}", param="model")
 
     def _names(self) -> str:
         return ", ".join(sorted([*self._served, *self._aliases]))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from gateway.errors import Unauthenticated
 from gateway.metrics import Metrics
 from gateway.record import Record
 
@@ -41,9 +42,11 @@ class Observer:
             yield
         finally:
             self.metrics.ended(record)
-            if trace is not None and record.operation not in QUIET:
+            # A scraper without its key is news.
+            quiet = record.operation in QUIET and record.error != Unauthenticated.code
+            if trace is not None and not quiet:
                 trace.end(record)
-            level = logging.DEBUG if record.operation in QUIET else logging.INFO
+            level = logging.DEBUG if quiet else logging.INFO
             if logger.isEnabledFor(level):
                 extra = {"request": record}
                 logger.log(level, "%s %s", record.operation or "no route", record.code, extra=extra)

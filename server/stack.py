@@ -5,12 +5,13 @@ The gateway is a process of its own; nothing of it is imported here.
 
 import argparse
 import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,16 +21,19 @@ from server.config import ServerConfig
 from server.errors import ServerError, ServerExitedError, StartTimeoutError
 from server.guard import PR_SET_PDEATHSIG
 from server.launcher import TritonServer
+from server.repository import select_models
 
 POLL = 0.1  # seconds
 STOP_TIMEOUT = 15.0  # seconds
+DEMO = "demo"
 
 BANNER = """
 Ready: {url}   (documentation: {url}/docs; gRPC on {grpc})
 Playground, in a browser: {url}/
 
 Try it:
-  curl -s {url}/v1/zero-shot -H 'content-type: application/json' -d '{{
+  curl -s {url}/v1/zero-shot -H 'content-type: application/json'{key} -d '{{
+    "model": "{model}",
     "image": "data:image/png;base64,'"$(base64 -w0 docs/samples/red-circle.png)"'",
     "labels": ["red circle", "blue circle", "red square",
                "green star", "yellow triangle", "purple heart"],
@@ -37,7 +41,8 @@ Try it:
 
 Stop it with Ctrl-C.
 """
-
+WITH_KEY = """ \\
+    -H "authorization: Bearer $OPENCLIP_API_KEY\""""
 
 WITH_TLS = """\
 error: GATEWAY_TLS_CERT is set, and this program speaks plain HTTP with the gateway. Unset it, or
@@ -91,17 +96,33 @@ def serve(config: StackConfig) -> None:
         gateway = _start_gateway(config, triton.addresses.grpc)
         try:
             _wait_ready(gateway, f"{config.host}:{config.http_port}", triton)
-            banner = BANNER.format(
-                url=f"http://{config.host}:{config.http_port}",
-                grpc=f"{config.host}:{config.grpc_port}",
-            )
-            print(banner, flush=True)
+            print(banner(config, os.environ), flush=True)
             _watch(gateway, triton)
         finally:
             # Before Triton stops, so that no request meets a gateway without it.
             _ignore_signals()
             print("Stopping ...", flush=True)
             _stop(gateway)
+
+
+def banner(config: StackConfig, environment: Mapping[str, str]) -> str:
+    """What is told once both are ready; its command works as it stands.
+
+    Args:
+        config: Where everything listens, and what is served.
+        environment: Of the gateway: it may serve some of the models only, or ask for a key.
+
+    Raises:
+        RepositoryError: the model repository cannot be read.
+    """
+    chosen = json.loads(environment.get("GATEWAY_MODELS") or "[]")
+    served = [each.id for each in select_models(config.model_repository, chosen)]
+    return BANNER.format(
+        url=f"http://{config.host}:{config.http_port}",
+        grpc=f"{config.host}:{config.grpc_port}",
+        model=DEMO if DEMO in served else min(served),  # the demo knows the image
+        key=WITH_KEY if environment.get("GATEWAY_API_KEYS_FILE") else "",
+    )
 
 
 def parse(arguments: Sequence[str] | None = None) -> StackConfig:

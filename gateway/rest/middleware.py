@@ -56,7 +56,7 @@ class RequestContext:
                 record.error = "internal_error"
                 await internal_error(record.request_id)(scope, receive, send_with_id)
             finally:
-                record.operation = getattr(scope.get("route"), "path", "")
+                record.operation = getattr(scope.get("route"), "path", record.operation)
                 record.end(str(status))
 
 

@@ -16,6 +16,14 @@ _OPEN = frozenset(
         "/", "/docs", "/docs/oauth2-redirect", "/openapi.json",
     }
 )  # fmt: skip
+# What a request that was turned away was for, in the log and in metrics.
+_GUARDED = frozenset(
+    {
+        "/v1/embeddings", "/v1/embeddings/image", "/v1/zero-shot", "/v1/similarity", "/v1/rerank",
+        "/v1/models", "/metrics", "/playground.json",
+    }
+)  # fmt: skip
+_ONE_MODEL = "/v1/models/{model_id:path}"
 _OPEN_BELOW = ("/playground/", "/static-offline-docs/")
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 
@@ -71,6 +79,13 @@ def is_open(scope: Mapping[str, object]) -> bool:
     return known and scope["method"] in _SAFE_METHODS
 
 
+def guarded_operation(path: str) -> str:
+    """The route of a path that needs a key; empty where none is known. Never the path itself."""
+    if path in _GUARDED:
+        return path
+    return _ONE_MODEL if path.startswith("/v1/models/") else ""
+
+
 class KeyGuard:
     """Asks for a key before anything else is looked at, and holds its quota meanwhile."""
 
@@ -90,4 +105,5 @@ class KeyGuard:
                 await self._app(scope, receive, send)
         except GatewayError as error:
             # What arises further in is rendered there, so nothing has been sent yet.
+            record.operation = guarded_operation(scope["path"])
             await rendered(error, record)(scope, receive, send)

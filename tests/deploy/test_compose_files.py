@@ -59,9 +59,10 @@ def test_every_variable_is_in_the_example_with_its_default() -> None:
             used.setdefault(name, set()).add(default)
     assert example.keys() == used.keys()
     # The overlay gives a GPU's Triton more; the example tells so.
-    both = {"TRITON_SHM", "TRITON_MEMORY"}
+    both = {"TRITON_SHM", "TRITON_MEMORY", "GATEWAY_TRITON_CALLS"}
     for name, defaults in used.items():
-        assert example[name] in defaults
+        if name != "GATEWAY_TRITON_CALLS" or example[name]:  # empty: each file's own
+            assert example[name] in defaults
         assert len(defaults) == (2 if name in both else 1), name
 
 
@@ -82,13 +83,34 @@ def test_the_gateways_variables_exist(services: dict[str, Any]) -> None:
     assert services["gateway"]["environment"].keys() <= known
 
 
+def test_variables_that_the_guides_name_are_passed_on(services: dict[str, Any]) -> None:
+    named = {
+        "GATEWAY_MODELS", "GATEWAY_MODEL_ALIASES", "GATEWAY_MAX_WAIT_S", "GATEWAY_OTLP_ENDPOINT",
+        "GATEWAY_TLS_CLIENT_CA",
+    }  # fmt: skip
+    assert named <= services["gateway"]["environment"].keys()
+
+
+def test_empty_variables_are_unset(
+    services: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in services["gateway"]["environment"].items():
+        found = VARIABLE.fullmatch(str(value))
+        if found is not None and not found[2]:
+            monkeypatch.setenv(name, "")
+            field = name.removeprefix("GATEWAY_").lower()
+            assert getattr(Settings(), field) == Settings.model_fields[field].default
+
+
 def test_defaults_are_the_gateways_own(services: dict[str, Any]) -> None:
     for name, value in services["gateway"]["environment"].items():
         found = VARIABLE.fullmatch(str(value))
         if found is None:
             continue
         default = Settings.model_fields[name.removeprefix("GATEWAY_").lower()].default
-        expected = "" if default is None else str(default)
+        if name == "GATEWAY_TRITON_CALLS":
+            default = 1  # this file's Triton is on a CPU
+        expected = str(default) if default not in (None, (), {}) else ""
         assert found[2] in (expected, expected.removesuffix(".0"), expected.lower()), name
 
 

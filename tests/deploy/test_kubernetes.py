@@ -15,6 +15,7 @@ from deploy import manifests
 
 RULES = ROOT / "deploy" / "prometheus" / "rules"
 OPERATED = {"ServiceMonitor": 2, "PrometheusRule": 1, "ScaledObject": 1}
+CLAIM = "openclip-models"
 
 Resource = dict[str, Any]
 
@@ -40,6 +41,12 @@ def pod(resources: list[Resource], name: str) -> Resource:
 
 def test_base_is_valid() -> None:
     assert not manifests.problems(manifests.base())
+
+
+def test_what_is_applied_by_itself_is_valid() -> None:
+    kinds = {each["kind"]: each["metadata"]["namespace"] for each in manifests.apart()}
+    assert kinds == {"Job": "openclip", "NetworkPolicy": "openclip", "Pod": "openclip"}
+    assert not manifests.problems(manifests.apart())
 
 
 def test_a_wrong_field_and_a_wrong_kind_are_found() -> None:
@@ -91,6 +98,64 @@ def test_names_fit_together(resources: list[Resource], name: str) -> None:
     ports = {port["name"] for c in pod(resources, name)["containers"] for port in c["ports"]}
     for port in find(resources, "Service", name)["spec"]["ports"]:
         assert port["targetPort"] in ports
+
+
+def passing() -> dict[str, Resource]:
+    """The specs of the pods that come and go, by their files."""
+    job = find(manifests.apart(), "Job", "openclip-export")["spec"]["template"]["spec"]
+    return {"export-job": job, "models-pod": find(manifests.apart(), "Pod", CLAIM)["spec"]}
+
+
+@pytest.mark.parametrize("file", ["export-job", "models-pod"])
+def test_passing_pods_are_confined_and_write_the_claim(file: str) -> None:
+    spec = passing()[file]
+    assert spec["automountServiceAccountToken"] is False
+    user = {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001}
+    assert user.items() <= spec["securityContext"].items()
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = spec["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    find(manifests.base(), "PersistentVolumeClaim", CLAIM)
+    (claim,) = [each for each in spec["volumes"] if "persistentVolumeClaim" in each]
+    assert claim["persistentVolumeClaim"] == {"claimName": CLAIM}
+    assert {each["name"] for each in spec["volumes"]} == {
+        mount["name"] for mount in container["volumeMounts"] if "readOnly" not in mount
+    }
+
+
+def test_the_export_job_mounts_what_compose_mounts() -> None:
+    export = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["export"]
+    (container,) = passing()["export-job"]["containers"]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    temporary = {each.partition(":")[0] for each in export["tmpfs"]}
+    assert mounted == {each.rpartition(":")[2] for each in export["volumes"]} | temporary
+    assert {"name": "HF_HOME", "value": export["environment"]["HF_HOME"]} in container["env"]
+
+
+def test_the_export_job_reaches_names_and_the_hub_alone() -> None:
+    policy = find(manifests.apart(), "NetworkPolicy", "openclip-export")["spec"]
+    template = find(manifests.apart(), "Job", "openclip-export")["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy
+    allowed = [{port["port"] for port in rule["ports"]} for rule in policy["egress"]]
+    assert allowed == [{53}, {443}]
+
+
+def test_passing_images_are_pushed_with_the_overlays() -> None:
+    path = manifests.FOLDER / "overlays" / "cpu" / "kustomization.yaml"
+    pushed = yaml.safe_load(path.read_text())["images"][0]
+    where, tag = pushed["newName"].rpartition("/")[0], pushed["newTag"]
+    images = {each["containers"][0]["image"] for each in passing().values()}
+    assert images == {f"{where}/export:{tag}", f"{where}/gateway:{tag}"}
+    guide = (ROOT / "docs" / "deployment.md").read_text()
+    assert f"REGISTRY={where}" in guide
+    assert f":{tag}" in guide
 
 
 def test_the_gateway_knows_its_variables_and_asks_for_keys(resources: list[Resource]) -> None:

@@ -220,6 +220,34 @@ def test_every_row_of_the_dashboard_is_documented() -> None:
             assert f"\n| {panel['title']} | " in OPERATIONS
 
 
+def test_every_panel_is_described_and_has_a_title_of_its_own() -> None:
+    panels = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+    titles = [panel["title"] for panel in panels]
+    assert len(set(titles)) == len(titles)
+    assert [panel["title"] for panel in panels if not panel.get("description")] == []
+
+
+def test_every_stage_is_described() -> None:
+    stages = re.search(r"`openclip_stage_duration_seconds`.*?: (`.*`)", OPERATIONS)
+    assert stages is not None
+    named = set(re.findall(r"`(\w+)`", stages[1]))
+    assert "fetch" in named
+    (panel,) = [each for each in DASHBOARD["panels"] if each["title"] == "Mean of each stage"]
+    assert named <= set(re.findall(r"\w+", panel["description"]))
+
+
+def test_both_kinds_of_encoder_are_drawn(prometheus: Prometheus) -> None:
+    (query,) = [expr for title, expr in targets() if title == "Inferences"]
+    query = query.replace("$__rate_interval", "20s").replace("$model", ".*")
+
+    def drawn() -> bool:
+        return {each["metric"]["model"] for each in prometheus.query(query)} == {
+            "demo.image", "demo.text",
+        }  # fmt: skip
+
+    wait_until(drawn, "images and texts are drawn")
+
+
 def is_number(result: dict[str, Any]) -> bool:
     return math.isfinite(float(result["value"][1]))
 

@@ -50,6 +50,14 @@ def test_captions_are_lines_or_what_follows_a_tab(tmp_path: Path) -> None:
     assert found == calibration.CalibrationSet((), ("a cat", "a dog", "zwei Züge"))
 
 
+@pytest.mark.parametrize(("pictures", "captions", "few"), [(32, 32, 0), (31, 99, 1), (99, 8, 1)])
+def test_few_samples_are_said(pictures: int, captions: int, few: int) -> None:
+    given = calibration.CalibrationSet((b"",) * pictures, ("a cat",) * captions)
+    assert (given.warning is not None) == bool(few)
+    if given.warning:
+        assert f"(pictures: {pictures}, captions: {captions}); give 32 or more" in given.warning
+
+
 def test_large_sets_are_thinned_evenly(tmp_path: Path) -> None:
     path = tmp_path / "captions.txt"
     path.write_text("\n".join(map(str, range(3 * calibration.LARGEST))))

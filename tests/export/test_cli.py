@@ -9,10 +9,13 @@ import onnx
 import pytest
 from huggingface_hub import constants
 from onnx import numpy_helper
+from PIL import Image
 
 from export import graph, precision
 from export.__main__ import main
+from export.errors import brief
 from export.pipeline import default_id
+from export.summary import how_to_serve
 from gateway.manifest import Manifest, file_sha256, read_repository
 from tests.export import models
 
@@ -86,8 +89,10 @@ def test_publishes_a_checkpoint_and_says_so(
     manifest = read_repository(root)["tiny-vit.step_9"]
     assert "random weights" not in err
     assert re.search(r"\[ +\d+\.\d s\] tracing the image tower", err)
-    for shown in (manifest.id, str(root), manifest.fingerprint, "12, 24 tokens", "make run"):
+    for shown in (manifest.id, str(root), manifest.fingerprint, "12, 24 tokens"):
         assert shown in out
+    served = f"make run MODEL_REPOSITORY={root}; a running service takes it up by itself"
+    assert out.endswith(f"serve it     {served}\n")
     assert manifest.pretrained == "step_9.safetensors"
     config = (root / "tiny-vit.step_9.image" / "config.pbtxt").read_text()
     assert "intra_op_thread_count" in config
@@ -145,9 +150,42 @@ def test_remove(repository: Path, fails: Callable[..., str]) -> None:
     assert [path.name for path in repository.iterdir()] == [".export.lock"]
 
 
+def test_remove_several(tmp_path: Path, repository: Path, fails: Callable[..., str]) -> None:
+    root = tmp_path / "two"
+    for model_id in ("a", "b"):
+        manifest = read_repository(repository)["tiny-vit"]
+        root.mkdir(exist_ok=True)
+        text = manifest.model_copy(update={"id": model_id}).model_dump_json()
+        (root / f"{model_id}.manifest.json").write_text(text)
+    before = snapshot(root)
+    line = fails("--remove", "a", "--remove", "c", root=root)
+    assert "no model 'c' is published here; there is a, b; nothing removed" in line
+    assert before.items() <= snapshot(root).items()
+    assert main(["--remove", "a", "--remove", "b", "--repository", str(root)]) == 0
+    assert not list(root.glob("*.manifest.json"))
+
+
+def test_how_to_serve(tmp_path: Path) -> None:
+    takes_up = "; a running service takes it up by itself\n"
+    assert how_to_serve(Path("model_repository")) == f"serve it     make run{takes_up}"
+    elsewhere = how_to_serve(tmp_path / "my models")
+    assert f"make run MODEL_REPOSITORY='{tmp_path}/my models'{takes_up}" in elsewhere
+
+
+def test_brief_ends_at_a_word() -> None:
+    assert brief(OSError("short\n\n  two  ")) == "short; two"
+    assert brief(KeyError()) == "KeyError"
+    found = brief(OSError("word " * 100), 160)
+    assert re.fullmatch(r"(word )+word\.\.\.", found)
+    assert 150 < len(found) <= 160
+    assert brief(OSError("x" * 500), 20) == "x" * 17 + "..."
+
+
 def test_unknown_name(fails: Callable[..., str]) -> None:
     assert "did you mean ViT-B-32" in fails("ViT-B32")
-    assert "no model of that name" in fails("qqqqqqq")
+    line = fails("qqqqqqq")
+    assert "no model of that name" in line
+    assert "`make export ARGS=--list`" in line
 
 
 def test_unknown_tag(fails: Callable[..., str]) -> None:
@@ -205,6 +243,18 @@ def test_bad_options(vit: Path, tmp_path: Path, fails: Callable[..., str]) -> No
     (tmp_path / "x.png").write_bytes(b"no picture")
     assert "x.png: not a picture" in fails(vit, "--samples", tmp_path / "x.png")
     assert "needs no folder" in fails(vit, "--tokenizer", tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_few_samples_for_int8_are_said_before_the_work(
+    vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    options = ["--calibrate-images", str(tmp_path), "--calibrate-texts"]
+    options += [str(tmp_path / "texts.txt"), "--precision", precision, "--id", "no/slashes"]
+    assert main([str(vit), *options, "--repository", str(tmp_path / "none")]) == 1
+    assert ("(pictures: 1, captions: 2)" in capsys.readouterr().err) == (precision == "int8")
 
 
 @pytest.mark.usefixtures("no_network")

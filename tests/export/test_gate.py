@@ -29,7 +29,7 @@ from export.figures import (
     TowerFigures,
     ZeroShot,
 )
-from export.gate import DEFAULT_THRESHOLDS, Thresholds, failures
+from export.gate import DEFAULT_THRESHOLDS, Thresholds, failures, unjudged
 from export.metrics import Vectors
 from export.reference import Inputs, References, prepare, references
 from export.towers import ImageTower, token_lengths
@@ -356,6 +356,18 @@ def without_mask(proto: onnx.ModelProto) -> None:
         values = numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size and values.min() < -1e4:
             tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(values), tensor.name))
+
+
+def test_accuracy_that_was_not_measured_is_said() -> None:
+    whole = evaluate().measured
+    plain = replace(whole, zero_shot=None)
+    int8 = DEFAULT_THRESHOLDS["int8"]
+    alone = "zero-shot accuracy was not measured (no --evaluate): m was judged by its cosines alone"
+    assert unjudged("m", plain, int8, evaluated=False) == alone
+    assert unjudged("m", whole, int8, evaluated=True) is None
+    assert unjudged("m", plain, DEFAULT_THRESHOLDS["fp16"], evaluated=False) is None
+    more = unjudged("m", plain, replace(int8, agreement=0.5), evaluated=True) or ""
+    assert more.endswith("(the pictures of --evaluate have no classes): m was judged without it")
 
 
 def test_four_bit_weights_are_refused(tiny: Tiny, tmp_path: Path) -> None:

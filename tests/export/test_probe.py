@@ -111,7 +111,10 @@ def test_nothing_that_runs_leaves_no_report(
 
 
 def test_the_search_goes_on_after_a_crash(
-    model_of: Callable[[str], str], tmp_path: Path, crash: Callable[[int, int], None]
+    model_of: Callable[[str], str],
+    tmp_path: Path,
+    crash: Callable[[int, int], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     crash(0, 1)  # the plain recipe of the image tower
     root = tmp_path / "models"
@@ -120,3 +123,9 @@ def test_the_search_goes_on_after_a_crash(
     recipe = read_repository(root)["m.int8"].recipe
     assert "SmoothQuant" in recipe["image"]
     assert "SmoothQuant" not in recipe["text"]
+    note = (
+        "note: zero-shot accuracy was not measured (no --evaluate): m.int8 was judged by its "
+        "cosines alone"
+    )
+    assert note in capsys.readouterr().err
+    assert note in (root / "report" / "report.md").read_text()

@@ -53,6 +53,7 @@ def test_everything_is_in_the_report(tmp_path: Path) -> None:
         measured=replace(good.measured, retrieval=recalls),
         recipe="Q/DQ, minmax.",
         latency=(("image", Latency(4.25, 6.5)),),
+        notes=("accuracy was not measured",),
     )
     bad = replace(variant("demo.int8", 1e-2), failures=("too far off",), published=False)
     path = write_report(
@@ -64,6 +65,7 @@ def test_everything_is_in_the_report(tmp_path: Path) -> None:
     assert "| `demo.int8` | int8 | onnxruntime | refused | 12.3 |" in text
     assert "- `demo.int8`, refused: too far off" in text
     assert "- `demo.fp16`: crashed" in text
+    assert "- note: accuracy was not measured\n" in text
     assert "| `demo.int8` | 1 | 16 | 200 | 99 | 97.00 | 99.00 | 96.00 (0.50) |" in text
     assert "| `demo.int8` | 32 | 16 | 200 | 99 | 97.00 | 99.00 | 95.50 (1.00) |" in text
     assert "| zero-shot accuracy | 96.50 | 95.50 | 95.50 |" in text

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from openclip_triton import Client, Unauthenticated
 
+from gateway.rest.security import guarded_operation
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside, free_port
@@ -113,6 +114,29 @@ def test_what_is_open(guarded: GatewayClient, path: str) -> None:
 @pytest.mark.parametrize(("method", "path"), GUARDED)
 def test_what_is_guarded(guarded: GatewayClient, method: str, path: str) -> None:
     assert_unauthenticated(guarded.request(method, path))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("/v1/embeddings", "/v1/embeddings 401"), ("/metrics", "/metrics 401"),
+     ("/v1/models/nobody", "/v1/models/{model_id:path} 401"), ("/v1/else", "no route 401")],
+)  # fmt: skip
+def test_the_log_tells_what_was_refused(
+    guarded: GatewayClient, log: Path, path: str, message: str
+) -> None:
+    name = f"refused{path.replace('/', '-')}"
+    assert_unauthenticated(guarded.get(path, headers={"x-request-id": name}))
+    mark = f'"{name}"'
+    wait_until(lambda: mark in log.read_text(), "the line in the log")
+    [line] = [json.loads(each) for each in log.read_text().splitlines() if name in each]
+    assert (line["message"], line["level"]) == (message, "info")
+
+
+def test_every_guarded_route_is_known(guarded: GatewayClient) -> None:
+    for path, methods in guarded.get("/openapi.json").json()["paths"].items():
+        for method in methods:
+            if guarded.request(method, path).status_code == 401:
+                assert guarded_operation(path), path
 
 
 @pytest.mark.parametrize(

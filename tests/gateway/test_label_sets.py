@@ -37,7 +37,7 @@ def encoded(triton: TritonServer) -> dict[str, int]:
     """How many texts and images Triton has encoded so far."""
     stats = httpx.get(f"http://{triton.addresses.http}/v2/models/stats").json()["model_stats"]
     counts = {each["name"]: int(each["inference_count"]) for each in stats}
-    texts = sum(count for name, count in counts.items() if ".text-" in name)
+    texts = sum(count for name, count in counts.items() if ".text" in name)
     return {"texts": texts, "images": counts["demo.image"]}
 
 

@@ -1,7 +1,9 @@
 """What people do on the page."""
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from tests.conftest import SAMPLES
 
@@ -30,6 +32,16 @@ def ask(page: "Page", button: str = "Classify") -> None:
     page.locator("#results").evaluate("each => each.setAttribute('aria-busy', 'true')")
     page.get_by_role("button", name=button, exact=True).click()
     page.locator("#results[aria-busy=false]").wait_for()
+
+
+def violations(page: "Page") -> list[tuple[str, list[str]]]:
+    """What axe finds wrong, with where."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found: dict[str, Any] = axe.Axe().run(page).response
+    assert len(found["passes"]) > 15
+    return [
+        (each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]
+    ]
 
 
 def best(page: "Page") -> list[str]:

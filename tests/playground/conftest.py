@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WAIT_MS = 20_000
 PHONE, DESKTOP = (390, 844), (1440, 900)
 
 
@@ -48,6 +49,7 @@ def browser() -> Iterator["Browser"]:
     program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
         pytest.skip("no Chromium on PATH; install it, or name it in the variable CHROMIUM")
+    playwright.expect.set_options(timeout=WAIT_MS)
     with playwright.sync_playwright() as driver:
         # As root, as in a container, Chromium starts without its sandbox only.
         launched = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
@@ -67,7 +69,7 @@ def visit(browser: "Browser") -> Iterator[Visitor]:
             viewport={"width": size[0], "height": size[1]},
             **({"reduced_motion": "reduce"} | options),
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(WAIT_MS)
         visit = Visit(context.new_page(), str(api.base_url).rstrip("/") + "/")
         visit.watch()
         visits.append((visit, failing))

@@ -1,18 +1,12 @@
 """The page for those who use no mouse, a screen reader, a dark scheme, or less motion."""
 
-from typing import TYPE_CHECKING, Any
-
 import pytest
 
 from tests.conftest import GatewayClient
-from tests.playground.actions import WORDS, ask, best, choose, choose_broken, write
+from tests.playground.actions import WORDS, ask, best, choose, choose_broken, violations, write
 from tests.playground.conftest import DESKTOP, PHONE, Visitor
 
 expect = pytest.importorskip("playwright.sync_api").expect
-axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
 
 FOCUSED = """(({ id, value, type, textContent }) => (
     id || (type === "radio" ? value : textContent.trim())))(document.activeElement)"""
@@ -35,14 +29,6 @@ CONTRAST = """(selectors) => {
         return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     });
 }"""
-
-
-def violations(page: "Page") -> list[tuple[str, list[str]]]:
-    found: dict[str, Any] = axe.Axe().run(page).response
-    assert len(found["passes"]) > 15
-    return [
-        (each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

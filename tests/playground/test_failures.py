@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import GatewayClient, GatewayFactory
-from tests.playground.actions import WORDS, ask, best, choose, choose_broken, write
+from tests.gateway.waiting import wait_until
+from tests.playground.actions import WORDS, ask, best, choose, choose_broken, violations, write
 from tests.playground.conftest import Visitor
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -39,8 +39,10 @@ def unfinished_request(api: GatewayClient) -> Iterator[None]:
     )
     with socket.create_connection((api.base_url.host, api.base_url.port or 80)) as connection:
         connection.sendall(head.encode() + b"{")
-        while api.post("/v1/embeddings", json={"input": "a"}).status_code != 429:
-            time.sleep(0.05)
+        # The request that asks is under way as well. Any other could take the only permit.
+        busy = 'openclip_inflight{protocol="rest"} 2.0'
+        wait_until(lambda: busy in api.get("/metrics").text, "the request did not arrive")
+        assert api.post("/v1/embeddings", json={"input": "a"}).status_code == 429
         yield
 
 
@@ -132,13 +134,23 @@ def test_a_key_is_asked_for_sent_and_shown_nowhere(
         assert api.get("/playground.json").status_code == 401  # label sets may be nobody's business
         page = visit(api, failing=True).page
         assert_told(page, "The API key is missing or wrong", "an API key is needed")
-        page.get_by_role("button", name="Enter a key").click()
+        expect(page.locator("#health")).to_have_text("An API key is needed")
+        for select in ("Served model", "Templates"):
+            told = page.get_by_label(select, exact=True).locator("option")
+            expect(told).to_have_text("an API key is needed")
         field = page.get_by_label("Sent as a bearer token")
+        expect(field).to_be_focused()
+        expect(field).to_be_in_viewport()
+        assert violations(page) == []
+        page.get_by_label("Labels one on each line").focus()
+        page.get_by_role("button", name="Enter a key").click()
         expect(field).to_be_focused()
         field.fill(KEY)
         field.press("Tab")
         expect(page.locator("#failure")).to_be_empty()
         expect(page.get_by_label("Served model")).to_have_value("demo")
+        expect(page.locator("#health")).to_have_text("Ready")
+        expect(page.get_by_label("Templates", exact=True)).to_have_value("photo")
         choose(page, "red-circle.png")
         write(page, WORDS)
         ask(page)

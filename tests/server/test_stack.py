@@ -16,6 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server.config import ServerConfig
+from server.stack import StackConfig
+from server.stack import banner as stack_banner
 from tests.conftest import REPOSITORY, ROOT
 
 START_S = 90.0
@@ -78,6 +81,49 @@ def test_it_serves_and_stops_cleanly(stop: signal.Signals) -> None:
         process.send_signal(stop)
         assert process.wait(30) == 0
         assert_gone(started)
+
+
+@pytest.mark.parametrize(
+    ("published", "wanted", "named"),
+    [
+        (["demo"], "", "demo"),
+        (["alpha", "demo", "zeta"], "", "demo"),
+        (["zeta", "alpha"], "", "alpha"),
+        (["alpha", "demo", "zeta"], '["zeta", "alpha"]', "alpha"),
+    ],
+)
+def test_its_curl_names_a_served_model(
+    tmp_path: Path, published: list[str], wanted: str, named: str
+) -> None:
+    for each in published:
+        publish_as(tmp_path, each)
+    config = StackConfig(tmp_path, "127.0.0.1", 8080, 8081, ServerConfig(tmp_path))
+    text = stack_banner(config, {"GATEWAY_MODELS": wanted})
+    assert f'"model": "{named}",\n' in text
+    assert "authorization" not in text
+
+
+def test_its_curl_has_a_key_where_keys_are_asked_for() -> None:
+    config = StackConfig(REPOSITORY, "127.0.0.1", 8080, 8081, ServerConfig(REPOSITORY))
+    text = stack_banner(config, {"GATEWAY_API_KEYS_FILE": "keys.yaml"})
+    command = text.partition("Try it:\n")[2].partition("\n\nStop")[0]
+    shown = subprocess.run(
+        ["bash", "-c", f'curl() {{ printf "%s\n" "$@"; }}; {command}'],
+        cwd=ROOT, env=os.environ | {"OPENCLIP_API_KEY": "oct_a"}, capture_output=True, check=True,
+        text=True, timeout=30,
+    ).stdout  # fmt: skip
+    assert "authorization: Bearer oct_a\n" in shown
+    assert json.loads(shown[shown.index("{") :])["model"] == "demo"
+
+
+def publish_as(repository: Path, name: str) -> None:
+    towers = [f"{name}.image", f"{name}.text"]
+    for tower in towers:
+        (repository / tower).mkdir()
+        (repository / tower / "config.pbtxt").touch()
+    triton = {"image": {"name": towers[0]}, "text": [{"name": towers[1]}]}
+    manifest = {"schema_version": 1, "triton": triton}
+    (repository / f"{name}.manifest.json").write_text(json.dumps(manifest))
 
 
 def test_tls_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

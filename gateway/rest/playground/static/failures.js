@@ -3,7 +3,7 @@
 import { byId, el } from "./dom.js";
 import { ServiceError } from "./service.js";
 
-const UNKNOWN_KEY = new Set([401, 403]);
+export const wantsKey = ({ status }) => status === 401 || status === 403;
 
 export function failure(error, entry, retry) {
   const { title, advice } = explained(error);
@@ -18,7 +18,7 @@ export function failure(error, entry, retry) {
     advice ? el("p", {}, advice) : null,
     details.length ? el("dl", { className: "facts" }, ...details) : null,
     el("p", { className: "choices" },
-      UNKNOWN_KEY.has(error.status) ? el("button", { type: "button", className: "primary", onclick: enterKey }, "Enter a key") : null,
+      wantsKey(error) ? el("button", { type: "button", className: "primary", onclick: enterKey }, "Enter a key") : null,
       el("button", { type: "button", className: "quiet", onclick: again }, "Try again")));
 }
 
@@ -30,7 +30,7 @@ function enterKey() {
 function explained({ status, retryAfter }) {
   const wait = `Try again in ${retryAfter || 1} s.`;
   if (status === 0) return { title: "The service cannot be reached", advice: "Is it running? Nothing that you entered is lost." };
-  if (UNKNOWN_KEY.has(status)) return { title: "The API key is missing or wrong", advice: "" };
+  if (wantsKey({ status })) return { title: "The API key is missing or wrong", advice: "" };
   if (status === 429) return { title: "The service is busy", advice: wait };
   if (status === 503) return { title: "The service is not ready", advice: wait };
   if (status === 504) return { title: "The service ran out of time", advice: "Fewer or smaller images may help." };

@@ -9,6 +9,13 @@ export class Health {
     this.service = service;
     this.onready = onready; // called when the service is ready after it was not
     this.timer = 0;
+    this.locked = false;
+  }
+
+  // Whether the service wants a key that it has not got.
+  lock(yes) {
+    this.locked = yes;
+    if (byId("health").dataset.state === "good") this.#show(null);
   }
 
   // Asks until the answer is yes.
@@ -33,7 +40,7 @@ export class Health {
   #show(problem) {
     const shown = byId("health");
     shown.dataset.state = problem ? "bad" : "good";
-    if (!problem) shown.textContent = "Ready";
+    if (!problem) shown.textContent = this.locked ? "An API key is needed" : "Ready";
     else shown.textContent = problem.status === 0 ? "Cannot be reached" : "Not ready";
     shown.title = problem?.message ?? "";
   }

@@ -4,7 +4,7 @@ import { classified, classifiedInWords } from "./classified.js";
 import { code } from "./code.js";
 import { compared, comparedInWords } from "./compared.js";
 import { byId, calm, el } from "./dom.js";
-import { failure } from "./failures.js";
+import { failure, wantsKey } from "./failures.js";
 import { Gallery } from "./gallery.js";
 import { Health } from "./health.js";
 import { Tray, base64 } from "./images.js";
@@ -33,12 +33,23 @@ async function load() {
     task.offer(facts);
     byId("version").textContent = `Version ${facts.version}`;
     await models.load();
+    health.lock(false);
     if (unloaded) byId("failure").replaceChildren();
     unloaded = false;
   } catch (error) {
     fail(error, load);
     unloaded = true;
+    if (wantsKey(error)) lock();
   }
+}
+
+// Without a key nothing can be chosen. Who is in another field already stays there.
+function lock() {
+  health.lock(true);
+  for (const select of [byId("model"), byId("template-set")]) {
+    if (!select.options.length) select.append(new Option("an API key is needed", ""));
+  }
+  if (document.activeElement === document.body) byId("key").focus();
 }
 
 // Adds drawn images, and words for them where none are written.
@@ -120,7 +131,7 @@ function fail(error, retry) {
   byId("empty").hidden = true;
   byId("said").textContent = "";
   byId("failure").replaceChildren(failure(error, tray.mark(error.param), retry));
-  if (error.status === 401 || error.status === 403) byId("key-details").open = true;
+  if (wantsKey(error)) byId("key-details").open = true;
   if (error.status === 0 || error.status === 503) health.watch();
   reveal();
 }
