@@ -22,7 +22,7 @@ PROBE_TIMEOUT_S = 1.0
 # Reconnects fast: gRPC's own back-off would leave a Triton that came back alone for two minutes.
 _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),  # in truth how long one attempt may take
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", 64 * 2**20),
