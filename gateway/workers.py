@@ -21,6 +21,7 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway.app import create_app, load
 from gateway.logs import logging_to_stderr
+from gateway.rest.http1 import Http1
 from gateway.settings import Settings
 
 _PR_SET_PDEATHSIG = 1
@@ -37,7 +38,7 @@ def config(
     verify = ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE
     return uvicorn.Config(
         app, log_config=None, log_level="warning", access_log=False, loop="uvloop",
-        http="httptools", ws="none", factory=factory, workers=workers, server_header=False,
+        http=Http1, ws="none", factory=factory, workers=workers, server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_s), timeout_keep_alive=KEEP_ALIVE_S,
         ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
         ssl_ca_certs=settings.tls_client_ca, ssl_cert_reqs=verify,

@@ -1,0 +1,90 @@
+"""What clients send below HTTP's surface, by raw sockets."""
+
+import json
+import socket
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.conftest import GatewayClient
+
+BODY = b'{"input": "a red circle"}'
+UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+LENGTH = b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n5\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (
+    BODY[:5], len(BODY) - 5, BODY[5:],
+)  # fmt: skip
+LAST = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+def post(framed: bytes) -> bytes:
+    """A request for an embedding that would like to be HTTP/2."""
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    return head + UPGRADE + framed
+
+
+@pytest.fixture
+def connection(api: GatewayClient) -> Iterator[socket.socket]:
+    with socket.create_connection((api.base_url.host, api.base_url.port), timeout=30) as raw:
+        yield raw
+
+
+def answers(raw: socket.socket, parts: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    """Status and body of each answer to these bytes, until the other side hangs up."""
+    for part in parts:
+        raw.sendall(part)
+    stream, found = raw.makefile("rb"), []
+    while line := stream.readline():
+        length = 0
+        while (header := stream.readline()) != b"\r\n":
+            name, _, value = header.partition(b":")
+            length = int(value) if name.lower() == b"content-length" else length
+        found.append((int(line.split()[1]), stream.read(length)))
+    return found
+
+
+@pytest.mark.parametrize("framed", [LENGTH, CHUNKED], ids=["length", "chunked"])
+@pytest.mark.parametrize("cut", [0, 30, -20], ids=["whole", "in its head", "in its body"])
+def test_a_wish_for_http2_is_passed_over(
+    connection: socket.socket, framed: bytes, cut: int
+) -> None:
+    request = post(framed)
+    parts = [request[:cut], request[cut:] + LAST] if cut else [request + LAST]
+    (status, body), (live, _) = answers(connection, parts)
+    assert (status, live) == (200, 200)
+    assert json.loads(body)["usage"]["prompt_tokens"] == 5
+
+
+def test_the_body_may_come_later(connection: socket.socket) -> None:
+    head, body = post(LENGTH).split(b"\r\n\r\n")
+    connection.sendall(head + b"\r\nexpect: 100-continue\r\n\r\n")
+    assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+    assert [status for status, _ in answers(connection, [body, LAST])] == [200, 200]
+
+
+def test_many_at_once(connection: socket.socket) -> None:
+    live = b"GET /livez HTTP/1.1\r\nhost: x\r\n" + UPGRADE + b"\r\n"
+    found = answers(connection, [live * 2_000 + LAST])
+    assert [status for status, _ in found] == [200] * 2_001
+
+
+def test_websockets_are_not_spoken(connection: socket.socket) -> None:
+    wish = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+    assert [status for status, _ in answers(connection, [wish, LAST])] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x00\x01\x02\r\n\r\n",
+        b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        post(b"transfer-encoding: chunked\r\n\r\nno number\r\n"),
+    ],
+    ids=["binary", "CONNECT", "HTTP/2", "two lengths", "bad chunk"],
+)
+def test_what_is_no_http(connection: socket.socket, sent: bytes) -> None:
+    *_, (status, body) = answers(connection, [sent])
+    error = json.loads(body)["error"]
+    assert (status, error["code"], error["param"]) == (400, "invalid_request", None)
