@@ -1,6 +1,7 @@
 """`make test-compose`: builds the images, serves with them, kills Triton, and cleans up.
 
-It needs a Docker engine and Compose, 1.29 or 2; without them it says so and ends with 0.
+It needs a Docker engine and Compose, 1.29 or 2; without them it says so and ends with 0. Variables
+are those of `.env.example` and of the environment: an `.env` of this machine counts for nothing.
 """
 
 import json
@@ -45,7 +46,9 @@ class Project:
     def run(self, *arguments: str, timeout: float = 1800) -> str:
         """Runs Compose; what it wrote to stdout."""
         name = f"openclip-test-{os.getpid()}"
-        files = ("--file", str(ROOT / "docker-compose.yml"))
+        files = (
+            "--file", str(ROOT / "docker-compose.yml"), "--env-file", str(ROOT / ".env.example"),
+        )  # fmt: skip
         ports = {"HTTP_PORT": str(self.http_port), "GRPC_PORT": str(self.grpc_port)}
         return run(
             [*self.compose, "--project-name", name, *files, *arguments],
@@ -95,9 +98,10 @@ def exercise(project: Project) -> None:
     """Everything that is tried, in order."""
     project.run("build")
     check_images(project)
+    start = time.monotonic()
     project.run("up", "--detach", "--no-build")
-    wait_ready(project)
-    say("ready")
+    wait_until(lambda: is_ready(project), "the gateway is ready")
+    say(f"ready, {time.monotonic() - start:.1f} s after the start")
     check_hardening(project)
     classify_rest(project)
     classify_grpc(project)
@@ -163,13 +167,14 @@ def kill_triton(project: Project) -> None:
     """Triton's processes are killed; the service must know, and Docker must start it again."""
     container = project.container("triton")
     before = restarts(container)
+    start = time.monotonic()
     # The command kills whatever waits for it as well, so its own exit code says nothing.
     subprocess.run(["docker", "exec", container, "python", "-c", KILL_ALL], check=False)
     say("killed Triton")
+    wait_until(lambda: not is_ready(project), "the gateway says that it is not ready")
     wait_until(lambda: restarts(container) > before, "Docker starts Triton again")
-    start = time.monotonic()
-    wait_ready(project)
-    say(f"ready again, {time.monotonic() - start:.1f} s after Docker's restart")
+    wait_until(lambda: is_ready(project), "the gateway is ready again")
+    say(f"ready again, {time.monotonic() - start:.1f} s after that")
 
 
 def restarts(container: str) -> int:
@@ -177,17 +182,13 @@ def restarts(container: str) -> int:
     return int(run(["docker", "inspect", "--format", "{{.RestartCount}}", container]))
 
 
-def wait_ready(project: Project) -> None:
-    """Until the gateway gives right answers."""
-
-    def ready() -> bool:
-        try:
-            answer = httpx.get(f"http://127.0.0.1:{project.http_port}/readyz", timeout=10)
-        except httpx.TransportError:
-            return False
-        return answer.status_code == httpx.codes.OK
-
-    wait_until(ready, "the gateway is ready")
+def is_ready(project: Project) -> bool:
+    """Whether the gateway says that it can serve."""
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{project.http_port}/readyz", timeout=10)
+    except httpx.TransportError:
+        return False
+    return answer.status_code == httpx.codes.OK
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
