@@ -61,7 +61,12 @@ class Outcome:
 
 
 def due_times(rate: float, seconds: float, seed: int) -> Iterator[float]:
-    """When requests are due, in seconds from the start: a Poisson process of this rate."""
+    """When requests are due, in seconds from the start: a Poisson process of this rate.
+
+    At a rate of zero, as of a service that answered nothing before, there are none.
+    """
+    if rate <= 0:
+        return
     chance = random.Random(seed)
     at = chance.expovariate(rate)
     while at < seconds:

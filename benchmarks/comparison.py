@@ -7,7 +7,7 @@ from benchmarks.tables import Cell, markdown
 from benchmarks.targets import CAPTION, CEILING, IMAGE, OURS, PADDED, TORCH
 
 CEILINGS = {IMAGE: "image", CAPTION: "text"}  # of each kind of request
-OTHERS = {PADDED: "padded to the full context", TORCH: "PyTorch and FastAPI"}
+OTHERS = {PADDED: "at the full context", TORCH: "PyTorch and FastAPI"}
 
 
 def table(rows: Sequence[Row]) -> str:

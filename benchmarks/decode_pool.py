@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.decoding import cores
 from gateway.decodepool import DecodePool
 from gateway.images import Decode, Decoder, ImageLimits
 from gateway.manifest import Preprocessing
@@ -41,11 +42,14 @@ class Round:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_pool", description=__doc__)
-    parser.add_argument("--photo", type=Path, action="append", default=[], metavar="FILE")
-    parser.add_argument("--count", type=int, default=os.cpu_count() or 1, metavar="N",
+    parser.add_argument("--photo", type=Path, action="append", default=[], metavar="FILE",
+                        help="may be repeated (default: one is drawn)")  # fmt: skip
+    parser.add_argument("--count", type=int, default=cores(), metavar="N",
                         help="threads, and processes (default: one for each core)")  # fmt: skip
-    parser.add_argument("--images", type=int, default=200, help="in each round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=200, metavar="N",
+                        help="in each round (default: 200)")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=5, metavar="N",
+                        help="of which the medians count (default: 5)")  # fmt: skip
     given = parser.parse_args(arguments)
     photos = [path.read_bytes() for path in given.photo] or [drawn()]
     images = [photos[number % len(photos)] for number in range(given.images)]

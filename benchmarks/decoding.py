@@ -44,7 +44,7 @@ def _decode(manifest: Manifest, seconds: float) -> int:
 
     def work(first: int) -> int:
         done = 0
-        while time.perf_counter() < end:
+        while not done or time.perf_counter() < end:  # one at least, however late it begins
             decode(files[(first + done) % len(files)], manifest)
             done += 1
         return done

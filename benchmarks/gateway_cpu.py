@@ -18,7 +18,7 @@ from benchmarks.traffic import KINDS
 CONCURRENCY = 8
 SEEDS = 1_000  # between kinds: a caption that comes again is answered from the cache
 WAIT = 30.0  # seconds, for the sampler to write
-SETTLED = 0.2  # seconds after the last answer, when it is counted in every process
+SETTLED = 0.2  # seconds in which nothing more was counted, in any process
 COUNTED = re.compile(r'^openclip_requests_total\{.*modality="[a-z]+".*\} (\S+)', re.MULTILINE)
 
 
@@ -82,6 +82,14 @@ def _load(served: services.Gateway, kind: str, seconds: float, seed: int, worker
 
 
 def _counted(served: services.Gateway) -> float:
-    time.sleep(SETTLED)
+    """Requests that were counted, once no more are: answers come a little before."""
+    before, found = -1.0, _read(served)
+    while found != before:
+        time.sleep(SETTLED)
+        before, found = found, _read(served)
+    return found
+
+
+def _read(served: services.Gateway) -> float:
     with urlopen(f"http://{served.target.http}/metrics", timeout=10) as answer:
         return sum(float(value) for value in COUNTED.findall(answer.read().decode()))

@@ -28,11 +28,15 @@ SIDES = (640, 1280, 2560, 4000)  # pixels of the long side
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.jpeg_draft", description=__doc__)
-    parser.add_argument("--photo", type=Path, action="append", required=True, metavar="FILE")
-    parser.add_argument("--repeat", type=int, default=5, metavar="N")
-    parser.add_argument("--url", metavar="URL")
-    parser.add_argument("--exact-url", metavar="URL")
+    parser.add_argument("--photo", type=Path, action="append", required=True, metavar="FILE",
+                        help="a photo; may be repeated")  # fmt: skip
+    parser.add_argument("--repeat", type=int, default=5, metavar="N",
+                        help="times each is decoded; the median counts (default: 5)")  # fmt: skip
+    parser.add_argument("--url", help="a gateway that has the setting")
+    parser.add_argument("--exact-url", metavar="URL", help="and one that has not")
     given = parser.parse_args(arguments)
+    if bool(given.url) != bool(given.exact_url):
+        parser.error("give both --url and --exact-url, or neither")
     photos = [Image.open(path).convert("RGB") for path in given.photo]
     sys.stdout.write(
         "| long side | exact, CPU ms | scaled, CPU ms | faster | lowest cosine of pixels |"

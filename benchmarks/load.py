@@ -95,7 +95,7 @@ def read(path: Path) -> dict[str, float]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The figures as Markdown."""
+    """The figures as Markdown; a stream of many captions is one request."""
     lines = [
         [row.labels["user"], row.labels["concurrency"], row.labels.get("shape", ""),
          *(row.values[name] for name in COLUMNS[:4]),
@@ -103,7 +103,7 @@ def table(rows: Sequence[Row]) -> str:
         for row in rows
         if "user" in row.labels
     ]  # fmt: skip
-    return markdown(["user", "at a time", "shape", *COLUMNS], lines)
+    return markdown(["user", "at a time", "shape", "requests/s", *COLUMNS[1:]], lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What loading a graph leaves behind: resident memory with and without giving it back.
+"""What loading a graph leaves behind: memory (Pss) with and without giving it back.
 
 Each row is a process of its own, so that one does not find what another has freed.
 """
@@ -14,7 +14,7 @@ import ctypes, json, re, sys
 import onnxruntime as ort
 
 def resident():
-    return int(re.search(r"Pss:\\s+(\\d+)", open("/proc/self/smaps_rollup").read())[1]) / 1000
+    return int(re.search(r"Pss:\\s+(\\d+)", open("/proc/self/smaps_rollup").read())[1]) * 1024 / 1e6
 
 before = resident()
 session = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])

@@ -33,7 +33,7 @@ def open_loop(results: Results, path: Path) -> Path:
         axes.annotate(f" knee: {offered[at]:.3g}/s", (offered[at], 1), xycoords=_top(axes),
                       va="top")  # fmt: skip
         axes.set(xlabel="offered load, requests/s", ylabel="latency, ms", yscale="log")
-        axes.set(title=f"{kind}, {results.model.get('id', '')}")
+        axes.set(title=", ".join(filter(None, [str(kind), results.model.get("id")])))
         axes.legend()
     return _save(figure, path)
 

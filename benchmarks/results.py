@@ -26,6 +26,11 @@ PACKAGES = (
 Label = str | int
 
 
+def ratio(one: float, other: float) -> float:
+    """One divided by the other; not a number where the other is zero, as nothing was measured."""
+    return one / other if other else float("nan")
+
+
 class ResultsError(BenchmarkError):
     """A file of results cannot be read; the message names it."""
 

@@ -10,7 +10,7 @@ has time for the gateway, and what is measured is the gateway's own.
    of the stage of the innermost frame that belongs to one. The shares are then applied to the
    totals, so that what the sampler itself costs is in none of them.
 3. Totals once more with several worker processes, and whether their metrics add up.
-4. Decoding and resizing alone, one thread, in this program: what an image must cost.
+4. Decoding and resizing alone, on all cores at once, in this program: what an image must cost.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks import decoding, plots, program, services
 from benchmarks.gateway_cpu import medians_ms, metrics_error, profiled
 from benchmarks.null_encoder import write_repository
 from benchmarks.published import Manifest, find
-from benchmarks.results import SUFFIX, Check, Row, collect
+from benchmarks.results import SUFFIX, Check, Row, collect, ratio
 from benchmarks.stages import hottest, shares
 from benchmarks.tables import Cell, markdown
 
@@ -85,13 +85,13 @@ def checks(rows: Sequence[Row]) -> list[Check]:
         made.append(Check(name, value, MOST_MS, False))
     for what in ("text", "image"):
         if {f"rest-{what}", f"grpc-{what}"} <= set(whole):
-            value = whole[f"grpc-{what}"] / whole[f"rest-{what}"]
+            value = ratio(whole[f"grpc-{what}"], whole[f"rest-{what}"])
             made.append(Check(f"gateway CPU per {what} request, gRPC / REST", value, 1.0, False))
     for row in (row for row in rows if "workers" in row.labels):
         kind, workers = str(row.labels["kind"]), row.labels["workers"]
         name = f"gateway CPU per request, {kind}, {workers} workers / 1"
-        ratio = row.values["cpu_ms"] / whole[kind]
-        made.append(Check(name, ratio, WORKERS_MOST, False))
+        value = ratio(row.values["cpu_ms"], whole[kind])
+        made.append(Check(name, value, WORKERS_MOST, False))
         name = f"requests that the metrics of {workers} workers miscount, {kind}"
         made.append(Check(name, row.values["metrics_error"], 0.0, False))
     return made

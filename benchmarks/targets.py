@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from benchmarks.published import Manifest, packed
-from benchmarks.results import Check, Row
+from benchmarks.results import Check, Row, ratio
 
 OURS, PADDED, TORCH, CEILING, TRITON = "ours", "padded", "pytorch", "ceiling", "triton"
 OPEN_LOOP, GATEWAY = "open loop", "gateway"  # ours at a constant rate; its gateway alone
@@ -70,7 +70,7 @@ def _ceilings(figure: Figure) -> list[Check]:
     made = [
         _check(
             f"image, {load} at a time: images/s of ceiling",
-            figure((OURS, IMAGE, load), "per_second") / image_ceiling,
+            ratio(figure((OURS, IMAGE, load), "per_second"), image_ceiling),
             0.90,
         )
         for load in SERVED_LOADS
@@ -79,17 +79,19 @@ def _ceilings(figure: Figure) -> list[Check]:
     made.append(
         _check(
             "image, 1 at a time: p50 of encoder alone + decode",
-            figure((OURS, IMAGE, 1), "p50_ms") / alone,
+            ratio(figure((OURS, IMAGE, 1), "p50_ms"), alone),
             1.15,
             at_least=False,
         )
     )
     captions = figure((OURS, CAPTION, 32), "per_second")
     made += [
-        _check("caption, 32 at a time: texts/s of encoder alone", captions / text_ceiling, 0.85),
+        _check(
+            "caption, 32 at a time: texts/s of encoder alone", ratio(captions, text_ceiling), 0.85
+        ),
         _check(
             "caption, 8 at a time of 32 at a time",
-            figure((OURS, CAPTION, 8), "per_second") / captions,
+            ratio(figure((OURS, CAPTION, 8), "per_second"), captions),
             0.50,
         ),
         _check(
@@ -105,19 +107,21 @@ def _exact_ceiling(figure: Figure) -> list[Check]:
     captions = figure((OURS, CAPTION, 32), "per_second")
     ceiling = figure((CEILING, "text, not padded", 0), "per_second")
     name = "caption, 32 at a time: texts/s of encoder alone, no caption padded"
-    return [_check(name, captions / ceiling, 0.85)]
+    return [_check(name, ratio(captions, ceiling), 0.85)]
 
 
 def _padded(figure: Figure) -> list[Check]:
     captions, padded = (figure((system, CAPTION, 32), "per_second") for system in (OURS, PADDED))
-    return [_check("caption, 32 at a time: texts/s of the model padded", captions / padded, 3.5)]
+    return [
+        _check("caption, 32 at a time: texts/s of the model padded", ratio(captions, padded), 3.5)
+    ]
 
 
 def _pytorch(figure: Figure) -> list[Check]:
     made = [
         _check(
             f"{kind}, 32 at a time: items/s of the PyTorch server",
-            figure((OURS, kind, 32), "per_second") / figure((TORCH, kind, 32), "per_second"),
+            ratio(figure((OURS, kind, 32), "per_second"), figure((TORCH, kind, 32), "per_second")),
             target,
         )
         for kind, target in ((IMAGE, 1.5), (CAPTION, 5.0))
@@ -125,7 +129,7 @@ def _pytorch(figure: Figure) -> list[Check]:
     made += [
         _check(
             f"{kind}, 32 at a time: p99 of the PyTorch server",
-            figure((OURS, kind, 32), "p99_ms") / figure((TORCH, kind, 32), "p99_ms"),
+            ratio(figure((OURS, kind, 32), "p99_ms"), figure((TORCH, kind, 32), "p99_ms")),
             1.0,
             at_least=False,
         )
@@ -175,7 +179,7 @@ def _costs(figure: Figure) -> list[Check]:
     return [
         _check(
             "zero-shot with a warm set of 1,000 labels: time of an image embedding",
-            image / labelled,
+            ratio(image, labelled),
             1.1,
             at_least=False,
         ),

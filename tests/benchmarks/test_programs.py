@@ -1,4 +1,6 @@
+import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from benchmarks.published import packed, towers
 from benchmarks.results import Results, Row
 from tests.benchmarks.forms import CONTEXT, DEMO, FIXED, FORMS, PACKED, write_form
 from tests.conftest import REPOSITORY, ROOT, GatewayClient
+from tests.gateway.waiting import wait_until
 
 CLOSED = 10  # loads of our own service
 
@@ -40,9 +43,11 @@ def test_signals_stop_all_that_was_started(tmp_path: Path, number: signal.Signal
         started = wait_for_gateway(process.pid)
         assert len(started) > 3  # itself, Triton's launcher, Triton, the gateway
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
     finally:
-        process.kill()
+        for pid in processes.tree(process.pid):  # none of them, unless the test has failed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
     assert process.returncode == 128 + number
     assert said == ("stopped\n" if number == signal.SIGINT else "")
@@ -51,14 +56,16 @@ def test_signals_stop_all_that_was_started(tmp_path: Path, number: signal.Signal
 
 def wait_for_gateway(root: int) -> list[int]:
     """Processes of a benchmark, as soon as the gateway is one of them."""
-    for _ in range(2_000):
-        found = processes.tree(root)
-        for pid in found:
-            path = Path(f"/proc/{pid}/cmdline")
-            if path.exists() and b"-m\0gateway" in path.read_bytes():
-                return found
-        signal.sigtimedwait([], 0.02)
-    pytest.fail("the gateway was not started")
+
+    def started() -> bool:
+        for pid in processes.tree(root):
+            with contextlib.suppress(OSError):  # it has ended
+                if b"-m\0gateway" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return True
+        return False
+
+    wait_until(started, "the gateway was not started")
+    return processes.tree(root)
 
 
 @pytest.mark.parametrize("form", FORMS)
