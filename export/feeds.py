@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from export import graph, metrics, runners
 from export.reference import Inputs, References
-from export.report import Latency
+from export.variantreport import Latency
 from export.variants import Measure
 from gateway.manifest import PIXELS, TOKEN_IDS
 from gateway.text import padded

@@ -13,12 +13,14 @@ from export.gate import DEFAULT_THRESHOLDS, Thresholds
 from export.measurement import SMALL_BATCH_ITEMS
 from export.pbtxt import Runtime, Serving
 from export.progress import Progress
+from export.publishing import Outcome, publish_variant
 from export.quantize import Method
 from export.reference import References, prepare, references
 from export.tokenizer import check_tokenizer, write_tokenizer
 from export.tracing import TextGraphs
 from export.variants import Graphs, Variant
-from export.work import Outcome, Work, publish_variant
+from export.work import Work
+from export.writer import locked
 from gateway import manifest as contract
 
 DEFAULT_LENGTHS = (16, 24, 32)  # tokens; the full context is always served as well
@@ -80,7 +82,7 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
         if not re.match(contract.MODEL_ID_PATTERN, model_id):
             raise ExportError(f"--id {model_id}: an id matches {contract.MODEL_ID_PATTERN}")
     what = evaluation.built_in(checkpoint.preprocessing.image_size, options.samples).joined(what)
-    with repository.locked(options.repository):
+    with locked(options.repository):
         rules = checkpoint.preprocessing
         for model_id in ids.values() if options.version is not None else ():
             repository.check_batch(options.repository, model_id, options.serving.max_batch)

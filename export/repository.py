@@ -9,12 +9,8 @@ A version may be kept beside the one that is served: its manifest then has anoth
 folders stay. See `export/versions.py`.
 """
 
-import fcntl
 import json
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from export.durable import sync_folders, sync_tree, write
@@ -22,56 +18,15 @@ from export.errors import RepositoryError
 from export.leftovers import (
     CONFIG,
     PLAN,
-    STAGING,
     kept,
     kept_file,
     manifest_text,
     paths_of,
     read,
-    sweep,
     towers_of,
 )
+from export.writer import locked, staging
 from gateway.manifest import SUFFIX, Manifest
-
-_LOCK = ".export.lock"
-
-
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Holds the repository for one writer, and clears what a dead one left behind.
-
-    Raises:
-        RepositoryError: Another export is at work here, or the folder cannot be written.
-    """
-    with _clear_errors(root, "nothing published"):
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / _LOCK).open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RepositoryError(
-                f"{root}: another export is writing here; start again when it has finished"
-            ) from error
-        with _clear_errors(root, "nothing published"):
-            sweep(root)
-        yield
-
-
-@contextmanager
-def staging(root: Path) -> Iterator[Path]:
-    """A folder to prepare a model in; gone afterwards, with all that was not published.
-
-    Raises:
-        RepositoryError: Writing failed (disk full, no permission); nothing was published.
-    """
-    try:
-        with _clear_errors(root, "nothing published"):
-            folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=root))
-            yield folder
-    finally:
-        with _clear_errors(root, "leftovers stay until the next export"):
-            sweep(root)
 
 
 def published(root: Path, model_id: str) -> Manifest | None:
@@ -175,25 +130,6 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
     _replace_configs(root, staged, towers.keys() - first)
 
 
-def link_tower(source: Path, folder: Path, config: str) -> Path:
-    """Gives another staged tower the files of one that has the same graph.
-
-    Args:
-        source: The graph's file; all beside it comes along, as hard links where the file system
-            has them.
-        folder: The other tower's version folder, to be made.
-        config: Content of its `config.pbtxt`.
-    """
-    folder.mkdir(parents=True)
-    for path in source.parent.iterdir():
-        try:
-            (folder / path.name).hardlink_to(path)
-        except OSError:  # no hard links here; were the disk full, so would the copy say
-            shutil.copy2(path, folder / path.name)
-    (folder.parent / CONFIG).write_text(config)
-    return folder / source.name
-
-
 def remove(root: Path, *model_ids: str) -> None:
     """Takes published models back: of each its manifest first, then all that it names.
 
@@ -230,12 +166,3 @@ def _remove(root: Path, manifest: Manifest) -> None:
 def _replace_configs(root: Path, staged: Path, towers: Iterable[str]) -> None:
     for tower in towers:
         (staged / tower / CONFIG).replace(root / tower / CONFIG)
-
-
-@contextmanager
-def _clear_errors(root: Path, outcome: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or root
-        raise RepositoryError(f"{where}: {error.strerror or error}; {outcome} in {root}") from error

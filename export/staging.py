@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from export import graph, repository
+from export import graph
 from export.leftovers import CONFIG
 from export.pbtxt import ANY_LENGTH, Serving, image_config, text_config
 from export.variants import Graphs
@@ -52,7 +52,7 @@ class Stage:
             if shared is None:
                 files[length] = self._write(protos[length], folder, config)
             else:
-                files[length] = repository.link_tower(files[shared], folder, config)
+                files[length] = _link(files[shared], folder, config)
         return dict(sorted(files.items()))
 
     def triton_models(self, graphs: Graphs) -> contract.TritonModels:
@@ -102,3 +102,15 @@ class Stage:
         graph.save(proto, folder / "model.onnx", self.model_id)
         (folder.parent / CONFIG).write_text(config)
         return folder / "model.onnx"
+
+
+def _link(source: Path, folder: Path, config: str) -> Path:
+    """Gives another tower the graph's file, and all beside it: hard links where there are any."""
+    folder.mkdir(parents=True)
+    for path in source.parent.iterdir():
+        try:
+            (folder / path.name).hardlink_to(path)
+        except OSError:  # no hard links here; were the disk full, so would the copy say
+            shutil.copy2(path, folder / path.name)
+    (folder.parent / CONFIG).write_text(config)
+    return folder / source.name

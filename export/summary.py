@@ -8,8 +8,8 @@ from pathlib import Path
 
 from export.arguments import REPOSITORY
 from export.errors import ExportError
+from export.publishing import Outcome
 from export.report import write_report
-from export.work import Outcome
 
 
 def summary(outcome: Outcome, root: Path) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from export.durable import sync_tree, write
 from export.errors import ExportError, RepositoryError
 from export.leftovers import PLAN, kept, kept_file, manifest_text, paths_of
-from export.repository import locked, published, staging
+from export.repository import published
+from export.writer import locked, staging
 from gateway.manifest import SUFFIX, Manifest
 
 

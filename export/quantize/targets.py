@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export import edit
@@ -97,8 +96,3 @@ def find_targets(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> tupl
         op: Literal["MatMul", "Conv"] = "Conv" if node.op_type == "Conv" else "MatMul"
         targets.append(Target(node.name, op, node.input[0], node.input[1], bias, product, output))
     return tuple(targets)
-
-
-def values_of(tensor: onnx.TensorProto) -> NDArray[np.float32]:
-    """A weight as an array."""
-    return numpy_helper.to_array(tensor)

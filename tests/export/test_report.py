@@ -17,8 +17,9 @@ from export.figures import (
 )
 from export.gate import Thresholds
 from export.metrics import summarise
-from export.report import Latency, VariantReport, write_report
+from export.report import write_report
 from export.tables import table
+from export.variantreport import Latency, VariantReport
 
 
 def variant(model_id: str, noise: float) -> VariantReport:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from export import repository
+from export import repository, writer
 from export.errors import RepositoryError
 from gateway.figures import Gate
 from gateway.manifest import (
@@ -92,9 +92,9 @@ def stage(folder: Path, version: int, lengths: tuple[int, ...], batch: int) -> M
 
 
 def export(root: Path, lengths: tuple[int, ...] = (4, 8), batch: int = 2) -> Manifest:
-    with repository.locked(root):
+    with writer.locked(root):
         version = repository.next_version(root, ID, 8, 2)
-        with repository.staging(root) as folder:
+        with writer.staging(root) as folder:
             manifest = stage(folder, version, lengths, batch)
             repository.publish(root, folder, manifest)
     return manifest
@@ -240,8 +240,8 @@ def test_a_failure_at_any_step_is_cleared_at_once(
 def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
     export(tmp_path)
     script = (
-        "import os, signal, sys; from pathlib import Path; from export import repository\n"
-        "with repository.locked(Path(sys.argv[1])), repository.staging(Path(sys.argv[1])) as s:\n"
+        "import os, signal, sys; from pathlib import Path; from export import writer\n"
+        "with writer.locked(Path(sys.argv[1])), writer.staging(Path(sys.argv[1])) as s:\n"
         "    (s / 'big').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path], check=False)
@@ -252,7 +252,7 @@ def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
 
 
 def test_two_exports_do_not_mix(tmp_path: Path) -> None:
-    with repository.locked(tmp_path), pytest.raises(RepositoryError, match="another export"):
+    with writer.locked(tmp_path), pytest.raises(RepositoryError, match="another export"):
         export(tmp_path)
 
 
