@@ -62,7 +62,7 @@ def main() -> int:
         host, port = listener.getsockname()[:2]
         logger.info(
             "serving %s on %s://%s:%d and grpc://%s:%d", served,
-            "https" if loaded.certificate else "http", host, port, host, settings.grpc_port,
+            "https" if loaded.tls else "http", host, port, host, settings.grpc_port,
         )  # fmt: skip
         if settings.workers > 1:
             workers.run(settings, listener)

@@ -11,11 +11,12 @@ from fastapi_offline import FastAPIOffline
 
 from gateway import parts
 from gateway.access import Access
-from gateway.admission import Admission, Room
+from gateway.admission import Admission
 from gateway.cache import VectorCache
 from gateway.classifiers import Classifiers
 from gateway.concurrency import Threads
 from gateway.core import Background, Core
+from gateway.embedder import Embedder
 from gateway.encoder import Encoder
 from gateway.engine import Engine
 from gateway.inference import InferClient
@@ -39,7 +40,7 @@ from gateway.rest.security import KeyGuard
 from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
 from gateway.signals import told
-from gateway.tls import Certificate, read_certificate
+from gateway.tls import Tls, read_tls
 from gateway.triton import GrpcInferClient
 from gateway.updates import Updates
 
@@ -54,7 +55,7 @@ class Loaded:
     models: Models
     sets: LabelSets
     keyring: Keyring | None = None  # None: nobody needs a key
-    certificate: Certificate | None = None  # None: plain text
+    tls: Tls | None = None  # None: plain text
 
 
 def load(settings: Settings) -> Loaded:
@@ -73,7 +74,7 @@ def load(settings: Settings) -> Loaded:
         Models(served, settings.model_aliases, settings.default_model),
         sets,
         Keyring(settings.api_keys_file) if settings.api_keys_file else None,
-        read_certificate(settings.tls_cert, settings.tls_key, settings.tls_client_ca),
+        read_tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca),
     )
 
 
@@ -88,9 +89,11 @@ def create_app(
     """
     metrics = Metrics()
     metrics.serves(model.manifest for model in loaded.models)
+    if loaded.tls:
+        metrics.certificate(loaded.tls.certificate.expires)
     traces = parts.traces(settings)
     observer = Observer(metrics, traces)
-    keyring = loaded.keyring
+    keyring, tls = loaded.keyring, loaded.tls
     access = Access(keyring, Quotas(settings.workers)) if keyring else None
     posted: dict[str, APIRoute] = {}
 
@@ -100,11 +103,11 @@ def create_app(
         client = connect(addresses) if connect else GrpcInferClient(addresses, metrics.tritons)
         core = await _build(settings, loaded, metrics, client)
         posted.update(_route(app, settings, loaded, core, metrics))
-        config = parts.rpc_config(settings, loaded.certificate)
+        config = parts.rpc_config(settings, tls)
         rpc = RpcServer(core.engine, core.admission, core.readiness, observer, config, access)
         await rpc.start(settings.host, settings.grpc_port)
         scraped = parts.metrics_server(settings, metrics)
-        background = _begin(settings, core, keyring)
+        background = _begin(settings, loaded, core, metrics)
         draining: list[asyncio.Task[None]] = []
 
         def drain() -> None:
@@ -120,13 +123,14 @@ def create_app(
             await core.close(traces)
 
     app = _application(lifespan)
+    app.state.tls = tls  # for whoever accepts connections
     problems.install(app)
     openapi.install(app, keys=access is not None)
     app.include_router(playground(_facts(settings, loaded.sets)))
     app.add_middleware(Direct, routes=posted)
     if access is not None:
         app.add_middleware(KeyGuard, access=access)
-    app.add_middleware(RequestContext, observer=observer, tls=loaded.certificate is not None)
+    app.add_middleware(RequestContext, observer=observer, tls=tls is not None)
     return app
 
 
@@ -150,14 +154,19 @@ async def _build(settings: Settings, loaded: Loaded, metrics: Metrics, client: I
     preparer = Preparer(threads, limits, decoder, parts.fetcher(settings))
     encoder = Encoder(Lanes(client, settings.triton_calls, metrics.called), cache)
     classifiers = Classifiers(loaded.models, loaded.sets, preparer, encoder, cache)
+
+    def doubt() -> None:
+        cache.clear()
+        classifiers.doubt()
+
     return Core(
         client,
         threads,
         decoder,
         classifiers,
-        Engine(loaded.models, loaded.sets, limits, preparer, encoder, classifiers),
-        Admission(_room(settings)),
-        Readiness(loaded.models, client, classifiers, cache.clear),
+        Engine(loaded.models, loaded.sets, limits, Embedder(preparer, encoder), classifiers),
+        Admission(parts.room(settings)),
+        Readiness(loaded.models, client, classifiers, doubt),
         Updates(loaded.models, parts.selection(settings), client, classifiers, metrics.serves),
     )
 
@@ -179,21 +188,14 @@ def _route(
     return direct(routes.routes)
 
 
-def _begin(settings: Settings, core: Core, keyring: Keyring | None) -> Background:
+def _begin(settings: Settings, loaded: Loaded, core: Core, metrics: Metrics) -> Background:
+    keyring, tls = loaded.keyring, loaded.tls
     return Background(
         asyncio.create_task(keyring.follow()) if keyring else None,
+        asyncio.create_task(tls.follow(metrics.certificate)) if tls else None,
         asyncio.create_task(core.classifiers.warm()),
         asyncio.create_task(core.readiness.watch(settings.triton_verify_s)),
         asyncio.create_task(core.updates.follow(settings.reload_s)),
-    )
-
-
-def _room(settings: Settings) -> Room:
-    return Room(
-        settings.max_inflight,
-        settings.max_inflight_items,
-        settings.max_inflight_bytes,
-        settings.max_wait_s,
     )
 
 

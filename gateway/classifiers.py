@@ -1,9 +1,12 @@
 """Labels and templates -> classifier rows, kept so that known labels cost nothing."""
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import NoReturn
 
 import numpy as np
 
@@ -13,13 +16,15 @@ from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.labelsets import LabelSet, LabelSets
 from gateway.models import Model, Models
 from gateway.prepare import Preparer
-from gateway.values import Deadline, TextItem, Timings, Vectors
-from gateway.vectors import normalise
+from gateway.values import Deadline, TextItem, Timings, Tokens
+from gateway.vectors import Rows, normalise
 from gateway.zeroshot import Label, prompts
 
 WARM_CHUNK = 64  # labels of a set encoded at a time at start, so that requests come through
 WARM_TIMEOUT_S = 60.0
 RETRY_S = 1.0
+PROMPT_CHARACTERS = 2**22  # a long label in 20,000 templates would be hundreds of megabytes
+SHORT_NAME = 64  # characters of a label that stands as it is in its key of the cache
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +34,7 @@ class Classifier:
     """What images are compared with."""
 
     labels: Sequence[str]
-    rows: Vectors  # float32 [labels, D]
+    rows: Rows  # [labels, D]
     tokens: int  # real tokens of all labels in all templates
     truncated: bool  # whether any of them was cut
 
@@ -47,6 +52,7 @@ class Classifiers:
         self._encoder = encoder
         self._cache = cache
         self._held: dict[tuple[str, str], Classifier] = {}
+        self._doubted = asyncio.Event()
 
     async def of_labels(
         self,
@@ -69,9 +75,7 @@ class Classifiers:
             wanted = [(position, labels[position]) for position in positions]
             return await self._encode(model, wanted, templates, deadline, timings)
 
-        fingerprint = model.manifest.fingerprint
-        keys = [(fingerprint, templates, label.names) for label in labels]
-        rows = await self._cache.rows(keys, make)
+        rows = await self._cache.rows(cache_keys(model, labels, templates), make)
         return Classifier(
             [label.name for label in labels],
             np.stack([row.vector for row in rows]),
@@ -100,18 +104,30 @@ class Classifiers:
             if (model.manifest.fingerprint, name) not in self._held
         ]
 
-    async def warm(self) -> None:
-        """Encodes every label set for every model; tries again for as long as Triton is away."""
-        for model in self._models:
-            while model in self._models:  # it may be replaced meanwhile
-                try:
-                    await self.hold(model)
-                    break
-                except (Unavailable, DeadlineExceeded):
-                    await asyncio.sleep(RETRY_S)
-                except GatewayError as error:
-                    logger.error("label sets of %s: %s", model.manifest.id, error.message)
-                    await asyncio.sleep(RETRY_S)
+    async def warm(self) -> NoReturn:
+        """Encodes every label set for every model, and again whenever they were doubted."""
+        while True:
+            self._doubted.clear()
+            for model in self._models:
+                await self._warm(model)
+            await self._doubted.wait()
+
+    async def _warm(self, model: Model) -> None:
+        """Tries again for as long as Triton is away."""
+        while model in self._models:  # it may be replaced meanwhile
+            try:
+                await self.hold(model)
+                return
+            except (Unavailable, DeadlineExceeded):
+                await asyncio.sleep(RETRY_S)
+            except GatewayError as error:
+                logger.error("label sets of %s: %s", model.manifest.id, error.message)
+                await asyncio.sleep(RETRY_S)
+
+    def doubt(self) -> None:
+        """Drops all label sets: what encoded them may have been another model."""
+        self._held.clear()
+        self._doubted.set()
 
     async def hold(self, model: Model) -> None:
         """Encodes every label set for a model, which need not be served yet.
@@ -141,7 +157,7 @@ class Classifiers:
         ]
         return Classifier(
             [label.name for label in label_set.labels],
-            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.rows for part in parts], dtype=np.float64),
             sum(part.tokens for part in parts),
             any(part.truncated for part in parts),
         )
@@ -154,18 +170,51 @@ class Classifiers:
         deadline: Deadline,
         timings: Timings,
     ) -> list[Encoded]:
-        items: list[TextItem] = []
-        ends: list[int] = []
-        for position, label in wanted:
-            items += [TextItem(each, f"labels[{position}]") for each in prompts(label, templates)]
-            ends.append(len(items))
-        prepared = await self._preparer.prepare(model, items, timings, truncate=True, skip=False)
-        texts = await self._encoder.texts(model, prepared.tokens, deadline, timings)
-        rows = []
-        for start, end in zip([0, *ends], ends, strict=False):
-            of_label = [texts[index] for index in range(start, end)]
+        tokens: list[Tokens] = []
+        for items in portions(wanted, templates):
+            found = await self._preparer.prepare(model, items, timings, truncate=True, skip=False)
+            tokens += [found.tokens[index] for index in range(len(items))]
+        texts = await self._encoder.texts(model, dict(enumerate(tokens)), deadline, timings)
+        rows, encoded = [], iter(texts.values())
+        for _, label in wanted:
+            of_label = list(islice(encoded, len(label.names) * len(templates)))
             vectors = np.stack([text.vector for text in of_label])
             mean = vectors[0] if len(vectors) == 1 else normalise(vectors.mean(axis=0))
-            tokens = sum(text.tokens for text in of_label)
-            rows.append(Encoded(mean, tokens, any(text.truncated for text in of_label)))
+            count = sum(text.tokens for text in of_label)
+            rows.append(Encoded(mean, count, any(text.truncated for text in of_label)))
         return rows
+
+
+def portions(
+    wanted: Sequence[tuple[int, Label]], templates: tuple[str, ...]
+) -> Iterator[list[TextItem]]:
+    """The texts to encode for labels at these positions, so many as may be there at a time."""
+    items: list[TextItem] = []
+    size = 0
+    for position, label in wanted:
+        for text in prompts(label, templates):
+            if items and size + len(text) > PROMPT_CHARACTERS:
+                yield items
+                items, size = [], 0
+            items.append(TextItem(text, f"labels[{position}]"))
+            size += len(text)
+    yield items
+
+
+def cache_keys(model: Model, labels: Sequence[Label], templates: tuple[str, ...]) -> list[Hashable]:
+    """What each label's vector is kept under: small, however long the texts of a client are."""
+    space = model.manifest.fingerprint, _digest(templates)
+    return [(*space, _short(label.names)) for label in labels]
+
+
+def _short(names: tuple[str, ...]) -> tuple[str, ...] | bytes:
+    return names if len(names) == 1 and len(names[0]) <= SHORT_NAME else _digest(names)
+
+
+def _digest(texts: tuple[str, ...]) -> bytes:
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(encoded))
+        digest.update(encoded)
+    return digest.digest()

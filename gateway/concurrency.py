@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+FEW_VALUES = 2**14  # a few milliseconds
+
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -30,16 +32,36 @@ async def both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
     return first.result(), second.result()
 
 
+async def nearby(function: Callable[..., T], *arguments: object, values: int) -> T:
+    """Calls a function that goes through so many values: here if they are few, else in a thread."""
+    if values <= FEW_VALUES:
+        return function(*arguments)
+    return await asyncio.to_thread(function, *arguments)
+
+
 class Threads:
     """Where work that would block the event loop is done."""
 
     def __init__(self, count: int) -> None:
+        self._count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="prepare")
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """Runs a function in a thread. Where nobody waits any more and it has not begun, never."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, function, *arguments)
+
+    async def map(self, function: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
+        """Runs a function for each; what others want done comes in between."""
+        done: dict[int, T] = {}
+        waiting = enumerate(arguments)
+
+        async def some() -> None:
+            for index, argument in waiting:
+                done[index] = await self.run(function, argument)
+
+        await gather(some() for _ in range(self._count))
+        return [done[index] for index in range(len(done))]
 
     async def close(self) -> None:
         """Waits for what runs; what has not begun is dropped."""

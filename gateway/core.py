@@ -1,8 +1,9 @@
 """What answers requests, and what goes on beside them: how each comes to its end."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway.admission import Admission
 from gateway.classifiers import Classifiers
@@ -17,6 +18,8 @@ from gateway.updates import Updates
 
 if TYPE_CHECKING:
     from gateway.traces import Traces
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +50,30 @@ class Background:
     """What goes on beside requests."""
 
     following: asyncio.Task[NoReturn] | None  # the file of keys
-    warming: asyncio.Task[None]
+    renewing: asyncio.Task[NoReturn] | None  # the certificate
+    warming: asyncio.Task[NoReturn]
     verifying: asyncio.Task[NoReturn]
     updating: asyncio.Task[NoReturn]
+
+    def __post_init__(self) -> None:
+        tasks = self.following, self.renewing, self.warming, self.verifying, self.updating
+        for task in filter(None, tasks):
+            task.add_done_callback(_ended)
 
     async def end(self, scraped: MetricsServer | None) -> None:
         """Ends all of it, and with it the server that metrics are read from."""
         self.updating.cancel()
-        if self.following:
-            self.following.cancel()
+        for reading in (self.following, self.renewing):
+            if reading:
+                reading.cancel()
         if scraped:
             await asyncio.to_thread(scraped.close)
         self.warming.cancel()
         self.verifying.cancel()
         await asyncio.gather(self.updating, self.warming, self.verifying, return_exceptions=True)
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    # Nobody awaits it before the end, so that its failure would be told to nobody.
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("what goes on beside requests has failed: restart", exc_info=error)

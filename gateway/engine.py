@@ -1,23 +1,21 @@
-"""The engine: the only module that orders the stages of a request.
+"""The engine: what each kind of request asks for, from its items to its vectors or scores.
 
-items -> tokens and pixels (threads) -> vectors (Triton, cache) -> cosines and scores.
+limits and quota -> vectors (`gateway.embedder`) -> cosines and scores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway import asks
 from gateway.classifiers import Classifier, Classifiers
-from gateway.concurrency import both
-from gateway.encoder import Encoder
+from gateway.concurrency import both, nearby
+from gateway.embedder import Embedder
 from gateway.errors import MalformedRequest
 from gateway.labelsets import LabelSets
 from gateway.limits import RequestLimits
 from gateway.manifest import Manifest
 from gateway.models import Model, Models
-from gateway.prepare import Prepared, Preparer
 from gateway.values import (
     Classified,
     Compared,
@@ -40,16 +38,25 @@ class Engine:
         models: Models,
         sets: LabelSets,
         limits: RequestLimits,
-        preparer: Preparer,
-        encoder: Encoder,
+        embedder: Embedder,
         classifiers: Classifiers,
     ) -> None:
         self.models = models
         self.sets = sets
         self._limits = limits
-        self._preparer = preparer
-        self._encoder = encoder
+        self._embedder = embedder
         self._classifiers = classifiers
+
+    def chosen(self, ask: asks.Embed) -> Model:
+        """The model that an ask names, once its options are known to be right for it.
+
+        Raises:
+            UnknownModel: It is not served.
+            MalformedRequest: None is named, and there is no default; or the dimensions are wrong.
+        """
+        model = self.models.find(ask.model)
+        _dimensions(ask.dimensions, model.manifest)
+        return model
 
     async def embed(
         self, ask: asks.Embed, deadline: Deadline, timings: Timings, model: Model | None = None
@@ -66,7 +73,7 @@ class Engine:
         dimensions = _dimensions(ask.dimensions, model.manifest)
         self._limits.items(len(ask.items), "input")
         timings.spend(len(ask.items), _images(ask.items))
-        embedded = await self._embed(
+        embedded = await self._embedder.embed(
             model,
             ask.items,
             deadline,
@@ -91,15 +98,17 @@ class Engine:
             raise MalformedRequest("top_k: must be at least 1", param="top_k")
         timings.spend(len(ask.images) + self._prompts(ask), len(ask.images))
         classifying = self._classifier(model, ask, deadline, timings)
-        embedding = self._embed(model, ask.images, deadline, timings)
+        embedding = self._embedder.embed(model, ask.images, deadline, timings)
         classifier, embedded = await both(classifying, embedding)
         with timings.stage("encode"):
-            predictions = classify(
+            predictions = await nearby(
+                classify,
                 embedded.vectors,
                 classifier.rows,
                 classifier.labels,
                 model.manifest,
                 ask.top_k or len(classifier.labels),
+                values=len(ask.images) * len(classifier.labels),
             )
         return Classified(
             model.manifest, predictions, classifier.truncated, classifier.tokens, embedded.images
@@ -116,9 +125,9 @@ class Engine:
         for count, param in ((len(ask.images), "images"), (len(ask.texts), "texts")):
             self._limits.items(count, param)
         items: list[Item] = [*ask.images, *ask.texts]
-        self._limits.items(len(items), "images")
+        self._limits.items(len(items), "images", "texts and images")
         timings.spend(len(items), len(ask.images))
-        embedded = await self._embed(model, items, deadline, timings)
+        embedded = await self._embedder.embed(model, items, deadline, timings)
         with timings.stage("encode"):
             images, texts = np.split(embedded.vectors, [len(ask.images)])
             cosine = cosines(images, texts)
@@ -142,7 +151,7 @@ class Engine:
             raise MalformedRequest("top_n: must be at least 1", param="top_n")
         items = [ask.query, *ask.documents]
         timings.spend(len(items), _images(items))
-        embedded = await self._embed(model, items, deadline, timings)
+        embedded = await self._embedder.embed(model, items, deadline, timings)
         with timings.stage("encode"):
             [cosine] = cosines(embedded.vectors[:1], embedded.vectors[1:])
             order = (-cosine).argsort(kind="stable")[: ask.top_n]
@@ -159,58 +168,11 @@ class Engine:
         timings.model = model.manifest.id
         return model
 
-    async def _embed(
-        self,
-        model: Model,
-        items: Sequence[Item],
-        deadline: Deadline,
-        timings: Timings,
-        *,
-        truncate: bool = True,
-        skip: bool = False,
-        bulk: bool = False,
-    ) -> Embedded:
-        if _images(items):
-            self._encoder.check()  # text may be known, an image has to be encoded
-        prepared = await self._preparer.prepare(model, items, timings, truncate=truncate, skip=skip)
-        vectors = np.zeros((len(items), model.manifest.embedding_size), dtype=np.float32)
-        for index, row in (await self._vectors(model, prepared, deadline, timings, bulk)).items():
-            vectors[index] = row
-        timings.images += len(prepared.pixels)
-        timings.texts += len(prepared.tokens)
-        timings.failed += len(prepared.failed)
-        tokens = prepared.tokens
-        return Embedded(
-            model.manifest,
-            vectors,
-            tuple(index in tokens and tokens[index].truncated for index in range(len(items))),
-            prepared.failed,
-            tokens=sum(len(text.ids) for text in tokens.values()),
-            images=len(prepared.pixels),
-        )
-
-    async def _vectors(
-        self, model: Model, prepared: Prepared, deadline: Deadline, timings: Timings, bulk: bool
-    ) -> Mapping[int, NDArray[np.float32]]:
-        async def texts() -> dict[int, NDArray[np.float32]]:
-            encoded = await self._encoder.texts(
-                model, prepared.tokens, deadline, timings, bulk=bulk
-            )
-            return {index: text.vector for index, text in encoded.items()}
-
-        if not prepared.pixels:
-            return await texts()
-        images = self._encoder.images(model, prepared.pixels, deadline, timings, bulk=bulk)
-        if not prepared.tokens:
-            return await images
-        of_texts, of_images = await both(texts(), images)
-        return of_texts | of_images
-
     def _prompts(self, ask: asks.Classify) -> int:
         """How many texts may have to be encoded; those of a label set are encoded already."""
         if not ask.labels:
             return 0
-        templates = self.sets.templates(ask.templates)
+        templates = self.sets.templates(ask.templates, self._limits)
         self._limits.labels(len(ask.labels), len(templates))
         return len(ask.labels) * len(templates)
 
@@ -227,7 +189,7 @@ class Engine:
             return await self._classifiers.of_set(
                 model, self.sets.find(ask.label_set), deadline, timings
             )
-        labels, templates = ask.labels or (), self.sets.templates(ask.templates)
+        labels, templates = ask.labels or (), self.sets.templates(ask.templates, self._limits)
         self._limits.labels(len(labels), len(templates))
         for name, texts in (("labels", labels), ("templates", templates)):
             for index, text in enumerate(texts):

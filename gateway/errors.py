@@ -125,6 +125,24 @@ class InferenceFailed(GatewayError):
     code = "internal_error"
 
 
+QUOTED_CHARACTERS = 100
+MESSAGE_CHARACTERS = 2_000
+
+
+def shortened(message: str) -> str:
+    """The beginning of a message that is longer than anybody reads."""
+    if len(message) <= MESSAGE_CHARACTERS:
+        return message
+    return message[:MESSAGE_CHARACTERS] + "..."
+
+
+def quoted(sent: str) -> str:
+    """What a client sent, as a message may repeat it: of a long text only the beginning."""
+    if len(sent) <= QUOTED_CHARACTERS:
+        return repr(sent)
+    return f"{sent[:QUOTED_CHARACTERS]!r}..."
+
+
 @contextmanager
 def about(param: str) -> Iterator[None]:
     """Gives a request error that arises inside the field of the request that it is about."""

@@ -5,7 +5,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import hashlib
 import logging
 import re
@@ -20,9 +19,8 @@ from typing import NoReturn
 import yaml
 
 from gateway.errors import Unauthenticated
+from gateway.files import CHECK_S, version
 from gateway.quotas import Quota
-
-CHECK_S = 1.0  # how often it is looked whether the file has changed
 
 _PREFIX = "oct_"  # so that scanners for leaked secrets can know a key
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -81,7 +79,7 @@ class Keyring:
             KeysError: See `read_keys`.
         """
         self._path = path
-        self._version = _version(path)
+        self._version = version((path,))
         self._use(read_keys(path))
 
     def find(self, presented: str) -> Key:
@@ -118,10 +116,10 @@ class Keyring:
                 logger.info("%s: %d keys", self._path, len(changed))
 
     def _read_if_changed(self) -> tuple[Key, ...] | None:
-        version = _version(self._path)
-        if version == self._version:
+        now = version((self._path,))
+        if now == self._version:
             return None
-        self._version = version
+        self._version = now
         try:
             return read_keys(self._path)
         except KeysError as error:
@@ -131,13 +129,6 @@ class Keyring:
     def _use(self, keys: tuple[Key, ...]) -> None:
         self._keys = keys
         self._by_digest = {key.digest: key for key in keys}
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    with contextlib.suppress(OSError):
-        stat = path.stat()
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
-    return ()
 
 
 def _key(entry: object, where: str) -> Key:

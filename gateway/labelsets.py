@@ -8,9 +8,9 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.errors import MalformedRequest, RequestError, UnknownLabelSet
+from gateway.errors import MalformedRequest, RequestError, UnknownLabelSet, quoted
 from gateway.limits import RequestLimits
-from gateway.zeroshot import DEFAULT_TEMPLATES, Label, check_templates, prompts
+from gateway.zeroshot import DEFAULT_TEMPLATES, PLACEHOLDER, Label, check_templates, prompts
 
 SUFFIX = ".yaml"
 
@@ -88,26 +88,39 @@ class LabelSets:
         """
         if name not in self.label_sets:
             known = ", ".join(sorted(self.label_sets)) or "none"
-            raise UnknownLabelSet(f"no label set {name!r}; there are: {known}", param="label_set")
+            raise UnknownLabelSet(
+                f"no label set {quoted(name)}; there are: {known}", param="label_set"
+            )
         return self.label_sets[name]
 
-    def templates(self, given: Sequence[str] | str | None) -> tuple[str, ...]:
+    def templates(
+        self, given: Sequence[str] | str | None, limits: RequestLimits | None = None
+    ) -> tuple[str, ...]:
         """The templates of a request: its own, or those of the set that it names.
 
         Raises:
             MalformedRequest: No set has this name, or a template does not hold `{}` exactly once.
+            TooLarge: A template is longer than a text may be by the `limits`.
         """
         if given is None:
             return DEFAULT_TEMPLATES
         if isinstance(given, str):
-            if given not in self.template_sets:
-                known = ", ".join(sorted(self.template_sets))
-                raise MalformedRequest(
-                    f"templates: no template set {given!r}; there are: {known}", param="templates"
-                )
-            return self.template_sets[given]
+            return self._named(given)
+        if limits is not None:
+            for index, template in enumerate(given):
+                limits.text(template, f"templates[{index}]")
         check_templates(given)
         return tuple(given)
+
+    def _named(self, name: str) -> tuple[str, ...]:
+        if name not in self.template_sets:
+            known = ", ".join(sorted(self.template_sets))
+            hint = "; templates of your own go into a list" if PLACEHOLDER in name else ""
+            raise MalformedRequest(
+                f"templates: no template set {quoted(name)}; there are: {known}{hint}",
+                param="templates",
+            )
+        return self.template_sets[name]
 
 
 def read_label_sets(folder: Path | None, templates_file: Path | None) -> LabelSets:

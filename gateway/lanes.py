@@ -69,13 +69,13 @@ class Lane:
 
 @dataclass(slots=True)
 class Turns:
-    """The lanes of one encoder, and how many of its calls are under way."""
+    """The lanes of one encoder that somebody waits in, and how many of its calls are under way."""
 
     lanes: dict[Tower, Lane] = field(default_factory=dict)
     underway: int = 0
 
     def lane(self, tower: Tower) -> Lane:
-        """The lane of one of its towers."""
+        """The lane of one of its towers, to be filled before anything else is done."""
         return self.lanes.setdefault(tower, Lane(tower))
 
     def next(self) -> tuple[Tower, list[Job]] | None:
@@ -86,7 +86,10 @@ class Turns:
             if not urgent and not bulk:
                 return None
             _, first = min(urgent or bulk, key=itemgetter(0))
-            if jobs := first.take():  # none where nobody waits for them any more
+            jobs = first.take()
+            if not first.urgent and not first.bulk:
+                del self.lanes[first.tower]  # whose version may never be asked for again
+            if jobs:  # none where nobody waits for them any more
                 return first.tower, jobs
 
 

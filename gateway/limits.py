@@ -14,8 +14,8 @@ class RequestLimits:
     max_prompts: int
     max_text_characters: int
 
-    def items(self, count: int, param: str) -> None:
-        """Refuses no items, or more than a request may hold.
+    def items(self, count: int, param: str, of: str | None = None) -> None:
+        """Refuses no items, or more than a request may hold; `of` says what they are together.
 
         Raises:
             MalformedRequest: There are none.
@@ -24,7 +24,8 @@ class RequestLimits:
         if not count:
             raise MalformedRequest(f"{param}: give at least one", param=param)
         if count > self.max_items:
-            raise _over(param, count, "items", "GATEWAY_MAX_ITEMS", self.max_items)
+            what = "items" if of is None else f"items ({of} together)"
+            raise _over(param, count, what, "GATEWAY_MAX_ITEMS", self.max_items)
 
     def labels(self, labels: int, templates: int) -> None:
         """Refuses more labels, or labels times templates, than a request may hold.

@@ -31,6 +31,8 @@ async def loaded(server: Server, model: str, version: int, within: float) -> Non
     except grpc.aio.AioRpcError as error:
         why = " ".join((error.details() or "").split())[:REASON]  # it may hold a traceback
         raise Unavailable(f"{model}: Triton at {server.address}: {why}") from error
+    except grpc.aio.UsageError as error:
+        raise Unavailable(f"{model}: Triton at {server.address} is not named any more") from error
     for _ in range(round(SETTLE_S / POLL_S)):
         if await _ready(server, model, version):
             return
@@ -42,5 +44,5 @@ async def _ready(server: Server, model: str, version: int) -> bool:
     asked = service_pb2.ModelReadyRequest(name=model, version=str(version))
     try:
         return bool((await server.stub.ModelReady(asked, timeout=SETTLE_S)).ready)
-    except grpc.aio.AioRpcError:
+    except (grpc.aio.AioRpcError, grpc.aio.UsageError):
         return False

@@ -127,6 +127,12 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
+        self._expiry = Gauge(
+            "openclip_certificate_expiry_timestamp_seconds",
+            "When the certificate that is served ends; 0 without TLS.",
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
 
     def tritons(self, answering: int, broken: int) -> None:
         """How many Tritons answer, and how many do not."""
@@ -143,6 +149,10 @@ class Metrics:
         for labels in now:
             self._info.labels(*labels).set(1)
         self._served = now
+
+    def certificate(self, expires: float) -> None:
+        """When the certificate that is served ends, in Unix seconds."""
+        self._expiry.set(expires)
 
     def began(self, protocol: str) -> None:
         """A request arrived."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.errors import MalformedRequest, UnknownModel
+from gateway.errors import MalformedRequest, UnknownModel, quoted
 from gateway.manifest import Manifest, ManifestError, read_repository
 from gateway.text import TextTokenizer
 
@@ -63,7 +63,8 @@ class Models:
         model = self._served.get(self._aliases.get(wanted, wanted))
         if model is None:
             raise UnknownModel(
-                f"the model {wanted!r} is not served; served are: {self._names()}", param="model"
+                f"the model {quoted(wanted)} is not served; served are: {self._names()}",
+                param="model",
             )
         return model
 

@@ -12,7 +12,9 @@ from gateway.record import Record
 if TYPE_CHECKING:  # it is imported only where traces are asked for
     from gateway.traces import Traces
 
-PROBES = ("/livez", "/readyz", "/health", "/v1/health/live", "/v1/health/ready", "/metrics")
+LIVE = ("/livez", "/v1/health/live")  # the names of one probe
+READY = ("/readyz", "/v1/health/ready", "/health", "/v1/health")
+PROBES = (*LIVE, *READY, "/metrics")
 PAGE = ("/", "/playground/{name}", "/playground.json")  # a browser asks for some twenty files
 QUIET = frozenset(PROBES + PAGE)  # no news: logged at `debug` only, and never traced
 

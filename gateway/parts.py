@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from gateway.admission import Room
 from gateway.decodepool import DecodePool
 from gateway.fetch import Fetcher, FetchRules
 from gateway.images import DecodeOptions, Decoder, ImageLimits
@@ -11,7 +12,7 @@ from gateway.models import Selection
 from gateway.rpc.server import RpcConfig
 from gateway.scrape import MetricsServer
 from gateway.settings import Settings
-from gateway.tls import Certificate
+from gateway.tls import Tls
 
 if TYPE_CHECKING:
     from gateway.traces import Traces
@@ -55,6 +56,16 @@ def request_limits(settings: Settings) -> RequestLimits:
     )
 
 
+def room(settings: Settings) -> Room:
+    """How much may be worked on at a time, over all requests."""
+    return Room(
+        settings.max_inflight,
+        settings.max_inflight_items,
+        settings.max_inflight_bytes,
+        settings.max_wait_s,
+    )
+
+
 def fetcher(settings: Settings) -> Fetcher | None:
     """Fetches images by URL; None where that is off."""
     if not settings.fetch_urls:
@@ -89,15 +100,16 @@ def metrics_server(settings: Settings, metrics: Metrics) -> MetricsServer | None
     return MetricsServer(host, settings.metrics_port, metrics.rendered)
 
 
-def rpc_config(settings: Settings, certificate: Certificate | None) -> RpcConfig:
+def rpc_config(settings: Settings, tls: Tls | None) -> RpcConfig:
     """What the gRPC server needs to know."""
     return RpcConfig(
         max_message_bytes=settings.max_body_bytes,
+        limits=request_limits(settings),
         timeout_s=settings.request_timeout_s,
         stream_window_items=settings.stream_window,
         stream_idle_s=settings.stream_idle_s,
         stream_window_bytes=min(settings.max_body_bytes, STREAM_WINDOW_BYTES),
         stream_batch_items=min(32, settings.max_items),
         reuse_port=settings.workers > 1,
-        tls=certificate,
+        tls=tls,
     )

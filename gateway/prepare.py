@@ -1,7 +1,7 @@
 """Items -> token ids and pixels, in threads; each item with an error of its own."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from gateway.values import ImageItem, Item, Pixels, TextItem, Timings, Tokens
 
 INLINE_CHARACTERS = 2_000  # tokenizing so few takes less time than handing them to a thread
 CHUNK = 256  # texts that a thread tokenizes at a time; images come in between
+CHUNK_CHARACTERS = 2**16  # of these texts: cleaning so many may take half a second
 
 T = TypeVar("T")
 I = TypeVar("I", TextItem, ImageItem)  # noqa: E741 - an item of either kind
@@ -98,8 +99,7 @@ class Preparer:
 
         if sum(len(item.text) for item in items) <= INLINE_CHARACTERS:
             return [_outcome(one, item) for item in items]
-        chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-        parts = await gather(self._threads.run(several, chunk) for chunk in chunks)
+        parts = await self._threads.map(several, chunks(items))
         return [outcome for part in parts for outcome in part]
 
     def _checked(self, item: TextItem) -> str:
@@ -143,6 +143,17 @@ class Preparer:
         if isinstance(outcome, RequestError) and not skip:
             raise outcome  # at once, so that the other images are not decoded in vain
         return outcome
+
+
+def chunks(items: Sequence[TextItem]) -> Iterator[Sequence[TextItem]]:
+    """Texts in their order, cut into what a thread tokenizes at a time."""
+    begin = size = 0
+    for end, item in enumerate(items):
+        size += len(item.text)
+        if end > begin and (end - begin == CHUNK or size > CHUNK_CHARACTERS):
+            yield items[begin:end]
+            begin, size = end, len(item.text)
+    yield items[begin:]
 
 
 def _outcome(function: Callable[[I], T], item: I) -> T | RequestError:

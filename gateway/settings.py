@@ -208,15 +208,17 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = Field(
         default=None,
-        description="PEM file of the certificate, with its chain, for both protocols; unset: "
-        "plain text.",
+        description="PEM file of the certificate, with its chain, for both protocols, read again "
+        "when it changes; unset: plain text.",
     )
     tls_key: Path | None = Field(
-        default=None, description="PEM file of the certificate's key, not encrypted."
+        default=None,
+        description="PEM file of the certificate's key, not encrypted, read again when it changes.",
     )
     tls_client_ca: Path | None = Field(
         default=None,
-        description="PEM file of authorities; clients must show a certificate of one of them.",
+        description="PEM file of authorities, read again when it changes; clients must show a "
+        "certificate of one of them.",
     )
     fetch_urls: bool = Field(
         default=False, description="Whether images may be given as http(s) URLs."

@@ -3,6 +3,7 @@
 import html
 import string
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import ftfy
@@ -99,7 +100,7 @@ class TextTokenizer:
         return [outcomes[index] for index in range(len(texts))]
 
     def _words(self, text: str) -> str | list[str]:
-        """What the model encodes: the clean text, or the words of it where it wants those."""
+        """What the model encodes: the clean text, or its first words where it wants words."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -108,7 +109,12 @@ class TextTokenizer:
                 f"{error.start}, which is not valid Unicode"
             ) from error
         cleaned = clean(text, self._spec.clean)
-        return cleaned if self._split is None else self._split.findall(cleaned)
+        if self._split is None:
+            return cleaned
+        # A word is one token at least: whatever comes after these would be cut off, and it would
+        # take 200 bytes for each token until then.
+        words = islice(self._split.finditer(cleaned), self._spec.context_length)
+        return [word.group() for word in words]
 
     def _tokens(self, encoding: Encoding, truncate: bool) -> Tokens:
         truncated = len(encoding) == self._spec.context_length and bool(encoding.overflowing)

@@ -153,6 +153,12 @@ class GrpcInferClient:
                 )
         except grpc.aio.AioRpcError as error:
             raise await _translated(error, server, call, within) from error
+        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            # Its name stands for it no more, and so the channel was closed.
+            raise _ElsewhereError("the connection to the inference server was closed") from error
         server.answered()
         return checked(kserve.output(response), call)
 

@@ -69,7 +69,7 @@ class Updates:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), every_s or None)
             self._asked.clear()
-            state = await asyncio.to_thread(repository_state, self._selection.repository)
+            state = await self._state()
             due = bool(self._problems) and time.monotonic() >= self._again
             if state != self._seen or due:
                 await self.reload()
@@ -77,7 +77,7 @@ class Updates:
     async def reload(self) -> list[str]:
         """Serves what the repository holds; returns what was refused and why, one line each."""
         async with self._lock:
-            state = await asyncio.to_thread(repository_state, self._selection.repository)
+            state = await self._state()
             self._wait_s = RETRY_S if state != self._seen else min(2 * self._wait_s, RETRY_MOST_S)
             self._seen = state
             problems = await self._all()
@@ -88,10 +88,16 @@ class Updates:
             self._again = time.monotonic() + self._wait_s
             return problems
 
+    async def _state(self) -> object:
+        try:
+            return await asyncio.to_thread(repository_state, self._selection.repository)
+        except OSError as error:  # a file system that is away: `_all` meets it too, and tells
+            return str(error)
+
     async def _all(self) -> list[str]:
         try:
             found = await asyncio.to_thread(self._selection.load, self._models)
-        except ManifestError as error:
+        except (ManifestError, OSError) as error:
             return [f"{error}; what is served stays"]
         problems = [await self._take(model) for model in found.values()]
         for model in self._models:

@@ -9,7 +9,6 @@ import math
 import os
 import signal
 import socket
-import ssl
 import sys
 import tempfile
 import warnings
@@ -21,27 +20,24 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway.app import create_app, load
 from gateway.logs import logging_to_stderr
-from gateway.rest.http1 import Http1
+from gateway.serving import Config
 from gateway.settings import Settings
 
 _PR_SET_PDEATHSIG = 1
 
+HEALTHY_S = 60  # a worker that is only slow to be scheduled must not be taken for hung
 KEEP_ALIVE_S = 75  # a proxy that closes idle connections after 60 s, as is usual, does so first
 
 _logging = ExitStack()  # of a worker process, for as long as it lives
 
 
-def config(
-    app: FastAPI | str, settings: Settings, *, factory: bool = False, workers: int = 1
-) -> uvicorn.Config:
-    """How uvicorn serves the app."""
-    verify = ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE
-    return uvicorn.Config(
+def config(app: FastAPI | str, settings: Settings, *, workers: int = 1) -> uvicorn.Config:
+    """How uvicorn serves the app, or what makes it: the name of a function, `module:function`."""
+    return Config(
         app, log_config=None, log_level="warning", access_log=False, loop="uvloop",
-        http=Http1, ws="none", factory=factory, workers=workers, server_header=False,
+        http="gateway.rest.http1:Http1", ws="none", workers=workers, server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_s), timeout_keep_alive=KEEP_ALIVE_S,
-        ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
-        ssl_ca_certs=settings.tls_client_ca, ssl_cert_reqs=verify,
+        timeout_worker_healthcheck=HEALTHY_S,
     )  # fmt: skip
 
 
@@ -51,7 +47,7 @@ def run(settings: Settings, listener: socket.socket) -> None:
         # Read where a worker imports prometheus_client, and by `create`.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         os.environ["GATEWAY_GRPC_PORT"] = str(settings.grpc_port)
-        several = config("gateway.workers:create", settings, factory=True, workers=settings.workers)
+        several = config("gateway.workers:create", settings, workers=settings.workers)
         _Workers(several, sockets=[listener]).run()
 
 

@@ -1,12 +1,12 @@
 """Zero-shot classification: labels and templates -> prompts, cosines -> scores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gateway.errors import MalformedRequest
+from gateway.errors import MalformedRequest, quoted
 from gateway.manifest import Manifest
 from gateway.values import Prediction, Vectors
-from gateway.vectors import Scores, cosines, sigmoid, softmax
+from gateway.vectors import Rows, Scores, cosines, sigmoid, softmax
 
 PLACEHOLDER = "{}"
 DEFAULT_TEMPLATES = (PLACEHOLDER,)  # labels as they are
@@ -29,16 +29,16 @@ def check_templates(templates: Sequence[str]) -> None:
     for index, template in enumerate(templates):
         if template.count(PLACEHOLDER) != 1:
             raise MalformedRequest(
-                f"the template {template!r} must hold {PLACEHOLDER} exactly once, "
+                f"the template {quoted(template)} must hold {PLACEHOLDER} exactly once, "
                 "where the label goes",
                 param=f"templates[{index}]",
             )
 
 
-def prompts(label: Label, templates: Sequence[str]) -> list[str]:
+def prompts(label: Label, templates: Sequence[str]) -> Iterator[str]:
     """Each name of a label in each template."""
     # Not str.format: a label or template with other braces is only text.
-    return [template.replace(PLACEHOLDER, name) for name in label.names for template in templates]
+    return (template.replace(PLACEHOLDER, name) for name in label.names for template in templates)
 
 
 def logits(similarity: Scores, manifest: Manifest) -> Scores:
@@ -47,13 +47,17 @@ def logits(similarity: Scores, manifest: Manifest) -> Scores:
 
 
 def classify(
-    images: Vectors, classifier: Vectors, labels: Sequence[str], manifest: Manifest, top_k: int
+    images: Vectors,
+    classifier: Rows,
+    labels: Sequence[str],
+    manifest: Manifest,
+    top_k: int,
 ) -> tuple[tuple[Prediction, ...], ...]:
     """Scores every image against every label and keeps the best.
 
     Args:
         images: Unit vectors, float32 [n, D].
-        classifier: One unit vector per label, float32 [m, D].
+        classifier: One unit vector per label, float32 or float64 [m, D].
         labels: The m labels.
         manifest: Gives `logit_scale` and, for SigLIP, `logit_bias`.
         top_k: How many predictions to keep per image.

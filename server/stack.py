@@ -24,7 +24,8 @@ from server.launcher import TritonServer
 from server.repository import select_models
 
 POLL = 0.1  # seconds
-STOP_TIMEOUT = 15.0  # seconds
+DRAIN_S = 30.0  # of the gateway, where GATEWAY_DRAIN_S says nothing
+STOP_S = 10.0  # beyond that, for it to end
 DEMO = "demo"
 
 BANNER = """
@@ -220,8 +221,9 @@ def _check(gateway: subprocess.Popen[bytes], triton: TritonServer) -> None:
 
 def _stop(gateway: subprocess.Popen[bytes]) -> None:
     gateway.terminate()
+    drain_s = float(os.environ.get("GATEWAY_DRAIN_S") or DRAIN_S)
     try:
-        gateway.wait(STOP_TIMEOUT)
+        gateway.wait(drain_s + STOP_S)
     except subprocess.TimeoutExpired:
         gateway.kill()
         gateway.wait()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import socket
 import ssl
 import subprocess
@@ -23,6 +24,7 @@ REPOSITORY = ROOT / "model_repository"
 SAMPLES = ROOT / "docs" / "samples"
 
 START_S = 60.0
+LISTENED_ON = 10_000  # ports below those that the kernel gives
 
 
 class GatewayClient(httpx.Client):
@@ -68,7 +70,7 @@ class Outside:
 @contextlib.contextmanager
 def run_gateway(outside: Outside = Outside(), /, **settings: object) -> Iterator[GatewayClient]:
     """A live `python -m gateway`, stopped and seen to exit with 0 when the block ends."""
-    port, grpc_port = free_port(), free_port()
+    port, grpc_port = free_ports(2)
     own = {"http_port": port, "grpc_port": grpc_port, "model_repository": REPOSITORY}
     # Golden vectors in between would stand in the counts that tests read from Triton.
     settings = own | {"triton_verify_s": 3600} | settings
@@ -116,6 +118,24 @@ def wait_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """See `free_ports`."""
+    [port] = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports on which nobody listens.
+
+    They are below those that the kernel gives to whoever connects or asks for any port, which
+    could be taken before the process that they are for has started.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    candidates = random.SystemRandom().sample(range(lowest - LISTENED_ON, lowest), LISTENED_ON)
+    found: list[int] = []
+    for port in candidates:
+        if len(found) == count:
+            break
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("0.0.0.0", port))  # noqa: S104 - nobody may listen on any address
+            found.append(port)
+    return found

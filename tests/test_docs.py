@@ -5,11 +5,14 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.errors import GatewayError
+from gateway.inference import WRONG
 from gateway.settings import Settings
 from tests.conftest import ROOT
 
@@ -97,6 +100,18 @@ def test_every_status_is_documented(api: httpx.Client) -> None:
         assert f"| {status} |" in PAGES["api.md"]
 
 
+def test_every_code_of_an_error_is_documented() -> None:
+    codes = {each.code for each in kinds(GatewayError)} | {WRONG}
+    for path in (ROOT / "gateway").rglob("*.py"):
+        codes |= set(re.findall(r'code="([a-z_]+)"', path.read_text()))
+    for code in codes - {"client_left"}:  # which nobody is told
+        assert f"`{code}`" in PAGES["api.md"], code
+
+
+def kinds(error: type[GatewayError]) -> set[type[GatewayError]]:
+    return {error}.union(*(kinds(each) for each in error.__subclasses__()))
+
+
 def examples() -> list[tuple[str, str]]:
     """Each curl of the README with the answer that is shown below it."""
     blocks = BLOCK.findall(README)
@@ -144,9 +159,18 @@ def assert_alike(found: Any, shown: Any) -> None:
 def test_links_lead_somewhere() -> None:
     pages = {ROOT / "README.md": README} | {ROOT / "docs" / k: v for k, v in PAGES.items()}
     for page, text in pages.items():
-        for target in re.findall(r"\]\(([^)#][^)]*)\)", text):
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            path, _, heading = target.partition("#")
             if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+                linked = page.parent / path if path else page
+                assert linked.exists(), f"{page.name}: {target}"
+                assert not heading or heading in headings(linked), f"{page.name}: {target}"
+
+
+def headings(page: Path) -> set[str]:
+    """What a link to a part of a page ends in."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in found}
 
 
 def test_modules_that_the_lifecycle_names_exist() -> None:

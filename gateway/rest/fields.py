@@ -11,6 +11,7 @@ from pydantic import (
     Tag,
     WithJsonSchema,
 )
+from pydantic_core import PydanticCustomError
 
 
 class Request(BaseModel):
@@ -22,80 +23,134 @@ class Request(BaseModel):
 class TextObject(Request):
     """A text."""
 
-    text: str = Field(min_length=1)
+    text: str
 
 
 class ImageObject(Request):
-    """An image: a `data:image/...;base64,` URL, or base64 alone."""
+    """An image: a `data:image/...;base64,` URL, base64 alone, or a URL where those are fetched."""
 
-    image: str = Field(min_length=1)
+    image: str
+
+
+class ImageBytes(Request):
+    """An image, as LangChain's client of Jina names it."""
+
+    bytes: str = Field(description="Another name of `image`.")
+
+
+class ImageLink(Request):
+    """An image, as LangChain's client of Jina names it."""
+
+    url: str = Field(description="Another name of `image`.")
 
 
 def _item_kind(value: object) -> str | None:
     if isinstance(value, str):
-        return "string"
-    if isinstance(value, dict | TextObject | ImageObject):
-        keys = value if isinstance(value, dict) else type(value).model_fields
-        return "image" if "image" in keys else "text" if "text" in keys else None
+        return "<string>"
+    if isinstance(value, dict):
+        kinds = [kind for key, kind in _KINDS.items() if key in value]
+        return kinds[0] if len(kinds) == 1 else None
     return None
 
 
 def _input_kind(value: object) -> str | None:
-    return "list" if isinstance(value, list) else _item_kind(value)
+    return "<list>" if isinstance(value, list) else _item_kind(value)
 
 
-TAGS = {"string", "text", "image", "list", "image_url"}  # appear in pydantic's error locations
+_KINDS = {key: f"<{key}>" for key in ("text", "image", "bytes", "url")}
+# Appear in pydantic's error locations, where no field is called so.
+TAGS = {"<string>", "<list>", "<image_url>", *_KINDS.values()}
 
-_String = Annotated[str, Field(min_length=1), Tag("string")]
-_Text = Annotated[TextObject, Tag("text")]
-_Image = Annotated[ImageObject, Tag("image")]
+# An empty item is refused by the engine, which may skip it.
+_String = Annotated[str, Tag("<string>")]
+_Text = Annotated[TextObject, Tag("<text>")]
+_Image = (
+    Annotated[ImageObject, Tag("<image>")]
+    | Annotated[ImageBytes, Tag("<bytes>")]
+    | Annotated[ImageLink, Tag("<url>")]
+)
 
 InputItem = Annotated[
     _String | _Text | _Image,
     Discriminator(
         _item_kind,
         custom_error_type="input_item",
-        custom_error_message='Input should be a string, {"text": ...} or {"image": ...} '
-        "(token ids are not taken)",
+        custom_error_message="Input should be a string, or an object with either `text` or "
+        "`image` (token ids are not taken)",
     ),
 ]
 Input = Annotated[
     _String
     | _Text
     | _Image
-    | Annotated[list[InputItem], Field(min_length=1, fail_fast=True), Tag("list")],
+    | Annotated[list[InputItem], Field(min_length=1, fail_fast=True), Tag("<list>")],
     Discriminator(
         _input_kind,
         custom_error_type="input",
-        custom_error_message="Input should be a string, an object or a list of them",
+        custom_error_message="Input should be a string, an object with either `text` or `image`, "
+        "or a list of them",
     ),
 ]
 Strings = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, fail_fast=True)]
 
 
 def _text_or_list(value: object) -> str | None:
-    return "string" if isinstance(value, str) else "list" if isinstance(value, list) else None
+    return "<string>" if isinstance(value, str) else "<list>" if isinstance(value, list) else None
 
 
-def _to_flag(value: object) -> object:
-    return {"END": True, "NONE": False}.get(value, value) if isinstance(value, str) else value
-
-
-StringOrStrings = Annotated[
-    _String | Annotated[Strings, Tag("list")],
+NAME_CHARACTERS = 256
+Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS)]
+NameOrStrings = Annotated[
+    Annotated[Name, Tag("<string>")] | Annotated[Strings, Tag("<list>")],
     Discriminator(
         _text_or_list,
         custom_error_type="string_or_list",
         custom_error_message="Input should be a string or a list of strings",
     ),
 ]
+
+
+def _to_flag(value: object) -> object:
+    flag = {"END": True, "NONE": False}.get(value, value) if isinstance(value, str) else value
+    if not isinstance(flag, bool):
+        raise PydanticCustomError(
+            "flag", "Input should be true, false, `END` (the same as true) or `NONE` (false)"
+        )
+    return flag
+
+
 Flag = Annotated[  # NVIDIA's services know END and NONE, in place of true and false
     bool,
     BeforeValidator(_to_flag),
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["END", "NONE"]}]}),
 ]
+
+
+def _only(allowed: bool, why: str) -> BeforeValidator:
+    """Refuses the other value of a flag that clients send, and says why."""
+
+    def check(value: object) -> object:
+        if value not in (None, allowed):
+            raise ValueError(f"must be {str(allowed).lower()}: {why}")
+        return value
+
+    return BeforeValidator(check)
+
+
+Normalized = Annotated[Literal[True] | None, _only(True, "vectors always have unit length")]
+LateChunking = Annotated[
+    Literal[False] | None,
+    _only(False, "each item is embedded by itself, whatever stands beside it"),
+]
+RawScores = Annotated[
+    Literal[False] | None, _only(False, "the one score that there is, is the cosine")
+]
 ModelName = Annotated[
-    str | None, Field(description="Model id or alias; may be left out if one is served.")
+    str | None,
+    Field(
+        max_length=NAME_CHARACTERS,
+        description="Model id or alias; may be left out if one is served, or a default is set.",
+    ),
 ]
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
 
@@ -104,13 +159,13 @@ class TextPart(Request):
     """A text of a message."""
 
     type: Literal["text"]
-    text: str = Field(min_length=1)
+    text: str
 
 
 class ImageUrl(Request):
     """Where an image is."""
 
-    url: str = Field(min_length=1)
+    url: str
     detail: Literal["auto", "low", "high"] | None = Field(None, description="Not used.")
 
 
@@ -121,6 +176,21 @@ class ImagePart(Request):
     image_url: ImageUrl
 
 
+def _part_kind(value: object) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"<{kind}>" if kind in ("text", "image_url") else None
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")],
+    Discriminator(
+        _part_kind,
+        custom_error_type="part",
+        custom_error_message="Input should be an object whose `type` is `text` or `image_url`",
+    ),
+]
+
+
 class Message(Request):
     """A chat message with one text or one image."""
 
@@ -128,9 +198,9 @@ class Message(Request):
     content: Annotated[
         _String
         | Annotated[
-            list[Annotated[TextPart | ImagePart, Discriminator("type")]],
+            list[Part],
             Field(min_length=1, max_length=1, description="One: CLIP embeds one thing at a time."),
-            Tag("list"),
+            Tag("<list>"),
         ],
         Discriminator(
             _text_or_list,

@@ -6,10 +6,11 @@ from typing import Any
 from fastapi import Request, Response
 
 from gateway import asks
+from gateway.concurrency import nearby
 from gateway.engine import Engine
 from gateway.rest import answers, inputs, requests
 from gateway.rest.intake import Intake
-from gateway.values import TextItem
+from gateway.values import Classified, TextItem, Timings
 
 
 class InferenceRoutes:
@@ -24,10 +25,10 @@ class InferenceRoutes:
         async with self._intake.work(request) as work:
             asked = await work.parse(requests.EmbeddingsRequest)
             ask = asks.Embed(
-                asked.model,
+                asked.model or None,
                 inputs.embedding_items(asked),
                 asked.dimensions,
-                truncate=asked.truncate,
+                truncate=asked.cuts,
                 skip=asked.on_error == "skip",
             )
             embedded = await self._engine.embed(ask, work.deadline, work.timings)
@@ -48,7 +49,7 @@ class InferenceRoutes:
         async with self._intake.work(request, images=True) as work:
             asked = await work.parse(requests.ZeroShotRequest)
             ask = asks.Classify(
-                asked.model,
+                asked.model or None,
                 inputs.images(asked.image, asked.images),
                 asked.labels,
                 asked.label_set,
@@ -56,25 +57,18 @@ class InferenceRoutes:
                 asked.top_k,
             )
             classified = await self._engine.classify(ask, work.deadline, work.timings)
-            content: dict[str, Any] = {
-                "object": "zero_shot",
-                "model": asked.model or classified.manifest.id,
-                "results": [
-                    {"index": index, "predictions": [answers.prediction(each) for each in entries]}
-                    for index, entries in enumerate(classified.predictions)
-                ],
-                "usage": answers.usage(classified.tokens, classified.images),
-            }
-            if classified.truncated:
-                content["truncated"] = True
-            return answers.answer(content, classified.manifest, work.timings)
+            model = asked.model or classified.manifest.id
+            values = sum(map(len, classified.predictions))
+            return await nearby(_classified, classified, model, work.timings, values=values)
 
     async def similarity(self, request: Request) -> Response:
         """The cosine of every image with every text, and OpenCLIP's logits."""
         async with self._intake.work(request, images=True) as work:
             asked = await work.parse(requests.SimilarityRequest)
             texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(asked.texts)]
-            ask = asks.Similarity(asked.model, texts, inputs.images(asked.image, asked.images))
+            ask = asks.Similarity(
+                asked.model or None, texts, inputs.images(asked.image, asked.images)
+            )
             compared = await self._engine.similarity(ask, work.deadline, work.timings)
             content: dict[str, Any] = {
                 "object": "similarity",
@@ -94,7 +88,7 @@ class InferenceRoutes:
             asked = await work.parse(requests.RerankRequest)
             documents = inputs.items(asked.documents, "documents")
             ask = asks.Rerank(
-                asked.model, inputs.item(asked.query, "query"), documents, asked.top_n
+                asked.model or None, inputs.item(asked.query, "query"), documents, asked.top_n
             )
             ranked = await self._engine.rerank(ask, work.deadline, work.timings)
             results: list[dict[str, Any]] = [
@@ -113,3 +107,18 @@ class InferenceRoutes:
             if ranked.truncated:
                 content["truncated"] = True
             return answers.answer(content, ranked.manifest, work.timings)
+
+
+def _classified(classified: Classified, model: str, timings: Timings) -> Response:
+    content: dict[str, Any] = {
+        "object": "zero_shot",
+        "model": model,
+        "results": [
+            {"index": index, "predictions": [answers.prediction(each) for each in entries]}
+            for index, entries in enumerate(classified.predictions)
+        ],
+        "usage": answers.usage(classified.tokens, classified.images),
+    }
+    if classified.truncated:
+        content["truncated"] = True
+    return answers.answer(content, classified.manifest, timings)

@@ -3,12 +3,19 @@
 from collections.abc import Sequence
 
 from gateway.errors import MalformedRequest
-from gateway.rest.fields import ImageObject, Message, TextObject, TextPart
+from gateway.rest.fields import (
+    ImageBytes,
+    ImageLink,
+    ImageObject,
+    Message,
+    TextObject,
+    TextPart,
+)
 from gateway.rest.requests import EmbeddingsRequest
 from gateway.sources import is_data_url
 from gateway.values import ImageItem, Item, TextItem
 
-Given = str | TextObject | ImageObject
+Given = str | TextObject | ImageObject | ImageBytes | ImageLink
 
 
 def embedding_items(asked: EmbeddingsRequest) -> list[Item]:
@@ -33,10 +40,15 @@ def items(given: Sequence[Given], param: str, modality: str | None = None) -> li
 
 def item(given: Given, param: str, modality: str | None = None) -> Item:
     """One item. A bare string is what `modality` says, or else what it says of itself."""
-    if isinstance(given, ImageObject):
-        return ImageItem(given.image, param)
-    if isinstance(given, TextObject):
-        return TextItem(given.text, param)
+    match given:
+        case TextObject():
+            return TextItem(given.text, param)
+        case ImageObject():
+            return ImageItem(given.image, param)
+        case ImageBytes():
+            return ImageItem(given.bytes, param)
+        case ImageLink():
+            return ImageItem(given.url, param)
     if modality == "image" or (modality is None and is_data_url(given)):
         return ImageItem(given, param)
     return TextItem(given, param)

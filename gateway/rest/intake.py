@@ -13,9 +13,9 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
 from gateway.admission import Admission
-from gateway.errors import MalformedRequest, TooLarge
+from gateway.errors import MalformedRequest, TooLarge, quoted
 from gateway.record import Record
-from gateway.rest.fields import TAGS
+from gateway.rest.fields import NAME_CHARACTERS, TAGS
 from gateway.rest.scan import count_values
 from gateway.values import Deadline
 
@@ -98,11 +98,12 @@ class Intake:
 
         Raises:
             Overloaded: No permit is free, or what came before takes too long.
-            MalformedRequest: `x-request-timeout-ms` is not a positive whole number; or the client
-                left, and nobody is there to be told.
+            MalformedRequest: `x-request-timeout-ms` is not a positive whole number; the body is
+                compressed; or the client left, and nobody is there to be told.
             TooLarge: The body is over the limit.
             DeadlineExceeded: The request's time is over, be it in reading its body.
         """
+        _check_encoding(request)
         declared, timeout_s = self._declared_size(request), self._timeout(request)
         record: Record = request.scope["state"]["record"]
         working = self._admission.work(declared, timeout_s, images=images)
@@ -152,6 +153,16 @@ class Intake:
         )
 
 
+def _check_encoding(request: Request) -> None:
+    """Bodies are not decompressed, as a small one could become any size."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise MalformedRequest(
+            f"the header content-encoding is {quoted(encoding)}: send the body uncompressed",
+            param="content-encoding",
+        )
+
+
 def _check_beginning(body: bytes) -> None:
     """Tells those whose text is no JSON at all so, rather than that it holds too much of it."""
     try:
@@ -193,12 +204,17 @@ def _malformed(error: ValidationError) -> MalformedRequest:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "json_invalid":
         return MalformedRequest(f"the body is not JSON: {message.removeprefix('Invalid JSON: ')}")
+    *path, last = first["loc"] or ("",)
+    # What a client calls a field may look like a tag, and may be of any length.
+    unknown = first["type"] == "extra_forbidden"
+    known = [part for part in path if part not in TAGS]
     param = ""
-    for part in first["loc"]:
+    for part in [*known, *([last] if unknown or last not in TAGS else [])]:
         if isinstance(part, int):
             param += f"[{part}]"
-        elif part not in TAGS or (not param and part in {"text", "image"}):
-            param += f".{part}" if param else part
-    if first["type"] == "extra_forbidden":
+        else:
+            name = part if len(part) <= NAME_CHARACTERS else part[:NAME_CHARACTERS] + "..."
+            param += f".{name}" if param else name
+    if unknown:
         message = "unknown field"
     return MalformedRequest(f"{param or 'body'}: {message}", param=param or None)

@@ -29,6 +29,18 @@ _MEANINGS = {
     503: "Triton cannot be reached or does not serve the model; see `retry-after`.",
     504: "The request ran out of time.",
 }
+_EVERY_ANSWER = {"x-request-id": "The request's id: the caller's own, or a new one."}
+_OF_MODEL = {
+    "x-model-fingerprint": "Names the space that the vectors live in.",
+    "server-timing": "Milliseconds by stage.",
+}
+_OF_PACKED = {"x-embedding-shape": "Rows and columns, where the answer is packed float32."}
+_RETRY = {"retry-after": "Seconds after which to ask again."}
+_OF_STATUS = {
+    401: {"www-authenticate": "`Bearer`."},
+    429: _RETRY,
+    503: _RETRY,
+}
 _SCHEMES = {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}}
 _TIMEOUT = {
     "name": "x-request-timeout-ms",
@@ -52,7 +64,8 @@ def image_body() -> dict[str, Any]:
     """What the upload of images says of its body and query, as `openapi_extra`."""
     query = requests.ImageQuery.model_json_schema()["properties"]
     files = {"type": "array", "items": _BYTES["schema"], "minItems": 1}
-    form = {"schema": {"type": "object", "properties": {"files": files}, "required": ["files"]}}
+    properties = {"files": files, **query}
+    form = {"schema": {"type": "object", "properties": properties, "required": ["files"]}}
     return {
         "parameters": [
             {"name": name, "in": "query", "required": False, "schema": schema}
@@ -71,17 +84,39 @@ def image_body() -> dict[str, Any]:
 
 
 def answers(
-    schema: type[BaseModel], *statuses: int, packed: bool = False
+    schema: type[BaseModel], *statuses: int, vectors: bool = False, packed: bool = False
 ) -> dict[int | str, dict[str, Any]]:
-    """What a route says of its answers, as `responses`."""
-    described: dict[int | str, dict[str, Any]] = {
-        200: {"model": schema, "description": "Done."},
-    }
+    """What a route says of its answers, as `responses`.
+
+    Args:
+        schema: Of a 200.
+        statuses: Of the errors.
+        vectors: Whether a model's vectors went into it.
+        packed: Whether it may come as packed float32.
+    """
+    named = (_OF_MODEL if vectors else {}) | (_OF_PACKED if packed else {})
+    done: dict[str, Any] = {"model": schema, "description": "Done.", "headers": _headers(named)}
     if packed:
-        described[200]["content"] = {"application/octet-stream": _BYTES}
+        done["content"] = {"application/octet-stream": _BYTES}
+    described: dict[int | str, dict[str, Any]] = {200: done}
     for status in statuses:
-        described[status] = {"model": ErrorResponse, "description": _MEANINGS[status]}
+        described[status] = {
+            "model": ErrorResponse,
+            "description": _MEANINGS[status],
+            "headers": _headers(_OF_STATUS.get(status, {})),
+        }
     return described
+
+
+def _headers(named: dict[str, str]) -> dict[str, Any]:
+    return {
+        name: {
+            "description": said,
+            "required": name not in _OF_PACKED,
+            "schema": {"type": "string"},
+        }
+        for name, said in (_EVERY_ANSWER | named).items()
+    }
 
 
 def install(app: FastAPI, *, keys: bool) -> None:
@@ -111,6 +146,8 @@ def install(app: FastAPI, *, keys: bool) -> None:
                 for operation in methods.values():
                     # FastAPI's own, for parameters that it checks; ours are any string.
                     operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                schema["components"]["schemas"].pop(name, None)
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -44,12 +44,20 @@ _TYPES = {  # OpenAI's words where it has one
 
 def error_object(error: errors.GatewayError) -> dict[str, str | None]:
     """What an error of one item says."""
-    return _object(STATUS[type(error)], error.message, error.code, error.param)
+    return _object(STATUS[type(error)], *_told(error))
 
 
 def _object(status: int, message: str, code: str, param: str | None) -> dict[str, str | None]:
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"message": message, "type": kind, "param": param, "code": code}
+
+
+def _told(error: errors.GatewayError) -> tuple[str, str, str | None]:
+    return (
+        errors.shortened(error.message),
+        error.code,
+        error.param and errors.shortened(error.param),
+    )
 
 
 def problem(
@@ -80,7 +88,7 @@ def rendered(error: errors.GatewayError, record: Record) -> Response:
         request_id = record.request_id
         logger.error("request %s: %s", request_id, error.message)
         return internal_error(request_id)
-    response = problem(status, error.message, error.code, error.param, retry=status in _RETRIED)
+    response = problem(status, *_told(error), retry=status in _RETRIED)
     if error.retry_after_s is not None:
         response.headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if status == HTTPStatus.UNAUTHORIZED:
@@ -96,7 +104,7 @@ async def _on_gateway_error(request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows Starlette's signature
     phrase = HTTPStatus(error.status_code).phrase
-    message = f"{phrase}: {request.method} {request.url.path}"
+    message = errors.shortened(f"{phrase}: {request.method} {request.url.path}")
     response = problem(error.status_code, message, phrase.lower().replace(" ", "_"))
     response.headers.update(error.headers or {})
     return response

@@ -10,10 +10,14 @@ from gateway.rest.fields import (
     Flag,
     Input,
     InputItem,
+    LateChunking,
     Message,
     ModelName,
+    Name,
+    NameOrStrings,
+    Normalized,
+    RawScores,
     Request,
-    StringOrStrings,
     Strings,
 )
 
@@ -35,7 +39,7 @@ class EmbeddingsRequest(Request):
     modality: Literal["text", "image"] | None = Field(
         None,
         description="What the strings of `input` are; if left out, those that begin with "
-        "`data:image/` are images and all others texts.",
+        "`data:image/` or `data:...;base64,` are images and all others texts.",
     )
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="`float` (default), or `base64` of little-endian float32."
@@ -48,17 +52,28 @@ class EmbeddingsRequest(Request):
     dimensions: int | None = Field(
         None, ge=1, description="Keep so many entries, scaled to unit length again."
     )
-    truncate: Flag = Field(
+    truncate: Flag | None = Field(
         True,
         description="Cut text over the context length; `false` or `NONE` makes it an error.",
     )
-    on_error: Literal["fail", "skip"] = Field(
+    truncation: bool | None = Field(
+        None, description="Another name of `truncate`; `false` in either makes it an error."
+    )
+    on_error: Literal["fail", "skip"] | None = Field(
         "fail", description="`skip`: a bad item becomes an error object in its place."
     )
-    normalized: Literal[True] = Field(True, description="Jina's; vectors always have unit length.")
+    normalized: Normalized = Field(True, description="Jina's; vectors always have unit length.")
+    late_chunking: LateChunking = Field(
+        False, description="Jina's; each item is embedded by itself."
+    )
     task: str | None = Field(None, description="Jina's; not used: CLIP has no task prefixes.")
     input_type: str | None = Field(None, description="NVIDIA's; not used, as `task`.")
     user: str | None = Field(None, description="OpenAI's end-user id; not used.")
+
+    @property
+    def cuts(self) -> bool:
+        """Whether text over the context length is cut, rather than refused."""
+        return self.truncate is not False and self.truncation is not False
 
     @model_validator(mode="after")
     def _consistent(self) -> "EmbeddingsRequest":
@@ -69,7 +84,10 @@ class EmbeddingsRequest(Request):
 
 class _OfImages(Request):
     image: str | None = Field(
-        None, min_length=1, description="One image: `data:image/...;base64,...`, or base64 alone."
+        None,
+        min_length=1,
+        description="One image: `data:image/...;base64,...`, base64 alone, or an http(s) URL where "
+        "this service fetches those.",
     )
     images: Strings | None = Field(None, description="Several images, in place of `image`.")
 
@@ -87,10 +105,10 @@ class ZeroShotRequest(_OfImages):
 
     model: ModelName = None
     labels: Strings | None = Field(None, description="What to choose among; or `label_set`.")
-    label_set: str | None = Field(
-        None, min_length=1, description="A set of labels with templates that the service holds."
+    label_set: Name | None = Field(
+        None, description="A set of labels with templates that the service holds."
     )
-    templates: StringOrStrings | None = Field(
+    templates: NameOrStrings | None = Field(
         None,
         description="Texts with `{}` where the label goes, or the name of a template set; a "
         "label's vector is the mean over them. If left out, labels are taken as they are.",
@@ -118,7 +136,10 @@ class RerankRequest(Request):
     query: InputItem
     documents: Annotated[list[InputItem], Field(min_length=1, fail_fast=True)]
     top_n: int | None = Field(None, ge=1, description="Return so many, the best.")
-    return_documents: bool = Field(False, description="Send the documents back with their scores.")
+    return_documents: bool | None = Field(
+        False, description="Send the documents back with their scores."
+    )
+    raw_scores: RawScores = Field(False, description="infinity's; a score is the cosine.")
 
 
 class ImageQuery(BaseModel):

@@ -29,9 +29,9 @@ class ErrorObject(BaseModel):
     """What went wrong."""
 
     message: str
-    type: str
+    type: str = Field(description="Of what kind it is, in OpenAI's words.")
     param: str | None = Field(description="The field that it is about, such as `input[3]`.")
-    code: str
+    code: str = Field(description="A stable word for programs, such as `invalid_image`.")
 
 
 class FailedObject(BaseModel):

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 
 from gateway.engine import Engine
 from gateway.metrics import Metrics
+from gateway.observer import LIVE, READY
 from gateway.readiness import Readiness
 from gateway.rest import requests, responses
 from gateway.rest.catalogue import CatalogueRoutes, MetricsRoute
@@ -17,7 +18,6 @@ from gateway.rest.uploads import UploadRoutes
 Handler = Callable[..., Awaitable[Response]]
 
 _FAILURES = (400, 401, 404, 413, 429, 500, 503, 504)
-_PROBES = {"/livez": ("/v1/health/live",), "/readyz": ("/v1/health/ready", "/health")}
 
 
 def router(
@@ -64,7 +64,7 @@ def router(
             summary=summary,
             tags=["inference"],
             openapi_extra=body(asked),
-            responses=answers(answered, *_FAILURES),
+            responses=answers(answered, *_FAILURES, vectors=True),
         )
     made.add_api_route(
         "/v1/embeddings/image",
@@ -73,12 +73,15 @@ def router(
         summary="Embed images without base64",
         tags=["inference"],
         openapi_extra=image_body(),
-        responses=answers(responses.EmbeddingsResponse, *_FAILURES, packed=True),
+        responses=answers(responses.EmbeddingsResponse, *_FAILURES, vectors=True, packed=True),
     )
     _add_catalogue(made, CatalogueRoutes(engine.models, readiness))
     if metrics is not None:
         made.add_api_route(
-            "/metrics", MetricsRoute(metrics).metrics, methods=["GET"], include_in_schema=False
+            "/metrics",
+            MetricsRoute(metrics).metrics,
+            methods=["GET", "HEAD"],
+            include_in_schema=False,
         )
     return made
 
@@ -95,14 +98,15 @@ def _add_catalogue(made: APIRouter, catalogue: CatalogueRoutes) -> None:
             tags=[tag],
             responses=answers(answered, *failures),
         )
+        made.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
 
     get("/v1/models", catalogue.models, "List the served models", responses.ModelsResponse, 401,
         tag="models")  # fmt: skip
     get("/v1/models/{model_id:path}", catalogue.model, "One model", responses.ModelObject, 401, 404,
         tag="models")  # fmt: skip
-    for path in ("/livez", *_PROBES["/livez"]):
+    for path in LIVE:
         get(path, catalogue.livez, "Whether the process runs", responses.StatusResponse,
             tag="probes")  # fmt: skip
-    for path in ("/readyz", *_PROBES["/readyz"]):
+    for path in READY:
         get(path, catalogue.readyz, "Whether right answers can be given",
             responses.StatusResponse, 503, tag="probes")  # fmt: skip

@@ -7,13 +7,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.access import Access
 from gateway.errors import GatewayError
+from gateway.observer import LIVE, READY
 from gateway.rest.problems import rendered
 
 # What may be had without a key: probes, the playground's files, and what the API looks like.
 _OPEN = frozenset(
     {
-        "/livez", "/readyz", "/health", "/v1/health/live", "/v1/health/ready",
-        "/", "/docs", "/docs/oauth2-redirect", "/openapi.json",
+        *LIVE, *READY, "/", "/docs", "/docs/oauth2-redirect", "/openapi.json",
     }
 )  # fmt: skip
 # What a request that was turned away was for, in the log and in metrics.

@@ -1,18 +1,18 @@
 """`POST /v1/embeddings/image`: encoded images as they are, one as the body or several as files."""
 
+import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from fastapi import Request, Response
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import Headers
 
 from gateway import asks
 from gateway.engine import Engine
-from gateway.errors import MalformedRequest, TooLarge
+from gateway.errors import MalformedRequest, quoted
 from gateway.rest import answers
+from gateway.rest.forms import Forms
 from gateway.rest.intake import Intake, Work
 from gateway.rest.requests import ImageQuery
 from gateway.values import Embedded, ImageItem
@@ -26,16 +26,16 @@ class UploadRoutes:
     def __init__(self, engine: Engine, intake: Intake, max_items: int) -> None:
         self._engine = engine
         self._intake = intake
-        self._max_items = max_items
+        self._forms = Forms(max_items, tuple(ImageQuery.model_fields))
 
     async def embeddings(self, request: Request) -> Response:
         """`Accept: application/octet-stream` answers packed little-endian float32."""
         async with self._intake.work(request, images=True) as work:
-            asked = work.check(ImageQuery, dict(request.query_params))
-            images = await self._images(request.headers, work)
-            ask = asks.Embed(asked.model, images, asked.dimensions)
+            images, fields = await self._images(request.headers, work)
+            asked = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
+            ask = asks.Embed(asked.model or None, images, asked.dimensions)
             embedded = await self._engine.embed(ask, work.deadline, work.timings)
-            if PACKED in request.headers.get("accept", ""):
+            if _accepts_packed(request.headers.get("accept", "")):
                 return _packed(embedded, work)
             content = {
                 "id": f"embd-{work.request_id}",
@@ -47,48 +47,38 @@ class UploadRoutes:
             }
             return answers.answer(content, embedded.manifest, work.timings)
 
-    async def _images(self, headers: Headers, work: Work) -> list[ImageItem]:
+    async def _images(self, headers: Headers, work: Work) -> tuple[list[ImageItem], dict[str, str]]:
+        """The images, and the fields of a form."""
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
-            return await self._files(headers, work.body)
+            form = await self._forms.read(headers, work.body)
+            images = [ImageItem(file, f"files[{index}]") for index, file in enumerate(form.files)]
+            return images, form.fields
         if kind and kind != PACKED and not kind.startswith("image/"):
             raise MalformedRequest(
-                f"content-type {kind!r}: send an image (image/* or {PACKED}) or multipart/form-data"
+                f"content-type {quoted(kind)}: send an image (image/* or {PACKED}) "
+                "or multipart/form-data"
             )
-        return [ImageItem(work.body, "body")]
-
-    async def _files(self, headers: Headers, body: bytes) -> list[ImageItem]:
-        _, options = parse_options_header(headers["content-type"])
-        parts = body.count(b"--" + options.get(b"boundary", b"")) - 1  # the last one ends the form
-        if parts > self._max_items:
-            raise TooLarge(
-                f"files: {parts:,}; the limit (GATEWAY_MAX_ITEMS) is {self._max_items:,}",
-                param="files",
-            )
-
-        async def stream() -> AsyncGenerator[bytes, None]:
-            yield body
-
-        parser = _InMemoryParser(
-            headers, stream(), max_files=self._max_items, max_fields=0, max_part_size=len(body)
-        )
-        try:
-            form = await parser.parse()
-        except MultiPartException as error:
-            raise MalformedRequest(f"the form cannot be read: {error.message}") from error
-        files = [file for _, file in form.multi_items() if isinstance(file, UploadFile)]
-        try:
-            return [
-                ImageItem(await file.read(), f"files[{index}]") for index, file in enumerate(files)
-            ]
-        finally:
-            await form.close()
+        return [ImageItem(work.body, "body")], {}
 
 
-class _InMemoryParser(MultiPartParser):
-    """The body is in memory already; spooling it to disk would block the event loop."""
+def _once(query: Iterable[tuple[str, str]], fields: Mapping[str, str]) -> dict[str, str]:
+    """What the query and the form say; neither may say a thing twice."""
+    found: dict[str, str] = {}
+    for name, value in (*query, *fields.items()):
+        if name in found:
+            raise MalformedRequest(f"{quoted(name)}: given twice", param=name)
+        found[name] = value
+    return found
 
-    spool_max_size = 2**40
+
+def _accepts_packed(accept: str) -> bool:
+    """Whether a header of Accept names the packed form, and not with a weight of nothing."""
+    for each in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in each.split(";"))
+        if kind == PACKED:
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False
 
 
 def _packed(embedded: Embedded, work: Work) -> Response:

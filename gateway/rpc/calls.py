@@ -15,6 +15,7 @@ from gateway.errors import MalformedRequest, TooLarge
 from gateway.identity import HEADER, request_id
 from gateway.observer import Observer
 from gateway.record import Record
+from gateway.rpc.bounds import Bounds
 from gateway.rpc.config import RpcConfig
 from gateway.rpc.problems import STATUS, abort, told
 from gateway.values import Deadline, Timings
@@ -38,6 +39,7 @@ class Calls:
         """Takes the limits, and who may call; without `access`, everybody."""
         self.admission = admission
         self.config = config
+        self._bounds = Bounds(config.limits)
         self._observer = observer
         self._access = access
 
@@ -76,7 +78,9 @@ class Calls:
 
         Raises:
             MalformedRequest: The bytes are none.
+            TooLarge: It would hold far more than any request within the limits.
         """
+        self._bounds.check(schema, data)
         message = schema()
         try:
             message.ParseFromString(data)

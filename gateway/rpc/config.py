@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from gateway.tls import Certificate
+from gateway.limits import RequestLimits
+from gateway.tls import Tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,7 @@ class RpcConfig:
 
     Attributes:
         max_message_bytes: Bytes of one message; beyond, a call is refused.
+        limits: How much one request may ask for.
         timeout_s: Seconds after which a call, or one batch of a stream, is given up.
         stream_window_items: Items of a stream that were read and are not answered yet.
         stream_window_bytes: Bytes that those items hold; one larger item is let in alone.
@@ -22,10 +24,11 @@ class RpcConfig:
     """
 
     max_message_bytes: int
+    limits: RequestLimits
     timeout_s: float
     stream_window_items: int = 512
     stream_window_bytes: int = 32 * 2**20
     stream_batch_items: int = 32
     stream_idle_s: float = 300.0
     reuse_port: bool = False
-    tls: Certificate | None = None
+    tls: Tls | None = None

@@ -1,6 +1,7 @@
 """Messages -> what the engine is asked; what it answers -> messages."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,15 +45,36 @@ def item(message: clip_pb2.Item, param: str) -> Item:
     return ImageItem(data, param)
 
 
-def embed(message: clip_pb2.EmbedRequest) -> asks.Embed:
-    """What an EmbedRequest asks."""
-    return asks.Embed(
+Unread = Mapping[int, RequestError]  # by index: entries of the input that are no items
+
+
+def embed(message: clip_pb2.EmbedRequest) -> tuple[asks.Embed, Unread]:
+    """What an EmbedRequest asks; and, where bad items are skipped, what is wrong with some already.
+
+    In the place of each of these stands an empty text, which the engine skips as well.
+
+    Raises:
+        MalformedRequest: An item is none, and bad ones are not skipped.
+    """
+    items: list[Item] = []
+    unread: dict[int, RequestError] = {}
+    for index, each in enumerate(message.input):
+        param = f"input[{index}]"
+        try:
+            items.append(item(each, param))
+        except RequestError as error:
+            if not message.skip_errors:
+                raise
+            items.append(TextItem("", param))
+            unread[index] = error
+    asked = asks.Embed(
         message.model or None,
-        _items(message.input, "input"),
+        items,
         dimensions=message.dimensions if message.HasField("dimensions") else None,
         truncate=message.truncate if message.HasField("truncate") else True,
         skip=message.skip_errors,
     )
+    return asked, unread
 
 
 def classify(message: clip_pb2.ClassifyRequest) -> asks.Classify:
@@ -115,8 +137,9 @@ def outcomes(embedded: Embedded) -> list[clip_pb2.Embedding | clip_pb2.Error]:
     ]
 
 
-def embed_response(embedded: Embedded) -> clip_pb2.EmbedResponse:
-    """The answer to an EmbedRequest."""
+def embed_response(embedded: Embedded, unread: Unread) -> clip_pb2.EmbedResponse:
+    """The answer to an EmbedRequest; see `embed`."""
+    embedded = replace(embedded, failed={**embedded.failed, **unread})
     results = [
         clip_pb2.EmbedResult(error=each)
         if isinstance(each, clip_pb2.Error)

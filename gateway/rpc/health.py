@@ -6,6 +6,7 @@ from contextlib import suppress
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.errors import quoted
 from gateway.readiness import Readiness
 
 WATCH_S = 1.0  # how often a watched service is looked at
@@ -33,7 +34,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
         status = await self._status(request.service)
         if status == _UNKNOWN:
             await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} is served here"
+                grpc.StatusCode.NOT_FOUND, f"no service {quoted(request.service)} is served here"
             )
         return health_pb2.HealthCheckResponse(status=status)
 

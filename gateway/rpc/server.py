@@ -3,8 +3,6 @@
 import asyncio
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from gateway.access import Access
 from gateway.admission import Admission
@@ -12,8 +10,10 @@ from gateway.engine import Engine
 from gateway.observer import Observer
 from gateway.readiness import Readiness
 from gateway.rpc import service
+from gateway.rpc.beside import beside
 from gateway.rpc.calls import Calls
 from gateway.rpc.config import RpcConfig
+from gateway.rpc.credentials import server_credentials
 from gateway.rpc.guard import Guard
 from gateway.rpc.health import Health
 
@@ -58,9 +58,7 @@ class RpcServer:
         clip = service.ClipService(engine, calls, self._draining)
         self._server.add_generic_rpc_handlers((clip.handlers(),))
         checked = Health((service.NAME,), readiness, self._draining)
-        health_pb2_grpc.add_HealthServicer_to_server(checked, self._server)
-        names = (service.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        self._server.add_generic_rpc_handlers(beside(checked, service.NAME))
 
     async def start(self, host: str, port: int) -> int:
         """Begins to listen; returns the port, which for port 0 is a free one.
@@ -78,13 +76,9 @@ class RpcServer:
         return bound
 
     def _add_port(self, address: str) -> int:
-        tls = self._tls
-        if tls is None:
+        if self._tls is None:
             return int(self._server.add_insecure_port(address))
-        credentials = grpc.ssl_server_credentials(
-            [(tls.key, tls.chain)], tls.client_ca, require_client_auth=tls.client_ca is not None
-        )
-        return int(self._server.add_secure_port(address, credentials))
+        return int(self._server.add_secure_port(address, server_credentials(self._tls)))
 
     async def stop(self, grace_s: float) -> None:
         """Takes no more calls, and ends those that run: streams early, all after `grace_s`."""

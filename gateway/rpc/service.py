@@ -6,12 +6,14 @@ from typing import TypeVar
 
 import grpc
 
+from gateway.concurrency import nearby
 from gateway.engine import Engine
 from gateway.identity import HEADER
 from gateway.rpc import convert
 from gateway.rpc.calls import Calls, serialized
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.stream import EmbedStream
+from gateway.rpc.streambatches import StreamCall
 from gateway.values import Deadline, Timings
 
 NAME: str = clip_pb2.DESCRIPTOR.services_by_name["ClipService"].full_name
@@ -55,8 +57,9 @@ class ClipService:
         self, message: clip_pb2.EmbedRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.EmbedResponse:
         """Embeds texts and images, mixed as they come."""
-        embedded = await self._engine.embed(convert.embed(message), deadline, timings)
-        return _named(convert.embed_response(embedded), message.model)
+        asked, unread = convert.embed(message)
+        embedded = await self._engine.embed(asked, deadline, timings)
+        return _named(convert.embed_response(embedded, unread), message.model)
 
     async def embed_stream(
         self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
@@ -76,22 +79,19 @@ class ClipService:
             await context.send_initial_metadata(((HEADER, record.request_id),))
             room = config.stream_window_bytes, config.stream_window_items
             with self._calls.admission.permit(*room):
-                stream = EmbedStream(
-                    self._engine,
-                    config,
-                    context.write,
-                    context.time_remaining,
-                    self._draining,
-                    record,
+                call = StreamCall(
+                    self._engine, config, context.time_remaining, self._draining, record
                 )
-                await stream.run(parsed())
+                await EmbedStream(call, context.write).run(parsed())
 
     async def classify(
         self, message: clip_pb2.ClassifyRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.ClassifyResponse:
         """Zero-shot classification."""
         classified = await self._engine.classify(convert.classify(message), deadline, timings)
-        return _named(convert.classify_response(classified), message.model)
+        values = sum(map(len, classified.predictions))
+        answer = await nearby(convert.classify_response, classified, values=values)
+        return _named(answer, message.model)
 
     async def similarity(
         self, message: clip_pb2.SimilarityRequest, deadline: Deadline, timings: Timings

@@ -10,14 +10,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gateway import asks
-from gateway.engine import Engine
 from gateway.errors import DeadlineExceeded, MalformedRequest, RequestError, Unavailable
 from gateway.models import Model
-from gateway.record import Record
 from gateway.rpc import convert
-from gateway.rpc.config import RpcConfig
 from gateway.rpc.openclip.v1 import clip_pb2
-from gateway.rpc.streambatches import Batches, Left
+from gateway.rpc.streambatches import Batches, StreamCall
 from gateway.rpc.window import Pending, Window
 from gateway.values import Item
 
@@ -29,37 +26,26 @@ Write = Callable[[clip_pb2.EmbedStreamResponse], Awaitable[None]]
 class EmbedStream:
     """One call of EmbedStream."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        config: RpcConfig,
-        write: Write,
-        left: Left,
-        draining: asyncio.Event,
-        record: Record,
-    ) -> None:
+    def __init__(self, call: StreamCall, write: Write) -> None:
         """Takes what belongs to the call.
 
         Args:
-            engine: Embeds the items.
-            config: Size of the window and of batches, and the time that a batch has.
+            call: Its engine, its limits and how it ends.
             write: Sends a message to the client; returns when there is room for another.
-            left: Seconds until the client's deadline, or None where it set none.
-            draining: When set, no more is read, what was read is answered, and the call ends.
-            record: Of the call.
         """
-        self._engine = engine
-        self._config = config
+        config = call.config
+        self._engine = call.engine
+        self._idle_s = config.stream_idle_s
+        self._draining = call.draining
         self._write = write
-        self._draining = draining
-        self._batches = Batches(engine, config.timeout_s, left, draining, record)
+        self._batches = Batches(call)
         self._window = Window(
             config.stream_window_items, config.stream_window_bytes, config.stream_batch_items
         )
         self._writing = asyncio.Lock()
         self._cut_short = False  # by draining, before the client had sent all
         self._answering = 0  # batches
-        self._idle = asyncio.timeout(config.stream_idle_s)
+        self._idle = asyncio.timeout(self._idle_s)
 
     async def run(self, messages: AsyncIterator[clip_pb2.EmbedStreamRequest]) -> None:
         """Answers every item once, and ends when the client has sent all.
@@ -74,7 +60,7 @@ class EmbedStream:
                 await self._run(messages)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the stream was idle for {self._config.stream_idle_s:g} seconds, "
+                f"the stream was idle for {self._idle_s:g} seconds, "
                 "the limit (GATEWAY_STREAM_IDLE_S)"
             ) from None
 
@@ -82,7 +68,7 @@ class EmbedStream:
         first = await self._next(messages)
         if first is not None:
             ask = _options(first.options)
-            model = self._engine.models.find(ask.model)
+            model = self._engine.chosen(ask)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._read(first, messages))
@@ -143,7 +129,7 @@ class EmbedStream:
 
     def _active(self) -> None:
         """The client's time to do something begins anew; while work is done it does not run."""
-        limit = asyncio.get_running_loop().time() + self._config.stream_idle_s
+        limit = asyncio.get_running_loop().time() + self._idle_s
         if not self._idle.expired():
             self._idle.reschedule(None if self._answering else limit)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gateway import asks
 from gateway.engine import Engine
@@ -16,6 +16,7 @@ from gateway.errors import (
 from gateway.models import Model
 from gateway.record import Record
 from gateway.rpc import convert
+from gateway.rpc.config import RpcConfig
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.problems import told
 from gateway.rpc.window import Pending
@@ -23,34 +24,33 @@ from gateway.values import Deadline, Item
 
 QUOTA_WAIT_S = 30.0  # how long items wait for their key's quota before they are sent back
 
-Left = Callable[[], float | None]
+
+@dataclass(frozen=True, slots=True)
+class StreamCall:
+    """What belongs to one call of EmbedStream.
+
+    Attributes:
+        engine: Embeds the items.
+        config: Size of the window and of batches, and the time that a batch has, where the
+            client's deadline leaves as much.
+        left: Seconds until the client's deadline, or None where it set none.
+        draining: When set, no more is read, nothing waits for its quota any more, what was read
+            is answered, and the call ends.
+        record: Of the call.
+    """
+
+    engine: Engine
+    config: RpcConfig
+    left: Callable[[], float | None]
+    draining: asyncio.Event
+    record: Record
 
 
 class Batches:
     """Answers the batches of one stream."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        timeout_s: float,
-        left: Left,
-        draining: asyncio.Event,
-        record: Record,
-    ) -> None:
-        """Takes what belongs to the call.
-
-        Args:
-            engine: Embeds the items.
-            timeout_s: That a batch has, where the client's deadline leaves as much.
-            left: Seconds until the client's deadline, or None where it set none.
-            draining: When set, nothing waits for its quota any more.
-            record: Of the call.
-        """
-        self._engine = engine
-        self._timeout_s = timeout_s
-        self._left = left
-        self._draining = draining
-        self._record = record
+    def __init__(self, call: StreamCall) -> None:
+        self._call = call
 
     async def answer(
         self, batch: Sequence[Pending], ask: asks.Embed, model: Model
@@ -83,11 +83,12 @@ class Batches:
     async def _outcomes(
         self, ask: asks.Embed, response: clip_pb2.EmbedStreamResponse, model: Model
     ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-        left = self._left()
-        limit = self._timeout_s if left is None else min(self._timeout_s, left)
+        engine, record, left = self._call.engine, self._call.record, self._call.left()
+        timeout_s = self._call.config.timeout_s
+        limit = timeout_s if left is None else min(timeout_s, left)
         try:
             async with asyncio.timeout(limit):
-                embedded = await self._engine.embed(ask, Deadline.after(limit), self._record, model)
+                embedded = await engine.embed(ask, Deadline.after(limit), record, model)
         except (RequestError, Unauthenticated):
             raise  # bad items are skipped, so this is about the options, or the key is revoked
         except QuotaExceeded as spent:
@@ -98,17 +99,17 @@ class Batches:
             late = DeadlineExceeded(f"the item was not embedded within {limit:g} seconds")
             return self._failed(ask, late)
         except Exception as error:  # the stream outlives a batch, whatever befell it
-            return self._failed(ask, told(error, self._record.request_id))
+            return self._failed(ask, told(error, record.request_id))
         response.usage.CopyFrom(convert.usage(embedded))
         return convert.outcomes(embedded)
 
     async def _rested(self, seconds: float) -> bool:
         """Holds the stream back to its quota; False where that takes too long, or it drains."""
-        left = self._left()
+        left = self._call.left()
         if seconds > min(QUOTA_WAIT_S, QUOTA_WAIT_S if left is None else left):
             return False
         try:
-            await asyncio.wait_for(self._draining.wait(), seconds)
+            await asyncio.wait_for(self._call.draining.wait(), seconds)
         except TimeoutError:
             return True
         return False

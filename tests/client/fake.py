@@ -13,10 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.rpc.openclip.v1 import clip_pb2 as pb
-from gateway.rpc.openclip.v1.clip_pb2_grpc import (
-    ClipServiceServicer,
-    add_ClipServiceServicer_to_server,
-)
 
 DIMENSIONS = 8
 
@@ -29,7 +25,7 @@ def vector_of(content: str | bytes) -> NDArray[np.float32]:
 
 
 @dataclass
-class Fake(ClipServiceServicer):
+class Fake:
     """What it is told to do wrong, and what it has seen."""
 
     fingerprint: str = "f" * 64
@@ -47,7 +43,7 @@ class Fake(ClipServiceServicer):
     options: list[pb.StreamOptions] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
 
-    def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:  # noqa: N802
+    def embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
         self._enter(context)
         if self.hold:
             self.hold.wait(30)
@@ -56,11 +52,11 @@ class Fake(ClipServiceServicer):
             results=results, model="fake", fingerprint=self.fingerprint, dimensions=DIMENSIONS
         )
 
-    def ListModels(self, _: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
+    def list_models(self, _: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         self._enter(context)
         return pb.ListModelsResponse(models=[pb.Model(id="fake", fingerprint=self.fingerprint)])
 
-    def EmbedStream(  # noqa: N802
+    def embed_stream(
         self, requests: Iterator[pb.EmbedStreamRequest], context: Any
     ) -> Iterator[pb.EmbedStreamResponse]:
         self._enter(context)
@@ -79,15 +75,6 @@ class Fake(ClipServiceServicer):
                 results.append(self._result(item, context))
             if stream >= self.silent_streams:
                 yield self._response(results)
-
-    def Classify(self, _: pb.ClassifyRequest, context: Any) -> Any:  # noqa: N802
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "not staged")
-
-    def Similarity(self, _: pb.SimilarityRequest, context: Any) -> Any:  # noqa: N802
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "not staged")
-
-    def Rerank(self, _: pb.RerankRequest, context: Any) -> Any:  # noqa: N802
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "not staged")
 
     def _enter(self, context: Any) -> None:
         self.metadata = dict(context.invocation_metadata())
@@ -128,10 +115,30 @@ def embedding(item: pb.Item) -> pb.Embedding:
     return pb.Embedding(vector=vector.tobytes(), truncated=item.text.endswith(" long"))
 
 
+def handlers(fake: Fake) -> grpc.GenericRpcHandler:
+    """The methods that are staged, as a server takes them; others are unimplemented."""
+    unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+    staged = {
+        "Embed": unary(fake.embed, pb.EmbedRequest.FromString, pb.EmbedResponse.SerializeToString),
+        "EmbedStream": stream(
+            fake.embed_stream,
+            pb.EmbedStreamRequest.FromString,
+            pb.EmbedStreamResponse.SerializeToString,
+        ),
+        "ListModels": unary(
+            fake.list_models,
+            pb.ListModelsRequest.FromString,
+            pb.ListModelsResponse.SerializeToString,
+        ),
+    }
+    service = pb.DESCRIPTOR.services_by_name["ClipService"]
+    return grpc.method_handlers_generic_handler(service.full_name, staged)
+
+
 def serve(fake: Fake, credentials: grpc.ServerCredentials | None = None) -> tuple[grpc.Server, str]:
     """Serves until the server is stopped; with its address."""
     server = grpc.server(futures.ThreadPoolExecutor(16))
-    add_ClipServiceServicer_to_server(fake, server)
+    server.add_generic_rpc_handlers((handlers(fake),))
     if credentials:
         port = server.add_secure_port("127.0.0.1:0", credentials)
     else:

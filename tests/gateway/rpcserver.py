@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import numpy as np
 
 from gateway import asks
 from gateway.access import Access
@@ -17,10 +16,11 @@ from gateway.app import Loaded, load
 from gateway.cache import VectorCache
 from gateway.classifiers import Classifiers
 from gateway.concurrency import Threads
+from gateway.embedder import Embedder
 from gateway.encoder import Encoder
 from gateway.engine import Engine
 from gateway.images import Decoder, ImageLimits
-from gateway.inference import Call, InferClient
+from gateway.inference import InferClient
 from gateway.lanes import Lanes
 from gateway.limits import RequestLimits
 from gateway.metrics import Metrics
@@ -31,7 +31,7 @@ from gateway.readiness import Readiness
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from gateway.rpc.server import RpcConfig, RpcServer
 from gateway.settings import Settings
-from gateway.values import Deadline, Embedded, Timings, Vectors
+from gateway.values import Deadline, Embedded, Timings
 from tests.conftest import REPOSITORY, SAMPLES
 
 RED_CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
@@ -75,13 +75,6 @@ def loaded() -> Loaded:
     return load(Settings(model_repository=REPOSITORY))
 
 
-def unit(call: Call) -> Vectors:
-    """A right-shaped answer: every row the first unit vector."""
-    rows = np.zeros((len(call.batch), call.tower.embedding_size), dtype=np.float32)
-    rows[:, 0] = 1
-    return rows
-
-
 @asynccontextmanager
 async def served(
     client: InferClient,
@@ -93,14 +86,15 @@ async def served(
     **config: Any,
 ) -> AsyncIterator[Served]:
     """A server on a free port, and a client of it; both stopped when the block ends."""
-    settings = RpcConfig(**({"max_message_bytes": 2**20, "timeout_s": 30.0} | config))
+    usual: dict[str, Any] = {"max_message_bytes": 2**20, "limits": limits, "timeout_s": 30.0}
+    settings = RpcConfig(**(usual | config))
     threads = Threads(2)
     cache = VectorCache(0)
     preparer = Preparer(threads, limits, Decoder(ImageLimits(2**20, 1_000_000, 1_000_000)))
     encoder = Encoder(Lanes(client, 2), cache)
     models, sets = loaded().models, loaded().sets
     classifiers = Classifiers(models, sets, preparer, encoder, cache)
-    engine = Watched(models, sets, limits, preparer, encoder, classifiers)
+    engine = Watched(models, sets, limits, Embedder(preparer, encoder), classifiers)
     admission = Admission(Room(max_inflight, 100_000, 2**30))
     readiness, observer = Readiness(models, client, classifiers), Observer(Metrics())
     server = RpcServer(engine, admission, readiness, observer, settings, access)

@@ -15,21 +15,31 @@ def row(value: float) -> Encoded:
 class Maker:
     """Makes rows and remembers for which keys."""
 
-    def __init__(self, keys: list[str], delay: float = 0.0, fails: bool = False) -> None:
+    def __init__(
+        self, keys: list[str], gate: asyncio.Event | None = None, fails: bool = False
+    ) -> None:
         self.keys = keys
-        self.delay = delay
+        self.gate = gate  # waited for
         self.fails = fails
         self.made: list[str] = []
 
     async def __call__(self, positions: list[int]) -> list[Encoded]:
         self.made += [self.keys[position] for position in positions]
-        await asyncio.sleep(self.delay)
+        await asyncio.sleep(0)
+        if self.gate:
+            await self.gate.wait()
         if self.fails:
             raise RuntimeError("staged")
         return [row(ord(self.keys[position])) for position in positions]
 
     async def ask(self, cache: VectorCache) -> list[float]:
         return [float(each.vector[0]) for each in await cache.rows(self.keys, self)]
+
+
+async def settled() -> None:
+    """Lets every task come as far as it can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def test_each_key_is_made_once_and_order_is_kept() -> None:
@@ -46,7 +56,7 @@ async def test_each_key_is_made_once_and_order_is_kept() -> None:
 
 async def test_what_is_being_made_is_waited_for() -> None:
     cache = VectorCache(0)  # nothing is kept, and yet it is shared
-    makers = [Maker(["a", "b"], 0.01), Maker(["b", "c"], 0.01), Maker(["c", "a"], 0.01)]
+    makers = [Maker(["a", "b"]), Maker(["b", "c"]), Maker(["c", "a"])]
     answers = await asyncio.gather(*(maker.ask(cache) for maker in makers))
     assert answers == [[97, 98], [98, 99], [99, 97]]
     assert sorted(key for maker in makers for key in maker.made) == ["a", "b", "c"]
@@ -58,15 +68,17 @@ async def test_what_is_being_made_is_waited_for() -> None:
 @pytest.mark.parametrize("cancelled", [True, False])
 async def test_others_go_on_where_the_first_fails(cancelled: bool) -> None:
     cache = VectorCache(10_000)
-    leader = Maker(["a"], 0.05, fails=not cancelled)
+    gate = asyncio.Event()
+    leader = Maker(["a"], gate, fails=not cancelled)
     follower = Maker(["a"])
     leading = asyncio.create_task(leader.ask(cache))
-    await asyncio.sleep(0.01)
+    await settled()
     following = asyncio.create_task(follower.ask(cache))
-    await asyncio.sleep(0.01)
-    assert follower.made == []
+    await settled()
+    assert (leader.made, follower.made) == (["a"], [])
     if cancelled:
         leading.cancel()
+    gate.set()
     [lead, follow] = await asyncio.gather(leading, following, return_exceptions=True)
     assert isinstance(lead, asyncio.CancelledError if cancelled else RuntimeError)
     assert follow == [97]
@@ -75,13 +87,16 @@ async def test_others_go_on_where_the_first_fails(cancelled: bool) -> None:
 
 async def test_a_follower_that_leaves_takes_nothing_from_the_others() -> None:
     cache = VectorCache(10_000)
-    leader, follower = Maker(["a"], 0.05), Maker(["a"])
+    gate = asyncio.Event()
+    leader, follower = Maker(["a"], gate), Maker(["a"])
     leading = asyncio.create_task(leader.ask(cache))
-    await asyncio.sleep(0.01)
+    await settled()
     following = asyncio.create_task(follower.ask(cache))
-    await asyncio.sleep(0.01)
+    await settled()
     following.cancel()
+    gate.set()
     assert await leading == [97]
+    assert follower.made == []
 
 
 async def test_the_least_recently_used_is_dropped() -> None:

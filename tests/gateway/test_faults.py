@@ -1,8 +1,10 @@
 """Faults behind the gateway, staged at its seam to Triton: the right status, and no internals."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,20 +13,12 @@ import pytest
 
 from gateway import errors
 from gateway.app import create_app, load
-from gateway.inference import Call, FakeInferClient
+from gateway.inference import FakeInferClient
 from gateway.rest.problems import STATUS
 from gateway.settings import Settings
-from gateway.values import Vectors
 from tests.conftest import REPOSITORY
-
-Behave = Callable[[Call], Vectors]
-
-
-def unit(call: Call) -> Vectors:
-    """A right-shaped answer: every row the first unit vector."""
-    rows = np.zeros((len(call.batch), call.tower.embedding_size), dtype=np.float32)
-    rows[:, 0] = 1
-    return rows
+from tests.gateway.fakes import Behave, Gated, error_classes, failing, unit
+from tests.gateway.waiting import until
 
 
 @asynccontextmanager
@@ -39,19 +33,8 @@ async def gateway(client: FakeInferClient, **settings: Any) -> AsyncIterator[htt
         yield api
 
 
-def failing(error: Exception) -> Behave:
-    def behave(call: Call) -> Vectors:
-        raise error
-
-    return behave
-
-
 def test_every_error_has_a_status() -> None:
-    def leaves(kind: type[errors.GatewayError]) -> set[type[errors.GatewayError]]:
-        below = kind.__subclasses__()
-        return {kind} if not below else set().union(*(leaves(each) for each in below))
-
-    assert leaves(errors.GatewayError) == set(STATUS)
+    assert error_classes() == set(STATUS)
 
 
 @pytest.mark.parametrize(
@@ -100,20 +83,44 @@ async def test_wrong_model_under_the_right_name_is_not_ready() -> None:
         assert "golden vector" in response.json()["error"]["message"]
 
 
+async def test_label_sets_of_a_wrong_model_are_encoded_again(tmp_path: Path) -> None:
+    labels = {"name": "shapes", "labels": ["red circle"]}
+    (tmp_path / "shapes.yaml").write_text(json.dumps(labels))
+    client = FakeInferClient(unit)
+
+    def texts() -> int:
+        return sum(".text" in call.tower.model for call in client.calls)
+
+    async with gateway(client, label_sets=tmp_path, triton_verify_s=600) as api:
+        await until(lambda: texts() == 1)
+        await api.get("/readyz")  # whose golden vectors are wrong
+        await until(lambda: texts() >= 3)  # a golden text, and the label once more
+
+
 async def test_slow_triton_ends_at_the_deadline() -> None:
     async with gateway(FakeInferClient(unit, delay=60), request_timeout_s=0.1) as api:
         response = await api.post("/v1/embeddings", json={"input": "x"})
         assert response.status_code == 504
 
 
+async def all_asked(
+    client: Gated, refused: int, *asked: Coroutine[Any, Any, httpx.Response]
+) -> list[httpx.Response]:
+    """All answers; the client lets the others go on once so many are refused."""
+    tasks = [asyncio.create_task(each) for each in asked]
+    await until(lambda: sum(task.done() for task in tasks) == refused)
+    client.gate.set()
+    return await asyncio.gather(*tasks)
+
+
 async def test_no_room_is_told_at_once_and_room_comes_back() -> None:
-    client = FakeInferClient(unit, delay=0.2)
+    client = Gated()
     async with gateway(client, max_inflight=3) as api:
 
         async def ask(text: str) -> httpx.Response:
             return await api.post("/v1/embeddings", json={"input": text})
 
-        responses = await asyncio.gather(*(ask(f"text {number}") for number in range(10)))
+        responses = await all_asked(client, 7, *(ask(f"text {number}") for number in range(10)))
         statuses = [response.status_code for response in responses]
         assert sorted(statuses) == [200] * 3 + [429] * 7
         assert len(client.calls) == 3  # refused before any work
@@ -125,21 +132,22 @@ async def test_no_room_is_told_at_once_and_room_comes_back() -> None:
 
 async def test_bytes_in_flight_are_bounded() -> None:
     body = {"input": ["word " * 100] * 8}
-    async with gateway(FakeInferClient(unit, delay=0.2), max_inflight_bytes=6_000) as api:
+    client = Gated()
+    async with gateway(client, max_inflight_bytes=6_000) as api:
         asked = (api.post("/v1/embeddings", json=body) for _ in range(4))
-        statuses = [response.status_code for response in await asyncio.gather(*asked)]
+        statuses = [response.status_code for response in await all_asked(client, 3, *asked)]
         assert sorted(statuses) == [200, 429, 429, 429]  # one alone is let in, whatever its size
 
 
 async def test_items_in_flight_are_bounded() -> None:
-    client = FakeInferClient(unit, delay=0.2)
+    client = Gated()
     async with gateway(client, max_inflight_items=13) as api:
 
         async def ask(name: str, count: int = 6) -> httpx.Response:
             texts = [f"{name} {number}" for number in range(count)]
             return await api.post("/v1/embeddings", json={"input": texts})
 
-        responses = await asyncio.gather(*(ask(name) for name in "abcd"))
+        responses = await all_asked(client, 2, *(ask(name) for name in "abcd"))
         statuses = [response.status_code for response in responses]
         assert sorted(statuses) == [200, 200, 429, 429]
         assert sum(len(call.batch) for call in client.calls) == 12  # refused before any work

@@ -3,8 +3,9 @@
 import base64
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from tests.gateway.hostile import Memory, accepted_seeds, encoded, hazards, muta
 
 MUTATIONS = 2_000
 SLOW_S = 2.0
+TRIES = 4
 MIB = 2**20
 MOST = 300 * MIB
 
@@ -80,16 +82,19 @@ def b64(data: bytes) -> str:
 
 def send(client: httpx.Client, data: bytes) -> httpx.Response:
     """One image as the body; answered soon, and with no fault of ours."""
-    began = time.perf_counter()
-    response = client.post("/v1/embeddings/image", content=data)
-    check(response, began, {200, 400, 413})
-    return response
+    return soon(lambda: client.post("/v1/embeddings/image", content=data), {200, 400, 413})
 
 
-def check(response: httpx.Response, began: float, allowed: set[int]) -> None:
-    took = time.perf_counter() - began
-    assert response.status_code in allowed, response.text
-    assert took < SLOW_S, f"{took:.1f} s: {response.text[:300]}"
+def soon(ask: Callable[[], httpx.Response], allowed: set[int]) -> httpx.Response:
+    """The answer; where it takes long, it is asked for again: a stall of the machine passes."""
+    for _ in range(TRIES):
+        began = time.perf_counter()
+        response = ask()
+        took = time.perf_counter() - began
+        assert response.status_code in allowed, response.text
+        if took < SLOW_S:
+            return response
+    pytest.fail(f"{took:.1f} s, and no less {TRIES} times: {response.text[:300]}")
 
 
 def test_mutated_images_one_by_one(client: GatewayClient, memory: Memory) -> None:
@@ -115,9 +120,7 @@ def test_mutated_images_in_batches(client: GatewayClient, memory: Memory) -> Non
             "input": [{"image": b64(data)} for data in [*batch, picture()]],
             "on_error": "skip",
         }
-        began = time.perf_counter()
-        response = client.post("/v1/embeddings", json=body)
-        check(response, began, {200})
+        response = soon(partial(client.post, "/v1/embeddings", json=body), {200})
         items = response.json()["data"]
         assert [item["index"] for item in items] == list(range(len(batch) + 1))
         assert items[-1]["object"] == "embedding"
@@ -136,10 +139,8 @@ def test_only_formats_of_the_list_are_read(client: GatewayClient) -> None:
 def test_hazards(client: GatewayClient, memory: Memory, name: str) -> None:
     data = hazards()[name]
     assert send(client, data).status_code == EXPECTED[name]
-    began = time.perf_counter()
     body = {"input": [{"image": b64(data)}, "a text"], "on_error": "skip"}
-    response = client.post("/v1/embeddings", json=body)
-    check(response, began, {200} if data else {400})
+    response = soon(lambda: client.post("/v1/embeddings", json=body), {200} if data else {400})
     if data:
         assert response.json()["data"][1]["object"] == "embedding"
 
@@ -164,11 +165,9 @@ def test_hazards(client: GatewayClient, memory: Memory, name: str) -> None:
     ids=lambda body: repr(body[:30]),
 )
 def test_hostile_json(client: GatewayClient, memory: Memory, body: bytes) -> None:
-    began = time.perf_counter()
-    response = client.post(
-        "/v1/embeddings", content=body, headers={"content-type": "application/json"}
-    )
-    check(response, began, {200, 400, 413})
+    headers = {"content-type": "application/json"}
+    ask = partial(client.post, "/v1/embeddings", content=body, headers=headers)
+    response = soon(ask, {200, 400, 413})
     error: dict[str, Any] = response.json()
     assert "error" in error or error["object"] == "list"
 

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from gateway.keys import Keyring, KeysError, read_keys
 from gateway.quotas import Quota, Quotas
 from gateway.record import Record
 from gateway.rpc.openclip.v1 import clip_pb2
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT, free_ports
+from tests.gateway.fakes import unit
 from tests.gateway.keyed import Keys, metadata
-from tests.gateway.rpcserver import served, text, unit
+from tests.gateway.rpcserver import served, text
+from tests.gateway.waiting import until
 
 
 @pytest.fixture
@@ -43,12 +45,6 @@ async def following(keyring: Keyring) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - nobody tells when a file was read
-            await asyncio.sleep(0.01)
 
 
 def unknown(keyring: Keyring, secret: str) -> bool:
@@ -286,7 +282,7 @@ def test_the_command_makes_a_key_and_its_entry(tmp_path: Path) -> None:
 
 
 def test_a_gateway_does_not_start_without_its_keys(tmp_path: Path) -> None:
-    ports = {"http_port": free_port(), "grpc_port": free_port()}
+    ports = dict(zip(("http_port", "grpc_port"), free_ports(2), strict=True))
     started = ran("gateway", **ports, api_keys_file=tmp_path / "none.yaml")
     assert started.returncode == 1
     assert "none.yaml: cannot be read: No such file" in started.stderr

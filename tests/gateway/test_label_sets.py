@@ -11,10 +11,15 @@ import pytest
 import yaml
 
 from gateway.app import load
+from gateway.classifiers import PROMPT_CHARACTERS, cache_keys, portions
 from gateway.labelsets import TEMPLATE_SETS, LabelSetError, read_label_sets
+from gateway.manifest import read_manifest
+from gateway.models import Model
 from gateway.settings import Settings
+from gateway.zeroshot import Label, prompts
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayFactory
+from tests.gateway.waiting import wait_until
 
 RED_CIRCLE = "data:image/png;base64," + (
     base64.b64encode((SAMPLES / "red-circle.png").read_bytes()).decode()
@@ -35,7 +40,8 @@ def write(folder: Path, *sets: dict[str, Any]) -> Path:
 
 def encoded(triton: TritonServer) -> dict[str, int]:
     """How many texts and images Triton has encoded so far."""
-    stats = httpx.get(f"http://{triton.addresses.http}/v2/models/stats").json()["model_stats"]
+    url = f"http://{triton.addresses.http}/v2/models/stats"
+    stats = httpx.get(url, timeout=30).json()["model_stats"]
     counts = {each["name"]: int(each["inference_count"]) for each in stats}
     texts = sum(count for name, count in counts.items() if ".text" in name)
     return {"texts": texts, "images": counts["demo.image"]}
@@ -49,7 +55,7 @@ def classify(api: httpx.Client, **fields: Any) -> dict[str, Any]:
 
 
 def cost(triton: TritonServer, api: httpx.Client, **fields: Any) -> dict[str, int]:
-    assert api.get("/readyz").status_code == 200  # every encoder is verified once
+    wait_ready(api)  # every encoder is verified once
     before = encoded(triton)
     classify(api, **fields)
     after = encoded(triton)
@@ -123,10 +129,7 @@ def test_a_label_set_is_encoded_at_start(
 
 
 def wait_ready(api: httpx.Client) -> None:
-    for _ in range(100):
-        if api.get("/readyz").status_code == httpx.codes.OK:
-            return
-    pytest.fail("never ready")
+    wait_until(lambda: api.get("/readyz").status_code == httpx.codes.OK, "never ready")
 
 
 def test_not_ready_before_label_sets_are_encoded(
@@ -215,3 +218,25 @@ def test_a_label_set_over_the_limits_is_refused_at_start(tmp_path: Path) -> None
     load(Settings(model_repository=REPOSITORY, label_sets=sets, max_text_characters=fits))
     with pytest.raises(LabelSetError, match=r"'shapes'.*GATEWAY_MAX_TEXT_CHARACTERS"):
         load(Settings(model_repository=REPOSITORY, label_sets=sets, max_text_characters=fits - 1))
+
+
+def test_long_labels_and_templates_make_no_long_keys() -> None:
+    model = Model.load(read_manifest(REPOSITORY / "demo.manifest.json"), REPOSITORY)
+    names = [("a", "b"), ("a', 'b",), ("x" * 30_000,), ("x" * 30_001,), ("a",)]
+    templates = [("{}",), ("{}", "{}"), ("y" * 30_000 + "{}",) * 50]
+    labels = [Label("any", each) for each in names]
+    keys = [key for each in templates for key in cache_keys(model, labels, each)]
+    assert len(set(keys)) == len(names) * len(templates)
+    assert max(len(repr(key)) for key in keys) < 500
+    assert cache_keys(model, labels, templates[0]) == keys[: len(names)]
+
+
+def test_long_labels_stand_in_few_templates_at_a_time() -> None:
+    labels = [(3, Label("long", ("x" * 30_000, "y"))), (7, Label("short", ("z",)))]
+    templates = ("{}", "a {}") * 200
+    cut = list(portions(labels, templates))
+    texts = [item.text for each in cut for item in each]
+    assert texts == [text for _, label in labels for text in prompts(label, templates)]
+    assert [item.param for item in cut[-1]][-1] == "labels[7]"
+    assert len(cut) == 3
+    assert max(sum(len(item.text) for item in each) for each in cut) <= PROMPT_CHARACTERS

@@ -263,3 +263,16 @@ async def test_nothing_is_queued_while_no_triton_answers() -> None:
         await start(lanes, 0)
     assert refused.value.retry_after_s == 3
     assert not client.calls
+
+
+async def test_nothing_is_kept_of_what_nobody_wants_any_more() -> None:
+    lanes = Lanes(FakeInferClient(echo, delay=0.01), calls=1)
+    versions = [replace(tower(encoder="demo: text"), version=number) for number in range(1, 4)]
+    await asyncio.gather(*(start(lanes, 1, on=each) for each in versions))
+    left = start(lanes, 1), start(lanes, 2)
+    await settled()
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await start(lanes, 3)
+    assert not any(turns.lanes for turns in lanes._turns.values())

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import time
 from collections.abc import Iterator
 
 import grpc
@@ -14,6 +13,7 @@ from gateway.metrics import Metrics
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import ROOT, SAMPLES, GatewayClient, GatewayFactory
+from tests.gateway.waiting import wait_until
 
 CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -78,9 +78,7 @@ def ask_grpc(address: str) -> None:
 
 def settled(client: httpx.Client, calls: int) -> None:
     """Waits until gRPC calls are counted, which is after their clients have their answers."""
-    deadline = time.monotonic() + 30
-    while value(scrape(client), "requests_total", protocol="grpc") < calls:
-        assert time.monotonic() < deadline
+    wait_until(lambda: value(scrape(client), "requests_total", protocol="grpc") >= calls)
 
 
 @pytest.fixture(scope="module")
@@ -174,13 +172,12 @@ def test_models(gateway: GatewayClient, samples: Samples) -> None:
     assert value(samples, "model_info", model="demo", **told) == 1
 
 
-def test_labels_are_bounded(gateway: GatewayClient) -> None:
-    before = scrape(gateway)
+def test_labels_are_bounded(gateway: GatewayClient, samples: Samples) -> None:
     ask_rest(gateway)
     ask_grpc(gateway.grpc_address)
     settled(gateway, calls=6)
-    assert scrape(gateway).keys() == before.keys()
-    assert not any("unknown" in text for _, labels in before for _, text in labels)
+    assert scrape(gateway).keys() == samples.keys()
+    assert not any("unknown" in text for _, labels in samples for _, text in labels)
 
 
 def test_every_metric_is_documented_and_the_other_way_round() -> None:

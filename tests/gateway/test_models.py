@@ -1,10 +1,18 @@
 """Which model a request is for, while what is served changes."""
 
+import asyncio
+from pathlib import Path
+from typing import NoReturn, cast
+
 import pytest
 
+from gateway.classifiers import Classifiers
+from gateway.core import Background
 from gateway.errors import MalformedRequest, UnknownModel
+from gateway.inference import FakeInferClient
 from gateway.manifest import read_manifest
-from gateway.models import Model, Models
+from gateway.models import Model, Models, Selection
+from gateway.updates import Updates
 from tests.conftest import REPOSITORY
 
 
@@ -56,9 +64,48 @@ def test_the_configured_default_stays(demo: Model) -> None:
         models.find(None)
 
 
+def test_a_long_name_is_not_repeated(demo: Model) -> None:
+    with pytest.raises(
+        UnknownModel, match=r"'x{100}'\.\.\. is not served; served are: demo"
+    ) as error:
+        Models({"demo": demo}).find("x" * 10_000_000)
+    assert len(error.value.message) < 200
+
+
 @pytest.mark.parametrize("name", [None, "demo"])
 def test_where_none_is_left_that_is_said(demo: Model, name: str | None) -> None:
     models = Models({"demo": demo})
     models.drop("demo")
     with pytest.raises(UnknownModel, match="no model is served"):
         models.find(name)
+
+
+async def test_a_repository_that_cannot_be_read_is_told_and_tried_again(demo: Model) -> None:
+    models = Models({"demo": demo})
+    gone = Selection(Path("x" * 300))  # the system says so, and not that there is none
+    classifiers = cast("Classifiers", None)  # nothing is encoded
+    updates = Updates(models, gone, FakeInferClient(lambda call: call.batch), classifiers)
+    for _ in range(2):
+        [problem] = await updates.reload()
+        assert "File name too long" in problem
+    assert chosen(models) == "demo"
+
+
+async def test_background_work_that_fails_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> NoReturn:
+        raise RuntimeError("staged")
+
+    forever = asyncio.Event()
+
+    async def follows() -> NoReturn:
+        await forever.wait()
+        raise AssertionError
+
+    begun = [asyncio.create_task(work()) for work in (follows, follows, fails)]
+    background = Background(None, None, *begun)
+    await asyncio.sleep(0)
+    await background.end(None)
+    [line] = caplog.records
+    assert line.levelname == "CRITICAL"
+    assert line.exc_info is not None
+    assert "staged" in str(line.exc_info[1])

@@ -15,7 +15,7 @@ from gateway.rest import requests, responses
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "60")  # for each operation
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
-    "response_schema_conformance"
+    "response_headers_conformance,response_schema_conformance"
 )
 ANSWERS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "/v1/embeddings": (requests.EmbeddingsRequest, responses.EmbeddingsResponse),

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,7 +24,8 @@ from gateway.values import Vectors
 from gateway.workers import config
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayFactory, free_port
-from tests.gateway.test_faults import unit
+from tests.gateway.fakes import unit
+from tests.gateway.waiting import unfinished_request
 
 SECONDS = 3.0
 RATE = 200.0  # a second, held by the 8 permits below to what they can do
@@ -52,11 +51,10 @@ async def test_a_flood_is_refused_and_passes(
     with start_gateway(triton_address=triton.addresses.grpc, triton_calls=1, **limits) as api:
         target = Target(f"{api.base_url.host}:{api.base_url.port}", api.grpc_address, "demo")
         [golden] = api.post("/v1/embeddings/image", content=IMAGE).json()["data"]
-        pid = gateway_of(api)
         await flood(target, [PICTURE] * 7 + [LARGE], RATE, 1.0)  # caches and pools are filled
-        before = processes.resident_bytes(pid)
+        before = processes.resident_bytes(api.process)
         assert_bounded(await flood(target, [PICTURE] * 7 + [LARGE], RATE, SECONDS))
-        assert processes.resident_bytes(pid) - before < MOST_GROWTH
+        assert processes.resident_bytes(api.process) - before < MOST_GROWTH
         for _ in range(20):
             response = api.post("/v1/embeddings/image", content=IMAGE)
             assert response.status_code == httpx.codes.OK
@@ -110,47 +108,16 @@ async def test_who_is_let_in_does_not_wait_long(kind: str) -> None:
     assert late < 3 * wait_s
 
 
-async def test_probes_need_no_permit(triton: TritonServer, start_gateway: GatewayFactory) -> None:
-    settings = {"max_inflight": 1, "request_timeout_s": 10}
-    with start_gateway(triton_address=triton.addresses.grpc, **settings) as api:
-        assert api.get("/readyz").status_code == httpx.codes.OK
-        port = api.base_url.port
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        head = "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
-        writer.write(head.encode())  # and never the body: it holds the only permit
-        await writer.drain()
-        for _ in range(100):
-            refused = await asyncio.to_thread(api.post, "/v1/embeddings", json={"input": "x"})
-            if refused.status_code == httpx.codes.TOO_MANY_REQUESTS:
-                break
+def test_probes_need_no_permit(triton: TritonServer, start_gateway: GatewayFactory) -> None:
+    with (
+        start_gateway(triton_address=triton.addresses.grpc, max_inflight=1) as api,
+        unfinished_request(api),
+    ):
+        refused = api.post("/v1/embeddings", json={"input": "x"})
         assert refused.status_code == httpx.codes.TOO_MANY_REQUESTS
         assert "GATEWAY_MAX_INFLIGHT" in refused.json()["error"]["message"]
         assert int(refused.headers["retry-after"]) >= 1
         for path in ("/livez", "/readyz", "/metrics", "/v1/models"):
-            response = await asyncio.to_thread(api.get, path)
-            assert response.status_code == httpx.codes.OK, path
-        assert (
-            'openclip_rejected_total{protocol="rest",reason="overloaded"}'
-            in (await asyncio.to_thread(api.get, "/metrics")).text
-        )
-        writer.close()
-        await writer.wait_closed()
-        del reader
-
-
-def gateway_of(api: httpx.Client) -> int:
-    """The process that listens where a client asks."""
-    port = f":{api.base_url.port:04X}"
-    [inode] = {
-        line.split()[9]
-        for line in Path("/proc/net/tcp").read_text().splitlines()
-        if line.split()[1].endswith(port) and line.split()[3] == "0A"  # listening
-    }
-    for pid in processes.tree(os.getpid()):
-        for descriptor in (processes.PROC / str(pid) / "fd").iterdir():
-            try:
-                if str(descriptor.readlink()) == f"socket:[{inode}]":
-                    return pid
-            except OSError:
-                continue
-    pytest.fail("nobody listens")
+            assert api.get(path).status_code == httpx.codes.OK, path
+        rejected = 'openclip_rejected_total{protocol="rest",reason="overloaded"}'
+        assert rejected in api.get("/metrics").text

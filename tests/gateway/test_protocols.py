@@ -15,7 +15,7 @@ import pytest
 from gateway.rpc.openclip.v1 import clip_pb2 as pb
 from gateway.rpc.openclip.v1 import clip_pb2_grpc
 from server.launcher import TritonServer
-from tests.conftest import SAMPLES, GatewayFactory, free_port
+from tests.conftest import SAMPLES, GatewayFactory
 
 CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 413: "INVALID_ARGUMENT"}
 
@@ -131,6 +131,7 @@ GOOD = [
     embed("skip-nothing", "a star", on_error="skip"),
     embed("skip-bad", "a star", b"no picture", CIRCLE, TOO_LONG, on_error="skip"),
     embed("skip-long", "a star", LONG, on_error="skip", truncate=False),
+    embed("skip-empty-text", "a star", "", on_error="skip"),
     embed("skip-all", b"no picture", on_error="skip"),
     by_url("data-url", data_url(CIRCLE)),
     by_url("base64", encoded(STAR)),
@@ -165,10 +166,11 @@ BAD = [
     embed("dimensions-over", "a", dimensions=65),
     embed("dimensions-0", "a", dimensions=0, own_words=True),
     embed("nothing", own_words=True),
-    embed("empty-text", "a", "", own_words=True),
+    embed("empty-text", "a", ""),
     embed("no-picture", "a", b"no picture"),
     embed("half-a-picture", CIRCLE[: len(CIRCLE) // 2]),
-    embed("empty-image", b"", own_words=True),
+    embed("empty-image", b""),
+    embed("long-model", "a", model="m" * 200),
     embed("not-cut", "a", LONG, truncate=False),
     embed("too-many", *(["a"] * 21)),
     embed("too-many-skipped", *(["a"] * 21), on_error="skip"),
@@ -178,7 +180,7 @@ BAD = [
     by_url("not-fetched", "https://example.org/a.png"),
     by_url("wrong-data-url", "data:text/plain,hello"),
     by_url("wrong-base64", "!!!"),
-    by_url("empty-url", "", own_words=True),
+    by_url("empty-url", ""),
     Case(
         "embed-neither",
         {"input": ["a", {}]},
@@ -191,6 +193,8 @@ BAD = [
     classify("unknown-set", CIRCLE, label_set="none"),
     classify("set-and-templates", CIRCLE, label_set="shapes", templates=["a {}"]),
     classify("unknown-templates", CIRCLE, labels=LABELS, templates="none"),
+    classify("template-in-place-of-a-name", CIRCLE, labels=LABELS, templates="a {}"),
+    classify("long-template", CIRCLE, labels=LABELS, templates=["{}", TOO_LONG]),
     classify("template-without-a-place", CIRCLE, labels=LABELS, templates=["{}", "a"]),
     classify("empty-label", CIRCLE, labels=["a", ""], own_words=True),
     classify("too-many-labels", CIRCLE, labels=[str(number) for number in range(31)]),
@@ -213,7 +217,7 @@ BAD = [
     rerank("bad-query", b"no picture", "b"),
     rerank("long-query", TOO_LONG, "b"),
     rerank("bad-document", "a", "b", b"no picture"),
-    rerank("empty-document", "a", "b", "", own_words=True),
+    rerank("empty-document", "a", "b", ""),
     rerank("too-many", "a", *(["b"] * 21)),
     Case(
         "rerank-no-query",
@@ -245,11 +249,9 @@ def both(
 ) -> Iterator[Both]:
     folder: Path = tmp_path_factory.mktemp("label_sets")
     (folder / "shapes.yaml").write_text(LABEL_SET)
-    port = free_port()
     with (
         start_gateway(
             triton_address=triton.addresses.grpc,
-            grpc_port=port,
             label_sets=folder,
             model_aliases=json.dumps({"clip": "demo"}),
             max_items=20,
@@ -259,7 +261,7 @@ def both(
             max_image_bytes=40_000,
             max_body_bytes=120_000,
         ) as rest,
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        grpc.insecure_channel(rest.grpc_address) as channel,
     ):
         yield Both(rest, clip_pb2_grpc.ClipServiceStub(channel))
 
@@ -356,9 +358,8 @@ def test_the_same_models(both: Both) -> None:
     answer = both.rest.get("/v1/models").json()["data"]
     models = both.stub.ListModels(pb.ListModelsRequest()).models
     names = [field.name for field in pb.Model.DESCRIPTOR.fields if field.name != "gate_passed"]
-    ids = {each.id for each in models}
-    listed = [each for each in answer if each["id"] in ids]
-    for model, wanted in zip(models, listed, strict=True):
+    assert models
+    for model, wanted in zip(models, answer, strict=True):
         for name in names:
             value = getattr(model, name)
             assert (list(value) if name == "token_lengths" else value) == wanted[name], name

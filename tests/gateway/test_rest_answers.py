@@ -87,11 +87,25 @@ def test_input_forms_are_equal(api: httpx.Client) -> None:
     bare = image.partition(",")[2]
     lines = base64.encodebytes(base64.b64decode(bare)).decode()
     forms: list[Any] = [image, {"image": image}, {"image": bare}, {"image": lines}]
-    forms.append(image.replace("data:image/png", "DATA:IMAGE/x-any;name=a"))
-    found = vectors(embed(api, input=forms))
-    np.testing.assert_allclose(found, found[[0] * 5], atol=1e-6)
+    for scheme in (
+        "DATA:IMAGE/x-any;name=a",
+        "data:application/octet-stream",
+        "data:",
+        " data:image/png",
+        "data: image/png",
+        "\ndata:image/png; charset=x",
+    ):
+        other = image.replace("data:image/png", scheme)
+        forms += [other, {"image": other}]
+    answer = embed(api, input=forms)
+    assert answer["usage"]["num_images"] == len(forms)
+    found = vectors(answer)
+    np.testing.assert_allclose(found, found[[0] * len(forms)], atol=1e-6)
     texts = vectors(embed(api, input=["blue star", {"text": "blue star"}]))
     np.testing.assert_allclose(texts[0], texts[1], atol=1e-6)
+    # What only speaks of such URLs is text.
+    spoken = ["the data:image/png;base64, prefix", "data: a set of images", "data:,a"]
+    assert embed(api, input=spoken)["usage"]["num_images"] == 0
     # As an object, text is text, whatever it begins with.
     answer = embed(api, input={"text": "data:image/png;base64,AAAA"})
     assert answer["usage"]["num_images"] == 0

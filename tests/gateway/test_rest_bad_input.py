@@ -1,6 +1,7 @@
 """Bad input is a clear 4xx in the one envelope, and the next request is served."""
 
 import base64
+import gzip
 import json
 import struct
 import zlib
@@ -123,9 +124,17 @@ def test_json_that_is_not_an_object(api: httpx.Client, body: bytes) -> None:
         (["a", None, "b"], "input[1]"),
         (["a", ["b"]], "input[1]"),
         ([[1, 2, 3]], "input[0]"),  # OpenAI's token ids: of another tokenizer
-        (["a", {"text": 5}], "input[1]"),
+        (["a", {"text": 5}], "input[1].text"),
         (["a", {"text": ""}], "input[1]"),
         (["a", {"text": "b", "size": 1}], "input[1].size"),
+        (["a", {"text": "b", "list": 1}], "input[1].list"),
+        ({"image": "AAAA", "<image>": 1}, "input.<image>"),
+        (["a", {"text": "b", "image": "AAAA"}], "input[1]"),
+        ({"text": "b", "image": "AAAA"}, "input"),
+        ({"image": "AAAA", "url": "AAAA"}, "input"),
+        (["a", {"bytes": "!"}], "input[1]"),
+        (["a", {"url": 5}], "input[1].url"),
+        (["a", {"image": ""}], "input[1]"),
         (["a", {"image": "!"}], "input[1]"),
         (["a", "data:image/png;base64,AAAA"], "input[1]"),
         (["a", "data:image/png;base64,A"], "input[1]"),
@@ -149,6 +158,12 @@ def test_wrong_input(embed: Callable[..., httpx.Response], value: Any, param: st
         ("dimensions", True),
         ("dimensions", 10**30),
         ("truncate", "yes"),
+        ("truncate", 1),
+        ("truncation", "END"),
+        ("normalized", False),
+        ("late_chunking", True),
+        ("late_chunking", "no"),
+        ("raw_scores", False),  # of rerank
         ("model", 5),
         ("user", 5),
     ],
@@ -157,8 +172,99 @@ def test_wrong_option(embed: Callable[..., httpx.Response], field: str, value: A
     assert_refused(embed(input="x", **{field: value}), 400, field, param=field)
 
 
-def test_unknown_field_is_named(embed: Callable[..., httpx.Response]) -> None:
-    assert_refused(embed(input="x", colour="red"), 400, "unknown field", param="colour")
+@pytest.mark.parametrize("field", ["colour", "list", "text", "<list>"])
+def test_unknown_field_is_named(embed: Callable[..., httpx.Response], field: str) -> None:
+    response = embed(input="x", **{field: "red"})
+    assert_refused(response, 400, f"{field}: unknown field", param=field)
+
+
+@pytest.mark.parametrize(
+    ("content", "param"),
+    [
+        ("", ""),
+        ([], ""),
+        ([{"type": "text", "text": ""}], "[0].text"),
+        ([{"type": "text", "text": 5}], "[0].text"),
+        ([{"type": "text", "text": "a", "text2": ""}], "[0].text2"),
+        ([{"type": "text", "text": "a", "image_url": {}}], "[0].image_url"),
+        ([{"type": "image_url", "image_url": {}}], "[0].image_url.url"),
+        ([{"type": "image_url", "image_url": {"url": "!"}}], "[0].image_url.url"),
+        ([{"type": "image_url", "image_url": {"url": "", "list": 1}}], "[0].image_url.list"),
+        ([{"type": "audio"}], "[0]"),
+        ([{"type": ["text"]}], "[0]"),
+        ([{}], "[0]"),
+        ([{"type": "text", "text": "a"}] * 2, ""),
+    ],
+)
+def test_wrong_message(embed: Callable[..., httpx.Response], content: Any, param: str) -> None:
+    response = embed(messages=[{"role": "user", "content": content}])
+    assert_refused(response, 400, param=f"messages[0].content{param}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"input": [{"text": "a", "image": "AAAA"}]}, "either `text` or `image`"),
+        ({"input": "a", "truncate": "START"}, "`NONE`"),
+        ({"input": "a", "normalized": False}, "unit length"),
+        ({"input": "a", "late_chunking": True}, "by itself"),
+    ],
+)
+def test_the_message_says_what_to_do(
+    embed: Callable[..., httpx.Response], fields: dict[str, Any], said: str
+) -> None:
+    response = embed(**fields)
+    assert response.status_code == 400
+    assert said in response.json()["error"]["message"]
+
+
+LONG = "x" * 500_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"input": "a", "model": LONG}),
+        ("/v1/embeddings", {"input": "a", LONG: 1}),
+        ("/v1/embeddings", {"input": [{"text": "a", LONG: 1}]}),
+        ("/v1/embeddings", {"input": [{LONG: "a"}]}),
+        ("/v1/embeddings", {"input": "a", "encoding_format": LONG}),
+        ("/v1/embeddings", {"messages": [{"role": "u", "content": [{"type": LONG}]}]}),
+        ("/v1/embeddings", {"input": {"image": f"{LONG}:"}}),
+        ("/v1/zero-shot", {"labels": ["a"], "templates": [LONG]}),
+        ("/v1/zero-shot", {"labels": ["a"], "templates": LONG}),
+        ("/v1/zero-shot", {"label_set": LONG}),
+        ("/v1/zero-shot", {"labels": [LONG]}),
+    ],
+)
+def test_what_was_sent_is_not_sent_back(api: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    if path == "/v1/zero-shot":
+        body = {"image": data_url(RED_CIRCLE)} | body
+    response = api.post(path, json=body)
+    assert response.status_code in {400, 413}, response.text[:500]
+    assert len(response.content) < 1_000
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_long_template_is_measured_before_it_is_read(
+    classify: Callable[..., httpx.Response],
+) -> None:
+    response = classify(templates=["{}", "x" * 40_000])
+    assert_refused(response, 413, "GATEWAY_MAX_TEXT_CHARACTERS", param="templates[1]")
+    without = classify(templates=["x" * 30_000])
+    assert_refused(without, 400, "exactly once", param="templates[0]")
+    assert len(without.content) < 1_000
+
+
+def test_a_template_in_place_of_the_name_of_a_set(classify: Callable[..., httpx.Response]) -> None:
+    assert_refused(classify(templates="a photo of a {}"), 400, "list", param="templates")
+
+
+def test_a_long_content_type_is_not_sent_back(api: httpx.Client) -> None:
+    headers = {"content-type": "x" * 30_000}
+    response = api.post("/v1/embeddings/image", content=b"x", headers=headers)
+    assert_refused(response, 400, "content-type")
+    assert len(response.content) < 1_000
 
 
 def test_unknown_model(embed: Callable[..., httpx.Response]) -> None:
@@ -249,6 +355,20 @@ def test_unknown_routes_and_methods(api: httpx.Client, method: str, path: str, s
     assert_refused(api.request(method, path), status, path)
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/health/live", "/v1/models"])
+def test_head_is_get_without_a_body(api: httpx.Client, path: str) -> None:
+    asked, got = api.head(path), api.get(path)
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["content-length"] == got.headers["content-length"]
+
+
+def test_a_compressed_body(api: httpx.Client) -> None:
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    body = gzip.compress(b'{"input": "a"}')
+    response = api.post("/v1/embeddings", content=body, headers=headers)
+    assert_refused(response, 400, "uncompressed", param="content-encoding")
+
+
 def test_limits_name_their_settings(triton: TritonServer, start_gateway: GatewayFactory) -> None:
     limits = {
         "max_body_bytes": 5_000,
@@ -278,6 +398,11 @@ def test_limits_name_their_settings(triton: TritonServer, start_gateway: Gateway
             response = small.post(path, json=body)
             assert response.status_code == 413, response.text
             assert f"GATEWAY_{setting}" in response.json()["error"]["message"]
+
+        both = small.post("/v1/similarity", json={"texts": ["a"] * 3, "image": tiny})
+        assert_refused(
+            both, 413, "4 items (texts and images together)", "GATEWAY_MAX_ITEMS", param="images"
+        )
 
         def chunks() -> Iterator[bytes]:  # no content-length
             for _ in range(10):

@@ -1,6 +1,8 @@
 """Clients that people already have work unchanged, and their own request bodies are answered."""
 
 import base64
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,8 +10,11 @@ import numpy as np
 import openai
 import pytest
 from langchain_openai import OpenAIEmbeddings
-from pydantic import SecretStr
+from PIL import Image
+from pydantic import BaseModel, SecretStr
 
+from gateway.rest import requests
+from gateway.rest.intake import INLINE_BYTES
 from tests.conftest import SAMPLES
 
 TEXTS = ["a photo of a red circle.", "a blue star"]
@@ -21,6 +26,13 @@ def data_url(name: str) -> str:
 
 
 RED_CIRCLE = data_url("red-circle.png")
+
+
+def uncompressed(path: Path) -> bytes:
+    file = BytesIO()
+    with Image.open(path) as image:
+        image.save(file, "BMP")
+    return file.getvalue()
 
 
 def vectors(api: httpx.Client, body: dict[str, Any]) -> np.ndarray:
@@ -181,6 +193,29 @@ class TestOthers:
         expected = sorted((float(query @ each) for each in documents), reverse=True)[:2]
         np.testing.assert_allclose(scores, expected, atol=1e-6)
 
+    @pytest.mark.parametrize("key", ["bytes", "url"])
+    def test_langchains_jina(self, api: httpx.Client, key: str) -> None:
+        body = {"model": "demo", "input": [{key: RED_CIRCLE}, {key: RED_CIRCLE.partition(",")[2]}]}
+        found = vectors(api, body | {"late_chunking": False, "truncation": True})
+        expected = vectors(api, {"input": RED_CIRCLE})
+        np.testing.assert_allclose(found, expected[[0, 0]], atol=1e-6)
+
+    @pytest.mark.parametrize("field", ["truncation", "truncate"])
+    def test_what_is_not_to_be_cut(self, api: httpx.Client, field: str) -> None:
+        body = {"input": "word " * 200}
+        error = api.post("/v1/embeddings", json=body | {field: False}).json()["error"]
+        assert error["code"] == "context_length_exceeded"
+        [entry] = api.post("/v1/embeddings", json=body | {field: True}).json()["data"]
+        assert entry["truncated"] is True
+
+    def test_infinitys_rerank(self, api: httpx.Client) -> None:
+        body = {"query": "a circle", "documents": ["a star", "a disc"], "model": "demo"}
+        sent = body | {"return_documents": False, "raw_scores": False, "top_n": None}
+        assert api.post("/v1/rerank", json=sent).status_code == 200
+        error = api.post("/v1/rerank", json=sent | {"raw_scores": True}).json()["error"]
+        assert error["param"] == "raw_scores"
+        assert "cosine" in error["message"]
+
     @pytest.mark.parametrize(
         ("content", "same_as"),
         [
@@ -238,6 +273,48 @@ class TestUploads:
         again = api.post(url, files=files).json()
         np.testing.assert_allclose([e["embedding"] for e in again["data"]], expected, atol=1e-6)
 
+    def test_fields_may_stand_in_the_form(self, api: httpx.Client) -> None:
+        files = [("image", (SAMPLES / name).read_bytes()) for name in self.NAMES]
+        fields = {"model": "demo", "dimensions": "16"}
+        answer = api.post("/v1/embeddings/image", files=files, data=fields).json()
+        assert [len(entry["embedding"]) for entry in answer["data"]] == [16, 16]
+
+    def test_a_form_that_ends_early(self, api: httpx.Client) -> None:
+        parts = (SAMPLES / name for name in self.NAMES)
+        body = b"".join(
+            b'--b\r\ncontent-disposition: form-data; name="files"; filename="x"\r\n\r\n%b\r\n'
+            % part.read_bytes()
+            for part in parts
+        )
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+        for ending, status in ((b"--b--\r\n", 200), (b"--b--", 200), (b"--b", 400), (b"", 400)):
+            response = api.post("/v1/embeddings/image", content=body + ending, headers=headers)
+            assert response.status_code == status, (ending, response.text)
+        assert "ends early" in response.json()["error"]["message"]
+
+    @pytest.mark.parametrize(
+        ("accept", "packed"),
+        [
+            ("application/octet-stream", True),
+            ("application/json;q=0.5, Application/Octet-Stream; q=1.0", True),
+            ("application/octet-stream;q=0, application/json", False),
+            ("application/octet-stream-2", False),
+        ],
+    )
+    def test_what_is_accepted(self, api: httpx.Client, accept: str, packed: bool) -> None:
+        content = (SAMPLES / self.NAMES[0]).read_bytes()
+        response = api.post("/v1/embeddings/image", content=content, headers={"accept": accept})
+        assert (response.headers["content-type"] == "application/octet-stream") == packed
+
+    def test_large_files(self, api: httpx.Client) -> None:
+        files = [("files", uncompressed(SAMPLES / name)) for name in self.NAMES]
+        assert sum(len(file) for _, file in files) > INLINE_BYTES
+        answer = api.post("/v1/embeddings/image", files=files).json()
+        found = [entry["embedding"] for entry in answer["data"]]
+        np.testing.assert_allclose(found, self.expected(api), atol=1e-6)
+        none = api.post("/v1/embeddings/image", files=[("file\0s", b"x" * INLINE_BYTES)] * 2)
+        assert none.status_code == 400
+
     @pytest.mark.parametrize(
         ("sent", "status", "said"),
         [
@@ -263,7 +340,22 @@ class TestUploads:
                     "headers": {"content-type": "multipart/form-data;boundary=b"},
                 },
                 400,
-                "at least one",
+                "files: the form holds no file",
+            ),
+            ({"files": [("files", ("x.png", b"junk"))], "data": {"colour": "x"}}, 400, "'colour'"),
+            (
+                {
+                    "files": [("files", ("x.png", b"junk"))],
+                    "data": {"model": "demo"},
+                    "params": {"model": "demo"},
+                },
+                400,
+                "given twice",
+            ),
+            (
+                {"content": b"x", "params": [("model", "demo"), ("model", "demo")]},
+                400,
+                "given twice",
             ),
             ({"content": b"x", "params": {"dimensions": "many"}}, 400, "dimensions"),
             ({"content": b"x", "params": {"colour": "red"}}, 400, "colour"),
@@ -287,17 +379,20 @@ def test_on_error_skip(api: httpx.Client) -> None:
             {"text": "word " * 200},
             "data:image/png;base64,AAAA",
             "x" * 40_000,
+            "",
+            {"text": ""},
+            {"image": ""},
         ],
         "on_error": "skip",
         "truncate": False,
     }
     answer = api.post("/v1/embeddings", json=body).json()
     kinds = [entry["object"] for entry in answer["data"]]
-    assert kinds == ["embedding", "error", "embedding", "error", "error", "error"]
-    assert [entry["index"] for entry in answer["data"]] == list(range(6))
+    assert kinds == ["embedding", "error", "embedding", *["error"] * 6]
+    assert [entry["index"] for entry in answer["data"]] == list(range(9))
     errors = {entry["index"]: entry["error"] for entry in answer["data"] if "error" in entry}
     assert {index: error["param"] for index, error in errors.items()} == {
-        index: f"input[{index}]" for index in (1, 3, 4, 5)
+        index: f"input[{index}]" for index in (1, 3, 4, 5, 6, 7, 8)
     }
     assert errors[3]["code"] == "context_length_exceeded"
     assert answer["usage"]["num_images"] == 1
@@ -306,6 +401,61 @@ def test_on_error_skip(api: httpx.Client) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
     failing = api.post("/v1/embeddings", json=body | {"on_error": "fail"})
     assert failing.status_code in (400, 413)
+
+
+EMBEDDINGS: dict[str, Any] = {"input": "a red circle"}
+RERANK: dict[str, Any] = {"query": "a circle", "documents": ["a star", {"image": RED_CIRCLE}]}
+ZERO_SHOT: dict[str, Any] = {"image": RED_CIRCLE, "labels": ["a star", "a circle"]}
+SIMILARITY: dict[str, Any] = {"image": RED_CIRCLE, "texts": ["a star"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "request_schema"),
+    [
+        ("/v1/embeddings", EMBEDDINGS, requests.EmbeddingsRequest),
+        ("/v1/rerank", RERANK, requests.RerankRequest),
+        ("/v1/zero-shot", ZERO_SHOT, requests.ZeroShotRequest),
+        ("/v1/similarity", SIMILARITY, requests.SimilarityRequest),
+    ],
+)
+def test_null_is_the_same_as_nothing(
+    api: httpx.Client, path: str, body: dict[str, Any], request_schema: type[BaseModel]
+) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(request_schema.model_fields)
+    response = api.post(path, json=nothing | body)
+    assert response.status_code == 200, response.text
+    left_out = api.post(path, json=body).json()
+    same = {"id", "created"}
+    answer = response.json()
+    assert {key: answer[key] for key in answer.keys() - same} == {
+        key: left_out[key] for key in left_out.keys() - same
+    }
+
+
+def test_an_empty_name_is_the_default_model(api: httpx.Client) -> None:
+    for path, body in (
+        ("/v1/embeddings", EMBEDDINGS),
+        ("/v1/rerank", RERANK),
+        ("/v1/zero-shot", ZERO_SHOT),
+        ("/v1/similarity", SIMILARITY),
+    ):
+        response = api.post(path, json=body | {"model": ""})
+        assert response.status_code == 200, response.text
+        assert response.json()["model"] == "demo"
+    image = (SAMPLES / "red-circle.png").read_bytes()
+    response = api.post("/v1/embeddings/image?model=", content=image)
+    assert response.json()["model"] == "demo"
+    assert api.get("/v1/models/").status_code == 404
+
+
+def test_equal_documents_stay_in_order(api: httpx.Client) -> None:
+    for count in range(2, 12):
+        documents = [{"text": "b"}] * count
+        answer = api.post("/v1/rerank", json={"query": "a", "documents": documents}).json()
+        assert [each["index"] for each in answer["results"]] == list(range(count))
+        labels = {"image": RED_CIRCLE, "labels": ["cat"] * count}
+        [result] = api.post("/v1/zero-shot", json=labels).json()["results"]
+        assert [each["index"] for each in result["predictions"]] == list(range(count))
 
 
 def test_similarity(api: httpx.Client) -> None:
@@ -336,6 +486,6 @@ def test_a_bad_timeout(api: httpx.Client, value: str) -> None:
     assert response.json()["error"]["param"] == "x-request-timeout-ms"
 
 
-@pytest.mark.parametrize("path", ["/v1/health/live", "/v1/health/ready", "/health"])
+@pytest.mark.parametrize("path", ["/v1/health/live", "/v1/health/ready", "/health", "/v1/health"])
 def test_other_names_of_the_probes(api: httpx.Client, path: str) -> None:
     assert api.get(path).status_code == 200

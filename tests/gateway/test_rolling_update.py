@@ -7,11 +7,9 @@ import re
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
 import httpx
@@ -20,7 +18,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from export import repository, versions
+from export import repository, versions, writer
 from export.errors import RepositoryError
 from gateway.app import create_app, load
 from gateway.inference import FakeInferClient
@@ -30,7 +28,8 @@ from gateway.settings import Settings
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayClient, run_gateway
-from tests.gateway.test_faults import unit
+from tests.gateway.fakes import unit
+from tests.gateway.waiting import inflight, wait_until
 
 REQUESTS = int(os.environ.get("ROLLING_REQUESTS", "1500"))
 SWITCH_S = 60.0
@@ -75,7 +74,7 @@ def serving(root: Path, **settings: object) -> Iterator[GatewayClient]:
             **settings,
         ) as client,
     ):
-        wait(lambda: client.get("/readyz").status_code == 200)
+        wait_until(lambda: client.get("/readyz").status_code == 200)
         yield client
 
 
@@ -85,7 +84,7 @@ def publish(root: Path, version: int, *, golden: bool = True, keep: bool = True)
     Where `golden` is false, its manifest promises the demo's own.
     """
     old = read_manifest(root / "demo.manifest.json")
-    with repository.locked(root), repository.staging(root) as staged:
+    with writer.locked(root), writer.staging(root) as staged:
         towers = [old.triton.image.name, *(tower.name for tower in old.triton.text)]
         for tower in towers:
             folder = staged / tower / str(version)
@@ -126,13 +125,6 @@ def turned(golden: Golden) -> Golden:
             "image_features": tuple(-x for x in golden.image_features),
         }
     )
-
-
-def wait(condition: Any, what: str = "it") -> None:
-    deadline = time.monotonic() + SWITCH_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come true"
-        time.sleep(0.05)
 
 
 def fingerprint(client: httpx.Client) -> str:
@@ -242,14 +234,14 @@ def test_there_and_back_under_load_without_a_failed_request(
     traffic.learn()
     [first] = traffic.known.keys() - {OTHER}
     with traffic.running():
-        wait(lambda: traffic.total > REQUESTS / 4 or traffic.failures)
+        wait_until(lambda: traffic.total > REQUESTS / 4 or traffic.failures)
         publish(root, 2)
-        wait(lambda: fingerprint(service) == OTHER, "the new version")
+        wait_until(lambda: fingerprint(service) == OTHER, "the new version")
         reached = traffic.total
-        wait(lambda: traffic.total > reached + REQUESTS / 4 or traffic.failures)
+        wait_until(lambda: traffic.total > reached + REQUESTS / 4 or traffic.failures)
         versions.use(root, "demo", 1)
-        wait(lambda: fingerprint(service) == first, "the old version")
-        wait(lambda: traffic.total > REQUESTS or traffic.failures)
+        wait_until(lambda: fingerprint(service) == first, "the old version")
+        wait_until(lambda: traffic.total > REQUESTS or traffic.failures)
     assert not traffic.failures, traffic.failures[:5]
     assert min(traffic.seen[first], traffic.seen[OTHER]) > REQUESTS / 8
     zero_shot = service.post(
@@ -280,7 +272,7 @@ def test_a_broken_version_is_refused_and_the_old_one_stays(
             assert answer.status_code == 409
             message = answer.json()["error"]["message"]
             assert all(word in message for word in (*words, "version 1 stays")), message
-            wait(lambda: message in logged(), "the line in the log")
+            wait_until(lambda: message in logged(), "the line in the log")
             found, again = Load(client).rest(client, 0)
             assert (found, client.get("/readyz").status_code) == (first, 200)
             np.testing.assert_allclose(again, vector, atol=1e-5)
@@ -321,7 +313,7 @@ def test_a_hangup_reaches_every_worker_and_streams_keep_their_version(root: Path
             before = next(answers)
             publish(root, 2)
             os.kill(client.process, signal.SIGHUP)
-            wait(lambda: fingerprints(client) == {OTHER}, "the new version in both processes")
+            wait_until(lambda: fingerprints(client) == {OTHER}, "the new version in both processes")
             go_on.set()
             after = next(answers)
             assert (before.fingerprint, after.fingerprint) == (first, first)
@@ -346,14 +338,20 @@ def test_a_stop_under_load_answers_what_was_begun(
     answers: list[object] = []
     body = {"input": [f"{word} {number}" for word in "abcd" for number in range(64)]}
 
+    connected = threading.Barrier(12)
+
     def rest(base_url: httpx.URL) -> None:
         with httpx.Client(base_url=base_url, timeout=60) as client:
+            client.get("/livez")
+            connected.wait(60)
             answers.append(client.post("/v1/embeddings", json=body).status_code)
 
     def rpc(address: str) -> None:
         with grpc.insecure_channel(address) as channel:
             stub = clip_pb2_grpc.ClipServiceStub(channel)
             items = [clip_pb2.Item(text=text) for text in body["input"]]
+            grpc.channel_ready_future(channel).result(60)
+            connected.wait(60)
             answer = stub.Embed(clip_pb2.EmbedRequest(input=items), timeout=60)
             answers.append(len(answer.results))
 
@@ -363,16 +361,11 @@ def test_a_stop_under_load_answers_what_was_begun(
         process = client.process
         for thread in threads:
             thread.start()
-        begun = re.compile(r'openclip_inflight{protocol="(?:rest|grpc)"} (\d+)')
-        wait(
-            lambda: (
-                sum(map(int, begun.findall(client.get("/metrics").text))) >= 12 or len(answers) > 0
-            )
-        )
+        wait_until(lambda: inflight(client) + inflight(client, "grpc") >= 12 or answers)
         os.kill(process, signal.SIGTERM)
         for thread in threads:
             thread.join(60)
-        wait(lambda: not alive(process), "the end")
+        wait_until(lambda: not alive(process), "the end")
         with pytest.raises(httpx.TransportError):
             client.get("/livez")
     assert sorted(map(str, answers)) == ["200"] * 6 + ["256"] * 6

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 import grpc
@@ -10,21 +10,15 @@ import pytest
 from grpc import StatusCode as Code
 
 from gateway import errors
-from gateway.inference import Call, FakeInferClient
+from gateway.inference import FakeInferClient
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.problems import STATUS
 from gateway.rpc.service import NAME, ClipService
-from gateway.values import Vectors
-from tests.gateway.rpcserver import image, metadata, served, text, unit
+from tests.gateway.fakes import Gated, error_classes, failing, unit
+from tests.gateway.rpcserver import image, metadata, served, text
+from tests.gateway.waiting import until
 
 EMBED = clip_pb2.EmbedRequest(input=[text("x")])
-
-
-def failing(error: Exception) -> Callable[[Call], Vectors]:
-    def behave(call: Call) -> Vectors:
-        raise error
-
-    return behave
 
 
 async def refused(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
@@ -33,18 +27,8 @@ async def refused(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
     return raised.value
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in grpc
-            await asyncio.sleep(0.01)
-
-
 def test_every_error_has_a_status() -> None:
-    def leaves(kind: type[errors.GatewayError]) -> set[type[errors.GatewayError]]:
-        below = kind.__subclasses__()
-        return {kind} if not below else set().union(*(leaves(each) for each in below))
-
-    assert leaves(errors.GatewayError) == set(STATUS)
+    assert error_classes() == set(STATUS)
 
 
 async def test_every_method_of_the_proto_is_served() -> None:
@@ -162,7 +146,7 @@ async def test_our_deadline_ends_a_slow_call() -> None:
 async def test_the_clients_deadline_frees_the_work() -> None:
     client = FakeInferClient(unit, delay=60)
     async with served(client) as gateway:
-        raised = await refused(gateway.stub.Embed(EMBED, timeout=0.5))
+        raised = await refused(gateway.stub.Embed(EMBED, timeout=2))
         assert raised.code() == Code.DEADLINE_EXCEEDED
         assert client.calls
         await until(lambda: gateway.admission.requests == 0)
@@ -182,13 +166,16 @@ async def test_a_client_that_cancels_frees_the_work() -> None:
 
 
 async def test_no_room_is_told_at_once_and_room_comes_back() -> None:
-    client = FakeInferClient(unit, delay=0.5)
+    client = Gated()
     async with served(client, max_inflight=3) as gateway:
 
         async def ask(content: str) -> Any:
             return await gateway.stub.Embed(clip_pb2.EmbedRequest(input=[text(content)])).code()
 
-        codes = await asyncio.gather(*(ask(f"text {number}") for number in range(10)))
+        tasks = [asyncio.create_task(ask(f"text {number}")) for number in range(10)]
+        await until(lambda: sum(task.done() for task in tasks) == 7)
+        client.gate.set()
+        codes = await asyncio.gather(*tasks)
         assert codes.count(Code.OK) == 3
         assert codes.count(Code.RESOURCE_EXHAUSTED) == 7
         assert len(client.calls) == 3  # refused before any work
@@ -205,10 +192,14 @@ async def test_a_taken_port_is_told() -> None:
 async def test_calls_in_progress_are_answered_while_draining(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    client = FakeInferClient(unit, delay=0.5)
+    client = Gated()
     async with served(client) as gateway:
         asking = asyncio.ensure_future(gateway.stub.Embed(EMBED))
         await until(lambda: bool(client.calls))
-        await gateway.server.stop(10)
+        stopping = asyncio.create_task(gateway.server.stop(20))
+        await asyncio.sleep(0.2)
+        assert not stopping.done()
+        client.gate.set()
+        await stopping
         assert len((await asking).results) == 1
     assert not [each for each in caplog.records if each.levelno >= logging.ERROR]

@@ -15,18 +15,18 @@ from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from gateway.rpc.service import NAME
 from gateway.values import Vectors
 from server.launcher import TritonServer
-from tests.conftest import SAMPLES, GatewayFactory, free_port
-from tests.gateway.rpcserver import image, loaded, served, text, unit
+from tests.conftest import SAMPLES, GatewayFactory
+from tests.gateway.fakes import unit
+from tests.gateway.rpcserver import image, loaded, served, text
 
 STATUSES = health_pb2.HealthCheckResponse
 
 
 @pytest.fixture(scope="module")
 def channel(triton: TritonServer, start_gateway: GatewayFactory) -> Iterator[grpc.Channel]:
-    port = free_port()
     with (
-        start_gateway(triton_address=triton.addresses.grpc, grpc_port=port, stream_window=64),
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        start_gateway(triton_address=triton.addresses.grpc, stream_window=64) as api,
+        grpc.insecure_channel(api.grpc_address) as channel,
     ):
         yield channel
 

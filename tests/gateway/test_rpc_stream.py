@@ -17,8 +17,10 @@ from gateway.inference import Call, FakeInferClient
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.window import Pending, Window
 from gateway.values import TextItem, Vectors
-from tests.gateway.rpcserver import image, loaded, metadata, served, text, unit
-from tests.gateway.test_rpc_faults import refused, until
+from tests.gateway.fakes import Gated, unit
+from tests.gateway.rpcserver import image, loaded, metadata, served, text
+from tests.gateway.test_rpc_faults import refused
+from tests.gateway.waiting import until
 
 BUFFERS = 20_000_000  # bytes that grpc and the kernel may hold of one stream
 Request, Options, StreamItem = (
@@ -118,6 +120,12 @@ async def test_an_empty_stream_is_answered_with_nothing() -> None:
             Code.INVALID_ARGUMENT,
             "dimensions",
         ),
+        ([Request(options=Options(dimensions=65))], Code.INVALID_ARGUMENT, "dimensions"),
+        (
+            [Request(options=Options(dimensions=65)), *requests([("a", clip_pb2.Item())])],
+            Code.INVALID_ARGUMENT,
+            "dimensions",
+        ),
         (
             [*requests([("a", text("a"))]), Request(options=Options())],
             Code.INVALID_ARGUMENT,
@@ -186,7 +194,7 @@ async def test_a_slow_batch_ends_at_its_own_deadline_and_the_stream_goes_on() ->
 
 async def test_the_clients_deadline_ends_the_stream() -> None:
     async with served(FakeInferClient(unit, delay=60)) as gateway:
-        call = gateway.stub.EmbedStream(timeout=1)
+        call = gateway.stub.EmbedStream(timeout=2)
         await call.write(requests([("a", text("a"))])[0])
         assert await call.code() == Code.DEADLINE_EXCEEDED
         await until(lambda: gateway.admission.requests == 0)
@@ -223,22 +231,15 @@ async def test_one_item_does_not_wait_for_others() -> None:
 
 
 async def test_a_slow_triton_holds_the_reader_at_the_window() -> None:
-    gate = asyncio.Event()
-
-    class Held(FakeInferClient):
-        async def infer(self, call: Call, within: float) -> Vectors:
-            await gate.wait()
-            return unit(call)
-
-    counter = Counter[str]()
-    async with served(Held(unit), stream_window_items=10, stream_batch_items=4) as gateway:
+    client, counter = Gated(), Counter[str]()
+    async with served(client, stream_window_items=10, stream_batch_items=4) as gateway:
         call = gateway.stub.EmbedStream(endless(counter, 5_000))
         await until(lambda: sum(gateway.engine.asked) == 10)
         sent = await _settled(counter)
         assert gateway.engine.asked == [1, 4, 4, 1]  # at once; full; full; and the window is full
         # What was sent beyond the window lies in HTTP/2's buffers.
         assert sent * 5_000 < BUFFERS
-        gate.set()
+        client.gate.set()
         async with asyncio.timeout(60):
             async for _ in call:
                 if counter["sent"] > sent + 1_000:  # it goes on
@@ -305,7 +306,7 @@ async def test_a_connection_that_breaks_frees_everything() -> None:
 
 
 async def test_an_idle_stream_gives_its_permit_back() -> None:
-    async with served(FakeInferClient(unit), stream_idle_s=0.2) as gateway:
+    async with served(FakeInferClient(unit), stream_idle_s=1.0) as gateway:
         silent = gateway.stub.EmbedStream()
         began = gateway.stub.EmbedStream()
         await began.write(requests([("a", text("a"))])[0])
@@ -317,7 +318,7 @@ async def test_an_idle_stream_gives_its_permit_back() -> None:
 
 
 async def test_a_stream_that_waits_for_the_service_is_not_idle() -> None:
-    async with served(FakeInferClient(unit, delay=0.5), stream_idle_s=0.2) as gateway:
+    async with served(FakeInferClient(unit, delay=2.0), stream_idle_s=1.0) as gateway:
         call = gateway.stub.EmbedStream()
         await call.write(requests([("a", text("a"))])[0])
         assert (await call.read()).results[0].id == "a"
@@ -367,13 +368,21 @@ async def test_draining_ends_a_stream_that_waits_for_its_client() -> None:
 
 
 async def test_draining_does_not_fail_a_stream_that_was_sent_whole() -> None:
-    client = FakeInferClient(unit, delay=0.5)
+    client, sent = Gated(), asyncio.Event()
+
+    async def whole() -> AsyncIterator[Any]:
+        for message in requests([("a", text("a")), ("b", text("b"))]):
+            yield message
+        sent.set()
+
     async with served(client) as gateway:
-        call = gateway.stub.EmbedStream(requests([("a", text("a")), ("b", text("b"))]))
-        reading = asyncio.ensure_future(results(call))
-        await until(lambda: bool(client.calls))
-        await asyncio.sleep(0.1)  # until the end of the requests has come through
-        await gateway.server.stop(20)
+        reading = asyncio.ensure_future(results(gateway.stub.EmbedStream(whole())))
+        await until(lambda: sent.is_set() and client.calls)
+        await asyncio.sleep(0.5)  # until the end of the requests has come through
+        stopping = asyncio.create_task(gateway.server.stop(20))
+        await asyncio.sleep(0.1)
+        client.gate.set()
+        await stopping
         assert sorted(each.id for each in await reading) == ["a", "b"]
 
 

@@ -12,7 +12,9 @@ from open_clip.tokenizer import SimpleTokenizer, canonicalize_text, get_clean_fn
 from export.tokenizer import write_tokenizer
 from gateway.errors import TextError
 from gateway.manifest import ManifestError
+from gateway.prepare import CHUNK_CHARACTERS, chunks
 from gateway.text import TextTokenizer, clean, padded
+from gateway.values import TextItem
 
 CONTEXT = 77
 OPENCLIP = SimpleTokenizer(context_length=CONTEXT)
@@ -160,6 +162,28 @@ def test_truncation_keeps_the_end_token_and_is_marked(ours: TextTokenizer) -> No
     with pytest.raises(TextError, match="77 tokens") as caught:
         ours.encode(over, truncate=False)
     assert caught.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("unit", ["a ", "a1!é ", "don't ", "😀", "<end_of_text>x ", "naïvely "])
+@pytest.mark.parametrize("times", [9, 18, 25, 38, 75, 76, 77, 78, 5_000])
+def test_long_text_is_cut_where_openclip_cuts_it(
+    ours: TextTokenizer, unit: str, times: int
+) -> None:
+    text = unit * times
+    expected = OPENCLIP([text])[0].numpy()
+    found = ours.encode(text)
+    np.testing.assert_array_equal(padded(found.ids, CONTEXT, 0), expected)
+    assert found.truncated == (len(OPENCLIP.encode(text)) > CONTEXT - 2)
+    assert len(ours._words(text)) <= CONTEXT  # the rest costs nothing
+
+
+def test_few_characters_are_tokenized_at_a_time() -> None:
+    sizes = [10] * 600 + [CHUNK_CHARACTERS // 3] * 7 + [2 * CHUNK_CHARACTERS] * 2 + [10]
+    items = [TextItem("x" * size, str(index)) for index, size in enumerate(sizes)]
+    cut = list(chunks(items))
+    assert [item for chunk in cut for item in chunk] == items
+    assert [len(chunk) for chunk in cut] == [256, 256, 90, 3, 2, 1, 1, 1]
+    assert list(chunks(items[:1])) == [items[:1]]
 
 
 def test_a_changed_or_missing_file_is_refused(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class SteeredTriton:
         """How many rows an encoder has run."""
         assert self._server is not None
         url = f"http://{self._server.addresses.http}/v2/models/{model}/stats"
-        [stats] = httpx.get(url).json()["model_stats"]
+        [stats] = httpx.get(url, timeout=30).json()["model_stats"]
         return int(stats["inference_count"])
 
     def kill(self) -> None:
@@ -76,7 +76,7 @@ class SteeredTriton:
         assert self._server is not None
         assert self._server._guard is not None
         guard = self._server._guard.pid
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             for task in Path(f"/proc/{guard}/task").glob("*/children"):
                 for child in map(int, task.read_text().split()):

@@ -2,15 +2,13 @@
 
 import contextlib
 import hashlib
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import GatewayClient, GatewayFactory
-from tests.gateway.waiting import wait_until
+from tests.gateway.waiting import unfinished_request
 from tests.playground.actions import WORDS, ask, best, choose, choose_broken, violations, write
 from tests.playground.conftest import Visitor
 
@@ -29,21 +27,6 @@ def assert_told(page: "Page", title: str, *said: str) -> None:
     expect(alert.get_by_role("heading", name=title)).to_be_visible()
     for each in said:
         expect(alert).to_contain_text(each)
-
-
-@contextlib.contextmanager
-def unfinished_request(api: GatewayClient) -> Iterator[None]:
-    """Holds a permit, since the body never ends."""
-    head = (
-        f"POST /v1/embeddings HTTP/1.1\r\nhost: {api.base_url.host}\r\ncontent-length: 99\r\n\r\n"
-    )
-    with socket.create_connection((api.base_url.host, api.base_url.port or 80)) as connection:
-        connection.sendall(head.encode() + b"{")
-        # The request that asks is under way as well. Any other could take the only permit.
-        busy = 'openclip_inflight{protocol="rest"} 2.0'
-        wait_until(lambda: busy in api.get("/metrics").text, "the request did not arrive")
-        assert api.post("/v1/embeddings", json={"input": "a"}).status_code == 429
-        yield
 
 
 def test_what_is_missing_is_said_before_anything_is_sent(

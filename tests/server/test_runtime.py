@@ -48,5 +48,5 @@ def test_a_python_without_a_stub_names_those_that_have_one(
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     found = {name: find_spec(name) for name in ("pytriton", "onnxruntime", "numpy")}
     monkeypatch.setattr(runtime, "find_spec", (found | {package: None}).get)
-    with pytest.raises(RuntimeFilesError, match=r"is not installed in .* pip install"):
+    with pytest.raises(RuntimeFilesError, match=rf"{package}.* is not installed in .* pip install"):
         runtime.find_runtime()

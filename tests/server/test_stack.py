@@ -60,7 +60,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def assert_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.05)
@@ -79,7 +79,7 @@ def test_it_serves_and_stops_cleanly(stop: signal.Signals) -> None:
         best = json.loads(answer.stdout)["results"][0]["predictions"][0]
         assert best["label"] == "red circle"
         process.send_signal(stop)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert_gone(started)
 
 
@@ -129,7 +129,7 @@ def publish_as(repository: Path, name: str) -> None:
 def test_tls_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_TLS_CERT", "chain.pem")
     with stack() as process:
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=START_S)
     assert process.returncode == 1
     assert "GATEWAY_TLS_CERT" in errors
     assert "Starting" not in output
@@ -148,14 +148,14 @@ def test_a_gateway_that_ends_takes_the_stack_down() -> None:
     with stack() as process:
         url = re.search(r"Playground, in a browser: (\S+)", banner(process))
         assert url is not None
-        assert httpx.get(url[1]).headers["content-type"].startswith("text/html")
+        assert httpx.get(url[1], timeout=30).headers["content-type"].startswith("text/html")
         started = descendants(process.pid)
         [gateway] = [
             pid for pid in started
             if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3] == [b"-m", b"gateway"]
         ]  # fmt: skip
         os.kill(gateway, signal.SIGKILL)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=START_S)
         assert process.returncode == 1
         assert "the gateway ended" in errors
         assert_gone(started)
@@ -168,7 +168,7 @@ def test_a_taken_port_is_named(variable: str) -> None:
         holder.listen()
         port = holder.getsockname()[1]
         with stack(f"--{variable.lower().replace('_', '-')}={port}") as process:
-            output, errors = process.communicate(timeout=30)
+            output, errors = process.communicate(timeout=START_S)
     assert process.returncode == 1
     assert f"port {port}" in errors
     assert variable in errors

@@ -1,0 +1,1 @@
+"""What `make proto` does to the code that protoc writes."""

@@ -1,0 +1,107 @@
+"""multipart/form-data -> files and fields."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection
+from dataclasses import dataclass
+
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from gateway.errors import MalformedRequest, TooLarge, quoted
+from gateway.rest.intake import INLINE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a form holds."""
+
+    files: list[bytes]
+    fields: dict[str, str]
+
+
+class Forms:
+    """Reads forms; a large one in a thread."""
+
+    def __init__(self, max_files: int, fields: Collection[str]) -> None:
+        """Takes how many files a form may hold, and the names of the fields beside them."""
+        self._max_files = max_files
+        self._fields = fields
+
+    async def read(self, headers: Headers, body: bytes) -> Form:
+        """Every part that has a file name is a file, whatever it is called.
+
+        Raises:
+            MalformedRequest: It is no form, ends early, holds no file, or an unknown field.
+            TooLarge: It holds too many files.
+        """
+        if len(body) <= INLINE_BYTES:
+            return await self._read(headers, body)
+        return await asyncio.to_thread(lambda: asyncio.run(self._read(headers, body)))
+
+    async def _read(self, headers: Headers, body: bytes) -> Form:
+        form = await self._parsed(headers, body)
+        try:
+            parts = form.multi_items()
+            files = [await part.read() for _, part in parts if isinstance(part, UploadFile)]
+        finally:
+            await form.close()
+        fields: dict[str, str] = {}
+        for name, value in parts:
+            if isinstance(value, UploadFile):
+                continue
+            if name not in self._fields:
+                raise MalformedRequest(
+                    f"the form's part {quoted(name)} is neither a file, which has a filename, nor "
+                    f"one of the fields {', '.join(self._fields)}"
+                )
+            if name in fields:
+                raise MalformedRequest(f"{name}: given twice", param=name)
+            fields[name] = value
+        if not files:
+            raise MalformedRequest(
+                "files: the form holds no file; an image is a part with a filename", param="files"
+            )
+        return Form(files, fields)
+
+    async def _parsed(self, headers: Headers, body: bytes) -> FormData:
+        _, options = parse_options_header(headers["content-type"])
+        most = self._max_files + len(self._fields)
+        parts = body.count(b"--" + options.get(b"boundary", b"")) - 1  # the last one ends the form
+        if parts > most:
+            raise self._too_many(parts)
+
+        async def stream() -> AsyncGenerator[bytes, None]:
+            yield body
+
+        parser = _InMemoryParser(
+            headers, stream(), max_files=most, max_fields=most, max_part_size=len(body)
+        )
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise MalformedRequest(f"the form cannot be read: {error.message}") from error
+        if not parser.ended:
+            await form.close()
+            raise MalformedRequest("the form ends early: its closing boundary is missing")
+        files = sum(isinstance(part, UploadFile) for _, part in form.multi_items())
+        if files > self._max_files:
+            await form.close()
+            raise self._too_many(files)
+        return form
+
+    def _too_many(self, files: int) -> TooLarge:
+        return TooLarge(
+            f"files: {files:,}; the limit (GATEWAY_MAX_ITEMS) is {self._max_files:,}", param="files"
+        )
+
+
+class _InMemoryParser(MultiPartParser):
+    """The body is in memory already; spooling it to disk would be for nothing."""
+
+    spool_max_size = 2**40
+    ended = False  # whether the closing boundary came; Starlette does not ask for it
+
+    def on_end(self) -> None:
+        """The closing boundary came."""
+        self.ended = True
