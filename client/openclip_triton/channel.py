@@ -52,7 +52,7 @@ class Channel:
     def __init__(
         self, address: str, timeout: float, api_key: str | None, encryption: Encryption | None
     ) -> None:
-        self._address = address
+        self.address = address
         self._timeout = timeout
         self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
         if encryption:
@@ -86,7 +86,7 @@ class Channel:
                 left = max(0.001, until - time.monotonic())
                 return method(request, timeout=left, metadata=self._metadata)
             except grpc.RpcError as raised:
-                error = of_call(raised, self._address)
+                error = of_call(raised, self.address)
             delay = max(backoff.backoff(attempt), error.retry_after_s)
             late = time.monotonic() + delay >= until
             if late or not error.retryable or attempt > RETRIES:

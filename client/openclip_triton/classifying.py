@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openclip_triton.client import Client
-from openclip_triton.errors import InvalidRequest, UnreadableFile
+from openclip_triton.errors import ClientError, InvalidRequest, UnreadableFile
 from openclip_triton.listing import Listing
 from openclip_triton.values import Prediction
 
@@ -69,9 +69,14 @@ def _classify(client: Client, path: str, problem: str, question: Question) -> An
             model=question.model,
         )
     except UnreadableFile as error:
-        return Answer(path, (), error.message)
+        return Answer(path, (), _reason(error, path))
     except InvalidRequest as error:
         if not (error.param or "").startswith("image"):
             raise
-        return Answer(path, (), error.message)
+        return Answer(path, (), _reason(error, path))
     return Answer(path, tuple(predictions))
+
+
+def _reason(error: ClientError, path: str) -> str:
+    """Without the image's place in its call, and without its path, which is shown before it."""
+    return error.message.removeprefix(f"{error.param}: ").removeprefix(f"{path}: ")

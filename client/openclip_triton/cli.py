@@ -162,7 +162,7 @@ def classify(
     """Classify images by labels of yours, or of a set that the service holds."""
     given = [name for name in labels.split(",") if name.strip()]
     if labels_file is not None:
-        given += [name for name in labels_file.read_text("utf-8").splitlines() if name.strip()]
+        given += [name for name in _lines(labels_file) if name.strip()]
     if bool(given) == bool(label_set):
         raise typer.BadParameter("give either --labels (or --labels-file) or --label-set")
     question = Question(
@@ -198,6 +198,14 @@ def _opened(texts: str, stack: ExitStack) -> TextIO:
     if not path.is_file():
         raise typer.BadParameter(f"{texts} is not a file", param_hint="TEXTS.txt|-")
     return stack.enter_context(path.open(encoding="utf-8", errors="surrogateescape"))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        why = f"{path} is not UTF-8: {error.reason} at byte {error.start:,}"
+        raise typer.BadParameter(why, param_hint="--labels-file") from error
 
 
 def _layout(output: Path, kind: Kind, dtype: str | None, shard_size: int) -> Layout:

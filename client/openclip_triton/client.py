@@ -4,12 +4,9 @@ from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
 from gateway.rpc.openclip.v1 import clip_pb2 as pb
-from openclip_triton import convert
+from openclip_triton import arguments, batch, convert
 from openclip_triton.channel import Channel, Encryption
-from openclip_triton.errors import InvalidRequest, ServiceFailed
 from openclip_triton.stream import Stream
 from openclip_triton.values import (
     Content,
@@ -22,12 +19,8 @@ from openclip_triton.values import (
     Similarity,
     Space,
     StreamSettings,
-    Vector,
     Vectors,
 )
-
-ONE_CALL_ITEMS = 64
-ONE_CALL_BYTES = 2 * 2**20
 
 
 class Client:
@@ -83,9 +76,11 @@ class Client:
         The options are those of `stream`.
 
         Raises:
+            TypeError: `texts` is one text, or holds what is none.
             ClientError: What was wrong with the first text that failed, or with the call.
         """
-        return self._embed(texts, model=model, dimensions=dimensions, truncate=truncate)
+        options = pb.StreamOptions(model=model, dimensions=dimensions, truncate=truncate)
+        return batch.embed(self._channel, texts, "texts", arguments.check_text, options)
 
     def embed_images(
         self, images: Sequence[Image], *, model: str = "", dimensions: int | None = None
@@ -93,14 +88,16 @@ class Client:
         """The vectors of any number of images, in their order: float32 [n, D], unit length.
 
         Args:
-            images: Bytes of JPEG, PNG, ..., or paths.
+            images: Bytes of JPEG, PNG, ..., or files as pathlib.Path.
             model: As for `stream`.
             dimensions: As for `stream`.
 
         Raises:
+            TypeError: `images` is one image, or holds what is none, such as a path that is a str.
             ClientError: What was wrong with the first image that failed, or with the call.
         """
-        return self._embed(images, model=model, dimensions=dimensions)
+        options = pb.StreamOptions(model=model, dimensions=dimensions)
+        return batch.embed(self._channel, images, "images", arguments.check_image, options)
 
     def space(self, *, model: str = "", dimensions: int | None = None) -> Space:
         """The model that the service would use, and the size of its vectors."""
@@ -130,7 +127,7 @@ class Client:
 
         Args:
             items: Pairs of an id of yours and a text (str), an encoded image (bytes) or the file
-                of an image (Path). Consumed in other threads, one at a time.
+                of an image (pathlib.Path). Consumed in other threads, one at a time.
             model: Id of the model; may be empty where one is served.
             dimensions: Keep so many entries of each vector, scaled to unit length again.
             truncate: False makes text over the context length an error.
@@ -139,6 +136,7 @@ class Client:
             settings: How much to hold at a time, and how long to try.
 
         Raises:
+            TypeError: What is taken from `items` is no such pair.
             ClientError: The stream as a whole cannot go on, after all retries. Errors of
                 single items are results.
         """
@@ -176,14 +174,15 @@ class Client:
             model: Id of the model; may be empty where one is served.
 
         Raises:
+            TypeError: An argument is no list, or holds what it may not.
             ClientError: An image, a label or the call is wrong.
         """
         request = pb.ClassifyRequest(
             model=model,
-            images=[convert.to_item(image) for image in images],
-            labels=labels,
+            images=arguments.messages(images, "images", arguments.check_image),
+            labels=arguments.texts(labels, "labels"),
             label_set=label_set,
-            templates=templates,
+            templates=arguments.texts(templates, "templates"),
             template_set=template_set,
             top_k=top_k,
         )
@@ -196,10 +195,14 @@ class Client:
         """Compares every image with every text.
 
         Raises:
+            TypeError: An argument is no list, or holds what it may not.
             ClientError: A text, an image or the call is wrong.
         """
-        items = [convert.to_item(image) for image in images]
-        request = pb.SimilarityRequest(model=model, texts=texts, images=items)
+        request = pb.SimilarityRequest(
+            model=model,
+            texts=arguments.texts(texts, "texts"),
+            images=arguments.messages(images, "images", arguments.check_image),
+        )
         answer = self._channel.unary(self._stub.Similarity, request)
         return Similarity(
             convert.to_matrix(answer.cosine),
@@ -217,13 +220,16 @@ class Client:
     ) -> list[Ranked]:
         """Documents by their likeness to the query, best first; each a text or an image.
 
+        A str is a text, even if it is a path; an image is bytes or a pathlib.Path.
+
         Raises:
+            TypeError: `documents` is a single one, or something is neither text nor image.
             ClientError: The query, a document or the call is wrong.
         """
         request = pb.RerankRequest(
             model=model,
-            query=convert.to_item(query),
-            documents=[convert.to_item(document) for document in documents],
+            query=arguments.message(query, "query"),
+            documents=arguments.messages(documents, "documents", arguments.check_content),
             top_n=top_n,
         )
         answer = self._channel.unary(self._stub.Rerank, request)
@@ -237,40 +243,3 @@ class Client:
         """
         answer = self._channel.unary(self._stub.ListModels, pb.ListModelsRequest())
         return [convert.to_model(model) for model in answer.models]
-
-    def _embed(
-        self,
-        contents: Sequence[Content],
-        *,
-        model: str = "",
-        dimensions: int | None = None,
-        truncate: bool | None = None,
-    ) -> Vectors:
-        if not contents:
-            raise InvalidRequest("input: give at least one", param="input")
-        size = sum(convert.size_of(content) for content in contents)
-        if len(contents) > ONE_CALL_ITEMS or size > ONE_CALL_BYTES:
-            results = self.stream(
-                enumerate(contents),
-                model=model,
-                dimensions=dimensions,
-                truncate=truncate,
-                ordered=True,
-            )
-            return np.stack([_vector_of(result) for result in results])
-        request = pb.EmbedRequest(
-            model=model,
-            input=[convert.to_item(content) for content in contents],
-            dimensions=dimensions,
-            truncate=truncate,
-        )
-        answer = self._channel.unary(self._stub.Embed, request)
-        return np.stack([convert.to_vector(row.embedding.vector) for row in answer.results])
-
-
-def _vector_of(result: Result[int]) -> Vector:
-    if result.vector is not None:
-        return result.vector
-    error = result.error or ServiceFailed("the service sent neither a vector nor an error")
-    error.param = error.param or f"input[{result.id}]"
-    raise error

@@ -22,23 +22,17 @@ def to_item(content: Content) -> pb.Item:
             return pb.Item(text=content)
         except ValueError as error:
             raise UnreadableFile(f"the text is not Unicode: {error}") from error
-    return pb.Item(image=read(content) if isinstance(content, Path) else content)
+    return pb.Item(image=read(content) if isinstance(content, Path) else bytes(content))
 
 
 def size_of(content: Content) -> int:
-    """Bytes that the content will take, as far as can be told before it is read.
-
-    Raises:
-        TypeError: It is no text, bytes or Path.
-    """
+    """Bytes that the content will take, as far as can be told before it is read."""
     if isinstance(content, Path):
         try:
             return content.stat().st_size
         except OSError:
             return 0  # reading it will say what is wrong
-    if isinstance(content, str | bytes):
-        return len(content)
-    raise TypeError(f"an item is a str, bytes or Path, not {type(content).__name__}")
+    return content.nbytes if isinstance(content, memoryview) else len(content)
 
 
 def read(path: Path) -> bytes:

@@ -51,6 +51,12 @@ class ClientError(Exception):
         self.retryable = type(self).retryable if retryable is None else retryable
         self.retry_after_s = retry_after_s
 
+    def locate(self, place: str) -> None:
+        """Says which item of the caller's it is about, in place of what the service calls it."""
+        what = self.message.removeprefix(f"{self.param}: ")
+        self.message, self.param = f"{place}: {what}", place
+        self.args = (self.message,)
+
 
 class ConnectionFailed(ClientError):
     """The service cannot be reached, or the connection was lost."""
@@ -129,14 +135,22 @@ _BY_STATUS: Mapping[grpc.StatusCode, type[ClientError]] = MappingProxyType(
         grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     }
 )
-_BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
+BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
     {
+        "invalid_request": InvalidRequest,
+        "invalid_image": InvalidRequest,
+        "invalid_text": InvalidRequest,
+        "context_length_exceeded": InvalidRequest,
+        "url_not_allowed": InvalidRequest,
+        "url_failed": InvalidRequest,
+        "too_large": InvalidRequest,
         "unauthenticated": Unauthenticated,
         "model_not_found": NotFound,
         "label_set_not_found": NotFound,
         "overloaded": Overloaded,
         "quota_exceeded": Overloaded,
         "unavailable": Unavailable,
+        "wrong_model": Unavailable,
         "deadline_exceeded": DeadlineExceeded,
         "internal_error": ServiceFailed,
     }
@@ -158,12 +172,15 @@ def of_call(error: grpc.RpcError, address: str) -> ClientError:
         return InvalidRequest(details, code="too_large")
     kind = _BY_STATUS.get(status, ServiceFailed)
     message = details or f"the service answered {status.name}"
-    return kind(message, code=code, param=param, retry_after_s=_seconds(trailing))
+    found = kind(message, code=code, param=param, retry_after_s=_seconds(trailing))
+    if param and param.endswith("]"):  # one of several: whoever reads the message wants to know
+        found.locate(param)
+    return found
 
 
 def of_item(error: pb.Error) -> ClientError:
     """The error of one item of a request or a stream."""
-    kind = _BY_CODE.get(error.code, InvalidRequest)
+    kind = BY_CODE.get(error.code, InvalidRequest)
     return kind(
         error.message, code=error.code, param=error.param or None, retryable=error.retryable
     )

@@ -71,7 +71,8 @@ class NpyFile:
     def write(self, table: Table) -> None:
         """Writes the output, in place of one that is there."""
         keys = self.path.with_name(self.path.stem + self.kind.companion)
-        with _replacing(keys) as listed, _replacing(self.path) as file:
+        # The vectors take their name last: where they are, the list is there too.
+        with _replacing(self.path) as file, _replacing(keys) as listed:
             for batch in _write_npy(file, table.rows, table.count, table.dimensions, self.dtype):
                 listed.write("".join(f"{key}\n" for key in batch).encode())
 
@@ -150,7 +151,7 @@ class Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         for name in (IMAGES.folder, TEXTS.folder, "metadata"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("metadata", self.kind.folder):
+        for name in ("metadata", self.kind.folder):  # the vectors last, as for NpyFile
             (fresh / name).rename(self.path / name)
         fresh.rmdir()
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Generic
 
+from openclip_triton.arguments import check_content, check_pair
 from openclip_triton.convert import size_of, to_item
 from openclip_triton.errors import ClientError, InvalidRequest, UnreadableFile
 from openclip_triton.ledger import Entry, Ledger
@@ -63,7 +64,7 @@ class Readers(Generic[K]):
             if self.error is not None:
                 return None
             try:
-                key, content = next(self._source)
+                key, content = _pair(next(self._source))
                 size = size_of(content)
             except StopIteration:
                 return None
@@ -89,3 +90,11 @@ class Readers(Generic[K]):
             self._failed(number, size, error)
         else:
             self._ledger.add(number, Entry(item, size))
+
+
+def _pair(taken: tuple[K, Content]) -> tuple[K, Content]:
+    check_pair(taken)
+    key, content = taken
+    check_content(content, f"item {key!r:.100}")
+    # The caller may fill a buffer anew as soon as the next item is asked for.
+    return key, bytes(content) if isinstance(content, bytearray | memoryview) else content

@@ -11,10 +11,11 @@ from openclip_triton.errors import ClientError
 
 Vector = NDArray[np.float32]  # [D], unit length
 Vectors = NDArray[np.float32]  # [n, D], unit length
-Content = str | bytes | Path  # a text, an encoded image, the file of an image
-Image = bytes | Path
+Image = bytes | bytearray | memoryview | Path  # encoded, or its file
+Content = str | Image  # a str is a text, never a path
 
 K = TypeVar("K")
+C = TypeVar("C", bound=Content)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ python -m tests.client.bulk --count 50000 --bad 0.05
 
 import argparse
 import io
-import os
 import random
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from PIL import Image
 
 from server.config import ServerConfig
 from server.launcher import TritonServer
-from tests.conftest import REPOSITORY, free_port, run_gateway
+from tests.conftest import REPOSITORY, run_gateway
 
 MIB = 2**20
 
@@ -114,23 +113,6 @@ def rss(process: int) -> int:
     return int(line.split()[1]) * 1024 // MIB
 
 
-def gateway_at(port: int) -> int:
-    """The gateway that this process has started on a gRPC port."""
-    setting = f"GATEWAY_GRPC_PORT={port}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and setting in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except OSError:
-            continue  # it has just ended, or is another's
-    [process] = found
-    return process
-
-
 def main() -> None:
     """Starts the stack, and prints the report."""
     parser = argparse.ArgumentParser(prog="python -m tests.client.bulk", description=__doc__)
@@ -139,15 +121,14 @@ def main() -> None:
     arguments = parser.parse_args()
     bad = choose_bad(arguments.count, arguments.bad)
     triton = TritonServer(ServerConfig(REPOSITORY, http_port=0, grpc_port=0, metrics_port=0))
-    port = free_port()
     with (
         tempfile.TemporaryDirectory() as folder,
         triton,
-        run_gateway(triton_address=triton.addresses.grpc, grpc_port=port) as gateway,
+        run_gateway(triton_address=triton.addresses.grpc) as gateway,
     ):
         items = list(generate(Path(folder), arguments.count, bad))
         assert gateway.get("/readyz").json() == {"status": "ready"}
-        report = stream(f"127.0.0.1:{port}", gateway_at(port), items, len(bad))
+        report = stream(gateway.grpc_address, gateway.process, items, len(bad))
     print(report)
     if problems := report.wrong(bad):
         sys.exit("; ".join(problems))

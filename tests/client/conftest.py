@@ -6,15 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 from openclip_triton import Client, StreamSettings
 from PIL import Image
 
-from server.launcher import TritonServer
 from tests.client.fake import Fake, serve
-from tests.conftest import ROOT, free_port, interruptible, run_gateway
+from tests.conftest import ROOT, GatewayClient, interruptible
 
 FAST = StreamSettings(backoff_s=0.01, max_backoff_s=0.02)
 
@@ -40,14 +38,9 @@ def client(address: str) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def real_address(triton: TritonServer) -> Iterator[str]:
+def real_address(api: GatewayClient) -> str:
     """The gRPC address of a gateway before the real Triton."""
-    port = free_port()
-    with run_gateway(triton_address=triton.addresses.grpc, grpc_port=port):
-        address = f"127.0.0.1:{port}"
-        with grpc.insecure_channel(address) as channel:
-            grpc.channel_ready_future(channel).result(30)
-        yield address
+    return api.grpc_address
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,9 @@ MOST_GROWTH_MIB = 100
 def test_every_id_is_answered_once_in_flat_memory(triton: TritonServer, tmp_path: Path) -> None:
     bad = bulk.choose_bad(COUNT, 0.05)
     items = list(bulk.generate(tmp_path, COUNT, bad))
-    port = free_port()
-    with run_gateway(triton_address=triton.addresses.grpc, grpc_port=port) as gateway:
+    with run_gateway(triton_address=triton.addresses.grpc) as gateway:
         assert gateway.get("/readyz").json() == {"status": "ready"}
-        report = bulk.stream(f"127.0.0.1:{port}", bulk.gateway_at(port), items, len(bad))
+        report = bulk.stream(gateway.grpc_address, gateway.process, items, len(bad))
     assert report.wrong(bad) == []
     assert len(report.failed) == 250
     assert max(report.rss) - report.rss[0] < MOST_GROWTH_MIB, str(report)

@@ -88,9 +88,6 @@ def test_what_is_wrong_is_named(real: Client) -> None:
     with pytest.raises(InvalidRequest) as bad:
         real.embed_images([IMAGES[0], b"no image"])
     assert (bad.value.code, bad.value.param) == ("invalid_image", "input[1]")
-    with pytest.raises(InvalidRequest) as many:
-        real.embed_texts(["text"] * 99 + [""])
-    assert many.value.param == "text"
     with pytest.raises(InvalidRequest, match="at least one"):
         real.embed_texts([])
     with pytest.raises(NotFound):
@@ -118,7 +115,11 @@ def test_each_status_has_its_error(
     address: str, fake: Fake, status: grpc.StatusCode, code: str, kind: type[Exception]
 ) -> None:
     fake.refuse = (status, code, "because")
-    with Client(address, timeout=0.3) as client, pytest.raises(kind, match="because") as raised:
+    patience = 2 if kind in {Overloaded, Unavailable} else 20  # those are tried again until then
+    with (
+        Client(address, timeout=patience) as client,
+        pytest.raises(kind, match="because") as raised,
+    ):
         client.models()
     assert raised.type is kind
     assert (raised.value.code, raised.value.param) == (code, "model")  # type: ignore[attr-defined]
@@ -161,9 +162,11 @@ def test_a_wait_that_is_too_long_is_not_begun(address: str, fake: Fake) -> None:
 
 def test_no_answer_in_time(address: str, fake: Fake) -> None:
     fake.hold = threading.Event()
-    with Client(address, timeout=0.2) as client, pytest.raises(DeadlineExceeded):
-        client.embed_texts(["a"])
-    fake.hold.set()
+    try:
+        with Client(address, timeout=0.2) as client, pytest.raises(DeadlineExceeded):
+            client.embed_texts(["a"])
+    finally:
+        fake.hold.set()
 
 
 def test_the_key_is_sent(address: str, fake: Fake) -> None:
@@ -179,7 +182,7 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path, fake: Fake) -> None:
     try:
         with Client(address, tls_ca=authority.certificate) as client:
             np.testing.assert_array_equal(client.embed_texts(["a"])[0], vector_of("a"))
-        with Client(address, tls=True, timeout=1) as client, pytest.raises(ConnectionFailed):
+        with Client(address, tls=True, timeout=3) as client, pytest.raises(ConnectionFailed):
             client.models()
     finally:
         server.stop(None).wait()
@@ -193,7 +196,7 @@ def test_tls_with_a_certificate_of_ones_own(tmp_path: Path, fake: Fake) -> None:
     try:
         with Client(address, tls_ca=trust, tls_cert=own.certificate, tls_key=own.key) as client:
             assert client.models()
-        with Client(address, tls_ca=trust, timeout=1) as client, pytest.raises(ConnectionFailed):
+        with Client(address, tls_ca=trust, timeout=3) as client, pytest.raises(ConnectionFailed):
             client.models()
     finally:
         server.stop(None).wait()

@@ -143,6 +143,7 @@ def test_a_bad_image_does_not_keep_others_from_their_labels(
     )  # fmt: skip
     assert ran.returncode == 1
     assert "bad.png: " in ran.stderr
+    assert "images[0]" not in ran.stderr  # the place in a call that the user has not made
     assert "pipe.png: not a regular file" in ran.stderr
     assert "red circle" in ran.stdout
 
@@ -167,6 +168,7 @@ def test_models_are_listed(real_address: str) -> None:
         (("embed-text", "nowhere.txt"), 2, "not a file"),
         (("classify", SAMPLES), 2, "give either --labels"),
         (("classify", SAMPLES, "--labels", "a", "--template", "none"), 1, "'none' must hold {}"),
+        (("classify", SAMPLES, "--labels-file", "latin.txt"), 2, "latin.txt is not UTF-8"),
         (("classify", SAMPLES, "--label-set", "nope"), 1, "nope"),
         (("models", "--server", "127.0.0.1:1"), 1, "no connection to 127.0.0.1:1"),
     ],
@@ -177,6 +179,7 @@ def test_errors_are_told_without_a_traceback(
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/a.txt").write_text("")
     (tmp_path / "there.npy").write_bytes(b"")
+    (tmp_path / "latin.txt").write_bytes("grün".encode("latin-1"))
     ran = command(real_address, *arguments, cwd=tmp_path)
     told = " ".join(re.sub(r"[│╭╮╰╯─]", " ", ran.stderr).split())
     assert ran.returncode == status

@@ -104,6 +104,13 @@ def test_a_failure_on_the_way_leaves_what_was_there(tmp_path: Path, name: str) -
     assert rows == 5
 
 
+def test_vectors_never_stand_without_their_list(tmp_path: Path) -> None:
+    (tmp_path / "v.paths.txt").mkdir()  # the list cannot take its name
+    with pytest.raises(IsADirectoryError):
+        layout_of(tmp_path / "v.npy", IMAGES, None, 10).write(table(5))
+    assert [path.name for path in tmp_path.iterdir()] == ["v.paths.txt"]
+
+
 def test_a_folder_keeps_files_of_others(tmp_path: Path) -> None:
     (tmp_path / "out/metadata").mkdir(parents=True)
     (tmp_path / "out/notes.txt").write_text("mine")

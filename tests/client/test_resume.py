@@ -3,6 +3,7 @@
 import random
 import signal
 import sqlite3
+import subprocess
 import time
 from pathlib import Path
 
@@ -29,9 +30,10 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def until_seen(fake: Fake, count: int) -> None:
+def until_seen(fake: Fake, count: int, running: "subprocess.Popen[str]") -> None:
+    """Waits until the service has seen so many items, or the run has ended."""
     deadline = time.monotonic() + 60
-    while fake.seen.total() < count:
+    while fake.seen.total() < count and running.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
@@ -54,7 +56,7 @@ def test_killed_at_random_points(address: str, fake: Fake, pictures: Path, tmp_p
     kills = 4
     for _ in range(kills):
         running = start(address, *arguments)
-        until_seen(fake, min(fake.seen.total() + generator.randrange(1, 600), COUNT + 50))
+        until_seen(fake, fake.seen.total() + generator.randrange(1, 600), running)
         running.send_signal(signal.SIGKILL)
         running.communicate()
         assert not (tmp_path / "out.npy").exists() or running.returncode == 1
@@ -85,9 +87,9 @@ def test_ctrl_c_keeps_what_is_done(
     fake.delay_s = 0.001
     arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy")
     running = start(address, *arguments)
-    until_seen(fake, 700)
+    until_seen(fake, 700, running)
     running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=30)
+    _, told = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "run the same command again to go on" in told.splitlines()[-1]
     assert "Traceback" not in told
@@ -107,7 +109,7 @@ def test_a_lost_service_keeps_what_is_done(
     fake.break_after = [600]
     arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy")
     running = start(address, *arguments)
-    until_seen(fake, 300)
+    until_seen(fake, 300, running)
     fake.refuse = (grpc.StatusCode.UNAUTHENTICATED, "invalid_api_key", "the key is no longer valid")
     _, told = running.communicate(timeout=60)
     assert running.returncode == 1
@@ -160,7 +162,9 @@ def test_a_run_of_the_real_service_goes_on(real_address: str, tmp_path: Path) ->
     other = ("embed-images", tmp_path / "pictures", "-o", tmp_path / "b.npy")
     assert command(real_address, *one).returncode == 0
     running = start(real_address, *other)
+    deadline = time.monotonic() + 60
     while not (tmp_path / "b.npy.progress").exists():
+        assert time.monotonic() < deadline
         time.sleep(0.005)
     time.sleep(random.Random(time.time_ns()).uniform(0.1, 0.8))
     running.send_signal(signal.SIGKILL)

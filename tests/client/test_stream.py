@@ -133,7 +133,7 @@ def test_a_connection_that_never_works_is_given_up(client: Client, fake: Fake) -
 
 def test_silence_counts_as_a_lost_connection(client: Client, fake: Fake) -> None:
     fake.silent_streams = 1
-    assert_right(embed_all(client, settings=replace(FAST, idle_s=0.3)))
+    assert_right(embed_all(client, settings=replace(FAST, idle_s=2.0)))
     assert fake.streams == 2
 
 
