@@ -141,7 +141,10 @@ def check_engines(root: Path, load: Loader = ctypes.CDLL) -> list[str]:
     """`check_repository` for this machine, which needs no GPU where there is no plan.
 
     Raises:
+        PlanError: There is no such folder.
         NoGpuError: There are plans, and no GPU.
         TensorRtMissingError: There are plans, and no TensorRT.
     """
+    if not root.is_dir():
+        raise PlanError(f"{root}: no such model repository")
     return check_repository(root, identities_here(load)) if find_plans(root) else []

@@ -5,7 +5,7 @@ import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from export import calibration, evaluation, packed, repository, towers, tracing
+from export import calibration, evaluation, gpus, packed, plan, repository, towers, tracing
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError, GraphError
 from export.evaluation import EvaluationSet
@@ -112,6 +112,9 @@ def _check(options: Options) -> None:
         )
     if options.calibrate not in (None, DRAWN) and options.calibrate_texts is None:
         raise ExportError("--calibrate-images needs --calibrate-texts FILE as well")
+    if any(v.runtime == "tensorrt" for v in options.variants):
+        plan.import_tensorrt()
+        gpus.find_gpus()
 
 
 def _evaluation_set(options: Options) -> EvaluationSet:
@@ -143,6 +146,7 @@ def _prepare(
     ):
         folder = Path(scratch)
         spec = write_tokenizer(checkpoint.tokenizer, folder / "tokenizer.json")
+        _check_lengths(options, spec.context_length)
         check_tokenizer(checkpoint.tokenizer, spec, folder, list(what.all_texts))
         inputs = prepare(what, checkpoint.preprocessing, spec, folder)
         calibrate = (
@@ -176,6 +180,15 @@ def _prepare(
     )  # fmt: skip
 
 
+def _check_lengths(options: Options, context_length: int) -> None:
+    over = [length for length in options.token_lengths or () if length > context_length]
+    if over:
+        raise ExportError(
+            f"--token-lengths {over[0]}: {options.model} takes texts of at most {context_length} "
+            "tokens"
+        )
+
+
 def _text_graphs(
     options: Options,
     checkpoint: Checkpoint,
@@ -196,6 +209,8 @@ def _text_graphs(
         except GraphError as error:
             reason = str(error)
         progress.notice(f"text is padded to fixed lengths: {reason}")
+    elif options.token_lengths is None:
+        progress.notice("text is padded to fixed lengths: a TensorRT plan takes only one length")
     text = tracing.text_graphs(checkpoint, spec.pad_id, wanted)
     for notice in filter(None, (each.notice for each in text.by_length.values())):
         progress.notice(notice)

@@ -137,6 +137,14 @@ def test_full_disk_leaves_the_old_version(
     assert not list(repository.glob(".staging-*"))
 
 
+def test_a_token_length_over_the_context_is_refused(
+    repository: Path, vit: Path, fails: Callable[..., str]
+) -> None:
+    line = fails(vit, "--token-lengths", "12,25", root=repository)
+    assert "--token-lengths 25" in line
+    assert "takes texts of at most 24 tokens" in line
+
+
 def test_other_size_under_the_same_id_is_refused(
     repository: Path, shelf: Path, fails: Callable[..., str]
 ) -> None:

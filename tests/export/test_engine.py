@@ -200,6 +200,11 @@ def test_a_repository_without_plans_needs_no_gpu(tmp_path: Path) -> None:
         check_engines(tmp_path, machine())
 
 
+def test_a_repository_that_is_not_there_is_no_repository_without_plans(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="no such model repository"):
+        check_engines(tmp_path / "nothing", machine())
+
+
 def test_the_check_needs_the_standard_library_alone() -> None:
     """NVIDIA's Triton container has Python, and none of this project's packages."""
     code = "import export.engine, sys; print([n for n in ('numpy', 'onnx') if n in sys.modules])"

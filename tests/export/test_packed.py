@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tritonclient.grpc import model_config_pb2
 
-from export import graph
+from export import graph, probe
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import GraphError
 from export.packed import PackedTextTower, why_not_packed
@@ -26,6 +26,7 @@ from tests.export import models
 PACKED = ["vit", "quickgelu", "timm"]  # OpenCLIP's own text towers, in CLIP and CustomTextCLIP
 TEXTS = ["", "a cat", "a photo of a cat", "two small red cars " * 30]
 JUNK = 7  # a token that means something
+END_TOKEN = 49407  # of OpenCLIP's own tokenizer
 
 
 def texts(checkpoint: Checkpoint) -> tuple[torch.Tensor, NDArray[np.float32]]:
@@ -40,11 +41,19 @@ def layer_scale(folder: Path) -> str:
     return str(models.write_config(folder, "tiny-scaled", config))
 
 
-@pytest.mark.parametrize("kind", [*PACKED, "layer scale"])
+def by_end_token(folder: Path) -> str:
+    config = {
+        **models.vit(),
+        "text_cfg": {**models.CLIP_TEXT, "pool_type": "eos", "eos_id": END_TOKEN},
+    }
+    return str(models.write_config(folder, "tiny-eos", config))
+
+
+@pytest.mark.parametrize("kind", [*PACKED, layer_scale, by_end_token])
 def test_it_is_open_clips_at_any_length(
-    kind: str, model_of: Callable[[str], str], tmp_path: Path
+    kind: str | Callable[[Path], str], model_of: Callable[[str], str], tmp_path: Path
 ) -> None:
-    checkpoint = load_checkpoint(layer_scale(tmp_path) if " " in kind else model_of(kind))
+    checkpoint = load_checkpoint(model_of(kind) if isinstance(kind, str) else kind(tmp_path))
     assert why_not_packed(checkpoint.model, pad_id=0) is None
     ids, truth = texts(checkpoint)
     tower = PackedTextTower(checkpoint.model).eval()
@@ -63,6 +72,14 @@ def test_what_follows_the_end_token_is_not_looked_at(model_of: Callable[[str], s
     with torch.inference_mode():
         found = PackedTextTower(checkpoint.model).eval()(torch.where(after, JUNK, ids).int())
     np.testing.assert_allclose(found.numpy(), truth, atol=1e-6)
+
+
+@pytest.mark.parametrize("eos_id", [None, 1, 2])  # None: the largest id ends a row
+def test_a_probe_runs_rows_of_full_length(eos_id: int | None) -> None:
+    ids = probe.items((3, 77))
+    ends = (ids if eos_id is None else ids == eos_id).argmax(axis=-1)
+    assert ids.shape == (3, 77)
+    assert (ends >= 77 - 3).all()
 
 
 @pytest.mark.parametrize(
