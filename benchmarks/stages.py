@@ -20,7 +20,7 @@ STAGES = (
     ("ftfy", "tokenize"),
     ("gateway.rest.answers", "encode answer"),
     ("gateway.rest.responses", "encode answer"),
-    ("gateway.rpc.convert", "encode answer"),
+    ("gateway.rpc.answers", "encode answer"),
     ("gateway.triton", "call Triton"),
     ("tritonclient", "call Triton"),
     ("gateway.rest", "HTTP"),

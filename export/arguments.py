@@ -1,7 +1,9 @@
 """The command line of `python -m export`."""
 
 import argparse
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 REPOSITORY = Path("model_repository")  # that `make run` serves unless told otherwise
 
@@ -26,9 +28,17 @@ Exit codes: 0 published, 1 an error, 2 a variant falls short of what it must pas
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends with 1 where it is used wrongly: argparse's own 2 says that a gate was not passed."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: error: {message}\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="python -m export",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,

@@ -1,10 +1,8 @@
 """The certificate that both protocols are served with: read again when its files change."""
 
 import asyncio
-import base64
 import logging
 import os
-import re
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
+from gateway.certificate import expiry
 from gateway.files import CHECK_S, version
-
-_PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----([^-]+)-----END")
-_VERSION, _UTC_TIME = 0xA0, 0x17  # tags in a certificate's DER
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +65,7 @@ class TlsFiles:
         if client_ca is not None:
             self._trust(context, client_ca)
         try:
-            return Certificate(chain, key, client_ca, _expiry(chain), context)
+            return Certificate(chain, key, client_ca, expiry(chain), context)
         except (ValueError, IndexError) as error:
             raise TlsError(f"GATEWAY_TLS_CERT: {self.chain} does not tell its expiry") from error
 
@@ -199,34 +195,3 @@ def _file(content: bytes) -> Iterator[str]:
 
 def _encrypted() -> NoReturn:
     raise TlsError("GATEWAY_TLS_KEY: the key is encrypted; give it as plain PEM")
-
-
-def _expiry(chain: bytes) -> float:
-    """When the first certificate ends, in Unix seconds.
-
-    Raises:
-        ValueError: It is no certificate.
-        IndexError: It ends too soon.
-    """
-    found = _PEM.search(chain)
-    if found is None:
-        raise ValueError("no certificate in PEM")
-    (_, certificate), *_ = _elements(base64.b64decode(found[1]))
-    (_, signed), *_ = _elements(certificate)
-    fields = [content for tag, content in _elements(signed) if tag != _VERSION]
-    _, (tag, ending) = _elements(fields[3])  # after serial number, algorithm and issuer
-    written = ending.decode("ascii")
-    if tag == _UTC_TIME:  # RFC 5280: years of two digits are 1950 to 2049
-        written = ("20" if written < "5" else "19") + written
-    return datetime.strptime(written, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
-
-
-def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """The tags and contents of DER elements that follow each other."""
-    while der:
-        tag, length, begin = der[0], der[1], 2
-        if length & 0x80:
-            begin += length & 0x7F
-            length = int.from_bytes(der[2:begin])
-        yield tag, der[begin : begin + length]
-        der = der[begin + length :]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import signal
 import socket
 import ssl
 import subprocess
@@ -35,6 +36,11 @@ class GatewayClient(httpx.Client):
 
 
 GatewayFactory = Callable[..., AbstractContextManager[GatewayClient]]
+
+
+def pytest_configure() -> None:
+    """Heeds SIGINT: a shell starts what runs in the background deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import grpc
 from gateway.concurrency import nearby
 from gateway.engine import Engine
 from gateway.identity import HEADER
-from gateway.rpc import convert
+from gateway.rpc import answers, inputs
 from gateway.rpc.calls import Calls, serialized
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.stream import EmbedStream
@@ -57,9 +57,9 @@ class ClipService:
         self, message: clip_pb2.EmbedRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.EmbedResponse:
         """Embeds texts and images, mixed as they come."""
-        asked, unread = convert.embed(message)
+        asked, unread = inputs.embed(message)
         embedded = await self._engine.embed(asked, deadline, timings)
-        return _named(convert.embed_response(embedded, unread), message.model)
+        return _named(answers.embed_response(embedded, unread), message.model)
 
     async def embed_stream(
         self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
@@ -88,30 +88,30 @@ class ClipService:
         self, message: clip_pb2.ClassifyRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.ClassifyResponse:
         """Zero-shot classification."""
-        classified = await self._engine.classify(convert.classify(message), deadline, timings)
+        classified = await self._engine.classify(inputs.classify(message), deadline, timings)
         values = sum(map(len, classified.predictions))
-        answer = await nearby(convert.classify_response, classified, values=values)
+        answer = await nearby(answers.classify_response, classified, values=values)
         return _named(answer, message.model)
 
     async def similarity(
         self, message: clip_pb2.SimilarityRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.SimilarityResponse:
         """Compares every image with every text."""
-        compared = await self._engine.similarity(convert.similarity(message), deadline, timings)
-        return _named(convert.similarity_response(compared), message.model)
+        compared = await self._engine.similarity(inputs.similarity(message), deadline, timings)
+        return _named(answers.similarity_response(compared), message.model)
 
     async def rerank(
         self, message: clip_pb2.RerankRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.RerankResponse:
         """Orders documents by their likeness to a query."""
-        ranked = await self._engine.rerank(convert.rerank(message), deadline, timings)
-        return _named(convert.rerank_response(ranked), message.model)
+        ranked = await self._engine.rerank(inputs.rerank(message), deadline, timings)
+        return _named(answers.rerank_response(ranked), message.model)
 
     async def list_models(
         self, message: clip_pb2.ListModelsRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.ListModelsResponse:
         """The served models."""
-        models = [convert.model(each.manifest) for each in self._engine.models]
+        models = [answers.model(each.manifest) for each in self._engine.models]
         return clip_pb2.ListModelsResponse(models=models)
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from gateway import asks
 from gateway.errors import DeadlineExceeded, MalformedRequest, RequestError, Unavailable
 from gateway.models import Model
-from gateway.rpc import convert
+from gateway.rpc import inputs
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.streambatches import Batches, StreamCall
 from gateway.rpc.window import Pending, Window
@@ -148,7 +148,7 @@ def _options(options: clip_pb2.StreamOptions) -> asks.Embed:
 def _pending(entry: clip_pb2.StreamItem) -> Pending:
     """The item, named by its own field: the client knows it by its id."""
     try:
-        item: Item | RequestError = convert.item(
+        item: Item | RequestError = inputs.item(
             entry.item, entry.item.WhichOneof("content") or "item"
         )
     except RequestError as error:

@@ -15,7 +15,7 @@ from gateway.errors import (
 )
 from gateway.models import Model
 from gateway.record import Record
-from gateway.rpc import convert
+from gateway.rpc import answers
 from gateway.rpc.config import RpcConfig
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.problems import told
@@ -71,7 +71,7 @@ class Batches:
         ids: list[str] = []
         for pending in batch:
             if isinstance(pending.item, RequestError):
-                response.results.append(_result(pending.id, convert.error(pending.item)))
+                response.results.append(_result(pending.id, answers.error(pending.item)))
             else:
                 items.append(pending.item)
                 ids.append(pending.id)
@@ -100,8 +100,8 @@ class Batches:
             return self._failed(ask, late)
         except Exception as error:  # the stream outlives a batch, whatever befell it
             return self._failed(ask, told(error, record.request_id))
-        response.usage.CopyFrom(convert.usage(embedded))
-        return convert.outcomes(embedded)
+        response.usage.CopyFrom(answers.usage(embedded))
+        return answers.outcomes(embedded)
 
     async def _rested(self, seconds: float) -> bool:
         """Holds the stream back to its quota; False where that takes too long, or it drains."""
@@ -117,7 +117,7 @@ class Batches:
     def _failed(
         self, ask: asks.Embed, error: GatewayError
     ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-        return [convert.error(error)] * len(ask.items)
+        return [answers.error(error)] * len(ask.items)
 
 
 def _result(item_id: str, outcome: clip_pb2.Embedding | clip_pb2.Error) -> clip_pb2.StreamResult:

@@ -303,5 +303,5 @@ def test_default_id() -> None:
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
-    assert stop.value.code == 2
+    assert stop.value.code == 1
     assert "error:" in capsys.readouterr().err
