@@ -171,7 +171,7 @@ def test_an_export_that_publishes_nothing_is_an_error(
 def test_errors_end_with_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     options = ["--repository", str(tmp_path), "--export-argument=--max-batch=0"]
     assert ladder.main(["--model", "x", *options]) == 1
-    assert capfd.readouterr().err.splitlines()[-1].startswith("error: no variant of x was")
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error: the export of x failed")
     assert not list(tmp_path.iterdir())
 
 
