@@ -26,6 +26,7 @@ SAMPLES = ROOT / "docs" / "samples"
 
 START_S = 60.0
 LISTENED_ON = 10_000  # ports below those that the kernel gives
+PRIVILEGED = 1_024
 
 
 class GatewayClient(httpx.Client):
@@ -135,8 +136,9 @@ def free_ports(count: int) -> list[int]:
     They are below those that the kernel gives to whoever connects or asks for any port, which
     could be taken before the process that they are for has started.
     """
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    candidates = random.SystemRandom().sample(range(lowest - LISTENED_ON, lowest), LISTENED_ON)
+    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    end = max(given, PRIVILEGED + LISTENED_ON)
+    candidates = random.SystemRandom().sample(range(end - LISTENED_ON, end), LISTENED_ON)
     found: list[int] = []
     for port in candidates:
         if len(found) == count:
