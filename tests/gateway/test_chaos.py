@@ -19,7 +19,7 @@ from tests.gateway.waiting import until
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "3"))
 BACK_S = 2.0  # from Triton's readiness to the first success
-ALWAYS_S = 10.0  # what a machine full of other tests may make of it, but not each time
+SLACK_S = 1.0  # that a machine full of other tests may take on top
 
 Service = tuple[SteeredTriton, httpx.Client]
 
@@ -36,9 +36,7 @@ def service(start_gateway: GatewayFactory) -> Iterator[Service]:
 
 async def test_triton_is_killed_and_restarted(service: Service) -> None:
     triton, api = service
-    took: list[float] = []
-    # Far from their deadlines, which no request may have to wait for.
-    async with steady_load(api, golden_values(api), timeout_s=20) as seen:
+    async with steady_load(api, golden_values(api)) as seen:
         for _ in range(ROUNDS):
             await seen.success_after(time.monotonic())
             triton.kill()
@@ -47,8 +45,7 @@ async def test_triton_is_killed_and_restarted(service: Service) -> None:
             await asyncio.to_thread(triton.start)
             ready = time.monotonic()
             assert seen.statuses[503] > before
-            took.append(await seen.success_after(ready))
-    assert_back(took)
+            assert await seen.success_after(ready) <= BACK_S + SLACK_S
     seen.judge()
     assert seen.statuses[200]
     assert not seen.statuses[504], "a line that broke is known at once"
@@ -56,8 +53,7 @@ async def test_triton_is_killed_and_restarted(service: Service) -> None:
 
 async def test_triton_is_stopped_and_continued(service: Service) -> None:
     triton, api = service
-    took: list[float] = []
-    async with steady_load(api, golden_values(api), timeout_s=2) as seen:
+    async with steady_load(api, golden_values(api)) as seen:
         for number in range(ROUNDS):
             await seen.success_after(time.monotonic())
             triton.freeze()
@@ -69,17 +65,9 @@ async def test_triton_is_stopped_and_continued(service: Service) -> None:
                 assert seen.statuses[504]  # of those that were under way
             triton.thaw()
             thawed = time.monotonic()
-            back = await seen.success_after(thawed)
-            took += [back] if number else []
-    assert_back(took)
+            assert await seen.success_after(thawed) <= BACK_S + SLACK_S
     seen.judge()
 
 
 def refused(seen: Seen, count: int) -> bool:
     return seen.statuses[503] >= count
-
-
-def assert_back(took: list[float]) -> None:
-    """A stall of the machine lengthens a round; what the gateway itself does, every one."""
-    assert min(took) <= BACK_S, took
-    assert max(took) <= ALWAYS_S, took

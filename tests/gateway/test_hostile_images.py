@@ -18,7 +18,6 @@ from tests.gateway.hostile import Memory, accepted_seeds, encoded, hazards, muta
 
 MUTATIONS = 2_000
 SLOW_S = 2.0
-TRIES = 4
 MIB = 2**20
 MOST = 300 * MIB
 
@@ -86,15 +85,13 @@ def send(client: httpx.Client, data: bytes) -> httpx.Response:
 
 
 def soon(ask: Callable[[], httpx.Response], allowed: set[int]) -> httpx.Response:
-    """The answer; where it takes long, it is asked for again: a stall of the machine passes."""
-    for _ in range(TRIES):
-        began = time.perf_counter()
-        response = ask()
-        took = time.perf_counter() - began
-        assert response.status_code in allowed, response.text
-        if took < SLOW_S:
-            return response
-    pytest.fail(f"{took:.1f} s, and no less {TRIES} times: {response.text[:300]}")
+    """The answer, which may not take long."""
+    began = time.perf_counter()
+    response = ask()
+    took = time.perf_counter() - began
+    assert response.status_code in allowed, response.text
+    assert took < SLOW_S, f"{took:.1f} s: {response.text[:300]}"
+    return response
 
 
 def test_mutated_images_one_by_one(client: GatewayClient, memory: Memory) -> None:

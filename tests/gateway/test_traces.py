@@ -38,7 +38,7 @@ from tests.gateway.rpcserver import loaded
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID, PARENT_ID = (bytes.fromhex(part) for part in PARENT.split("-")[1:3])
 UNSAMPLED = "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-00"
-APART_NS = 50_000_000  # in which a busy machine does something else
+APART_NS = 1_000_000  # between the clocks of two spans
 STAGES = {"fetch", "decode", "tokenize", "queue", "infer", "encode"}
 SECRET = "a photo of a very secret circle"  # noqa: S105 - a text that no span may hold
 
