@@ -5,7 +5,6 @@ import difflib
 import importlib
 import logging
 import os
-import signal
 import sys
 import warnings
 from contextlib import ExitStack
@@ -14,18 +13,15 @@ from contextlib import ExitStack
 # one image against 1,000 labels then costs 10 ms of them, not 0.4 (benchmarks/blas_threads.py).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import uvicorn
 from pydantic import ValidationError
 
 from gateway import workers
-from gateway.app import create_app, load
-from gateway.keys import KeysError
-from gateway.labelsets import LabelSetError
+from gateway.app import NOT_LOADED, create_app, load
 from gateway.logs import logging_to_stderr
-from gateway.manifest import ManifestError
 from gateway.ports import PortError, listen, reserve
+from gateway.serving import serve
 from gateway.settings import Settings
-from gateway.tls import TlsError
+from gateway.signals import hold_hang_up
 
 PREFIX = "GATEWAY_"
 
@@ -36,7 +32,7 @@ class StartError(Exception):
     """The gateway cannot start; the message says why and what to do."""
 
 
-STOPPED_BY = (StartError, PortError, ManifestError, LabelSetError, KeysError, TlsError)
+STOPPED_BY = (StartError, PortError, *NOT_LOADED)
 
 
 def main() -> int:
@@ -44,7 +40,7 @@ def main() -> int:
     _arguments()
     # What Pillow finds odd in a client's picture is the client's affair, not the log's.
     warnings.filterwarnings("ignore", module="PIL")
-    with ExitStack() as stack:
+    with hold_hang_up(), ExitStack() as stack:
         try:
             settings = load_settings()
             loaded = load(settings)
@@ -65,16 +61,9 @@ def main() -> int:
             "https" if loaded.tls else "http", host, port, host, settings.grpc_port,
         )  # fmt: skip
         if settings.workers > 1:
-            workers.run(settings, listener)
-            return 0
+            return workers.run(settings, listener)
         grpc.close()
-        # uvicorn drains on these signals, then raises them again for whoever handled them before:
-        # a stop that was asked for is no failure.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        uvicorn.Server(workers.config(create_app(settings, loaded), settings)).run(
-            sockets=[listener]
-        )
+        serve(create_app(settings, loaded), settings, listener)
         return 0
 
 

@@ -20,9 +20,10 @@ from gateway.embedder import Embedder
 from gateway.encoder import Encoder
 from gateway.engine import Engine
 from gateway.inference import InferClient
-from gateway.keys import Keyring
-from gateway.labelsets import LabelSets, check_label_sets, read_label_sets
+from gateway.keys import Keyring, KeysError
+from gateway.labelsets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.lanes import Lanes
+from gateway.manifest import ManifestError
 from gateway.metrics import Metrics
 from gateway.models import Models
 from gateway.observer import Observer
@@ -40,12 +41,13 @@ from gateway.rest.security import KeyGuard
 from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
 from gateway.signals import told
-from gateway.tls import Tls, read_tls
+from gateway.tls import Tls, TlsError, read_tls
 from gateway.triton import GrpcInferClient
 from gateway.updates import Updates
 
 VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
+NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError)
 
 
 @dataclass(frozen=True, slots=True)

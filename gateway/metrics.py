@@ -116,7 +116,7 @@ class Metrics:
             "openclip_model_info",
             "1 for each served model, 0 for those that were.",
             ("model", "fingerprint", "precision", "runtime"),
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
             registry=registry,
         )
 

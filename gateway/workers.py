@@ -1,82 +1,165 @@
 """Several gateway processes behind one pair of ports.
 
 All accept from the one REST socket, and the kernel shares the gRPC port among them. A process
-that dies is replaced.
+that ends, or whose event loop is silent for too long, is replaced.
 """
 
-import ctypes
-import math
+import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
-import warnings
-from contextlib import ExitStack
+import time
+from collections.abc import Iterable, Mapping
+from multiprocessing.connection import wait
 
-import uvicorn
-from fastapi import FastAPI
-from uvicorn.supervisors import Multiprocess
-
-from gateway.app import create_app, load
-from gateway.logs import logging_to_stderr
-from gateway.serving import Config
 from gateway.settings import Settings
+from gateway.signals import Asked, hold_hang_up
 
-_PR_SET_PDEATHSIG = 1
+COMMAND = (sys.executable, "-m", "gateway.worker")
+SILENT_S = 60.0  # a process that is only slow to be scheduled must not be taken for hung
+START_S = 300.0  # until a process must serve
+PAUSE_S = 1.0  # between a process that could not start and the next
+END_S = 5.0  # that a process has after the time for draining
+TICK_S = 1.0
 
-HEALTHY_S = 60  # a worker that is only slow to be scheduled must not be taken for hung
-KEEP_ALIVE_S = 75  # a proxy that closes idle connections after 60 s, as is usual, does so first
-
-_logging = ExitStack()  # of a worker process, for as long as it lives
-
-
-def config(app: FastAPI | str, settings: Settings, *, workers: int = 1) -> uvicorn.Config:
-    """How uvicorn serves the app, or what makes it: the name of a function, `module:function`."""
-    return Config(
-        app, log_config=None, log_level="warning", access_log=False, loop="uvloop",
-        http="gateway.rest.http1:Http1", ws="none", workers=workers, server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.drain_s), timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_worker_healthcheck=HEALTHY_S,
-    )  # fmt: skip
+logger = logging.getLogger(__name__)
 
 
-def run(settings: Settings, listener: socket.socket) -> None:
-    """Serves with `settings.workers` processes until SIGINT or SIGTERM."""
-    with tempfile.TemporaryDirectory(prefix="openclip-metrics-") as folder:
-        # Read where a worker imports prometheus_client, and by `create`.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        os.environ["GATEWAY_GRPC_PORT"] = str(settings.grpc_port)
-        several = config("gateway.workers:create", settings, workers=settings.workers)
-        _Workers(several, sockets=[listener]).run()
+def run(settings: Settings, listener: socket.socket) -> int:
+    """Serves with `settings.workers` processes until SIGINT or SIGTERM; returns the exit code."""
+    with tempfile.TemporaryDirectory(prefix="openclip-metrics-") as folder, Asked() as asked:
+        environment = os.environ | {
+            "PROMETHEUS_MULTIPROC_DIR": folder,  # read where prometheus_client is imported
+            "GATEWAY_GRPC_PORT": str(settings.grpc_port),
+        }
+        return _Workers(settings, listener, environment, asked).run()
 
 
-class _Workers(Multiprocess):
-    """Passes on what asks for new versions of models, where uvicorn would restart every process."""
+class _Workers:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        environment: Mapping[str, str],
+        asked: Asked,
+    ) -> None:
+        self._limit_s = settings.drain_s + END_S
+        self._listener = listener
+        self._environment = environment
+        self._asked = asked
+        self._served = False
+        self._all = [self._started() for _ in range(settings.workers)]
 
-    def terminate_all(self) -> None:
-        """The end was asked for: from now on a client that knocks is refused, and not kept waiting.
+    def _started(self) -> "_Worker":
+        return _Worker(self._listener, self._environment)
 
-        Otherwise this process, which accepts from none of them, would keep the sockets open.
+    def run(self) -> int:
+        while True:
+            before = time.monotonic()
+            self._wait(self._all, TICK_S)
+            # Time that this process was itself stopped for counts against no other.
+            passed_s = min(time.monotonic() - before, 2 * TICK_S)
+            for number in self._asked.numbers():
+                if number != signal.SIGHUP:
+                    return self._stop()
+                for worker in self._all:
+                    worker.signal(number)
+            for index, worker in enumerate(self._all):
+                if worker.lives(passed_s):
+                    self._served |= worker.served
+                elif self._served or (worker.code or 0) < 0:
+                    self._all[index] = self._replacement(worker)
+                else:
+                    self._stop()
+                    return 1
+
+    def _wait(self, workers: Iterable["_Worker"], seconds: float) -> None:
+        """Until a signal came, or one of the processes told something or ended."""
+        wait([self._asked.fileno(), *(worker.fileno() for worker in workers)], seconds)
+
+    def _replacement(self, worker: "_Worker") -> "_Worker":
+        logger.warning(
+            "worker process %d ended with %d; another is started", worker.pid, worker.code
+        )
+        if not worker.served:
+            self._wait([], PAUSE_S)
+        return self._started()
+
+    def _stop(self) -> int:
+        # From now on a client that knocks is refused: this process accepts nobody, but would hold
+        # the socket open.
+        self._listener.close()
+        for worker in self._all:
+            worker.signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._limit_s
+        left = [worker for worker in self._all if worker.lives()]
+        while left and time.monotonic() < deadline:
+            self._wait(left, deadline - time.monotonic())
+            for number in self._asked.numbers():  # a second Ctrl-C: at once
+                for worker in left:
+                    worker.signal(number)
+            left = [worker for worker in left if worker.lives()]
+        for worker in left:
+            worker.kill("does not end")
+        return 1 if left else 0
+
+
+class _Worker:
+    """A process that serves, and the pipe on which it tells that it does."""
+
+    def __init__(self, listener: socket.socket, environment: Mapping[str, str]) -> None:
+        self._beats, theirs = os.pipe()
+        os.set_blocking(self._beats, False)
+        inherited = listener.fileno(), theirs
+        command = [*COMMAND, *map(str, (*inherited, os.getpid()))]
+        try:
+            with hold_hang_up():
+                self._process = subprocess.Popen(  # noqa: S603 - our own program, no shell
+                    command, env=environment, pass_fds=inherited
+                )
+        finally:
+            os.close(theirs)
+        self._silent_s = 0.0
+        self.pid = self._process.pid
+        self.served = False
+        self.code: int | None = None  # how it ended; below zero by a signal
+
+    def fileno(self) -> int:
+        """Can be read from when the process has told something, or has ended."""
+        return self._beats
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def lives(self, passed_s: float = 0.0) -> bool:
+        """Whether the process goes on; it is killed when it was silent for too long.
+
+        Args:
+            passed_s: Seconds since this was last asked.
         """
-        for listener in self.sockets:
-            listener.close()
-        super().terminate_all()
+        if self.code is not None:
+            return False
+        try:
+            beats = os.read(self._beats, 65_536)
+        except BlockingIOError:
+            self._silent_s += passed_s
+            if self._silent_s > (SILENT_S if self.served else START_S):
+                self.kill("does not answer")
+        else:
+            if beats:
+                self._silent_s, self.served = 0.0, True
+            else:
+                self._ended()
+        return self.code is None
 
-    def handle_hup(self) -> None:
-        """SIGHUP came."""
-        for process in self.processes:
-            if process.pid is not None and process.process.is_alive():
-                os.kill(process.pid, signal.SIGHUP)
+    def kill(self, why: str) -> None:
+        logger.error("worker process %d %s; it is killed", self.pid, why)
+        self._process.kill()
+        self._ended()
 
-
-def create() -> FastAPI:
-    """The application of a worker process, from its environment."""
-    # Should the parent be killed, the worker stops by itself.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:
-        sys.exit(1)
-    warnings.filterwarnings("ignore", module="PIL")
-    settings = Settings()
-    _logging.enter_context(logging_to_stderr(settings.log_level, settings.log_format))
-    return create_app(settings, load(settings))
+    def _ended(self) -> None:
+        self.code = self._process.wait()
+        os.close(self._beats)

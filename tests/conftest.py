@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,18 +72,20 @@ class Outside:
 
     log: Path | None = None  # takes what it writes to standard error
     tls: ssl.SSLContext | None = None  # it is called by https
+    command: Sequence[str] = (sys.executable, "-m", "gateway")
+    code: int = 0  # it must end with
 
 
 @contextlib.contextmanager
 def run_gateway(outside: Outside = Outside(), /, **settings: object) -> Iterator[GatewayClient]:
-    """A live `python -m gateway`, stopped and seen to exit with 0 when the block ends."""
+    """A live `python -m gateway`, stopped and seen to end when the block does."""
     port, grpc_port = free_ports(2)
     own = {"http_port": port, "grpc_port": grpc_port, "model_repository": REPOSITORY}
     # Golden vectors in between would stand in the counts that tests read from Triton.
     settings = own | {"triton_verify_s": 3600} | settings
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")}
     environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
-    command, scheme = [sys.executable, "-m", "gateway"], "https" if outside.tls else "http"
+    command, scheme = outside.command, "https" if outside.tls else "http"
     with outside.log.open("ab") if outside.log else contextlib.nullcontext() as stderr:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr)
     try:
@@ -95,7 +97,7 @@ def run_gateway(outside: Outside = Outside(), /, **settings: object) -> Iterator
             wait_live(client, process)
             yield client
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(20) == outside.code
     finally:
         process.kill()
         process.wait()

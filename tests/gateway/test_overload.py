@@ -19,9 +19,9 @@ from benchmarks.flood import Flooded, flood
 from benchmarks.traffic import Request, requests
 from gateway.app import create_app, load
 from gateway.inference import Call, FakeInferClient
+from gateway.serving import config
 from gateway.settings import Settings
 from gateway.values import Vectors
-from gateway.workers import config
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayFactory, free_port
 from tests.gateway.fakes import unit

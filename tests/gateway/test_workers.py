@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,14 @@ import pytest
 
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
-from tests.conftest import GatewayClient, GatewayFactory
+from tests.conftest import (
+    REPOSITORY,
+    ROOT,
+    GatewayClient,
+    GatewayFactory,
+    Outside,
+    free_ports,
+)
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 
 COUNT = 2
@@ -97,14 +106,107 @@ def test_a_killed_worker_is_replaced(gateway: GatewayClient) -> None:
     wait_until(lambda: inflight(gateway) == 0)
 
 
+def started_anew(client: GatewayClient) -> int:
+    """The process that takes the place of one that was killed, as soon as there is one."""
+    before = workers(client)
+    os.kill(before[0], signal.SIGKILL)
+    wait_until(lambda: set(workers(client)) - set(before), "none took its place")
+    [process] = set(workers(client)) - set(before)
+    return process
+
+
+def test_a_hang_up_does_not_end_a_worker_that_only_starts(
+    gateway: GatewayClient,
+) -> None:
+    process = started_anew(gateway)
+    os.kill(gateway.process, signal.SIGHUP)
+    wait_until(lambda: all_hold(gateway, rpc_port(gateway), LISTENING), "it did not start")
+    assert process in workers(gateway)
+
+
+@pytest.mark.parametrize("heeds", [False, True])
+def test_a_stop_while_a_worker_starts(gateway: GatewayClient, heeds: bool) -> None:
+    process = started_anew(gateway)
+    if heeds:
+        wait_until(lambda: catches(process, signal.SIGTERM))
+    # That the gateway then ends, and with 0, is seen by the fixture.
+
+
+def test_a_worker_that_hangs_is_replaced(
+    triton: TritonServer, start_gateway: GatewayFactory
+) -> None:
+    outside = Outside(command=with_constants(SILENT_S=7, TICK_S=0.2))
+    address = triton.addresses.grpc
+    with start_gateway(outside, triton_address=address, workers=COUNT) as client:
+        wait_until(lambda: all_hold(client, rpc_port(client), LISTENING))
+        hung, other = workers(client)
+        os.kill(hung, signal.SIGSTOP)
+        wait_until(lambda: hung not in workers(client) and len(workers(client)) == COUNT)
+        assert other in workers(client)
+        wait_until(lambda: all_hold(client, rpc_port(client), LISTENING))
+
+
+def test_a_worker_that_hangs_does_not_hold_up_the_end(
+    triton: TritonServer, start_gateway: GatewayFactory
+) -> None:
+    outside = Outside(command=with_constants(END_S=1), code=1)
+    address = triton.addresses.grpc
+    with start_gateway(outside, triton_address=address, workers=COUNT, drain_s=0) as client:
+        wait_until(lambda: all_hold(client, rpc_port(client), LISTENING))
+        seen = workers(client)
+        os.kill(seen[0], signal.SIGSTOP)
+    assert not any(alive(pid) for pid in seen)
+
+
+def test_workers_that_cannot_start_end_the_gateway() -> None:
+    command = with_constants(COMMAND=(sys.executable, "-c", "raise SystemExit(3)"))
+    port, grpc_port = free_ports(2)
+    settings = {"WORKERS": 2, "MODEL_REPOSITORY": REPOSITORY, "HTTP_PORT": port}
+    environment = {f"GATEWAY_{name}": str(value) for name, value in settings.items()}
+    environment |= {"GATEWAY_GRPC_PORT": str(grpc_port)}
+    ran = subprocess.run(command, cwd=ROOT, env=os.environ | environment, timeout=60, check=False)
+    assert ran.returncode == 1
+
+
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
+
+
+@pytest.mark.skipif(
+    subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True).returncode != 0,
+    reason="process namespaces cannot be made here",
+)
+def test_workers_serve_below_the_first_process_of_a_container(
+    triton: TritonServer, start_gateway: GatewayFactory
+) -> None:
+    outside = Outside(command=(*NAMESPACE, *Outside().command))
+    address = triton.addresses.grpc
+    with start_gateway(outside, triton_address=address, workers=COUNT) as client:
+        assert embed(client, "in a container") == 200
+        [first] = workers(client)  # that is what the namespace's maker has below it
+        os.kill(first, signal.SIGTERM)
+        wait_until(lambda: not alive(client.process))
+
+
+def with_constants(**values: object) -> list[str]:
+    """How to run a gateway whose `gateway.workers` has other constants."""
+    given = "".join(f"workers.{name} = {value!r}; " for name, value in values.items())
+    run = "runpy.run_module('gateway', run_name='__main__')"
+    return [sys.executable, "-c", f"import runpy; from gateway import workers; {given}{run}"]
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for the signal."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        return bool(int(re.findall(r"SigCgt:\s(\w+)", status)[0], 16) >> (number - 1) & 1)
+    return False
+
+
 def test_without_their_parent_workers_stop(
     triton: TritonServer, start_gateway: GatewayFactory
 ) -> None:
-    seen: list[int] = []
-    with (
-        contextlib.suppress(AssertionError),  # it does not end with 0
-        start_gateway(triton_address=triton.addresses.grpc, workers=COUNT) as client,
-    ):
+    outside = Outside(code=-signal.SIGKILL)
+    with start_gateway(outside, triton_address=triton.addresses.grpc, workers=COUNT) as client:
         wait_until(lambda: len(workers(client)) == COUNT)
         seen = workers(client)
         os.kill(client.process, signal.SIGKILL)
@@ -142,15 +244,8 @@ def counted(client: httpx.Client, **labels: str) -> float:
 
 
 def workers(client: GatewayClient) -> list[int]:
-    """The processes below the first that serve, and not those that Python keeps for itself."""
-    return [
-        pid for pid in children(client.process)
-        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]  # fmt: skip
-
-
-def children(parent: int) -> list[int]:
-    found = []
+    """The processes below the first, which are those that serve."""
+    parent, found = client.process, []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             state, above = (entry / "stat").read_text().rpartition(")")[2].split()[:2]

@@ -1,0 +1,53 @@
+"""`python -m gateway.worker LISTENER BEATS PARENT`: one of the processes of `gateway.workers`.
+
+It takes the numbers of the listening socket and of the pipe that it beats on, which it has
+inherited, and the id of its parent.
+"""
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import warnings
+
+from gateway.app import NOT_LOADED, create_app, load
+from gateway.logs import logging_to_stderr
+from gateway.serving import serve
+from gateway.settings import Settings
+
+_PR_SET_PDEATHSIG = 1
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Serves until SIGTERM, or until the parent is gone; returns the exit code."""
+    listener, beats, parent = map(int, sys.argv[1:])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return 1
+    for inherited in (listener, beats):
+        os.set_inheritable(inherited, False)
+    os.set_blocking(beats, False)
+
+    async def beat() -> None:
+        with contextlib.suppress(OSError):  # the parent is gone, or too busy to listen
+            os.write(beats, b".")
+
+    warnings.filterwarnings("ignore", module="PIL")
+    settings = Settings()
+    with logging_to_stderr(settings.log_level, settings.log_format):
+        try:
+            loaded = load(settings)
+        except NOT_LOADED as error:
+            logger.error("a worker process cannot start: %s", error)
+            return 1
+        serve(create_app(settings, loaded), settings, socket.socket(fileno=listener), beat)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
