@@ -1,15 +1,17 @@
 """Around every request: its record, an id, and an answer even where the code below fails."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.errors import Unavailable
 from gateway.identity import HEADER, request_id
 from gateway.observer import Observer
 from gateway.record import Record
-from gateway.rest.problems import internal_error
+from gateway.rest.problems import internal_error, rendered
 from gateway.rest.security import SecurityHeaders
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,11 @@ class RequestContext:
         with self._observer.observing(record, scope["headers"]):
             try:
                 await self._app(scope, receive, send_with_id)
+            except asyncio.CancelledError:  # by uvicorn: the time to drain is over
+                if status:
+                    raise
+                late = Unavailable("the service is shutting down; send the request elsewhere")
+                await rendered(late, record)(scope, receive, send_with_id)
             except Exception:
                 logger.exception("request %s failed", record.request_id)
                 if status:

@@ -27,9 +27,9 @@ from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from gateway.settings import Settings
 from server.config import ServerConfig
 from server.launcher import TritonServer
-from tests.conftest import REPOSITORY, SAMPLES, GatewayClient, run_gateway
+from tests.conftest import REPOSITORY, SAMPLES, GatewayClient, Outside, run_gateway
 from tests.gateway.fakes import unit
-from tests.gateway.waiting import inflight, wait_until
+from tests.gateway.waiting import inflight, unfinished_request, wait_until
 
 REQUESTS = int(os.environ.get("ROLLING_REQUESTS", "1500"))
 SWITCH_S = 60.0
@@ -370,6 +370,24 @@ def test_a_stop_under_load_answers_what_was_begun(
             client.get("/livez")
     assert sorted(map(str, answers)) == ["200"] * 6 + ["256"] * 6
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_outlives_the_time_to_drain_is_sent_elsewhere(
+    triton: TritonServer, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    address = triton.addresses.grpc
+    with (
+        run_gateway(Outside(log=log), triton_address=address, drain_s=1) as client,
+        unfinished_request(client) as connection,
+    ):
+        os.kill(client.process, signal.SIGTERM)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in answer
+    assert b"shutting down; send the request elsewhere" in answer
+    assert " 503 " in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def alive(process: int) -> bool:
