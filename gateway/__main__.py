@@ -5,6 +5,8 @@ import difflib
 import importlib
 import logging
 import os
+import re
+import socket
 import sys
 import warnings
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ from contextlib import ExitStack
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from gateway import workers
 from gateway.app import NOT_LOADED, create_app, load
@@ -24,6 +27,10 @@ from gateway.settings import Settings
 from gateway.signals import hold_hang_up
 
 PREFIX = "GATEWAY_"
+JSON_EXAMPLES = {
+    "models": '["a", "b"]', "model_aliases": '{"a": "b"}', "fetch_hosts": '["a", "b"]',
+    "fetch_ports": "[1, 2]",
+}  # fmt: skip
 
 logger = logging.getLogger("gateway")
 
@@ -61,10 +68,18 @@ def main() -> int:
             "https" if loaded.tls else "http", host, port, host, settings.grpc_port,
         )  # fmt: skip
         if settings.workers > 1:
-            return workers.run(settings, listener)
+            return _several(settings, listener)
         grpc.close()
         serve(create_app(settings, loaded), settings, listener)
         return 0
+
+
+def _several(settings: Settings, listener: socket.socket) -> int:
+    try:
+        return workers.run(settings, listener)
+    except OSError as error:
+        logger.error("worker processes cannot be started: %s", error)
+        return 1
 
 
 def load_settings() -> Settings:
@@ -87,10 +102,19 @@ def load_settings() -> Settings:
         raise StartError(
             f"GATEWAY_OTLP_ENDPOINT: {error.name} is not installed; install the extra `otel`"
         ) from error
+    except SettingsError as error:  # what should be a list or an object is no JSON
+        field = re.findall(r'"(\w+)"', str(error))[0]
+        raise StartError(
+            f"{PREFIX}{field.upper()}: must be JSON, such as {JSON_EXAMPLES[field]}"
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise StartError(f"{name}: {first['msg']}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise StartError(message) from error
+        field, *places = first["loc"]
+        name = PREFIX + str(field).upper() + "".join(f"[{place}]" for place in places)
+        raise StartError(f"{name}: {message}") from error
 
 
 def _arguments() -> None:

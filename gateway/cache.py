@@ -40,13 +40,16 @@ class VectorCache:
         self._max_bytes = max_bytes
         self._looked_up = looked_up
         self._bytes = 0
+        self._cleared = 0  # times
         self._rows: OrderedDict[Hashable, Encoded] = OrderedDict()
         self._making: dict[Hashable, asyncio.Future[Encoded | None]] = {}
 
     def clear(self) -> None:
-        """Forgets every vector."""
+        """Forgets every vector, and those that are being made as well."""
         self._rows.clear()
+        self._making.clear()
         self._bytes = 0
+        self._cleared += 1
 
     async def rows(self, keys: Sequence[Hashable], make: Make) -> list[Encoded]:
         """What belongs to each key, in their order.
@@ -83,15 +86,18 @@ class VectorCache:
         loop = asyncio.get_running_loop()
         futures = {key: loop.create_future() for key in keys}
         self._making |= futures
+        cleared = self._cleared
         try:
             made = dict(zip(keys, await make(positions), strict=True))
             for key, row in made.items():
                 futures[key].set_result(row)
-                self._keep(key, row)
+                if cleared == self._cleared:
+                    self._keep(key, row)
             return made
         finally:
             for key, future in futures.items():
-                del self._making[key]
+                if self._making.get(key) is future:
+                    del self._making[key]
                 if not future.done():
                     future.set_result(None)
 

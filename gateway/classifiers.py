@@ -53,6 +53,7 @@ class Classifiers:
         self._cache = cache
         self._held: dict[tuple[str, str], Classifier] = {}
         self._doubted = asyncio.Event()
+        self._doubts = 0
 
     async def of_labels(
         self,
@@ -127,6 +128,7 @@ class Classifiers:
     def doubt(self) -> None:
         """Drops all label sets: what encoded them may have been another model."""
         self._held.clear()
+        self._doubts += 1
         self._doubted.set()
 
     async def hold(self, model: Model) -> None:
@@ -136,13 +138,18 @@ class Classifiers:
         """
         for label_set in self._sets.label_sets.values():
             key = (model.manifest.fingerprint, label_set.name)
-            if key not in self._held:
-                self._held[key] = await self._whole(model, label_set)
+            while key not in self._held:
+                doubts = self._doubts
+                made = await self._whole(model, label_set)
+                if doubts == self._doubts:
+                    self._held[key] = made
 
     def forget(self) -> None:
-        """Drops what is held for models that are not served any more."""
+        """The models have changed: drops what none needs, and has what is missing encoded."""
         served = {model.manifest.fingerprint for model in self._models}
         self._held = {key: held for key, held in self._held.items() if key[0] in served}
+        if self.waiting():  # of what was held for a model before it was served, some was doubted
+            self._doubted.set()
 
     async def _whole(self, model: Model, label_set: LabelSet) -> Classifier:
         parts = [

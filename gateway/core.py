@@ -75,5 +75,9 @@ class Background:
 
 def _ended(task: asyncio.Task[Any]) -> None:
     # Nobody awaits it before the end, so that its failure would be told to nobody.
-    if not task.cancelled() and (error := task.exception()) is not None:
+    if task.cancelled():
+        error: BaseException | None = None if task.cancelling() else asyncio.CancelledError()
+    else:
+        error = task.exception()
+    if error is not None:
         logger.critical("what goes on beside requests has failed: restart", exc_info=error)

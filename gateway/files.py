@@ -1,5 +1,8 @@
 """Files that are read again when they change."""
 
+import errno
+import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,9 +16,22 @@ def version(paths: Iterable[Path]) -> Version:
     return tuple(_version(path) for path in paths)
 
 
+def read_file(path: Path) -> bytes:
+    """What is in a file.
+
+    Raises:
+        OSError: It cannot be read; or it is a pipe or a device, which might never end.
+    """
+    # To open a pipe would wait for who writes to it.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return stream.read()
+
+
 def _version(path: Path) -> tuple[int, ...]:
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError:
         return ()
-    return stat.st_mtime_ns, stat.st_size, stat.st_dev, stat.st_ino
+    return found.st_mtime_ns, found.st_size, found.st_dev, found.st_ino

@@ -19,7 +19,7 @@ from typing import NoReturn
 import yaml
 
 from gateway.errors import Unauthenticated
-from gateway.files import CHECK_S, version
+from gateway.files import CHECK_S, read_file, version
 from gateway.quotas import Quota
 
 _PREFIX = "oct_"  # so that scanners for leaked secrets can know a key
@@ -50,7 +50,7 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         KeysError: It cannot be read, or is not of this shape.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(read_file(path).decode())
     except OSError as error:
         raise KeysError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # their text quotes the file

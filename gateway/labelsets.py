@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import MalformedRequest, RequestError, UnknownLabelSet, quoted
+from gateway.files import read_file
 from gateway.limits import RequestLimits
 from gateway.zeroshot import DEFAULT_TEMPLATES, PLACEHOLDER, Label, check_templates, prompts
 
@@ -179,7 +180,7 @@ def _checked(path: Path, sets: LabelSets, given: list[str] | str) -> tuple[str, 
 
 def _parsed(path: Path, schema: type[F]) -> F:
     try:
-        content: Any = yaml.safe_load(path.read_text("utf-8"))
+        content: Any = yaml.safe_load(read_file(path).decode())
         return schema.model_validate(content)
     except OSError as error:
         raise LabelSetError(f"{path}: cannot be read: {error.strerror}") from error

@@ -6,7 +6,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from gateway.errors import Unavailable
-from gateway.upstream import Server
+from gateway.upstream import ClosedError, Server, closing_told
 
 POLL_S = 0.2
 REASON = 300  # characters of what Triton says
@@ -27,11 +27,12 @@ async def loaded(server: Server, model: str, version: int, within: float) -> Non
     asked = service_pb2.RepositoryModelLoadRequest(model_name=model)
     try:
         async with server.working():
-            await server.stub.RepositoryModelLoad(asked, timeout=within)
+            with closing_told():
+                await server.stub.RepositoryModelLoad(asked, timeout=within)
     except grpc.aio.AioRpcError as error:
         why = " ".join((error.details() or "").split())[:REASON]  # it may hold a traceback
         raise Unavailable(f"{model}: Triton at {server.address}: {why}") from error
-    except grpc.aio.UsageError as error:
+    except ClosedError as error:
         raise Unavailable(f"{model}: Triton at {server.address} is not named any more") from error
     for _ in range(round(SETTLE_S / POLL_S)):
         if await _ready(server, model, version):
@@ -43,6 +44,7 @@ async def loaded(server: Server, model: str, version: int, within: float) -> Non
 async def _ready(server: Server, model: str, version: int) -> bool:
     asked = service_pb2.ModelReadyRequest(name=model, version=str(version))
     try:
-        return bool((await server.stub.ModelReady(asked, timeout=SETTLE_S)).ready)
-    except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+        with closing_told():
+            return bool((await server.stub.ModelReady(asked, timeout=SETTLE_S)).ready)
+    except (grpc.aio.AioRpcError, ClosedError):
         return False

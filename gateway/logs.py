@@ -2,11 +2,13 @@
 
 import contextlib
 import logging
+import os
+import select
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import orjson
@@ -15,6 +17,7 @@ from gateway.observer import fields
 from gateway.record import Record
 
 PAUSE_S = 0.1
+LAST_S = 2.0  # that a pipe which nobody reads can hold up the end of the process
 MOST_WAITING = 10_000
 
 
@@ -107,10 +110,10 @@ class _Batches(logging.Handler):
             self._urgent.set()
 
     def close(self) -> None:
-        """Writes what waits."""
+        """Writes what waits, unless nobody reads it."""
         self._closing = True
         self._urgent.set()
-        self._thread.join()
+        self._thread.join(LAST_S)
         super().close()
 
     def format(self, record: logging.LogRecord) -> str:
@@ -129,5 +132,23 @@ class _Batches(logging.Handler):
             lines = [self.format(self._waiting.popleft()) for _ in range(len(self._waiting))]
             if lines:
                 with contextlib.suppress(OSError):  # nobody reads: that must not end the log
-                    sys.stderr.write("\n".join(lines) + "\n")
-                    sys.stderr.flush()
+                    _write(lines)
+
+
+def _write(lines: list[str]) -> None:
+    """To standard error; past Python's buffer, whose lock would hold up the end of the process."""
+    for chunk in _chunks(f"{line}\n".encode(errors="backslashreplace") for line in lines):
+        data = chunk
+        while data and sys.stderr:  # which a process that began without it has not
+            data = data[os.write(sys.stderr.fileno(), data) :]
+
+
+def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines together, as many as a pipe takes whole: other processes write to it as well."""
+    chunk = b""
+    for line in lines:
+        if chunk and len(chunk) + len(line) > select.PIPE_BUF:
+            yield chunk
+            chunk = b""
+        chunk += line
+    yield chunk

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gateway.figures import Gate
+from gateway.files import read_file
 
 SUFFIX = ".manifest.json"
 KEPT_SUFFIX = ".version.json"  # of manifests of versions that are kept, but not served
@@ -185,7 +186,7 @@ def read_manifest(path: Path) -> Manifest:
         ManifestError: The file is unreadable, is not JSON, or a field is wrong; all are named.
     """
     try:
-        text = path.read_bytes()
+        text = read_file(path)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
     try:

@@ -4,6 +4,7 @@ With several workers each writes to files in the folder that `PROMETHEUS_MULTIPR
 any of them can answer for all.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable
 from functools import cache
@@ -21,6 +22,7 @@ from prometheus_client import (
 from gateway.manifest import Manifest
 from gateway.record import Record
 
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (
@@ -188,12 +190,15 @@ class Metrics:
 
     def rendered(self) -> bytes:
         """What a scrape is answered. With several workers this reads files: call it in a thread."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if FOLDER not in os.environ:
             return generate_latest(self._registry)
-        for path in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*.db"):
+        folder = Path(os.environ[FOLDER])
+        folder.mkdir(mode=0o700, exist_ok=True)  # whoever removed it took the counts so far
+        for path in folder.glob("gauge_live*.db"):
             process = path.stem.rpartition("_")[2]
             if not Path("/proc", process).exists():  # it was killed, with requests in flight
-                multiprocess.mark_process_dead(int(process))  # type: ignore[no-untyped-call]
+                with contextlib.suppress(FileNotFoundError):  # another scrape was first
+                    multiprocess.mark_process_dead(int(process))  # type: ignore[no-untyped-call]
         together = CollectorRegistry()
         multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)

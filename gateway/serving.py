@@ -1,9 +1,10 @@
 """How uvicorn serves the application, in the one process or in each of several."""
 
+import asyncio
 import math
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from gateway.tls import Tls
 
 KEEP_ALIVE_S = 75  # a proxy that closes idle connections after 60 s, as is usual, does so first
-BEAT_S = 5  # how often the event loop tells that it runs
+BEAT_S = 1.0  # how often the event loop tells that it runs
 
-Beat = Callable[[], Awaitable[None]]
+Beat = Callable[[], None]
 
 
 class Config(uvicorn.Config):
@@ -31,13 +32,31 @@ class Config(uvicorn.Config):
         return app
 
 
-def config(app: FastAPI, settings: Settings, beat: Beat | None = None) -> uvicorn.Config:
-    """How uvicorn serves; `beat` is called while it does, as soon as it does."""
+class Server(uvicorn.Server):
+    """Calls `beat` from the moment it serves until its event loop ends, drains included."""
+
+    def __init__(self, config: uvicorn.Config, beat: Beat | None) -> None:
+        super().__init__(config)
+        self._beat = beat
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server.startup`."""
+        await super().startup(sockets)
+        if self.started and self._beat:
+            self._beating = asyncio.create_task(self._beats(self._beat))
+
+    async def _beats(self, beat: Beat) -> None:
+        while True:
+            beat()
+            await asyncio.sleep(BEAT_S)
+
+
+def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves."""
     return Config(
         app, log_config=None, log_level="warning", access_log=False, loop="uvloop",
         http="gateway.rest.http1:Http1", ws="none", server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_s), timeout_keep_alive=KEEP_ALIVE_S,
-        callback_notify=beat, timeout_notify=BEAT_S,
     )  # fmt: skip
 
 
@@ -45,9 +64,12 @@ def serve(
     app: FastAPI, settings: Settings, listener: socket.socket, beat: Beat | None = None
 ) -> None:
     """Serves until SIGINT or SIGTERM, and what is under way then."""
-    server = uvicorn.Server(config(app, settings, beat))
+    server = Server(config(app, settings), beat)
     # uvicorn takes these signals only while it runs, and raises them again at its end: one that
     # comes before is heeded so, and a stop that was asked for is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
+    # Until there is something to reload it is held back, and when nothing is left it says nothing.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     server.run(sockets=[listener])
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # unlike a handler it holds to the very end

@@ -2,10 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LARGEST = 2**40  # of what is counted, in items or bytes: beyond, numbers do not fit everywhere
+
+Host = Annotated[str, Field(pattern=r"^((\*\.)?[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+)$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseSettings):
@@ -30,7 +35,7 @@ class Settings(BaseSettings):
     )
     triton_address: str = Field(
         default="127.0.0.1:8001",
-        pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$",
+        pattern=r"^[^\s,:]+:[0-9]{1,5}(,[^\s,:]+:[0-9]{1,5})*$",
         description="host:port of Triton's gRPC; several with commas between, or a name that "
         "stands for several.",
     )
@@ -72,6 +77,7 @@ class Settings(BaseSettings):
     text_cache_bytes: int = Field(
         default=32 * 2**20,
         ge=0,
+        le=LARGEST,
         description="Bytes of vectors of texts and labels kept for those who ask again; 0: none.",
     )
     request_timeout_s: float = Field(
@@ -138,17 +144,20 @@ class Settings(BaseSettings):
     max_inflight: int = Field(
         default=256,
         ge=1,
+        le=LARGEST,
         description="Requests worked on at a time; those beyond are answered 429.",
     )
     max_inflight_items: int = Field(
         default=4096,
         ge=1,
+        le=LARGEST,
         description="Texts and images worked on at a time, a stream counting as its whole window; "
         "beyond, 429.",
     )
     max_inflight_bytes: int = Field(
         default=512 * 2**20,
         ge=1,
+        le=LARGEST,
         description="Bytes of request bodies held at a time; beyond, 429.",
     )
     max_wait_s: float = Field(
@@ -172,20 +181,25 @@ class Settings(BaseSettings):
         description="Items of one gRPC stream worked on at a time; no more are read till then.",
     )
     max_body_bytes: int = Field(
-        default=64 * 2**20, ge=1, description="Bytes of one request's body; beyond, 413."
+        default=64 * 2**20, ge=1, le=2**30, description="Bytes of one request's body; beyond, 413."
     )
     max_items: int = Field(
-        default=256, ge=1, description="Texts and images in one request; beyond, 413."
+        default=256, ge=1, le=LARGEST, description="Texts and images in one request; beyond, 413."
     )
-    max_labels: int = Field(default=2_000, ge=1, description="Labels in one zero-shot request.")
+    max_labels: int = Field(
+        default=2_000, ge=1, le=LARGEST, description="Labels in one zero-shot request."
+    )
     max_prompts: int = Field(
-        default=20_000, ge=1, description="Labels times templates in one zero-shot request."
+        default=20_000,
+        ge=1,
+        le=LARGEST,
+        description="Labels times templates in one zero-shot request.",
     )
     max_text_characters: int = Field(
-        default=32_768, ge=1, description="Characters of one text, label or template."
+        default=32_768, ge=1, le=LARGEST, description="Characters of one text, label or template."
     )
     max_image_bytes: int = Field(
-        default=32 * 2**20, ge=1, description="Bytes of one encoded image."
+        default=32 * 2**20, ge=1, le=2**30, description="Bytes of one encoded image."
     )
     max_image_pixels: int = Field(
         default=50_000_000, ge=1, le=89_000_000, description="Pixels of one decoded image."
@@ -193,11 +207,13 @@ class Settings(BaseSettings):
     max_resized_pixels: int = Field(
         default=4_000_000,
         ge=1,
+        le=LARGEST,
         description="Pixels that resizing an image's short side may make, before the crop.",
     )
     max_decode_bytes: int = Field(
         default=256 * 2**20,
         ge=1,
+        le=LARGEST,
         description="Bytes that decoding may take: of one image, and of all at a time.",
     )
 
@@ -223,12 +239,12 @@ class Settings(BaseSettings):
     fetch_urls: bool = Field(
         default=False, description="Whether images may be given as http(s) URLs."
     )
-    fetch_hosts: tuple[str, ...] = Field(
+    fetch_hosts: tuple[Host, ...] = Field(
         default=(),
         description="Hosts that are fetched from, as a JSON list; *.example.org is every name "
         "below it; empty: every host.",
     )
-    fetch_ports: tuple[int, ...] = Field(
+    fetch_ports: tuple[Port, ...] = Field(
         default=(), description="Ports that are fetched from, as a JSON list; empty: 80 and 443."
     )
     fetch_private: bool = Field(
@@ -244,6 +260,23 @@ class Settings(BaseSettings):
     fetch_concurrency: int = Field(
         default=8, ge=1, le=1024, description="Images that one process fetches at a time."
     )
+
+    @field_validator("triton_address")
+    @classmethod
+    def _has_ports(cls, value: str) -> str:
+        for address in value.split(","):
+            if not 1 <= int(address.rpartition(":")[2]) <= 65_535:
+                raise ValueError(f"{address}: a port is a number from 1 to 65535")
+        return value
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.metrics_port is None:
+            if self.metrics_host is not None:
+                raise ValueError("GATEWAY_METRICS_HOST is set, so GATEWAY_METRICS_PORT must be")
+        elif self.metrics_port in (self.http_port, self.grpc_port):
+            raise ValueError(f"GATEWAY_METRICS_PORT {self.metrics_port} is one of the other ports")
+        return self
 
     def triton_addresses(self) -> tuple[str, ...]:
         """Where the Tritons are, each `host:port`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gateway.certificate import expiry
-from gateway.files import CHECK_S, version
+from gateway.files import CHECK_S, read_file, version
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def read_tls(chain: Path | None, key: Path | None, client_ca: Path | None) -> Tl
 
 def _read(path: Path, setting: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise TlsError(f"{setting}: {path} cannot be read: {error.strerror}") from error
 

@@ -19,7 +19,7 @@ from gateway.errors import (
 from gateway.inference import LATE, WRONG, Call, Tower, checked, cosine_to, differs
 from gateway.loading import loaded
 from gateway.servers import Servers, Told
-from gateway.upstream import Server
+from gateway.upstream import ClosedError, Server, closing_told
 from gateway.values import Vectors
 
 RETRY_S = 1.0  # when to ask again while no Triton answers: it is probed more often than that
@@ -148,16 +148,13 @@ class GrpcInferClient:
         )
         try:
             async with server.working():
-                response = await server.stub.ModelInfer(
-                    request, timeout=within, metadata=_metadata(call)
-                )
+                with closing_told():
+                    response = await server.stub.ModelInfer(
+                        request, timeout=within, metadata=_metadata(call)
+                    )
         except grpc.aio.AioRpcError as error:
             raise await _translated(error, server, call, within) from error
-        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
-            # Its name stands for it no more, and so the channel was closed.
+        except ClosedError as error:
             raise _ElsewhereError("the connection to the inference server was closed") from error
         server.answered()
         return checked(kserve.output(response), call)
@@ -210,8 +207,9 @@ async def _ready(server: Server, call: Call, within: float) -> bool | None:
         return None
     asked = service_pb2.ModelReadyRequest(name=call.tower.model, version=str(call.tower.version))
     try:
-        return bool((await server.stub.ModelReady(asked, timeout=min(within, 1.0))).ready)
-    except grpc.aio.AioRpcError:
+        with closing_told():
+            return bool((await server.stub.ModelReady(asked, timeout=min(within, 1.0))).ready)
+    except (grpc.aio.AioRpcError, ClosedError):
         return None
 
 

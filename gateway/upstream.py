@@ -7,8 +7,8 @@ probe at a time; the first that is answered closes the breaker.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import grpc
@@ -35,6 +35,30 @@ UNANSWERED = {
 _DOWN = {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.TRANSIENT_FAILURE}
 
 logger = logging.getLogger(__name__)
+
+
+class ClosedError(Exception):
+    """The channel was closed beneath a call: its server's name stands for it no more."""
+
+
+@contextmanager
+def closing_told() -> Iterator[None]:
+    """Around a call: tells the end of its channel from that of its task.
+
+    gRPC cancels a call whose channel is closed, as if somebody had cancelled who awaits it.
+
+    Raises:
+        ClosedError: The channel was closed.
+    """
+    try:
+        yield
+    except grpc.aio.UsageError as error:
+        raise ClosedError from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ClosedError from error
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ def main() -> int:
         os.set_inheritable(inherited, False)
     os.set_blocking(beats, False)
 
-    async def beat() -> None:
+    def beat() -> None:
         with contextlib.suppress(OSError):  # the parent is gone, or too busy to listen
             os.write(beats, b".")
 

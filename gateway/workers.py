@@ -10,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from multiprocessing.connection import wait
+from pathlib import Path
 
+from gateway.metrics import FOLDER
 from gateway.settings import Settings
+from gateway.sharedfolder import shared_folder
 from gateway.signals import Asked, hold_hang_up
 
 COMMAND = (sys.executable, "-m", "gateway.worker")
@@ -29,10 +31,14 @@ logger = logging.getLogger(__name__)
 
 
 def run(settings: Settings, listener: socket.socket) -> int:
-    """Serves with `settings.workers` processes until SIGINT or SIGTERM; returns the exit code."""
-    with tempfile.TemporaryDirectory(prefix="openclip-metrics-") as folder, Asked() as asked:
+    """Serves with `settings.workers` processes until SIGINT or SIGTERM; returns the exit code.
+
+    Raises:
+        OSError: A process cannot be started, or there is no temporary folder for them.
+    """
+    with shared_folder() as folder, Asked() as asked:
         environment = os.environ | {
-            "PROMETHEUS_MULTIPROC_DIR": folder,  # read where prometheus_client is imported
+            FOLDER: str(folder),  # read where prometheus_client is imported
             "GATEWAY_GRPC_PORT": str(settings.grpc_port),
         }
         return _Workers(settings, listener, environment, asked).run()
@@ -54,6 +60,8 @@ class _Workers:
         self._all = [self._started() for _ in range(settings.workers)]
 
     def _started(self) -> "_Worker":
+        # Who cleans up behind our back takes the counts so far, but not the service.
+        Path(self._environment[FOLDER]).mkdir(mode=0o700, exist_ok=True)
         return _Worker(self._listener, self._environment)
 
     def run(self) -> int:
@@ -71,29 +79,36 @@ class _Workers:
                 if worker.lives(passed_s):
                     self._served |= worker.served
                 elif self._served or (worker.code or 0) < 0:
-                    self._all[index] = self._replacement(worker)
+                    self._replace(index)
                 else:
                     self._stop()
                     return 1
 
     def _wait(self, workers: Iterable["_Worker"], seconds: float) -> None:
         """Until a signal came, or one of the processes told something or ended."""
-        wait([self._asked.fileno(), *(worker.fileno() for worker in workers)], seconds)
+        open_ends = (worker.fileno() for worker in workers if worker.code is None)
+        wait([self._asked.fileno(), *open_ends], seconds)
 
-    def _replacement(self, worker: "_Worker") -> "_Worker":
-        logger.warning(
-            "worker process %d ended with %d; another is started", worker.pid, worker.code
-        )
-        if not worker.served:
+    def _replace(self, index: int) -> None:
+        gone = self._all[index]
+        if not gone.served:
             self._wait([], PAUSE_S)
-        return self._started()
+        try:
+            self._all[index] = self._started()
+        except OSError as error:
+            logger.error("a worker process cannot be started: %s", error)
+            self._wait([], PAUSE_S)
+        else:
+            logger.warning(
+                "worker process %d ended with %d; another was started", gone.pid, gone.code
+            )
 
     def _stop(self) -> int:
         # From now on a client that knocks is refused: this process accepts nobody, but would hold
         # the socket open.
         self._listener.close()
-        for worker in self._all:
-            worker.signal(signal.SIGTERM)
+        for worker in self._all:  # who serves nobody yet has nothing to end
+            worker.signal(signal.SIGTERM if worker.served else signal.SIGKILL)
         deadline = time.monotonic() + self._limit_s
         left = [worker for worker in self._all if worker.lives()]
         while left and time.monotonic() < deadline:
@@ -120,6 +135,9 @@ class _Worker:
                 self._process = subprocess.Popen(  # noqa: S603 - our own program, no shell
                     command, env=environment, pass_fds=inherited
                 )
+        except OSError:
+            os.close(self._beats)
+            raise
         finally:
             os.close(theirs)
         self._silent_s = 0.0

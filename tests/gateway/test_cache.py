@@ -99,6 +99,27 @@ async def test_a_follower_that_leaves_takes_nothing_from_the_others() -> None:
     assert follower.made == []
 
 
+async def test_what_is_made_while_all_is_forgotten_is_for_those_who_wait_alone() -> None:
+    cache, gate = VectorCache(10_000), asyncio.Event()
+    early = Maker(["a"], gate)
+    waiting = asyncio.create_task(early.ask(cache))
+    await settled()
+    cache.clear()
+    late, gate_of_late = Maker(["a"]), asyncio.Event()
+    late.gate = gate_of_late
+    after = asyncio.create_task(late.ask(cache))
+    await settled()
+    assert late.made == ["a"]  # and not waited for, as it may be wrong
+    gate.set()
+    assert await waiting == [97]
+    follower = asyncio.create_task(Maker(["a"], fails=True).ask(cache))
+    gate_of_late.set()
+    assert await after == await follower == [97]
+    again = Maker(["a"])
+    await again.ask(cache)
+    assert again.made == []
+
+
 async def test_the_least_recently_used_is_dropped() -> None:
     cache = VectorCache(2 * (16 + 600))
     await Maker(["a", "b"]).ask(cache)

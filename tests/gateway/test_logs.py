@@ -1,14 +1,15 @@
 """The log: one line a request, in either form, and never what was sent in."""
 
 import base64
-import io
+import contextlib
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import grpc
 import pytest
@@ -110,54 +111,77 @@ def logger() -> Iterator[logging.Logger]:
 
 
 def test_errors_come_with_their_traceback(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with logging_to_stderr("info", "json"):
         try:
             raise ZeroDivisionError
         except ZeroDivisionError:
             logger.exception("failed")
-    [line] = map(json.loads, capsys.readouterr().err.splitlines())
+    [line] = map(json.loads, capfd.readouterr().err.splitlines())
     assert line["level"] == "error"
     assert "ZeroDivisionError" in line["exception"]
 
 
 def test_what_waits_is_written_at_the_end(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with logging_to_stderr("info", "console"):
         for number in range(100):
             logger.info("line %d", number)
-    told = capsys.readouterr().err.splitlines()
+    told = capfd.readouterr().err.splitlines()
     assert [line.rpartition(" ")[2] for line in told] == [str(number) for number in range(100)]
 
 
 def test_what_waits_for_a_slow_terminal_is_bounded(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = threading.Event()
-
-    class Slow(io.StringIO):
-        def write(self, text: str) -> int:
-            gate.wait(60)
-            return super().write(text)
-
-    terminal = Slow()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with logging_to_stderr("info", "console"):
-        for number in range(10 * MOST_WAITING):
-            logger.info("line %d", number)
-        gate.set()
+    monkeypatch.setattr("gateway.logs.LAST_S", 60)
+    read: list[str] = []
+    with unread_stderr(monkeypatch) as terminal:
+        reader = threading.Thread(target=lambda: read.extend(terminal))
+        with logging_to_stderr("info", "console"):
+            for number in range(10 * MOST_WAITING):
+                logger.info("line %d", number)
+            reader.start()
+    reader.join()
+    terminal.close()
     # One part may have been in the writer's hands.
-    assert MOST_WAITING <= len(terminal.getvalue().splitlines()) <= 2 * MOST_WAITING
+    assert MOST_WAITING <= len(read) <= 2 * MOST_WAITING
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.logs.LAST_S", 0.1)
+    with unread_stderr(monkeypatch) as terminal:
+        with logging_to_stderr("info", "console"):
+            for number in range(MOST_WAITING):
+                logger.info("line %d", number)
+        [writer] = [each for each in threading.enumerate() if each.name == "log"]
+        while writer.is_alive():  # it was held up all the time, and goes on now
+            os.read(terminal.fileno(), 65_536)
+            writer.join(0.01)
+    terminal.close()
+
+
+@contextlib.contextmanager
+def unread_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[TextIO]:
+    """A pipe as standard error; its other end, to be read by whoever comes."""
+    reading, writing = os.pipe()
+    terminal, stderr = os.fdopen(reading), os.fdopen(writing, "w")
+    monkeypatch.setattr(sys, "stderr", stderr)
+    yield terminal
+    monkeypatch.undo()
+    stderr.close()
 
 
 def test_a_line_that_cannot_be_formatted_costs_itself_alone(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with logging_to_stderr("info", "console"):
         logger.info("first", extra={"request": "no record"})
         logger.info("next")
-    first, second = capsys.readouterr().err.splitlines()
+    first, second = capfd.readouterr().err.splitlines()
     assert "could not be formatted" in first
     assert second.endswith("next")

@@ -109,3 +109,15 @@ async def test_background_work_that_fails_is_in_the_log(caplog: pytest.LogCaptur
     assert line.levelname == "CRITICAL"
     assert line.exc_info is not None
     assert "staged" in str(line.exc_info[1])
+
+
+async def test_background_work_that_ends_as_if_cancelled_is_in_the_log_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def ends() -> NoReturn:
+        raise asyncio.CancelledError  # by gRPC, whose channel was closed
+
+    background = Background(None, None, *(asyncio.create_task(ends()) for _ in range(3)))
+    await asyncio.sleep(0)
+    await background.end(None)
+    assert [line.levelname for line in caplog.records] == ["CRITICAL"] * 3

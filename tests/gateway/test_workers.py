@@ -135,7 +135,7 @@ def test_a_stop_while_a_worker_starts(gateway: GatewayClient, heeds: bool) -> No
 def test_a_worker_that_hangs_is_replaced(
     triton: TritonServer, start_gateway: GatewayFactory
 ) -> None:
-    outside = Outside(command=with_constants(SILENT_S=7, TICK_S=0.2))
+    outside = Outside(command=with_constants(SILENT_S=10, TICK_S=0.2))
     address = triton.addresses.grpc
     with start_gateway(outside, triton_address=address, workers=COUNT) as client:
         wait_until(lambda: all_hold(client, rpc_port(client), LISTENING))

@@ -1,0 +1,116 @@
+"""A model is doubted while its label sets are encoded: nothing that the wrong one made is kept."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from gateway.cache import VectorCache
+from gateway.classifiers import Classifiers
+from gateway.concurrency import Threads
+from gateway.encoder import Encoder
+from gateway.images import Decoder, ImageLimits
+from gateway.inference import Call, FakeInferClient, Tower
+from gateway.labelsets import LabelSet, LabelSets
+from gateway.lanes import Lanes
+from gateway.limits import RequestLimits
+from gateway.manifest import read_manifest
+from gateway.models import Model, Models, Selection
+from gateway.prepare import Preparer
+from gateway.updates import Updates
+from gateway.values import Vectors
+from gateway.zeroshot import Label
+from tests.conftest import REPOSITORY
+from tests.gateway.fakes import Gated, unit
+from tests.gateway.waiting import until
+
+
+@pytest.fixture
+def demo() -> Model:
+    return Model.load(read_manifest(REPOSITORY / "demo.manifest.json"), REPOSITORY)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Label sets of models."""
+
+    classifiers: Classifiers
+    doubt: Callable[[], None]  # as the composition root has it
+
+
+def holding(client: FakeInferClient, models: Models, *sets: str) -> Held:
+    """Sets of one label each, which is encoded in one call."""
+    made = [LabelSet(name, (Label(name, (name,)),), ("{}",)) for name in sets]
+    cache = VectorCache(2**20)
+    limits = RequestLimits(100, 100, 1_000, 1_000)
+    preparer = Preparer(Threads(1), limits, Decoder(ImageLimits(1, 1, 1)))
+    encoder = Encoder(Lanes(client, 1), cache)
+    classifiers = Classifiers(models, LabelSets(made), preparer, encoder, cache)
+
+    def doubt() -> None:
+        cache.clear()
+        classifiers.doubt()
+
+    return Held(classifiers, doubt)
+
+
+class Stepped(FakeInferClient):
+    """Answers as many calls as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(unit)
+        self._steps = asyncio.Semaphore(0)
+
+    def step(self, calls: int) -> None:
+        for _ in range(calls):
+            self._steps.release()
+
+    async def infer(self, call: Call, within: float) -> Vectors:
+        self.calls.append(call)
+        await self._steps.acquire()
+        return unit(call)
+
+    async def verify(self, tower: Tower, within: float) -> None:
+        """Always right, and no call."""
+
+
+async def test_rows_of_the_wrong_model_are_made_again(demo: Model) -> None:
+    models = Models({"demo": demo})
+    client = Gated(lambda call: unit(call) if len(client.calls) > 1 else -unit(call))
+    held = holding(client, models, "numbers")
+    warming = asyncio.create_task(held.classifiers.warm())
+    await until(lambda: client.calls)
+    held.doubt()  # while the wrong model works on them
+    client.gate.set()
+    await until(lambda: not held.classifiers.waiting())
+    rows = held.classifiers._held[demo.manifest.fingerprint, "numbers"].rows
+    np.testing.assert_array_equal(rows[:, 0], [1])
+    warming.cancel()
+
+
+async def test_a_doubt_while_a_new_model_is_prepared_leaves_no_set_out(demo: Model) -> None:
+    models, client = Models({"demo": demo}), Stepped()
+    held = holding(client, models, "numbers", "digits")
+    client.step(2)
+    warming = asyncio.create_task(held.classifiers.warm())
+    await until(lambda: not held.classifiers.waiting())
+    manifest = demo.manifest.model_copy(update={"version": 2, "fingerprint": "f" * 64})
+    new = Model(manifest, demo.tokenizer)
+
+    class Repository(Selection):
+        def load(self, known: Models | None = None) -> dict[str, Model]:
+            return {"demo": new}
+
+    updates = Updates(models, Repository(REPOSITORY), client, held.classifiers)
+    reloading = asyncio.create_task(updates.reload())
+    await until(lambda: len(client.calls) == 3)
+    client.step(1)
+    await until(lambda: len(client.calls) == 4)  # the first set is held, the second is made
+    held.doubt()  # of the old one, which is still served
+    client.step(100)
+    assert await reloading == []
+    await until(lambda: not held.classifiers.waiting())
+    assert models.find("demo").manifest.version == 2
+    warming.cancel()
