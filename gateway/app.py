@@ -1,7 +1,7 @@
 """The composition root: builds every part once, and takes them down in turn."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ from gateway.inference import InferClient
 from gateway.keys import Keyring, KeysError
 from gateway.labelsets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.lanes import Lanes
-from gateway.manifest import ManifestError
+from gateway.manifest import Manifest, ManifestError
 from gateway.metrics import Metrics
 from gateway.models import Models
 from gateway.observer import Observer
@@ -84,10 +84,12 @@ def create_app(
     settings: Settings,
     loaded: Loaded,
     connect: Callable[[Sequence[str]], InferClient] | None = None,
+    agrees: Callable[[Iterable[Manifest]], None] = lambda manifests: None,
 ) -> FastAPI:
     """The REST application over these models; its parts, gRPC too, live as long as its lifespan.
 
-    `connect` makes another client of Triton, inside the running event loop.
+    `connect` makes another client of Triton, inside the running event loop; `agrees` is told, in a
+    thread, what is served whenever that changes.
     """
     metrics = Metrics()
     metrics.serves(model.manifest for model in loaded.models)
@@ -103,7 +105,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         addresses = settings.triton_addresses()
         client = connect(addresses) if connect else GrpcInferClient(addresses, metrics.tritons)
-        core = await _build(settings, loaded, metrics, client)
+        core = await _build(settings, loaded, metrics, client, agrees)
         posted.update(_route(app, settings, loaded, core, metrics))
         config = parts.rpc_config(settings, tls)
         rpc = RpcServer(core.engine, core.admission, core.readiness, observer, config, access)
@@ -148,7 +150,13 @@ def _application(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]
     )
 
 
-async def _build(settings: Settings, loaded: Loaded, metrics: Metrics, client: InferClient) -> Core:
+async def _build(
+    settings: Settings,
+    loaded: Loaded,
+    metrics: Metrics,
+    client: InferClient,
+    agrees: Callable[[Iterable[Manifest]], None],
+) -> Core:
     threads = Threads(settings.threads())
     cache = VectorCache(settings.text_cache_bytes, metrics.looked_up)
     limits = parts.request_limits(settings)
@@ -169,7 +177,9 @@ async def _build(settings: Settings, loaded: Loaded, metrics: Metrics, client: I
         Engine(loaded.models, loaded.sets, limits, Embedder(preparer, encoder), classifiers),
         Admission(parts.room(settings)),
         Readiness(loaded.models, client, classifiers, doubt),
-        Updates(loaded.models, parts.selection(settings), client, classifiers, metrics.serves),
+        Updates(
+            loaded.models, parts.selection(settings), client, classifiers, metrics.serves, agrees
+        ),
     )
 
 

@@ -87,8 +87,11 @@ class InferClient(Protocol):
         """
         ...
 
-    async def verify(self, tower: Tower, within: float) -> None:
+    async def verify(self, tower: Tower, within: float) -> bool:
         """Runs an encoder's golden input on every Triton that answers.
+
+        Returns whether what was encoded until now is to be doubted: one of them that was right
+        before is not any more, though another is.
 
         Raises:
             Unavailable: None gives the right vector.
@@ -127,13 +130,14 @@ class FakeInferClient:
     async def load(self, tower: Tower, within: float) -> None:
         """Everything is loaded."""
 
-    async def verify(self, tower: Tower, within: float) -> None:
+    async def verify(self, tower: Tower, within: float) -> bool:
         """See `InferClient.verify`."""
         golden = tower.golden()
         [vector] = await self.infer(Call(tower, golden.batch), within)
         cosine = cosine_to(golden, vector)
         if cosine < golden.min_cosine:
             raise Unavailable(differs(tower.model, cosine), code=WRONG)
+        return False
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -30,7 +30,8 @@ class JsonFormatter(logging.Formatter):
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            # A file's name may be no text, which JSON does not take.
+            "message": record.getMessage().encode(errors="backslashreplace").decode(),
         }
         line |= _told(record)
         if record.exc_info:

@@ -1,5 +1,6 @@
 """The ports, taken before anything starts, so that a taken one is told at once."""
 
+import errno
 import socket
 
 
@@ -39,9 +40,11 @@ def _bound(host: str, port: int, setting: str, *, reuse: bool = False) -> socket
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         bound.bind((host, port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         bound.close()
+        why = getattr(error, "strerror", None) or "it is no host name"
+        known = isinstance(error, OSError) and error.errno in {errno.EADDRINUSE, errno.EACCES}
         raise PortError(
-            f"cannot listen on {host}:{port}: {error.strerror}; set {setting}"
+            f"cannot listen on {host}:{port}: {why}; set {setting if known else 'GATEWAY_HOST'}"
         ) from error
     return bound

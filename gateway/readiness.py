@@ -59,7 +59,8 @@ class Readiness:
 
     async def _problem(self, tower: Tower) -> str:
         try:
-            await self._client.verify(tower, TIMEOUT_S)
+            if await self._client.verify(tower, TIMEOUT_S):
+                self._wrong()
         except GatewayError as error:
             if error.code == WRONG:
                 self._wrong()

@@ -68,7 +68,11 @@ def _handler(rendered: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
             self.send_header("content-length", str(len(body)))
             self.send_header("x-content-type-options", "nosniff")
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             """Scrapes are not logged."""

@@ -78,8 +78,8 @@ class Servers:
         for address in self._addresses:
             try:
                 found |= await self._lookup(address)
-            except OSError as error:
-                logger.warning("Triton at %s: %s", address, error.strerror or error)
+            except (OSError, UnicodeError) as error:  # the latter where it can be no name
+                logger.warning("Triton at %s: %s", address, getattr(error, "strerror", 0) or error)
                 return  # a name server that is away must not cost the servers that are known
         for address in found - self._servers.keys():
             self._servers[address] = Server(address, self._turned)

@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     )
     otlp_endpoint: str | None = Field(
         default=None,
-        pattern=r"^https?://",
+        pattern=r"^https?://[^/\s]",
         description="Where OpenTelemetry traces are sent, OTLP over gRPC, such as "
         "`http://collector:4317`; unset: there are none.",
     )

@@ -83,7 +83,7 @@ class GrpcInferClient:
             loading = (loaded(each, tower.model, tower.version, within) for each in servers)
             await asyncio.gather(*loading)
 
-    async def verify(self, tower: Tower, within: float) -> None:
+    async def verify(self, tower: Tower, within: float) -> bool:
         """See `InferClient.verify`."""
         deadline = _now() + within
         try:
@@ -101,6 +101,7 @@ class GrpcInferClient:
         failed = [each for each in outcomes if isinstance(each, BaseException)]
         if len(failed) == len(outcomes):
             raise failed[0].told if isinstance(failed[0], _ElsewhereError) else failed[0]
+        return any(isinstance(each, _ElsewhereError) and each.changed for each in failed)
 
     async def close(self) -> None:
         """See `InferClient.close`."""
@@ -134,8 +135,9 @@ class GrpcInferClient:
                 raise _ElsewhereError(f"{name} fails on the inference server") from error
             cosine = cosine_to(golden, vector)
             if cosine < golden.min_cosine:
+                changed = tower in server.verified
                 server.fails(tower, _now() + WRONG_S)
-                raise _ElsewhereError(differs(name, cosine), WRONG)
+                raise _ElsewhereError(differs(name, cosine), WRONG, changed=changed)
             if server.epoch != epoch:
                 raise _ElsewhereError("the connection to the inference server was lost")
             server.wrong.pop(tower, None)
@@ -167,8 +169,9 @@ def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
 class _ElsewhereError(Exception):
     """This server cannot be used for the call; another may do."""
 
-    def __init__(self, message: str, code: str | None = None) -> None:
+    def __init__(self, message: str, code: str | None = None, *, changed: bool = False) -> None:
         super().__init__(message)
+        self.changed = changed  # it was right before
         self.told = Unavailable(message, code=code, retry_after_s=RETRY_S)
 
 

@@ -12,11 +12,15 @@ import signal
 import socket
 import sys
 import warnings
+from pathlib import Path
 
+from gateway.agreement import Agreement
 from gateway.app import NOT_LOADED, create_app, load
 from gateway.logs import logging_to_stderr
+from gateway.metrics import FOLDER
 from gateway.serving import serve
 from gateway.settings import Settings
+from gateway.workers import NOT_YET
 
 _PR_SET_PDEATHSIG = 1
 
@@ -25,7 +29,10 @@ logger = logging.getLogger(__name__)
 
 def main() -> int:
     """Serves until SIGTERM, or until the parent is gone; returns the exit code."""
-    listener, beats, parent = map(int, sys.argv[1:])
+    try:
+        listener, beats, parent = map(int, sys.argv[1:])
+    except ValueError:
+        sys.exit("gateway.worker is started by the gateway itself: use `python -m gateway`")
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return 1
@@ -45,7 +52,17 @@ def main() -> int:
         except NOT_LOADED as error:
             logger.error("a worker process cannot start: %s", error)
             return 1
-        serve(create_app(settings, loaded), settings, socket.socket(fileno=listener), beat)
+        agreement = Agreement(Path(os.environ[FOLDER]))
+        manifests = [model.manifest for model in loaded.models]
+        if differing := agreement.differs(manifests):
+            logger.error(
+                "a worker process does not start before the repository holds what the others "
+                "serve: %s", ", ".join(differing),
+            )  # fmt: skip
+            return NOT_YET
+        agreement.write(manifests)
+        app = create_app(settings, loaded, agrees=agreement.write)
+        serve(app, settings, socket.socket(fileno=listener), beat)
     return 0
 
 

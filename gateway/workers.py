@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from gateway.agreement import Agreement
 from gateway.metrics import FOLDER
 from gateway.settings import Settings
 from gateway.sharedfolder import shared_folder
@@ -24,6 +25,7 @@ COMMAND = (sys.executable, "-m", "gateway.worker")
 SILENT_S = 60.0  # a process that is only slow to be scheduled must not be taken for hung
 START_S = 300.0  # until a process must serve
 PAUSE_S = 1.0  # between a process that could not start and the next
+NOT_YET = 75  # exit code of a process that may start later
 END_S = 5.0  # that a process has after the time for draining
 TICK_S = 1.0
 
@@ -78,7 +80,7 @@ class _Workers:
             for index, worker in enumerate(self._all):
                 if worker.lives(passed_s):
                     self._served |= worker.served
-                elif self._served or (worker.code or 0) < 0:
+                elif self._served or worker.code == NOT_YET or (worker.code or 0) < 0:
                     self._replace(index)
                 else:
                     self._stop()
@@ -91,6 +93,8 @@ class _Workers:
 
     def _replace(self, index: int) -> None:
         gone = self._all[index]
+        if not any(worker.served and worker.code is None for worker in self._all):
+            Agreement(Path(self._environment[FOLDER])).end()
         if not gone.served:
             self._wait([], PAUSE_S)
         try:

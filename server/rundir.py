@@ -75,7 +75,7 @@ def sweep() -> list[str]:
             if path.stat().st_uid != os.getuid():
                 continue
             lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:  # removed, or not locked yet, by its owner
+        except (FileNotFoundError, NotADirectoryError):  # removed or not locked yet; not ours
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -14,12 +15,32 @@ from openclip_triton.job import Job, run
 from openclip_triton.layouts import IMAGES, SHARD_SIZE, TEXTS, Kind, Layout, layout_of
 
 app = typer.Typer(
-    help="Embeds texts and images, and classifies images, with an openclip-triton service.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+def _show_version(asked: bool) -> None:
+    if not asked:
+        return
+    try:
+        version = metadata.version("openclip-triton")
+    except metadata.PackageNotFoundError:
+        version = "of a checkout, not installed"
+    typer.echo(f"openclip-triton {version}")
+    raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
+) -> None:
+    """Embeds texts and images, and classifies images, with an openclip-triton service."""
 
 
 @app.command("embed-text")

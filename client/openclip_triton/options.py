@@ -1,12 +1,16 @@
 """Options that several commands have."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from openclip_triton import handshake
 from openclip_triton.client import Client
+from openclip_triton.errors import ConnectionFailed, Unauthenticated
 
 Server = Annotated[
     str,
@@ -82,6 +86,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only wh
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 
 DEFAULT_SERVER = "127.0.0.1:8081"
+NEEDS_KEY = "an API key is needed; set OPENCLIP_API_KEY, or give --api-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +100,12 @@ class Connection:
     tls_cert: Path | None
     tls_key: Path | None
 
-    def open(self) -> Client:
-        """A client of the service."""
+    @contextmanager
+    def open(self) -> Iterator[Client]:
+        """A client of the service; what keeps us out is told with the option that lets us in."""
         if (self.tls_cert is None) != (self.tls_key is None):
             raise typer.BadParameter("give both --tls-cert and --tls-key")
-        return Client(
+        client = Client(
             self.server,
             api_key=self.api_key,
             tls=self.tls,
@@ -107,6 +113,23 @@ class Connection:
             tls_cert=self.tls_cert,
             tls_key=self.tls_key,
         )
+        with client:
+            try:
+                yield client
+            except ConnectionFailed as error:
+                found = self._problem()
+                if found is None:
+                    raise
+                raise ConnectionFailed(f"no connection to {self.server}: {found}") from error
+            except Unauthenticated as error:
+                if self.api_key:
+                    raise
+                raise Unauthenticated(NEEDS_KEY, code=error.code) from error
+
+    def _problem(self) -> str | None:
+        own = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
+        tls = bool(self.tls or self.tls_ca or own)
+        return handshake.problem(self.server, tls=tls, ca=self.tls_ca, own=own)
 
 
 def check_dtype(dtype: str | None) -> None:

@@ -203,6 +203,14 @@ def test_help_tells_of_the_connection(name: str) -> None:
     assert "OPENCLIP_API_KEY" in shown
 
 
+def test_the_version_is_told() -> None:
+    ran = command("", "--version")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert re.fullmatch(
+        r"openclip-triton (\d+\.\d+\.\d+|of a checkout, not installed)\n", ran.stdout
+    )
+
+
 def test_a_terminal_gets_a_bar(real_address: str, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

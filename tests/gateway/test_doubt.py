@@ -19,6 +19,7 @@ from gateway.limits import RequestLimits
 from gateway.manifest import read_manifest
 from gateway.models import Model, Models, Selection
 from gateway.prepare import Preparer
+from gateway.readiness import Readiness
 from gateway.updates import Updates
 from gateway.values import Vectors
 from gateway.zeroshot import Label
@@ -72,8 +73,9 @@ class Stepped(FakeInferClient):
         await self._steps.acquire()
         return unit(call)
 
-    async def verify(self, tower: Tower, within: float) -> None:
+    async def verify(self, tower: Tower, within: float) -> bool:
         """Always right, and no call."""
+        return False
 
 
 async def test_rows_of_the_wrong_model_are_made_again(demo: Model) -> None:
@@ -114,3 +116,16 @@ async def test_a_doubt_while_a_new_model_is_prepared_leaves_no_set_out(demo: Mod
     await until(lambda: not held.classifiers.waiting())
     assert models.find("demo").manifest.version == 2
     warming.cancel()
+
+
+async def test_one_of_several_that_has_changed_is_reason_to_doubt(demo: Model) -> None:
+    class Changed(FakeInferClient):
+        async def verify(self, tower: Tower, within: float) -> bool:
+            return True
+
+    models, client = Models({"demo": demo}), Changed(unit)
+    doubts: list[None] = []
+    held = holding(client, models)
+    readiness = Readiness(models, client, held.classifiers, lambda: doubts.append(None))
+    assert await readiness.problems() == []
+    assert doubts

@@ -133,6 +133,15 @@ def test_what_waits_is_written_at_the_end(
     assert [line.rpartition(" ")[2] for line in told] == [str(number) for number in range(100)]
 
 
+def test_what_is_no_text_makes_no_line_that_is_no_json(
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with logging_to_stderr("info", "json"):
+        logger.info("%s cannot be read", os.fsdecode(b"caf\xe9.yaml"))
+    [line] = map(json.loads, capfd.readouterr().err.splitlines())
+    assert line["message"] == "caf\\udce9.yaml cannot be read"
+
+
 def test_what_waits_for_a_slow_terminal_is_bounded(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

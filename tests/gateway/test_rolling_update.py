@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayClient, Outside, run_gateway
 from tests.gateway.fakes import unit
+from tests.gateway.proc import alive, children
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 
 REQUESTS = int(os.environ.get("ROLLING_REQUESTS", "1500"))
@@ -59,7 +61,9 @@ def service(root: Path) -> Iterator[GatewayClient]:
 
 
 @contextlib.contextmanager
-def serving(root: Path, **settings: object) -> Iterator[GatewayClient]:
+def serving(
+    root: Path, outside: Outside | None = None, /, **settings: object
+) -> Iterator[GatewayClient]:
     sets = root.parent / "label-sets"
     sets.mkdir()
     (sets / "shapes.yaml").write_text(LABELS)
@@ -67,6 +71,7 @@ def serving(root: Path, **settings: object) -> Iterator[GatewayClient]:
     with (
         TritonServer(config) as triton,
         run_gateway(
+            outside or Outside(),
             triton_address=triton.addresses.grpc,
             model_repository=root,
             label_sets=sets,
@@ -323,6 +328,26 @@ def test_a_hangup_reaches_every_worker_and_streams_keep_their_version(root: Path
         assert alive(client.process)
 
 
+def test_a_worker_that_starts_serves_nothing_that_the_others_refused(root: Path) -> None:
+    log = root.parent / "log"
+    with serving(root, Outside(log=log), reload_s=0.1, workers=2) as client:
+        first = fingerprint(client)
+        publish(root, 2, golden=False)
+        wait_until(lambda: log.read_text().count("is refused") == 2)
+        killed, other = children(client.process)
+        os.kill(killed, signal.SIGKILL)
+        waits = "before the repository holds what the others serve: demo"
+        wait_until(lambda: waits in log.read_text())
+        assert fingerprints(client) == {first}
+        versions.main(["demo", "--repository", str(root), "--use", "1"])
+        os.kill(other, signal.SIGSTOP)  # so that it is the new one that answers
+        try:
+            with httpx.Client(base_url=client.base_url, timeout=60) as fresh:
+                assert fingerprint(fresh) == first
+        finally:
+            os.kill(other, signal.SIGCONT)
+
+
 def fingerprints(client: GatewayClient) -> set[str]:
     """What several new connections, which several processes accept, are told."""
     found = set()
@@ -372,6 +397,26 @@ def test_a_stop_under_load_answers_what_was_begun(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_hang_up_does_not_end_what_drains(triton: TritonServer) -> None:
+    with run_gateway(triton_address=triton.addresses.grpc) as client:
+        go_on = threading.Event()
+
+        def nothing_yet() -> Iterator[clip_pb2.EmbedStreamRequest]:
+            go_on.wait(SWITCH_S)
+            yield clip_pb2.EmbedStreamRequest()
+
+        with grpc.insecure_channel(client.grpc_address) as channel:
+            stream = clip_pb2_grpc.ClipServiceStub(channel).EmbedStream(nothing_yet())
+            wait_until(lambda: inflight(client, "grpc"))
+            os.kill(client.process, signal.SIGTERM)
+            while alive(client.process):  # at every moment until its end, which is with 0
+                os.kill(client.process, signal.SIGHUP)
+                time.sleep(0.001)
+            go_on.set()
+            with pytest.raises(grpc.RpcError):
+                list(stream)
+
+
 def test_what_outlives_the_time_to_drain_is_sent_elsewhere(
     triton: TritonServer, tmp_path: Path
 ) -> None:
@@ -388,12 +433,6 @@ def test_what_outlives_the_time_to_drain_is_sent_elsewhere(
     assert b"shutting down; send the request elsewhere" in answer
     assert " 503 " in log.read_text()
     assert "Traceback" not in log.read_text()
-
-
-def alive(process: int) -> bool:
-    with contextlib.suppress(OSError):
-        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
-    return False
 
 
 @pytest.mark.parametrize(

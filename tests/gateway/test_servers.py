@@ -214,7 +214,11 @@ async def test_another_model_under_the_name_is_never_used(
             async with server_of(client, honest).working():
                 for _ in range(10):
                     assert await ask(client, manifest)
-            await client.verify(image_tower(manifest), 10)
+            assert not await client.verify(image_tower(manifest), 10)
+            # As if it had been right until a moment ago: what it has encoded is to be doubted.
+            server_of(client, impostor).verified.add(image_tower(manifest))
+            assert await client.verify(image_tower(manifest), 10)
+            assert not await client.verify(image_tower(manifest), 10)
 
 
 async def test_a_server_that_comes_back_with_another_model(

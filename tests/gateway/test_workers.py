@@ -3,6 +3,8 @@
 import contextlib
 import os
 import re
+import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ import grpc
 import httpx
 import pytest
 
+from gateway.metrics import FOLDER
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import (
@@ -26,6 +29,7 @@ from tests.conftest import (
     Outside,
     free_ports,
 )
+from tests.gateway.proc import alive, children
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 
 COUNT = 2
@@ -158,6 +162,32 @@ def test_a_worker_that_hangs_does_not_hold_up_the_end(
     assert not any(alive(pid) for pid in seen)
 
 
+def test_a_failed_start_is_tried_again(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    outside = Outside(log=tmp_path / "log")
+    address = triton.addresses.grpc
+    with start_gateway(outside, triton_address=address, workers=COUNT) as client:
+        wait_until(lambda: all_hold(client, rpc_port(client), LISTENING))
+        most = resource.prlimit(client.process, resource.RLIMIT_NOFILE)
+        resource.prlimit(client.process, resource.RLIMIT_NOFILE, (3, most[1]))  # no more files
+        os.kill(workers(client)[0], signal.SIGKILL)
+        wait_until(lambda: "cannot be started" in (tmp_path / "log").read_text())
+        assert embed(client, "by the other") == 200
+        resource.prlimit(client.process, resource.RLIMIT_NOFILE, most)
+        wait_until(lambda: all_hold(client, rpc_port(client), LISTENING))
+
+
+def test_without_their_folder_workers_start_and_metrics_go_on(gateway: GatewayClient) -> None:
+    environment = Path(f"/proc/{workers(gateway)[0]}/environ").read_bytes().split(b"\0")
+    [folder] = [each[len(FOLDER) + 1 :] for each in environment if each.startswith(FOLDER.encode())]
+    shutil.rmtree(folder)
+    assert gateway.get("/metrics").status_code == 200
+    process = started_anew(gateway)
+    wait_until(lambda: all_hold(gateway, rpc_port(gateway), LISTENING))
+    assert process in workers(gateway)
+
+
 def test_workers_that_cannot_start_end_the_gateway() -> None:
     command = with_constants(COMMAND=(sys.executable, "-c", "raise SystemExit(3)"))
     port, grpc_port = free_ports(2)
@@ -245,19 +275,7 @@ def counted(client: httpx.Client, **labels: str) -> float:
 
 def workers(client: GatewayClient) -> list[int]:
     """The processes below the first, which are those that serve."""
-    parent, found = client.process, []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, above = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            if int(above) == parent and state != "Z":
-                found.append(int(entry.name))
-    return sorted(found)
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+    return children(client.process)
 
 
 def rpc_port(client: GatewayClient) -> int:

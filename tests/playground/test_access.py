@@ -110,6 +110,17 @@ def test_by_keyboard_alone(api: GatewayClient, visit: Visitor) -> None:
     assert tab_to("texts") == ["texts"]
 
 
+def test_ctrl_enter_asks_wherever_the_focus_is(api: GatewayClient, visit: Visitor) -> None:
+    page = visit(api).page
+    expect(page.get_by_label("Served model")).to_be_enabled()
+    choose(page, "red-circle.png")
+    write(page, WORDS)
+    page.evaluate("document.activeElement.blur()")
+    assert page.evaluate("document.activeElement === document.body")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#said")).to_contain_text("Done. red-circle.png: red circle")
+
+
 def test_the_way_past_the_form(api: GatewayClient, visit: Visitor) -> None:
     page = visit(api).page
     page.keyboard.press("Tab")

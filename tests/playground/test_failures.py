@@ -118,6 +118,7 @@ def test_a_key_is_asked_for_sent_and_shown_nowhere(
         page = visit(api, failing=True).page
         assert_told(page, "The API key is missing or wrong", "an API key is needed")
         expect(page.locator("#health")).to_have_text("An API key is needed")
+        expect(page.locator("#health")).to_have_attribute("data-state", "locked")
         for select in ("Served model", "Templates"):
             told = page.get_by_label(select, exact=True).locator("option")
             expect(told).to_have_text("an API key is needed")
@@ -131,8 +132,10 @@ def test_a_key_is_asked_for_sent_and_shown_nowhere(
         field.fill(KEY)
         field.press("Tab")
         expect(page.locator("#failure")).to_be_empty()
+        expect(page.get_by_role("button", name="Classify three of them")).to_be_visible()
         expect(page.get_by_label("Served model")).to_have_value("demo")
         expect(page.locator("#health")).to_have_text("Ready")
+        expect(page.locator("#health")).to_have_attribute("data-state", "good")
         expect(page.get_by_label("Templates", exact=True)).to_have_value("photo")
         choose(page, "red-circle.png")
         write(page, WORDS)

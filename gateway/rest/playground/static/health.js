@@ -15,7 +15,7 @@ export class Health {
   // Whether the service wants a key that it has not got.
   lock(yes) {
     this.locked = yes;
-    if (byId("health").dataset.state === "good") this.#show(null);
+    if (["good", "locked"].includes(byId("health").dataset.state)) this.#show(null);
   }
 
   // Asks until the answer is yes.
@@ -39,7 +39,7 @@ export class Health {
 
   #show(problem) {
     const shown = byId("health");
-    shown.dataset.state = problem ? "bad" : "good";
+    shown.dataset.state = problem ? "bad" : this.locked ? "locked" : "good";
     if (!problem) shown.textContent = this.locked ? "An API key is needed" : "Ready";
     else shown.textContent = problem.status === 0 ? "Cannot be reached" : "Not ready";
     shown.title = problem?.message ?? "";

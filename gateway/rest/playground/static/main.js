@@ -34,7 +34,10 @@ async function load() {
     byId("version").textContent = `Version ${facts.version}`;
     await models.load();
     health.lock(false);
-    if (unloaded) byId("failure").replaceChildren();
+    if (unloaded) {
+      byId("failure").replaceChildren();
+      byId("empty").hidden = byId("answer").hasChildNodes();
+    }
     unloaded = false;
   } catch (error) {
     fail(error, load);
@@ -147,7 +150,7 @@ byId("task").addEventListener("submit", (event) => {
   event.preventDefault();
   run();
 });
-byId("task").addEventListener("keydown", (event) => {
+document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();
 });
 byId("cancel").addEventListener("click", () => {

@@ -1,0 +1,22 @@
+"""What the kernel tells of processes."""
+
+import contextlib
+from pathlib import Path
+
+
+def children(parent: int) -> list[int]:
+    """Those that it has started and that have not ended."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, above = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(above) == parent and state != "Z":
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def alive(pid: int) -> bool:
+    """Whether it has not ended, be it waited for or not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
