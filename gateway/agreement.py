@@ -5,11 +5,14 @@ starts reads it afresh, and would answer with another model than the others, thr
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from gateway.manifest import Manifest
+
+logger = logging.getLogger(__name__)
 
 
 class Agreement:
@@ -29,10 +32,14 @@ class Agreement:
         return sorted(name for name in ours | others if ours.get(name) != others.get(name))
 
     def write(self, manifests: Iterable[Manifest]) -> None:
-        """This is served from now on."""
+        """This is served from now on. Where it cannot be written, that is no reason to stop."""
         own = self._path.with_suffix(f".{os.getpid()}")
-        own.write_text(json.dumps(_fingerprints(manifests)))
-        own.replace(self._path)
+        try:
+            own.parent.mkdir(mode=0o700, exist_ok=True)
+            own.write_text(json.dumps(_fingerprints(manifests)))
+            own.replace(self._path)
+        except OSError as error:
+            logger.warning("%s: cannot be written: %s", self._path, error.strerror)
 
     def end(self) -> None:
         """Nobody serves any more; who starts next is free."""

@@ -287,6 +287,7 @@ async def test_what_stays_broken_is_told_once(
     try:
         for content in (b"", before.chain[:200]):  # no certificate: one problem, for as long as
             chain.write_bytes(content)
+            await until(lambda: caplog.records)
             await asyncio.sleep(0.3)
         key.unlink()
         await until(lambda: len(caplog.records) == 2)
