@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import sys
+import textwrap
 import warnings
 from contextlib import ExitStack
 
@@ -16,6 +17,7 @@ from contextlib import ExitStack
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from gateway import workers
@@ -64,8 +66,9 @@ def main() -> int:
         served = ", ".join(model.manifest.id for model in loaded.models)
         host, port = listener.getsockname()[:2]
         logger.info(
-            "serving %s on %s://%s:%d and grpc://%s:%d", served,
-            "https" if loaded.tls else "http", host, port, host, settings.grpc_port,
+            "serving %s on %s://%s:%d and %s://%s:%d", served,
+            "https" if loaded.tls else "http", host, port,
+            "grpcs" if loaded.tls else "grpc", host, settings.grpc_port,
         )  # fmt: skip
         if settings.workers > 1:
             return _several(settings, listener)
@@ -91,7 +94,7 @@ def load_settings() -> Settings:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             raise StartError(f"{name}: no such setting" + (f"; {near[0]}?" if near else ""))
     try:
         settings = Settings()
@@ -118,9 +121,14 @@ def load_settings() -> Settings:
 
 
 def _arguments() -> None:
+    def told(field: FieldInfo) -> str:
+        shown = "" if field.default in (None, (), {}) else f" (default: {field.default})"
+        indent = " " * 6
+        text = f"{field.description}{shown}"
+        return textwrap.fill(text, 96, initial_indent=indent, subsequent_indent=indent)
+
     lines = [
-        f"  {PREFIX}{name.upper()}\n      {field.description}"
-        for name, field in Settings.model_fields.items()
+        f"  {PREFIX}{name.upper()}\n{told(field)}" for name, field in Settings.model_fields.items()
     ]
     argparse.ArgumentParser(
         prog="python -m gateway",

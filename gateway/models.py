@@ -72,6 +72,16 @@ class Models:
         """The model of this very id, if there is one."""
         return self._served.get(model_id)
 
+    def aliases(self, model_id: str) -> list[str]:
+        """The other names of a model."""
+        return sorted(name for name, each in self._aliases.items() if each == model_id)
+
+    def is_default(self, model_id: str) -> bool:
+        """Whether requests that name none are for this model."""
+        if self._default is not None:
+            return model_id == self._default
+        return [*self._served] == [model_id]
+
     def put(self, model: Model) -> None:
         """Serves this model from now on, in place of the one of its id."""
         self._served = self._served | {model.manifest.id: model}

@@ -16,7 +16,8 @@ LIVE = ("/livez", "/v1/health/live")  # the names of one probe
 READY = ("/readyz", "/v1/health/ready", "/health", "/v1/health")
 PROBES = (*LIVE, *READY, "/metrics")
 PAGE = ("/", "/playground/{name}", "/playground.json")  # a browser asks for some twenty files
-QUIET = frozenset(PROBES + PAGE)  # no news: logged at `debug` only, and never traced
+DOCS = ("/docs", "/openapi.json", "/static-offline-docs")  # the page and its files
+QUIET = frozenset(PROBES + PAGE + DOCS)  # no news: logged at `debug` only, and never traced
 
 logger = logging.getLogger("gateway.request")
 

@@ -116,15 +116,17 @@ class Preparer:
             url = web_url(item)
             if self._fetcher is None or url is None:
                 return await self._decode(model, item, skip)
+            arrived = False
             try:
                 with about(item.param):
                     async with self._fetcher.fetched(url) as data:
-                        fetched = time.perf_counter()
+                        fetched, arrived = time.perf_counter(), True
                         return await self._decode(model, replace(item, data=data), skip)
             except RequestError as error:
+                if not arrived:
+                    fetched = time.perf_counter()
                 if not skip:
                     raise
-                fetched = time.perf_counter()
                 return error
 
         try:

@@ -12,7 +12,10 @@ _DATA = re.compile(r"\s{0,100}data:", re.IGNORECASE)
 _SAYS_IMAGE = re.compile(
     r"\s{0,100}data:(?:\s{0,100}image/|[^,]{0,200};\s{0,100}base64,)", re.IGNORECASE
 )
-_NOT_FETCHED = "this service does not fetch URLs; send the image as `data:image/...;base64,...`"
+_NOT_FETCHED = (
+    "this service does not fetch URLs (GATEWAY_FETCH_URLS); send the image as "
+    "`data:image/...;base64,...`"
+)
 _SCHEME_CHARACTERS = 32  # before the colon; base64 has none
 
 

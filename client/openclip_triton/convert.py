@@ -77,4 +77,6 @@ def to_model(message: pb.Model) -> Model:
         image_size=message.image_size,
         scoring=message.scoring,
         gate_passed=message.gate_passed,
+        aliases=tuple(message.aliases),
+        is_default=message.is_default,
     )

@@ -98,3 +98,5 @@ class Model:
     image_size: int
     scoring: str  # softmax or sigmoid
     gate_passed: bool  # False: published although it fell short of PyTorch
+    aliases: tuple[str, ...]  # its other names
+    is_default: bool  # whether requests that name no model are for it

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gateway.errors import GatewayError
 from gateway.figures import Gate
 from gateway.manifest import Manifest
+from gateway.models import Models
 from gateway.rest.problems import error_object
 from gateway.values import Embedded, Item, Prediction, TextItem, Timings, Vectors
 
@@ -47,13 +48,15 @@ def usage(tokens: int, images: int) -> dict[str, int]:
     return {"prompt_tokens": tokens, "total_tokens": tokens, "num_images": images}
 
 
-def model_object(manifest: Manifest) -> dict[str, Any]:
-    """A served model."""
+def model_object(models: Models, manifest: Manifest) -> dict[str, Any]:
+    """A served model, of these."""
     return {
         "id": manifest.id,
         "object": "model",
         "created": manifest.created,
         "owned_by": "openclip-triton",
+        "aliases": models.aliases(manifest.id),
+        "default": models.is_default(manifest.id),
         "version": manifest.version,
         "fingerprint": manifest.fingerprint,
         "open_clip_name": manifest.open_clip_name,

@@ -20,12 +20,13 @@ class CatalogueRoutes:
 
     async def models(self) -> Response:
         """In OpenAI's shape, with what a client must know to use the vectors."""
-        served = [answers.model_object(model.manifest) for model in self._models]
+        served = [answers.model_object(self._models, model.manifest) for model in self._models]
         return answers.plain({"object": "list", "data": served})
 
     async def model(self, model_id: str) -> Response:
         """One model, by its id or alias."""
-        return answers.plain(answers.model_object(self._models.find(model_id).manifest))
+        manifest = self._models.find(model_id).manifest
+        return answers.plain(answers.model_object(self._models, manifest))
 
     async def livez(self) -> Response:
         """Always 200 while the process runs."""

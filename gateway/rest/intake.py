@@ -33,6 +33,7 @@ class Work:
     deadline: Deadline
     timings: Record
     max_values: int  # of a JSON body
+    media_type: str  # as the client names it
 
     @property
     def request_id(self) -> str:
@@ -62,6 +63,8 @@ class Work:
         try:
             return schema.model_validate_json(self.body)
         except ValidationError as error:
+            if self.media_type.lower().startswith("multipart/"):
+                raise MalformedRequest("this route takes JSON, and no form") from None
             raise _malformed(error) from None
 
     def check(self, schema: type[S], values: dict[str, Any]) -> S:
@@ -111,7 +114,8 @@ class Intake:
             record.spend = permit.before(record.spend)
             body = await self._body(request)
             async with _while_there(request):
-                yield Work(body, deadline, record, self._max_values)
+                media_type = request.headers.get("content-type", "")
+                yield Work(body, deadline, record, self._max_values, media_type)
 
     def _timeout(self, request: Request) -> float:
         """What the client asks for, if that is less than what is set."""

@@ -63,8 +63,17 @@ class RequestContext:
                 record.error = "internal_error"
                 await internal_error(record.request_id)(scope, receive, send_with_id)
             finally:
-                record.operation = getattr(scope.get("route"), "path", record.operation)
+                record.operation = _operation(scope) or record.operation
                 record.end(str(status))
+
+
+def _operation(scope: Scope) -> str:
+    """The route as it was declared; of a folder of files, the folder; "" where there is none."""
+    if "route" in scope:
+        return str(getattr(scope["route"], "path", ""))
+    if "endpoint" not in scope:
+        return ""
+    return str(scope.get("root_path") or scope["path"])
 
 
 def _offered(scope: Scope) -> Iterator[str]:

@@ -145,6 +145,8 @@ class ModelObject(BaseModel):
     object: Literal["model"] = "model"
     created: int = Field(description="When it was exported, in seconds since 1970.")
     owned_by: Literal["openclip-triton"] = "openclip-triton"
+    aliases: list[str] = Field(description="Its other names.")
+    default: bool = Field(description="Whether requests that name no model are for it.")
     version: int
     fingerprint: str = Field(description="Equal fingerprints: vectors may be compared.")
     open_clip_name: str

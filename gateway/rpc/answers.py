@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from gateway.errors import GatewayError, InferenceFailed, RequestError, Unauthenticated
 from gateway.manifest import Manifest
+from gateway.models import Models
 from gateway.rpc.inputs import Unread
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.values import Classified, Compared, Embedded, Prediction, Ranked
@@ -94,8 +95,8 @@ def rerank_response(ranked: Ranked) -> clip_pb2.RerankResponse:
     )
 
 
-def model(manifest: Manifest) -> clip_pb2.Model:
-    """A served model."""
+def model(models: Models, manifest: Manifest) -> clip_pb2.Model:
+    """A served model, of these."""
     return clip_pb2.Model(
         id=manifest.id,
         created=manifest.created,
@@ -111,6 +112,8 @@ def model(manifest: Manifest) -> clip_pb2.Model:
         image_size=manifest.preprocessing.image_size,
         scoring=manifest.scoring,
         gate_passed=manifest.gate.passed,
+        aliases=models.aliases(manifest.id),
+        is_default=models.is_default(manifest.id),
     )
 
 

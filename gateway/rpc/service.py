@@ -111,7 +111,8 @@ class ClipService:
         self, message: clip_pb2.ListModelsRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.ListModelsResponse:
         """The served models."""
-        models = [answers.model(each.manifest) for each in self._engine.models]
+        served = self._engine.models
+        models = [answers.model(served, each.manifest) for each in served]
         return clip_pb2.ListModelsResponse(models=models)
 
 

@@ -165,6 +165,16 @@ def test_a_bad_url_can_be_skipped(fetching: GatewayClient, web: str) -> None:
     assert good["object"] == "embedding"
 
 
+def test_what_cannot_be_fetched_is_counted_as_fetching(
+    fetching: GatewayClient, web: str, log: Path
+) -> None:
+    body = {"input": [{"image": f"{web}/gone.png"}]}
+    fetching.post("/v1/embeddings", json=body, headers={"x-request-id": "in-vain"})
+    wait_until(lambda: "in-vain" in log.read_text())
+    [line] = [line for line in log.read_text().splitlines() if "in-vain" in line]
+    assert "fetch_ms" in line
+
+
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1/a.png", "HTTPS://example.com/a.png", "ftp://a/b"]
 )

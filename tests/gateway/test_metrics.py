@@ -96,6 +96,19 @@ def samples(gateway: GatewayClient) -> Samples:
     return scrape(gateway)
 
 
+def test_the_page_of_the_routes_has_names(gateway: GatewayClient) -> None:
+    page = gateway.get("/docs")
+    [file] = set(re.findall(r"/static-offline-docs/[\w.-]+\.js", page.text))
+    for path in ("/openapi.json", file, "/static-offline-docs/nothing.js"):
+        gateway.get(path)
+    found = scrape(gateway)
+    for name, code in (
+        ("/docs", 200), ("/openapi.json", 200), ("/static-offline-docs", 200),
+        ("/static-offline-docs", 404),
+    ):  # fmt: skip
+        assert value(found, "requests_total", operation=name, code=str(code)) == 1
+
+
 def test_requests(samples: Samples) -> None:
     def requests(**labels: str) -> float:
         return value(samples, "requests_total", **labels)

@@ -42,8 +42,10 @@ def test_the_one_that_is_left_is_the_default(demo: Model) -> None:
     models = Models({"demo": demo, "other": named(demo, "other")})
     with pytest.raises(MalformedRequest):
         models.find(None)
+    assert not models.is_default("demo")
     models.drop("other")
     assert chosen(models) == "demo"
+    assert models.is_default("demo")
 
 
 def test_one_that_replaces_the_only_one_is_the_default(demo: Model) -> None:
@@ -59,6 +61,8 @@ def test_the_configured_default_stays(demo: Model) -> None:
     models = Models({"demo": demo}, aliases={"clip": "demo"}, default="demo")
     models.put(named(demo, "other"))
     assert chosen(models) == chosen(models, "clip") == "demo"
+    assert [models.is_default(name) for name in ("demo", "other")] == [True, False]
+    assert [models.aliases(name) for name in ("demo", "other")] == [["clip"], []]
     models.drop("demo")
     with pytest.raises(UnknownModel, match="'demo' is not served"):
         models.find(None)

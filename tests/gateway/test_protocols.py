@@ -362,7 +362,10 @@ def test_the_same_models(both: Both) -> None:
     for model, wanted in zip(models, answer, strict=True):
         for name in names:
             value = getattr(model, name)
-            assert (list(value) if name == "token_lengths" else value) == wanted[name], name
+            several = name in {"token_lengths", "aliases"}
+            assert (list(value) if several else value) == wanted[name.removeprefix("is_")], name
+        assert wanted["aliases"] == ["clip"]
+        assert wanted["default"] is True
         assert model.gate_passed == wanted["gate"]["passed"]
 
 

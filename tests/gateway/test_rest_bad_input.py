@@ -104,6 +104,12 @@ def test_not_json(api: httpx.Client, body: bytes) -> None:
         assert_refused(api.post(path, content=body), 400, "not JSON")
 
 
+def test_a_form_where_json_is_wanted(api: httpx.Client) -> None:
+    for path in ("/v1/embeddings", "/v1/zero-shot", "/v1/similarity", "/v1/rerank"):
+        refused = api.post(path, files={"image": b"a picture"})
+        assert_refused(refused, 400, "this route takes JSON, and no form")
+
+
 @pytest.mark.parametrize("body", [b"[]", b'"text"', b"1", b"null", b"[1, 2]"])
 def test_json_that_is_not_an_object(api: httpx.Client, body: bytes) -> None:
     assert_refused(api.post("/v1/embeddings", content=body), 400, "body")

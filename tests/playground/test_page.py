@@ -135,11 +135,12 @@ def test_the_chosen_model_is_asked(api: GatewayClient, visit: Visitor) -> None:
 
     def two_models(route: "Route") -> None:
         listed = api.get("/v1/models").json()
-        listed["data"].append(listed["data"][0] | {"id": "another"})
+        listed["data"].insert(0, listed["data"][0] | {"id": "another", "default": False})
         route.fulfill(json=listed)
 
     page.route("**/v1/models", two_models)
     page.reload()
+    expect(page.get_by_label("Served model")).to_have_value("demo")  # the default
     page.get_by_label("Served model").select_option("another")
     choose(page, "red-circle.png")
     write(page, WORDS)

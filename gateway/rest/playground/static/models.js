@@ -19,7 +19,8 @@ export class Models {
     const select = byId("model");
     select.replaceChildren(...this.served.map(({ id }) => el("option", { value: id }, id)));
     select.disabled = false;
-    if (this.served.some(({ id }) => id === before)) select.value = before;
+    const wanted = this.served.find(({ id }) => id === before) ?? this.served.find((model) => model.default);
+    if (wanted) select.value = wanted.id;
     this.#describe();
   }
 

@@ -741,6 +741,8 @@ class Model(_message.Message):
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
     SCORING_FIELD_NUMBER: _builtins.int
     GATE_PASSED_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     created: _builtins.int
     """seconds since 1970"""
@@ -758,9 +760,15 @@ class Model(_message.Message):
     """softmax or sigmoid"""
     gate_passed: _builtins.bool
     """false: published although it fell short of PyTorch"""
+    is_default: _builtins.bool
+    """whether requests that name no model are for it"""
     @_builtins.property
     def token_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """that text is padded to; none: nothing is padded"""
+
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """its other names"""
 
     def __init__(
         self,
@@ -779,10 +787,12 @@ class Model(_message.Message):
         image_size: _builtins.int = ...,
         scoring: _builtins.str = ...,
         gate_passed: _builtins.bool = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        is_default: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained", "pretrained", b"pretrained"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained", "context_length", b"context_length", "created", b"created", "embedding_size", b"embedding_size", "fingerprint", b"fingerprint", "gate_passed", b"gate_passed", "id", b"id", "image_size", b"image_size", "open_clip_name", b"open_clip_name", "precision", b"precision", "pretrained", b"pretrained", "runtime", b"runtime", "scoring", b"scoring", "token_lengths", b"token_lengths", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained", "aliases", b"aliases", "context_length", b"context_length", "created", b"created", "embedding_size", b"embedding_size", "fingerprint", b"fingerprint", "gate_passed", b"gate_passed", "id", b"id", "image_size", b"image_size", "is_default", b"is_default", "open_clip_name", b"open_clip_name", "precision", b"precision", "pretrained", b"pretrained", "runtime", b"runtime", "scoring", b"scoring", "token_lengths", b"token_lengths", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__pretrained: _TypeAlias = _typing.Literal["pretrained"]  # noqa: Y015
     _WhichOneofArgType__pretrained: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained"]  # noqa: Y015
