@@ -123,9 +123,11 @@ def session(proto: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    with tempfile.TemporaryDirectory(prefix="openclip-export-") as folder:
-        model: Any = Path(folder, "model.onnx") if size > IN_MEMORY_BYTES else None
-        if model:
+    with contextlib.ExitStack() as stack:
+        model: Any = None
+        if size > IN_MEMORY_BYTES:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="openclip-export-"))
+            model = Path(folder, "model.onnx")
             copy = onnx.ModelProto()
             copy.CopyFrom(proto)  # since saving to two files empties the tensors
             onnx.save_model(copy, model, save_as_external_data=True, location="model.onnx.data")

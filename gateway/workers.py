@@ -111,10 +111,10 @@ class _Workers:
         # From now on a client that knocks is refused: this process accepts nobody, but would hold
         # the socket open.
         self._listener.close()
-        for worker in self._all:  # who serves nobody yet has nothing to end
+        left = [worker for worker in self._all if worker.lives()]
+        for worker in left:  # who serves nobody yet has nothing to end
             worker.signal(signal.SIGTERM if worker.served else signal.SIGKILL)
         deadline = time.monotonic() + self._limit_s
-        left = [worker for worker in self._all if worker.lives()]
         while left and time.monotonic() < deadline:
             self._wait(left, deadline - time.monotonic())
             for number in self._asked.numbers():  # a second Ctrl-C: at once

@@ -1,5 +1,6 @@
 """An export killed outright, at any moment, leaves a repository in which every model is whole."""
 
+import os
 import random
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def exports(tmp_path: Path) -> Iterator[Exports]:
     process = subprocess.Popen(
         [sys.executable, "-c", FORKER],
         cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},  # killed ones leave what they have there
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
