@@ -165,9 +165,9 @@ async def _build(
     encoder = Encoder(Lanes(client, settings.triton_calls, metrics.called), cache)
     classifiers = Classifiers(loaded.models, loaded.sets, preparer, encoder, cache)
 
-    def doubt() -> None:
+    def doubt(fingerprint: str) -> None:
         cache.clear()
-        classifiers.doubt()
+        classifiers.doubt(fingerprint)
 
     return Core(
         client,

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -53,7 +54,7 @@ class Classifiers:
         self._cache = cache
         self._held: dict[tuple[str, str], Classifier] = {}
         self._doubted = asyncio.Event()
-        self._doubts = 0
+        self._doubts = Counter[str]()  # by fingerprint
 
     async def of_labels(
         self,
@@ -125,10 +126,13 @@ class Classifiers:
                 logger.error("label sets of %s: %s", model.manifest.id, error.message)
                 await asyncio.sleep(RETRY_S)
 
-    def doubt(self) -> None:
-        """Drops all label sets: what encoded them may have been another model."""
-        self._held.clear()
-        self._doubts += 1
+    def doubt(self, fingerprint: str) -> None:
+        """Drops a model's label sets: what encoded them may have been another model.
+
+        Those of others stay, above all of one that is about to take its place.
+        """
+        self._held = {key: held for key, held in self._held.items() if key[0] != fingerprint}
+        self._doubts[fingerprint] += 1
         self._doubted.set()
 
     async def hold(self, model: Model) -> None:
@@ -137,19 +141,18 @@ class Classifiers:
         Raises: As `of_labels`.
         """
         for label_set in self._sets.label_sets.values():
-            key = (model.manifest.fingerprint, label_set.name)
+            fingerprint = model.manifest.fingerprint
+            key = (fingerprint, label_set.name)
             while key not in self._held:
-                doubts = self._doubts
+                doubts = self._doubts[fingerprint]
                 made = await self._whole(model, label_set)
-                if doubts == self._doubts:
+                if doubts == self._doubts[fingerprint]:
                     self._held[key] = made
 
     def forget(self) -> None:
-        """The models have changed: drops what none needs, and has what is missing encoded."""
+        """Drops what is held for models that are not served any more."""
         served = {model.manifest.fingerprint for model in self._models}
         self._held = {key: held for key, held in self._held.items() if key[0] in served}
-        if self.waiting():  # of what was held for a model before it was served, some was doubted
-            self._doubted.set()
 
     async def _whole(self, model: Model, label_set: LabelSet) -> Classifier:
         parts = [

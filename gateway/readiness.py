@@ -26,9 +26,9 @@ class Readiness:
         models: Models,
         client: InferClient,
         classifiers: Classifiers,
-        wrong: Callable[[], None] = lambda: None,
+        wrong: Callable[[str], None] = lambda fingerprint: None,
     ) -> None:
-        """Takes what is checked, and who is told when Triton has another model under a name."""
+        """Takes what is checked, and who is told whose fingerprint another model answers for."""
         self._models = models
         self._client = client
         self._classifiers = classifiers
@@ -41,8 +41,12 @@ class Readiness:
         """What stands in the way, one line per tower or label set; empty when ready."""
         async with self._lock:
             if time.monotonic() - self._checked > FRESH_S:
-                checked = [tower for model in self._models for tower in towers(model.manifest)]
-                found = await asyncio.gather(*map(self._problem, checked))
+                checked = [
+                    self._problem(tower, model.manifest.fingerprint)
+                    for model in self._models
+                    for tower in towers(model.manifest)
+                ]
+                found = await asyncio.gather(*checked)
                 self._problems = [problem for problem in found if problem]
                 self._checked = time.monotonic()
             return self._problems + self._classifiers.waiting()
@@ -57,13 +61,13 @@ class Readiness:
                 logger.warning("%s", "; ".join(problems) or "ready again")
                 before = problems
 
-    async def _problem(self, tower: Tower) -> str:
+    async def _problem(self, tower: Tower, fingerprint: str) -> str:
         try:
             if await self._client.verify(tower, TIMEOUT_S):
-                self._wrong()
+                self._wrong(fingerprint)
         except GatewayError as error:
             if error.code == WRONG:
-                self._wrong()
+                self._wrong(fingerprint)
             return error.message if tower.model in error.message else _about(tower, error)
         return ""
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from gateway.values import Vectors
 from gateway.zeroshot import Label
 from tests.conftest import REPOSITORY
 from tests.gateway.fakes import Gated, unit
-from tests.gateway.waiting import until
+from tests.gateway.waiting import WITHIN_S, until
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ class Held:
     """Label sets of models."""
 
     classifiers: Classifiers
-    doubt: Callable[[], None]  # as the composition root has it
+    doubt: Callable[[Model], None]  # as the composition root has it
 
 
 def holding(client: FakeInferClient, models: Models, *sets: str) -> Held:
@@ -50,9 +51,9 @@ def holding(client: FakeInferClient, models: Models, *sets: str) -> Held:
     encoder = Encoder(Lanes(client, 1), cache)
     classifiers = Classifiers(models, LabelSets(made), preparer, encoder, cache)
 
-    def doubt() -> None:
+    def doubt(model: Model) -> None:
         cache.clear()
-        classifiers.doubt()
+        classifiers.doubt(model.manifest.fingerprint)
 
     return Held(classifiers, doubt)
 
@@ -84,7 +85,7 @@ async def test_rows_of_the_wrong_model_are_made_again(demo: Model) -> None:
     held = holding(client, models, "numbers")
     warming = asyncio.create_task(held.classifiers.warm())
     await until(lambda: client.calls)
-    held.doubt()  # while the wrong model works on them
+    held.doubt(demo)  # while the wrong model works on them
     client.gate.set()
     await until(lambda: not held.classifiers.waiting())
     rows = held.classifiers._held[demo.manifest.fingerprint, "numbers"].rows
@@ -110,9 +111,19 @@ async def test_a_doubt_while_a_new_model_is_prepared_leaves_no_set_out(demo: Mod
     await until(lambda: len(client.calls) == 3)
     client.step(1)
     await until(lambda: len(client.calls) == 4)  # the first set is held, the second is made
-    held.doubt()  # of the old one, which is still served
+    held.doubt(demo)  # the old one, which is still served
     client.step(100)
-    assert await reloading == []
+
+    async def doubted_all_the_time() -> NoReturn:
+        while True:
+            held.doubt(demo)
+            client.step(1)
+            await asyncio.sleep(0)
+
+    doubting = asyncio.create_task(doubted_all_the_time())
+    async with asyncio.timeout(WITHIN_S):
+        assert await reloading == []
+    doubting.cancel()
     await until(lambda: not held.classifiers.waiting())
     assert models.find("demo").manifest.version == 2
     warming.cancel()
@@ -124,8 +135,8 @@ async def test_one_of_several_that_has_changed_is_reason_to_doubt(demo: Model) -
             return True
 
     models, client = Models({"demo": demo}), Changed(unit)
-    doubts: list[None] = []
+    doubts: list[str] = []
     held = holding(client, models)
-    readiness = Readiness(models, client, held.classifiers, lambda: doubts.append(None))
+    readiness = Readiness(models, client, held.classifiers, doubts.append)
     assert await readiness.problems() == []
-    assert doubts
+    assert set(doubts) == {demo.manifest.fingerprint}

@@ -180,9 +180,11 @@ def unread_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[TextIO]:
     reading, writing = os.pipe()
     terminal, stderr = os.fdopen(reading), os.fdopen(writing, "w")
     monkeypatch.setattr(sys, "stderr", stderr)
-    yield terminal
-    monkeypatch.undo()
-    stderr.close()
+    try:
+        yield terminal
+    finally:
+        monkeypatch.undo()
+        stderr.close()
 
 
 def test_a_line_that_cannot_be_formatted_costs_itself_alone(

@@ -97,14 +97,14 @@ async def served(client: FakeInferClient, **settings: Any) -> AsyncIterator[Targ
 
 @pytest.mark.parametrize("kind", ["rest-text", "grpc-text", "rest-texts"])
 async def test_who_is_let_in_does_not_wait_long(kind: str) -> None:
-    wait_s, rows = 1.0, 40.0
+    # Faster would keep the one event loop of client and gateway busier than the encoder.
+    wait_s, rows = 2.0, 20.0
     [first, *others] = islice(requests(kind, "demo"), 2_000)
     async with served(SlowEncoder(rows), max_wait_s=wait_s, text_cache_bytes=0) as target:
-        # More would keep the one event loop of client and gateway busier than the encoder.
-        flooded = await flood(target, [first, *others], 4 * rows / first.items, 6.0)
+        flooded = await flood(target, [first, *others], 10 * rows / first.items, 12.0)
     assert not flooded.others()
     assert len(flooded.refused) > len(flooded.accepted) > 0
-    # 256 requests, the limit of another kind, would take over 6 s.
+    # 256 requests, the limit of another kind, would take over 12 s.
     late = sorted(flooded.accepted)[len(flooded.accepted) * 3 // 4]
     assert late < 3 * wait_s
 
