@@ -49,6 +49,14 @@ class Permit:
         """
         self._admission.grow(self, items, images)
 
+    def hold(self, size: int) -> None:
+        """Takes room for so many bytes more, as they arrive or as they become larger.
+
+        Raises:
+            Overloaded: There is none. What this request holds already never refuses it.
+        """
+        self._admission.hold(self, size)
+
     def before(self, spend: Spend) -> Spend:
         """Takes room for items, and only then what `spend` takes for them."""
 
@@ -133,6 +141,14 @@ class Admission:
         self._queue(permit, asked, images)
         permit.items += more
         self.items += more
+
+    def hold(self, permit: Permit, size: int) -> None:
+        """See `Permit.hold`."""
+        others = self.bytes - permit.bytes
+        if others and self.bytes + size > self._room.bytes:
+            raise self._full("bytes", "GATEWAY_MAX_INFLIGHT_BYTES", self._room.bytes)
+        permit.bytes += size
+        self.bytes += size
 
     def _queue(self, permit: Permit, items: int, images: int) -> None:
         """Puts a request where it belongs, unless it would wait too long there."""

@@ -52,6 +52,28 @@ def test_one_alone_is_let_in_whatever_its_bytes() -> None:
     assert permits.bytes == 0
 
 
+def test_bytes_are_held_as_they_arrive() -> None:
+    permits = admission(bytes=10)
+    with permits.permit(0) as first, permits.permit(0) as second:
+        first.hold(4)
+        first.hold(4)
+        with pytest.raises(Overloaded, match=r"\(GATEWAY_MAX_INFLIGHT_BYTES\) is 10 bytes"):
+            second.hold(3)
+        second.hold(2)
+        assert (permits.bytes, second.bytes) == (10, 2)  # what was refused holds nothing more
+    assert permits.bytes == 0
+
+
+def test_one_alone_may_hold_more_than_all_the_room() -> None:
+    permits = admission(bytes=10)
+    with permits.permit(0) as first, permits.permit(0) as second:
+        first.hold(1_000)
+        first.hold(1)
+        with pytest.raises(Overloaded):
+            second.hold(1)
+    assert permits.bytes == 0
+
+
 def test_a_request_of_very_many_items_takes_half_of_the_room() -> None:
     permits = admission(items=10)
     with permits.permit(0) as large, permits.permit(0) as other:
