@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks import program, report, rounds, services, stage_budget, targets
 from benchmarks.published import Manifest, find
 from benchmarks.results import SUFFIX, Results, Row, collect
-from benchmarks.systems import Wanted, start
-from benchmarks.targets import GATEWAY, PADDED, TORCH
+from benchmarks.systems import PADDED, TORCH, Wanted, start
+from benchmarks.targets import GATEWAY
 
 NAME = "compare"
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from benchmarks.results import Row
+from benchmarks.systems import OURS, PADDED, TORCH
 from benchmarks.tables import Cell, markdown
-from benchmarks.targets import CAPTION, CEILING, IMAGE, OURS, PADDED, TORCH
+from benchmarks.targets import CAPTION, CEILING, IMAGE
 
 CEILINGS = {IMAGE: "image", CAPTION: "text"}  # of each kind of request
 OTHERS = {PADDED: "at the full context", TORCH: "PyTorch and FastAPI"}

@@ -8,7 +8,7 @@ from benchmarks.batching import Counts
 from benchmarks.openloop import CHECKED, sweep
 from benchmarks.published import Manifest, packed
 from benchmarks.results import Label, Row
-from benchmarks.systems import Systems
+from benchmarks.systems import OURS, PADDED, TORCH, Systems
 from benchmarks.targets import (
     CAPTION,
     CAPTION_GRPC,
@@ -17,9 +17,6 @@ from benchmarks.targets import (
     IMAGE_GRPC,
     LABEL_SET,
     OPEN_LOOP,
-    OURS,
-    PADDED,
-    TORCH,
 )
 from benchmarks.traffic import Request, full_captions, requests
 

@@ -5,8 +5,9 @@ from statistics import median
 
 from benchmarks.published import Manifest, packed
 from benchmarks.results import Check, Row, ratio
+from benchmarks.systems import OURS, PADDED, TORCH
 
-OURS, PADDED, TORCH, CEILING, TRITON = "ours", "padded", "pytorch", "ceiling", "triton"
+CEILING, TRITON = "ceiling", "triton"
 OPEN_LOOP, GATEWAY = "open loop", "gateway"  # ours at a constant rate; its gateway alone
 CAPTION, CAPTIONS, IMAGE = "caption", "16 captions", "image"
 LABEL_SET, CAPTION_GRPC, IMAGE_GRPC = "zero-shot, 1,000 labels", "caption, gRPC", "image, gRPC"

@@ -7,6 +7,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as config
 
 from export.errors import ExportError
+from export.variants import Runtime
 from gateway.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
 
 QUEUE_DELAY_MICROSECONDS = 500
@@ -19,7 +20,6 @@ FILLED_UP = 8  # items: a batch up to this size without a graph of its own takes
 PREFERRED = 8  # items: batches of fewer are not worth forming on purpose
 
 Device = Literal["auto", "cpu", "gpu"]
-Runtime = Literal["onnxruntime", "tensorrt"]
 MODEL_FILES: dict[Runtime, str] = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 _KINDS = {
     "auto": config.ModelInstanceGroup.KIND_AUTO,

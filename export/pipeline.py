@@ -11,14 +11,14 @@ from export.errors import ExportError, GraphError
 from export.evaluation import EvaluationSet
 from export.gate import DEFAULT_THRESHOLDS, Thresholds
 from export.measurement import SMALL_BATCH_ITEMS
-from export.pbtxt import Runtime, Serving
+from export.pbtxt import Serving
 from export.progress import Progress
 from export.publishing import Outcome, publish_variant
 from export.quantize import Method
 from export.reference import References, prepare, references
 from export.tokenizer import check_tokenizer, write_tokenizer
 from export.tracing import TextGraphs
-from export.variants import Graphs, Variant
+from export.variants import Graphs, Runtime, Variant
 from export.work import Work
 from export.writer import locked
 from gateway import manifest as contract

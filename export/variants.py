@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from export import half, precision, quantize
 from export.errors import CrashError
-from export.pbtxt import Runtime
 from export.quantize import Form, Method
 
 Precision = Literal["fp32", "fp16", "int8"]
+Runtime = Literal["onnxruntime", "tensorrt"]  # the backend that serves it
 
 Feeds = Sequence[NDArray[Any]]  # batches of a tower's input
 Measure = Callable[[onnx.ModelProto], float]  # the mean cosine to PyTorch that a graph reaches

@@ -7,11 +7,11 @@ from pathlib import Path
 from export.checkpoint import Checkpoint
 from export.evaluation import EvaluationSet
 from export.gate import Thresholds
-from export.pbtxt import Runtime, Serving
+from export.pbtxt import Serving
 from export.progress import Progress
 from export.quantize import Method
 from export.reference import Inputs, References
-from export.variants import Graphs
+from export.variants import Graphs, Runtime
 
 
 @dataclass(frozen=True, slots=True)
