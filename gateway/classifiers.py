@@ -182,7 +182,9 @@ class Classifiers:
     ) -> list[Encoded]:
         tokens: list[Tokens] = []
         for items in portions(wanted, templates):
-            found = await self._preparer.prepare(model, items, timings, truncate=True, skip=False)
+            found = await self._preparer.prepare(
+                model, items, deadline, timings, truncate=True, skip=False
+            )
             tokens += [found.tokens[index] for index in range(len(items))]
         texts = await self._encoder.texts(model, dict(enumerate(tokens)), deadline, timings)
         rows, encoded = [], iter(texts.values())

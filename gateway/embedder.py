@@ -50,7 +50,9 @@ class Embedder:
         """
         if any(isinstance(item, ImageItem) for item in items):
             self._encoder.check()  # text may be known, an image has to be encoded
-        prepared = await self._preparer.prepare(model, items, timings, truncate=truncate, skip=skip)
+        prepared = await self._preparer.prepare(
+            model, items, deadline, timings, truncate=truncate, skip=skip
+        )
         vectors = np.zeros((len(items), model.manifest.embedding_size), dtype=np.float32)
         for index, row in (await self._vectors(model, prepared, deadline, timings, bulk)).items():
             vectors[index] = row

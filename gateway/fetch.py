@@ -10,7 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -20,10 +20,13 @@ import httpcore2
 
 from gateway.addresses import PORTS, Address, Target, allowed, listed, parse, refused
 from gateway.errors import ImageError, RequestError, TooLarge
+from gateway.slots import Slots
+from gateway.values import Deadline
 
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _OK = 200
 _MAX_LENGTH_DIGITS = 18
+OUT_OF_TIME = "the request's time for fetching was over before it was there"
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -36,7 +39,7 @@ class FetchRules:
     ports: frozenset[int] = frozenset({80, 443})
     private: bool = False  # whether private and loopback addresses may be connected to
     max_bytes: int = 32 * 2**20  # of one image
-    timeout_s: float = 5.0  # for one image, from the lookup to the last byte
+    timeout_s: float = 5.0  # for one image, from the lookup to the last byte; not for its slot
     max_redirects: int = 3
     concurrency: int = 8  # images that are fetched, or held until they are decoded
 
@@ -56,11 +59,16 @@ class Fetcher:
         self._resolve = resolve or look_up
         self._network = network or httpcore2.AnyIOBackend()
         self._trust = trust or ssl.create_default_context()
-        self._slots = asyncio.Semaphore(rules.concurrency)
+        self._slots = Slots(rules.concurrency)
 
     @asynccontextmanager
-    async def fetched(self, url: str) -> AsyncIterator[bytes]:
+    async def fetched(self, url: str, request: Hashable, until: Deadline) -> AsyncIterator[bytes]:
         """The bytes that a URL leads to. Its slot is held while the block uses them.
+
+        Args:
+            url: Where the image is.
+            request: The one that it is fetched for; requests share the slots.
+            until: When the image must be there, however late its slot was free.
 
         Raises:
             MalformedRequest: It may not be fetched (`url_not_allowed`).
@@ -68,17 +76,28 @@ class Fetcher:
             TooLarge: It is larger than an image may be.
         """
         target = parse(url)
-        async with self._slots:
-            try:
-                async with asyncio.timeout(self._rules.timeout_s):
-                    data = await self._follow(target)
-            except TimeoutError:
-                raise _failed(
-                    f"not there within {self._rules.timeout_s:g} seconds (GATEWAY_FETCH_TIMEOUT_S)"
-                ) from None
-            except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException):
-                raise _failed("the host cannot be reached, or does not speak HTTP") from None
-            yield data
+        try:
+            await self._slots.take(request, until.at - Deadline.now())
+        except TimeoutError:
+            raise _failed(OUT_OF_TIME) from None
+        try:
+            yield await self._fetch(target, until)
+        finally:
+            self._slots.give_back(request)
+
+    async def _fetch(self, target: Target, until: Deadline) -> bytes:
+        left_s = until.at - Deadline.now()
+        try:
+            async with asyncio.timeout(min(self._rules.timeout_s, left_s)):
+                return await self._follow(target)
+        except TimeoutError:
+            if left_s < self._rules.timeout_s:
+                raise _failed(OUT_OF_TIME) from None
+            raise _failed(
+                f"not there within {self._rules.timeout_s:g} seconds (GATEWAY_FETCH_TIMEOUT_S)"
+            ) from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException):
+            raise _failed("the host cannot be reached, or does not speak HTTP") from None
 
     async def _follow(self, target: Target) -> bytes:
         for _ in range(self._rules.max_redirects + 1):

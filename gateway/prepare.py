@@ -12,10 +12,11 @@ from gateway.images import Decode
 from gateway.limits import RequestLimits
 from gateway.models import Model
 from gateway.sources import image_bytes, web_url
-from gateway.values import ImageItem, Item, Pixels, TextItem, Timings, Tokens
+from gateway.values import Deadline, ImageItem, Item, Pixels, TextItem, Timings, Tokens
 
 INLINE_CHARACTERS = 2_000  # tokenizing so few takes less time than handing them to a thread
 CHUNK = 256  # texts that a thread tokenizes at a time; images come in between
+FETCHING = 0.75  # of the time that a request has left; the rest is for what was fetched
 CHUNK_CHARACTERS = 2**16  # of these texts: cleaning so many may take half a second
 
 T = TypeVar("T")
@@ -48,13 +49,22 @@ class Preparer:
         self._fetcher = fetcher
 
     async def prepare(
-        self, model: Model, items: Sequence[Item], timings: Timings, *, truncate: bool, skip: bool
+        self,
+        model: Model,
+        items: Sequence[Item],
+        deadline: Deadline,
+        timings: Timings,
+        *,
+        truncate: bool,
+        skip: bool,
     ) -> Prepared:
         """Token ids of texts and pixels of images.
 
-        Where `skip` is true, an item that cannot be prepared stands in `failed`.
+        Where `skip` is true, an item that cannot be prepared stands in `failed`; so does one whose
+        URL is not fetched in good time before the deadline.
 
         Raises:
+            DeadlineExceeded: The request's time is over.
             RequestError: An item cannot be prepared, and `skip` is false; `param` says which.
         """
         texts = {i: item for i, item in enumerate(items) if isinstance(item, TextItem)}
@@ -76,7 +86,7 @@ class Preparer:
             tokens = keep(list(texts), await self._tokenize(model, list(texts.values()), truncate))
         pixels: dict[int, Pixels] = {}
         if images:
-            decoded = await self._images(model, list(images.values()), timings, skip)
+            decoded = await self._images(model, list(images.values()), deadline, timings, skip)
             pixels = keep(list(images), decoded)
         return Prepared(tokens, pixels, failed)
 
@@ -107,9 +117,15 @@ class Preparer:
         return item.text
 
     async def _images(
-        self, model: Model, items: Sequence[ImageItem], timings: Timings, skip: bool
+        self,
+        model: Model,
+        items: Sequence[ImageItem],
+        deadline: Deadline,
+        timings: Timings,
+        skip: bool,
     ) -> list[Pixels | RequestError]:
         began = fetched = time.perf_counter()
+        until = Deadline.after(FETCHING * deadline.left())
 
         async def one(item: ImageItem) -> Pixels | RequestError:
             nonlocal fetched
@@ -119,7 +135,7 @@ class Preparer:
             arrived = False
             try:
                 with about(item.param):
-                    async with self._fetcher.fetched(url) as data:
+                    async with self._fetcher.fetched(url, id(timings), until) as data:
                         fetched, arrived = time.perf_counter(), True
                         return await self._decode(model, replace(item, data=data), skip)
             except RequestError as error:

@@ -258,7 +258,10 @@ class Settings(BaseSettings):
         default=3, ge=0, le=20, description="Redirects that are followed for one image."
     )
     fetch_concurrency: int = Field(
-        default=8, ge=1, le=1024, description="Images that one process fetches at a time."
+        default=8,
+        ge=1,
+        le=1024,
+        description="Images that one process fetches at a time; a request alone, half of them.",
     )
 
     @field_validator("triton_address")

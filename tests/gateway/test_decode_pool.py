@@ -19,7 +19,7 @@ from gateway.images import Decode, DecodeOptions, Decoder, ImageLimits, preproce
 from gateway.limits import RequestLimits
 from gateway.manifest import Preprocessing
 from gateway.prepare import Preparer
-from gateway.values import ImageItem, Timings
+from gateway.values import Deadline, ImageItem, Timings
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, run_gateway
 from tests.gateway.hostile import Memory, encoded, hazards, mutations
@@ -155,11 +155,15 @@ async def test_only_the_item_that_killed_its_decoder_fails(pool: DecodePool) -> 
     items = [
         ImageItem(data, f"input[{i}]") for i, data in enumerate((GOOD, b"crash", GOOD, b"crash"))
     ]
-    prepared = await preparer.prepare(model, items, Timings(), truncate=True, skip=True)
+    prepared = await preparer.prepare(
+        model, items, Deadline.after(60), Timings(), truncate=True, skip=True
+    )
     assert set(prepared.pixels) == {0, 2}
     assert {error.param for error in prepared.failed.values()} == {"input[1]", "input[3]"}
     with pytest.raises(ImageError) as raised:
-        await preparer.prepare(model, items, Timings(), truncate=True, skip=False)
+        await preparer.prepare(
+            model, items, Deadline.after(60), Timings(), truncate=True, skip=False
+        )
     assert raised.value.param in {"input[1]", "input[3]"}
     assert "its decoder died" in raised.value.message
     await threads.close()

@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from gateway.addresses import allowed
 from gateway.errors import GatewayError, ImageError, MalformedRequest, TooLarge
 from gateway.fetch import Fetcher, FetchRules, Resolve, look_up
+from gateway.values import Deadline
 from tests.gateway.certificates import Authority
 from tests.gateway.refused_urls import NAMES, REFUSED
 from tests.gateway.webserver import PUBLIC, PUBLIC_V6, Answer, Names, Net, moved, response, serving
@@ -27,8 +30,8 @@ def fetcher_of(
     return Fetcher(rules, resolve, net, trust)
 
 
-async def fetch(fetcher: Fetcher, url: str) -> bytes:
-    async with fetcher.fetched(url) as data:
+async def fetch(fetcher: Fetcher, url: str, request: int = 0, within: float = 60) -> bytes:
+    async with fetcher.fetched(url, request, Deadline.after(within)) as data:
         return data
 
 
@@ -286,27 +289,56 @@ async def test_a_name_server_that_hangs_is_given_up() -> None:
             await fetch(fetcher, "http://picture.test/a.png")
 
 
-async def test_only_so_many_are_fetched_at_a_time() -> None:
-    under_way = most = 0
+@asynccontextmanager
+async def slow(concurrency: int) -> AsyncIterator[tuple[Fetcher, list[int]]]:
+    """A fetcher from a host that takes its time; and how many it was asked for at a time."""
+    under_way = 0
+    seen: list[int] = []
 
-    async def slow(writer: asyncio.StreamWriter) -> None:
-        nonlocal under_way, most
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        nonlocal under_way
         under_way += 1
-        most = max(most, under_way)
+        seen.append(under_way)
         await asyncio.sleep(0.05)
         under_way -= 1
         writer.write(response(PICTURE))
         await writer.drain()
 
-    async with serving({"/a.png": slow}) as web:
-        fetcher = fetcher_of(
-            FetchRules(concurrency=3), Names({"picture.test": [[PUBLIC]]}), Net(web.port)
-        )
+    async with serving({"/a.png": answer}) as web:
+        rules, names = FetchRules(concurrency=concurrency), Names({"picture.test": [[PUBLIC]]})
+        yield fetcher_of(rules, names, Net(web.port)), seen
+
+
+@pytest.mark.parametrize(("concurrency", "requests", "most"), [(3, 12, 3), (8, 1, 4), (1, 3, 1)])
+async def test_only_so_many_are_fetched_at_a_time(
+    concurrency: int, requests: int, most: int
+) -> None:
+    """One request holds half of the slots, and several all of them."""
+    async with slow(concurrency) as (fetcher, seen):
         found = await asyncio.gather(
-            *(fetch(fetcher, "http://picture.test/a.png") for _ in range(12))
+            *(
+                fetch(fetcher, "http://picture.test/a.png", number % requests)
+                for number in range(12)
+            )
         )
     assert found == [PICTURE] * 12
-    assert most == 3
+    assert max(seen) == most
+
+
+async def test_what_has_no_turn_in_time_fails_alone() -> None:
+    async with slow(concurrency=1) as (fetcher, seen):
+        url = "http://picture.test/a.png"
+        first, *others = await asyncio.gather(
+            fetch(fetcher, url),
+            *(fetch(fetcher, url, within=0.01) for _ in range(3)),
+            return_exceptions=True,
+        )
+        assert first == PICTURE
+        for error in others:
+            assert isinstance(error, ImageError)
+            assert (error.code, "time for fetching" in error.message) == ("url_failed", True)
+        assert await fetch(fetcher, url) == PICTURE, "a slot was lost"
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Images by URL through a real gateway, over both protocols."""
 
 import base64
+import contextlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +49,44 @@ def web() -> Iterator[str]:
         server.shutdown()
 
 
+class _Dripping(http.server.BaseHTTPRequestHandler):
+    """Sends a picture, one byte a second."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", str(len(RED_CIRCLE)))
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the gateway has left
+            for byte in RED_CIRCLE:
+                self.wfile.write(bytes([byte]))
+                time.sleep(1)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def tar_pit() -> Iterator[str]:
+    """The address of a web server that takes minutes for one picture."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Dripping) as server:
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 @pytest.fixture(scope="module")
 def fetching(
-    triton: TritonServer, start_gateway: GatewayFactory, web: str, log: Path
+    triton: TritonServer, start_gateway: GatewayFactory, web: str, tar_pit: str, log: Path
 ) -> Iterator[GatewayClient]:
-    """A gateway that may fetch from this machine, and from the port of that server alone."""
+    """A gateway that may fetch from this machine, and from the ports of those servers alone."""
     with start_gateway(
         Outside(log=log),
         log_level="debug",
         triton_address=triton.addresses.grpc,
         fetch_urls=True,
         fetch_private=True,
-        fetch_ports=f"[{web.rpartition(':')[2]}]",
+        fetch_ports=f"[{web.rpartition(':')[2]}, {tar_pit.rpartition(':')[2]}]",
     ) as client:
         yield client
 
@@ -163,6 +192,41 @@ def test_a_bad_url_can_be_skipped(fetching: GatewayClient, web: str) -> None:
     failed, good = answer.json()["data"]
     assert (failed["object"], failed["error"]["code"]) == ("error", "url_failed")
     assert good["object"] == "embedding"
+
+
+def sent_to_tar_pit(fetching: GatewayClient, tar_pit: str) -> httpx.Response:
+    body = {"input": [{"image": f"{tar_pit}/{n}.png"} for n in range(256)], "on_error": "skip"}
+    headers = {"x-request-timeout-ms": "8000"}
+    return fetching.post("/v1/embeddings", json=body, headers=headers)
+
+
+def streamed_to_tar_pit(stub: Any, tar_pit: str) -> list[Any]:
+    items = [
+        clip_pb2.StreamItem(id=str(n), item=clip_pb2.Item(image_url=f"{tar_pit}/{n}.png"))
+        for n in range(128)
+    ]
+    return list(stub.EmbedStream(iter([clip_pb2.EmbedStreamRequest(items=items)]), timeout=8))
+
+
+def test_a_host_that_drips_holds_up_only_those_who_name_it(
+    fetching: GatewayClient, stub: Any, web: str, tar_pit: str
+) -> None:
+    """Its items fail alone and in time, and meanwhile others are served."""
+    with ThreadPoolExecutor(2) as threads:
+        sent = threads.submit(sent_to_tar_pit, fetching, tar_pit)
+        streamed = threads.submit(streamed_to_tar_pit, stub, tar_pit)
+        time.sleep(0.5)  # in which they take all that they can
+        served = 0
+        while not (sent.done() or streamed.done()):
+            answer = embedded(fetching, f"{web}/red-circle.png")
+            assert answer.status_code == 200, answer.text
+            served += not (sent.done() or streamed.done())
+        assert served > 1, "others had to wait for the tar pit"
+        answer = sent.result()
+    assert answer.status_code == 200, answer.text
+    assert [each["error"]["code"] for each in answer.json()["data"]] == ["url_failed"] * 256
+    results = [result for message in streamed.result() for result in message.results]
+    assert [result.error.code for result in results] == ["url_failed"] * 128
 
 
 def test_what_cannot_be_fetched_is_counted_as_fetching(
