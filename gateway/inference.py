@@ -12,6 +12,7 @@ from gateway.errors import DeadlineExceeded, InferenceFailed, Unavailable
 from gateway.values import Vectors
 
 WRONG = "wrong_model"  # the code of errors that say so
+LENGTHS = 0.99, 1.01  # of vectors that pass for unit vectors, whatever precision made them
 LATE = "the request ran out of time while its model ran"
 
 
@@ -75,7 +76,8 @@ class InferClient(Protocol):
             Overloaded: Triton's queue is full.
             Unavailable: Triton cannot be reached, or does not serve this model and version, or
                 serves another under its name.
-            InferenceFailed: It answered with an error, or with the wrong shape.
+            InferenceFailed: It answered with an error; or, with the code `WRONG`, with what
+                cannot be its vectors.
         """
         ...
 
@@ -91,7 +93,8 @@ class InferClient(Protocol):
         """Runs an encoder's golden input on every Triton that answers.
 
         Returns whether what was encoded until now is to be doubted: one of them that was right
-        before is not any more, though another is.
+        before is not any more, though another is; or one has answered a call with what cannot be
+        the encoder's vectors, which counts once for each connection.
 
         Raises:
             Unavailable: None gives the right vector.
@@ -157,12 +160,15 @@ def checked(vectors: NDArray[Any] | None, call: Call) -> Vectors:
     """The vectors, unless they cannot be what was called: a wrong model must not pass for it.
 
     Raises:
-        InferenceFailed: They have another shape or type, or are not finite.
+        InferenceFailed: With the code `WRONG`: they have another shape or type, or not all of
+            them are unit vectors.
     """
     name, wanted = call.tower.model, (len(call.batch), call.tower.embedding_size)
     if vectors is None or vectors.shape != wanted or vectors.dtype != np.float32:
         found = "nothing" if vectors is None else f"{vectors.dtype} {list(vectors.shape)}"
-        raise InferenceFailed(f"{name}: answered {found}, not float32 {list(wanted)}")
-    if not np.isfinite(vectors).all():
-        raise InferenceFailed(f"{name}: answered vectors that are not finite")
+        raise InferenceFailed(f"{name}: answered {found}, not float32 {list(wanted)}", code=WRONG)
+    shortest, longest = LENGTHS
+    squares = np.einsum("nd,nd->n", vectors, vectors)
+    if not ((squares >= shortest**2) & (squares <= longest**2)).all():  # NaN is neither
+        raise InferenceFailed(f"{name}: answered vectors that are not of unit length", code=WRONG)
     return vectors

@@ -42,6 +42,7 @@ class GrpcInferClient:
     ) -> None:
         """Takes where they are, and who is told how many of them answer, and how many do not."""
         self._servers = Servers(addresses, told)
+        self._doubted: set[Tower] = set()  # gone wrong, which `verify` has not told yet
 
     def servers(self) -> int:
         """See `InferClient.servers`."""
@@ -99,19 +100,29 @@ class GrpcInferClient:
             return_exceptions=True,
         )
         failed = [each for each in outcomes if isinstance(each, BaseException)]
-        if len(failed) == len(outcomes):
-            raise failed[0].told if isinstance(failed[0], _ElsewhereError) else failed[0]
-        return any(isinstance(each, _ElsewhereError) and each.changed for each in failed)
+        if len(failed) < len(outcomes):
+            doubted = tower in self._doubted
+            self._doubted.discard(tower)
+            return doubted
+        error = failed[0].told if isinstance(failed[0], _ElsewhereError) else failed[0]
+        if isinstance(error, GatewayError) and error.code == WRONG:
+            self._doubted.discard(tower)  # this tells it as well
+        raise error
 
     async def close(self) -> None:
         """See `InferClient.close`."""
         await self._servers.close()
 
     async def _ask(self, server: Server, call: Call, deadline: float) -> Vectors:
-        if call.tower not in server.verified:
+        if not server.trusts(call.tower):
             await self._verify(server, call.tower, deadline)
         epoch = server.epoch
-        vectors = await self._send(server, call, deadline)
+        try:
+            vectors = await self._send(server, call, deadline)
+        except InferenceFailed as error:
+            if error.code == WRONG and server.suspects(call.tower):
+                self._doubted.add(call.tower)
+            raise
         if server.epoch != epoch or call.tower not in server.verified:
             # What answered may not be what was verified.
             raise _ElsewhereError("the connection to the inference server was lost")
@@ -122,7 +133,7 @@ class GrpcInferClient:
     ) -> None:
         name = tower.model
         async with _held(server.verifying, deadline):
-            if not again and tower in server.verified:
+            if not again and server.trusts(tower):
                 return
             if not again and _now() < server.wrong.get(tower, 0.0):
                 raise _ElsewhereError(f"{name}: its golden vector was wrong a moment ago", WRONG)
@@ -131,17 +142,22 @@ class GrpcInferClient:
                 [vector] = await self._send(server, Call(tower, golden.batch), deadline)
             except InferenceFailed as error:
                 logger.error("golden vector: %s", error.message)
+                if error.code == WRONG:
+                    raise self._wrong(server, tower, error.message) from error
                 server.fails(tower, _now() + WRONG_S)
                 raise _ElsewhereError(f"{name} fails on the inference server") from error
             cosine = cosine_to(golden, vector)
             if cosine < golden.min_cosine:
-                changed = tower in server.verified
-                server.fails(tower, _now() + WRONG_S)
-                raise _ElsewhereError(differs(name, cosine), WRONG, changed=changed)
+                raise self._wrong(server, tower, differs(name, cosine))
             if server.epoch != epoch:
                 raise _ElsewhereError("the connection to the inference server was lost")
-            server.wrong.pop(tower, None)
-            server.verified.add(tower)
+            server.passes(tower)
+
+    def _wrong(self, server: Server, tower: Tower, message: str) -> "_ElsewhereError":
+        if tower in server.verified:
+            self._doubted.add(tower)
+        server.fails(tower, _now() + WRONG_S)
+        return _ElsewhereError(message, WRONG)
 
     async def _send(self, server: Server, call: Call, deadline: float) -> Vectors:
         tower, within = call.tower, max(0.001, deadline - _now())
@@ -169,9 +185,8 @@ def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
 class _ElsewhereError(Exception):
     """This server cannot be used for the call; another may do."""
 
-    def __init__(self, message: str, code: str | None = None, *, changed: bool = False) -> None:
+    def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)
-        self.changed = changed  # it was right before
         self.told = Unavailable(message, code=code, retry_after_s=RETRY_S)
 
 

@@ -69,6 +69,9 @@ class Server:
         epoch: Changes when the connection is lost; what is known of the server ends with it.
         verified: Encoders whose golden vector came back right over this very connection.
         wrong: Encoders whose golden vector did not, and until when that is taken for granted.
+        suspect: Verified encoders that answered a call with what cannot be their vectors, and
+            whose golden vector was not asked for since.
+        suspected: Encoders that did so at any time over this connection.
     """
 
     address: str  # host:port, the host an IP address
@@ -79,6 +82,8 @@ class Server:
     epoch: int = 0
     verified: set[Hashable] = field(default_factory=set)
     wrong: dict[Hashable, float] = field(default_factory=dict)
+    suspect: set[Hashable] = field(default_factory=set)
+    suspected: set[Hashable] = field(default_factory=set)
     verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
     channel: grpc.aio.Channel = field(init=False)
     stub: service_pb2_grpc.GRPCInferenceServiceStub = field(init=False)
@@ -130,11 +135,34 @@ class Server:
         self._doubted = True
         self.verified.clear()
         self.wrong.clear()
+        self.suspect.clear()
+        self.suspected.clear()
+
+    def trusts(self, tower: Hashable) -> bool:
+        """Whether an encoder may be used without its golden vector being asked for first."""
+        return tower in self.verified and tower not in self.suspect
+
+    def passes(self, tower: Hashable) -> None:
+        """An encoder's golden vector came back right."""
+        self.wrong.pop(tower, None)
+        self.suspect.discard(tower)
+        self.verified.add(tower)
 
     def fails(self, tower: Hashable, until: float) -> None:
         """An encoder's golden vector did not come back right."""
         self.verified.discard(tower)
         self.wrong[tower] = until
+
+    def suspects(self, tower: Hashable) -> bool:
+        """An encoder answered with what cannot be its vectors; returns whether for the first time.
+
+        Later times are no news: where inputs that a client chose bring them about, that client
+        could have everything encoded again at will.
+        """
+        first = tower not in self.suspected
+        self.suspect.add(tower)
+        self.suspected.add(tower)
+        return first
 
     async def close(self, grace_s: float | None = None) -> None:
         """Closes the connection; calls in progress get the grace."""

@@ -66,14 +66,23 @@ async def test_failing_triton(error: Exception, status: int, retried: bool) -> N
         lambda call: unit(call).astype(np.float64),
         lambda call: unit(call) * np.nan,
         lambda call: unit(call) * np.inf,
+        lambda call: unit(call) * np.float32(0),
+        lambda call: unit(call) * np.float32(1e-19),
+        lambda call: unit(call) * np.float32(0.98),
+        lambda call: unit(call) * np.float32(1.02),
+        lambda call: unit(call) * np.float32(100),
+        lambda call: unit(call) * np.float32(1e30),
+        lambda call: unit(call) * np.arange(len(call.batch), dtype=np.float32)[:, None],
         lambda call: None,
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # inf * 0, in the fake
 async def test_wrong_answers_never_reach_the_client(behave: Behave) -> None:
     async with gateway(FakeInferClient(behave)) as api:
-        response = await api.post("/v1/embeddings", json={"input": "x"})
-        assert response.status_code == 500
+        for body in ({"input": "x"}, {"input": ["y", "z"]}):
+            response = await api.post("/v1/embeddings", json=body)
+            assert response.status_code == 500
+            assert response.json()["error"]["code"] == "internal_error"
 
 
 async def test_wrong_model_under_the_right_name_is_not_ready() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,12 @@ import httpx
 import numpy as np
 import pytest
 
+from gateway.manifest import read_manifest
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from gateway.text import TextTokenizer
 from tests.conftest import GatewayClient, GatewayFactory
 from tests.gateway.steady import IMAGE, golden_values
-from tests.gateway.tritons import SteeredTriton, copied, steered, write_impostor
+from tests.gateway.tritons import SteeredTriton, copied, scaled, steered, write_impostor
 from tests.gateway.waiting import inflight, wait_until
 
 SOON_S = 4.0  # two seconds are promised; the rest is for a machine full of other tests
@@ -156,6 +159,67 @@ def test_a_model_replaced_under_a_living_triton_is_found_out(
         triton.control("load", TEXT_MODEL)
         soon(lambda: embed(api, next(texts)).status_code == httpx.codes.OK)
         assert known @ np.array(embed(api).json()["data"][0]["embedding"]) > 0.9999
+
+
+def test_a_model_whose_vectors_are_too_long_is_found_out(
+    start_gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    """Their cosine with the golden vector would be a hundred."""
+    repository = copied(tmp_path)
+    replaced = repository / TEXT_MODEL / "1" / "model.onnx"
+    right = replaced.read_bytes()
+    with (
+        steered(repository) as triton,
+        start_gateway(triton_address=triton.address) as api,  # which does not look by itself
+    ):
+        known = np.array(embed(api).json()["data"][0]["embedding"])
+        replaced.write_bytes(scaled(right, 100))
+        triton.control("load", TEXT_MODEL)
+        first = embed(api, "a circle")
+        assert (first.status_code, first.json()["error"]["code"]) == (500, "internal_error")
+        for number in range(5):
+            assert_away(api, embed(api, f"text {number}"))
+        assert "unit length" in api.get("/readyz").json()["error"]["message"]
+        assert embed(api).status_code == 503  # nothing is known for sure any more
+        replaced.write_bytes(right)
+        triton.control("load", TEXT_MODEL)
+        soon(lambda: embed(api, "a circle").status_code == httpx.codes.OK)
+        assert known @ np.array(embed(api).json()["data"][0]["embedding"]) > 0.9999
+
+
+def test_an_input_that_a_model_fails_on_is_doubted_once(
+    start_gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    """Its golden vector is right all the time."""
+    repository, sets = copied(tmp_path), tmp_path / "sets"
+    model = repository / TEXT_MODEL / "1" / "model.onnx"
+    manifest = read_manifest(repository / "demo.manifest.json")
+    _, token, _ = TextTokenizer(manifest.tokenizer, repository).encode("zebra").ids
+    model.write_bytes(scaled(model.read_bytes(), 0, only=int(token)))
+    sets.mkdir()
+    (sets / "shapes.yaml").write_text('{"name": "shapes", "labels": ["circle", "square"]}')
+    with (
+        steered(repository) as triton,
+        start_gateway(triton_address=triton.address, triton_verify_s=0.2, label_sets=sets) as api,
+    ):
+        wait_until(lambda: api.get("/readyz").status_code == httpx.codes.OK, within=OPENS_S)
+
+        def misses() -> int:
+            page = api.get("/metrics").text
+            return int(float(re.findall(r"^openclip_cache_misses_total (\S+)", page, re.M)[0]))
+
+        assert embed(api).status_code == httpx.codes.OK
+        before = misses()
+        assert embed(api, "a zebra").status_code == 500
+        # It, and the labels once more, each as a text and as a row of a classifier.
+        wait_until(lambda: misses() == before + 5)
+        assert embed(api).status_code == httpx.codes.OK
+        assert misses() == before + 6  # what was known is forgotten
+        for _ in range(5):
+            assert embed(api, "a zebra").status_code == 500  # and is kept nowhere
+            assert embed(api).status_code == httpx.codes.OK
+            assert api.get("/readyz").status_code == httpx.codes.OK
+        assert misses() == before + 11
 
 
 async def test_what_clients_that_left_wanted_is_not_encoded(service: Service) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
+import onnx
 
 from benchmarks import null_encoder
 from server.config import ServerConfig
@@ -107,3 +109,29 @@ def write_impostor(folder: Path) -> Path:
 def copied(folder: Path) -> Path:
     """The demo model in a folder of its own."""
     return Path(shutil.copytree(REPOSITORY, folder / "repository"))
+
+
+def scaled(model: bytes, scale: float, only: int | None = None) -> bytes:
+    """A text encoder (ONNX) whose vectors have this length, in the same directions as before.
+
+    With `only`, those of texts that hold this token alone.
+    """
+    changed = onnx.load_from_string(model)
+    graph, node = changed.graph, onnx.helper.make_node
+    ids, vectors = graph.input[0].name, graph.output[0].name
+    for each in graph.node:
+        each.output[:] = [f"{name}.unit" if name == vectors else name for name in each.output]
+    values = {"token": np.int32(only or 0), "axes": np.array([1]), "more": np.float32(scale - 1)}
+    made = [
+        node("Equal", [ids, "token"] if only else [ids, ids], ["equal"]),
+        node("Cast", ["equal"], ["equals"], to=onnx.TensorProto.FLOAT),
+        node("ReduceMax", ["equals", "axes"], ["found"], keepdims=1),
+        node("Mul", ["found", "more"], ["scale.more"]),
+        node("Mul", [f"{vectors}.unit", "scale.more"], ["vectors.more"]),
+        node("Add", [f"{vectors}.unit", "vectors.more"], [vectors]),
+    ]
+    graph.node.extend(made)
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()
+    )
+    return bytes(changed.SerializeToString())
