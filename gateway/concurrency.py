@@ -25,6 +25,20 @@ async def gather(work: Iterable[Awaitable[T]]) -> list[T]:
             task.cancel()
 
 
+async def comes(event: asyncio.Event, within: float | None) -> bool:
+    """Whether it is set within so many seconds; None sets no limit.
+
+    Not by `asyncio.wait_for`: in Python 3.11 that loses a cancellation which comes just as what it
+    waits for is done, and a task that was cancelled once is then awaited for ever.
+    """
+    try:
+        async with asyncio.timeout(within):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
 async def both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
     """Awaits two things side by side; as `gather`."""
     first, second = asyncio.ensure_future(one), asyncio.ensure_future(other)

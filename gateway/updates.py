@@ -5,14 +5,13 @@ the new model in place of the old, at once. What fails on the way leaves the old
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from gateway.classifiers import Classifiers
-from gateway.concurrency import gather
+from gateway.concurrency import comes, gather
 from gateway.errors import GatewayError
 from gateway.inference import InferClient
 from gateway.manifest import Manifest, ManifestError, repository_state
@@ -69,8 +68,7 @@ class Updates:
     async def follow(self, every_s: float) -> NoReturn:
         """Looks every so many seconds; for 0, only when it is asked."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), every_s or None)
+            await comes(self._asked, every_s or None)
             self._asked.clear()
             state = await self._state()
             due = bool(self._problems) and time.monotonic() >= self._again

@@ -1,11 +1,11 @@
 """`grpc.health.v1`: serving only while right answers can be given."""
 
 import asyncio
-from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.concurrency import comes
 from gateway.errors import quoted
 from gateway.readiness import Readiness
 
@@ -51,8 +51,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
                 told = status
             if draining:
                 return
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._draining.wait(), WATCH_S)
+            await comes(self._draining, WATCH_S)
 
     async def _status(self, service: str) -> "health_pb2.HealthCheckResponse.ServingStatus":
         if service not in self._services:

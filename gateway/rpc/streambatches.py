@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gateway import asks
+from gateway.concurrency import comes
 from gateway.engine import Engine
 from gateway.errors import (
     DeadlineExceeded,
@@ -108,11 +109,7 @@ class Batches:
         left = self._call.left()
         if seconds > min(QUOTA_WAIT_S, QUOTA_WAIT_S if left is None else left):
             return False
-        try:
-            await asyncio.wait_for(self._call.draining.wait(), seconds)
-        except TimeoutError:
-            return True
-        return False
+        return not await comes(self._call.draining, seconds)
 
     def _failed(
         self, ask: asks.Embed, error: GatewayError

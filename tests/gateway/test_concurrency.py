@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.concurrency import FEW_VALUES, Threads, nearby
+from gateway.concurrency import FEW_VALUES, Threads, comes, nearby
 
 
 @pytest.fixture
@@ -69,3 +69,21 @@ async def test_a_failure_ends_the_rest(thread: Threads) -> None:
 async def test_much_is_gone_through_in_a_thread(values: int, here: bool) -> None:
     thread = await nearby(threading.get_ident, values=values)
     assert (thread == threading.get_ident()) == here
+
+
+async def test_a_cancellation_as_an_event_comes_is_not_lost() -> None:
+    event = asyncio.Event()
+    waiting = asyncio.create_task(comes(event, 60))
+    await asyncio.sleep(0)
+    event.set()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_an_event_comes_or_does_not() -> None:
+    event = asyncio.Event()
+    assert not await comes(event, 0.001)
+    asyncio.get_running_loop().call_later(0.001, event.set)
+    assert await comes(event, None)
+    assert await comes(event, 60)

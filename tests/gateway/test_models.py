@@ -95,6 +95,21 @@ async def test_a_repository_that_cannot_be_read_is_told_and_tried_again(demo: Mo
     assert chosen(models) == "demo"
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_the_end_comes_however_soon_after_a_question(demo: Model, turns: int) -> None:
+    classifiers = cast("Classifiers", None)  # nothing is encoded
+    client = FakeInferClient(lambda call: call.batch)
+    updates = Updates(Models({"demo": demo}), Selection(Path("x" * 300)), client, classifiers)
+    following = asyncio.create_task(updates.follow(60))
+    await asyncio.sleep(0.01)
+    updates.ask()
+    for _ in range(turns):  # of the event loop
+        await asyncio.sleep(0)
+    following.cancel()
+    ended, _ = await asyncio.wait([following], timeout=10)
+    assert ended
+
+
 async def test_background_work_that_fails_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async def fails() -> NoReturn:
         raise RuntimeError("staged")
