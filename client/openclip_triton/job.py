@@ -11,7 +11,7 @@ from openclip_triton.display import Display
 from openclip_triton.errors import ClientError
 from openclip_triton.layouts import IMAGES, Kind, Layout, Table
 from openclip_triton.listing import Listing
-from openclip_triton.store import Counts, Entry, Failure, Outcome, Store, discard
+from openclip_triton.store import Counts, Entry, Failure, Outcome, Store, discard, forget
 from openclip_triton.values import Content, Result, Space
 
 SHOWN_FAILURES = 20
@@ -80,7 +80,7 @@ def run(job: Job, client: Client, display: Display) -> Summary:
         OSError: The disk is full, or the output cannot be written.
     """
     if job.overwrite:
-        discard(job.progress)
+        forget(job.progress)
     elif job.layout.exists() and not job.progress.exists():
         raise JobError(f"{job.output} is there already; give --overwrite to make it anew")
     try:

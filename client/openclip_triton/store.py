@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,6 +216,24 @@ class Store:
         with self._lock:
             self._db.commit()
             self._db.close()
+
+
+def forget(path: Path) -> None:
+    """Removes what earlier runs kept, unless one of them goes on.
+
+    Raises:
+        StoreError: Another run is writing the same output.
+    """
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=0)) as held:
+        try:
+            held.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"{path}: {_explain(error)}") from error
+        except sqlite3.DatabaseError:
+            pass  # it is no kept progress, so nobody holds it
+        discard(path)
 
 
 def discard(path: Path) -> None:

@@ -156,6 +156,25 @@ def test_another_model_or_option_is_refused(
     assert_whole(tmp_path, pictures)
 
 
+def test_a_run_that_goes_on_is_not_overwritten(
+    address: str, fake: Fake, pictures: Path, tmp_path: Path
+) -> None:
+    fake.delay_s = 0.001
+    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", "-q")
+    running = start(address, *arguments)
+    until_seen(fake, 300, running)
+    second = command(address, *arguments, "--overwrite")
+    assert (second.returncode, running.poll()) == (2, None)
+    assert "another run is writing the same output" in second.stderr
+    assert (tmp_path / "out.npy.progress").exists()
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    seen = fake.seen.total()
+    assert command(address, *arguments).returncode == 1
+    assert_whole(tmp_path, pictures)
+    assert fake.seen.total() - seen < COUNT, "the progress was lost"
+
+
 def test_a_run_of_the_real_service_goes_on(real_address: str, tmp_path: Path) -> None:
     draw(tmp_path / "pictures", 4000)
     one = ("embed-images", tmp_path / "pictures", "-o", tmp_path / "a.npy")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from openclip_triton.store import Entry, Outcome, Store, StoreError, discard
+from openclip_triton.store import Entry, Outcome, Store, StoreError, discard, forget
 
 RUN = {"model": "demo", "fingerprint": "f1"}
 VECTOR = np.arange(4, dtype=np.float32)
@@ -124,3 +124,10 @@ def test_discarding_leaves_nothing(path: Path) -> None:
     discard(path)
     discard(path)
     assert list(path.parent.iterdir()) == []
+
+
+def test_what_is_no_progress_is_forgotten_as_well(path: Path) -> None:
+    forget(path)
+    path.write_bytes(b"something else" * 100)
+    forget(path)
+    assert not path.exists()
