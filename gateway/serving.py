@@ -5,11 +5,14 @@ import math
 import signal
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 from fastapi import FastAPI
 
+from gateway.rest.connections import ConnectionLimits, Connections
+from gateway.rest.http1 import Http1
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,9 +56,16 @@ class Server(uvicorn.Server):
 
 def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves."""
+    limits = ConnectionLimits(
+        settings.max_connections,
+        settings.head_timeout_s,
+        settings.min_rate,
+        settings.max_inflight_bytes // 4,
+    )
+    http = cast("type[asyncio.Protocol]", partial(Http1, Connections(limits)))
     return Config(
         app, log_config=None, log_level="warning", access_log=False, loop="uvloop",
-        http="gateway.rest.http1:Http1", ws="none", server_header=False,
+        http=http, ws="none", server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_s), timeout_keep_alive=KEEP_ALIVE_S,
     )  # fmt: skip
 

@@ -141,6 +141,26 @@ class Settings(BaseSettings):
         description="Where OpenTelemetry traces are sent, OTLP over gRPC, such as "
         "`http://collector:4317`; unset: there are none.",
     )
+    max_connections: int = Field(
+        default=2048,
+        ge=1,
+        le=LARGEST,
+        description="REST connections of a process; beyond, the one that has waited longest for "
+        "its client is ended.",
+    )
+    head_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Seconds that the head of a REST request may take to arrive; beyond, 408.",
+    )
+    min_rate: int = Field(
+        default=16 * 2**10,
+        ge=0,
+        le=LARGEST,
+        description="Bytes a second, over 10 seconds, at which the body of a REST request must "
+        "arrive (else 408), and its answer be read (else the connection ends); 0: any.",
+    )
     max_inflight: int = Field(
         default=256,
         ge=1,

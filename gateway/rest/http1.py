@@ -1,4 +1,11 @@
-"""HTTP/1.1 as uvicorn speaks it, but for two things.
+"""HTTP/1.1 as uvicorn speaks it, with limits on what a client may leave unfinished.
+
+- A head may have `HEAD_BYTES` and `HEADERS` lines, and must arrive within a time; beyond, 431 and
+  408. uvicorn keeps a head of any size for any time.
+- The next request of a connection is parsed once the one before is answered. uvicorn parses all
+  that were sent ahead, each of which takes a hundred times its bytes.
+- Who does not read its answers, and which of too many connections is given up, is settled in
+  `gateway.rest.connections`.
 
 A request to upgrade (`Upgrade: h2c`, which Java's HttpClient and `curl --http2` send with each
 request in plain text) is answered as if it had not asked, which RFC 9110, section 7.8, lets a
@@ -6,46 +13,212 @@ server do; uvicorn's parser would stop at its head and lose the body. And what i
 error envelope, as every other error.
 """
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import asyncio
+from http import HTTPStatus
+from typing import Any
 
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from gateway.rest.connections import Connections
 from gateway.rest.problems import problem
+
+HEAD_BYTES = 2**16  # of a head, or of what stands between the pieces of a chunked body
+HEADERS = 100
+PIECE_BYTES = 2**11  # given to the parser where nobody knows what they hold: maybe 100 requests
+LINGER_S = 1.0  # a connection that is given up is read to no purpose, so that the answer arrives
+_HEAD_END = b"\r\n\r\n"
+
+
+class Flow(FlowControl):
+    """Does not read on while bytes wait to be parsed, whoever asks for it."""
+
+    held = False
+
+    def resume_reading(self) -> None:
+        """See `FlowControl`."""
+        if not self.held:
+            super().resume_reading()
+
+
+class TooManyHeaders(Exception):
+    """There are more than `HEADERS` of them."""
 
 
 class Http1(HttpToolsProtocol):
     """One connection."""
 
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Takes all the connections of the process, and what uvicorn gives to each."""
+        super().__init__(config, server_state, app_state, _loop)
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client came; it has a time to send a request in."""
+        super().connection_made(transport)
+        self.flow: Flow = Flow(transport)
+        self._arrived = b""  # and is not parsed yet
+        self._unfinished = 0  # bytes since the parser last had something whole
+        self._begun = self._in_body = False  # a message; its head is there
+        self._left = 0  # bytes of a body whose length was told
+        self._given_up = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._connections.came(self)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._connections.left(self)
+        self._arrived = b""
+        self._stop_timer()
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
         """Bytes came: parts of requests, or several."""
-        while data:
-            data = self._fed(data)
+        if not self._given_up:
+            self._arrived += data
+            self._parse()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head is there."""
+        self._begun, self._left = True, 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of a head is there; what stands behind a chunked body is not for the application.
+
+        Raises:
+            TooManyHeaders: There are more than may be.
+        """
+        if self._in_body:
+            return
+        super().on_header(name, value)
+        if len(self.headers) > HEADERS:
+            raise TooManyHeaders
+        if name.lower() == b"content-length" and value.isdigit():
+            self._left = int(value)
 
     def on_headers_complete(self) -> None:
         """The head of a request is there; one that asks for an upgrade will be parsed again."""
+        self._unfinished = 0
         if not self.parser.should_upgrade():
+            self._in_body = True
             super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body is there."""
+        self._unfinished = 0
+        self._left -= len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is there, or the head of one that asks for an upgrade."""
+        self._unfinished = 0
+        self._begun = self._in_body = False
         if not self.parser.should_upgrade():
             super().on_message_complete()
+            if not self.cycle.response_complete:
+                self._connections.works(self)
+
+    def on_response_complete(self) -> None:
+        """An answer was sent, or is on its way: it is the client's turn."""
+        self._connections.waits(self)
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._parse()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self._connections.unread(self)
+
+    def resume_writing(self) -> None:
+        """The client has read what was sent."""
+        self._connections.read(self)
+        super().resume_writing()
+        if self.transport is not None and not self.transport.is_closing():
+            self._parse()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Hangs up, without waiting for a client that does not read."""
+        self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         """Says that this is no HTTP, and hangs up."""
-        body = bytes(problem(400, "the request is not valid HTTP/1.1", "invalid_request").body)
+        self._give_up(400, "the request is not valid HTTP/1.1", "invalid_request")
+
+    def _give_up(self, status: int, message: str, code: str) -> None:
+        """Answers for the last time."""
+        body = bytes(problem(status, message, code).body)
         head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        self._given_up, self._arrived = True, b""
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.flow.held = False
+        self.flow.resume_reading()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _parse(self) -> None:
+        """Gives to the parser what has arrived, until a request is there that is to be answered."""
+        data, at = self._arrived, 0
+        while at < len(data) and not self._must_wait():
+            part = data[at : self._cut(data, at)]
+            at += len(part)
+            while part and not self._given_up:
+                part = self._fed(part)
+        self._arrived = b"" if self._given_up else data[at:]
+        held, self.flow.held = self.flow.held, bool(self._arrived)
+        if self.flow.held:
+            self.flow.pause_reading()
+        elif held:
+            self.flow.resume_reading()
+        self._watch()
+
+    def _must_wait(self) -> bool:
+        if self._given_up or self.transport.is_closing() or self.flow.write_paused:
+            return True
+        return bool(self.pipeline) or (self._answering() and not self._begun)
+
+    def _answering(self) -> bool:
+        """Whether an answer is due."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _cut(self, data: bytes, at: int) -> int:
+        """Where that ends which is parsed next: it should not hold more than one request."""
+        if self._in_body and self._left > 0:
+            return at + self._left
+        end = -1 if self._in_body else data.find(_HEAD_END, at, at + HEAD_BYTES - self._unfinished)
+        return at + PIECE_BYTES if end < 0 else end + len(_HEAD_END)
 
     def _fed(self, data: bytes) -> bytes:
         """Gives bytes to the parser; returns those that are to be given to it next."""
         self._unset_keepalive_if_required()
+        self._unfinished += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, TooManyHeaders):
+                self._head_too_large()
+                return b""
             self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("")
         except httptools.HttpParserUpgrade as stopped:
@@ -56,7 +229,17 @@ class Http1(HttpToolsProtocol):
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                 return head + data[stopped.args[0] :]
             self.send_400_response("")
+        if self._unfinished > HEAD_BYTES:
+            self._head_too_large()
         return b""
+
+    def _head_too_large(self) -> None:
+        self._give_up(
+            431,
+            f"the head of the request is over the limit of {HEAD_BYTES:,} bytes and {HEADERS} "
+            "headers",
+            "too_large",
+        )
 
     def _head(self, method: bytes) -> bytes:
         """The head of the request that was parsed, without its wish for an upgrade."""
@@ -64,3 +247,33 @@ class Http1(HttpToolsProtocol):
         lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
+
+    def _watch(self) -> None:
+        """Begins, or ends, the time within which the client must have sent what it began.
+
+        Not that of a body which is read: `gateway.rest.intake` sees to it.
+        """
+        if self._given_up:
+            return
+        owes = self._begun or self._unfinished or self.cycle is None
+        if not owes or self._answering() or self.transport.is_closing():
+            self._stop_timer()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self._connections.head_s, self._late)
+
+    def _late(self) -> None:
+        self._timer = None
+        if self._in_body or not (self._begun or self._unfinished):
+            self.transport.abort()  # it was answered before, or never asked
+            return
+        self._give_up(
+            408,
+            "the head of the request did not arrive within the limit (GATEWAY_HEAD_TIMEOUT_S) of "
+            f"{self._connections.head_s:g} seconds",
+            "request_timeout",
+        )
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
