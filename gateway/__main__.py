@@ -31,7 +31,7 @@ from gateway.signals import hold_hang_up
 PREFIX = "GATEWAY_"
 JSON_EXAMPLES = {
     "models": '["a", "b"]', "model_aliases": '{"a": "b"}', "fetch_hosts": '["a", "b"]',
-    "fetch_ports": "[1, 2]",
+    "fetch_ports": "[1, 2]", "hosts": '["a", "b"]', "trusted_proxies": '["a", "b"]',
 }  # fmt: skip
 
 logger = logging.getLogger("gateway")

@@ -37,7 +37,7 @@ from gateway.rest.middleware import RequestContext
 from gateway.rest.playground.routes import Facts
 from gateway.rest.playground.routes import router as playground
 from gateway.rest.routes import router
-from gateway.rest.security import KeyGuard
+from gateway.rest.security import BrowserGuard, KeyGuard
 from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
 from gateway.signals import told
@@ -134,6 +134,9 @@ def create_app(
     app.add_middleware(Direct, routes=posted)
     if access is not None:
         app.add_middleware(KeyGuard, access=access)
+    # A page has no key, whatever its name leads to.
+    hosts = None if access else parts.hosts(settings, settings.host)
+    app.add_middleware(BrowserGuard, hosts=hosts)
     app.add_middleware(RequestContext, observer=observer, tls=tls is not None)
     return app
 

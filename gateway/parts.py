@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from gateway.admission import Room
 from gateway.decodepool import DecodePool
 from gateway.fetch import Fetcher, FetchRules
+from gateway.hosts import Hosts, is_loopback
 from gateway.images import DecodeOptions, Decoder, ImageLimits
 from gateway.limits import RequestLimits
 from gateway.metrics import Metrics
@@ -92,12 +93,20 @@ def traces(settings: Settings) -> "Traces | None":
     return Traces(settings.otlp_endpoint)
 
 
+def hosts(settings: Settings, bound: str) -> Hosts | None:
+    """The names that a port bound to this address answers to without keys; None: every name."""
+    local = is_loopback(bound)
+    if not (local or settings.hosts):
+        return None
+    return Hosts((bound, *settings.hosts), addresses=not local)
+
+
 def metrics_server(settings: Settings, metrics: Metrics) -> MetricsServer | None:
     """Listens on the port for metrics; None where they have none of their own."""
     if settings.metrics_port is None:
         return None
     host = settings.metrics_host or settings.host
-    return MetricsServer(host, settings.metrics_port, metrics.rendered)
+    return MetricsServer(host, settings.metrics_port, hosts(settings, host), metrics.rendered)
 
 
 def rpc_config(settings: Settings, tls: Tls | None) -> RpcConfig:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from gateway.hosts import Hosts, name_of
 from gateway.metrics import CONTENT_TYPE
 
 _TIMEOUT_S = 10.0  # for a request to come
@@ -14,13 +15,21 @@ _TIMEOUT_S = 10.0  # for a request to come
 class MetricsServer:
     """Answers `GET /metrics`, and nothing else, from threads of its own."""
 
-    def __init__(self, host: str, port: int, rendered: Callable[[], bytes]) -> None:
+    def __init__(
+        self, host: str, port: int, hosts: Hosts | None, rendered: Callable[[], bytes]
+    ) -> None:
         """Begins to listen; several processes may share the port.
+
+        Args:
+            host: Address to listen on.
+            port: Port to listen on.
+            hosts: Those that are answered to; None: all.
+            rendered: What is answered.
 
         Raises:
             OSError: The address cannot be listened on.
         """
-        self._server = _Server((host, port), _handler(rendered))
+        self._server = _Server((host, port), _handler(hosts, rendered))
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="metrics", daemon=True
         )
@@ -52,13 +61,17 @@ class _Server(ThreadingHTTPServer):
         """A scraper that leaves early is no news."""
 
 
-def _handler(rendered: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
+def _handler(hosts: Hosts | None, rendered: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _TIMEOUT_S
         server_version = "openclip-triton"
         sys_version = ""
 
         def do_GET(self) -> None:
+            name = name_of(self.headers.get("host", ""))
+            if hosts is not None and (name is None or name not in hosts):
+                self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+                return
             if self.path.partition("?")[0] != "/metrics":
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return

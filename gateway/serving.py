@@ -66,6 +66,8 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return Config(
         app, log_config=None, log_level="warning", access_log=False, loop="uvloop",
         http=http, ws="none", server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(each) for each in settings.trusted_proxies],
         timeout_graceful_shutdown=math.ceil(settings.drain_s), timeout_keep_alive=KEEP_ALIVE_S,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LARGEST = 2**40  # of what is counted, in items or bytes: beyond, numbers do not fit everywhere
@@ -21,6 +21,17 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    hosts: tuple[Host, ...] = Field(
+        default=(),
+        description="Host names, as a JSON list, that a gateway without keys answers to, besides "
+        "localhost; *.example.org is every name below it; empty: none if GATEWAY_HOST is a "
+        "loopback address, else every one.",
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        default=(),
+        description="Addresses or networks of proxies, as a JSON list, whose `X-Forwarded-For` "
+        "and `X-Forwarded-Proto` are believed; empty: nobody's are.",
+    )
     http_port: int = Field(default=8080, ge=0, le=65535, description="Port of the REST API.")
     grpc_port: int = Field(default=8081, ge=0, le=65535, description="Port of the gRPC API.")
     metrics_port: int | None = Field(

@@ -1,13 +1,14 @@
 """What the machine's own operator may ask for."""
 
-import ipaddress
-
 from fastapi import APIRouter, HTTPException, Request, Response
 
+from gateway.hosts import means_loopback, name_of
 from gateway.models import Models
 from gateway.rest import answers
 from gateway.rest.problems import problem
 from gateway.updates import Updates
+
+_PROXIES = frozenset({"via", "x-real-ip"})  # headers that proxies add, beside all `forwarded` ones
 
 
 def router(models: Models, updates: Updates) -> APIRouter:
@@ -29,7 +30,7 @@ class AdminRoutes:
         """Serves what the model repository holds now; 409 names what was refused.
 
         Raises:
-            HTTPException: The caller is on another machine (404).
+            HTTPException: The caller is on another machine, or may be (404).
         """
         if not _is_local(request):
             raise HTTPException(404)
@@ -48,7 +49,12 @@ class AdminRoutes:
 
 
 def _is_local(request: Request) -> bool:
-    try:
-        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+    """Whether it comes from this machine, is for this machine, and no proxy has passed it on."""
+    peer = request.client.host if request.client else ""
+    host = name_of(request.headers.get("host", ""))
+    return (
+        means_loopback(peer)
+        and host is not None
+        and means_loopback(host)
+        and not any(name in _PROXIES or "forwarded" in name for name in request.headers)
+    )

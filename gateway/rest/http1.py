@@ -10,10 +10,12 @@
 A request to upgrade (`Upgrade: h2c`, which Java's HttpClient and `curl --http2` send with each
 request in plain text) is answered as if it had not asked, which RFC 9110, section 7.8, lets a
 server do; uvicorn's parser would stop at its head and lose the body. And what is no HTTP gets the
-error envelope, as every other error.
+error envelope, as every other error. A host that the request's target names is the one that
+counts, and not the Host header's (RFC 9112, section 3.2.2).
 """
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -114,6 +116,9 @@ class Http1(HttpToolsProtocol):
         self._unfinished = 0
         if not self.parser.should_upgrade():
             self._in_body = True
+            if absolute := re.match(rb"[^/?#]+://([^/?#]*)", self.url):
+                host = absolute[1]
+                self.headers[:] = [(n, host if n == b"host" else v) for n, v in self.headers]
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

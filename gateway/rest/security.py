@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.access import Access
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, quoted
+from gateway.hosts import Hosts, name_of
 from gateway.observer import LIVE, READY
-from gateway.rest.problems import rendered
+from gateway.rest.problems import problem, rendered
 
 # What may be had without a key: probes, the playground's files, and what the API looks like.
 _OPEN = frozenset(
@@ -20,12 +22,15 @@ _OPEN = frozenset(
 _GUARDED = frozenset(
     {
         "/v1/embeddings", "/v1/embeddings/image", "/v1/zero-shot", "/v1/similarity", "/v1/rerank",
-        "/v1/models", "/metrics", "/playground.json",
+        "/v1/models", "/v1/admin/reload", "/metrics", "/playground.json",
     }
 )  # fmt: skip
 _ONE_MODEL = "/v1/models/{model_id:path}"
 _OPEN_BELOW = ("/playground/", "/static-offline-docs/")
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
+# What tells whom a request is for, and who had it sent.
+_TELLING = frozenset({b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"})
+_OURS = frozenset({b"same-origin", b"none"})  # from our own pages, or from the user
 
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -84,6 +89,66 @@ def guarded_operation(path: str) -> str:
     if path in _GUARDED:
         return path
     return _ONE_MODEL if path.startswith("/v1/models/") else ""
+
+
+class BrowserGuard:
+    """Refuses what pages of other origins have a browser send, before anything else is looked at.
+
+    Browsers say where a request comes from (`Sec-Fetch-Site`, to addresses that they trust), older
+    ones its `Origin`; programs send neither. Links to a page of ours may be followed.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Hosts | None) -> None:
+        """`hosts`: those that are answered to; None: all."""
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application, inside `RequestContext`."""
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        code, response = refusal
+        record = scope["state"]["record"]
+        record.operation, record.error = guarded_operation(scope["path"]), code
+        await response(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> tuple[str, Response] | None:
+        """The error's code and its answer; None where the request may pass."""
+        said: dict[bytes, list[bytes]] = {}
+        for name, value in scope["headers"]:
+            if name in _TELLING:
+                said.setdefault(name, []).append(value)
+        [host, *more] = said.get(b"host") or [b""]
+        name = name_of(host.decode("latin-1"))
+        # RFC 9112, section 3.2.
+        if more or name is None or (b"host" not in said and scope["http_version"] >= "1.1"):
+            code = "invalid_request"
+            return code, problem(400, "a request needs one Host header, which names a host", code)
+        if self._hosts is not None and b"host" in said and name not in self._hosts:
+            code = "unknown_host"
+            message = (
+                f"{quoted(name)} is no name of this service; set GATEWAY_HOSTS if it should be"
+            )
+            return code, problem(421, message, code)
+        if _is_foreign(scope["method"], host, said):
+            code = "cross_origin"
+            return code, problem(403, "pages of other origins may not use this service", code)
+        return None
+
+
+def _is_foreign(method: str, host: bytes, said: Mapping[bytes, list[bytes]]) -> bool:
+    """Whether a page of another origin has sent it."""
+    if sites := said.get(b"sec-fetch-site"):
+        followed = (
+            method in _SAFE_METHODS
+            and said.get(b"sec-fetch-mode") == [b"navigate"]
+            and said.get(b"sec-fetch-dest") == [b"document"]
+        )
+        return not (followed or _OURS.issuperset(sites))
+    origins = said.get(b"origin", ())
+    return any(origin.partition(b"://")[2].lower() != host.lower() for origin in origins)
 
 
 class KeyGuard:

@@ -14,12 +14,12 @@ LENGTH = b"content-length: %d\r\n\r\n" % len(BODY) + BODY
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n5\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (
     BODY[:5], len(BODY) - 5, BODY[5:],
 )  # fmt: skip
-LAST = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+LAST = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
 
 def post(framed: bytes) -> bytes:
     """A request for an embedding that would like to be HTTP/2."""
-    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return head + UPGRADE + framed
 
 
@@ -63,13 +63,14 @@ def test_the_body_may_come_later(connection: socket.socket) -> None:
 
 
 def test_many_at_once(connection: socket.socket) -> None:
-    live = b"GET /livez HTTP/1.1\r\nhost: x\r\n" + UPGRADE + b"\r\n"
+    live = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n" + UPGRADE + b"\r\n"
     found = answers(connection, [live * 2_000 + LAST])
     assert [status for status, _ in found] == [200] * 2_001
 
 
 def test_websockets_are_not_spoken(connection: socket.socket) -> None:
-    wish = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+    head = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"
+    wish = head + b"connection: Upgrade\r\nupgrade: websocket\r\n\r\n"
     assert [status for status, _ in answers(connection, [wish, LAST])] == [200, 200]
 
 
@@ -79,7 +80,7 @@ def test_websockets_are_not_spoken(connection: socket.socket) -> None:
         b"\x00\x01\x02\r\n\r\n",
         b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
         post(b"transfer-encoding: chunked\r\n\r\nno number\r\n"),
     ],
     ids=["binary", "CONNECT", "HTTP/2", "two lengths", "bad chunk"],

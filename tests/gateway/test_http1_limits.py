@@ -18,8 +18,8 @@ from tests.gateway.underattack import UnderAttack
 from tests.gateway.waiting import wait_until
 
 MB = 2**20
-START = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n"
-LIVE = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+START = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n"
+LIVE = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
 HEAD_S = 2.0  # for the head of a request, where it is waited for
 CONNECTIONS = 30
 
@@ -144,7 +144,7 @@ def send_until(raw: socket.socket, data: bytes) -> bool:
 
 def test_the_rest_of_a_refused_body_is_late(strict: GatewayClient) -> None:
     with connect(strict) as raw:
-        raw.sendall(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1")
+        raw.sendall(b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n1")
         assert raw.recv(12) == b"HTTP/1.1 404"
         with contextlib.suppress(ConnectionResetError):
             while raw.recv(2**16):
@@ -162,7 +162,7 @@ def test_those_who_say_nothing_make_room(strict: GatewayClient) -> None:
 
 
 def test_an_answer_that_nobody_reads(api: GatewayClient) -> None:
-    ask = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n"
+    ask = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n"
     with contextlib.ExitStack() as stack, UnderAttack(api) as attack:
         for _ in range(4):
             raw = socket.socket()

@@ -49,7 +49,12 @@ def test_it_is_named_with_what_is_wrong(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("fetch_ports", "[443, 0]"), ("fetch_hosts", '["example.org", "http://example.org"]')],
+    [
+        ("fetch_ports", "[443, 0]"),
+        ("hosts", '["a", "http://b"]'),
+        ("trusted_proxies", '["10.0.0.0/8", "proxy"]'),
+        ("fetch_hosts", '["example.org", "http://example.org"]'),
+    ],
 )
 def test_one_of_a_list_is_named_by_its_place(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str

@@ -52,7 +52,7 @@ def unfinished_request(
     Nothing but the metrics is asked for before it is under way: any other request could take the
     only permit. These are asked for with the headers `watching`, such as another key.
     """
-    fields = {"host": "here", "content-length": str(len(body)), "connection": "close"}
+    fields = {"host": "localhost", "content-length": str(len(body)), "connection": "close"}
     lines = [f"{name}: {value}" for name, value in (fields | dict(headers or {})).items()]
     head = "\r\n".join(["POST /v1/embeddings HTTP/1.1", *lines, "", ""])
 

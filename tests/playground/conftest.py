@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WAIT_MS = 20_000
+ELSEWHERE = "elsewhere.example"  # a name of somebody else's that leads to this machine
 PHONE, DESKTOP = (390, 844), (1440, 900)
 
 
@@ -52,7 +53,8 @@ def browser() -> Iterator["Browser"]:
     playwright.expect.set_options(timeout=WAIT_MS)
     with playwright.sync_playwright() as driver:
         # As root, as in a container, Chromium starts without its sandbox only.
-        launched = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        arguments = ["--no-sandbox", f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
+        launched = driver.chromium.launch(executable_path=program, args=arguments)
         yield launched
         launched.close()
 

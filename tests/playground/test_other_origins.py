@@ -1,0 +1,137 @@
+"""What pages of other origins, and of a name that was rebound, reach of a gateway without keys."""
+
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import GatewayClient
+from tests.playground.conftest import ELSEWHERE, WAIT_MS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+EMBED, RELOAD, MODELS = "/v1/embeddings", "/v1/admin/reload", "/v1/models"
+PAGE = """<!doctype html><title>another origin</title><link rel="icon" href="data:,">
+<a href="{home}/">the playground</a>
+<form method="post" enctype="text/plain"><input type="hidden"></form>"""
+# As text/plain has it, NAME=VALUE: together they are JSON.
+FORM = """([url, name, value]) => {
+    const form = document.forms[0];
+    form.action = url;
+    Object.assign(form.elements[0], { name, value });
+    form.submit();
+}"""
+FETCH = """async ([url, options]) => {
+    try {
+        return (await fetch(url, options)).status;
+    } catch (error) {
+        return error.name;
+    }
+}"""
+TEXT = '{"input": "a text of another origin"}'
+PLAIN: dict[str, object] = {"method": "POST", "body": TEXT}
+JSON: dict[str, object] = PLAIN | {"headers": {"content-type": "application/json"}}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(api: GatewayClient) -> Iterator[int]:
+    """The port of another origin's server; what is below `/v1` of it is the gateway's.
+
+    So it is for a browser once the origin's name was rebound: same origin, another machine.
+    """
+    gateway = api.base_url.port
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/v1"):
+                self.do_POST()
+                return
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            host = self.headers["host"].partition(":")[0]
+            home = f"http://{'127.0.0.1' if host == ELSEWHERE else host}:{gateway}"
+            self.wfile.write(PAGE.format(home=home).encode())
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            connection = HTTPConnection("127.0.0.1", gateway, timeout=30)
+            connection.request(self.command, self.path, body, dict(self.headers.items()))
+            answer = connection.getresponse()
+            self.send_response(answer.status)
+            self.end_headers()
+            self.wfile.write(answer.read())
+            connection.close()
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.fixture
+def page(browser: "Browser") -> Iterator["Page"]:
+    context = browser.new_context()
+    context.set_default_timeout(WAIT_MS)
+    yield context.new_page()
+    context.close()
+
+
+def done(api: GatewayClient) -> list[str]:
+    """What was embedded, reloaded or listed so far, as the gateway counts it."""
+    wanted = ("openclip_items_total", "openclip_requests_total")
+    return [
+        line
+        for line in api.get("/metrics").text.splitlines()
+        if line.startswith(wanted)
+        and 'operation="/metrics"' not in line
+        and ('code="200"' in line or line.startswith(wanted[0]))
+    ]
+
+
+@pytest.mark.parametrize("host", [ELSEWHERE, "localhost"], ids=["cross-site", "same-site"])
+def test_another_origin(api: GatewayClient, page: "Page", elsewhere: int, host: str) -> None:
+    theirs = f"http://{host}:{elsewhere}/"
+    ours = f"http://{'127.0.0.1' if host == ELSEWHERE else host}:{api.base_url.port}"
+    page.goto(theirs)
+    before = done(api)
+    for path, options in ((EMBED, PLAIN), (EMBED, JSON), (RELOAD, PLAIN), (MODELS, {})):
+        for mode in ("cors", "no-cors"):
+            assert page.evaluate(FETCH, [ours + path, options | {"mode": mode}]) == "TypeError"
+    rpc = f"http://{api.grpc_address}/openclip.v1.ClipService/ListModels"
+    message = {"method": "POST", "body": "\0" * 5, "mode": "no-cors"}
+    assert page.evaluate(FETCH, [rpc, message]) == "TypeError"
+    statuses = []
+    for path in (EMBED, RELOAD):
+        page.goto(theirs)
+        with page.expect_navigation() as navigation:
+            page.evaluate(FORM, [ours + path, '{"input": "a text", "user": "', '"}'])
+        statuses.append(navigation.value.status)
+    assert done(api) == before
+    assert statuses == [403, 403]
+
+
+def test_a_name_that_was_rebound(api: GatewayClient, page: "Page", elsewhere: int) -> None:
+    page.goto(f"http://{ELSEWHERE}:{elsewhere}/")
+    before = done(api)
+    posted = [(EMBED, PLAIN), (EMBED, JSON), (RELOAD, PLAIN)]
+    asked = [*posted, (MODELS, {})]
+    statuses = [page.evaluate(FETCH, [path, options]) for path, options in asked]
+    assert done(api) == before
+    assert statuses == [421] * len(asked)
+
+
+@pytest.mark.parametrize("host", [ELSEWHERE, "localhost"], ids=["cross-site", "same-site"])
+def test_a_link_to_the_playground(
+    api: GatewayClient, page: "Page", elsewhere: int, host: str
+) -> None:
+    page.goto(f"http://{host}:{elsewhere}/")
+    page.get_by_text("the playground").click()
+    page.get_by_text("Ready", exact=True).wait_for()
