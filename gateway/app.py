@@ -179,7 +179,9 @@ async def _build(
         classifiers,
         Engine(loaded.models, loaded.sets, limits, Embedder(preparer, encoder), classifiers),
         Admission(parts.room(settings)),
-        Readiness(loaded.models, client, classifiers, doubt),
+        Readiness(
+            loaded.models, client, classifiers, doubt, every=settings.ready_all, told=metrics.ready
+        ),
         Updates(
             loaded.models, parts.selection(settings), client, classifiers, metrics.serves, agrees
         ),

@@ -97,11 +97,10 @@ class Classifiers:
             return held
         return await self.of_labels(model, label_set.labels, label_set.templates, deadline, timings)
 
-    def waiting(self) -> list[str]:
-        """The label sets that are not encoded yet, one line for each model."""
+    def waiting(self, model: Model) -> list[str]:
+        """The label sets that are not encoded yet for a model, one line each."""
         return [
             f"label set {name!r} is being encoded for {model.manifest.id!r}"
-            for model in self._models
             for name in self._sets.label_sets
             if (model.manifest.fingerprint, name) not in self._held
         ]

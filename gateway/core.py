@@ -37,6 +37,7 @@ class Core:
 
     async def close(self, traces: "Traces | None") -> None:
         """Closes what no request uses any more, and between its parts the traces of requests."""
+        await self.readiness.close()
         await self.client.close()
         await self.threads.close()
         if traces:

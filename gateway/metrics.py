@@ -6,7 +6,7 @@ any of them can answer for all.
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -121,7 +121,14 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
-
+        self._ready = Gauge(
+            "openclip_model_ready",
+            "1 for each model that gives right answers, 0 for others; of several processes the "
+            "worst.",
+            ("model",),
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
         self._tritons = Gauge(
             "openclip_triton_servers",
             "Tritons by state: answering, or broken (its breaker is open).",
@@ -151,6 +158,11 @@ class Metrics:
         for labels in now:
             self._info.labels(*labels).set(1)
         self._served = now
+
+    def ready(self, models: Mapping[str, bool]) -> None:
+        """Which of the served models are ready."""
+        for model, ready in models.items():
+            self._ready.labels(model).set(ready)
 
     def certificate(self, expires: float) -> None:
         """When the certificate that is served ends, in Unix seconds."""

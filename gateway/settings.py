@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         default=None,
         description="Model of requests that name none; unset: the one that is served.",
     )
+    ready_all: bool = Field(
+        default=False,
+        description="Whether `/readyz` waits for every model; else it answers 200 while the "
+        "default one, or where there is none any, gives right answers.",
+    )
     model_aliases: dict[str, str] = Field(
         default={},
         description="Other names of served models, as a JSON object: name -> id.",

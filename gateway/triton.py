@@ -132,7 +132,7 @@ class GrpcInferClient:
         self, server: Server, tower: Tower, deadline: float, *, again: bool = False
     ) -> None:
         name = tower.model
-        async with _held(server.verifying, deadline):
+        async with _held(server.verifying[tower], deadline):
             if not again and server.trusts(tower):
                 return
             if not again and _now() < server.wrong.get(tower, 0.0):

@@ -7,6 +7,7 @@ probe at a time; the first that is answered closes the breaker.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -84,7 +85,9 @@ class Server:
     wrong: dict[Hashable, float] = field(default_factory=dict)
     suspect: set[Hashable] = field(default_factory=set)
     suspected: set[Hashable] = field(default_factory=set)
-    verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    verifying: dict[Hashable, asyncio.Lock] = field(
+        default_factory=lambda: defaultdict(asyncio.Lock)
+    )
     channel: grpc.aio.Channel = field(init=False)
     stub: service_pb2_grpc.GRPCInferenceServiceStub = field(init=False)
     _silent_since: float | None = None  # when it was given the work that it has not answered

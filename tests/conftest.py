@@ -62,7 +62,7 @@ def start_gateway() -> GatewayFactory:
 def api(triton: TritonServer) -> Iterator[GatewayClient]:
     """A client of a gateway with default settings, ready."""
     with run_gateway(triton_address=triton.addresses.grpc) as client:
-        assert client.get("/readyz").json() == {"status": "ready"}
+        assert client.get("/readyz").status_code == httpx.codes.OK
         yield client
 
 

@@ -34,10 +34,18 @@ class CatalogueRoutes:
 
     async def readyz(self) -> Response:
         """200 when right answers can be given; else 503, naming what stands in the way."""
-        problems = await self._readiness.problems()
-        if problems:
-            return problem(503, "not ready: " + "; ".join(problems), "not_ready", retry=True)
-        return answers.plain({"status": "ready"})
+        states = await self._readiness.states()
+        models = {
+            model_id: {
+                "ready": state.ready, "default": state.default, "problems": list(state.problems)
+            }
+            for model_id, state in states.items()
+        }  # fmt: skip
+        problems = self._readiness.verdict(states)
+        if not problems:
+            return answers.plain({"status": "ready", "models": models})
+        message = "not ready: " + "; ".join(problems)
+        return problem(503, message, "not_ready", retry=True, beside={"models": models})
 
 
 class MetricsRoute:

@@ -84,7 +84,11 @@ def image_body() -> dict[str, Any]:
 
 
 def answers(
-    schema: type[BaseModel], *statuses: int, vectors: bool = False, packed: bool = False
+    schema: type[BaseModel],
+    *statuses: int,
+    vectors: bool = False,
+    packed: bool = False,
+    failed: type[BaseModel] = ErrorResponse,
 ) -> dict[int | str, dict[str, Any]]:
     """What a route says of its answers, as `responses`.
 
@@ -93,6 +97,7 @@ def answers(
         statuses: Of the errors.
         vectors: Whether a model's vectors went into it.
         packed: Whether it may come as packed float32.
+        failed: Of the errors' bodies.
     """
     named = (_OF_MODEL if vectors else {}) | (_OF_PACKED if packed else {})
     done: dict[str, Any] = {"model": schema, "description": "Done.", "headers": _headers(named)}
@@ -101,7 +106,7 @@ def answers(
     described: dict[int | str, dict[str, Any]] = {200: done}
     for status in statuses:
         described[status] = {
-            "model": ErrorResponse,
+            "model": failed,
             "description": _MEANINGS[status],
             "headers": _headers(_OF_STATUS.get(status, {})),
         }

@@ -2,7 +2,9 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -62,10 +64,16 @@ def _told(error: errors.GatewayError) -> tuple[str, str, str | None]:
 
 
 def problem(
-    status: int, message: str, code: str, param: str | None = None, *, retry: bool = False
+    status: int,
+    message: str,
+    code: str,
+    param: str | None = None,
+    *,
+    retry: bool = False,
+    beside: Mapping[str, object] = MappingProxyType({}),
 ) -> Response:
-    """The error envelope."""
-    body = {"error": _object(status, message, code, param)}
+    """The error envelope; with what is told beside the error, where there is anything."""
+    body = {"error": _object(status, message, code, param), **beside}
     headers = {"retry-after": str(RETRY_AFTER_S)} if retry else {}
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
 

@@ -170,13 +170,34 @@ class ModelsResponse(BaseModel):
     data: list[ModelObject]
 
 
-class StatusResponse(BaseModel):
-    """An answer of a probe."""
+class LiveResponse(BaseModel):
+    """The process runs."""
 
-    status: Literal["live", "ready"]
+    status: Literal["live"]
+
+
+class ModelState(BaseModel):
+    """Whether one model gives right answers."""
+
+    ready: bool
+    default: bool = Field(description="Whether requests that name no model are for it.")
+    problems: list[str] = Field(description="What stands in the way, one line each.")
+
+
+class ReadyResponse(BaseModel):
+    """Right answers can be given."""
+
+    status: Literal["ready"]
+    models: dict[str, ModelState] = Field(description="The state of each served model, by its id.")
 
 
 class ErrorResponse(BaseModel):
     """Every error, whatever raised it."""
 
     error: ErrorObject
+
+
+class NotReadyResponse(ErrorResponse):
+    """Right answers cannot be given."""
+
+    models: dict[str, ModelState] = Field(description="The state of each served model, by its id.")

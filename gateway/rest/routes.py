@@ -88,7 +88,13 @@ def router(
 
 def _add_catalogue(made: APIRouter, catalogue: CatalogueRoutes) -> None:
     def get(
-        path: str, handler: Handler, summary: str, answered: type, *failures: int, tag: str
+        path: str,
+        handler: Handler,
+        summary: str,
+        answered: type,
+        *failures: int,
+        tag: str,
+        failed: type = responses.ErrorResponse,
     ) -> None:
         made.add_api_route(
             path,
@@ -96,7 +102,7 @@ def _add_catalogue(made: APIRouter, catalogue: CatalogueRoutes) -> None:
             methods=["GET"],
             summary=summary,
             tags=[tag],
-            responses=answers(answered, *failures),
+            responses=answers(answered, *failures, failed=failed),
         )
         made.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
 
@@ -105,8 +111,9 @@ def _add_catalogue(made: APIRouter, catalogue: CatalogueRoutes) -> None:
     get("/v1/models/{model_id:path}", catalogue.model, "One model", responses.ModelObject, 401, 404,
         tag="models")  # fmt: skip
     for path in LIVE:
-        get(path, catalogue.livez, "Whether the process runs", responses.StatusResponse,
+        get(path, catalogue.livez, "Whether the process runs", responses.LiveResponse,
             tag="probes")  # fmt: skip
     for path in READY:
         get(path, catalogue.readyz, "Whether right answers can be given",
-            responses.StatusResponse, 503, tag="probes")  # fmt: skip
+            responses.ReadyResponse, 503, tag="probes",
+            failed=responses.NotReadyResponse)  # fmt: skip

@@ -22,7 +22,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
     def __init__(
         self, services: tuple[str, ...], readiness: Readiness, draining: asyncio.Event
     ) -> None:
-        """Takes the names of the services; the empty one is the whole server."""
+        """Takes the names of the services; the empty one is the whole server.
+
+        Each of them has a service for every served model as well, `<service>/<model id>`.
+        """
         self._services = {"", *services}
         self._readiness = readiness
         self._draining = draining
@@ -54,8 +57,16 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
             await comes(self._draining, WATCH_S)
 
     async def _status(self, service: str) -> "health_pb2.HealthCheckResponse.ServingStatus":
-        if service not in self._services:
+        name, _, model_id = service.partition("/")
+        if name not in self._services or (model_id and not name):
             return _UNKNOWN
-        if self._draining.is_set() or await self._readiness.problems():
+        if self._draining.is_set():
             return _NOT_SERVING
-        return _SERVING
+        states = await self._readiness.states()
+        if not model_id:
+            ready = not self._readiness.verdict(states)
+        elif model_id in states:
+            ready = states[model_id].ready
+        else:
+            return _UNKNOWN
+        return _SERVING if ready else _NOT_SERVING

@@ -21,6 +21,7 @@ from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import ROOT, SAMPLES, GatewayClient, GatewayFactory
 from tests.deploy.prometheus import Prometheus, run_prometheus
+from tests.gateway.tritons import add_copies, copied
 
 RULES = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yml"))
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / "openclip.json").read_text())
@@ -108,6 +109,7 @@ def load(gateway: GatewayClient, stopped: threading.Event) -> None:
             bad = {"input": [f"data:image/png;base64,{number:04}"], "on_error": "skip"}
             client.post("/v1/embeddings", json=bad)
             client.post("/v1/embeddings", json={"model": "unknown", "input": "text"})
+            client.get("/readyz")
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,35 @@ def test_a_target_that_is_down_is_alerted(tmp_path: Path) -> None:
             return states["OpenclipTargetDown"] == "pending"
 
         wait_until(pending, "the alert is pending")
+
+
+def test_a_model_that_is_not_ready_is_alerted(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    repository = copied(tmp_path)
+    add_copies(repository, "broken", "gone")  # which the Triton does not serve
+    with start_gateway(
+        triton_address=triton.addresses.grpc, model_repository=repository, triton_verify_s=0.2
+    ) as gateway:
+
+        def seen() -> dict[str, str]:
+            page = gateway.get("/metrics").text
+            return dict(re.findall(r'^openclip_model_ready{model="(\w+)"} (\d)', page, re.M))
+
+        wait_until(lambda: seen() == {"demo": "1", "broken": "0", "gone": "0"}, "all are checked")
+        (repository / "gone.manifest.json").unlink()  # not served any more: nothing to alert of
+        wait_until(lambda: len(gateway.get("/v1/models").json()["data"]) == 2, "it is dropped")
+        found = {
+            "openclip-gateway": f"127.0.0.1:{gateway.base_url.port}",
+            "openclip-triton": triton.addresses.metrics,
+        }
+        with run_prometheus(tmp_path, found) as client:
+
+            def pending() -> list[str]:
+                [rule] = [r for r in client.rules() if r["name"] == "OpenclipModelNotReady"]
+                return [each["labels"]["model"] for each in rule["alerts"]]
+
+            wait_until(lambda: pending() == ["broken"], "the alert is pending")
 
 
 def test_promtool_takes_the_rules() -> None:

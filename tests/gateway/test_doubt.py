@@ -87,7 +87,7 @@ async def test_rows_of_the_wrong_model_are_made_again(demo: Model) -> None:
     await until(lambda: client.calls)
     held.doubt(demo)  # while the wrong model works on them
     client.gate.set()
-    await until(lambda: not held.classifiers.waiting())
+    await until(lambda: not held.classifiers.waiting(demo))
     rows = held.classifiers._held[demo.manifest.fingerprint, "numbers"].rows
     np.testing.assert_array_equal(rows[:, 0], [1])
     warming.cancel()
@@ -98,7 +98,7 @@ async def test_a_doubt_while_a_new_model_is_prepared_leaves_no_set_out(demo: Mod
     held = holding(client, models, "numbers", "digits")
     client.step(2)
     warming = asyncio.create_task(held.classifiers.warm())
-    await until(lambda: not held.classifiers.waiting())
+    await until(lambda: not held.classifiers.waiting(demo))
     manifest = demo.manifest.model_copy(update={"version": 2, "fingerprint": "f" * 64})
     new = Model(manifest, demo.tokenizer)
 
@@ -124,7 +124,7 @@ async def test_a_doubt_while_a_new_model_is_prepared_leaves_no_set_out(demo: Mod
     async with asyncio.timeout(WITHIN_S):
         assert await reloading == []
     doubting.cancel()
-    await until(lambda: not held.classifiers.waiting())
+    await until(lambda: not held.classifiers.waiting(new))
     assert models.find("demo").manifest.version == 2
     warming.cancel()
 

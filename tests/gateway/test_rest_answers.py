@@ -212,7 +212,8 @@ def test_models(api: httpx.Client) -> None:
 
 def test_probes_and_docs(api: httpx.Client) -> None:
     assert api.get("/livez").json() == {"status": "live"}
-    assert api.get("/readyz").json() == {"status": "ready"}
+    ready = {"ready": True, "default": True, "problems": []}
+    assert api.get("/readyz").json() == {"status": "ready", "models": {"demo": ready}}
     page = api.get("/docs")
     assert page.status_code == 200
     assert "http://" not in page.text  # nothing from outside: the page works offline

@@ -1,6 +1,7 @@
 """Real Tritons that can be killed, brought back at the same address, stopped and continued."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 
 from benchmarks import null_encoder
+from gateway.manifest import read_manifest
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, free_port
@@ -109,6 +111,27 @@ def write_impostor(folder: Path) -> Path:
 def copied(folder: Path) -> Path:
     """The demo model in a folder of its own."""
     return Path(shutil.copytree(REPOSITORY, folder / "repository"))
+
+
+def add_copies(repository: Path, *names: str) -> None:
+    """Publishes the demo model again under each of these names, a fingerprint to each."""
+    demo = read_manifest(repository / "demo.manifest.json")
+    for name in names:
+        image, [text] = demo.triton.image, demo.triton.text
+        served = demo.triton.model_copy(
+            update={
+                "image": image.model_copy(update={"name": f"{name}.image"}),
+                "text": (text.model_copy(update={"name": f"{name}.text"}),),
+            }
+        )
+        for tower in ("image", "text"):
+            shutil.copytree(repository / f"demo.{tower}", repository / f"{name}.{tower}")
+            config = repository / f"{name}.{tower}" / "config.pbtxt"
+            config.write_text(config.read_text().replace(f"demo.{tower}", f"{name}.{tower}"))
+        fingerprint = hashlib.sha256(name.encode()).hexdigest()
+        copy = {"id": name, "fingerprint": fingerprint, "triton": served, "files": {}}
+        written = demo.model_copy(update=copy).model_dump_json()
+        (repository / f"{name}.manifest.json").write_text(written)
 
 
 def scaled(model: bytes, scale: float, only: int | None = None) -> bytes:
