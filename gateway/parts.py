@@ -113,6 +113,7 @@ def rpc_config(settings: Settings, tls: Tls | None) -> RpcConfig:
     """What the gRPC server needs to know."""
     return RpcConfig(
         max_message_bytes=settings.max_body_bytes,
+        inflight_bytes=settings.max_inflight_bytes,
         limits=request_limits(settings),
         timeout_s=settings.request_timeout_s,
         stream_window_items=settings.stream_window,

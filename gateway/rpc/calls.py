@@ -1,6 +1,7 @@
-"""gRPC call -> request id, permit, deadline and a parsed message; and its error is told."""
+"""gRPC call -> request id, message, permit and deadline; and its error is told."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from operator import methodcaller
@@ -17,6 +18,7 @@ from gateway.observer import Observer
 from gateway.record import Record
 from gateway.rpc.bounds import Bounds
 from gateway.rpc.config import RpcConfig
+from gateway.rpc.incoming import Incoming
 from gateway.rpc.problems import STATUS, abort, told
 from gateway.values import Deadline, Timings
 
@@ -34,10 +36,12 @@ class Calls:
         admission: Admission,
         observer: Observer,
         config: RpcConfig,
+        incoming: Incoming,
         access: Access | None = None,
     ) -> None:
         """Takes the limits, and who may call; without `access`, everybody."""
         self.admission = admission
+        self.incoming = incoming
         self.config = config
         self._bounds = Bounds(config.limits)
         self._observer = observer
@@ -52,26 +56,37 @@ class Calls:
     ) -> grpc.RpcMethodHandler:
         """A method that takes one message and answers one; `images`: whether there are any in it.
 
-        The bytes are parsed here, not by grpc: what cannot be parsed is the client's mistake,
-        which grpc would report as the server's.
+        For grpc it is a stream, of which the first message is read here: grpc itself would read one
+        of any size before anything is looked at. The bytes are parsed here too: what cannot be
+        parsed is the client's mistake, which grpc would report as the server's.
         """
 
-        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> A:
+        async def handle(messages: object, context: grpc.aio.ServicerContext) -> A:
             operation = answer.__name__.title().replace("_", "")
             async with self.answering(context, operation) as record:
-                self.check(data)
-                timeout_s = self._timeout(context)
-                working = self.admission.work(len(data), timeout_s, images=images)
+                due = time.monotonic() + self._timeout(context)
+                data = await self._only(context, due - time.monotonic())
+                size, timeout_s = len(data), due - time.monotonic()
+                working = self.admission.work(size, timeout_s, images=images)
                 async with working as (deadline, permit):
                     record.spend = permit.before(record.spend)
-                    answered = await answer(self.parse(schema, data), deadline, record)
+                    message = self.parse(schema, data)
+                    del data
+                    answered = await answer(message, deadline, record)
                 # The id goes with the answer: sent ahead of it, it would cost a tenth of the call.
                 context.set_trailing_metadata(
                     ((HEADER, record.request_id), ("server-timing", _written(record)))
                 )
                 return answered
 
-        return grpc.unary_unary_rpc_method_handler(handle, None, serialized)
+        return grpc.stream_unary_rpc_method_handler(handle, None, serialized)
+
+    async def _only(self, context: grpc.aio.ServicerContext, timeout_s: float) -> bytes:
+        data = await self.incoming.read(context, timeout_s)
+        if data is None:
+            raise MalformedRequest("the call ended without a message")
+        self.check(data)
+        return data
 
     def parse(self, schema: type[Q], data: bytes) -> Q:
         """A message of this kind.

@@ -12,6 +12,7 @@ class RpcConfig:
 
     Attributes:
         max_message_bytes: Bytes of one message; beyond, a call is refused.
+        inflight_bytes: Bytes of messages that may be held at a time, those of HTTP included.
         limits: How much one request may ask for.
         timeout_s: Seconds after which a call, or one batch of a stream, is given up.
         stream_window_items: Items of a stream that were read and are not answered yet.
@@ -24,6 +25,7 @@ class RpcConfig:
     """
 
     max_message_bytes: int
+    inflight_bytes: int
     limits: RequestLimits
     timeout_s: float
     stream_window_items: int = 512

@@ -10,6 +10,7 @@ from gateway.errors import quoted
 from gateway.readiness import Readiness
 
 WATCH_S = 1.0  # how often a watched service is looked at
+MOST_WATCHES = 512  # under way
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -29,6 +30,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
         self._services = {"", *services}
         self._readiness = readiness
         self._draining = draining
+        self._watches: dict[asyncio.Timeout, None] = {}
 
     async def Check(  # noqa: N802 - the proto's name
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
@@ -44,7 +46,26 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
     async def Watch(  # noqa: N802 - the proto's name
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> None:
-        """The state of a service now, and again whenever it changes, until the server drains."""
+        """The state of a service now, and again whenever it changes, until the server drains.
+
+        Where too many watch, who has watched longest is sent away, and may come again.
+        """
+        self._watches[watch := asyncio.timeout(None)] = None
+        try:
+            async with watch:
+                if len(self._watches) > MOST_WATCHES:
+                    longest = next(iter(self._watches))
+                    del self._watches[longest]
+                    longest.reschedule(0)
+                await self._watch(request, context)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "too many watch, this one the longest")
+        finally:
+            self._watches.pop(watch, None)
+
+    async def _watch(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> None:
         told = None
         while True:
             draining = self._draining.is_set()

@@ -16,6 +16,7 @@ from gateway.rpc.config import RpcConfig
 from gateway.rpc.credentials import server_credentials
 from gateway.rpc.guard import Guard
 from gateway.rpc.health import Health
+from gateway.rpc.incoming import WINDOW_BYTES, Incoming
 
 __all__ = ["RpcConfig", "RpcServer"]
 
@@ -23,6 +24,14 @@ __all__ = ["RpcConfig", "RpcServer"]
 _SLACK_BYTES = 2**20
 
 _OPTIONS = {
+    "grpc.compression_enabled_algorithms_bitset": 1,  # none: a small message could become any size
+    # A window that grows with the network's speed would let each call that nobody reads hold up to
+    # 128 MiB; for a message that is read it opens by 1 MiB at a time all the same.
+    "grpc.http2.bdp_probe": 0,
+    "grpc.http2.lookahead_bytes": WINDOW_BYTES,
+    "grpc.max_allowed_incoming_connections": 4_096,
+    "grpc.max_connection_idle_ms": 300_000,  # without a call; clients connect again by themselves
+    "grpc.server_handshake_timeout_ms": 10_000,
     "grpc.max_send_message_length": -1,
     "grpc.max_concurrent_streams": 256,  # of one connection; more wait at the client
     "grpc.keepalive_time_ms": 30_000,  # a client that died holds its permit no longer than this
@@ -52,13 +61,14 @@ class RpcServer:
             "grpc.max_receive_message_length": limit + limit // 4 + _SLACK_BYTES,
             "grpc.so_reuseport": int(config.reuse_port),
         }
-        calls = Calls(admission, observer, config, access)
+        incoming = Incoming(admission, config.inflight_bytes)
+        calls = Calls(admission, observer, config, incoming, access)
         guards = [Guard(service.NAME, access, calls)] if access else []
         self._server = grpc.aio.server(interceptors=guards, options=tuple(options.items()))
         clip = service.ClipService(engine, calls, self._draining)
         self._server.add_generic_rpc_handlers((clip.handlers(),))
         checked = Health((service.NAME,), readiness, self._draining)
-        self._server.add_generic_rpc_handlers(beside(checked, service.NAME))
+        self._server.add_generic_rpc_handlers(beside(checked, incoming, service.NAME))
 
     async def start(self, host: str, port: int) -> int:
         """Begins to listen; returns the port, which for port 0 is a free one.

@@ -61,16 +61,14 @@ class ClipService:
         embedded = await self._engine.embed(asked, deadline, timings)
         return _named(answers.embed_response(embedded, unread), message.model)
 
-    async def embed_stream(
-        self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
-    ) -> None:
+    async def embed_stream(self, messages: object, context: grpc.aio.ServicerContext) -> None:
         """Embeds any number of items; see `EmbedStream`.
 
         A stream holds one permit, and room for all the items and bytes of its window.
         """
 
         async def parsed() -> AsyncIterator[clip_pb2.EmbedStreamRequest]:
-            async for data in messages:
+            while (data := await self._calls.incoming.read(context)) is not None:
                 self._calls.check(data)
                 yield self._calls.parse(clip_pb2.EmbedStreamRequest, data)
 

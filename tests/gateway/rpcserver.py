@@ -86,7 +86,9 @@ async def served(
     **config: Any,
 ) -> AsyncIterator[Served]:
     """A server on a free port, and a client of it; both stopped when the block ends."""
-    usual: dict[str, Any] = {"max_message_bytes": 2**20, "limits": limits, "timeout_s": 30.0}
+    usual: dict[str, Any] = {
+        "max_message_bytes": 2**20, "inflight_bytes": 2**29, "limits": limits, "timeout_s": 30.0
+    }  # fmt: skip
     settings = RpcConfig(**(usual | config))
     threads = Threads(2)
     cache = VectorCache(0)
