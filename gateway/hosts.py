@@ -50,7 +50,8 @@ class Hosts:
 
     def __contains__(self, name: str) -> bool:
         return (
-            means_loopback(name)
+            name in self.names  # the usual case, and fast
+            or means_loopback(name)
             or listed(name, self.names)
             or (self.addresses and _is_address(name))
         )
