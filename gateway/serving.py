@@ -1,11 +1,16 @@
 """How uvicorn serves the application, in the one process or in each of several."""
 
 import asyncio
+import logging
 import math
+import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 import uvicorn
@@ -14,14 +19,18 @@ from fastapi import FastAPI
 from gateway.rest.connections import ConnectionLimits, Connections
 from gateway.rest.http1 import Http1
 from gateway.settings import Settings
+from gateway.stacks import stacks
 
 if TYPE_CHECKING:
     from gateway.tls import Tls
 
 KEEP_ALIVE_S = 75  # a proxy that closes idle connections after 60 s, as is usual, does so first
 BEAT_S = 1.0  # how often the event loop tells that it runs
+END_S = 5.0  # that the end may take after the time for draining
 
 Beat = Callable[[], None]
+
+logger = logging.getLogger(__name__)
 
 
 class Config(uvicorn.Config):
@@ -41,9 +50,40 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, beat: Beat | None) -> None:
         super().__init__(config)
         self._beat = beat
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = threading.Event()
+
+    def limit_end(self, seconds: float) -> None:
+        """Ends the process with 1 where it has not ended so long after it was asked to.
+
+        From a thread, since it may be the event loop that stands still; what everything stands at
+        is told first.
+        """
+
+        def limit() -> None:
+            self._stopping.wait()
+            time.sleep(seconds)
+            try:
+                logger.critical(
+                    "not ended %g seconds after it was asked to, so it is cut short:\n%s",
+                    seconds, stacks(self._loop),
+                )  # fmt: skip
+                logging.shutdown()
+            finally:
+                os._exit(1)
+
+        threading.Thread(target=limit, name="end", daemon=True).start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See `uvicorn.Server.handle_exit`."""
+        first = not self.should_exit
+        super().handle_exit(sig, frame)
+        if first:  # a second signal may come in the midst of the first, whose lock it would want
+            self._stopping.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server.startup`."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started and self._beat:
             self._beating = asyncio.create_task(self._beats(self._beat))
@@ -77,6 +117,7 @@ def serve(
 ) -> None:
     """Serves until SIGINT or SIGTERM, and what is under way then."""
     server = Server(config(app, settings), beat)
+    server.limit_end(settings.drain_s + END_S)
     # uvicorn takes these signals only while it runs, and raises them again at its end: one that
     # comes before is heeded so, and a stop that was asked for is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -84,4 +125,5 @@ def serve(
     # Until there is something to reload it is held back, and when nothing is left it says nothing.
     signal.signal(signal.SIGHUP, lambda *_: None)
     server.run(sockets=[listener])
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # unlike a handler it holds to the very end
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):  # the end has its limit
+        signal.signal(number, signal.SIG_IGN)  # unlike a handler it holds to the very end

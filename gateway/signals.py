@@ -44,7 +44,8 @@ class Asked:
 
     def __exit__(self, *_: object) -> None:
         """Signals are forgotten from now on; the process is about to end."""
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         os.close(self._reader)
         os.close(self._writer)

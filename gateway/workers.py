@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gateway.agreement import Agreement
 from gateway.metrics import FOLDER
+from gateway.serving import END_S
 from gateway.settings import Settings
 from gateway.sharedfolder import shared_folder
 from gateway.signals import Asked, hold_hang_up
@@ -26,7 +27,7 @@ SILENT_S = 60.0  # a process that is only slow to be scheduled must not be taken
 START_S = 300.0  # until a process must serve
 PAUSE_S = 1.0  # between a process that could not start and the next
 NOT_YET = 75  # exit code of a process that may start later
-END_S = 5.0  # that a process has after the time for draining
+KILL_S = 4.0  # after a process should have ended by itself, its last lines written
 TICK_S = 1.0
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class _Workers:
         environment: Mapping[str, str],
         asked: Asked,
     ) -> None:
-        self._limit_s = settings.drain_s + END_S
+        self._limit_s = settings.drain_s + END_S + KILL_S
         self._listener = listener
         self._environment = environment
         self._asked = asked
@@ -111,7 +112,7 @@ class _Workers:
         # From now on a client that knocks is refused: this process accepts nobody, but would hold
         # the socket open.
         self._listener.close()
-        left = [worker for worker in self._all if worker.lives()]
+        left = asked = [worker for worker in self._all if worker.lives()]
         for worker in left:  # who serves nobody yet has nothing to end
             worker.signal(signal.SIGTERM if worker.served else signal.SIGKILL)
         deadline = time.monotonic() + self._limit_s
@@ -123,7 +124,7 @@ class _Workers:
             left = [worker for worker in left if worker.lives()]
         for worker in left:
             worker.kill("does not end")
-        return 1 if left else 0
+        return 1 if left or any(worker.served and worker.code for worker in asked) else 0
 
 
 class _Worker:

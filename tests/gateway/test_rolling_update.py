@@ -409,7 +409,9 @@ def test_a_hang_up_does_not_end_what_drains(triton: TritonServer) -> None:
             stream = clip_pb2_grpc.ClipServiceStub(channel).EmbedStream(nothing_yet())
             wait_until(lambda: inflight(client, "grpc"))
             os.kill(client.process, signal.SIGTERM)
+            deadline = time.monotonic() + SWITCH_S
             while alive(client.process):  # at every moment until its end, which is with 0
+                assert time.monotonic() < deadline, "it does not end"
                 os.kill(client.process, signal.SIGHUP)
                 time.sleep(0.001)
             go_on.set()

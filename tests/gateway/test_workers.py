@@ -153,7 +153,7 @@ def test_a_worker_that_hangs_is_replaced(
 def test_a_worker_that_hangs_does_not_hold_up_the_end(
     triton: TritonServer, start_gateway: GatewayFactory
 ) -> None:
-    outside = Outside(command=with_constants(END_S=1), code=1)
+    outside = Outside(command=with_constants(END_S=0, KILL_S=1), code=1)
     address = triton.addresses.grpc
     with start_gateway(outside, triton_address=address, workers=COUNT, drain_s=0) as client:
         wait_until(lambda: all_hold(client, rpc_port(client), LISTENING))
