@@ -26,6 +26,7 @@ FROM python AS gateway
 COPY --from=gateway-venv /opt/venv /opt/venv
 COPY deploy/gateway/ deploy/gateway/
 COPY gateway/ gateway/
+RUN install --directory --mode=0700 --owner=10001 --group=10001 /secret
 USER 10001:10001
 ENV GATEWAY_HOST=0.0.0.0 \
     GATEWAY_METRICS_PORT=8082 \
@@ -47,10 +48,12 @@ RUN pip install --require-hashes --no-deps --no-compile -r requirements/triton.t
 FROM python AS triton-cpu
 COPY --from=triton-venv /opt/venv /opt/venv
 COPY server/ server/
+# A volume mounted there begins with this owner.
+RUN install --directory --mode=0700 --owner=10001 --group=10001 /secret
 USER 10001:10001
-EXPOSE 8000 8001 8002
+EXPOSE 8001 8002
 HEALTHCHECK --interval=10s --timeout=6s --start-period=300s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=5)"]
+    CMD ["python", "-m", "server.health", "127.0.0.1:8001"]
 ENTRYPOINT ["python", "-m", "server", "--host", "0.0.0.0", "--model-repository", "/models"]
 LABEL org.opencontainers.image.title="openclip-triton triton-cpu" \
     org.opencontainers.image.description="Triton with an ONNX Runtime backend for CPUs" \
@@ -100,10 +103,12 @@ ENV PYTHONUNBUFFERED=1 \
 COPY server/ server/
 COPY export/ export/
 COPY deploy/triton/ deploy/triton/
+RUN install --directory --mode=0700 --owner=10001 --group=10001 /secret
 USER 10001:10001
-EXPOSE 8000 8001 8002
+EXPOSE 8001 8002
+# NVIDIA's image has no gRPC client. Triton listens here once every model is loaded, and ends where one is not.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=600s --retries=3 \
-    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=5)"]
+    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8002/metrics', timeout=5)"]
 ENTRYPOINT ["python3", "deploy/triton/serve.py", "/models"]
 LABEL org.opencontainers.image.title="openclip-triton triton-gpu" \
     org.opencontainers.image.description="NVIDIA's Triton, which checks TensorRT plans before it serves" \
@@ -118,6 +123,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     HOME=/tmp
 COPY requirements/export.txt requirements/
+COPY requirements/tensorrt/ requirements/tensorrt/
 # Without ensurepip, which Ubuntu leaves out; the image's own pip installs into it.
 RUN python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps \
@@ -127,10 +133,9 @@ COPY gateway/ gateway/
 COPY docs/samples/ docs/samples/
 COPY deploy/triton/ deploy/triton/
 # Bindings of the very TensorRT that Triton has in this image, without another copy of the library.
-RUN PYTHONPATH=. python3 deploy/triton/bindings.py > /tmp/bindings.txt \
-    && python3 -m pip --python /opt/venv/bin/python install --no-deps -r /tmp/bindings.txt \
-    && cp deploy/triton/tensorrt.py "$(python -c 'import site; print(site.getsitepackages()[0])')" \
-    && rm /tmp/bindings.txt
+RUN list="$(PYTHONPATH=. python3 deploy/triton/bindings.py)" \
+    && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps -r "$list" \
+    && cp deploy/triton/tensorrt.py "$(python -c 'import site; print(site.getsitepackages()[0])')"
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "export"]
 LABEL org.opencontainers.image.title="openclip-triton export-gpu" \

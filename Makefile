@@ -5,7 +5,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 HTTP_PORT ?= 8080
 GRPC_PORT ?= 8081
-TRITON_HTTP_PORT ?= 8000
+TRITON_HTTP_PORT ?=
 TRITON_GRPC_PORT ?= 8001
 TRITON_METRICS_PORT ?= 8002
 MODEL_REPOSITORY ?= model_repository
@@ -37,13 +37,13 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT"
-	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY"
+	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY (TRITON_HTTP_PORT: unset, Triton has no HTTP)"
 	@echo "  of export, ladder, bench, bench-compare, bench-open, bench-budget and tune:"
 	@echo "  MODEL ARGS MODEL_REPOSITORY; of test and bench-report: ARGS; of every target: PYTHON"
 
 run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
 	@$(SERVE)/bin/python -m server.stack --host $(HOST) --http-port $(HTTP_PORT) \
-		--grpc-port $(GRPC_PORT) --triton-http-port $(TRITON_HTTP_PORT) \
+		--grpc-port $(GRPC_PORT) --triton-http-port "$(TRITON_HTTP_PORT)" \
 		--triton-grpc-port $(TRITON_GRPC_PORT) --triton-metrics-port $(TRITON_METRICS_PORT) --model-repository "$(MODEL_REPOSITORY)"
 
 test: $(DEV)/.ready ## Run every test, against the real Triton

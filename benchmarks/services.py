@@ -25,7 +25,7 @@ START_TIMEOUT = 600.0  # seconds
 STOP_TIMEOUT = 60.0  # seconds
 POLL = 0.1  # seconds
 PREFIX = "GATEWAY_"
-READY = re.compile(r"Triton is ready: gRPC ([^,]+), HTTP http://([^,]+), metrics (http://[^;]+);")
+READY = re.compile(r"Triton is ready: gRPC ([^,]+), metrics (http://[^;]+);")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ def triton(repository: Path, model: str) -> Iterator[Triton]:
     Raises:
         BenchmarkError: It did not start.
     """
-    ports = [word for kind in ("http", "grpc", "metrics") for word in (f"--{kind}-port", "0")]
+    ports = [word for kind in ("grpc", "metrics") for word in (f"--{kind}-port", "0")]
     options = ["--model-repository", str(repository), "--models", model, "--quiet", *ports]
     with _program(["-m", "server", *options], os.environ, stdout=subprocess.PIPE) as started:
         process, errors = started
         for line in process.stdout or ():
             if found := READY.search(line):
-                yield Triton(process.pid, found[1], found[3])
+                yield Triton(process.pid, found[1], found[2])
                 return
         raise _failed(f"{model}: Triton", process, errors)
 

@@ -31,6 +31,23 @@ READY_S = 300.0
 KILL_ALL = "import os, signal; os.kill(-1, signal.SIGKILL)"
 
 
+LOAD = """
+import grpc
+from pathlib import Path
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from gateway.secret import Secret
+stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel("triton:8001"))
+asked = service_pb2.RepositoryModelLoadRequest(model_name="demo.text")
+stub.RepositoryModelLoad(asked, timeout=60, metadata=Secret(Path("/secret/triton")).metadata())
+try:
+    stub.RepositoryModelLoad(asked, timeout=60)
+except grpc.RpcError as error:
+    assert "restricted" in error.details(), error
+else:
+    raise AssertionError("Triton loads models for who has no secret")
+"""
+
+
 class Failed(Exception):
     """Something was not as it must be."""
 
@@ -103,9 +120,11 @@ def exercise(project: Project) -> None:
     wait_until(lambda: is_ready(project), "the gateway is ready")
     say(f"ready, {time.monotonic() - start:.1f} s after the start")
     check_hardening(project)
+    check_secret(project)
     classify_rest(project)
     classify_grpc(project)
     kill_triton(project)
+    check_secret(project)
     classify_rest(project)
     classify_grpc(project)
 
@@ -131,6 +150,12 @@ def check_hardening(project: Project) -> None:
             raise Failed(f"{service} runs as root, or can write its root file system")
         if host["CapDrop"] != ["ALL"] or host["CapAdd"]:
             raise Failed(f"{service} has capabilities")
+
+
+def check_secret(project: Project) -> None:
+    """The gateway can have Triton load a model, and who has no secret cannot."""
+    project.run("exec", "-T", "gateway", "python", "-c", LOAD)
+    say("the gateway has Triton's secret")
 
 
 def classify_rest(project: Project) -> None:

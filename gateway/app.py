@@ -39,15 +39,16 @@ from gateway.rest.playground.routes import router as playground
 from gateway.rest.routes import router
 from gateway.rest.security import BrowserGuard, KeyGuard
 from gateway.rpc.server import RpcServer
+from gateway.secret import Secret, SecretError
 from gateway.settings import Settings
 from gateway.signals import told
 from gateway.tls import Tls, TlsError, read_tls
-from gateway.triton import GrpcInferClient
+from gateway.triton import NO_SECRET, GrpcInferClient
 from gateway.updates import Updates
 
 VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
-NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError)
+NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError, SecretError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Loaded:
     sets: LabelSets
     keyring: Keyring | None = None  # None: nobody needs a key
     tls: Tls | None = None  # None: plain text
+    secret: Secret = NO_SECRET  # of Triton
 
 
 def load(settings: Settings) -> Loaded:
@@ -68,6 +70,7 @@ def load(settings: Settings) -> Loaded:
         LabelSetError: A file of labels or templates is wrong.
         KeysError: The file of API keys is wrong.
         TlsError: The certificate is wrong.
+        SecretError: The file of Triton's secret is wrong.
     """
     served = parts.selection(settings).load()
     sets = read_label_sets(settings.label_sets, settings.template_sets)
@@ -77,6 +80,7 @@ def load(settings: Settings) -> Loaded:
         sets,
         Keyring(settings.api_keys_file) if settings.api_keys_file else None,
         read_tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca),
+        Secret(settings.triton_secret_file),
     )
 
 
@@ -104,7 +108,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         addresses = settings.triton_addresses()
-        client = connect(addresses) if connect else GrpcInferClient(addresses, metrics.tritons)
+        client = (
+            connect(addresses)
+            if connect
+            else GrpcInferClient(addresses, metrics.tritons, loaded.secret)
+        )
         core = await _build(settings, loaded, metrics, client, agrees)
         posted.update(_route(app, settings, loaded, core, metrics))
         config = parts.rpc_config(settings, tls)

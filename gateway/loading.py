@@ -6,6 +6,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from gateway.errors import Unavailable
+from gateway.secret import METADATA, Secret, SecretError
 from gateway.upstream import ClosedError, Server, closing_told
 
 POLL_S = 0.2
@@ -13,7 +14,7 @@ REASON = 300  # characters of what Triton says
 SETTLE_S = 2.0  # for a version to be ready after Triton has said that it loaded the model
 
 
-async def loaded(server: Server, model: str, version: int, within: float) -> None:
+async def loaded(server: Server, model: str, version: int, within: float, secret: Secret) -> None:
     """Returns when the server serves this version.
 
     Under `--model-control-mode=explicit` it is told to. In polling mode it refuses to be told,
@@ -28,10 +29,15 @@ async def loaded(server: Server, model: str, version: int, within: float) -> Non
     try:
         async with server.working():
             with closing_told():
-                await server.stub.RepositoryModelLoad(asked, timeout=within)
+                await server.stub.RepositoryModelLoad(
+                    asked, timeout=within, metadata=secret.metadata()
+                )
+    except SecretError as error:
+        raise Unavailable(f"{model}: {error}") from error
     except grpc.aio.AioRpcError as error:
         why = " ".join((error.details() or "").split())[:REASON]  # it may hold a traceback
-        raise Unavailable(f"{model}: Triton at {server.address}: {why}") from error
+        hint = secret.hint() if METADATA in why else ""  # what Triton asks for by its name
+        raise Unavailable(f"{model}: Triton at {server.address}: {why}{hint}") from error
     except ClosedError as error:
         raise Unavailable(f"{model}: Triton at {server.address} is not named any more") from error
     for _ in range(round(SETTLE_S / POLL_S)):

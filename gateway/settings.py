@@ -50,6 +50,11 @@ class Settings(BaseSettings):
         description="host:port of Triton's gRPC; several with commas between, or a name that "
         "stands for several.",
     )
+    triton_secret_file: Path | None = Field(
+        default=None,
+        description="File of the secret that Triton asks of whoever loads models, read at each "
+        "load; unset: there is none, and a Triton that asks for one loads no new versions.",
+    )
     triton_calls: int = Field(
         default=2,
         ge=1,

@@ -18,12 +18,15 @@ from gateway.errors import (
 )
 from gateway.inference import LATE, WRONG, Call, Tower, checked, cosine_to, differs
 from gateway.loading import loaded
+from gateway.secret import Secret
 from gateway.servers import Servers, Told
 from gateway.upstream import ClosedError, Server, closing_told
 from gateway.values import Vectors
 
 RETRY_S = 1.0  # when to ask again while no Triton answers: it is probed more often than that
 WRONG_S = 1.0  # how long a wrong golden vector speaks for an encoder
+
+NO_SECRET = Secret(None)
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +41,19 @@ class GrpcInferClient:
     """
 
     def __init__(
-        self, addresses: Sequence[str], told: Told = lambda answering, broken: None
+        self,
+        addresses: Sequence[str],
+        told: Told = lambda answering, broken: None,
+        secret: Secret = NO_SECRET,
     ) -> None:
-        """Takes where they are, and who is told how many of them answer, and how many do not."""
+        """Begins to resolve.
+
+        Args:
+            addresses: `host:port` of each.
+            told: Told how many of them answer, and how many do not.
+            secret: What they ask of whoever loads models.
+        """
+        self._secret = secret
         self._servers = Servers(addresses, told)
         self._doubted: set[Tower] = set()  # gone wrong, which `verify` has not told yet
 
@@ -81,7 +94,9 @@ class GrpcInferClient:
             servers = await self._servers.all()
             if not servers:
                 raise Unavailable("the inference server does not answer")
-            loading = (loaded(each, tower.model, tower.version, within) for each in servers)
+            loading = (
+                loaded(each, tower.model, tower.version, within, self._secret) for each in servers
+            )
             await asyncio.gather(*loading)
 
     async def verify(self, tower: Tower, within: float) -> bool:

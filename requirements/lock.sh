@@ -21,3 +21,8 @@ grep -v '^pyzmq' requirements/overrides.txt > "$with_zmq"
 lock bench pyproject.toml --extra serve --extra bench --override "$with_zmq"
 lock dev pyproject.toml --extra serve --extra client --extra export --extra bench --extra dev \
     --override "$with_zmq"
+# One list for each: a list of pip's may name a package once.
+mkdir -p requirements/tensorrt
+grep -v '^#' requirements/tensorrt.in | while read -r line; do
+    echo "$line" | lock "tensorrt/${line#*==}" --no-deps -
+done

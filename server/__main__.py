@@ -1,6 +1,7 @@
 """The command line: ``python -m server``."""
 
 import argparse
+import os
 import queue
 import signal
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from server import secret
 from server.config import MIB, ServerConfig
 from server.errors import ServerError
 from server.launcher import TritonServer
@@ -81,15 +83,16 @@ def _watch(server: TritonServer, events: "queue.SimpleQueue[str]") -> None:
 def _announce(server: TritonServer) -> None:
     models = ", ".join(f"{model.id} ({', '.join(model.triton_models)})" for model in server.models)
     where = server.addresses
+    http = f", HTTP http://{where.http}" if where.http else ""
     print(
-        f"Triton is ready: gRPC {where.grpc}, HTTP http://{where.http}, "
-        f"metrics http://{where.metrics}/metrics; models: {models}",
+        f"Triton is ready: gRPC {where.grpc}, metrics http://{where.metrics}/metrics{http}; "
+        f"models: {models}",
         flush=True,
     )
 
 
 def parse(arguments: Sequence[str] | None = None) -> ServerConfig:
-    """Read the command line; argparse exits with 2 where it is wrong."""
+    """Read the command line and the secret; exits with 2 or 1 where either is wrong."""
     default = ServerConfig(Path("model_repository"))
     parser = argparse.ArgumentParser(
         prog="python -m server",
@@ -106,7 +109,7 @@ def parse(arguments: Sequence[str] | None = None) -> ServerConfig:
     )
     add("--models", nargs="+", default=[], metavar="ID", help="serve only these model ids")
     add("--host", default=default.host, help="IPv4 address or name to listen on")
-    for name in ("http", "grpc", "metrics"):
+    for name in ("grpc", "metrics"):
         add(
             f"--{name}-port",
             type=int,
@@ -114,6 +117,20 @@ def parse(arguments: Sequence[str] | None = None) -> ServerConfig:
             metavar="PORT",
             help=f"port for {name}; 0 takes any free one",
         )
+    add(
+        "--http-port",
+        type=int,
+        metavar="PORT",
+        help="port for HTTP, which is closed without this option; 0 takes any free one",
+    )
+    add(
+        "--secret-file",
+        type=Path,
+        default=os.environ.get(secret.VARIABLE) or None,
+        metavar="FILE",
+        help="file of the secret that whoever loads models must send, made where there is none; "
+        f"unset, as is {secret.VARIABLE}: nobody can load models once it runs",
+    )
     add(
         "--exit-on-error",
         action=argparse.BooleanOptionalAction,
@@ -146,6 +163,11 @@ def parse(arguments: Sequence[str] | None = None) -> ServerConfig:
     options = vars(parser.parse_args(arguments))
     options["models"] = tuple(options["models"])
     options["shm_bytes"] = options.pop("shm_size") * MIB
+    file = options.pop("secret_file")
+    try:
+        options["secret"] = secret.kept(file) if file else ""
+    except ServerError as error:
+        parser.exit(1, f"error: {error}\n")
     return ServerConfig(**options)
 
 

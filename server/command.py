@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from server import secret
 from server.config import ServerConfig
 from server.rundir import RunDirectory
 from server.runtime import Runtime
@@ -30,10 +31,10 @@ def tritonserver_command(
         f"--backend-config=python,shm-default-byte-size={config.shm_bytes}",
         f"--backend-config=python,shm-growth-byte-size={config.shm_bytes}",
         f"--backend-config=python,stub-timeout-seconds={STUB_TIMEOUT}",
-        f"--http-address={config.host}",
+        *_http(config),
+        *secret.options(config.secret),
         f"--grpc-address={config.host}",
         f"--metrics-address={config.host}",
-        f"--http-port={config.http_port}",
         f"--grpc-port={config.grpc_port}",
         f"--metrics-port={config.metrics_port}",
         "--allow-gpu-metrics=false",
@@ -41,3 +42,9 @@ def tritonserver_command(
         f"--log-info={'false' if config.quiet else 'true'}",
         f"--log-verbose={config.log_verbose}",
     ]
+
+
+def _http(config: ServerConfig) -> list[str]:
+    if config.http_port is None:
+        return ["--allow-http=false"]
+    return [f"--http-address={config.host}", f"--http-port={config.http_port}"]

@@ -1,6 +1,6 @@
 """The settings of one Triton server."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 MIB = 2**20
@@ -10,15 +10,17 @@ MIB = 2**20
 class ServerConfig:
     """Everything a launch depends on; ``python -m server --help`` explains each in a line.
 
-    A port of 0 means any free port. ``shm_bytes`` is both the first size and the growth step
-    of the shared-memory region that each model instance exchanges tensors with Triton through.
+    A port of 0 means any free port, an HTTP port of None no HTTP. ``shm_bytes`` is both the first
+    size and the growth step of the shared-memory region that each model instance exchanges tensors
+    with Triton through.
     """
 
     model_repository: Path
     host: str = "127.0.0.1"
-    http_port: int = 8000
+    http_port: int | None = None
     grpc_port: int = 8001
     metrics_port: int = 8002
+    secret: str = field(default="", repr=False)  # empty: a new one
     models: tuple[str, ...] = ()  # model ids; empty: every published model
     exit_on_error: bool = True
     quiet: bool = False
@@ -32,6 +34,6 @@ class ServerConfig:
 class Addresses:
     """Where a started Triton listens, each as ``host:port``."""
 
-    http: str
     grpc: str
     metrics: str
+    http: str | None

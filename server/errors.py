@@ -2,6 +2,7 @@
 
 ServerError
 ├── RepositoryError    the model repository or one of its manifests is unusable
+├── SecretError        the file of Triton's secret is unusable
 ├── PortError          a port is taken, given twice or out of range; or the host is unknown
 ├── RuntimeFilesError  the wheel, libpython or a Python package that Triton needs is missing
 ├── ModelLoadError     Triton is up, but a model did not load
@@ -16,6 +17,10 @@ class ServerError(Exception):
 
 class RepositoryError(ServerError):
     """The model repository, or a manifest in it, cannot be used."""
+
+
+class SecretError(ServerError):
+    """The file of Triton's secret cannot be read or made, or holds no secret."""
 
 
 class PortError(ServerError):

@@ -1,11 +1,26 @@
-"""Asks a server over HTTP whether it is ready, and Triton why a model is not."""
+"""Asks a Triton over gRPC whether it is ready, and why a model is not.
 
-import http.client
-import json
+``python -m server.health HOST:PORT`` ends with 0 where it is.
+"""
+
+import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from server.secret import METADATA
 
 TIMEOUT = 5.0  # seconds
+OPTIONS = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    # Where nobody listens yet, it tries again at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 100),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,27 +32,48 @@ class ModelState:
     reason: str  # why it is UNAVAILABLE
 
 
-def is_ready(address: str, path: str) -> bool:
-    """Whether the server at ``address`` answers a GET of ``path`` with 200."""
-    try:
-        status, _ = _request(address, "GET", path)
-    except (OSError, http.client.HTTPException):
-        return False
-    return status == http.client.OK
+class Health:
+    """A connection to one Triton, as a context manager."""
 
+    def __init__(self, address: str) -> None:
+        """Connects when it is first used."""
+        self._channel = grpc.insecure_channel(address, options=OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-def model_states(address: str) -> tuple[ModelState, ...]:
-    """Triton's repository index.
+    def __enter__(self) -> Self:
+        """Does nothing."""
+        return self
 
-    Raises:
-        OSError: the server cannot be reached.
-    """
-    _, body = _request(address, "POST", "/v2/repository/index")
-    index: list[dict[str, Any]] = json.loads(body)
-    return tuple(
-        ModelState(entry["name"], entry.get("state", ""), entry.get("reason", ""))
-        for entry in index
-    )
+    def __exit__(self, *_: object) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def is_live(self) -> bool:
+        """Whether it answers."""
+        try:
+            return bool(
+                self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=TIMEOUT).live
+            )
+        except grpc.RpcError:
+            return False
+
+    def is_ready(self) -> bool:
+        """Whether it answers, and can serve all of its models."""
+        try:
+            asked = service_pb2.ServerReadyRequest()
+            return bool(self._stub.ServerReady(asked, timeout=TIMEOUT).ready)
+        except grpc.RpcError:
+            return False
+
+    def model_states(self, secret: str) -> tuple[ModelState, ...]:
+        """Triton's repository index.
+
+        Raises:
+            grpc.RpcError: It cannot be reached, or the secret is not its own.
+        """
+        asked = service_pb2.RepositoryIndexRequest()
+        index = self._stub.RepositoryIndex(asked, timeout=TIMEOUT, metadata=((METADATA, secret),))
+        return tuple(ModelState(each.name, each.state, each.reason) for each in index.models)
 
 
 def readable_reason(reason: str) -> str:
@@ -45,11 +81,11 @@ def readable_reason(reason: str) -> str:
     return reason.split("\n\nAt:\n")[0].strip()
 
 
-def _request(address: str, method: str, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address, timeout=TIMEOUT)
-    try:
-        connection.request(method, path)
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
+def main(address: str) -> int:
+    """0 where the Triton at this address is ready, else 1."""
+    with Health(address) as health:
+        return 0 if health.is_ready() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -9,21 +9,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
 
-from server import health, ports, rundir
+import grpc
+
+from server import ports, rundir, secret
 from server.command import tritonserver_command
 from server.config import Addresses, ServerConfig
-from server.errors import ModelLoadError, ServerExitedError, StartTimeoutError
+from server.errors import ModelLoadError, ServerError, ServerExitedError, StartTimeoutError
 from server.guard import INSTANCE_DIED, KILL, SIGNAL_BASE, GuardOrder
+from server.health import Health, readable_reason
 from server.repository import PublishedModel, select_models
 from server.runtime import find_runtime
 
 LOG_TAIL = 40  # lines kept to explain an unexpected end
 POLL = 0.05  # seconds
-LIVE = "/v2/health/live"
 STOP = b"s"
 
 
@@ -42,7 +44,7 @@ class TritonServer:
         self.models: tuple[PublishedModel, ...] = select_models(
             config.model_repository, config.models
         )
-        self.config = ports.claim(config)
+        self.config = ports.claim(replace(config, secret=config.secret or secret.new()))
         self.addresses: Addresses = ports.addresses(self.config)
         self._runtime = find_runtime()
         self._log = log
@@ -54,7 +56,7 @@ class TritonServer:
     def start(self) -> None:
         """Clean up after dead launches, then start tritonserver; returns before it is ready."""
         rundir.sweep()
-        self._run = rundir.create(self._runtime)
+        self._run = rundir.create(self._runtime, self.config.model_repository)
         order = GuardOrder(
             argv=tritonserver_command(self.config, self._runtime, self._run, self._triton_models()),
             env=self._runtime.environment(),
@@ -87,16 +89,17 @@ class TritonServer:
             StartTimeoutError: not ready within the configuration's ``ready_timeout``.
         """
         deadline = time.monotonic() + self.config.ready_timeout
-        # Triton listens only once it has tried to load every model.
-        while not health.is_ready(self.addresses.http, LIVE):
-            if self.wait(POLL) is not None:
-                raise self.exit_error()
-            if time.monotonic() > deadline:
-                raise StartTimeoutError(
-                    f"Triton was not ready within {self.config.ready_timeout:g} s; its last "
-                    f"lines were:\n{self._last_lines()}"
-                )
-        unloaded = self._unloaded()
+        with Health(self.addresses.grpc) as health:
+            # Triton listens only once it has tried to load every model.
+            while not health.is_live():
+                if self.wait(POLL) is not None:
+                    raise self.exit_error()
+                if time.monotonic() > deadline:
+                    raise StartTimeoutError(
+                        f"Triton was not ready within {self.config.ready_timeout:g} s; its last "
+                        f"lines were:\n{self._last_lines()}"
+                    )
+            unloaded = self._unloaded(health)
         if not unloaded:
             return
         problem = "\n".join(
@@ -189,11 +192,16 @@ class TritonServer:
             except OSError:
                 self._log = None  # nobody reads it any more; Triton must not block on its log
 
-    def _unloaded(self) -> dict[str, str]:
+    def _unloaded(self, health: Health) -> dict[str, str]:
         """Why each model that should be served and is not, is not."""
-        states = health.model_states(self.addresses.http)
+        try:
+            states = health.model_states(self.config.secret)
+        except grpc.RpcError as error:
+            raise ServerError(
+                f"Triton does not tell which models it has loaded: {error}"
+            ) from error
         ready = {model.name for model in states if model.state == "READY"}
-        reasons = {model.name: health.readable_reason(model.reason) for model in states}
+        reasons = {model.name: readable_reason(model.reason) for model in states}
         return {
             name: reasons.get(name) or "Triton gives no reason; see its log"
             for name in self._triton_models()

@@ -18,13 +18,16 @@ def claim(config: ServerConfig) -> ServerConfig:
         PortError: the host is unknown, or a port is out of range or taken.
     """
     host = _ipv4(config.host)
-    wanted = {
-        "--http-port": config.http_port,
-        "--grpc-port": config.grpc_port,
-        "--metrics-port": config.metrics_port,
-    }
-    http, grpc, metrics = reserve(host, wanted).values()
-    return replace(config, host=host, http_port=http, grpc_port=grpc, metrics_port=metrics)
+    wanted = {} if config.http_port is None else {"--http-port": config.http_port}
+    wanted |= {"--grpc-port": config.grpc_port, "--metrics-port": config.metrics_port}
+    taken = reserve(host, wanted)
+    return replace(
+        config,
+        host=host,
+        http_port=taken.get("--http-port"),
+        grpc_port=taken["--grpc-port"],
+        metrics_port=taken["--metrics-port"],
+    )
 
 
 def reserve(host: str, wanted: Mapping[str, int]) -> dict[str, int]:
@@ -44,9 +47,9 @@ def addresses(config: ServerConfig) -> Addresses:
     """Where clients on this machine reach a server with this (claimed) configuration."""
     host = "127.0.0.1" if config.host == "0.0.0.0" else config.host  # noqa: S104 (compared)
     return Addresses(
-        http=f"{host}:{config.http_port}",
         grpc=f"{host}:{config.grpc_port}",
         metrics=f"{host}:{config.metrics_port}",
+        http=None if config.http_port is None else f"{host}:{config.http_port}",
     )
 
 

@@ -8,6 +8,7 @@ launch from a running one; the kernel drops it however they end.
 
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import tempfile
@@ -23,6 +24,25 @@ KILL_TIMEOUT = 10.0  # seconds; a killed process can linger while the kernel fre
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (POSIX shared memory on Linux)
 PROC = Path("/proc")
 PACKAGE = Path(__file__).resolve().parent
+
+# Triton starts it as the stub: MODEL_FILE REGION SIZE GROWTH PARENT UTILS OFFSET NAME BACKEND. A
+# load request may bring files along, or name another backend, and both are code that would run. An
+# instance that ended here would count as one that died; so the real stub loads what refuses.
+GUARDED_STUB = """\
+#!/bin/sh
+file=$1
+shift
+case "$file" in
+    */../*) allowed= ;;
+    {repository}/*) [ "$8" = {backend} ] && allowed=yes ;;
+    *) allowed= ;;
+esac
+if [ -z "$allowed" ]; then
+    file={refused}
+    set -- "$1" "$2" "$3" "$4" "$5" "$6" "$7" DEFAULT
+fi
+exec {stub} "$file" "$@"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +63,11 @@ class RunDirectory:
         return self.path / "backends"
 
 
-def create(runtime: Runtime) -> RunDirectory:
-    """Make a locked folder with the ``python`` and ``onnxruntime`` backends laid out in it."""
+def create(runtime: Runtime, repository: Path) -> RunDirectory:
+    """Make a locked folder with the ``python`` and ``onnxruntime`` backends laid out in it.
+
+    They load from this model repository alone.
+    """
     path = Path(tempfile.mkdtemp(prefix=PREFIX))
     # Renamed only once locked: a folder whose lock file can be locked belongs to no one.
     unnamed = path / f"{LOCK}.new"
@@ -58,13 +81,24 @@ def create(runtime: Runtime) -> RunDirectory:
     shutil.copyfile(runtime.python_backend / "libtriton_python.so", python / "libtriton_python.so")
     utils = "triton_python_backend_utils.py"
     (python / utils).symlink_to(runtime.python_backend / utils)
-    (python / STUB).symlink_to(runtime.stub)
+    _write_stub(python / STUB, runtime, run, repository)
     onnxruntime = run.backends / "onnxruntime"
     onnxruntime.mkdir()
     (onnxruntime / "model.py").symlink_to(PACKAGE / "backends" / "onnxruntime" / "model.py")
     # The stub ignores PYTHONPATH, but imports from the backend's folder.
     (onnxruntime / PACKAGE.name).symlink_to(PACKAGE)
     return run
+
+
+def _write_stub(path: Path, runtime: Runtime, run: RunDirectory, repository: Path) -> None:
+    names = {
+        "repository": repository.resolve(),
+        "backend": run.backends / "onnxruntime",
+        "refused": PACKAGE / "backends" / "refused" / "1" / "model.py",
+        "stub": runtime.stub,
+    }
+    path.write_text(GUARDED_STUB.format(**{k: shlex.quote(str(v)) for k, v in names.items()}))
+    path.chmod(0o755)
 
 
 def sweep() -> list[str]:

@@ -4,28 +4,32 @@ The gateway is a process of its own; nothing of it is imported here.
 """
 
 import argparse
-import ctypes
+import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
-from server import health, ports
+from server import ports
 from server.config import ServerConfig
 from server.errors import ServerError, ServerExitedError, StartTimeoutError
-from server.guard import PR_SET_PDEATHSIG
 from server.launcher import TritonServer
 from server.repository import select_models
 
 POLL = 0.1  # seconds
 DRAIN_S = 30.0  # of the gateway, where GATEWAY_DRAIN_S says nothing
 STOP_S = 10.0  # beyond that, for it to end
+ASK_S = 5.0  # for the gateway to answer
+CRASHES = 3  # of Triton in a row, each less than STEADY_S after its start, that end everything
+STEADY_S = 600.0
 DEMO = "demo"
 
 BANNER = """
@@ -84,26 +88,92 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(config: StackConfig) -> None:
-    """Start both, announce them, and watch them.
+    """Start both, announce them, and watch them; a Triton that crashes is started again.
 
     Raises:
         Stopped: a signal came, and both are stopped.
         ServerError: one of them could not be started, or ended by itself; the other is stopped.
     """
     print(f"Starting Triton on {config.model_repository} ...", flush=True)
-    triton = TritonServer(config.triton, log=_log)
-    with triton:
+    with KeptTriton(config.triton) as triton, _secret_file(triton.config.secret) as secret:
         print("Starting the gateway ...", flush=True)
-        gateway = _start_gateway(config, triton.addresses.grpc)
+        gateway = _start_gateway(config, triton.config, secret)
         try:
-            _wait_ready(gateway, f"{config.host}:{config.http_port}", triton)
+            _wait_ready(gateway, config, triton)
             print(banner(config, os.environ), flush=True)
-            _watch(gateway, triton)
+            while True:
+                _check(gateway)
+                triton.keep()
+                time.sleep(POLL)
         finally:
             # Before Triton stops, so that no request meets a gateway without it.
             _ignore_signals()
             print("Stopping ...", flush=True)
             _stop(gateway)
+
+
+class KeptTriton:
+    """A Triton that is started again, with the same ports and secret, when it ends by itself."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Nothing is started yet.
+
+        Raises:
+            ServerError: It cannot be.
+        """
+        self._server = TritonServer(config, log=_log)
+        self._crashes = 0
+        self._started = 0.0
+
+    @property
+    def config(self) -> ServerConfig:
+        """Its ports and secret are those that it has."""
+        return self._server.config
+
+    def __enter__(self) -> Self:
+        """Start it, and wait until it serves."""
+        self._started = time.monotonic()
+        self._server.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+        self._server.stop()
+
+    def check(self) -> None:
+        """Raise ServerExitedError where it has ended."""
+        if self._server.wait(0) is not None:
+            raise self._server.exit_error()
+
+    def keep(self) -> None:
+        """Start it again where it has ended; returns when it serves.
+
+        Raises:
+            ServerError: It ends again and again, or does not start.
+        """
+        try:
+            self.check()
+        except ServerExitedError as error:
+            steady = time.monotonic() - self._started > STEADY_S
+            self._crashes = 1 if steady else self._crashes + 1
+            if self._crashes >= CRASHES:
+                raise
+            print(f"error: {error}\nStarting Triton again ...", file=sys.stderr, flush=True)
+            self._server.stop()
+            self._server = TritonServer(self.config, log=_log)
+            self.__enter__()
+            print("Triton serves again.", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _secret_file(secret: str) -> Iterator[str]:
+    """The name of a file that holds the secret, is on no disk, and opens to this user alone."""
+    file = os.memfd_create("secret")
+    try:
+        os.write(file, secret.encode())
+        yield f"/proc/{os.getpid()}/fd/{file}"
+    finally:
+        os.close(file)
 
 
 def banner(config: StackConfig, environment: Mapping[str, str]) -> str:
@@ -137,7 +207,7 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     add("--host", default="127.0.0.1", help="IPv4 address to listen on")
     add("--http-port", type=int, default=8080, help="port of the REST API")
     add("--grpc-port", type=int, default=8081, help="port of the gRPC API")
-    add("--triton-http-port", type=int, default=8000, help="port of Triton's HTTP")
+    add("--triton-http-port", type=_port_or_none, help="port of Triton's HTTP; unset: none")
     add("--triton-grpc-port", type=int, default=8001, help="port of Triton's gRPC")
     add("--triton-metrics-port", type=int, default=8002, help="port of Triton's metrics")
     add("--model-repository", type=Path, default=Path("model_repository"), help="folder to serve")
@@ -145,22 +215,20 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     if os.environ.get("GATEWAY_TLS_CERT"):
         parser.exit(1, WITH_TLS)
     try:
-        chosen = ports.reserve(
-            given.host,
-            {
-                "HTTP_PORT": given.http_port,
-                "GRPC_PORT": given.grpc_port,
-                "TRITON_HTTP_PORT": given.triton_http_port,
-                "TRITON_GRPC_PORT": given.triton_grpc_port,
-                "TRITON_METRICS_PORT": given.triton_metrics_port,
-            },
-        )
+        wanted = {
+            "HTTP_PORT": given.http_port,
+            "GRPC_PORT": given.grpc_port,
+            "TRITON_HTTP_PORT": given.triton_http_port,
+            "TRITON_GRPC_PORT": given.triton_grpc_port,
+            "TRITON_METRICS_PORT": given.triton_metrics_port,
+        }
+        chosen = ports.reserve(given.host, {k: v for k, v in wanted.items() if v is not None})
     except ServerError as error:
         parser.exit(1, f"error: {error}\n")
     triton = ServerConfig(
         given.model_repository,
         host=given.host,
-        http_port=chosen["TRITON_HTTP_PORT"],
+        http_port=chosen.get("TRITON_HTTP_PORT"),
         grpc_port=chosen["TRITON_GRPC_PORT"],
         metrics_port=chosen["TRITON_METRICS_PORT"],
         quiet=True,
@@ -170,13 +238,18 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     )
 
 
+def _port_or_none(value: str) -> int | None:
+    return int(value) if value else None
+
+
 def _log(line: str) -> None:
     if "CudaDriverHelper" not in line:  # Triton's only complaint of a machine without a GPU
         print(line, file=sys.stderr, flush=True)
 
 
-def _start_gateway(config: StackConfig, triton_address: str) -> subprocess.Popen[bytes]:
-    libc = ctypes.CDLL(None)
+def _start_gateway(
+    config: StackConfig, triton: ServerConfig, secret_file: str
+) -> subprocess.Popen[bytes]:
     # On a CPU one call takes all cores; a second would wait, and its rows with it, while they could
     # have joined what comes.
     defaults = {"GATEWAY_TRITON_CALLS": "1"}
@@ -184,39 +257,45 @@ def _start_gateway(config: StackConfig, triton_address: str) -> subprocess.Popen
         "GATEWAY_HOST": config.host,
         "GATEWAY_HTTP_PORT": str(config.http_port),
         "GATEWAY_GRPC_PORT": str(config.grpc_port),
-        "GATEWAY_TRITON_ADDRESS": triton_address,
+        "GATEWAY_TRITON_ADDRESS": ports.addresses(triton).grpc,
+        "GATEWAY_TRITON_SECRET_FILE": secret_file,
         "GATEWAY_MODEL_REPOSITORY": str(config.model_repository),
     }
-    return subprocess.Popen(
-        [sys.executable, "-m", "gateway"],
+    # Should this process be killed, the gateway stops by itself.
+    tied = [sys.executable, "-m", "server.tied", str(os.getpid())]
+    return subprocess.Popen(  # noqa: S603 (the project's own programs)
+        [*tied, sys.executable, "-m", "gateway"],
         env=defaults | os.environ | own,
         start_new_session=True,  # a terminal's Ctrl-C reaches this process alone
-        # Should this process be killed, the gateway stops by itself.
-        preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
     )
 
 
-def _wait_ready(gateway: subprocess.Popen[bytes], address: str, triton: TritonServer) -> None:
-    deadline = time.monotonic() + triton.config.ready_timeout
-    while not health.is_ready(address, "/readyz"):
-        _check(gateway, triton)
+def _wait_ready(gateway: subprocess.Popen[bytes], config: StackConfig, triton: KeptTriton) -> None:
+    deadline = time.monotonic() + config.triton.ready_timeout
+    while not _is_ready(config):
+        _check(gateway)
+        triton.check()
         if time.monotonic() > deadline:
-            raise StartTimeoutError(f"the gateway at {address} was not ready in time")
+            where = f"{config.host}:{config.http_port}"
+            raise StartTimeoutError(f"the gateway at {where} was not ready in time")
         time.sleep(POLL)
 
 
-def _watch(gateway: subprocess.Popen[bytes], triton: TritonServer) -> None:
-    while True:
-        _check(gateway, triton)
-        time.sleep(POLL)
+def _is_ready(config: StackConfig) -> bool:
+    connection = http.client.HTTPConnection(config.host, config.http_port, timeout=ASK_S)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
-def _check(gateway: subprocess.Popen[bytes], triton: TritonServer) -> None:
+def _check(gateway: subprocess.Popen[bytes]) -> None:
     code = gateway.poll()
     if code is not None:
         raise ServerExitedError(f"the gateway ended with exit code {code}; see its message above")
-    if triton.wait(0) is not None:
-        raise triton.exit_error()
 
 
 def _stop(gateway: subprocess.Popen[bytes]) -> None:

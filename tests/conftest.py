@@ -47,7 +47,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def triton() -> Iterator[TritonServer]:
     """A real Triton that serves the demo model on free ports."""
-    config = ServerConfig(REPOSITORY, http_port=0, grpc_port=0, metrics_port=0)
+    config = ServerConfig(REPOSITORY, grpc_port=0, metrics_port=0)
     with TritonServer(config) as server:
         yield server
 

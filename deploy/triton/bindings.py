@@ -1,19 +1,35 @@
-"""Prints the requirement for the Python bindings of the TensorRT that this image holds.
+"""Prints the hashed list of the Python bindings of the TensorRT that this image holds.
 
 Run while the export-gpu image is built. The bindings load the image's own library, the very one
 that Triton runs plans with, so no second TensorRT comes with them.
 """
 
-import os
 import sys
+from pathlib import Path
 
 from export.gpus import library_version
 
+LISTS = Path(__file__).resolve().parents[2] / "requirements" / "tensorrt"
 
-def requirement(tensorrt: str, cuda: str) -> str:
-    """A line for pip, from the versions of TensorRT (10.13.3.9) and of CUDA (13.0.2)."""
-    return f"tensorrt-cu{cuda.split('.')[0]}-bindings=={tensorrt}.*"
+
+def bindings(tensorrt: str) -> Path:
+    """The list for a version of TensorRT (10.13.3.9), which may have been packed a second time.
+
+    Raises:
+        LookupError: There is none.
+    """
+    for path in (LISTS / f"{tensorrt}.post1.txt", LISTS / f"{tensorrt}.txt"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in LISTS.glob("*.txt")))
+    raise LookupError(
+        f"the hashes of the bindings of TensorRT {tensorrt} are not known here: add its line to "
+        f"requirements/tensorrt.in and run `make lock`; known: {known}"
+    )
 
 
 if __name__ == "__main__":
-    sys.stdout.write(requirement(library_version(), os.environ["CUDA_VERSION"]) + "\n")
+    try:
+        sys.stdout.write(f"{bindings(library_version())}\n")
+    except LookupError as error:
+        sys.exit(f"error: {error}")

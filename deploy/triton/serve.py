@@ -1,7 +1,8 @@
 """Entry of the triton-gpu image: checks the TensorRT plans, then becomes tritonserver.
 
 Needs the standard library alone, so that it runs in NVIDIA's image as it is. What stands on the
-command line after the repository goes to tritonserver.
+command line after the repository goes to tritonserver. `TRITON_SECRET_FILE` names the file of the
+secret that whoever loads models must send; without it, nobody can.
 """
 
 import os
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from server import secret
 from server.errors import ServerError
 from server.repository import select_models
 
@@ -22,7 +24,9 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: serve.py REPOSITORY [option of tritonserver ...]", file=sys.stderr)
         return 2
     repository = Path(arguments[0])
+    file = os.environ.get(secret.VARIABLE)
     try:
+        kept = secret.kept(Path(file)) if file else secret.new()
         found = select_models(repository, filter(None, os.environ.get(IDS, "").split(",")))
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -34,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     if checked.returncode:
         return 1
     names = (name for model in found for name in model.triton_models)
-    command = tritonserver(repository, names, arguments[1:])
+    command = tritonserver(repository, names, kept, arguments[1:])
     try:
         os.execvp(command[0], command)
     except OSError as error:
@@ -42,14 +46,18 @@ def main(arguments: Sequence[str]) -> int:
     return 1
 
 
-def tritonserver(repository: Path, models: Iterable[str], extra: Sequence[str]) -> list[str]:
-    """The command, which loads these Triton models and no others."""
+def tritonserver(
+    repository: Path, models: Iterable[str], kept: str, extra: Sequence[str]
+) -> list[str]:
+    """The command, which loads these Triton models, and others for who has the secret alone."""
     return [
         "tritonserver",
         f"--model-repository={repository}",
         "--model-control-mode=explicit",
         *(f"--load-model={name}" for name in models),
         "--strict-readiness=true",
+        "--allow-http=false",
+        *secret.options(kept),
         "--exit-timeout-secs=25",
         *extra,
     ]

@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--bad", type=float, default=0.05, help="share of bad ones")
     arguments = parser.parse_args()
     bad = choose_bad(arguments.count, arguments.bad)
-    triton = TritonServer(ServerConfig(REPOSITORY, http_port=0, grpc_port=0, metrics_port=0))
+    triton = TritonServer(ServerConfig(REPOSITORY, grpc_port=0, metrics_port=0))
     with (
         tempfile.TemporaryDirectory() as folder,
         triton,

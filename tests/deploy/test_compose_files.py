@@ -131,6 +131,24 @@ def test_ports_are_published_on_this_machine_alone(services: dict[str, Any]) -> 
     assert "ports" not in services["triton"]
 
 
+def test_triton_and_the_gateway_share_a_secret_and_nobody_else_has_it(
+    services: dict[str, Any],
+) -> None:
+    path = services["triton"]["environment"]["TRITON_SECRET_FILE"]
+    assert services["gateway"]["environment"]["GATEWAY_TRITON_SECRET_FILE"] == path
+    mounts = {
+        name: [volume for volume in service.get("volumes", ()) if volume.startswith("secret:")]
+        for name, service in services.items()
+    }
+    assert {name: each for name, each in mounts.items() if each} == {
+        "triton": ["secret:/secret"], "gateway": ["secret:/secret:ro"],
+    }  # fmt: skip
+    for target in ("gateway", "triton-cpu", "triton-gpu"):
+        _, _, rest = (ROOT / "Dockerfile").read_text().partition(f" AS {target}\n")
+        made = "--mode=0700 --owner=10001 --group=10001 /secret\n"
+        assert made in rest.partition("\nFROM ")[0]
+
+
 def test_the_start_is_in_order(services: dict[str, Any]) -> None:
     assert services["gateway"]["depends_on"] == {"triton": {"condition": "service_healthy"}}
     assert services["load"]["depends_on"] == {"gateway": {"condition": "service_healthy"}}

@@ -175,6 +175,31 @@ def test_triton_is_found_by_all_its_addresses(resources: list[Resource]) -> None
     assert config["data"]["GATEWAY_TRITON_ADDRESS"] == "openclip-triton:8001"
 
 
+def test_only_pods_with_triton_and_gateways_hold_tritons_secret(resources: list[Resource]) -> None:
+    (triton,) = pod(resources, "openclip-triton")["containers"]
+    config = next(each for each in resources if each["kind"] == "ConfigMap")
+    [file] = [each["value"] for each in triton["env"] if each["name"] == "TRITON_SECRET_FILE"]
+    assert file == config["data"]["GATEWAY_TRITON_SECRET_FILE"]
+    for name in ("openclip-gateway", "openclip-triton"):
+        spec = pod(resources, name)
+        (volume,) = [each for each in spec["volumes"] if each["name"] == "secret"]
+        assert volume["secret"] == {"secretName": "openclip-triton-secret", "defaultMode": 0o440}
+        mount = {"name": "secret", "mountPath": file.rpartition("/")[0], "readOnly": True}
+        assert mount in spec["containers"][0]["volumeMounts"]
+    guide = (ROOT / "docs" / "deployment.md").read_text()
+    assert "create secret generic openclip-triton-secret --from-literal=triton=" in guide
+    assert not any("secret" in str(spec["volumes"]) for spec in passing().values())
+
+
+def test_triton_is_probed_without_http(resources: list[Resource]) -> None:
+    (container,) = pod(resources, "openclip-triton")["containers"]
+    assert {port["containerPort"] for port in container["ports"]} == {8001, 8002}
+    assert (
+        container["startupProbe"]["grpc"] == container["readinessProbe"]["grpc"] == {"port": 8001}
+    )
+    assert container["livenessProbe"]["httpGet"] == {"path": "/metrics", "port": "metrics"}
+
+
 def test_a_gpu_is_asked_for_by_the_gpu_overlay_alone() -> None:
     if manifests.renderer() is None:
         pytest.skip("neither kustomize nor kubectl is here")

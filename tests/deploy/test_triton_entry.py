@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.triton.bindings import requirement
+from deploy.triton.bindings import LISTS, bindings
+from server import secret
 from tests.conftest import REPOSITORY, ROOT
 
 
@@ -72,4 +73,54 @@ def test_what_is_wrong_is_said(environment: dict[str, str], tmp_path: Path) -> N
 
 
 def test_bindings_are_those_of_the_library() -> None:
-    assert requirement("10.13.3.9", "13.0.2") == "tensorrt-cu13-bindings==10.13.3.9.*"
+    assert bindings("10.16.1.11").name == "10.16.1.11.txt"
+    assert bindings("10.13.3.9").name == "10.13.3.9.post1.txt"
+    with pytest.raises(LookupError, match=r"TensorRT 9\.9\.9\.9 .*requirements/tensorrt\.in"):
+        bindings("9.9.9.9")
+
+
+def test_every_list_of_bindings_is_hashed_and_asked_for() -> None:
+    lines = (LISTS.parent / "tensorrt.in").read_text().splitlines()
+    asked = {line for line in lines if not line.startswith("#")}
+    assert {f"tensorrt-cu13-bindings=={path.stem}" for path in LISTS.iterdir()} == asked
+    for path in LISTS.iterdir():
+        text = path.read_text()
+        assert f"tensorrt-cu13-bindings=={path.stem} " in text
+        assert "--hash=sha256:" in text
+
+
+def test_nothing_is_installed_without_hashes() -> None:
+    steps = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    installs = [
+        part for step in steps for part in step.split("&&") if " install " in part and "pip" in part
+    ]
+    assert len(installs) == 6
+    for install in installs:
+        assert "--require-hashes" in install, install
+
+
+def test_triton_has_no_http_and_a_secret(
+    environment: dict[str, str], repository: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    first, second = (
+        serve(environment | {"TRITON_SECRET_FILE": str(file)}, repository).stdout for _ in range(2)
+    )
+    assert first == second
+    options = first.splitlines()
+    assert "--allow-http=false" in options
+    assert set(secret.options(file.read_text().strip())) <= set(options)
+    unknown = serve(environment, repository).stdout.splitlines()
+    assert "--allow-http=false" in unknown
+    assert sum("-restricted-" in option for option in unknown) == 2
+
+
+def test_a_file_that_holds_no_secret_stops_it(
+    environment: dict[str, str], repository: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("short")
+    done = serve(environment | {"TRITON_SECRET_FILE": str(file)}, repository)
+    assert done.returncode == 1
+    assert "16 to 256 letters" in done.stderr
+    assert not done.stdout

@@ -138,7 +138,7 @@ def test_triton_takes_the_configuration_and_lacks_only_the_backend(tmp_path: Pat
         (tmp_path / name / "1" / "model.plan").touch()
         (tmp_path / name / "config.pbtxt").write_text(text)
     tiny.add_manifest(tmp_path, "m", "m.image", [("m.text-16", 16)])
-    config = ServerConfig(tmp_path, http_port=0, grpc_port=0, metrics_port=0)
+    config = ServerConfig(tmp_path, grpc_port=0, metrics_port=0)
     with pytest.raises(ModelLoadError) as refusal, TritonServer(config):
         pass
     lines = str(refusal.value).splitlines()

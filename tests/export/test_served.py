@@ -31,7 +31,7 @@ def served(
     repository = tmp_path_factory.mktemp("every-kind")
     for kind in KINDS:
         shutil.copytree(exported(kind)[1], repository, dirs_exist_ok=True)
-    config = ServerConfig(repository, http_port=0, grpc_port=0, metrics_port=0)
+    config = ServerConfig(repository, grpc_port=0, metrics_port=0)
     with (
         TritonServer(config) as triton,
         start_gateway(triton_address=triton.addresses.grpc, model_repository=repository) as api,

@@ -111,7 +111,7 @@ def test_report_tells_all(ladder: Path) -> None:
 def test_all_are_served_by_the_real_triton(ladder: Path, start_gateway: GatewayFactory) -> None:
     texts = ["a photo of a red circle.", "blue star", "a large green heart on a striped ground"]
     expected = demo_reference().texts(texts)
-    config = ServerConfig(ladder, http_port=0, grpc_port=0, metrics_port=0)
+    config = ServerConfig(ladder, grpc_port=0, metrics_port=0)
     with (
         TritonServer(config) as triton,
         start_gateway(triton_address=triton.addresses.grpc, model_repository=ladder) as api,

@@ -19,6 +19,7 @@ from gateway.settings import Settings
 from gateway.zeroshot import Label, prompts
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayFactory
+from tests.gateway.tritons import inferences
 from tests.gateway.waiting import wait_until
 
 RED_CIRCLE = "data:image/png;base64," + (
@@ -40,9 +41,7 @@ def write(folder: Path, *sets: dict[str, Any]) -> Path:
 
 def encoded(triton: TritonServer) -> dict[str, int]:
     """How many texts and images Triton has encoded so far."""
-    url = f"http://{triton.addresses.http}/v2/models/stats"
-    stats = httpx.get(url, timeout=30).json()["model_stats"]
-    counts = {each["name"]: int(each["inference_count"]) for each in stats}
+    counts = inferences(triton)
     texts = sum(count for name, count in counts.items() if ".text" in name)
     return {"texts": texts, "images": counts["demo.image"]}
 

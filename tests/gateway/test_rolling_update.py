@@ -26,6 +26,7 @@ from gateway.inference import FakeInferClient
 from gateway.manifest import Golden, Manifest, file_sha256, read_manifest
 from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
 from gateway.settings import Settings
+from server import secret
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayClient, Outside, run_gateway
@@ -67,7 +68,8 @@ def serving(
     sets = root.parent / "label-sets"
     sets.mkdir()
     (sets / "shapes.yaml").write_text(LABELS)
-    config = ServerConfig(root, http_port=0, grpc_port=0, metrics_port=0)
+    file = root.parent / "secret"
+    config = ServerConfig(root, grpc_port=0, metrics_port=0, secret=secret.kept(file))
     with (
         TritonServer(config) as triton,
         run_gateway(
@@ -76,7 +78,7 @@ def serving(
             model_repository=root,
             label_sets=sets,
             text_cache_bytes=0,
-            **settings,
+            **{"triton_secret_file": file} | settings,
         ) as client,
     ):
         wait_until(lambda: client.get("/readyz").status_code == 200)
@@ -258,6 +260,16 @@ def test_there_and_back_under_load_without_a_failed_request(
 
 def data_url(image: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(image).decode()
+
+
+def test_without_tritons_secret_no_version_is_loaded(root: Path) -> None:
+    with serving(root, reload_s=0, triton_secret_file="") as client:
+        first = fingerprint(client)
+        publish(root, 2)
+        answer = client.post("/v1/admin/reload")
+        assert answer.status_code == 409
+        assert "GATEWAY_TRITON_SECRET_FILE is not set" in answer.text
+        assert fingerprint(client) == first
 
 
 def test_a_broken_version_is_refused_and_the_old_one_stays(

@@ -9,15 +9,17 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import httpx
 import numpy as np
 import onnx
+from tritonclient.grpc import InferenceServerClient
 
 from benchmarks import null_encoder
 from gateway.manifest import read_manifest
 from server.config import ServerConfig
 from server.launcher import TritonServer
+from server.secret import METADATA
 from tests.conftest import REPOSITORY, free_port
 
 
@@ -33,9 +35,7 @@ class SteeredTriton:
 
     def start(self) -> None:
         """Starts it; returns when it serves."""
-        config = ServerConfig(
-            self.repository, http_port=0, grpc_port=self.grpc_port, metrics_port=0, quiet=True
-        )
+        config = ServerConfig(self.repository, grpc_port=self.grpc_port, metrics_port=0, quiet=True)
         self._server = TritonServer(config)
         self._server.__enter__()
         self._pid = self._tritonserver()
@@ -43,15 +43,13 @@ class SteeredTriton:
     def control(self, action: str, model: str) -> None:
         """Has it `load` or `unload` a model."""
         assert self._server is not None
-        url = f"http://{self._server.addresses.http}/v2/repository/models/{model}/{action}"
-        httpx.post(url, json={}, timeout=30).raise_for_status()
+        with asking(self._server) as (client, headers):
+            getattr(client, f"{action}_model")(model, headers=headers)
 
     def encoded(self, model: str) -> int:
         """How many rows an encoder has run."""
         assert self._server is not None
-        url = f"http://{self._server.addresses.http}/v2/models/{model}/stats"
-        [stats] = httpx.get(url, timeout=30).json()["model_stats"]
-        return int(stats["inference_count"])
+        return inferences(self._server)[model]
 
     def kill(self) -> None:
         """SIGKILL; what it leaves behind is cleaned up."""
@@ -87,6 +85,20 @@ class SteeredTriton:
                     if Path(f"/proc/{child}/comm").read_text().strip() == "tritonserver":
                         return child
         raise AssertionError("no tritonserver below the guard")
+
+
+@contextlib.contextmanager
+def asking(server: TritonServer) -> Iterator[tuple[Any, dict[str, str]]]:
+    """A client of a Triton, and the headers that it needs for all that is restricted."""
+    with InferenceServerClient(server.addresses.grpc) as client:
+        yield client, {METADATA: server.config.secret}
+
+
+def inferences(server: TritonServer) -> dict[str, int]:
+    """How many rows each encoder has run."""
+    with asking(server) as (client, headers):
+        found = client.get_inference_statistics(headers=headers, as_json=True)["model_stats"]
+    return {each["name"]: int(each.get("inference_count", 0)) for each in found}
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def build_repository(repository: Path) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     repository = tmp_path_factory.mktemp("repository")
     build_repository(repository)
-    config = ServerConfig(repository, http_port=0, grpc_port=0, metrics_port=0)
+    config = ServerConfig(repository, grpc_port=0, metrics_port=0)
     log: list[str] = []
     with (
         TritonServer(config, log.append) as server,

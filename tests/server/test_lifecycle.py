@@ -102,7 +102,7 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launch]]:
     launches = []
 
     def start(*arguments: str) -> Launch:
-        ports = ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
+        ports = ["--grpc-port=0", "--metrics-port=0"]
         launches.append(Launch(tmp_path, *ports, *arguments))
         return launches[-1]
 

@@ -44,9 +44,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def any_ports(repository: Path, exit_on_error: bool) -> ServerConfig:
-    return ServerConfig(
-        repository, http_port=0, grpc_port=0, metrics_port=0, exit_on_error=exit_on_error
-    )
+    return ServerConfig(repository, grpc_port=0, metrics_port=0, exit_on_error=exit_on_error)
 
 
 def test_every_reason_is_told(repository: Path) -> None:

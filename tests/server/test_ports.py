@@ -10,7 +10,7 @@ from server.config import ServerConfig
 from server.errors import PortError
 
 
-def config(**changes: int | str) -> ServerConfig:
+def config(**changes: int | str | None) -> ServerConfig:
     given = {"http_port": 0, "grpc_port": 0, "metrics_port": 0} | changes
     return ServerConfig(Path(), **given)  # type: ignore[arg-type]
 
@@ -33,6 +33,12 @@ def test_a_port_given_twice_is_refused() -> None:
     free = ports.claim(config()).http_port
     with pytest.raises(PortError, match="change --grpc-port"):
         ports.claim(config(http_port=free, grpc_port=free))
+
+
+def test_http_has_no_port_unless_it_is_given() -> None:
+    closed = ports.claim(ServerConfig(Path(), grpc_port=0, metrics_port=0))
+    assert closed.http_port is None
+    assert ports.addresses(closed).http is None
 
 
 def test_an_impossible_port_and_an_unknown_host_are_refused() -> None:

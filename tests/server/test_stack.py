@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from gateway.secret import Secret
 from server.config import ServerConfig
 from server.stack import StackConfig
 from server.stack import banner as stack_banner
 from tests.conftest import REPOSITORY, ROOT
+from tests.gateway.waiting import wait_until
 
 START_S = 90.0
 
@@ -28,8 +32,7 @@ START_S = 90.0
 def stack(*options: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "server.stack", "--http-port=0", "--grpc-port=0",
-         "--triton-grpc-port=0",
-         "--triton-http-port=0", "--triton-metrics-port=0", *options],
+         "--triton-grpc-port=0", "--triton-metrics-port=0", *options],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -146,19 +149,75 @@ def test_killed_outright_it_leaves_nothing_running() -> None:
 
 def test_a_gateway_that_ends_takes_the_stack_down() -> None:
     with stack() as process:
-        url = re.search(r"Playground, in a browser: (\S+)", banner(process))
-        assert url is not None
-        assert httpx.get(url[1], timeout=30).headers["content-type"].startswith("text/html")
+        url = played(banner(process))
+        assert httpx.get(f"{url}/", timeout=30).headers["content-type"].startswith("text/html")
         started = descendants(process.pid)
-        [gateway] = [
-            pid for pid in started
-            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3] == [b"-m", b"gateway"]
-        ]  # fmt: skip
-        os.kill(gateway, signal.SIGKILL)
+        os.kill(found(process, "-m", "gateway"), signal.SIGKILL)
         _, errors = process.communicate(timeout=START_S)
         assert process.returncode == 1
         assert "the gateway ended" in errors
         assert_gone(started)
+
+
+def test_triton_is_started_again_and_the_gateway_goes_on() -> None:
+    with stack() as process:
+        url = played(banner(process))
+        gateway = found(process, "-m", "gateway")
+        crash(process)
+        wait_until(lambda: httpx.get(f"{url}/readyz", timeout=30).status_code == 503)
+        wait_until(lambda: httpx.get(f"{url}/readyz", timeout=30).status_code == 200)
+        assert found(process, "-m", "gateway") == gateway
+        crash(process)
+        wait_until(lambda: httpx.get(f"{url}/readyz", timeout=30).status_code == 503)
+        wait_until(lambda: httpx.get(f"{url}/readyz", timeout=30).status_code == 200)
+        started = descendants(process.pid)
+        crash(process)
+        _, errors = process.communicate(timeout=START_S)
+        assert process.returncode == 1
+        assert errors.count("Starting Triton again") == 2
+        assert errors.count("error: tritonserver was killed by SIGSEGV") == 3
+        assert_gone(started)
+
+
+def test_the_gateway_of_the_stack_can_load_models_and_others_cannot() -> None:
+    with stack() as process:
+        banner(process)
+        environment = environment_of(found(process, "-m", "gateway"))
+        metadata = Secret(Path(environment["GATEWAY_TRITON_SECRET_FILE"])).metadata()
+        asked = service_pb2.RepositoryModelLoadRequest(model_name="demo.image")
+        with grpc.insecure_channel(environment["GATEWAY_TRITON_ADDRESS"]) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            stub.RepositoryModelLoad(asked, metadata=metadata, timeout=START_S)
+            with pytest.raises(grpc.RpcError, match="restricted"):
+                stub.RepositoryModelLoad(asked, timeout=START_S)
+
+
+def played(banner: str) -> str:
+    """Where the playground is."""
+    url = re.search(r"Playground, in a browser: (\S+)/", banner)
+    assert url is not None
+    return url[1]
+
+
+def found(process: subprocess.Popen[str], *words: str) -> int:
+    """The process below the stack's that was started with these words first."""
+    wanted = [word.encode() for word in words]
+    [pid] = [
+        pid for pid in descendants(process.pid)
+        if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1 : len(words) + 1] == wanted
+    ]  # fmt: skip
+    return pid
+
+
+def crash(process: subprocess.Popen[str]) -> None:
+    """Triton comes to the end that a bug in it brings about."""
+    [triton] = children(found(process, "-m", "server.guard"))
+    os.kill(triton, signal.SIGSEGV)
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    words = Path(f"/proc/{pid}/environ").read_text().rstrip("\0").split("\0")
+    return dict(word.split("=", 1) for word in words)
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PORT", "GRPC_PORT", "TRITON_GRPC_PORT"])
