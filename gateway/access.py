@@ -30,14 +30,15 @@ class Access:
 
         Args:
             authorization: The values of the request's `authorization` headers.
-            record: Takes the key's name, and how its items are paid for.
+            record: Takes the key's name, which is its client's as well, and how its items are paid
+                for.
 
         Raises:
             Unauthenticated: There is no key, or none that is known.
             QuotaExceeded: As many requests as the key may have are under way.
         """
         key = self.check(authorization)
-        record.key = key.name
+        record.key = record.client = key.name
 
         def spend(items: int, images: int) -> None:
             now = self._keyring.again(key)  # a stream may outlive its key

@@ -10,18 +10,19 @@ from gateway.inference import Tower
 
 MAX_CALL_BYTES = 2_500_000  # beyond this, gRPC moves fewer images a second than in smaller calls
 MAX_CALL_TOKENS = 1024  # of a packed call: 64 captions, but no more long texts than take as long
+PARTS = 16  # of a call: what is taken from one client before it is the next one's turn
 
 Rows = Sequence[NDArray[Any]]  # of one shape; int32 of any length where the tower is packed
 
 
 class Fill:
-    """How full a call is."""
+    """How full a call is, or one part of it."""
 
-    def __init__(self, tower: Tower) -> None:
-        """An empty call of an encoder."""
+    def __init__(self, tower: Tower, parts: int = 1) -> None:
+        """An empty call of an encoder; of so many equal parts, one."""
         self._packed = tower.pad_id is not None
-        self._rows_left = tower.max_batch
-        self._left = MAX_CALL_TOKENS if self._packed else MAX_CALL_BYTES
+        self._rows_left = tower.max_batch // parts
+        self._left = (MAX_CALL_TOKENS if self._packed else MAX_CALL_BYTES) // parts
 
     def takes(self, rows: Rows) -> bool:
         """Whether rows fit beside those that are in."""
@@ -37,12 +38,12 @@ class Fill:
 
 
 def portions(tower: Tower, rows: Rows) -> Iterator[Rows]:
-    """Rows in their order, cut into as much as one call takes; at least one row in each."""
-    begin, fill = 0, Fill(tower)
+    """Rows in their order, cut into parts of a call; at least one row in each."""
+    begin, fill = 0, Fill(tower, PARTS)
     for end, row in enumerate(rows):
         if end > begin and not fill.takes([row]):
             yield rows[begin:end]
-            begin, fill = end, Fill(tower)
+            begin, fill = end, Fill(tower, PARTS)
         fill.add([row])
     yield rows[begin:]
 

@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NoReturn
 
 import numpy as np
@@ -17,13 +16,14 @@ from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.labelsets import LabelSet, LabelSets
 from gateway.models import Model, Models
 from gateway.prepare import Preparer
-from gateway.values import Deadline, TextItem, Timings, Tokens
+from gateway.values import Deadline, TextItem, Timings
 from gateway.vectors import Rows, normalise
 from gateway.zeroshot import Label, prompts
 
 WARM_CHUNK = 64  # labels of a set encoded at a time at start, so that requests come through
 WARM_TIMEOUT_S = 60.0
 RETRY_S = 1.0
+PROMPTS = 512  # texts of a request that are there at a time, so that it counts for no more
 PROMPT_CHARACTERS = 2**22  # a long label in 20,000 templates would be hundreds of megabytes
 SHORT_NAME = 64  # characters of a label that stands as it is in its key of the cache
 
@@ -179,32 +179,39 @@ class Classifiers:
         deadline: Deadline,
         timings: Timings,
     ) -> list[Encoded]:
-        tokens: list[Tokens] = []
+        rows: list[Encoded] = []
+        encoded: list[Encoded] = []  # texts of the label that is next, and of those after it
         for items in portions(wanted, templates):
             found = await self._preparer.prepare(
                 model, items, deadline, timings, truncate=True, skip=False
             )
-            tokens += [found.tokens[index] for index in range(len(items))]
-        texts = await self._encoder.texts(model, dict(enumerate(tokens)), deadline, timings)
-        rows, encoded = [], iter(texts.values())
-        for _, label in wanted:
-            of_label = list(islice(encoded, len(label.names) * len(templates)))
-            vectors = np.stack([text.vector for text in of_label])
-            mean = vectors[0] if len(vectors) == 1 else normalise(vectors.mean(axis=0))
-            count = sum(text.tokens for text in of_label)
-            rows.append(Encoded(mean, count, any(text.truncated for text in of_label)))
+            texts = await self._encoder.texts(model, found.tokens, deadline, timings)
+            encoded += texts.values()
+            while len(rows) < len(wanted):
+                count = len(wanted[len(rows)][1].names) * len(templates)
+                if len(encoded) < count:
+                    break
+                rows.append(_mean(encoded[:count]))
+                del encoded[:count]
         return rows
+
+
+def _mean(texts: Sequence[Encoded]) -> Encoded:
+    """The vector of a label, of those of its texts."""
+    vectors = np.stack([text.vector for text in texts])
+    mean = vectors[0] if len(vectors) == 1 else normalise(vectors.mean(axis=0))
+    return Encoded(mean, sum(text.tokens for text in texts), any(text.truncated for text in texts))
 
 
 def portions(
     wanted: Sequence[tuple[int, Label]], templates: tuple[str, ...]
 ) -> Iterator[list[TextItem]]:
-    """The texts to encode for labels at these positions, so many as may be there at a time."""
+    """The texts to encode for labels at these positions, as many as may be there at a time."""
     items: list[TextItem] = []
     size = 0
     for position, label in wanted:
         for text in prompts(label, templates):
-            if items and size + len(text) > PROMPT_CHARACTERS:
+            if items and (len(items) == PROMPTS or size + len(text) > PROMPT_CHARACTERS):
                 yield items
                 items, size = [], 0
             items.append(TextItem(text, f"labels[{position}]"))

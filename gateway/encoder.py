@@ -14,7 +14,7 @@ from gateway.models import Model
 from gateway.towers import by_text_tower, image_tower
 from gateway.values import Deadline, Pixels, Timings, Tokens
 
-BULK_ROWS = 32  # a request that wants more of one encoder goes behind those that want little
+BULK_ROWS = 8  # a request that wants more of one encoder goes behind those that want little
 
 Vector = NDArray[np.float32]  # [D]
 

@@ -5,9 +5,9 @@ only what reaches it in time. So rows of one shape have a lane: while fewer than
 encoder's calls are under way a new row leaves at once; what comes meanwhile waits, and goes
 together as soon as a call returns. Nothing is ever delayed for the sake of a larger batch.
 
-A packed text tower takes rows of any length, so it has one lane. Where text is padded to fixed
-lengths each has a tower of its own; all of them run on the same cores or GPU, so their lanes take
-turns: the one goes whose first row waits longest.
+Clients take turns at an encoder, row by row, and so do its towers: a packed text tower takes rows
+of any length, but where text is padded to fixed lengths each has a tower of its own, and all of
+them run on the same cores or GPU.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
 from operator import itemgetter
 from typing import Any
 
@@ -28,10 +29,12 @@ from gateway.inference import Call, InferClient, Tower
 from gateway.spans import CallSpan, Trace
 from gateway.values import Deadline, Timings, Vectors
 
+BULK_CALLS = 4  # full ones, that others' urgent jobs may have before a client's bulk
+
 
 @dataclass(slots=True)
 class Job:
-    """Rows of one request, few enough for one call."""
+    """Rows of one request: a part of a call."""
 
     rows: Sequence[NDArray[Any]]  # of one shape, unless the tower is packed
     deadline: Deadline
@@ -44,57 +47,100 @@ class Job:
 
 @dataclass(slots=True)
 class Lane:
-    """What waits for one tower."""
+    """What one client waits for at one tower."""
 
-    tower: Tower
     urgent: deque[Job] = field(default_factory=deque)
     bulk: deque[Job] = field(default_factory=deque)  # goes where the urgent leaves room
 
-    def take(self) -> list[Job]:
-        """The next jobs that fit into one call; those that nobody waits for are dropped."""
-        taken: list[Job] = []
-        fill = Fill(self.tower)
+    def first(self) -> Job | None:
+        """The job that is next; those that nobody waits for are dropped."""
         for waiting in (self.urgent, self.bulk):
             while waiting:
-                job = waiting[0]
-                if job.done.done():
-                    waiting.popleft()
-                    continue
-                if taken and not fill.takes(job.rows):
-                    return taken
-                taken.append(waiting.popleft())
-                fill.add(job.rows)
-        return taken
+                if not waiting[0].done.done():
+                    return waiting[0]
+                waiting.popleft()
+        return None
+
+    def pop(self) -> Job:
+        """Takes the job that is next."""
+        return (self.urgent or self.bulk).popleft()
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What one client waits for at one encoder."""
+
+    had: float  # rows, counted on from what those had who waited when it came
+    lanes: dict[Tower, Lane] = field(default_factory=dict)
+
+    def turn(self, tower: Tower) -> tuple[float, float] | None:
+        """When its next job at a tower is due: the least goes first; None where there is none."""
+        lane = self.lanes.get(tower)
+        job = lane.first() if lane else None
+        if lane is None or job is None:
+            self.lanes.pop(tower, None)  # whose version may never be asked for again
+            return None
+        return self.had + (0 if lane.urgent else BULK_CALLS * tower.max_batch), job.since
 
 
 @dataclass(slots=True)
 class Turns:
-    """The lanes of one encoder that somebody waits in, and how many of its calls are under way."""
+    """What waits for one encoder, by client, and how many of its calls are under way.
 
-    lanes: dict[Tower, Lane] = field(default_factory=dict)
+    The client that has had the fewest rows is next, so that those that want little do not wait
+    behind all of one that wants much. Bulk goes after what is urgent, but not for ever: only until
+    the clients before it have had so much more.
+    """
+
+    clients: dict[str, Waiting] = field(default_factory=dict)  # those with jobs
     underway: int = 0
+    had: float = 0.0  # by the client that was last served: where newcomers begin
 
-    def lane(self, tower: Tower) -> Lane:
-        """The lane of one of its towers, to be filled before anything else is done."""
-        return self.lanes.setdefault(tower, Lane(tower))
+    def add(self, client: str, tower: Tower, jobs: Sequence[Job], *, bulk: bool) -> None:
+        """Puts jobs behind those of their client."""
+        waiting = self.clients.setdefault(client, Waiting(self.had))
+        lane = waiting.lanes.setdefault(tower, Lane())
+        (lane.bulk if bulk else lane.urgent).extend(jobs)
 
     def next(self) -> tuple[Tower, list[Job]] | None:
-        """The next call: of the lane that waits longest, those with something urgent first."""
-        while True:
-            urgent = [(lane.urgent[0].since, lane) for lane in self.lanes.values() if lane.urgent]
-            bulk = [(lane.bulk[0].since, lane) for lane in self.lanes.values() if lane.bulk]
-            if not urgent and not bulk:
-                return None
-            _, first = min(urgent or bulk, key=itemgetter(0))
-            jobs = first.take()
-            if not first.urgent and not first.bulk:
-                del self.lanes[first.tower]  # whose version may never be asked for again
-            if jobs:  # none where nobody waits for them any more
-                return first.tower, jobs
+        """The next call: for the tower of the job that is due, what goes into one."""
+        due = []
+        for client, waiting in list(self.clients.items()):
+            turns = [(t, tower) for tower in list(waiting.lanes) if (t := waiting.turn(tower))]
+            if turns:
+                due.append(min(turns, key=itemgetter(0)))
+            else:
+                del self.clients[client]
+        if not due:
+            return None
+        _, tower = min(due, key=itemgetter(0))
+        return tower, self._take(tower)
+
+    def _take(self, tower: Tower) -> list[Job]:
+        taken: list[Job] = []
+        fill = Fill(tower)
+        order = [(t, name) for name, each in self.clients.items() if (t := each.turn(tower))]
+        heapify(order)
+        while order:
+            name = order[0][1]
+            waiting = self.clients[name]
+            lane = waiting.lanes[tower]
+            job = lane.first()
+            if job is None or (taken and not fill.takes(job.rows)):
+                break
+            taken.append(lane.pop())
+            fill.add(job.rows)
+            self.had = max(self.had, waiting.had)
+            waiting.had += len(job.rows)
+            if turn := waiting.turn(tower):
+                heapreplace(order, (turn, name))
+            else:
+                heappop(order)
+        return taken
 
 
 class Lanes:
-    """Runs encoders; one lane for each tower. Lives on the event loop, so it needs no lock."""
+    """Runs encoders; clients take turns at each. Lives on the event loop, so it needs no lock."""
 
     def __init__(
         self,
@@ -141,14 +187,13 @@ class Lanes:
         """
         self.check()
         turns = self._turns.setdefault(tower.encoder, Turns())
-        lane = turns.lane(tower)
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
         jobs = [
             Job(portion, deadline, loop.create_future(), start, timings.trace)
             for portion in portions(tower, rows)
         ]
-        (lane.bulk if bulk else lane.urgent).extend(jobs)
+        turns.add(timings.client, tower, jobs, bulk=bulk)
         self._pump(turns)
         try:
             parts = [await job.done for job in jobs]

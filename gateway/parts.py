@@ -64,6 +64,7 @@ def room(settings: Settings) -> Room:
         settings.max_inflight_items,
         settings.max_inflight_bytes,
         settings.max_wait_s,
+        settings.client_share,
     )
 
 

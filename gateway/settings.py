@@ -201,6 +201,14 @@ class Settings(BaseSettings):
         le=LARGEST,
         description="Bytes of request bodies held at a time; beyond, 429.",
     )
+    client_share: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="The part of requests, items and bytes in flight that one client (an API key, "
+        "or without keys an address) may hold while others hold some; alone, it leaves as much "
+        "free. 1: it may hold all.",
+    )
     max_wait_s: float = Field(
         default=10.0,
         gt=0,

@@ -85,6 +85,7 @@ class Timings:
 
     stages: dict[str, float] = field(default_factory=dict)  # seconds by stage
     model: str = ""  # its id, once it is known
+    client: str = ""  # whose request it is, see `gateway.clients`; "": the gateway's own
     texts: int = 0
     images: int = 0
     failed: int = 0  # items that failed alone

@@ -25,23 +25,28 @@ class Queue(Generic[R]):
     - time counts only while at least `FEW_ITEMS` are there: with less to do, the rate would tell
       what was asked for, not what can be done;
     - an answer that overtakes more than half of the queue does not count: it did not wait for what
-      the others wait for, as a text does not whose vector is known, while images do;
+      the others wait for, as a text does not whose vector is known, while images do, nor one of a
+      client that wants little;
     - a request that failed does not count either; the time that it took does.
 
     The rate begins as if what is there had been done at once, which time corrects, so that nobody
     is refused in the first moments; it does so again after `FORGET_S` with little to do.
+
+    Clients take turns, so that what a client has there waits for as much of each of the others.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """Takes what tells seconds."""
         self._rate = Rate(clock)
-        self._requests: dict[R, int] = {}  # their items
+        self._requests: dict[R, tuple[int, str]] = {}  # their items and clients
+        self._clients = Counter[str]()  # items
         self.items = 0
 
-    def enter(self, request: R, items: int) -> None:
+    def enter(self, request: R, items: int, client: str = "") -> None:
         """Puts a request at the end."""
         self._rate.passed(self.items)
-        self._requests[request] = items
+        self._requests[request] = items, client
+        self._clients[client] += items
         self.items += items
 
     def leave(self, request: R, *, answered: bool) -> None:
@@ -50,17 +55,22 @@ class Queue(Generic[R]):
             return
         self._rate.passed(self.items)
         waited = request in islice(self._requests, len(self._requests) // 2 + 1)
-        items = self._requests.pop(request)
+        items, client = self._requests.pop(request)
+        self._clients[client] -= items
+        if not self._clients[client]:
+            del self._clients[client]
         if answered and waited and self.items >= FEW_ITEMS:
             self._rate.done += items
         self.items -= items
 
-    def wait_s(self) -> float:
-        """Seconds until what is there is done with; 0 where there is little, or too new to tell."""
+    def wait_s(self, client: str = "") -> float:
+        """Seconds until a client's are done with; 0 where there is little, or too new to tell."""
         self._rate.passed(self.items)
         if self.items < FEW_ITEMS or not self._rate.seconds:
             return 0.0
-        return self.items * self._rate.seconds / self._rate.done
+        own = self._clients[client]
+        before = sum(min(own, items) for items in self._clients.values())
+        return before * self._rate.seconds / self._rate.done
 
 
 class Rate:

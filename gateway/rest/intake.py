@@ -109,7 +109,7 @@ class Intake:
         _check_encoding(request)
         declared, timeout_s = self._declared_size(request), self._timeout(request)
         record: Record = request.scope["state"]["record"]
-        working = self._admission.work(declared, timeout_s, images=images)
+        working = self._admission.work(declared, timeout_s, record.client, images=images)
         async with working as (deadline, permit):
             record.spend = permit.before(record.spend)
             body = await self._body(request)

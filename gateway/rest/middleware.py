@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.clients import by_address
 from gateway.errors import Unavailable
 from gateway.identity import HEADER, request_id
 from gateway.observer import Observer
@@ -34,7 +35,10 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         record = Record(
-            protocol="rest", method=scope["method"], request_id=request_id(_offered(scope))
+            protocol="rest",
+            method=scope["method"],
+            request_id=request_id(_offered(scope)),
+            client=by_address(scope["client"][0] if scope["client"] else ""),
         )
         scope.setdefault("state", {})["record"] = record
         status = 0

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from gateway.access import Access
 from gateway.admission import Admission
+from gateway.clients import by_peer
 from gateway.errors import MalformedRequest, TooLarge
 from gateway.identity import HEADER, request_id
 from gateway.observer import Observer
@@ -64,10 +65,16 @@ class Calls:
         async def handle(messages: object, context: grpc.aio.ServicerContext) -> A:
             operation = answer.__name__.title().replace("_", "")
             async with self.answering(context, operation) as record:
+<<<<<<< HEAD
                 due = time.monotonic() + self._timeout(context)
                 data = await self._only(context, due - time.monotonic())
                 size, timeout_s = len(data), due - time.monotonic()
                 working = self.admission.work(size, timeout_s, images=images)
+=======
+                self.check(data)
+                timeout_s = self._timeout(context)
+                working = self.admission.work(len(data), timeout_s, record.client, images=images)
+>>>>>>> b677494 (No client takes the room or the encoders from the others)
                 async with working as (deadline, permit):
                     record.spend = permit.before(record.spend)
                     message = self.parse(schema, data)
@@ -127,7 +134,10 @@ class Calls:
         """Gives a call its id, and ends it with a status where an error arises."""
         metadata = context.invocation_metadata() or ()
         offered = (value for key, value in metadata if key == HEADER and isinstance(value, str))
-        record = Record(protocol="grpc", operation=operation, request_id=request_id(offered))
+        record = Record(
+            protocol="grpc", operation=operation, request_id=request_id(offered),
+            client=by_peer(context.peer()),
+        )  # fmt: skip
         status = grpc.StatusCode.CANCELLED
         with self._observer.observing(record, metadata):
             try:

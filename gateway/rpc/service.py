@@ -76,7 +76,7 @@ class ClipService:
         async with self._calls.answering(context, "EmbedStream") as record:
             await context.send_initial_metadata(((HEADER, record.request_id),))
             room = config.stream_window_bytes, config.stream_window_items
-            with self._calls.admission.permit(*room):
+            with self._calls.admission.permit(*room, client=record.client):
                 call = StreamCall(
                     self._engine, config, context.time_remaining, self._draining, record
                 )

@@ -85,7 +85,7 @@ def test_the_gateways_variables_exist(services: dict[str, Any]) -> None:
 def test_variables_that_the_guides_name_are_passed_on(services: dict[str, Any]) -> None:
     named = {
         "GATEWAY_MODELS", "GATEWAY_MODEL_ALIASES", "GATEWAY_MAX_WAIT_S", "GATEWAY_OTLP_ENDPOINT",
-        "GATEWAY_TLS_CLIENT_CA",
+        "GATEWAY_TLS_CLIENT_CA", "GATEWAY_CLIENT_SHARE",
     }  # fmt: skip
     assert named <= services["gateway"]["environment"].keys()
 

@@ -41,6 +41,15 @@ class Gated(FakeInferClient):
         return self._behave(call)
 
 
+class Unchecked(FakeInferClient):
+    """Answers rows that say which they are, and are no vectors of a model."""
+
+    async def infer(self, call: Call, within: float) -> Vectors:
+        self.calls.append(call)
+        await asyncio.sleep(self._delay)
+        return self._behave(call)
+
+
 def error_classes(kind: type[GatewayError] = GatewayError) -> set[type[GatewayError]]:
     """The errors that are raised: those that no other derives from."""
     below = kind.__subclasses__()

@@ -1,6 +1,7 @@
 """Permits by requests, items and bytes, and what those without one are told."""
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 
@@ -74,15 +75,73 @@ def test_one_alone_may_hold_more_than_all_the_room() -> None:
     assert permits.bytes == 0
 
 
-def test_a_request_of_very_many_items_takes_half_of_the_room() -> None:
-    permits = admission(items=10)
-    with permits.permit(0) as large, permits.permit(0) as other:
-        large.claim(1_000)
-        other.claim(5)
-        assert permits.items == 10
-        with pytest.raises(Overloaded):
-            permits.permit(0).__enter__()
+def test_requests_of_many_items_share_half_of_the_room() -> None:
+    permits = admission(items=80)
+    with ExitStack() as stack:
+        held = [stack.enter_context(permits.permit(0)) for _ in range(5)]
+        for each in held[:4]:
+            each.claim(1_000)  # counts as an eighth
+        assert permits.items == 41
+        with pytest.raises(Overloaded, match="half of GATEWAY_MAX_INFLIGHT_ITEMS"):
+            held[4].claim(9)
+        assert permits.items == 41  # what was refused holds nothing more
+        held[4].claim(8)
+        with permits.permit(0, 32):
+            assert permits.items == 80
     assert permits.items == 0
+
+
+def holding(stack: ExitStack, permits: Admission, client: str, most: int = 100) -> int:
+    """Takes permits until one is refused: how many."""
+    for number in range(most):
+        try:
+            stack.enter_context(permits.permit(1, client=client))
+        except Overloaded:
+            return number
+    return most
+
+
+def shared(**room: int) -> Admission:
+    wide = {"requests": 10_000, "items": 10_000, "bytes": 10_000}
+    return Admission(Room(**(wide | room), share=0.25), Clock())
+
+
+@pytest.mark.parametrize("what", ["requests", "items", "bytes"])
+def test_one_client_leaves_room_for_others(what: str) -> None:
+    permits = shared(**{what: 80})
+    with ExitStack() as stack:
+        assert holding(stack, permits, "alone") == 60
+        with pytest.raises(Overloaded, match="GATEWAY_CLIENT_SHARE"):
+            permits.permit(1, client="alone").__enter__()
+        # Half of what was free: as much stays free for who comes next.
+        assert holding(stack, permits, "second") == 10
+        assert holding(stack, permits, "third") == 5
+        for number in range(5):
+            assert holding(stack, permits, f"another {number}", 1) == 1
+        assert holding(stack, permits, "alone") == 0
+    assert (permits.requests, permits.items, permits.bytes) == (0, 0, 0)
+
+
+def test_among_others_a_client_holds_its_share() -> None:
+    permits = shared(requests=80)
+    with ExitStack() as stack:
+        for client in ("one", "two"):
+            holding(stack, permits, client, 1)
+        assert [holding(stack, permits, client) for client in ("one", "two")] == [19, 19]
+        # Three shares would leave less than one for others.
+        assert holding(stack, permits, "three") == 20
+        assert holding(stack, permits, "four") == 10
+
+
+def test_a_clients_only_request_may_hold_more_than_its_share() -> None:
+    permits = shared(bytes=80, items=80)
+    with permits.permit(1, client="small"), permits.permit(70, client="large") as large:
+        large.hold(5)
+        large.claim(1_000)
+        with pytest.raises(Overloaded, match="GATEWAY_CLIENT_SHARE"):
+            permits.permit(1, client="large").__enter__()
+        with permits.permit(1, client="another"):
+            pass
 
 
 def test_room_is_taken_before_anything_is_paid() -> None:

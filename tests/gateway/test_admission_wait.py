@@ -31,9 +31,9 @@ class Service:
         self._free = self.now
         self._under_way: deque[tuple[float, float, AbstractContextManager[Permit]]] = deque()
 
-    def ask(self, items: int = 1, images: int = 0) -> bool:
+    def ask(self, items: int = 1, images: int = 0, client: str = "") -> bool:
         """A request comes; whether it is let in."""
-        held = self.permits.permit(100)
+        held = self.permits.permit(100, client=client)
         try:
             permit = held.__enter__()
         except Overloaded:
@@ -128,6 +128,18 @@ def test_texts_do_not_wait_for_images() -> None:
             texts += service.known()
     assert service.refused > 5_000
     assert texts == 10 * CAPACITY * 60 / 10
+
+
+def test_a_client_does_not_wait_for_all_of_another() -> None:
+    """A flood refuses who sends it; others take turns with it."""
+    service = Service()
+    service.flood(10 * CAPACITY, 20.0)
+    while service.ask():
+        pass
+    most = round(LIMIT_S * CAPACITY / 2)
+    let_in = sum(service.ask(client="another") for _ in range(100))
+    assert let_in == pytest.approx(most, abs=5)
+    assert service.ask(client="a third")
 
 
 def test_a_route_of_images_is_refused_before_its_body_is_read() -> None:

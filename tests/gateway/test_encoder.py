@@ -11,11 +11,12 @@ import pytest
 from gateway.cache import VectorCache
 from gateway.encoder import Encoder
 from gateway.errors import TextError
-from gateway.inference import Call, FakeInferClient
+from gateway.inference import Call
 from gateway.lanes import Lanes
 from gateway.manifest import Manifest
 from gateway.models import Model
 from gateway.values import Deadline, Timings, Tokens, Vectors
+from tests.gateway.fakes import Unchecked
 from tests.gateway.rpcserver import loaded
 
 SHORT, LONG = 16, 32  # tokens
@@ -58,7 +59,7 @@ async def texts(encoder: Encoder, model: Model, asked: Mapping[int, Tokens]) -> 
 
 
 async def test_texts_of_any_length_share_a_call(model: Model) -> None:
-    client = FakeInferClient(marked)
+    client = Unchecked(marked)
     encoder = Encoder(Lanes(client, 2), VectorCache(0))
     asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
     assert await texts(encoder, model, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
@@ -73,7 +74,7 @@ async def test_texts_of_any_length_share_a_call(model: Model) -> None:
 
 
 async def test_every_text_gets_its_own_vector_at_the_shortest_length(padded: Model) -> None:
-    client = FakeInferClient(marked)
+    client = Unchecked(marked)
     encoder = Encoder(Lanes(client, 2), VectorCache(0))
     asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
     assert await texts(encoder, padded, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
@@ -81,7 +82,7 @@ async def test_every_text_gets_its_own_vector_at_the_shortest_length(padded: Mod
 
 
 async def test_equal_texts_are_encoded_once(model: Model) -> None:
-    client = FakeInferClient(marked)
+    client = Unchecked(marked)
     encoder = Encoder(Lanes(client, 2), VectorCache(0))
     asked = dict(enumerate([*tokens(4).values(), *tokens(6).values(), *tokens(4).values()]))
     assert await texts(encoder, model, asked) == {0: 4, 1: 6, 2: 4}
@@ -89,7 +90,7 @@ async def test_equal_texts_are_encoded_once(model: Model) -> None:
 
 
 async def test_known_texts_are_not_encoded_again(model: Model) -> None:
-    client = FakeInferClient(marked)
+    client = Unchecked(marked)
     looked_up: list[tuple[int, int]] = []
     cache = VectorCache(2**20, lambda hits, misses: looked_up.append((hits, misses)))
     encoder = Encoder(Lanes(client, 2), cache)
@@ -100,7 +101,7 @@ async def test_known_texts_are_not_encoded_again(model: Model) -> None:
 
 
 async def test_what_two_requests_want_at_once_is_encoded_once(model: Model) -> None:
-    client = FakeInferClient(marked, delay=0.05)
+    client = Unchecked(marked, delay=0.05)
     encoder = Encoder(Lanes(client, 2), VectorCache(2**20))
     asked = [texts(encoder, model, tokens(1, 2)), texts(encoder, model, tokens(2, 1))]
     assert await asyncio.gather(*asked) == [{1: 1, 2: 2}, {1: 1, 2: 2}]
@@ -108,7 +109,7 @@ async def test_what_two_requests_want_at_once_is_encoded_once(model: Model) -> N
 
 
 async def test_images_keep_their_indices(model: Model) -> None:
-    client = FakeInferClient(marked)
+    client = Unchecked(marked)
     encoder = Encoder(Lanes(client, 2), VectorCache(0))
     pixels = {index: np.full((64, 64, 3), index, np.uint8) for index in (7, 2, 5)}
     rows = await encoder.images(model, pixels, Deadline.after(30), Timings())

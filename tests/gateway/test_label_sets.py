@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gateway.app import load
-from gateway.classifiers import PROMPT_CHARACTERS, cache_keys, portions
+from gateway.classifiers import PROMPT_CHARACTERS, PROMPTS, cache_keys, portions
 from gateway.labelsets import TEMPLATE_SETS, LabelSetError, read_label_sets
 from gateway.manifest import read_manifest
 from gateway.models import Model
@@ -237,5 +237,6 @@ def test_long_labels_stand_in_few_templates_at_a_time() -> None:
     texts = [item.text for each in cut for item in each]
     assert texts == [text for _, label in labels for text in prompts(label, templates)]
     assert [item.param for item in cut[-1]][-1] == "labels[7]"
-    assert len(cut) == 3
+    assert len(cut) == 4
+    assert max(map(len, cut)) == PROMPTS
     assert max(sum(len(item.text) for item in each) for each in cut) <= PROMPT_CHARACTERS

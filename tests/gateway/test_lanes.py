@@ -11,8 +11,9 @@ import pytest
 from gateway.batches import MAX_CALL_BYTES, MAX_CALL_TOKENS
 from gateway.errors import InferenceFailed, Overloaded, Unavailable
 from gateway.inference import Call, FakeInferClient, Golden, Tower
-from gateway.lanes import Lanes
+from gateway.lanes import BULK_CALLS, Lanes
 from gateway.values import Deadline, Timings, Vectors
+from tests.gateway.fakes import Unchecked
 
 
 def tower(name: str = "text", max_batch: int = 8, encoder: str = "") -> Tower:
@@ -49,10 +50,16 @@ def echo(call: Call) -> Vectors:
 
 
 def start(
-    lanes: Lanes, *values: int, bulk: bool = False, on: Tower | None = None, width: int = 4
+    lanes: Lanes,
+    *values: int,
+    bulk: bool = False,
+    on: Tower | None = None,
+    width: int = 4,
+    client: str = "",
 ) -> "asyncio.Task[Vectors]":
     rows = [np.full(width, value, dtype=np.int32) for value in values]
-    work = lanes.run(on or tower(), rows, Deadline.after(60), Timings(), bulk=bulk)
+    timings = Timings(client=client)
+    work = lanes.run(on or tower(), rows, Deadline.after(60), timings, bulk=bulk)
     return asyncio.create_task(work)
 
 
@@ -123,12 +130,69 @@ async def test_the_urgent_goes_before_the_bulk() -> None:
     assert client.rows() == [list(range(100, 108))]
     client.gate.release()
     await settled(lambda: len(client.calls) == 2)
-    assert client.rows()[1] == [0, 1, 2]  # a job of the bulk would not fit any more
+    assert client.rows()[1] == [0, 1, 2, *range(108, 113)]  # the bulk fills the call
     for _ in range(10):
         client.gate.release()
     bulk, *urgent = await asyncio.gather(*tasks)
     assert bulk[:, 0].tolist() == list(range(100, 140))
     assert [answer[0, 0] for answer in urgent] == [0, 1, 2]
+
+
+async def test_clients_take_turns() -> None:
+    """Who comes last and wants little is in the next call, wherever the others are."""
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    tasks = [start(lanes, 0, client="a")]
+    await called(client, 1)
+    tasks += [start(lanes, number, client="a") for number in range(100, 120)]
+    tasks += [start(lanes, number, client="b") for number in range(200, 220)]
+    tasks += [start(lanes, 300, client="c")]
+    for _ in range(7):
+        client.gate.release()
+    await asyncio.gather(*tasks)
+    first, second, *_ = client.rows()[1:]
+    assert sorted(first) == [100, 101, 102, 200, 201, 202, 203, 300]
+    assert sorted(second) == [*range(103, 107), *range(204, 208)]
+    assert [len(rows) for rows in client.rows()] == [1, 8, 8, 8, 8, 8, 1]
+
+
+async def test_turns_are_counted_in_rows() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    tasks = [start(lanes, 0, client="a")]
+    await called(client, 1)
+    tasks += [start(lanes, *range(100, 140), bulk=True, client="a")]
+    tasks += [start(lanes, *range(n, n + 2), bulk=True, client="b") for n in range(200, 240, 2)]
+    for _ in range(11):
+        client.gate.release()
+    await asyncio.gather(*tasks)
+    of_a = [sum(row < 200 for row in rows) for rows in client.rows()[1:]]
+    assert of_a == [4] * 10
+
+
+async def test_clients_that_want_different_towers_take_turns() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    short, long = tower("text-16", encoder="text"), tower("text-77", encoder="text")
+    tasks = [start(lanes, *range(40), on=short, client="a")]
+    await called(client, 1)
+    tasks += [start(lanes, 100, on=long, client="b")]
+    for _ in range(6):
+        client.gate.release()
+    await asyncio.gather(*tasks)
+    assert [call.tower.model for call in client.calls].index("text-77") == 1
+
+
+async def test_a_clients_bulk_waits_for_others_urgent_but_not_for_ever() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    urgent = [start(lanes, *range(8), client="a") for _ in range(10)]
+    bulk = start(lanes, *range(100, 108), bulk=True, client="b")
+    for _ in range(11):
+        client.gate.release()
+    await asyncio.gather(bulk, *urgent)
+    began = [any(row >= 100 for row in rows) for rows in client.rows()].index(True)
+    assert 1 + BULK_CALLS <= began <= 2 + BULK_CALLS
 
 
 async def test_bulk_fills_what_the_urgent_leaves() -> None:
@@ -193,7 +257,7 @@ async def test_a_failed_call_leaves_the_lane_open() -> None:
             raise error
         return echo(call)
 
-    lanes = Lanes(FakeInferClient(behave), calls=1)
+    lanes = Lanes(Unchecked(behave), calls=1)
     with pytest.raises(InferenceFailed):
         await start(lanes, 1)
     assert (await start(lanes, 2))[0, 0] == 2
@@ -266,7 +330,7 @@ async def test_nothing_is_queued_while_no_triton_answers() -> None:
 
 
 async def test_nothing_is_kept_of_what_nobody_wants_any_more() -> None:
-    lanes = Lanes(FakeInferClient(echo, delay=0.01), calls=1)
+    lanes = Lanes(Unchecked(echo, delay=0.01), calls=1)
     versions = [replace(tower(encoder="demo: text"), version=number) for number in range(1, 4)]
     await asyncio.gather(*(start(lanes, 1, on=each) for each in versions))
     left = start(lanes, 1), start(lanes, 2)
@@ -275,4 +339,4 @@ async def test_nothing_is_kept_of_what_nobody_wants_any_more() -> None:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
     await start(lanes, 3)
-    assert not any(turns.lanes for turns in lanes._turns.values())
+    assert not any(turns.clients for turns in lanes._turns.values())
