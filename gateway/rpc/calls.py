@@ -65,16 +65,10 @@ class Calls:
         async def handle(messages: object, context: grpc.aio.ServicerContext) -> A:
             operation = answer.__name__.title().replace("_", "")
             async with self.answering(context, operation) as record:
-<<<<<<< HEAD
                 due = time.monotonic() + self._timeout(context)
                 data = await self._only(context, due - time.monotonic())
                 size, timeout_s = len(data), due - time.monotonic()
-                working = self.admission.work(size, timeout_s, images=images)
-=======
-                self.check(data)
-                timeout_s = self._timeout(context)
-                working = self.admission.work(len(data), timeout_s, record.client, images=images)
->>>>>>> b677494 (No client takes the room or the encoders from the others)
+                working = self.admission.work(size, timeout_s, record.client, images=images)
                 async with working as (deadline, permit):
                     record.spend = permit.before(record.spend)
                     message = self.parse(schema, data)
