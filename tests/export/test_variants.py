@@ -161,7 +161,7 @@ async def test_allow_failing_publishes_it_marked(
     )
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as api,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as api,
     ):
         [model] = (await api.get("/v1/models")).json()["data"]
     assert model["gate"]["passed"] is False

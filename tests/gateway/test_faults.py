@@ -28,7 +28,7 @@ async def gateway(client: FakeInferClient, **settings: Any) -> AsyncIterator[htt
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://gateway") as api,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as api,
     ):
         yield api
 

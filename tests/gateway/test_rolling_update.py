@@ -458,7 +458,7 @@ async def test_only_this_machine_may_ask_for_a_reload(address: str, status: int)
     transport = httpx.ASGITransport(app, client=(address, 1234))
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://gateway") as api,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as api,
     ):
         assert (await api.post("/v1/admin/reload")).status_code == status
 
