@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from server import rundir
+from server import hidden, rundir
 from server.instances import InstanceWatch
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -40,6 +40,7 @@ class GuardOrder:
     """What to start, and what to remove when it has ended."""
 
     argv: list[str]
+    secret: str  # which the command line must not show
     env: dict[str, str]
     run_directory: str
     stop_timeout: float  # seconds between SIGTERM and SIGKILL
@@ -53,15 +54,12 @@ def run(order: GuardOrder, lifeline: IO[bytes]) -> int:
     """
     libc = ctypes.CDLL(None)
     try:
-        process = subprocess.Popen(  # noqa: S603 (the launcher's own command)
+        # Should the guard itself be killed, tritonserver stops by itself.
+        process = hidden.start(
             order.argv,
-            env=order.env,
-            stdin=subprocess.DEVNULL,
-            # Keeps SIGPIPE ignored: the log pipe breaks when the launcher dies, and
-            # tritonserver must still stop in order.
-            restore_signals=False,
-            # Should the guard itself be killed, tritonserver stops by itself.
-            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
+            order.secret,
+            order.env,
+            lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
         )
         try:
             _wait(process, lifeline, order.stop_timeout)

@@ -59,6 +59,7 @@ class TritonServer:
         self._run = rundir.create(self._runtime, self.config.model_repository)
         order = GuardOrder(
             argv=tritonserver_command(self.config, self._runtime, self._run, self._triton_models()),
+            secret=self.config.secret,
             env=self._runtime.environment(),
             run_directory=str(self._run.path),
             stop_timeout=self.config.stop_timeout,

@@ -82,6 +82,11 @@ def test_no_page_of_another_origin_runs_code_through_triton(
             page.evaluate(FORM, [f"{url}?by=form", body])
             page.wait_for_timeout(50)
         sent = {f"{url}?by=form" for url in urls}
-        wait_until(lambda: page.wait_for_timeout(50) or sent <= set(ended))
+
+        def all_ended() -> bool:
+            page.wait_for_timeout(50)
+            return sent <= set(ended)
+
+        wait_until(all_ended)
         context.close()
         assert not marker.exists()

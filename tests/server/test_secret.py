@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import httpx
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from server import secret
+from server import hidden, secret
 from server.config import ServerConfig
 from server.errors import SecretError
 from server.launcher import TritonServer
 from tests.server import tiny
-from tests.server.test_lifecycle import children
+from tests.server.test_lifecycle import children, command_line
 
 SECRET = secret.new()
 PLANT = """\
@@ -198,3 +199,47 @@ def test_what_cannot_be_a_secret_is_refused(tmp_path: Path, content: str) -> Non
 def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(SecretError, match="nowhere/secret"):
         secret.kept(tmp_path / "nowhere" / "secret")
+
+
+def test_no_command_line_ever_shows_the_secret(tmp_path: Path) -> None:
+    tiny.add_demo(tmp_path)
+    config = ServerConfig(tmp_path, grpc_port=0, metrics_port=0, secret=SECRET)
+    seen: set[int] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            for entry in Path("/proc").glob("[0-9]*"):
+                if SECRET in command_line(entry):
+                    seen.add(int(entry.name))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        with TritonServer(config) as server:
+            assert server._guard is not None
+            [tritonserver] = children(server._guard.pid)
+            assert "openclip-secret=hidden\0" in command_line(Path(f"/proc/{tritonserver}"))
+    finally:
+        ended.set()
+        looking.join()
+    assert not seen
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_program_gets_its_hidden_arguments_whole(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    traced: bool,
+) -> None:
+    if not traced:
+        monkeypatch.setattr(hidden, "PTRACE_TRACEME", 9999)  # no such request
+    script = 'cat /proc/$$/cmdline > shown; printf "%s " "$@" > given'
+    words = ["/bin/sh", "-c", script, "sh", "--first", f"--a={SECRET}", "--last", f"--b={SECRET}"]
+    environment = {"PATH": os.environ["PATH"]}
+    process = hidden.start(words, SECRET, environment, lambda: os.chdir(tmp_path))
+    assert process.wait(60) == 0
+    assert (tmp_path / "given").read_text().split() == words[4:]
+    assert (SECRET in (tmp_path / "shown").read_text()) is not traced
+    assert ("command line shows its secret" in capsys.readouterr().err) is not traced
