@@ -1,7 +1,7 @@
 """Whose request it is: clients share the room and the encoders, each by its name.
 
 Where there are keys it is the key's name, else the address that the connection comes from. What a
-header says of addresses is not believed.
+header says of addresses is believed of proxies alone that a setting names (uvicorn's doing).
 """
 
 from functools import lru_cache
