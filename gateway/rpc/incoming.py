@@ -8,6 +8,7 @@ are ended, and where too many calls are silent, the one that was silent longest.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -76,7 +77,12 @@ class Incoming:
         self._ticks = 0
 
     async def read(
-        self, context: Context, timeout_s: float | None = None, *, known: bool = True
+        self,
+        context: Context,
+        timeout_s: float | None = None,
+        *,
+        known: bool = True,
+        admit: Callable[[int], Awaitable[None]] | None = None,
     ) -> bytes | None:
         """The next message of a call; None when there is none.
 
@@ -84,6 +90,7 @@ class Incoming:
             context: The call.
             timeout_s: How long to wait for it.
             known: Whether the caller may call; else its message is a small one.
+            admit: Takes room for a message of so many bytes, which is held until then.
 
         Raises:
             DeadlineExceeded: It did not come in time.
@@ -98,6 +105,8 @@ class Incoming:
                 if len(among) > MOST_READINGS:
                     next(iter(among)).end("too many calls are silent, this one the longest")
                 data: bytes = await context.read()
+                if admit and data is not grpc.aio.EOF:
+                    await admit(len(data))
         except TimeoutError:
             if reading.ended:
                 raise Overloaded(reading.ended) from None

@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TypeVar
 
 import grpc
 
+from gateway.admission import Permit
 from gateway.concurrency import nearby
 from gateway.engine import Engine
 from gateway.identity import HEADER
@@ -14,6 +17,7 @@ from gateway.rpc.calls import Calls, serialized
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.stream import EmbedStream
 from gateway.rpc.streambatches import StreamCall
+from gateway.rpc.streamroom import StreamRoom
 from gateway.values import Deadline, Timings
 
 NAME: str = clip_pb2.DESCRIPTOR.services_by_name["ClipService"].full_name
@@ -64,23 +68,34 @@ class ClipService:
     async def embed_stream(self, messages: object, context: grpc.aio.ServicerContext) -> None:
         """Embeds any number of items; see `EmbedStream`.
 
-        A stream holds one permit, and room for all the items and bytes of its window.
+        While a stream sends, and until what it sent is answered, it holds one permit, and room for
+        all the items and bytes of its window.
         """
-
-        async def parsed() -> AsyncIterator[clip_pb2.EmbedStreamRequest]:
-            while (data := await self._calls.incoming.read(context)) is not None:
-                self._calls.check(data)
-                yield self._calls.parse(clip_pb2.EmbedStreamRequest, data)
-
         config = self._calls.config
+
+        async def parsed(room: StreamRoom) -> AsyncIterator[clip_pb2.EmbedStreamRequest]:
+            read = partial(self._calls.incoming.read, context, admit=room.enter)
+            while (data := await read()) is not None:
+                self._calls.check(data)
+                message = self._calls.parse(clip_pb2.EmbedStreamRequest, data)
+                del data
+                yield message
+                del message
+
         async with self._calls.answering(context, "EmbedStream") as record:
             await context.send_initial_metadata(((HEADER, record.request_id),))
-            room = config.stream_window_bytes, config.stream_window_items
-            with self._calls.admission.permit(*room, client=record.client):
-                call = StreamCall(
-                    self._engine, config, context.time_remaining, self._draining, record
+
+            def permit(size: int) -> AbstractContextManager[Permit]:
+                size += config.stream_window_bytes
+                return self._calls.admission.permit(
+                    size, config.stream_window_items, client=record.client
                 )
-                await EmbedStream(call, context.write).run(parsed())
+
+            with StreamRoom(permit, config.timeout_s) as room:
+                call = StreamCall(
+                    self._engine, config, room, context.time_remaining, self._draining, record
+                )
+                await EmbedStream(call, context.write).run(parsed(room))
 
     async def classify(
         self, message: clip_pb2.ClassifyRequest, deadline: Deadline, timings: Timings

@@ -37,6 +37,7 @@ class EmbedStream:
         self._engine = call.engine
         self._idle_s = config.stream_idle_s
         self._draining = call.draining
+        self._room = call.room
         self._write = write
         self._batches = Batches(call)
         self._window = Window(
@@ -45,6 +46,7 @@ class EmbedStream:
         self._writing = asyncio.Lock()
         self._cut_short = False  # by draining, before the client had sent all
         self._answering = 0  # batches
+        self._waiting = False  # for a message
         self._idle = asyncio.timeout(self._idle_s)
 
     async def run(self, messages: AsyncIterator[clip_pb2.EmbedStreamRequest]) -> None:
@@ -102,6 +104,8 @@ class EmbedStream:
         """The next message; None when there is none, or when the service drains."""
         reading = asyncio.ensure_future(anext(messages, None))
         draining = asyncio.ensure_future(self._draining.wait())
+        self._waiting = True
+        self._rest()
         try:
             if not self._draining.is_set():
                 await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
@@ -110,6 +114,7 @@ class EmbedStream:
             self._cut_short = True
             return None
         finally:
+            self._waiting = False
             reading.cancel()
             draining.cancel()
 
@@ -126,6 +131,11 @@ class EmbedStream:
                 await self._write(response)
             self._active()
             self._window.release(batch)
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._waiting and not self._window.items:
+            self._room.rest()
 
     def _active(self) -> None:
         """The client's time to do something begins anew; while work is done it does not run."""

@@ -20,6 +20,7 @@ from gateway.rpc import answers
 from gateway.rpc.config import RpcConfig
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.problems import told
+from gateway.rpc.streamroom import StreamRoom
 from gateway.rpc.window import Pending
 from gateway.values import Deadline, Item
 
@@ -34,6 +35,7 @@ class StreamCall:
         engine: Embeds the items.
         config: Size of the window and of batches, and the time that a batch has, where the
             client's deadline leaves as much.
+        room: Holds the permit while there is something to do.
         left: Seconds until the client's deadline, or None where it set none.
         draining: When set, no more is read, nothing waits for its quota any more, what was read
             is answered, and the call ends.
@@ -42,6 +44,7 @@ class StreamCall:
 
     engine: Engine
     config: RpcConfig
+    room: StreamRoom
     left: Callable[[], float | None]
     draining: asyncio.Event
     record: Record

@@ -178,6 +178,22 @@ def test_a_stream_whose_results_nobody_reads_takes_no_more_than_its_window(
     assert memory.most < IDLE + 256 * MIB
 
 
+def test_silent_streams_lock_nobody_out(gateway: GatewayClient, keys: Keys) -> None:
+    address, mallory = gateway.grpc_address, bearer(keys.secret("mallory"))
+    with ExitStack() as stack:
+        for _ in range(4):  # so that each process has some
+            connection = stack.enter_context(Connection(address))
+            for method in ("EmbedStream", "Embed"):
+                for _ in range(33 if method == "EmbedStream" else 100):
+                    connection.send(connection.call(f"/{NAME}/{method}", mallory), b"", size=10)
+            connection.settle(0.3)
+            assert not connection.over
+        with others(gateway, keys.secret("alice")) as seen:
+            time.sleep(2)
+        print(f"others: {seen}")
+        assert not seen.failed
+
+
 def test_messages_that_are_never_whole_keep_to_the_bytes_in_flight(
     gateway: GatewayClient, memory: Memory, keys: Keys
 ) -> None:
