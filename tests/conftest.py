@@ -8,11 +8,13 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,6 +27,7 @@ REPOSITORY = ROOT / "model_repository"
 SAMPLES = ROOT / "docs" / "samples"
 
 START_S = 60.0
+STOP_S = 60.0  # over what a gateway allows itself
 LISTENED_ON = 10_000  # ports below those that the kernel gives
 PRIVILEGED = 1_024
 
@@ -97,10 +100,10 @@ def run_gateway(outside: Outside = Outside(), /, **settings: object) -> Iterator
             wait_live(client, process)
             yield client
         process.terminate()
-        assert process.wait(20) == outside.code
+        assert process.wait(STOP_S) == outside.code
     finally:
         process.kill()
-        process.wait()
+        process.wait(STOP_S)
 
 
 def interruptible(module: str) -> list[str]:
@@ -113,6 +116,17 @@ def interruptible(module: str) -> list[str]:
         f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
     )
     return [sys.executable, "-c", code]
+
+
+@contextlib.contextmanager
+def killed_after(seconds: float, process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Around what waits for a process to write or to end: it is killed where that takes so long."""
+    late = threading.Timer(seconds, process.kill)
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def wait_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:

@@ -38,6 +38,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"},
         check=True,
         capture_output=True,
+        timeout=60,
     )
     return folder
 
@@ -68,8 +69,9 @@ def test_what_is_left_makes_clients_and_checks_its_version(generated: Path, tmp_
     shutil.copytree(generated, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "zoo_pb2_grpc.py"
     clients.main([str(path)])
-    made = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True)
+    run = [sys.executable, "-c", PROGRAM]
+    made = subprocess.run(run, cwd=tmp_path, capture_output=True, timeout=60)
     assert made.returncode == 0, made.stderr
     path.write_text(path.read_text().replace("grpc.__version__", "'1.0.0'"))
-    old = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True)
+    old = subprocess.run(run, cwd=tmp_path, capture_output=True, timeout=60)
     assert b"The grpc package installed is at version 1.0.0" in old.stderr

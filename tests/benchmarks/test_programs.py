@@ -48,7 +48,7 @@ def test_signals_stop_all_that_was_started(tmp_path: Path, number: signal.Signal
         for pid in processes.tree(process.pid):  # none of them, unless the test has failed
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        process.wait()
+        process.wait(60)
     assert process.returncode == 128 + number
     assert said == ("stopped\n" if number == signal.SIGINT else "")
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]

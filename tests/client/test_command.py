@@ -14,7 +14,7 @@ import pytest
 from openclip_triton import Client
 
 from tests.client.conftest import command, draw, environment
-from tests.conftest import SAMPLES
+from tests.conftest import SAMPLES, killed_after
 
 LABELS = "red circle, blue star, green heart"
 
@@ -220,11 +220,12 @@ def test_a_terminal_gets_a_bar(real_address: str, tmp_path: Path) -> None:
     )  # fmt: skip
     os.close(theirs)
     told = b""
-    while True:
-        try:
-            told += os.read(ours, 65536)
-        except OSError:  # the other end was closed
-            break
+    with killed_after(60, process):
+        while True:
+            try:
+                told += os.read(ours, 65536)
+            except OSError:  # the other end was closed
+                break
     os.close(ours)
     assert process.wait(30) == 0
     assert b"12/12" in told

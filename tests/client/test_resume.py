@@ -58,7 +58,7 @@ def test_killed_at_random_points(address: str, fake: Fake, pictures: Path, tmp_p
         running = start(address, *arguments)
         until_seen(fake, fake.seen.total() + generator.randrange(1, 600), running)
         running.send_signal(signal.SIGKILL)
-        running.communicate()
+        running.communicate(timeout=60)
         assert not (tmp_path / "out.npy").exists() or running.returncode == 1
     ran = command(address, *arguments)
     assert ran.returncode == 1, ran.stderr
@@ -168,7 +168,7 @@ def test_a_run_that_goes_on_is_not_overwritten(
     assert "another run is writing the same output" in second.stderr
     assert (tmp_path / "out.npy.progress").exists()
     running.send_signal(signal.SIGKILL)
-    running.communicate()
+    running.communicate(timeout=60)
     seen = fake.seen.total()
     assert command(address, *arguments).returncode == 1
     assert_whole(tmp_path, pictures)
@@ -187,7 +187,7 @@ def test_a_run_of_the_real_service_goes_on(real_address: str, tmp_path: Path) ->
         time.sleep(0.005)
     time.sleep(random.Random(time.time_ns()).uniform(0.1, 0.8))
     running.send_signal(signal.SIGKILL)
-    running.communicate()
+    running.communicate(timeout=60)
     assert running.returncode == -signal.SIGKILL
     assert command(real_address, *other).returncode == 0
     assert (tmp_path / "a.paths.txt").read_text() == (tmp_path / "b.paths.txt").read_text()

@@ -69,7 +69,7 @@ def run_prometheus(
         process.wait(20)
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
 
 
 def _wait_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:

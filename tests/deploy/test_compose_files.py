@@ -29,7 +29,7 @@ def services() -> dict[str, Any]:
 
 def compose() -> Sequence[str]:
     if docker := shutil.which("docker"):
-        known = subprocess.run([docker, "compose", "version"], capture_output=True)
+        known = subprocess.run([docker, "compose", "version"], capture_output=True, timeout=60)
         if known.returncode == 0:
             return (docker, "compose")
     if classic := shutil.which("docker-compose"):

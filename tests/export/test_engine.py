@@ -215,5 +215,5 @@ def test_the_check_needs_the_standard_library_alone() -> None:
         "-c",
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}",
     ]
-    done = subprocess.run(bare, capture_output=True, text=True, check=True)
+    done = subprocess.run(bare, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"

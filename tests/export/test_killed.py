@@ -12,10 +12,11 @@ import onnxruntime
 import pytest
 
 from gateway.manifest import file_sha256, read_repository
-from tests.conftest import ROOT
+from tests.conftest import ROOT, killed_after
 from tests.export import models
 
 MOMENTS = 10
+LIMIT_S = 800.0  # for all of them
 
 # Imports once, before anything runs in a thread, and forks for each export.
 FORKER = """
@@ -65,7 +66,7 @@ def exports(tmp_path: Path) -> Iterator[Exports]:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    with process:
+    with process, killed_after(LIMIT_S, process):
         yield Exports(process, arguments)
 
 

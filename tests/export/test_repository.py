@@ -244,7 +244,7 @@ def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
         "with writer.locked(Path(sys.argv[1])), writer.staging(Path(sys.argv[1])) as s:\n"
         "    (s / 'big').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, tmp_path], check=False)
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], check=False, timeout=60)
     assert done.returncode == -9
     assert list(tmp_path.glob(".staging-*"))
     assert_served(tmp_path, {1})

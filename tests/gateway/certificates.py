@@ -77,5 +77,5 @@ _FRESH = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 def _openssl(*arguments: str | Path) -> str:
     return subprocess.run(
-        ["openssl", *arguments], check=True, capture_output=True, text=True
+        ["openssl", *arguments], check=True, capture_output=True, text=True, timeout=60
     ).stdout

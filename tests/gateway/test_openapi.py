@@ -31,6 +31,7 @@ def document(api: httpx.Client) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.timeout(1_500)
 def test_generated_requests_break_nothing(api: httpx.Client, tmp_path: Path) -> None:
     config = tmp_path / "schemathesis.toml"
     # A request that asks for an answer within 1 ms gets a 504, rightly.

@@ -326,8 +326,9 @@ def test_without_an_endpoint_the_sdk_is_not_loaded() -> None:
         "print('opentelemetry.sdk.trace' in sys.modules, 'gateway.traces' in sys.modules)"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True,
+        timeout=60,
+    )  # fmt: skip
     assert ran.stdout.strip() == "False False"
 
 

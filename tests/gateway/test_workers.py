@@ -202,7 +202,8 @@ NAMESPACE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount
 
 
 @pytest.mark.skipif(
-    subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True).returncode != 0,
+    subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True, timeout=60).returncode
+    != 0,
     reason="process namespaces cannot be made here",
 )
 def test_workers_serve_below_the_first_process_of_a_container(

@@ -14,7 +14,7 @@ import pytest
 
 from server import rundir
 from server.__main__ import parse
-from tests.conftest import interruptible
+from tests.conftest import interruptible, killed_after
 from tests.server import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,8 @@ class Launch:
 
     def ready(self) -> "Launch":
         assert self.process.stdout
-        line = self.process.stdout.readline()
+        with killed_after(PATIENCE, self.process):
+            line = self.process.stdout.readline()
         assert "Triton is ready" in line, self.errors.read_text()
         return self
 

@@ -22,7 +22,7 @@ from gateway.secret import Secret
 from server.config import ServerConfig
 from server.stack import StackConfig
 from server.stack import banner as stack_banner
-from tests.conftest import REPOSITORY, ROOT
+from tests.conftest import REPOSITORY, ROOT, killed_after
 from tests.gateway.waiting import wait_until
 
 START_S = 90.0
@@ -39,17 +39,18 @@ def stack(*options: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 def banner(process: subprocess.Popen[str]) -> str:
     """What it prints until it says how to stop it."""
     assert process.stdout is not None
     text = ""
-    while "Ctrl-C" not in text:
-        line = process.stdout.readline()
-        assert line, f"it ended early: {text}"
-        text += line
+    with killed_after(START_S, process):
+        while "Ctrl-C" not in text:
+            line = process.stdout.readline()
+            assert line, f"it ended early: {text}"
+            text += line
     return text
 
 
@@ -143,7 +144,7 @@ def test_killed_outright_it_leaves_nothing_running() -> None:
         banner(process)
         started = descendants(process.pid)
         process.kill()
-        process.wait()
+        process.wait(60)
         assert_gone(started)
 
 
