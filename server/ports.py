@@ -20,7 +20,7 @@ def claim(config: ServerConfig) -> ServerConfig:
     host = _ipv4(config.host)
     wanted = {} if config.http_port is None else {"--http-port": config.http_port}
     wanted |= {"--grpc-port": config.grpc_port, "--metrics-port": config.metrics_port}
-    taken = reserve(host, wanted)
+    taken = reserve({option: (host, port) for option, port in wanted.items()})
     return replace(
         config,
         host=host,
@@ -30,17 +30,19 @@ def claim(config: ServerConfig) -> ServerConfig:
     )
 
 
-def reserve(host: str, wanted: Mapping[str, int]) -> dict[str, int]:
-    """Check ports by the name of the option that sets each; a 0 becomes a free port.
+def reserve(wanted: Mapping[str, tuple[str, int]]) -> dict[str, int]:
+    """Check hosts and ports by the name of the option that sets each; a 0 becomes a free port.
 
     All are bound at once and released together, so that no two of them are equal.
 
     Raises:
         PortError: naming the port and the option to change.
     """
-    address = _ipv4(host)
     with ExitStack() as held:
-        return {option: _bind(held, address, port, option) for option, port in wanted.items()}
+        return {
+            option: _bind(held, _ipv4(host), port, option)
+            for option, (host, port) in wanted.items()
+        }
 
 
 def addresses(config: ServerConfig) -> Addresses:

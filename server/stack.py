@@ -31,6 +31,7 @@ ASK_S = 5.0  # for the gateway to answer
 CRASHES = 3  # of Triton in a row, each less than STEADY_S after its start, that end everything
 STEADY_S = 600.0
 DEMO = "demo"
+LOOPBACK = "127.0.0.1"
 
 BANNER = """
 Ready: {url}   (documentation: {url}/docs; gRPC on {grpc})
@@ -204,7 +205,7 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     """
     parser = argparse.ArgumentParser(prog="python -m server.stack", description=__doc__)
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="IPv4 address to listen on")
+    add("--host", default=LOOPBACK, help="IPv4 address that the gateway listens on")
     add("--http-port", type=int, default=8080, help="port of the REST API")
     add("--grpc-port", type=int, default=8081, help="port of the gRPC API")
     add("--triton-http-port", type=_port_or_none, help="port of Triton's HTTP; unset: none")
@@ -216,18 +217,19 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
         parser.exit(1, WITH_TLS)
     try:
         wanted = {
-            "HTTP_PORT": given.http_port,
-            "GRPC_PORT": given.grpc_port,
-            "TRITON_HTTP_PORT": given.triton_http_port,
-            "TRITON_GRPC_PORT": given.triton_grpc_port,
-            "TRITON_METRICS_PORT": given.triton_metrics_port,
+            "HTTP_PORT": (given.host, given.http_port),
+            "GRPC_PORT": (given.host, given.grpc_port),
+            "TRITON_GRPC_PORT": (LOOPBACK, given.triton_grpc_port),
+            "TRITON_METRICS_PORT": (LOOPBACK, given.triton_metrics_port),
         }
-        chosen = ports.reserve(given.host, {k: v for k, v in wanted.items() if v is not None})
+        if given.triton_http_port is not None:
+            wanted["TRITON_HTTP_PORT"] = (LOOPBACK, given.triton_http_port)
+        chosen = ports.reserve(wanted)
     except ServerError as error:
         parser.exit(1, f"error: {error}\n")
     triton = ServerConfig(
         given.model_repository,
-        host=given.host,
+        host=LOOPBACK,  # it knows neither keys nor TLS
         http_port=chosen.get("TRITON_HTTP_PORT"),
         grpc_port=chosen["TRITON_GRPC_PORT"],
         metrics_port=chosen["TRITON_METRICS_PORT"],

@@ -20,19 +20,19 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.secret import Secret
 from server.config import ServerConfig
-from server.stack import StackConfig
+from server.stack import StackConfig, parse
 from server.stack import banner as stack_banner
 from tests.conftest import REPOSITORY, ROOT, killed_after
 from tests.gateway.waiting import wait_until
 
 START_S = 90.0
+PORTS = ("http", "grpc", "triton-grpc", "triton-metrics")
 
 
 @contextmanager
 def stack(*options: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "server.stack", "--http-port=0", "--grpc-port=0",
-         "--triton-grpc-port=0", "--triton-metrics-port=0", *options],
+        [sys.executable, "-m", "server.stack", *(f"--{name}-port=0" for name in PORTS), *options],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -191,6 +191,14 @@ def test_the_gateway_of_the_stack_can_load_models_and_others_cannot() -> None:
             stub.RepositoryModelLoad(asked, metadata=metadata, timeout=START_S)
             with pytest.raises(grpc.RpcError, match="restricted"):
                 stub.RepositoryModelLoad(asked, timeout=START_S)
+
+
+def test_triton_listens_on_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATEWAY_TLS_CERT", raising=False)
+    given = parse(["--host=0.0.0.0", *(f"--{name}-port=0" for name in PORTS)])
+    assert given.host == "0.0.0.0"  # noqa: S104 (compared)
+    assert given.triton.host == "127.0.0.1"
+    assert given.triton.http_port is None
 
 
 def played(banner: str) -> str:
