@@ -168,11 +168,11 @@ async def _build(
     client: InferClient,
     agrees: Callable[[Iterable[Manifest]], None],
 ) -> Core:
-    threads = Threads(settings.threads())
+    threads, long = Threads(settings.threads()), Threads(1)
     cache = VectorCache(settings.text_cache_bytes, metrics.looked_up)
     limits = parts.request_limits(settings)
     decoder = await asyncio.to_thread(parts.decoder, settings)
-    preparer = Preparer(threads, limits, decoder, parts.fetcher(settings))
+    preparer = Preparer(threads, limits, decoder, parts.fetcher(settings), long=long)
     encoder = Encoder(Lanes(client, settings.triton_calls, metrics.called), cache)
     classifiers = Classifiers(loaded.models, loaded.sets, preparer, encoder, cache)
 
@@ -182,7 +182,7 @@ async def _build(
 
     return Core(
         client,
-        threads,
+        (threads, long),
         decoder,
         classifiers,
         Engine(loaded.models, loaded.sets, limits, Embedder(preparer, encoder), classifiers),

@@ -27,7 +27,7 @@ class Core:
     """What answers requests, whichever protocol they come by."""
 
     client: InferClient
-    threads: Threads
+    threads: tuple[Threads, ...]
     decoder: Decoder | DecodePool
     classifiers: Classifiers
     engine: Engine
@@ -39,7 +39,8 @@ class Core:
         """Closes what no request uses any more, and between its parts the traces of requests."""
         await self.readiness.close()
         await self.client.close()
-        await self.threads.close()
+        for threads in self.threads:
+            await threads.close()
         if traces:
             await asyncio.to_thread(traces.close)
         if isinstance(self.decoder, DecodePool):

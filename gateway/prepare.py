@@ -15,9 +15,10 @@ from gateway.sources import image_bytes, web_url
 from gateway.values import Deadline, ImageItem, Item, Pixels, TextItem, Timings, Tokens
 
 INLINE_CHARACTERS = 2_000  # tokenizing so few takes less time than handing them to a thread
-CHUNK = 256  # texts that a thread tokenizes at a time; images come in between
+CHUNK = 256  # texts that a thread tokenizes at a time; what others want comes in between
 FETCHING = 0.75  # of the time that a request has left; the rest is for what was fetched
-CHUNK_CHARACTERS = 2**16  # of these texts: cleaning so many may take half a second
+CHUNK_CHARACTERS = 2**16  # of these texts: tokenizing so many may take a tenth of a second
+LINE_CHARACTERS = 32  # what cleaning a line takes beside its characters, in characters
 
 T = TypeVar("T")
 I = TypeVar("I", TextItem, ImageItem)  # noqa: E741 - an item of either kind
@@ -41,9 +42,20 @@ class Preparer:
         limits: RequestLimits,
         decode: Decode,
         fetcher: Fetcher | None = None,
+        *,
+        long: Threads | None = None,
     ) -> None:
-        """Takes what does the work; without a fetcher, URLs are refused."""
+        """Takes what does the work.
+
+        Args:
+            threads: Decode images, and tokenize the texts of requests with few of them.
+            limits: Of one request.
+            decode: Turns an image's bytes into pixels.
+            fetcher: Without it, URLs are refused.
+            long: Tokenizes the texts of requests with more of them; None: `threads`.
+        """
         self._threads = threads
+        self._long = long or threads
         self._limits = limits
         self._decoder = decode
         self._fetcher = fetcher
@@ -107,9 +119,11 @@ class Preparer:
                     outcome.param = item.param
             return outcomes
 
-        if sum(len(item.text) for item in items) <= INLINE_CHARACTERS:
+        charged = sum(map(charge, items))
+        if charged <= INLINE_CHARACTERS:
             return [_outcome(one, item) for item in items]
-        parts = await self._threads.map(several, chunks(items))
+        threads = self._threads if charged <= CHUNK_CHARACTERS else self._long
+        parts = await threads.map(several, chunks(items))
         return [outcome for part in parts for outcome in part]
 
     def _checked(self, item: TextItem) -> str:
@@ -167,11 +181,16 @@ def chunks(items: Sequence[TextItem]) -> Iterator[Sequence[TextItem]]:
     """Texts in their order, cut into what a thread tokenizes at a time."""
     begin = size = 0
     for end, item in enumerate(items):
-        size += len(item.text)
+        size += charge(item)
         if end > begin and (end - begin == CHUNK or size > CHUNK_CHARACTERS):
             yield items[begin:end]
-            begin, size = end, len(item.text)
+            begin, size = end, charge(item)
     yield items[begin:]
+
+
+def charge(item: TextItem) -> int:
+    """What tokenizing a text may take, in characters."""
+    return len(item.text) + LINE_CHARACTERS * item.text.count("\n")
 
 
 def _outcome(function: Callable[[I], T], item: I) -> T | RequestError:

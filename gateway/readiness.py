@@ -38,8 +38,8 @@ class _Check:
     """The checks of one model, one at a time."""
 
     model: Model
+    problems: tuple[str, ...]  # as the last one that ended tells
     task: "asyncio.Task[None] | None" = None  # the last one
-    problems: tuple[str, ...] = ("it was not checked yet",)  # as the last one that ended tells
     ended: float = -FRESH_S
 
 
@@ -129,7 +129,8 @@ class Readiness:
         """What is known of a model; has it checked where that is not fresh."""
         check = self._checks.get(model.manifest.id)
         if check is None or check.model is not model:
-            check = self._checks[model.manifest.id] = _Check(model)
+            unknown = f"{model.manifest.id} was not checked yet"
+            check = self._checks[model.manifest.id] = _Check(model, (unknown,))
         running = check.task is not None and not check.task.done()
         if not running and time.monotonic() - check.ended >= FRESH_S:
             check.task = asyncio.create_task(self._run(check))

@@ -125,8 +125,8 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=256,
-        description="Threads of a process that decode images and tokenize long texts; unset: one "
-        "per core, shared among the processes.",
+        description="Threads of a process that decode images and tokenize; unset: one per core, "
+        "shared among the processes. Requests with much text have one thread more.",
     )
     decode_processes: int = Field(
         default=0,

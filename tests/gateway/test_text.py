@@ -1,8 +1,11 @@
 """Token ids are OpenCLIP's own, for every string."""
 
 import random
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+import ftfy
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +16,7 @@ from export.tokenizer import write_tokenizer
 from gateway.errors import TextError
 from gateway.manifest import ManifestError
 from gateway.prepare import CHUNK_CHARACTERS, chunks
-from gateway.text import TextTokenizer, clean, padded
+from gateway.text import _BLANK, TextTokenizer, clean, padded
 from gateway.values import TextItem
 
 CONTEXT = 77
@@ -142,6 +145,70 @@ def test_cleaning_is_openclips(text: str) -> None:
     for how in ("lower", "whitespace", "canonicalize"):
         assert clean(text, how) == get_clean_fn(how)(text)
     assert clean("A_b,  C!", "canonicalize") == canonicalize_text("A_b,  C!") == "a b c"
+
+
+# What tells whether cleaning line by line is cleaning the whole: line breaks of every kind, what
+# becomes one, what is read differently after a `<`, what is joined with its neighbours, what
+# vanishes, and what was decoded wrongly.
+PIECES = st.sampled_from(
+    [
+        "\n", "\n", "\n", "\r", "\r\n", "\x0b", "\x1c", "\x85", "\u2028", "\u2029",
+        "&#10;", "&#13;", "&NewLine;", "&amp;#10;", "&#1;", "&nbsp;",
+        "<", "&lt;", "&LT;", "&", "am", "amp;", "&amp;", "&AMP", "#10", "lt;", "&notit;", "&eacute",
+        "&EACUTE;", "Σ", "ΑΣ", "σ", "İ", "ß", "e", "\u0301", "ㄱ", "가", "\u11a8",
+        "\u1100", "\u1161",
+        "Ã", "©", "Â", "â€", "\x9d", "\x80", "\xa0", "œ", "\xed", "Ð", "Ñ", "¿", "½", "?", "ï", "»",
+        "\x00", "\x1b", "[", "\x1b[", "31m", "m", "\ufeff", "\u200b", "\u200d", "\ufffc", "\u206a",
+        " ", "\t", "\u3000", "\u1680", "_", "-", ".", "'", "'s", "’", "“", "ﬁ", "Ｆ", "a", "B", "1",
+        "👍",
+        "\U0001f3fd", "<start_of_text>", "<end_of_text>",
+    ]
+)  # fmt: skip
+SEVERAL_LINES = st.lists(PIECES, max_size=40).map("".join)
+
+
+@settings(max_examples=2_000, deadline=None)
+@given(SEVERAL_LINES)
+def test_cleaning_by_lines_is_openclips_of_the_whole(text: str) -> None:
+    for how in ("lower", "whitespace", "canonicalize"):
+        assert clean(text, how) == get_clean_fn(how)(text)
+
+
+def test_blank_lines_are_blank_to_openclip_too() -> None:
+    """Any two that are passed over, so that none of them takes part in a repair by ftfy."""
+    whole = get_clean_fn("lower")
+    blank = "\n".join("".join(pair) for pair in product(map(chr, _BLANK), repeat=2))
+    assert whole(blank) == clean(blank, "lower") == ""
+
+
+@settings(max_examples=200, deadline=None)
+@given(SEVERAL_LINES, st.integers(1, 40))
+def test_any_long_text_of_lines(ours: TextTokenizer, text: str, times: int) -> None:
+    assert_same_ids(ours, text * times)
+    over = len(OPENCLIP.encode(text * times)) > CONTEXT - 2
+    assert ours.encode(text * times).truncated == over
+
+
+def test_nothing_past_the_context_length_is_cleaned(
+    ours: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mended: list[str] = []
+
+    def fix_text(text: str, **options: Any) -> str:
+        mended.append(text)
+        return str(mend(text, **options))
+
+    mend = ftfy.fix_text
+    monkeypatch.setattr(ftfy, "fix_text", fix_text)
+    for text in (
+        "é\n" * 16_384,
+        "\n" * 16_384 + "é\n" * 16_384,
+        "\x01\u3000\n" * 8_000 + "é\n" * 900,
+    ):
+        mended.clear()
+        found = ours.encode(text).ids
+        assert len(mended) == CONTEXT
+        assert len(found) == CONTEXT
 
 
 @pytest.mark.parametrize("text", ["\ud800", "ok \udfff"])
