@@ -19,7 +19,7 @@ from tests.gateway.waiting import until
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "3"))
 BACK_S = 2.0  # from Triton's readiness to the first success
-SLACK_S = 1.0  # that a machine full of other tests may take on top
+SLACK_S = 5.0  # that a machine full of other tests may take on top
 
 Service = tuple[SteeredTriton, httpx.Client]
 
