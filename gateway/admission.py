@@ -123,7 +123,29 @@ class Admission(Held):
             for images in (False, True)
             for large in (False, True)
         }
-        self._clients = defaultdict[str, Held](Held)  # those with requests
+        self._clients = defaultdict[str, Held](Held)  # those who hold something
+
+    @contextmanager
+    def arriving(
+        self, size: int, *, client: str = "", images: bool | None = None
+    ) -> Iterator[Permit]:
+        """Counts the bytes of a request that arrives, and is not worked on yet.
+
+        It is refused at once where it would not be let in if all of it were there. For a client
+        that declares much and sends nothing, nothing is counted.
+
+        Args:
+            size: What its body may take, as far as that is known.
+            client: As for `permit`.
+            images: As for `permit`.
+
+        Raises:
+            Overloaded: As `permit`.
+        """
+        permit = Permit(self, client)
+        self._check_entry(permit, size, 1, images)
+        with self._given_back(permit):
+            yield permit
 
     @contextmanager
     def permit(
@@ -141,16 +163,23 @@ class Admission(Held):
             Overloaded: There is none, or what came before takes too long.
         """
         permit = Permit(self, client)
-        mine = self._of(permit)
-        self._check(_REQUESTS, self._room.requests, 1, self.requests, mine.requests)
-        self._check(_BYTES, self._room.bytes, size, self.bytes, mine.bytes)
-        self._check(_ITEMS, self._room.items, items, self.items, mine.small)
-        likely = (False, True) if images is None else (images,)
-        self._check_wait(client, *(self._queues[each, False] for each in likely))
+        with self._given_back(permit), self.working(permit, size, items, images=images):
+            yield permit
+
+    @contextmanager
+    def working(
+        self, permit: Permit, size: int = 0, items: int = 1, *, images: bool | None = None
+    ) -> Iterator[None]:
+        """Works on a request that is there, such as one that was `arriving`; see `permit`.
+
+        Raises:
+            Overloaded: As `permit`.
+        """
+        self._check_entry(permit, size, items, images)
         self._take(permit, Held(1, items, 0, size))
         refused, answered = False, False
         try:
-            yield permit
+            yield
             answered = True
         except Overloaded:
             refused = True
@@ -159,10 +188,27 @@ class Admission(Held):
             self._leave(permit, answered=answered)
             if not refused:
                 self._drain.add(permit.items)
+
+    @contextmanager
+    def _given_back(self, permit: Permit) -> Iterator[None]:
+        """Gives back what a request holds at its end."""
+        try:
+            yield
+        finally:
+            mine = self._clients[permit.client]
             self.add(permit, -1)
-            self._clients[client].add(permit, -1)
-            if not self._clients[client].requests:
-                del self._clients[client]
+            mine.add(permit, -1)
+            if not mine.requests and not mine.bytes:
+                del self._clients[permit.client]
+
+    def _check_entry(self, permit: Permit, size: int, items: int, images: bool | None) -> None:
+        mine = self._of(permit)
+        self._check(_REQUESTS, self._room.requests, 1, self.requests, mine.requests)
+        if size:
+            self._check(_BYTES, self._room.bytes, size, self.bytes, mine.bytes)
+        self._check(_ITEMS, self._room.items, items, self.items, mine.small)
+        likely = (False, True) if images is None else (images,)
+        self._check_wait(permit.client, *(self._queues[each, False] for each in likely))
 
     def grow(self, permit: Permit, items: int, images: int) -> None:
         """See `Permit.claim`."""
@@ -264,15 +310,26 @@ class Admission(Held):
             DeadlineExceeded: The request's time is over.
         """
         with self.permit(size, client=client, images=images) as permit:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    yield Deadline.after(timeout_s), permit
-            except TimeoutError:
-                raise DeadlineExceeded(
-                    f"the request was not answered within {timeout_s:g} seconds"
-                ) from None
+            async with within(timeout_s) as deadline:
+                yield deadline, permit
 
     def _full(self, why: str) -> Overloaded:
         return Overloaded(
             f"too much is in flight: {why}", retry_after_s=self._drain.seconds(self.items)
         )
+
+
+@asynccontextmanager
+async def within(timeout_s: float) -> AsyncIterator[Deadline]:
+    """Ends what is done inside when its time is over.
+
+    Raises:
+        DeadlineExceeded: It is.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield Deadline.after(timeout_s)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"the request was not answered within {timeout_s:g} seconds"
+        ) from None

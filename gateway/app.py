@@ -205,6 +205,7 @@ def _route(
         settings.max_body_bytes,
         settings.request_timeout_s,
         parts.max_values(settings),
+        settings.min_rate,
     )
     shown = None if settings.metrics_port else metrics
     routes = router(core.engine, intake, core.readiness, shown, settings.max_items)

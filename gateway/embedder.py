@@ -46,10 +46,12 @@ class Embedder:
 
         Raises:
             RequestError: An item is wrong and `skip` is false; `param` says which.
+            Overloaded: There is no room for the pixels.
             DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
-        if any(isinstance(item, ImageItem) for item in items):
+        if images := sum(isinstance(item, ImageItem) for item in items):
             self._encoder.check()  # text may be known, an image has to be encoded
+            timings.hold(images * 3 * model.manifest.preprocessing.image_size**2)
         prepared = await self._preparer.prepare(
             model, items, deadline, timings, truncate=truncate, skip=skip
         )

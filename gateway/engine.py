@@ -27,7 +27,7 @@ from gateway.values import (
     Timings,
 )
 from gateway.vectors import cosines, cut
-from gateway.zeroshot import Label, classify, logits
+from gateway.zeroshot import Label, answer_bytes, classify, logits
 
 
 class Engine:
@@ -100,6 +100,10 @@ class Engine:
         classifying = self._classifier(model, ask, deadline, timings)
         embedding = self._embedder.embed(model, ask.images, deadline, timings)
         classifier, embedded = await both(classifying, embedding)
+        top_k = ask.top_k or len(classifier.labels)
+        size = answer_bytes(len(ask.images), classifier.labels, top_k)
+        self._limits.answer(size)
+        timings.hold(size)
         with timings.stage("encode"):
             predictions = await nearby(
                 classify,
@@ -107,7 +111,7 @@ class Engine:
                 classifier.rows,
                 classifier.labels,
                 model.manifest,
-                ask.top_k or len(classifier.labels),
+                top_k,
                 values=len(ask.images) * len(classifier.labels),
             )
         return Classified(

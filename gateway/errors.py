@@ -8,7 +8,8 @@ GatewayError
 │   ├── ImageError        cannot be decoded or resized
 │   ├── UnknownModel      no such model is served
 │   ├── UnknownLabelSet   no such label set
-│   └── TooLarge          body, item, image or batch over a limit
+│   ├── TooLarge          body, item, image or batch over a limit
+│   └── TooSlow           its body does not arrive
 ├── QuotaExceeded         the key has spent what it may have
 ├── Overloaded            no room for more work now
 ├── DeadlineExceeded      the time that the request had is over
@@ -93,6 +94,12 @@ class TooLarge(RequestError):
     """Body, item, image or batch over a limit; the message names the limit's setting."""
 
     code = "too_large"
+
+
+class TooSlow(RequestError):
+    """The body arrives more slowly than any client that is well sends."""
+
+    code = "request_timeout"
 
 
 class QuotaExceeded(GatewayError):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from gateway.errors import MalformedRequest, TooLarge
 
+_INFLIGHT = "GATEWAY_MAX_INFLIGHT_BYTES"
+
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
@@ -13,6 +15,7 @@ class RequestLimits:
     max_labels: int
     max_prompts: int
     max_text_characters: int
+    max_answer_bytes: int = 2**62  # that an answer takes while it is made
 
     def items(self, count: int, param: str, of: str | None = None) -> None:
         """Refuses no items, or more than a request may hold; `of` says what they are together.
@@ -42,6 +45,15 @@ class RequestLimits:
         if labels * templates > self.max_prompts:
             what = "labels times templates"
             raise _over("labels", labels * templates, what, "GATEWAY_MAX_PROMPTS", self.max_prompts)
+
+    def answer(self, size: int) -> None:
+        """Refuses a classification whose answer would take too much memory.
+
+        Raises:
+            TooLarge: It would; fewer labels for each image would not.
+        """
+        if size > self.max_answer_bytes:
+            raise _over("top_k", size, "bytes of predictions", _INFLIGHT, self.max_answer_bytes)
 
     def text(self, text: str, param: str) -> None:
         """Refuses an empty text, or one longer than a text may be.

@@ -54,6 +54,7 @@ def request_limits(settings: Settings) -> RequestLimits:
         settings.max_labels,
         settings.max_prompts,
         settings.max_text_characters,
+        settings.max_inflight_bytes,
     )
 
 

@@ -196,10 +196,11 @@ class Settings(BaseSettings):
         "beyond, 429.",
     )
     max_inflight_bytes: int = Field(
-        default=512 * 2**20,
+        default=384 * 2**20,
         ge=1,
         le=LARGEST,
-        description="Bytes of request bodies held at a time; beyond, 429.",
+        description="Bytes of a process's memory that requests may take at a time, as they "
+        "arrive: a body up to eight times its size, images their pixels; beyond, 429.",
     )
     client_share: float = Field(
         default=0.25,
@@ -230,7 +231,7 @@ class Settings(BaseSettings):
         description="Items of one gRPC stream worked on at a time; no more are read till then.",
     )
     max_body_bytes: int = Field(
-        default=64 * 2**20, ge=1, le=2**30, description="Bytes of one request's body; beyond, 413."
+        default=48 * 2**20, ge=1, le=2**30, description="Bytes of one request's body; beyond, 413."
     )
     max_items: int = Field(
         default=256, ge=1, le=LARGEST, description="Texts and images in one request; beyond, 413."

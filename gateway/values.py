@@ -79,6 +79,10 @@ def _free(items: int, images: int) -> None:
     """Pays for items where nobody counts them."""
 
 
+def _unbounded(size: int) -> None:
+    """Takes room for bytes where nobody counts them."""
+
+
 @dataclass(slots=True)
 class Timings:
     """What the stages tell of a request: what it waited for, and what was embedded."""
@@ -89,6 +93,7 @@ class Timings:
     texts: int = 0
     images: int = 0
     failed: int = 0  # items that failed alone
+    hold: Callable[[int], None] = _unbounded  # takes room for bytes; raises Overloaded
     spend: Spend = _free  # from a quota, and of the room there is; raises QuotaExceeded, Overloaded
     trace: Trace | None = None  # where the request is traced
 

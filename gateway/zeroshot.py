@@ -9,6 +9,7 @@ from gateway.values import Prediction, Vectors
 from gateway.vectors import Rows, Scores, cosines, sigmoid, softmax
 
 PLACEHOLDER = "{}"
+PREDICTION_BYTES = 480  # as objects; measured
 DEFAULT_TEMPLATES = (PLACEHOLDER,)  # labels as they are
 
 
@@ -39,6 +40,22 @@ def prompts(label: Label, templates: Sequence[str]) -> Iterator[str]:
     """Each name of a label in each template."""
     # Not str.format: a label or template with other braces is only text.
     return (template.replace(PLACEHOLDER, name) for name in label.names for template in templates)
+
+
+def answer_bytes(images: int, labels: Sequence[str], top_k: int) -> int:
+    """What the predictions take at most until they are sent, as objects and as JSON.
+
+    Each image's repeat the names of their labels, which may be long.
+    """
+    names = sorted(map(_name_bytes, labels), reverse=True)[:top_k]
+    return images * (len(names) * PREDICTION_BYTES + sum(names))
+
+
+def _name_bytes(name: str) -> int:
+    """In JSON, in a buffer that may be twice as large as it must; control characters take six."""
+    if not name.isprintable():
+        return 2 * 6 * len(name)
+    return 2 * (len(name.encode()) + name.count('"') + name.count("\\"))
 
 
 def logits(similarity: Scores, manifest: Manifest) -> Scores:

@@ -11,6 +11,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from gateway.errors import MalformedRequest, TooLarge, quoted
 from gateway.rest.intake import INLINE_BYTES
 
+FIELD_BYTES = 2**10  # the value of a field is a name or a number; a file may have any size
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -75,7 +77,7 @@ class Forms:
             yield body
 
         parser = _InMemoryParser(
-            headers, stream(), max_files=most, max_fields=most, max_part_size=len(body)
+            headers, stream(), max_files=most, max_fields=most, max_part_size=FIELD_BYTES
         )
         try:
             form = await parser.parse()

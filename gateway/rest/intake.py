@@ -1,8 +1,12 @@
-"""HTTP request -> permit, deadline, and a validated body."""
+"""HTTP request -> permit, deadline, and a validated body.
+
+What a body takes is counted as it arrives: not what it weighs, but what it becomes at worst, by
+the multiples below, which were measured. What has not arrived takes nothing.
+"""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
-from gateway.admission import Admission
-from gateway.errors import MalformedRequest, TooLarge, quoted
+from gateway.admission import Admission, within
+from gateway.errors import MalformedRequest, TooLarge, TooSlow, quoted
 from gateway.record import Record
 from gateway.rest.fields import NAME_CHARACTERS, TAGS
 from gateway.rest.scan import count_values
@@ -22,18 +26,25 @@ from gateway.values import Deadline
 SCANNED_BYTES = 2**15  # a body up to this size cannot hold enough values to matter
 INLINE_BYTES = 2**18  # parsing up to this size takes less time than others notice
 
+JSON = 4  # times its bytes: the body, its strings, and an image's base64 without line breaks
+WIDE = 4  # times more where the strings hold characters that take four bytes each
+RAW = 2  # the body, and a copy
+FORM = 5  # the body, the files within, and how they grow
+STALL_S = 10.0  # over so many seconds the rate is looked at
+
 S = TypeVar("S", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """One request that was let in."""
 
-    body: bytes
+    body: bytes  # empty once it is parsed
     deadline: Deadline
     timings: Record
     max_values: int  # of a JSON body
     media_type: str  # as the client names it
+    hold: Callable[[int], None]  # takes room for bytes
 
     @property
     def request_id(self) -> str:
@@ -46,22 +57,25 @@ class Work:
         Raises:
             MalformedRequest: It is not JSON, or not of this shape; names the first wrong field.
             TooLarge: It holds more values than any request within the limits.
+            Overloaded: There is no room for what it becomes.
         """
-        if len(self.body) <= INLINE_BYTES:
-            return self._parsed(schema)
-        return await asyncio.to_thread(self._parsed, schema)
+        body, self.body = self.body, b""
+        large = len(body) > INLINE_BYTES
+        if await asyncio.to_thread(_wide, body) if large else _wide(body):
+            self.hold(WIDE * len(body))
+        if not large:
+            return self._parsed(schema, body)
+        return await asyncio.to_thread(self._parsed, schema, body)
 
-    def _parsed(self, schema: type[S]) -> S:
-        if len(self.body) > SCANNED_BYTES and (
-            count_values(self.body, self.max_values) > self.max_values
-        ):
-            _check_beginning(self.body)
+    def _parsed(self, schema: type[S], body: bytes) -> S:
+        if len(body) > SCANNED_BYTES and count_values(body, self.max_values) > self.max_values:
+            _check_beginning(body)
             raise TooLarge(
                 f"the body holds more than {self.max_values:,} JSON values, which is more than "
                 "GATEWAY_MAX_ITEMS, GATEWAY_MAX_LABELS and GATEWAY_MAX_PROMPTS leave room for"
             )
         try:
-            return schema.model_validate_json(self.body)
+            return schema.model_validate_json(body)
         except ValidationError as error:
             if self.media_type.lower().startswith("multipart/"):
                 raise MalformedRequest("this route takes JSON, and no form") from None
@@ -83,39 +97,55 @@ class Intake:
     """Lets requests in: not too many, not too large, not too slow."""
 
     def __init__(
-        self, admission: Admission, max_body_bytes: int, timeout_s: float, max_values: int
+        self,
+        admission: Admission,
+        max_body_bytes: int,
+        timeout_s: float,
+        max_values: int,
+        min_rate: int,
     ) -> None:
         """Takes the limits; `max_values` is what a JSON body may hold."""
+        self._min_rate = min_rate
         self._admission = admission
         self._max_values = max_values
         self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
 
     @asynccontextmanager
-    async def work(self, request: Request, *, images: bool | None = None) -> AsyncIterator[Work]:
-        """Holds a permit while the request is worked on, and ends it at its deadline.
+    async def work(
+        self, request: Request, *, images: bool | None = None, multiple: int = JSON
+    ) -> AsyncIterator[Work]:
+        """Reads the body, then holds a permit while the request is worked on until its deadline.
 
         Args:
-            request: Its body is read once it is let in.
+            request: Its body is read where it could be let in.
             images: Whether it holds images, where the route tells.
+            multiple: How many times its bytes the body takes at worst.
 
         Raises:
             Overloaded: No permit is free, or what came before takes too long.
             MalformedRequest: `x-request-timeout-ms` is not a positive whole number; the body is
                 compressed; or the client left, and nobody is there to be told.
             TooLarge: The body is over the limit.
+            TooSlow: The body does not arrive.
             DeadlineExceeded: The request's time is over, be it in reading its body.
         """
         _check_encoding(request)
         declared, timeout_s = self._declared_size(request), self._timeout(request)
         record: Record = request.scope["state"]["record"]
-        working = self._admission.work(declared, timeout_s, record.client, images=images)
-        async with working as (deadline, permit):
-            record.spend = permit.before(record.spend)
-            body = await self._body(request)
-            async with _while_there(request):
-                media_type = request.headers.get("content-type", "")
-                yield Work(body, deadline, record, self._max_values, media_type)
+        arriving = self._admission.arriving(
+            multiple * declared, client=record.client, images=images
+        )
+        async with within(timeout_s) as deadline:
+            with arriving as permit:
+                body = await self._body(request, lambda size: permit.hold(multiple * size))
+                with self._admission.working(permit, images=images):
+                    record.spend, record.hold = permit.before(record.spend), permit.hold
+                    async with _while_there(request):
+                        media_type = request.headers.get("content-type", "")
+                        yield Work(
+                            body, deadline, record, self._max_values, media_type, permit.hold
+                        )
 
     def _timeout(self, request: Request) -> float:
         """What the client asks for, if that is less than what is set."""
@@ -130,26 +160,37 @@ class Intake:
         return min(self._timeout_s, int(asked) / 1000)
 
     def _declared_size(self, request: Request) -> int:
-        """What the body may take: as declared, or the limit where nothing is."""
+        """Bytes of the body, as declared; 0 where nothing is."""
         length = request.headers.get("content-length", "")
         if not length.isdecimal():
-            return self._max_body_bytes
+            return 0
         if int(length) > self._max_body_bytes:
             raise self._too_large()
         return int(length)
 
-    async def _body(self, request: Request) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
+    async def _body(self, request: Request, hold: Callable[[int], None]) -> bytes:
+        # Not a list of pieces, which malloc would keep for itself in the end.
+        body = bytearray()
+        loop = asyncio.get_running_loop()
+        due = loop.time() + STALL_S  # each byte that comes puts it off
         try:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > self._max_body_bytes:
-                    raise self._too_large()
-                chunks.append(chunk)
+            async with asyncio.timeout_at(due if self._min_rate else None) as limit:
+                async for chunk in request.stream():
+                    if len(body) + len(chunk) > self._max_body_bytes:
+                        raise self._too_large()
+                    hold(len(chunk))
+                    body += chunk
+                    if self._min_rate:
+                        due = min(due + len(chunk) / self._min_rate, loop.time() + STALL_S)
+                        limit.reschedule(due)
         except ClientDisconnect:
             raise _left("its body was read") from None
-        return b"".join(chunks)
+        except TimeoutError:
+            raise TooSlow(
+                "the body arrives too slowly: the limit (GATEWAY_MIN_RATE) is "
+                f"{self._min_rate:,} bytes a second"
+            ) from None
+        return bytes(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(bytes, body)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
@@ -165,6 +206,11 @@ def _check_encoding(request: Request) -> None:
             f"the header content-encoding is {quoted(encoding)}: send the body uncompressed",
             param="content-encoding",
         )
+
+
+def _wide(body: bytes) -> bool:
+    """Whether characters beyond ASCII may be in it, as they are or escaped."""
+    return not body.isascii() or b"\\u" in body
 
 
 def _check_beginning(body: bytes) -> None:

@@ -23,6 +23,7 @@ STATUS: dict[type[errors.GatewayError], HTTPStatus] = {
     errors.UnknownModel: HTTPStatus.NOT_FOUND,
     errors.UnknownLabelSet: HTTPStatus.NOT_FOUND,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.TooSlow: HTTPStatus.REQUEST_TIMEOUT,
     errors.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
@@ -100,6 +101,8 @@ def rendered(error: errors.GatewayError, record: Record) -> Response:
     response = problem(status, *_told(error), retry=status in _RETRIED)
     if error.retry_after_s is not None:
         response.headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        response.headers["connection"] = "close"
     if status == HTTPStatus.UNAUTHORIZED:
         response.headers["www-authenticate"] = "Bearer"
     return response

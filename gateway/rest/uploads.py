@@ -13,11 +13,12 @@ from gateway.engine import Engine
 from gateway.errors import MalformedRequest, quoted
 from gateway.rest import answers
 from gateway.rest.forms import Forms
-from gateway.rest.intake import Intake, Work
+from gateway.rest.intake import FORM, RAW, Intake, Work
 from gateway.rest.requests import ImageQuery
 from gateway.values import Embedded, ImageItem
 
 PACKED = "application/octet-stream"
+FORM_DATA = "multipart/form-data"
 
 
 class UploadRoutes:
@@ -30,7 +31,8 @@ class UploadRoutes:
 
     async def embeddings(self, request: Request) -> Response:
         """`Accept: application/octet-stream` answers packed little-endian float32."""
-        async with self._intake.work(request, images=True) as work:
+        multiple = FORM if _kind(request.headers) == FORM_DATA else RAW
+        async with self._intake.work(request, images=True, multiple=multiple) as work:
             images, fields = await self._images(request.headers, work)
             asked = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
             ask = asks.Embed(asked.model or None, images, asked.dimensions)
@@ -49,8 +51,8 @@ class UploadRoutes:
 
     async def _images(self, headers: Headers, work: Work) -> tuple[list[ImageItem], dict[str, str]]:
         """The images, and the fields of a form."""
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "multipart/form-data":
+        kind = _kind(headers)
+        if kind == FORM_DATA:
             form = await self._forms.read(headers, work.body)
             images = [ImageItem(file, f"files[{index}]") for index, file in enumerate(form.files)]
             return images, form.fields
@@ -60,6 +62,10 @@ class UploadRoutes:
                 "or multipart/form-data"
             )
         return [ImageItem(work.body, "body")], {}
+
+
+def _kind(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _once(query: Iterable[tuple[str, str]], fields: Mapping[str, str]) -> dict[str, str]:

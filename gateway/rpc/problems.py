@@ -17,6 +17,7 @@ STATUS: dict[type[errors.GatewayError], grpc.StatusCode] = {
     errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
     errors.UnknownLabelSet: grpc.StatusCode.NOT_FOUND,
     errors.TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.TooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,

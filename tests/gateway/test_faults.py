@@ -150,7 +150,7 @@ async def test_bytes_in_flight_are_bounded() -> None:
 
 async def test_items_in_flight_are_bounded() -> None:
     client = Gated()
-    async with gateway(client, max_inflight_items=13) as api:
+    async with gateway(client, max_inflight_items=13, client_share=1) as api:
 
         async def ask(name: str, count: int = 6) -> httpx.Response:
             texts = [f"{name} {number}" for number in range(count)]

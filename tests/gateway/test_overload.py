@@ -67,12 +67,12 @@ async def test_who_is_let_in_does_not_wait_long(kind: str) -> None:
 
 def test_probes_need_no_permit(triton: TritonServer, start_gateway: GatewayFactory) -> None:
     with (
-        start_gateway(triton_address=triton.addresses.grpc, max_inflight=1) as api,
+        start_gateway(triton_address=triton.addresses.grpc, max_inflight_bytes=1) as api,
         unfinished_request(api),
     ):
         refused = api.post("/v1/embeddings", json={"input": "x"})
         assert refused.status_code == httpx.codes.TOO_MANY_REQUESTS
-        assert "GATEWAY_MAX_INFLIGHT" in refused.json()["error"]["message"]
+        assert "GATEWAY_MAX_INFLIGHT_BYTES" in refused.json()["error"]["message"]
         assert int(refused.headers["retry-after"]) >= 1
         for path in ("/livez", "/readyz", "/metrics", "/v1/models"):
             assert api.get(path).status_code == httpx.codes.OK, path

@@ -47,7 +47,7 @@ def unfinished_request(
     headers: Mapping[str, str] | None = None,
     watching: Mapping[str, str] | None = None,
 ) -> Iterator[socket.socket]:
-    """The one request that a gateway works on: all of its body but the first byte is due.
+    """The one request that a gateway reads: all of its body but the first byte is due.
 
     Nothing but the metrics is asked for before it is under way: any other request could take the
     only permit. These are asked for with the headers `watching`, such as another key.

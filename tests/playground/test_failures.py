@@ -70,7 +70,7 @@ def test_a_broken_image_is_named_and_marked(api: GatewayClient, visit: Visitor) 
 def test_limits_and_a_busy_service(
     triton: "TritonServer", start_gateway: GatewayFactory, visit: Visitor
 ) -> None:
-    limits = {"max_labels": 2, "max_items": 2, "max_inflight": 1}
+    limits = {"max_labels": 2, "max_items": 2, "max_inflight_bytes": 1}
     with start_gateway(triton_address=triton.addresses.grpc, **limits) as api:
         page = visit(api, failing=True).page
         choose(page, "yellow-heart.jpg")
