@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
-from gateway import workers
+from gateway import heap, workers
 from gateway.app import NOT_LOADED, create_app, load
 from gateway.logs import logging_to_stderr
 from gateway.ports import PortError, listen, reserve
@@ -47,6 +47,7 @@ STOPPED_BY = (StartError, PortError, *NOT_LOADED)
 def main() -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
     _arguments()
+    heap.pin()
     # What Pillow finds odd in a client's picture is the client's affair, not the log's.
     warnings.filterwarnings("ignore", module="PIL")
     with hold_hang_up(), ExitStack() as stack:

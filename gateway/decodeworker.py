@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway import heap
 from gateway.errors import ImageError, RequestError, TooLarge
 from gateway.images import Decode, DecodeOptions, Decoder, ImageLimits
 from gateway.manifest import Preprocessing
@@ -49,6 +50,7 @@ def received(line: socket.socket, size: int) -> bytes:
 
 def main(make: Make = Decoder) -> int:
     """Answers until the gateway closes the line."""
+    heap.pin()
     with socket.socket(fileno=sys.stdin.fileno()) as line:
         try:
             [size] = struct.unpack(">I", received(line, 4))

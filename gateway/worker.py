@@ -14,6 +14,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from gateway import heap
 from gateway.agreement import Agreement
 from gateway.app import NOT_LOADED, create_app, load
 from gateway.logs import logging_to_stderr
@@ -44,6 +45,7 @@ def main() -> int:
         with contextlib.suppress(OSError):  # the parent is gone, or too busy to listen
             os.write(beats, b".")
 
+    heap.pin()
     warnings.filterwarnings("ignore", module="PIL")
     settings = Settings()
     with logging_to_stderr(settings.log_level, settings.log_format):
