@@ -1,12 +1,12 @@
 """The served models, by their ids and by other names that clients know them under."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import MalformedRequest, UnknownModel, quoted
-from gateway.manifest import Manifest, ManifestError, read_repository
-from gateway.text import TextTokenizer
+from gateway.manifest import Manifest, ManifestError, Tokenizer, read_repository
+from gateway.text import TextTokenizer, checked_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +17,22 @@ class Model:
     tokenizer: TextTokenizer
 
     @classmethod
-    def load(cls, manifest: Manifest, repository: Path) -> "Model":
-        """Reads the model's tokenizer; see `TextTokenizer`."""
+    def load(cls, manifest: Manifest, repository: Path, others: Iterable["Model"] = ()) -> "Model":
+        """Reads the model's tokenizer; see `TextTokenizer`.
+
+        Where one of the others has the same, by its SHA-256 and its rules, it is shared.
+        """
+        wanted = _rules(manifest)
+        for other in others:
+            if _rules(other.manifest) == wanted:
+                checked_file(manifest.tokenizer, repository)
+                return cls(manifest, other.tokenizer)
         return cls(manifest, TextTokenizer(manifest.tokenizer, repository))
+
+
+def _rules(manifest: Manifest) -> Tokenizer:
+    """What a tokenizer does, whatever its file is called."""
+    return manifest.tokenizer.model_copy(update={"file": ""})
 
 
 class Models:
@@ -125,11 +138,11 @@ class Selection:
                 raise ManifestError(
                     f"{self.repository}: model {model_id!r} is not here; found: {found}"
                 )
-        loaded = {}
+        loaded: dict[str, Model] = {}
         for model_id in wanted:
             before = known.served(model_id) if known else None
-            same = before is not None and before.manifest == manifests[model_id]
-            loaded[model_id] = (
-                before if before and same else Model.load(manifests[model_id], self.repository)
-            )
+            if before is None or before.manifest != manifests[model_id]:
+                others = [*loaded.values(), *(known or ())]
+                before = Model.load(manifests[model_id], self.repository, others)
+            loaded[model_id] = before
         return loaded

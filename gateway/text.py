@@ -65,8 +65,24 @@ def clean_lines(text: str, how: str) -> Iterator[str]:
             yield line.lower() if how == "lower" else line
 
 
+def checked_file(spec: Tokenizer, repository: Path) -> Path:
+    """The file of a tokenizer.
+
+    Raises:
+        ManifestError: It is missing, unreadable, or not the one that was published.
+    """
+    path = repository / spec.file
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != spec.sha256:
+        raise ManifestError(f"{path}: its SHA-256 is not the one in the manifest")
+    return path
+
+
 class TextTokenizer:
-    """The tokenizer of one model.
+    """The tokenizer of one model, or of several that have the same.
 
     Thread-safe: encoding keeps no state.
     """
@@ -77,16 +93,11 @@ class TextTokenizer:
         Raises:
             ManifestError: Its file is missing, unreadable, or not the one that was published.
         """
-        path = repository / spec.file
+        path = checked_file(spec, repository)
         try:
-            found = file_sha256(path)
-            model = HuggingFaceTokenizer.from_file(str(path)) if found == spec.sha256 else None
-        except OSError as error:
-            raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+            model = HuggingFaceTokenizer.from_file(str(path))
         except Exception as error:  # `tokenizers` raises bare Exception on a file it can't read
             raise ManifestError(f"{path}: not a tokenizer: {error}") from error
-        if model is None:
-            raise ManifestError(f"{path}: its SHA-256 is not the one in the manifest")
         model.enable_truncation(max_length=spec.context_length)
         self._model = model
         self._spec = spec

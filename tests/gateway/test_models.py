@@ -1,6 +1,8 @@
 """Which model a request is for, while what is served changes."""
 
 import asyncio
+import json
+import shutil
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -10,10 +12,11 @@ from gateway.classifiers import Classifiers
 from gateway.core import Background
 from gateway.errors import MalformedRequest, UnknownModel
 from gateway.inference import FakeInferClient
-from gateway.manifest import read_manifest
+from gateway.manifest import ManifestError, read_manifest
 from gateway.models import Model, Models, Selection
 from gateway.updates import Updates
 from tests.conftest import REPOSITORY
+from tests.gateway.tritons import add_copies, copied
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,34 @@ def named(demo: Model, name: str) -> Model:
 
 def chosen(models: Models, name: str | None = None) -> str:
     return models.find(name).manifest.id
+
+
+def test_models_share_a_tokenizer_and_none_that_differs(demo: Model, tmp_path: Path) -> None:
+    repository = copied(tmp_path)
+    add_copies(repository, *(f"copy-{number}" for number in range(8)))
+    renamed = {"file": "renamed.json"}  # another file with the same content
+    shutil.copy(repository / demo.manifest.tokenizer.file, repository / renamed["file"])
+    for name, changed in (("copy-1", renamed), ("copy-2", {"zeroed_id": 320})):
+        path = repository / f"{name}.manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["tokenizer"] |= changed
+        path.write_text(json.dumps(manifest))
+    served = Selection(repository).load()
+    tokenizers = {name: model.tokenizer for name, model in served.items()}
+    other = tokenizers.pop("copy-2")
+    [shared] = {id(each) for each in tokenizers.values()}
+    assert id(other) != shared
+    assert 320 in demo.tokenizer.encode("a").ids
+    assert 320 not in other.encode("a").ids
+
+    add_copies(repository, "late")
+    later = Selection(repository).load(Models(served))
+    assert id(later["late"].tokenizer) == shared
+    assert later["copy-1"] is served["copy-1"]
+    with (repository / renamed["file"]).open("a") as stream:
+        stream.write(" ")
+    with pytest.raises(ManifestError, match=r"renamed\.json: its SHA-256"):
+        Selection(repository).load()
 
 
 def test_a_second_model_takes_the_default_away(demo: Model) -> None:
