@@ -214,7 +214,8 @@ class Lanes:
             task.add_done_callback(self._running.discard)
 
     async def _call(self, turns: Turns, tower: Tower, jobs: list[Job]) -> None:
-        span, failure = _traced(tower, jobs), ""
+        span = _traced(tower, jobs)
+        failure: Exception | None = None
         try:
             batch = joined(tower, [row for job in jobs for row in job.rows])
             self._called(tower.model, len(batch))
@@ -224,23 +225,23 @@ class Lanes:
             call = Call(tower, batch, span.traceparent if span else "")
             vectors = await self._client.infer(call, max(0.001, within))
         except Exception as error:  # handed to those that wait, whatever it is
-            failure = type(error).__name__
-            for job in jobs:
-                if not job.done.done():
-                    job.done.set_exception(_copied(error))
-                    job.done.exception()  # read here, since its request may have left meanwhile
-        else:
-            start = 0
-            for job in jobs:
-                end = start + len(job.rows)
-                if not job.done.done():
-                    job.done.set_result(vectors[start:end])
-                start = end
+            failure = error
         finally:
+            # The next call leaves before these answers are written: the encoder need not wait.
             turns.underway -= 1
             self._pump(turns)
             if span is not None:
-                span.end(failure)
+                span.end(type(failure).__name__ if failure else "")
+        start = 0
+        for job in jobs:
+            end = start + len(job.rows)
+            if not job.done.done():
+                if failure is None:
+                    job.done.set_result(vectors[start:end])
+                else:
+                    job.done.set_exception(_copied(failure))
+                    job.done.exception()  # read here, since its request may have left meanwhile
+            start = end
 
 
 def _traced(tower: Tower, jobs: Sequence[Job]) -> CallSpan | None:

@@ -89,6 +89,24 @@ async def test_what_comes_meanwhile_goes_together() -> None:
     assert [answer[0, 0] for answer in answers] == [0, 1, 2, 3, 4]
 
 
+async def test_the_next_call_leaves_before_answers_are_handled() -> None:
+    client = Held()
+    lanes = Lanes(client, calls=1)
+    left: list[int] = []  # calls that had left when each answer came
+
+    async def ask(value: int) -> None:
+        rows = [np.full(4, value, dtype=np.int32)]
+        await lanes.run(tower(), rows, Deadline.after(60), Timings(), bulk=False)
+        left.append(len(client.calls))
+
+    asking = asyncio.gather(ask(0), ask(1))
+    await called(client, 1)
+    client.gate.release()
+    client.gate.release()
+    await asking
+    assert left == [2, 2]
+
+
 async def test_the_towers_of_an_encoder_take_turns() -> None:
     """They share the calls under way, and the one goes that has waited longest."""
     client = Held()
