@@ -10,7 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -20,7 +20,7 @@ import httpcore2
 
 from gateway.addresses import PORTS, Address, Target, allowed, listed, parse, refused
 from gateway.errors import ImageError, RequestError, TooLarge
-from gateway.slots import Slots
+from gateway.slots import Owner, Slots
 from gateway.values import Deadline
 
 _MOVED = frozenset({301, 302, 303, 307, 308})
@@ -62,12 +62,12 @@ class Fetcher:
         self._slots = Slots(rules.concurrency)
 
     @asynccontextmanager
-    async def fetched(self, url: str, request: Hashable, until: Deadline) -> AsyncIterator[bytes]:
+    async def fetched(self, url: str, request: Owner, until: Deadline) -> AsyncIterator[bytes]:
         """The bytes that a URL leads to. Its slot is held while the block uses them.
 
         Args:
             url: Where the image is.
-            request: The one that it is fetched for; requests share the slots.
+            request: The one that it is fetched for; requests and clients share the slots.
             until: When the image must be there, however late its slot was free.
 
         Raises:

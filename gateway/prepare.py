@@ -139,6 +139,7 @@ class Preparer:
         skip: bool,
     ) -> list[Pixels | RequestError]:
         began = fetched = time.perf_counter()
+        request = timings.client, id(timings)
         until = Deadline.after(FETCHING * deadline.left())
 
         async def one(item: ImageItem) -> Pixels | RequestError:
@@ -149,7 +150,7 @@ class Preparer:
             arrived = False
             try:
                 with about(item.param):
-                    async with self._fetcher.fetched(url, id(timings), until) as data:
+                    async with self._fetcher.fetched(url, request, until) as data:
                         fetched, arrived = time.perf_counter(), True
                         return await self._decode(model, replace(item, data=data), skip)
             except RequestError as error:

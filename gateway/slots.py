@@ -1,33 +1,35 @@
-"""Slots that owners share: none of them holds all for long."""
+"""Slots that requests share: none of them, and no client, holds all for long."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Hashable
+
+Owner = tuple[str, int]  # a client, and which of its requests
 
 
 class Slots:
     """A fixed number of slots. Lives on the event loop, so it needs no lock.
 
-    An owner takes a slot only while more are free than it holds: alone it holds half of them, and
-    the next owner still finds some. A free slot goes to the waiting owner that holds the fewest,
-    and among equals to the one whose last turn is the longest ago.
+    A request takes a slot only while more are free than it holds: alone it holds half of them, and
+    the next one still finds some. A free slot goes to the waiting request whose client holds the
+    fewest, then to the one that holds the fewest itself, then to the one whose last turn is the
+    longest ago.
     """
 
     def __init__(self, count: int) -> None:
         self._free = count
-        self._held: Counter[Hashable] = Counter()
-        # Of each owner that waits, its turns in order; the owner whose turn comes next is first.
-        self._waiting: dict[Hashable, dict[asyncio.Future[None], None]] = {}
+        self._held: Counter[Owner | str] = Counter()  # by request, and by client
+        # Of each request that waits, its turns in order; the one whose turn comes next is first.
+        self._waiting: dict[Owner, dict[asyncio.Future[None], None]] = {}
 
-    async def take(self, owner: Hashable, within: float) -> None:
+    async def take(self, owner: Owner, within: float) -> None:
         """Takes a slot, which `give_back` frees.
 
         Args:
-            owner: Whom it counts for.
+            owner: Whose it is.
             within: Seconds to wait for it at most.
 
         Raises:
-            TimeoutError: The owner did not get one by then.
+            TimeoutError: The request did not get one by then.
         """
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, {})[turn] = None
@@ -42,27 +44,28 @@ class Slots:
                 self.give_back(owner)
             raise
 
-    def give_back(self, owner: Hashable) -> None:
-        """Frees a slot that the owner holds."""
+    def give_back(self, owner: Owner) -> None:
+        """Frees a slot that a request holds."""
         self._free += 1
-        self._held[owner] -= 1
-        if not self._held[owner]:
-            del self._held[owner]
+        for holder in (owner, owner[0]):
+            self._held[holder] -= 1
+            if not self._held[holder]:
+                del self._held[holder]
         self._share()
 
     def _share(self) -> None:
         while owners := [each for each in self._waiting if self._held[each] < self._free]:
-            owner = min(owners, key=self._held.__getitem__)
+            owner = min(owners, key=lambda each: (self._held[each[0]], self._held[each]))
             turns = self._waiting.pop(owner)
             self._waiting[owner] = turns  # behind the others
             turn = next(iter(turns))
             self._dequeue(owner, turn)
             if not turn.cancelled():
                 self._free -= 1
-                self._held[owner] += 1
+                self._held.update((owner, owner[0]))
                 turn.set_result(None)
 
-    def _dequeue(self, owner: Hashable, turn: asyncio.Future[None]) -> None:
+    def _dequeue(self, owner: Owner, turn: asyncio.Future[None]) -> None:
         turns = self._waiting.get(owner, {})
         turns.pop(turn, None)
         if not turns:

@@ -13,6 +13,7 @@ import pytest
 from gateway.addresses import allowed
 from gateway.errors import GatewayError, ImageError, MalformedRequest, TooLarge
 from gateway.fetch import Fetcher, FetchRules, Resolve, look_up
+from gateway.slots import Slots
 from gateway.values import Deadline
 from tests.gateway.certificates import Authority
 from tests.gateway.refused_urls import NAMES, REFUSED
@@ -31,7 +32,7 @@ def fetcher_of(
 
 
 async def fetch(fetcher: Fetcher, url: str, request: int = 0, within: float = 60) -> bytes:
-    async with fetcher.fetched(url, request, Deadline.after(within)) as data:
+    async with fetcher.fetched(url, ("client", request), Deadline.after(within)) as data:
         return data
 
 
@@ -323,6 +324,21 @@ async def test_only_so_many_are_fetched_at_a_time(
         )
     assert found == [PICTURE] * 12
     assert max(seen) == most
+
+
+async def test_a_free_slot_goes_to_the_client_that_holds_the_fewest() -> None:
+    slots = Slots(2)
+    for request in range(2):
+        await slots.take(("many", request), 60)
+    owners = [("many", 2), ("many", 3), ("one", 4)]
+    turns = [asyncio.create_task(slots.take(owner, 60)) for owner in owners]
+    await asyncio.sleep(0)
+    slots.give_back(("many", 0))
+    await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
+    assert [turn.done() for turn in turns] == [False, False, True]
+    slots.give_back(("many", 1))
+    slots.give_back(("one", 4))
+    await asyncio.gather(*turns)
 
 
 async def test_what_has_no_turn_in_time_fails_alone() -> None:
