@@ -206,6 +206,7 @@ def _route(
         settings.request_timeout_s,
         parts.max_values(settings),
         settings.min_rate,
+        settings.max_text_characters,
     )
     shown = None if settings.metrics_port else metrics
     routes = router(core.engine, intake, core.readiness, shown, settings.max_items)

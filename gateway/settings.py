@@ -200,7 +200,7 @@ class Settings(BaseSettings):
         ge=1,
         le=LARGEST,
         description="Bytes of a process's memory that requests may take at a time, as they "
-        "arrive: a body up to eight times its size, images their pixels; beyond, 429.",
+        "arrive: a body up to seven times its size, images their pixels; beyond, 429.",
     )
     client_share: float = Field(
         default=0.25,

@@ -20,16 +20,17 @@ from gateway.admission import Admission, within
 from gateway.errors import MalformedRequest, TooLarge, TooSlow, quoted
 from gateway.record import Record
 from gateway.rest.fields import NAME_CHARACTERS, TAGS
-from gateway.rest.scan import count_values
+from gateway.rest.scan import count_values, has_long_wide_string
 from gateway.values import Deadline
 
 SCANNED_BYTES = 2**15  # a body up to this size cannot hold enough values to matter
 INLINE_BYTES = 2**18  # parsing up to this size takes less time than others notice
 
 JSON = 4  # times its bytes: the body, its strings, and an image's base64 without line breaks
-WIDE = 4  # times more where the strings hold characters that take four bytes each
+WIDE = 3  # times more where the strings hold characters that take four bytes each
 RAW = 2  # the body, and a copy
 FORM = 5  # the body, the files within, and how they grow
+ESCAPED_BYTES = 12  # of one character in JSON, at most
 STALL_S = 10.0  # over so many seconds the rate is looked at
 
 S = TypeVar("S", bound=BaseModel)
@@ -45,6 +46,7 @@ class Work:
     max_values: int  # of a JSON body
     media_type: str  # as the client names it
     hold: Callable[[int], None]  # takes room for bytes
+    max_wide_bytes: int  # of a string with characters beyond ASCII
 
     @property
     def request_id(self) -> str:
@@ -62,10 +64,19 @@ class Work:
         body, self.body = self.body, b""
         large = len(body) > INLINE_BYTES
         if await asyncio.to_thread(_wide, body) if large else _wide(body):
+            if len(body) > self.max_wide_bytes:
+                await asyncio.to_thread(self._check_wide, body)
             self.hold(WIDE * len(body))
         if not large:
             return self._parsed(schema, body)
         return await asyncio.to_thread(self._parsed, schema, body)
+
+    def _check_wide(self, body: bytes) -> None:
+        if has_long_wide_string(body, self.max_wide_bytes):
+            raise TooLarge(
+                f"a string that is no base64 has more than {self.max_wide_bytes:,} bytes, which is "
+                "more than GATEWAY_MAX_TEXT_CHARACTERS leaves room for"
+            )
 
     def _parsed(self, schema: type[S], body: bytes) -> S:
         if len(body) > SCANNED_BYTES and count_values(body, self.max_values) > self.max_values:
@@ -103,8 +114,10 @@ class Intake:
         timeout_s: float,
         max_values: int,
         min_rate: int,
+        max_text_characters: int,
     ) -> None:
         """Takes the limits; `max_values` is what a JSON body may hold."""
+        self._max_wide_bytes = ESCAPED_BYTES * max_text_characters
         self._min_rate = min_rate
         self._admission = admission
         self._max_values = max_values
@@ -144,7 +157,13 @@ class Intake:
                     async with _while_there(request):
                         media_type = request.headers.get("content-type", "")
                         yield Work(
-                            body, deadline, record, self._max_values, media_type, permit.hold
+                            body,
+                            deadline,
+                            record,
+                            self._max_values,
+                            media_type,
+                            permit.hold,
+                            self._max_wide_bytes,
                         )
 
     def _timeout(self, request: Request) -> float:

@@ -1,4 +1,4 @@
-"""Counts what a JSON text holds before it is parsed.
+"""Looks at what a JSON text holds before it is parsed.
 
 A parser makes an object of every value and holds the interpreter's lock meanwhile: 60 MB of `0,`
 would stop the whole process for seconds and take gigabytes. Counting needs neither.
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK_BYTES = 2**20
-_QUOTE, _BACKSLASH = ord('"'), ord("\\")
+_QUOTE, _BACKSLASH, _U = ord('"'), ord("\\"), ord("u")
+_BEYOND_ASCII = 128
 # Which bytes, outside strings, come before a value.
 _BEFORE_VALUE = np.isin(np.arange(256), [ord(each) for each in "[{,:"])
 
@@ -34,6 +35,31 @@ def count_values(body: bytes, most: int) -> int:
         if count > most:
             break
     return count
+
+
+def has_long_wide_string(body: bytes, most: int) -> bool:
+    """Whether more than `most` bytes between two quotes hold a character beyond ASCII.
+
+    Each character of such a string takes up to four bytes, and is copied several times meanwhile.
+    """
+    text = np.frombuffer(body, dtype=np.uint8)
+    escaped = open_wide = False
+    begin = 0  # of what stands between quotes where a chunk begins
+    for start in range(0, len(text), CHUNK_BYTES):
+        chunk = text[start : start + CHUNK_BYTES]
+        masked = _escaped(chunk, escaped)
+        escaped = bool(masked[-1])
+        quotes = (chunk == _QUOTE) & ~masked[:-1]
+        wide = (chunk >= _BEYOND_ASCII) | ((chunk == _U) & masked[:-1])
+        edges = np.concatenate([[begin], np.flatnonzero(quotes) + start, [start + len(chunk)]])
+        within = np.unique(np.cumsum(quotes)[wide])  # numbers of pieces between quotes
+        if open_wide and (not within.size or within[0]):
+            within = np.concatenate([[0], within])
+        if within.size and np.max(edges[within + 1] - edges[within]) > most:
+            return True
+        open_wide = bool(within.size) and within[-1] == len(edges) - 2
+        begin = int(edges[-2])
+    return False
 
 
 def _escaped(chunk: NDArray[np.uint8], before: bool) -> NDArray[np.bool_]:

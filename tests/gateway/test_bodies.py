@@ -22,7 +22,7 @@ MB = 2**20
 SIZE = 47 * MB  # within GATEWAY_MAX_BODY_BYTES
 AT_ONCE = 6
 # Of 2 GiB for two workers, less what they have when idle and for decoding.
-MOST = 640 * MB
+MOST = 480 * MB
 PICTURE = (SAMPLES / "red-circle.png").read_bytes()
 HEAD = "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\n\r\n"
 
@@ -53,6 +53,11 @@ def wide() -> bytes:
     )
 
 
+def several() -> bytes:
+    text = '"' + "a" * 300_000 + '\N{GRINNING FACE}\\n",'
+    return b'{"input": [' + text.encode() * (SIZE // 300_100) + b'"a"]}'
+
+
 def escaped() -> bytes:
     return b'{"input": "' + b"a" * SIZE + b'\\ud83d\\ude00"}'
 
@@ -60,6 +65,7 @@ def escaped() -> bytes:
 BODIES = {
     "base64 with spaces": ("/v1/embeddings", spaced, "application/json"),
     "one emoji": ("/v1/embeddings", wide, "application/json"),
+    "many emoji": ("/v1/embeddings", several, "application/json"),
     "one escaped emoji": ("/v1/similarity", escaped, "application/json"),
     "a long name": ("/v1/rerank", lambda: b'{"' + wide()[11:-1] + b": 1}", "application/json"),
     "image": ("/v1/embeddings/image", lambda: bytes(SIZE), "image/png"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.rest import scan
-from gateway.rest.scan import count_values
+from gateway.rest.scan import count_values, has_long_wide_string
 
 
 def values(parsed: Any) -> int:
@@ -52,3 +52,22 @@ def test_what_is_no_json_does_not_matter(end: bytes) -> None:
 def test_counting_stops_where_it_is_too_much() -> None:
     text = b"0," * (4 * scan.CHUNK_BYTES)
     assert 100 < count_values(text, 100) < scan.CHUNK_BYTES
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2**19, 2**20 - 3, 2**20 - 1, 2**20, 2**20 + 1])
+@pytest.mark.parametrize("wide", ["\N{GRINNING FACE}", "\\u00e9"])
+def test_long_strings_of_wide_characters_are_found(offset: int, wide: str) -> None:
+    def found(*strings: str) -> bool:
+        text = " " * offset + "[" + ",".join(f'"{each}"' for each in strings) + "]"
+        return has_long_wide_string(text.encode(), 1_000)
+
+    long, short = "a" * 1_000, "a" * 900
+    assert found(wide + long)
+    assert found(long + wide)
+    assert found("b", wide + "a" * 2**21, "c")
+    assert found("b", "a" * 2**21 + wide)
+    assert not found(long, long)
+    assert not found(short, wide + short, short + wide, long)
+    assert not found("a" * 2**21, wide)
+    assert not found(wide, "a" * 2**21)
+    assert not found("\\\\u" + long, '\\"' + long)  # an escaped backslash, and a quote
