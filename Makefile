@@ -18,13 +18,11 @@ SERVE := .venv/serve
 EXPORT := .venv/export
 DEV := .venv/dev
 BENCH := .venv/bench
-SOURCES := gateway server export client benchmarks codegen deploy tests
+SOURCES := gateway server export client benchmarks deploy tests
 PROTO := gateway/rpc/openclip/v1/clip.proto
 
-# With the classes of clients only; the server's side is gateway/rpc/service.py.
 protoc = PATH="$(CURDIR)/$(DEV)/bin:$$PATH" $(DEV)/bin/python -m grpc_tools.protoc -I. \
-	--python_out=$(1) --mypy_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(PROTO) && \
-	$(DEV)/bin/python -m codegen.clients $(PROTO:%.proto=$(1)/%_pb2_grpc.py) $(PROTO:%.proto=$(1)/%_pb2_grpc.pyi)
+	--python_out=$(1) --mypy_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(PROTO)
 
 MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(ARGS)
 

@@ -9,8 +9,10 @@ REST API gives as `error.code`; `error-param`, the field that the error is about
 The id is the caller's own `x-request-id` where it sent a plain one; answers bear it too.
 """
 
+from collections import abc as _abc
 from gateway.rpc.openclip.v1 import clip_pb2 as _clip_pb2
 from grpc import aio as _aio
+import abc as _abc_1
 import grpc as _grpc
 import sys
 import typing as _typing
@@ -19,6 +21,16 @@ if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
     from typing_extensions import Self as _Self
+
+_T = _typing.TypeVar("_T")
+
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
+    ...
+
+GRPC_GENERATED_VERSION: str
+GRPC_VERSION: str
 
 class ClipServiceStub:
     """Embeds, classifies, compares and orders texts and images."""
@@ -61,3 +73,58 @@ class ClipServiceAsyncStub(ClipServiceStub):
     """Orders documents by their likeness to a query."""
     ListModels: _aio.UnaryUnaryMultiCallable[_clip_pb2.ListModelsRequest, _clip_pb2.ListModelsResponse]  # type: ignore[assignment]
     """The served models."""
+
+class ClipServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Embeds, classifies, compares and orders texts and images."""
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _clip_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_clip_pb2.EmbedResponse, _abc.Awaitable[_clip_pb2.EmbedResponse]]:
+        """Embeds texts and images, mixed as they come."""
+
+    @_abc_1.abstractmethod
+    def EmbedStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_clip_pb2.EmbedStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_clip_pb2.EmbedStreamResponse], _abc.AsyncIterator[_clip_pb2.EmbedStreamResponse]]:
+        """Embeds any number of items. Results come as they are ready, in any order, each once. While
+        results are not read, no more items are taken; keep reading while you send.
+        """
+
+    @_abc_1.abstractmethod
+    def Classify(
+        self,
+        request: _clip_pb2.ClassifyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_clip_pb2.ClassifyResponse, _abc.Awaitable[_clip_pb2.ClassifyResponse]]:
+        """Zero-shot classification."""
+
+    @_abc_1.abstractmethod
+    def Similarity(
+        self,
+        request: _clip_pb2.SimilarityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_clip_pb2.SimilarityResponse, _abc.Awaitable[_clip_pb2.SimilarityResponse]]:
+        """Compares every image with every text."""
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _clip_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_clip_pb2.RerankResponse, _abc.Awaitable[_clip_pb2.RerankResponse]]:
+        """Orders documents by their likeness to a query."""
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _clip_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_clip_pb2.ListModelsResponse, _abc.Awaitable[_clip_pb2.ListModelsResponse]]:
+        """The served models."""
+
+def add_ClipServiceServicer_to_server(servicer: ClipServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,1 +1,0 @@
-"""What `make proto` does to the code that protoc writes."""
