@@ -71,12 +71,13 @@ def _check_engines(root: Path) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    from export.gate import Thresholds  # torch takes seconds to import; --help need not wait
+    # torch takes seconds to import; --help need not wait
     from export.pbtxt import Serving
     from export.pipeline import Options, export_model
     from export.progress import Progress
     from export.summary import how_to_serve, summary, write_reports
     from export.variants import Variant
+    from gateway.figures import Thresholds
 
     options = Options(
         model=given.model,

@@ -1,32 +1,12 @@
 """What a variant must reach, and where it falls short."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
-from export.figures import RECALLS, Measured, Ranking
+from gateway.figures import RECALLS, Measured, Ranking, Thresholds
 
 _ROUNDING = 1e-9  # of float64 sums; not a shortfall
 
 Shares = tuple[float, float]  # the variant's and PyTorch's
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """What a variant must reach; None asks nothing.
-
-    Attributes:
-        min_cosine: Of any item.
-        mean_cosine: Of each tower.
-        accuracy_loss: Most zero-shot accuracy that may be lost to PyTorch, in percentage points.
-        recall_loss: Most of any retrieval recall that may be lost to PyTorch, likewise.
-        agreement: Of the first candidates with PyTorch's, 0 to 1.
-    """
-
-    min_cosine: float | None = None
-    mean_cosine: float | None = None
-    accuracy_loss: float | None = None
-    recall_loss: float | None = None
-    agreement: float | None = None
 
 
 DEFAULT_THRESHOLDS: Mapping[str, Thresholds] = {

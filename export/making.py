@@ -6,13 +6,13 @@ from pathlib import Path
 from export import gate, runners
 from export.engines import build_engines
 from export.feeds import Feed, feed_of, image_measure, latency_of, text_measure
-from export.gate import Thresholds
 from export.measurement import Evaluation, evaluate
 from export.search import Found, Judge, first_good, search
 from export.staging import Stage
 from export.variantreport import Latency
 from export.variants import Graphs, Variant, candidates, compacted, halved
 from export.work import Work
+from gateway.figures import Thresholds
 from gateway.manifest import PIXELS
 
 Latencies = tuple[tuple[str, Latency], ...]  # by tower; text at the shortest length

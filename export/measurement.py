@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from export import metrics
 from export.errors import GateError
 from export.evaluation import EvaluationSet
-from export.figures import Measured, Ranking, Run, TowerFigures
 from export.metrics import Cosines, Vectors
 from export.rankings import rank
 from export.reference import Inputs, References
 from export.runners import RunTower
+from gateway.figures import Measured, Ranking, Run, TowerFigures
 from gateway.text import padded
 
 SMALL_BATCH_ITEMS = 1000  # pictures, and texts of each length, to run at batch 1 and 2

@@ -5,17 +5,27 @@ candidates, so that vectors which have all become alike do no better than chance
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.figures import CosineFigures, Recall
+from gateway.figures import Recall
 
 NORM_TOLERANCE = 1e-3  # how far from 1 the length of a vector may be
 
 Vectors = NDArray[np.float32]  # [n, D]
 Cosines = NDArray[np.float64]  # [n]
 Scores = NDArray[np.float64]  # [pictures, candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class CosineFigures:
+    """What a set of cosines comes to."""
+
+    min_cosine: float
+    mean_cosine: float
+    p1_cosine: float  # first percentile
 
 
 def row_cosines(found: Vectors, truth: Vectors) -> Cosines:

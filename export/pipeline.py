@@ -9,7 +9,7 @@ from export import calibration, evaluation, gpus, packed, plan, repository, towe
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError, GraphError
 from export.evaluation import EvaluationSet
-from export.gate import DEFAULT_THRESHOLDS, Thresholds
+from export.gate import DEFAULT_THRESHOLDS
 from export.measurement import SMALL_BATCH_ITEMS
 from export.pbtxt import Serving
 from export.progress import Progress
@@ -22,6 +22,7 @@ from export.variants import Graphs, Runtime, Variant
 from export.work import Work
 from export.writer import locked
 from gateway import manifest as contract
+from gateway.figures import Thresholds
 
 DEFAULT_LENGTHS = (16, 24, 32)  # tokens; the full context is always served as well
 DRAWN = "drawn"  # in place of a folder: the demo's scenes

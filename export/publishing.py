@@ -1,7 +1,7 @@
 """One variant's way: its graphs are made and measured, then described and published."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from export import gate, repository
 from export.errors import CrashError
@@ -75,11 +75,6 @@ def _describe(
     checkpoint = work.checkpoint
     rules, measured = checkpoint.preprocessing, found.evaluation.measured
     lowest = min(measured.image.min_cosine, measured.text.min_cosine)
-    figures = {
-        **asdict(measured),
-        "thresholds": asdict(work.thresholds[variant.precision]),
-        "failures": found.failures,
-    }
     made = "; ".join(f"{tower}: {recipe}" for tower, recipe in sorted(found.graphs.recipe.items()))
     return Manifest(
         id=stage.model_id,
@@ -101,7 +96,7 @@ def _describe(
         golden=golden(
             checkpoint, spec, stage.folder, work.lengths[0], max(0.1, lowest - GOLDEN_MARGIN)
         ),
-        gate=Gate.model_validate(figures),
+        gate=Gate.of_measured(measured, work.thresholds[variant.precision], found.failures),
         files=stage.hashes(),
         created=int(time.time()),
     )

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from export import metrics
 from export.evaluation import EvaluationSet
-from export.figures import Agreement, Ranking, Retrieval, ZeroShot
 from export.metrics import Scores, Vectors
 from export.reference import References
+from gateway.figures import Agreement, Ranking, Retrieval, ZeroShot
 
 
 def rank(

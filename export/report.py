@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from export import plots
-from export.figures import RECALLS, Measured
-from export.gate import Thresholds
 from export.tables import NONE, by_batch, percent, recalls, table
 from export.variantreport import Latency, VariantReport
+from gateway.figures import RECALLS, Measured, Thresholds
 
 
 def write_report(

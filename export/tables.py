@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from export.figures import RECALLS, Measured, Ranking, Recall
+from gateway.figures import RECALLS, Measured, Ranking, Recall
 
 NONE = "–"  # noqa: RUF001 (an en dash, for an empty cell)
 

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from export.figures import Measured
-from export.gate import Thresholds
 from export.metrics import Cosines
+from gateway.figures import Measured, Thresholds
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from export.checkpoint import Checkpoint
 from export.evaluation import EvaluationSet
-from export.gate import Thresholds
 from export.pbtxt import Serving
 from export.progress import Progress
 from export.quantize import Method
 from export.reference import Inputs, References
 from export.variants import Graphs, Runtime
+from gateway.figures import Thresholds
 
 
 @dataclass(frozen=True, slots=True)

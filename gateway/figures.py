@@ -1,56 +1,88 @@
-"""What was measured of a model against OpenCLIP in PyTorch FP32, as the manifest keeps it."""
+"""What is measured of a model against OpenCLIP in PyTorch FP32, as the manifest keeps it.
 
-from typing import Annotated
+Plain dataclasses, which `export` fills with what it measures. Where they come from a manifest's
+JSON, pydantic holds them to the ranges of their annotations and refuses unknown fields.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, ClassVar, Self
+
+from pydantic import ConfigDict, Field
+
+RECALLS = (  # fields of `Recall` in their order, each with its name for people
+    ("image to text, recall@1", "image_to_text_at_1"),
+    ("image to text, recall@5", "image_to_text_at_5"),
+    ("text to image, recall@1", "text_to_image_at_1"),
+    ("text to image, recall@5", "text_to_image_at_5"),
+)
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Strict:
+    __slots__ = ()
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
-class GateRun(_Frozen):
-    """One tower, compared with OpenCLIP in PyTorch FP32 at one length and batch size."""
+@dataclass(frozen=True, slots=True)
+class Run(_Strict):
+    """One tower at one token length (None for pictures) and one batch size."""
 
-    length: int | None  # tokens; None for pictures
-    batch: int = Field(ge=1)
-    items: int = Field(ge=1)
+    length: int | None
+    batch: Positive
+    items: Positive
     min_cosine: Cosine
     mean_cosine: Cosine
     p1_cosine: Cosine  # first percentile
-    bad_vectors: int = Field(ge=0)  # not finite, or not of length 1
+    bad_vectors: Count  # not finite, or not of length 1
 
 
-class GateTower(_Frozen):
-    """The worst of a tower's runs; `bad_vectors` is the sum."""
+@dataclass(frozen=True, slots=True)
+class TowerFigures(_Strict):
+    """One tower: the worst of its runs."""
 
     min_cosine: Cosine
-    mean_cosine: Cosine
-    p1_cosine: Cosine
-    bad_vectors: int = Field(ge=0)
-    runs: tuple[GateRun, ...] = Field(min_length=1)
+    mean_cosine: Cosine  # lowest mean of a run
+    p1_cosine: Cosine  # lowest first percentile of a run
+    bad_vectors: Count  # in all runs together
+    runs: Annotated[tuple[Run, ...], Field(min_length=1)]
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> Self:
+        """The worst of at least one run."""
+        return cls(
+            min(run.min_cosine for run in runs),
+            min(run.mean_cosine for run in runs),
+            min(run.p1_cosine for run in runs),
+            sum(run.bad_vectors for run in runs),
+            tuple(runs),
+        )
 
 
-class GateAgreement(_Frozen):
-    """Mean share of PyTorch's first 1 or 5 candidates of a picture that are the model's too."""
+@dataclass(frozen=True, slots=True)
+class Agreement(_Strict):
+    """Mean share of PyTorch's first 1 or 5 candidates of a picture that are the variant's too."""
 
-    candidates: int = Field(ge=1)  # classes, or texts where there are no classes
+    candidates: Positive  # classes, or texts where there are no classes
     top1: Share
     top5: Share
 
 
-class GateZeroShot(_Frozen):
+@dataclass(frozen=True, slots=True)
+class ZeroShot(_Strict):
     """Share of labelled pictures that are classified rightly."""
 
-    pictures: int = Field(ge=1)
+    pictures: Positive
     accuracy: Share
     pytorch_accuracy: Share
 
 
-class GateRecall(_Frozen):
+@dataclass(frozen=True, slots=True)
+class Recall(_Strict):
     """Share of queries whose own partner is among the first 1 or 5."""
 
     image_to_text_at_1: Share
@@ -59,58 +91,128 @@ class GateRecall(_Frozen):
     text_to_image_at_5: Share
 
 
-class GateRetrieval(_Frozen):
+@dataclass(frozen=True, slots=True)
+class Retrieval(_Strict):
     """Retrieval between pictures and the texts that belong to them."""
 
-    pictures: int = Field(ge=1)
-    recall: GateRecall
-    pytorch_recall: GateRecall
+    pictures: Positive
+    recall: Recall
+    pytorch_recall: Recall
 
 
-class GateRanking(_Frozen):
-    """The same figures with both towers at one batch size, and text at one length."""
+@dataclass(frozen=True, slots=True)
+class Ranking(_Strict):
+    """How pictures rank texts with both towers at one batch size, and text at one length.
 
-    length: int = Field(ge=1)  # tokens; texts that do not fit are at the next that holds them
-    batch: int = Field(ge=1)
-    pictures: int = Field(ge=1)
-    texts: int = Field(ge=1)  # that ran at this batch size; any others are of the largest one
-    agreement: GateAgreement
-    zero_shot: GateZeroShot | None
-    retrieval: GateRetrieval | None
+    Attributes:
+        length: Tokens; texts that do not fit are at the next length that holds them.
+        batch: Of both towers.
+        pictures: That were ranked: those that ran at this batch size.
+        texts: That ran at this batch size; the vectors of any others are of the largest one.
+        agreement: With PyTorch on the same pictures, as the figures below.
+        zero_shot: Where some of the pictures are labelled.
+        retrieval: Where some of the pictures have texts of their own.
+    """
+
+    length: Positive
+    batch: Positive
+    pictures: Positive
+    texts: Positive
+    agreement: Agreement
+    zero_shot: ZeroShot | None = None
+    retrieval: Retrieval | None = None
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"at batch {self.batch}, with text at {self.length} tokens"
 
 
-class GateThresholds(_Frozen):
-    """What was asked of the model; None asks nothing."""
+@dataclass(frozen=True, slots=True)
+class Thresholds(_Strict):
+    """What a variant must reach; None asks nothing.
 
-    min_cosine: float | None  # of any item
-    mean_cosine: float | None  # of each tower
-    accuracy_loss: float | None  # zero-shot, in percentage points
-    recall_loss: float | None = None  # of any recall, in percentage points
-    agreement: float | None = None  # of the first candidates with PyTorch's, 0 to 1
+    Attributes:
+        min_cosine: Of any item.
+        mean_cosine: Of each tower.
+        accuracy_loss: Most zero-shot accuracy that may be lost to PyTorch, in percentage points.
+        recall_loss: Most of any retrieval recall that may be lost to PyTorch, likewise.
+        agreement: Of the first candidates with PyTorch's, 0 to 1.
+    """
+
+    min_cosine: float | None = None
+    mean_cosine: float | None = None
+    accuracy_loss: float | None = None
+    recall_loss: float | None = None
+    agreement: float | None = None
 
 
-class Gate(_Frozen):
-    """What was measured against OpenCLIP in PyTorch FP32 before publishing.
+@dataclass(frozen=True, slots=True)
+class Measured(_Strict):
+    """All figures of a variant.
 
     Agreement, accuracy and recall are the lowest of those rankings that cover the whole set.
 
     Attributes:
-        rankings: At batch 1, 2 and the largest, with text at each length; empty in manifests of
-            before these were kept.
+        rankings: At batch 1, 2 and the largest, with text at each length; empty only in manifests
+            that are older than they are.
+    """
+
+    image: TowerFigures
+    text: TowerFigures
+    agreement: Agreement
+    zero_shot: ZeroShot | None
+    retrieval: Retrieval | None
+    rankings: tuple[Ranking, ...] = ()
+
+    @classmethod
+    def of(cls, image: TowerFigures, text: TowerFigures, rankings: Sequence[Ranking]) -> Self:
+        """The worst of at least one ranking."""
+        most = max(each.pictures for each in rankings)
+        whole = [each for each in rankings if each.pictures == most]
+        agreements = [each.agreement for each in whole]
+        return cls(
+            image, text,
+            replace(agreements[0], top1=min(each.top1 for each in agreements),
+                    top5=min(each.top5 for each in agreements)),
+            _lowest_accuracy([each.zero_shot for each in whole if each.zero_shot]),
+            _lowest_recall([each.retrieval for each in whole if each.retrieval]),
+            tuple(rankings),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Gate(Measured):
+    """What was measured of a model before it was published, and what was asked of it.
+
+    Attributes:
         failures: One line for each figure that fell short; only where the model was published
             nevertheless (`--allow-failing`).
     """
 
-    image: GateTower
-    text: GateTower
-    agreement: GateAgreement
-    zero_shot: GateZeroShot | None
-    retrieval: GateRetrieval | None
-    rankings: tuple[GateRanking, ...] = ()
-    thresholds: GateThresholds
-    failures: tuple[str, ...] = ()
+    thresholds: Thresholds = field(kw_only=True)
+    failures: tuple[str, ...] = field(default=(), kw_only=True)
+
+    @classmethod
+    def of_measured(
+        cls, measured: Measured, thresholds: Thresholds, failures: Sequence[str]
+    ) -> Self:
+        """These figures, with what was asked and what fell short."""
+        figures = {each.name: getattr(measured, each.name) for each in fields(measured)}
+        return cls(**figures, thresholds=thresholds, failures=tuple(failures))
 
     @property
     def passed(self) -> bool:
         """Whether every figure reached its threshold."""
         return not self.failures
+
+
+def _lowest_accuracy(given: Sequence[ZeroShot]) -> ZeroShot | None:
+    return min(given, key=lambda each: each.accuracy, default=None)
+
+
+def _lowest_recall(given: Sequence[Retrieval]) -> Retrieval | None:
+    if not given:
+        return None
+    lowest = (min(getattr(each.recall, name) for each in given) for _, name in RECALLS)
+    return replace(given[0], recall=Recall(*lowest))

@@ -19,20 +19,21 @@ from export.checkpoint import Checkpoint, load_checkpoint
 from export.demo.evaluate import CHECKPOINT, CONFIG
 from export.errors import GateError
 from export.evaluation import EvaluationSet, built_in, drawn
-from export.figures import (
+from export.gate import DEFAULT_THRESHOLDS, failures, unjudged
+from export.metrics import Vectors
+from export.reference import Inputs, References, prepare, references
+from export.towers import ImageTower, token_lengths
+from gateway.figures import (
     Agreement,
     Measured,
     Ranking,
     Recall,
     Retrieval,
     Run,
+    Thresholds,
     TowerFigures,
     ZeroShot,
 )
-from export.gate import DEFAULT_THRESHOLDS, Thresholds, failures, unjudged
-from export.metrics import Vectors
-from export.reference import Inputs, References, prepare, references
-from export.towers import ImageTower, token_lengths
 from gateway.manifest import (
     PIXELS,
     TOKEN_IDS,

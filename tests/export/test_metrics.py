@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from export import metrics
-from export.figures import Run, TowerFigures
 from export.metrics import Vectors
+from gateway.figures import Run, TowerFigures
 
 
 def unit(count: int, size: int = 8, seed: int = 0) -> Vectors:

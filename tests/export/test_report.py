@@ -5,21 +5,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.figures import (
+from export.metrics import summarise
+from export.report import write_report
+from export.tables import table
+from export.variantreport import Latency, VariantReport
+from gateway.figures import (
     Agreement,
     Measured,
     Ranking,
     Recall,
     Retrieval,
     Run,
+    Thresholds,
     TowerFigures,
     ZeroShot,
 )
-from export.gate import Thresholds
-from export.metrics import summarise
-from export.report import write_report
-from export.tables import table
-from export.variantreport import Latency, VariantReport
 
 
 def variant(model_id: str, noise: float) -> VariantReport:

@@ -11,7 +11,7 @@ import pytest
 
 from export import repository, writer
 from export.errors import RepositoryError
-from gateway.figures import Gate
+from gateway.figures import Agreement, Gate, Run, Thresholds, TowerFigures
 from gateway.manifest import (
     Golden,
     ImageTower,
@@ -32,18 +32,8 @@ class Killed(BaseException):
 
 
 def passed_gate() -> Gate:
-    figures = {"min_cosine": 1, "mean_cosine": 1, "p1_cosine": 1, "bad_vectors": 0}
-    tower = {**figures, "runs": [{**figures, "length": None, "batch": 1, "items": 1}]}
-    return Gate.model_validate(
-        {
-            "image": tower,
-            "text": tower,
-            "agreement": {"candidates": 1, "top1": 1, "top5": 1},
-            "zero_shot": None,
-            "retrieval": None,
-            "thresholds": {"min_cosine": 0.9, "mean_cosine": None, "accuracy_loss": None},
-        }
-    )
+    tower = TowerFigures(1, 1, 1, 0, (Run(None, 1, 1, 1, 1, 1, 0),))
+    return Gate(tower, tower, Agreement(1, 1, 1), None, None, thresholds=Thresholds(0.9))
 
 
 def stage(folder: Path, version: int, lengths: tuple[int, ...], batch: int) -> Manifest:
