@@ -47,7 +47,7 @@ run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gat
 test: $(DEV)/.ready ## Run every test, against the real Triton
 	$(DEV)/bin/python -m pytest $(ARGS)
 
-check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile, YAML and Kubernetes files
+check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile, YAML, workflows and Kubernetes files
 	$(DEV)/bin/ruff format --check $(SOURCES)
 	$(DEV)/bin/ruff check $(SOURCES)
 	$(DEV)/bin/mypy
@@ -57,6 +57,10 @@ check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile,
 	@rm -rf .proto
 	$(DEV)/bin/hadolint Dockerfile
 	$(DEV)/bin/yamllint --strict .
+	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(DEV)/bin/python -m deploy.manifests
 
 test-compose: $(DEV)/.ready ## Build the images, serve with them, kill Triton, clean up; skips without Docker
