@@ -108,7 +108,9 @@ def metrics_server(settings: Settings, metrics: Metrics) -> MetricsServer | None
     if settings.metrics_port is None:
         return None
     host = settings.metrics_host or settings.host
-    return MetricsServer(host, settings.metrics_port, hosts(settings, host), metrics.rendered)
+    known = hosts(settings, host)
+    answers_to = known.answer if known else lambda header: True
+    return MetricsServer(host, settings.metrics_port, answers_to, metrics.rendered)
 
 
 def rpc_config(settings: Settings, tls: Tls | None) -> RpcConfig:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from gateway.hosts import Hosts, name_of
 from gateway.metrics import CONTENT_TYPE
 
 _TIMEOUT_S = 10.0  # for a request to come
@@ -16,20 +15,24 @@ class MetricsServer:
     """Answers `GET /metrics`, and nothing else, from threads of its own."""
 
     def __init__(
-        self, host: str, port: int, hosts: Hosts | None, rendered: Callable[[], bytes]
+        self,
+        host: str,
+        port: int,
+        answers_to: Callable[[str], bool],
+        rendered: Callable[[], bytes],
     ) -> None:
         """Begins to listen; several processes may share the port.
 
         Args:
             host: Address to listen on.
             port: Port to listen on.
-            hosts: Those that are answered to; None: all.
+            answers_to: Whether a request with this Host header is answered.
             rendered: What is answered.
 
         Raises:
             OSError: The address cannot be listened on.
         """
-        self._server = _Server((host, port), _handler(hosts, rendered))
+        self._server = _Server((host, port), _handler(answers_to, rendered))
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="metrics", daemon=True
         )
@@ -61,15 +64,16 @@ class _Server(ThreadingHTTPServer):
         """A scraper that leaves early is no news."""
 
 
-def _handler(hosts: Hosts | None, rendered: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    answers_to: Callable[[str], bool], rendered: Callable[[], bytes]
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _TIMEOUT_S
         server_version = "openclip-triton"
         sys_version = ""
 
         def do_GET(self) -> None:
-            name = name_of(self.headers.get("host", ""))
-            if hosts is not None and (name is None or name not in hosts):
+            if not answers_to(self.headers.get("host", "")):
                 self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
                 return
             if self.path.partition("?")[0] != "/metrics":
