@@ -34,7 +34,7 @@ class StreamSettings:
 
     max_items: int = 256  # read, sent or answered, and not yet taken by the caller
     max_bytes: int = 64 * 2**20  # of their content; one larger item goes alone
-    max_item_bytes: int = 60 * 2**20  # of one item; a larger one is not sent
+    max_item_bytes: int = 44 * 2**20  # of one item; a larger one is not sent
     readers: int = 4  # threads that read files
     retries: int = 8  # of an item, and of the connection while nothing is answered
     backoff_s: float = 0.25  # before the first retry; doubled for each further one
