@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from operator import methodcaller
+from traceback import clear_frames
 from typing import TypeVar
 
 import grpc
@@ -67,13 +68,14 @@ class Calls:
             async with self.answering(context, operation) as record:
                 due = time.monotonic() + self._timeout(context)
                 data = await self._only(context, due - time.monotonic())
-                size, timeout_s = len(data), due - time.monotonic()
+                size, timeout_s = self.takes(schema, data), due - time.monotonic()
                 working = self.admission.work(size, timeout_s, record.client, images=images)
                 async with working as (deadline, permit):
-                    record.spend = permit.before(record.spend)
+                    record.spend, record.hold = permit.before(record.spend), permit.hold
                     message = self.parse(schema, data)
-                    del data
-                    answered = await answer(message, deadline, record)
+                    answering = answer(message, deadline, record)
+                    del data, message  # which an error would keep to its end
+                    answered = await answering
                 # The id goes with the answer: sent ahead of it, it would cost a tenth of the call.
                 context.set_trailing_metadata(
                     ((HEADER, record.request_id), ("server-timing", _written(record)))
@@ -88,6 +90,10 @@ class Calls:
             raise MalformedRequest("the call ended without a message")
         self.check(data)
         return data
+
+    def takes(self, schema: type[Message], data: bytes) -> int:
+        """See `Bounds`."""
+        return self._bounds.takes(schema, data)
 
     def parse(self, schema: type[Q], data: bytes) -> Q:
         """A message of this kind.
@@ -145,6 +151,7 @@ class Calls:
             except Exception as error:
                 known = told(error, record.request_id)
                 status, record.error = STATUS[type(known)], known.code
+                _forget(error)
                 await abort(context, known, record.request_id)
             finally:
                 record.end(status.name)
@@ -155,6 +162,14 @@ class Calls:
         if self._access is None:
             return nullcontext()
         return self._access.entered(authorization(metadata), record)
+
+
+def _forget(error: BaseException | None) -> None:
+    """Lets go of the frames that an error came through, which would keep what they hold."""
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[str]:

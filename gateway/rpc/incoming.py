@@ -82,7 +82,7 @@ class Incoming:
         timeout_s: float | None = None,
         *,
         known: bool = True,
-        admit: Callable[[int], Awaitable[None]] | None = None,
+        admit: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> bytes | None:
         """The next message of a call; None when there is none.
 
@@ -90,7 +90,7 @@ class Incoming:
             context: The call.
             timeout_s: How long to wait for it.
             known: Whether the caller may call; else its message is a small one.
-            admit: Takes room for a message of so many bytes, which is held until then.
+            admit: Takes room for a message, which is held until then.
 
         Raises:
             DeadlineExceeded: It did not come in time.
@@ -106,7 +106,7 @@ class Incoming:
                     next(iter(among)).end("too many calls are silent, this one the longest")
                 data: bytes = await context.read()
                 if admit and data is not grpc.aio.EOF:
-                    await admit(len(data))
+                    await admit(data)
         except TimeoutError:
             if reading.ended:
                 raise Overloaded(reading.ended) from None

@@ -74,7 +74,10 @@ class ClipService:
         config = self._calls.config
 
         async def parsed(room: StreamRoom) -> AsyncIterator[clip_pb2.EmbedStreamRequest]:
-            read = partial(self._calls.incoming.read, context, admit=room.enter)
+            async def admit(data: bytes) -> None:
+                await room.enter(self._calls.takes(clip_pb2.EmbedStreamRequest, data))
+
+            read = partial(self._calls.incoming.read, context, admit=admit)
             while (data := await read()) is not None:
                 self._calls.check(data)
                 message = self._calls.parse(clip_pb2.EmbedStreamRequest, data)

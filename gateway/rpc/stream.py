@@ -8,6 +8,7 @@ leave the window only when their results were written, which waits for a client 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from sys import getsizeof
 
 from gateway import asks
 from gateway.errors import DeadlineExceeded, MalformedRequest, RequestError, Unavailable
@@ -16,7 +17,7 @@ from gateway.rpc import inputs
 from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.streambatches import Batches, StreamCall
 from gateway.rpc.window import Pending, Window
-from gateway.values import Item
+from gateway.values import Item, TextItem
 
 BATCHES = 4  # side by side, so that images of one are decoded while another is in Triton
 
@@ -163,4 +164,11 @@ def _pending(entry: clip_pb2.StreamItem) -> Pending:
         )
     except RequestError as error:
         item = error
-    return Pending(entry.id, item, entry.ByteSize())
+    return Pending(entry.id, item, len(entry.id) + _size(item))
+
+
+def _size(item: Item | RequestError) -> int:
+    """Bytes that its text or image takes; one emoji makes each character of a text four."""
+    if isinstance(item, RequestError):
+        return 0
+    return getsizeof(item.text if isinstance(item, TextItem) else item.data)

@@ -34,7 +34,7 @@ class StreamRoom:
         self._leave()
 
     async def enter(self, size: int) -> None:
-        """Takes room for a message of so many bytes.
+        """Takes room for a message that takes so many bytes.
 
         Raises:
             Overloaded: There is none: for the first message at once, for a later one after a while.

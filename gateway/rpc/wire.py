@@ -1,4 +1,4 @@
-"""Counts the fields of a message before it is parsed.
+"""Counts the fields of a message, and the bytes of its strings, before it is parsed.
 
 A parser makes an object of every nested message and holds the interpreter's lock meanwhile: 60 MB
 of empty items would stop the whole process for seconds and take gigabytes. A walk over the bytes
@@ -45,6 +45,38 @@ def count_fields(data: bytes, kind: Descriptor, most: int) -> tuple[int, Counter
                 waiting.append((start, stop, nested[number]))
         numbers = others
     return count, own
+
+
+def string_bytes(data: bytes, kind: Descriptor, most: int) -> tuple[int, int, int]:
+    """Bytes in strings, in those of them that are not all ASCII, and in the longest of these.
+
+    Args:
+        data: The message.
+        kind: What it should be.
+        most: Fields to look at; where there are more, all of it counts as such strings.
+    """
+    count = strings = wide = longest = 0
+    waiting = [(0, len(data), kind)]
+    while waiting:
+        begin, end, within = waiting.pop()
+        nested, texts = _messages(within), _strings(within)
+        for number, start, stop in _fields(data, begin, end):
+            count += 1
+            if count > most:
+                return len(data), len(data), longest
+            if number in nested and stop > start:
+                waiting.append((start, stop, nested[number]))
+            elif number in texts:
+                strings += stop - start
+                if not data[start:stop].isascii():
+                    wide += stop - start
+                    longest = max(longest, stop - start)
+    return strings, wide, longest
+
+
+@cache
+def _strings(kind: Descriptor) -> frozenset[int]:
+    return frozenset(each.number for each in kind.fields if each.type == each.TYPE_STRING)
 
 
 @cache

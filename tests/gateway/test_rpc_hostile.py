@@ -210,3 +210,19 @@ async def test_health_and_reflection_take_small_messages_alone() -> None:
 
 async def results(call: Any) -> list[Any]:
     return [each async for each in call]
+
+
+def test_a_message_counts_for_what_it_becomes() -> None:
+    bounds, schema = Bounds(LIMITS), clip_pb2.EmbedRequest
+
+    def takes(*items: clip_pb2.Item) -> float:
+        data = schema(input=items).SerializeToString()
+        return bounds.takes(schema, data) / len(data)
+
+    assert takes(text("a")) == 8
+    assert takes(image(bytes(10**6))) == pytest.approx(3, abs=0.01)
+    assert takes(text("a" * 10**6)) == pytest.approx(5, abs=0.01)
+    assert takes(text("é" * 10**5)) == pytest.approx(8, abs=0.01)
+    assert takes(*[clip_pb2.Item()] * 100_000) == 8
+    with pytest.raises(TooLarge, match="GATEWAY_MAX_TEXT_CHARACTERS"):
+        takes(text("a" * 2**20 + "é"))

@@ -211,3 +211,34 @@ def test_messages_that_are_never_whole_keep_to_the_bytes_in_flight(
     print(f"{sent / MIB:.0f} MiB sent, {memory.most / MIB:.0f} MiB held; others: {seen}")
     assert memory.most < LIMIT
     assert not seen.failed
+
+
+def test_what_the_dearest_messages_become_keeps_to_the_bytes_in_flight(
+    gateway: GatewayClient, memory: Memory, keys: Keys
+) -> None:
+    wide = "a" * (45 * MIB) + "\N{GRINNING FACE}"  # one character makes all of them four bytes
+    label = "a" * 32_767 + "\N{GRINNING FACE}"
+    one, bad = clip_pb2.Item(text=wide), clip_pb2.Item(image=b"bad")
+    messages = {
+        "Embed": clip_pb2.EmbedRequest(input=[one]),
+        "Classify": clip_pb2.ClassifyRequest(images=[bad], labels=[label] * 1_400),
+        "Similarity": clip_pb2.SimilarityRequest(texts=[wide], images=[bad]),
+        "Rerank": clip_pb2.RerankRequest(query=one, documents=[bad]),
+        "ListModels": clip_pb2.EmbedRequest(model=wide),
+        "EmbedStream": clip_pb2.EmbedStreamRequest(items=[clip_pb2.StreamItem(item=one)]),
+        "": clip_pb2.EmbedRequest(input=[clip_pb2.Item(image_url=wide)]),
+        " ": clip_pb2.EmbedRequest(input=[clip_pb2.Item(image=wide.encode())]),
+    }
+    secret = keyed.metadata(keys.secret("mallory"))
+    whole = [(name.strip() or "Embed", each.SerializeToString()) for name, each in messages.items()]
+    with ExitStack() as stack, others(gateway, keys.secret("alice")) as seen:
+        calls = []
+        for method, message in whole * 2:
+            options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+            channel = stack.enter_context(grpc.insecure_channel(gateway.grpc_address, options))
+            call = channel.unary_unary(f"/{NAME}/{method}")
+            calls.append(call.future(message, metadata=secret, timeout=60))
+        ended = {call.code() for call in calls if call.exception(90) or True}
+    print(f"{ended}, {memory.most / MIB:.0f} MiB held; others: {seen}")
+    assert memory.most < LIMIT
+    assert not seen.failed
