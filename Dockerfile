@@ -25,6 +25,7 @@ RUN pip install --require-hashes --no-deps --no-compile -r requirements/gateway.
 FROM python AS gateway
 COPY --from=gateway-venv /opt/venv /opt/venv
 COPY deploy/gateway/ deploy/gateway/
+COPY openclip_api/ openclip_api/
 COPY gateway/ gateway/
 RUN install --directory --mode=0700 --owner=10001 --group=10001 /secret
 USER 10001:10001
@@ -66,6 +67,7 @@ RUN pip install --require-hashes --no-deps --no-compile -r requirements/bench.tx
 
 FROM python AS load
 COPY --from=load-venv /opt/venv /opt/venv
+COPY openclip_api/ openclip_api/
 COPY gateway/ gateway/
 COPY client/ client/
 COPY benchmarks/ benchmarks/

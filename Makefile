@@ -18,8 +18,8 @@ SERVE := .venv/serve
 EXPORT := .venv/export
 DEV := .venv/dev
 BENCH := .venv/bench
-SOURCES := gateway server export client benchmarks deploy tests
-PROTO := gateway/rpc/openclip/v1/clip.proto
+SOURCES := openclip_api gateway server export client benchmarks deploy tests
+PROTO := openclip_api/v1/clip.proto
 
 protoc = PATH="$(CURDIR)/$(DEV)/bin:$$PATH" $(DEV)/bin/python -m grpc_tools.protoc -I. \
 	--python_out=$(1) --mypy_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(PROTO)

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import decoding, program
-from benchmarks.direct import measure_triton
-from benchmarks.encoders import Encoders, caption_lengths, shares
-from benchmarks.errors import BenchmarkError
-from benchmarks.published import Manifest, find, on_onnx_runtime, packed
-from benchmarks.results import ROOT, SUFFIX, Label, Results, Row, collect
+from benchmarks import program
+from benchmarks.reporting.results import ROOT, SUFFIX, Label, Results, Row, collect
+from benchmarks.systems import decoding
+from benchmarks.systems.direct import measure_triton
+from benchmarks.systems.encoders import Encoders, caption_lengths, shares
+from benchmarks.systems.published import Manifest, find, on_onnx_runtime, packed
+from benchmarks.traffic.errors import BenchmarkError
 
 BATCHES = (1, 8, 32)
 LARGE = BATCHES[1:]

@@ -16,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import program, report, rounds, services, stage_budget, targets
-from benchmarks.published import Manifest, find
-from benchmarks.results import SUFFIX, Results, Row, collect
-from benchmarks.systems import PADDED, TORCH, Wanted, start
-from benchmarks.targets import GATEWAY
+from benchmarks import program, report, rounds, stage_budget
+from benchmarks.reporting import targets
+from benchmarks.reporting.results import SUFFIX, Results, Row, collect
+from benchmarks.reporting.targets import GATEWAY
+from benchmarks.systems import services
+from benchmarks.systems.contenders import PADDED, TORCH, Wanted, start
+from benchmarks.systems.published import Manifest, find
 
 NAME = "compare"
 

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.ladder_table import NOTES, machine, table, write
-from benchmarks.rungs import climb
-from benchmarks.variants import PRECISIONS, Target, export
+from benchmarks.reporting.ladder_table import NOTES, machine, table, write
+from benchmarks.systems.rungs import climb
+from benchmarks.systems.variants import PRECISIONS, Target, export
+from benchmarks.traffic.errors import BenchmarkError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,11 +17,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import ceilings, program, services
-from benchmarks.errors import BenchmarkError
-from benchmarks.published import Manifest, find
-from benchmarks.results import ROOT, SUFFIX, Label, Row, collect
-from benchmarks.tables import markdown
+from benchmarks import ceilings, program
+from benchmarks.reporting.results import ROOT, SUFFIX, Label, Row, collect
+from benchmarks.reporting.tables import markdown
+from benchmarks.systems import services
+from benchmarks.systems.published import Manifest, find
+from benchmarks.traffic.errors import BenchmarkError
 
 USERS = ("RestText", "RestImage", "ZeroShot", "Mixed", "GrpcText", "GrpcImage", "BulkStream")
 CONCURRENCY = (1, 8, 32, 128)
@@ -54,7 +55,7 @@ def run(
     """
     output.mkdir(parents=True, exist_ok=True)
     prefix = output / "-".join(filter(None, [user, str(concurrency), shape]))
-    files = [LOCUSTFILE, *([f"benchmarks/shapes/{shape}.py"] if shape else [])]
+    files = [LOCUSTFILE, *([f"benchmarks/traffic/shapes/{shape}.py"] if shape else [])]
     command = [
         sys.executable, "-m", "locust", "-f", ",".join(files), "--headless", "--only-summary",
         "--host", url, "--grpc-address", rpc, "--clip-model", model, "--caption-seed", str(seed),

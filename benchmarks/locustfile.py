@@ -3,7 +3,7 @@
 Name the users that you want: RestText, RestImage, ZeroShot, Mixed, GrpcText, GrpcImage, BulkStream.
 None of them waits between requests. `--host` is the REST API's URL; `--grpc-address` is the gRPC
 API's host:port, and `--clip-model` the model, which may be left out where one is served. For a
-load that changes, add a shape: `-f benchmarks/locustfile.py,benchmarks/shapes/ramp.py`.
+load that changes, add a shape: `-f benchmarks/locustfile.py,benchmarks/traffic/shapes/ramp.py`.
 """
 
 import itertools
@@ -21,9 +21,9 @@ from locust.env import Environment
 # Locust runs its users in gevent's green threads, which gRPC must know before its first use.
 grpc.experimental.gevent.init_gevent()
 
-from benchmarks import protowire  # noqa: E402 (as above)
-from benchmarks.captions import Captions  # noqa: E402
-from benchmarks.traffic import EMBED, STREAM, Request, requests  # noqa: E402
+from benchmarks.traffic import protowire  # noqa: E402 (as above)
+from benchmarks.traffic.captions import Captions  # noqa: E402
+from benchmarks.traffic.requests import EMBED, STREAM, Request, requests  # noqa: E402
 
 STREAM_MESSAGE_ITEMS = 16
 STREAM_ITEMS = 256  # of one stream, which counts as one request

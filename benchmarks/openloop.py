@@ -11,15 +11,18 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from benchmarks import loops, plots, program, services
-from benchmarks.arrivals import offer
-from benchmarks.connection import Target
-from benchmarks.errors import BenchmarkError
-from benchmarks.knee import carried, knee
-from benchmarks.published import Manifest, find
-from benchmarks.results import SUFFIX, Check, Label, Row, collect
-from benchmarks.tables import Cell, markdown
-from benchmarks.traffic import KINDS, NEEDS_LABEL_SET
+from benchmarks import program
+from benchmarks.reporting import plots
+from benchmarks.reporting.knee import carried, knee
+from benchmarks.reporting.results import SUFFIX, Check, Label, Row, collect
+from benchmarks.reporting.tables import Cell, markdown
+from benchmarks.systems import services
+from benchmarks.systems.published import Manifest, find
+from benchmarks.traffic import loops
+from benchmarks.traffic.arrivals import offer
+from benchmarks.traffic.connection import Target
+from benchmarks.traffic.errors import BenchmarkError
+from benchmarks.traffic.requests import KINDS, NEEDS_LABEL_SET
 
 FRACTIONS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 CHECKED = 0.7  # of the capacity, where p99 is held against p50

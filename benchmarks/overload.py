@@ -15,13 +15,15 @@ from itertools import islice
 
 import uvloop
 
-from benchmarks import loops, processes, program, services
-from benchmarks.errors import BenchmarkError
-from benchmarks.flood import Flooded, flood
-from benchmarks.published import find
-from benchmarks.results import SUFFIX, Check, Row, collect
-from benchmarks.tables import markdown
-from benchmarks.traffic import KINDS, NEEDS_LABEL_SET, requests
+from benchmarks import program
+from benchmarks.reporting.results import SUFFIX, Check, Row, collect
+from benchmarks.reporting.tables import markdown
+from benchmarks.systems import processes, services
+from benchmarks.systems.published import find
+from benchmarks.traffic import loops
+from benchmarks.traffic.errors import BenchmarkError
+from benchmarks.traffic.flood import Flooded, flood
+from benchmarks.traffic.requests import KINDS, NEEDS_LABEL_SET, requests
 
 LEAST_SHARE = 0.9  # of the best throughput, under overload
 MOST_REFUSAL_MS = 50.0  # median

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from benchmarks.errors import BenchmarkError
+from benchmarks.traffic.errors import BenchmarkError
 
 OUTPUT = Path("reports/benchmarks")
 QUICK_SECONDS = 1.0

@@ -5,9 +5,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import comparison, plots, program, stage_budget
-from benchmarks.results import SUFFIX, Results, ResultsError, Row
-from benchmarks.tables import Cell, markdown
+from benchmarks import program, stage_budget
+from benchmarks.reporting import comparison, plots
+from benchmarks.reporting.results import SUFFIX, Results, ResultsError, Row
+from benchmarks.reporting.tables import Cell, markdown
 
 FIGURES = (
     "offered_per_second", "per_second", "p50_ms", "p95_ms", "p99_ms", "mean_batch", "requests",

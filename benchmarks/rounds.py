@@ -3,13 +3,10 @@
 from collections.abc import Iterator
 from itertools import count
 
-from benchmarks import ceilings, loops
-from benchmarks.batching import Counts
+from benchmarks import ceilings
 from benchmarks.openloop import CHECKED, sweep
-from benchmarks.published import Manifest, packed
-from benchmarks.results import Label, Row
-from benchmarks.systems import OURS, PADDED, TORCH, Systems
-from benchmarks.targets import (
+from benchmarks.reporting.results import Label, Row
+from benchmarks.reporting.targets import (
     CAPTION,
     CAPTION_GRPC,
     CAPTIONS,
@@ -18,7 +15,11 @@ from benchmarks.targets import (
     LABEL_SET,
     OPEN_LOOP,
 )
-from benchmarks.traffic import Request, full_captions, requests
+from benchmarks.systems.batching import Counts
+from benchmarks.systems.contenders import OURS, PADDED, TORCH, Systems
+from benchmarks.systems.published import Manifest, packed
+from benchmarks.traffic import loops
+from benchmarks.traffic.requests import Request, full_captions, requests
 
 KIND_OF = {
     CAPTION: "rest-text", CAPTIONS: "rest-texts", IMAGE: "rest-image", LABEL_SET: "label-set",

@@ -1,13 +1,13 @@
 """`python -m benchmarks.stage_budget`: CPU milliseconds of the gateway for each request.
 
-The encoders are replaced by ones that do no work (`benchmarks.null_encoder`), so that the machine
-has time for the gateway, and what is measured is the gateway's own.
+The encoders are replaced by ones that do no work (`benchmarks.systems.null_encoder`), so that the
+machine has time for the gateway, and what is measured is the gateway's own.
 
 1. Totals: user and kernel time of the gateway's processes from /proc, before and after so many
    requests, divided by their number. Nothing is installed in the gateway for it.
-2. Stages: the same load on a gateway that runs under `benchmarks.sampler`, which puts the main
-   thread's CPU time down to the code that it is in, and counts other threads apart. A sample is
-   of the stage of the innermost frame that belongs to one. The shares are then applied to the
+2. Stages: the same load on a gateway that runs under `benchmarks.systems.sampler`, which puts the
+   main thread's CPU time down to the code that it is in, and counts other threads apart. A sample
+   is of the stage of the innermost frame that belongs to one. The shares are then applied to the
    totals, so that what the sampler itself costs is in none of them.
 3. Totals once more with several worker processes, and whether their metrics add up.
 4. Decoding and resizing alone, on all cores at once, in this program: what an image must cost.
@@ -20,13 +20,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import decoding, plots, program, services
-from benchmarks.gateway_cpu import medians_ms, metrics_error, profiled
-from benchmarks.null_encoder import write_repository
-from benchmarks.published import Manifest, find
-from benchmarks.results import SUFFIX, Check, Row, collect, ratio
-from benchmarks.stages import hottest, shares
-from benchmarks.tables import Cell, markdown
+from benchmarks import program
+from benchmarks.reporting import plots
+from benchmarks.reporting.results import SUFFIX, Check, Row, collect, ratio
+from benchmarks.reporting.stages import hottest, shares
+from benchmarks.reporting.tables import Cell, markdown
+from benchmarks.systems import decoding, services
+from benchmarks.systems.gateway_cpu import medians_ms, metrics_error, profiled
+from benchmarks.systems.null_encoder import write_repository
+from benchmarks.systems.published import Manifest, find
 
 KINDS = ("rest-text", "grpc-text", "rest-image", "rest-image-base64", "grpc-image")
 WORKERS = 2
@@ -60,7 +62,7 @@ def measure(
         for kind in kinds:
             yield Row({"kind": kind}, {"cpu_ms": whole[kind]})
         file = folder / "profile.json"
-        launcher = ("-m", "benchmarks.sampler", str(file), "gateway")
+        launcher = ("-m", "benchmarks.systems.sampler", str(file), "gateway")
         with services.gateway(*start, settings, launcher) as served:
             for kind in kinds:
                 yield from _stages(served, kind, seconds, file, whole[kind])

@@ -14,12 +14,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from benchmarks import loops, program, repositories, services
-from benchmarks.decoding import cores
-from benchmarks.errors import BenchmarkError
-from benchmarks.published import Manifest, find
-from benchmarks.results import SUFFIX, Label, Row, collect
-from benchmarks.tables import Cell, markdown
+from benchmarks import program
+from benchmarks.reporting.results import SUFFIX, Label, Row, collect
+from benchmarks.reporting.tables import Cell, markdown
+from benchmarks.systems import repositories, services
+from benchmarks.systems.decoding import cores
+from benchmarks.systems.published import Manifest, find
+from benchmarks.traffic import loops
+from benchmarks.traffic.errors import BenchmarkError
 
 LOADS = (("rest-image", 8), ("rest-image", 32), ("rest-text", 8), ("rest-text", 32))
 QUEUE_DELAYS = ("0", "500", "2000", "5000")  # microseconds

@@ -19,7 +19,7 @@ from pathlib import Path
 import grpc
 import httpx
 
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "docs" / "samples" / "red-circle.png"
@@ -35,7 +35,7 @@ LOAD = """
 import grpc
 from pathlib import Path
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from gateway.secret import Secret
+from gateway.inference.secret import Secret
 stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel("triton:8001"))
 asked = service_pb2.RepositoryModelLoadRequest(model_name="demo.text")
 stub.RepositoryModelLoad(asked, timeout=60, metadata=Secret(Path("/secret/triton")).metadata())

@@ -45,7 +45,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _list() -> int:
-    from export.source import offered
+    from export.source.spec import offered
 
     sys.stdout.write(
         "".join(f"{name}  {' '.join(tags)}".rstrip() + "\n" for name, tags in offered())
@@ -54,7 +54,7 @@ def _list() -> int:
 
 
 def _remove(given: argparse.Namespace) -> int:
-    from export.repository import remove
+    from export.publish.repository import remove
 
     ids = list(dict.fromkeys(given.remove))
     remove(given.repository, *ids)
@@ -63,7 +63,7 @@ def _remove(given: argparse.Namespace) -> int:
 
 
 def _check_engines(root: Path) -> int:
-    from export.engine import check_engines
+    from export.tensorrt.identity import check_engines
 
     problems = check_engines(root)
     sys.stderr.write("".join(f"error: {problem}\n" for problem in problems))
@@ -72,12 +72,12 @@ def _check_engines(root: Path) -> int:
 
 def _export(given: argparse.Namespace) -> int:
     # torch takes seconds to import; --help need not wait
-    from export.pbtxt import Serving
     from export.pipeline import Options, export_model
+    from export.precision.variants import Variant
     from export.progress import Progress
-    from export.summary import how_to_serve, summary, write_reports
-    from export.variants import Variant
-    from gateway.figures import Thresholds
+    from export.publish.pbtxt import Serving
+    from export.report.summary import how_to_serve, summary, write_reports
+    from gateway.models.gate import Thresholds
 
     options = Options(
         model=given.model,

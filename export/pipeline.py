@@ -5,24 +5,27 @@ import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from export import calibration, evaluation, gpus, packed, plan, repository, towers, tracing
-from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError, GraphError
-from export.evaluation import EvaluationSet
-from export.gate import DEFAULT_THRESHOLDS
-from export.measurement import SMALL_BATCH_ITEMS
-from export.pbtxt import Serving
+from export.gate import calibration, evaluation
+from export.gate.evaluation import EvaluationSet
+from export.gate.measurement import SMALL_BATCH_ITEMS
+from export.gate.reference import References, prepare, references
+from export.gate.thresholds import DEFAULT_THRESHOLDS
+from export.precision.int8 import Method
+from export.precision.variants import Graphs, Runtime, Variant
 from export.progress import Progress
-from export.publishing import Outcome, publish_variant
-from export.quantize import Method
-from export.reference import References, prepare, references
-from export.tokenizer import check_tokenizer, write_tokenizer
-from export.tracing import TextGraphs
-from export.variants import Graphs, Runtime, Variant
-from export.work import Work
-from export.writer import locked
-from gateway import manifest as contract
-from gateway.figures import Thresholds
+from export.publish import repository
+from export.publish.pbtxt import Serving
+from export.publish.publishing import Outcome, publish_variant
+from export.publish.work import Work
+from export.publish.writer import locked
+from export.source import packed, towers, tracing
+from export.source.checkpoint import Checkpoint, load_checkpoint
+from export.source.tokenizer import check_tokenizer, write_tokenizer
+from export.source.tracing import TextGraphs
+from export.tensorrt import gpus, plan
+from gateway.models import manifest as contract
+from gateway.models.gate import Thresholds
 
 DEFAULT_LENGTHS = (16, 24, 32)  # tokens; the full context is always served as well
 DRAWN = "drawn"  # in place of a folder: the demo's scenes

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError
-from gateway.manifest import golden_pixels
+from export.source.checkpoint import Checkpoint, load_checkpoint
+from gateway.models.manifest import golden_pixels
 
 BATCHES = (1, 8, 32)
 TEXT = "a photo of a cat"

@@ -9,12 +9,12 @@ import json
 import sys
 from pathlib import Path
 
-from export.durable import sync_tree, write
 from export.errors import ExportError, RepositoryError
-from export.leftovers import PLAN, kept, kept_file, manifest_text, paths_of
-from export.repository import published
-from export.writer import locked, staging
-from gateway.manifest import SUFFIX, Manifest
+from export.publish.durable import sync_tree, write
+from export.publish.leftovers import PLAN, kept, kept_file, manifest_text, paths_of
+from export.publish.repository import published
+from export.publish.writer import locked, staging
+from gateway.models.manifest import SUFFIX, Manifest
 
 
 def versions(root: Path, model_id: str) -> tuple[Manifest, list[Manifest]]:

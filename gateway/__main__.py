@@ -13,20 +13,22 @@ import warnings
 from contextlib import ExitStack
 
 # Before numpy is imported. OpenBLAS's threads spin when they have done their part: on two cores,
-# one image against 1,000 labels then costs 10 ms of them, not 0.4 (benchmarks/blas_threads.py).
+# one image against 1,000 labels then costs 10 ms of them, not 0.4
+# (benchmarks/experiments/blas_threads.py).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
-from gateway import heap, workers
 from gateway.app import NOT_LOADED, create_app, load
-from gateway.logs import logging_to_stderr
-from gateway.ports import PortError, listen, reserve
-from gateway.serving import serve
+from gateway.images import heap
+from gateway.operations.signals import hold_hang_up
+from gateway.process import workers
+from gateway.process.ports import PortError, listen, reserve
+from gateway.process.serving import serve
 from gateway.settings import Settings
-from gateway.signals import hold_hang_up
+from gateway.telemetry.logs import logging_to_stderr
 
 PREFIX = "GATEWAY_"
 JSON_EXAMPLES = {
@@ -100,7 +102,7 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
         if settings.otlp_endpoint:
-            importlib.import_module("gateway.traces")
+            importlib.import_module("gateway.telemetry.traces")
         return settings
     except ModuleNotFoundError as error:
         raise StartError(

@@ -10,26 +10,29 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from gateway import parts
-from gateway.access import Access
-from gateway.admission import Admission
-from gateway.cache import VectorCache
-from gateway.classifiers import Classifiers
-from gateway.concurrency import Threads
+from gateway.access.access import Access
+from gateway.access.keys import Keyring, KeysError
+from gateway.access.quotas import Quotas
+from gateway.access.tls import Tls, TlsError, read_tls
+from gateway.admission.permits import Admission
 from gateway.core import Background, Core
-from gateway.embedder import Embedder
-from gateway.encoder import Encoder
-from gateway.engine import Engine
-from gateway.inference import InferClient
-from gateway.keys import Keyring, KeysError
-from gateway.labelsets import LabelSetError, LabelSets, check_label_sets, read_label_sets
-from gateway.lanes import Lanes
-from gateway.manifest import Manifest, ManifestError
-from gateway.metrics import Metrics
-from gateway.models import Models
-from gateway.observer import Observer
-from gateway.prepare import Preparer
-from gateway.quotas import Quotas
-from gateway.readiness import Readiness
+from gateway.inference.client import InferClient
+from gateway.inference.grpc_client import NO_SECRET, GrpcInferClient
+from gateway.inference.lanes import Lanes
+from gateway.inference.secret import Secret, SecretError
+from gateway.models.manifest import Manifest, ManifestError
+from gateway.models.registry import Models
+from gateway.operations.readiness import Readiness
+from gateway.operations.signals import told
+from gateway.operations.updates import Updates
+from gateway.pipeline.cache import VectorCache
+from gateway.pipeline.classifiers import Classifiers
+from gateway.pipeline.concurrency import Threads
+from gateway.pipeline.embedder import Embedder
+from gateway.pipeline.encoder import Encoder
+from gateway.pipeline.engine import Engine
+from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
+from gateway.pipeline.prepare import Preparer
 from gateway.rest import admin, openapi, problems
 from gateway.rest.direct import Direct, direct
 from gateway.rest.intake import Intake
@@ -39,12 +42,9 @@ from gateway.rest.playground.routes import router as playground
 from gateway.rest.routes import router
 from gateway.rest.security import BrowserGuard, KeyGuard
 from gateway.rpc.server import RpcServer
-from gateway.secret import Secret, SecretError
 from gateway.settings import Settings
-from gateway.signals import told
-from gateway.tls import Tls, TlsError, read_tls
-from gateway.triton import NO_SECRET, GrpcInferClient
-from gateway.updates import Updates
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.observer import Observer
 
 VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."

@@ -5,19 +5,19 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gateway.admission import Admission
-from gateway.classifiers import Classifiers
-from gateway.concurrency import Threads
-from gateway.decodepool import DecodePool
-from gateway.engine import Engine
-from gateway.images import Decoder
-from gateway.inference import InferClient
-from gateway.readiness import Readiness
-from gateway.scrape import MetricsServer
-from gateway.updates import Updates
+from gateway.admission.permits import Admission
+from gateway.images.pool import DecodePool
+from gateway.images.preprocess import Decoder
+from gateway.inference.client import InferClient
+from gateway.operations.readiness import Readiness
+from gateway.operations.updates import Updates
+from gateway.pipeline.classifiers import Classifiers
+from gateway.pipeline.concurrency import Threads
+from gateway.pipeline.engine import Engine
+from gateway.telemetry.metrics_server import MetricsServer
 
 if TYPE_CHECKING:
-    from gateway.traces import Traces
+    from gateway.telemetry.traces import Traces
 
 logger = logging.getLogger(__name__)
 

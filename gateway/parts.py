@@ -2,21 +2,21 @@
 
 from typing import TYPE_CHECKING
 
-from gateway.admission import Room
-from gateway.decodepool import DecodePool
-from gateway.fetch import Fetcher, FetchRules
-from gateway.hosts import Hosts, is_loopback
-from gateway.images import DecodeOptions, Decoder, ImageLimits
-from gateway.limits import RequestLimits
-from gateway.metrics import Metrics
-from gateway.models import Selection
+from gateway.access.hosts import Hosts, is_loopback
+from gateway.access.tls import Tls
+from gateway.admission.limits import RequestLimits
+from gateway.admission.permits import Room
+from gateway.images.fetch import Fetcher, FetchRules
+from gateway.images.pool import DecodePool
+from gateway.images.preprocess import DecodeOptions, Decoder, ImageLimits
+from gateway.models.registry import Selection
 from gateway.rpc.server import RpcConfig
-from gateway.scrape import MetricsServer
 from gateway.settings import Settings
-from gateway.tls import Tls
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics_server import MetricsServer
 
 if TYPE_CHECKING:
-    from gateway.traces import Traces
+    from gateway.telemetry.traces import Traces
 
 STREAM_WINDOW_BYTES = 16 * 2**20  # so that a few streams do not take all the bytes in flight
 
@@ -90,7 +90,7 @@ def traces(settings: Settings) -> "Traces | None":
     """Sends spans to a collector; None where none is named."""
     if settings.otlp_endpoint is None:
         return None
-    from gateway.traces import Traces  # needs OpenTelemetry, which is an extra
+    from gateway.telemetry.traces import Traces  # needs OpenTelemetry, which is an extra
 
     return Traces(settings.otlp_endpoint)
 

@@ -118,6 +118,6 @@ def test_there_are_examples_to_run() -> None:
 
 
 def test_every_method_of_the_service_is_documented() -> None:
-    proto = (ROOT / "gateway" / "rpc" / "openclip" / "v1" / "clip.proto").read_text()
+    proto = (ROOT / "openclip_api" / "v1" / "clip.proto").read_text()
     for method in re.findall(r"^  rpc (\w+)", proto, re.MULTILINE):
         assert f"`{method}`" in PAGE

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.inference import WRONG
+from gateway.inference.client import WRONG
 from gateway.settings import Settings
 from tests.conftest import ROOT
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
 
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
+from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import convert
 from openclip_triton.errors import ClientError
 from openclip_triton.values import C, Content

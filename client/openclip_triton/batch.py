@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
+from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import arguments, convert
 from openclip_triton.channel import Channel
 from openclip_triton.errors import InvalidRequest, ServiceFailed

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
-from gateway.rpc.openclip.v1.clip_pb2_grpc import ClipServiceStub
+from openclip_api.v1 import clip_pb2 as pb
+from openclip_api.v1.clip_pb2_grpc import ClipServiceStub
 from openclip_triton import convert
 from openclip_triton.errors import of_call
 from openclip_triton.stream import Call

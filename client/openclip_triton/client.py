@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
+from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import arguments, batch, convert
 from openclip_triton.channel import Channel, Encryption
 from openclip_triton.stream import Stream

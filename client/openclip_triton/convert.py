@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
+from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton.errors import UnreadableFile
 from openclip_triton.values import Content, Model, Prediction, Vector
 

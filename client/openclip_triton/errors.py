@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 import grpc
 
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
+from openclip_api.v1 import clip_pb2 as pb
 
 
 class ClientError(Exception):

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from threading import Condition
 
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
+from openclip_api.v1 import clip_pb2 as pb
 
 MESSAGE_ITEMS = 16
 MESSAGE_BYTES = 2**20

@@ -13,7 +13,7 @@ from typing import Generic, Protocol
 
 import grpc
 
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
+from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import convert
 from openclip_triton.errors import (
     ClientError,

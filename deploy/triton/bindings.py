@@ -7,7 +7,7 @@ that Triton runs plans with, so no second TensorRT comes with them.
 import sys
 from pathlib import Path
 
-from export.gpus import library_version
+from export.tensorrt.gpus import library_version
 
 LISTS = Path(__file__).resolve().parents[2] / "requirements" / "tensorrt"
 

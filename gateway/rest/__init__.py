@@ -1,1 +1,5 @@
-"""The REST edge: routes parse, call the engine once, and write a schema."""
+"""The REST edge: HTTP bytes -> requests of `gateway.pipeline`, and their results -> bytes.
+
+May import `gateway.pipeline`, `gateway.operations`, `gateway.admission`, `gateway.access`,
+`gateway.telemetry` and what is below them; never `gateway.rpc`.
+"""

@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from gateway.hosts import means_loopback, name_of
-from gateway.models import Models
+from gateway.access.hosts import means_loopback, name_of
+from gateway.models.registry import Models
+from gateway.operations.updates import Updates
 from gateway.rest import answers
 from gateway.rest.problems import problem
-from gateway.updates import Updates
 
 _PROXIES = frozenset({"via", "x-real-ip"})  # headers that proxies add, beside all `forwarded` ones
 

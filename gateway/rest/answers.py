@@ -10,11 +10,11 @@ from fastapi import Response
 from numpy.typing import NDArray
 
 from gateway.errors import GatewayError
-from gateway.figures import Gate
-from gateway.manifest import Manifest
-from gateway.models import Models
+from gateway.models.gate import Gate
+from gateway.models.manifest import Manifest
+from gateway.models.registry import Models
+from gateway.models.values import Embedded, Item, Prediction, TextItem, Timings, Vectors
 from gateway.rest.problems import error_object
-from gateway.values import Embedded, Item, Prediction, TextItem, Timings, Vectors
 
 
 def embedding_objects(embedded: Embedded, encoding: str) -> list[dict[str, Any]]:

@@ -4,11 +4,11 @@ import asyncio
 
 from fastapi import Response
 
-from gateway.metrics import CONTENT_TYPE, Metrics
-from gateway.models import Models
-from gateway.readiness import Readiness
+from gateway.models.registry import Models
+from gateway.operations.readiness import Readiness
 from gateway.rest import answers
 from gateway.rest.problems import problem
+from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
 
 
 class CatalogueRoutes:

@@ -5,12 +5,12 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from gateway import asks
-from gateway.concurrency import nearby
-from gateway.engine import Engine
-from gateway.rest import answers, inputs, requests
+from gateway.models.values import Classified, TextItem, Timings
+from gateway.pipeline import requests as asks
+from gateway.pipeline.concurrency import nearby
+from gateway.pipeline.engine import Engine
+from gateway.rest import answers, inputs, schemas
 from gateway.rest.intake import Intake
-from gateway.values import Classified, TextItem, Timings
 
 
 class InferenceRoutes:
@@ -23,7 +23,7 @@ class InferenceRoutes:
     async def embeddings(self, request: Request) -> Response:
         """Texts and images may be mixed. Vectors have unit length."""
         async with self._intake.work(request) as work:
-            asked = await work.parse(requests.EmbeddingsRequest)
+            asked = await work.parse(schemas.EmbeddingsRequest)
             ask = asks.Embed(
                 asked.model or None,
                 inputs.embedding_items(asked),
@@ -47,7 +47,7 @@ class InferenceRoutes:
     async def zero_shot(self, request: Request) -> Response:
         """Scores are a softmax over the labels, or for SigLIP models a sigmoid for each."""
         async with self._intake.work(request, images=True) as work:
-            asked = await work.parse(requests.ZeroShotRequest)
+            asked = await work.parse(schemas.ZeroShotRequest)
             ask = asks.Classify(
                 asked.model or None,
                 inputs.images(asked.image, asked.images),
@@ -64,7 +64,7 @@ class InferenceRoutes:
     async def similarity(self, request: Request) -> Response:
         """The cosine of every image with every text, and OpenCLIP's logits."""
         async with self._intake.work(request, images=True) as work:
-            asked = await work.parse(requests.SimilarityRequest)
+            asked = await work.parse(schemas.SimilarityRequest)
             texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(asked.texts)]
             ask = asks.Similarity(
                 asked.model or None, texts, inputs.images(asked.image, asked.images)
@@ -85,7 +85,7 @@ class InferenceRoutes:
     async def rerank(self, request: Request) -> Response:
         """Documents by their cosine with the query, best first."""
         async with self._intake.work(request) as work:
-            asked = await work.parse(requests.RerankRequest)
+            asked = await work.parse(schemas.RerankRequest)
             documents = inputs.items(asked.documents, "documents")
             ask = asks.Rerank(
                 asked.model or None, inputs.item(asked.query, "query"), documents, asked.top_n

@@ -3,17 +3,10 @@
 from collections.abc import Sequence
 
 from gateway.errors import MalformedRequest
-from gateway.rest.fields import (
-    ImageBytes,
-    ImageLink,
-    ImageObject,
-    Message,
-    TextObject,
-    TextPart,
-)
-from gateway.rest.requests import EmbeddingsRequest
-from gateway.sources import is_data_url
-from gateway.values import ImageItem, Item, TextItem
+from gateway.images.sources import is_data_url
+from gateway.models.values import ImageItem, Item, TextItem
+from gateway.rest.fields import ImageBytes, ImageLink, ImageObject, Message, TextObject, TextPart
+from gateway.rest.schemas import EmbeddingsRequest
 
 Given = str | TextObject | ImageObject | ImageBytes | ImageLink
 

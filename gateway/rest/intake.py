@@ -16,12 +16,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
-from gateway.admission import Admission, within
+from gateway.admission.permits import Admission, within
 from gateway.errors import MalformedRequest, TooLarge, TooSlow, quoted
-from gateway.record import Record
+from gateway.models.values import Deadline
 from gateway.rest.fields import NAME_CHARACTERS, TAGS
 from gateway.rest.scan import count_values, has_long_wide_string
-from gateway.values import Deadline
+from gateway.telemetry.record import Record
 
 SCANNED_BYTES = 2**15  # a body up to this size cannot hold enough values to matter
 INLINE_BYTES = 2**18  # parsing up to this size takes less time than others notice

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.clients import by_address
+from gateway.access.clients import by_address
 from gateway.errors import Unavailable
-from gateway.identity import HEADER, request_id
-from gateway.observer import Observer
-from gateway.record import Record
 from gateway.rest.problems import internal_error, rendered
 from gateway.rest.security import SecurityHeaders
+from gateway.telemetry.identity import HEADER, request_id
+from gateway.telemetry.observer import Observer
+from gateway.telemetry.record import Record
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.rest import requests
+from gateway.rest import schemas
 from gateway.rest.responses import ErrorResponse
 
 _REFERENCE = "#/components/schemas/{model}"
 _REQUESTS: tuple[type[BaseModel], ...] = (
-    requests.EmbeddingsRequest,
-    requests.ZeroShotRequest,
-    requests.SimilarityRequest,
-    requests.RerankRequest,
+    schemas.EmbeddingsRequest,
+    schemas.ZeroShotRequest,
+    schemas.SimilarityRequest,
+    schemas.RerankRequest,
 )
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
@@ -62,7 +62,7 @@ def body(schema: type[BaseModel]) -> dict[str, Any]:
 
 def image_body() -> dict[str, Any]:
     """What the upload of images says of its body and query, as `openapi_extra`."""
-    query = requests.ImageQuery.model_json_schema()["properties"]
+    query = schemas.ImageQuery.model_json_schema()["properties"]
     files = {"type": "array", "items": _BYTES["schema"], "minItems": 1}
     properties = {"files": files, **query}
     form = {"schema": {"type": "object", "properties": properties, "required": ["files"]}}

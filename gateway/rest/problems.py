@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from gateway import errors
-from gateway.record import Record
+from gateway.telemetry.record import Record
 
 logger = logging.getLogger(__name__)
 

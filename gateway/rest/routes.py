@@ -4,16 +4,16 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Response
 
-from gateway.engine import Engine
-from gateway.metrics import Metrics
-from gateway.observer import LIVE, READY
-from gateway.readiness import Readiness
-from gateway.rest import requests, responses
+from gateway.operations.readiness import Readiness
+from gateway.pipeline.engine import Engine
+from gateway.rest import responses, schemas
 from gateway.rest.catalogue import CatalogueRoutes, MetricsRoute
 from gateway.rest.inference import InferenceRoutes
 from gateway.rest.intake import Intake
 from gateway.rest.openapi import answers, body, image_body
 from gateway.rest.uploads import UploadRoutes
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.observer import LIVE, READY
 
 Handler = Callable[..., Awaitable[Response]]
 
@@ -31,28 +31,28 @@ def router(
         (
             "/v1/embeddings",
             inference.embeddings,
-            requests.EmbeddingsRequest,
+            schemas.EmbeddingsRequest,
             responses.EmbeddingsResponse,
             "Embed texts and images",
         ),
         (
             "/v1/zero-shot",
             inference.zero_shot,
-            requests.ZeroShotRequest,
+            schemas.ZeroShotRequest,
             responses.ZeroShotResponse,
             "Classify images by labels",
         ),
         (
             "/v1/similarity",
             inference.similarity,
-            requests.SimilarityRequest,
+            schemas.SimilarityRequest,
             responses.SimilarityResponse,
             "Compare images with texts",
         ),
         (
             "/v1/rerank",
             inference.rerank,
-            requests.RerankRequest,
+            schemas.RerankRequest,
             responses.RerankResponse,
             "Order documents by their likeness to a query",
         ),

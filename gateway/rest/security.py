@@ -6,11 +6,11 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.access import Access
+from gateway.access.access import Access
+from gateway.access.hosts import Hosts, name_of
 from gateway.errors import GatewayError, quoted
-from gateway.hosts import Hosts, name_of
-from gateway.observer import LIVE, READY
 from gateway.rest.problems import problem, rendered
+from gateway.telemetry.observer import LIVE, READY
 
 # What may be had without a key: probes, the playground's files, and what the API looks like.
 _OPEN = frozenset(

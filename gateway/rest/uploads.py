@@ -8,14 +8,14 @@ import numpy as np
 from fastapi import Request, Response
 from starlette.datastructures import Headers
 
-from gateway import asks
-from gateway.engine import Engine
 from gateway.errors import MalformedRequest, quoted
+from gateway.models.values import Embedded, ImageItem
+from gateway.pipeline import requests
+from gateway.pipeline.engine import Engine
 from gateway.rest import answers
 from gateway.rest.forms import Forms
 from gateway.rest.intake import FORM, RAW, Intake, Work
-from gateway.rest.requests import ImageQuery
-from gateway.values import Embedded, ImageItem
+from gateway.rest.schemas import ImageQuery
 
 PACKED = "application/octet-stream"
 FORM_DATA = "multipart/form-data"
@@ -35,7 +35,7 @@ class UploadRoutes:
         async with self._intake.work(request, images=True, multiple=multiple) as work:
             images, fields = await self._images(request.headers, work)
             asked = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
-            ask = asks.Embed(asked.model or None, images, asked.dimensions)
+            ask = requests.Embed(asked.model or None, images, asked.dimensions)
             embedded = await self._engine.embed(ask, work.deadline, work.timings)
             if _accepts_packed(request.headers.get("accept", "")):
                 return _packed(embedded, work)

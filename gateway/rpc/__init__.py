@@ -1,1 +1,4 @@
-"""The gRPC edge: each method parses, calls the engine once, and fills a message."""
+"""The gRPC edge: messages -> requests of `gateway.pipeline`, and their results -> messages.
+
+May import what `gateway.rest` may, and `openclip_api`; never `gateway.rest`.
+"""

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import GatewayError, InferenceFailed, RequestError, Unauthenticated
-from gateway.manifest import Manifest
-from gateway.models import Models
+from gateway.models.manifest import Manifest
+from gateway.models.registry import Models
+from gateway.models.values import Classified, Compared, Embedded, Prediction, Ranked
 from gateway.rpc.inputs import Unread
-from gateway.rpc.openclip.v1 import clip_pb2
-from gateway.values import Classified, Compared, Embedded, Prediction, Ranked
+from openclip_api.v1 import clip_pb2
 
 _FINAL = (RequestError, Unauthenticated, InferenceFailed)  # the same again would end the same
 

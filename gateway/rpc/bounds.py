@@ -2,10 +2,10 @@
 
 from google.protobuf.message import Message
 
+from gateway.admission.limits import RequestLimits
 from gateway.errors import TooLarge
-from gateway.limits import RequestLimits
-from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.wire import count_fields, string_bytes
+from openclip_api.v1 import clip_pb2
 
 STREAM_ITEMS = 5_000  # in one message of a stream; a stream may have any number of messages
 _ITEM_FIELDS = 4  # of a stream's item, which is the largest: itself, its id, and an item's two

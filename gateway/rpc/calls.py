@@ -11,18 +11,18 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from gateway.access import Access
-from gateway.admission import Admission
-from gateway.clients import by_peer
+from gateway.access.access import Access
+from gateway.access.clients import by_peer
+from gateway.admission.permits import Admission
 from gateway.errors import MalformedRequest, TooLarge
-from gateway.identity import HEADER, request_id
-from gateway.observer import Observer
-from gateway.record import Record
+from gateway.models.values import Deadline, Timings
 from gateway.rpc.bounds import Bounds
 from gateway.rpc.config import RpcConfig
 from gateway.rpc.incoming import Incoming
 from gateway.rpc.problems import STATUS, abort, told
-from gateway.values import Deadline, Timings
+from gateway.telemetry.identity import HEADER, request_id
+from gateway.telemetry.observer import Observer
+from gateway.telemetry.record import Record
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)

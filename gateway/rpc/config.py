@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from gateway.limits import RequestLimits
-from gateway.tls import Tls
+from gateway.access.tls import Tls
+from gateway.admission.limits import RequestLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import grpc
 
-from gateway.tls import Certificate, Tls
+from gateway.access.tls import Certificate, Tls
 
 
 def server_credentials(tls: Tls) -> grpc.ServerCredentials:

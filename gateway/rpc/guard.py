@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 
-from gateway.access import Access
+from gateway.access.access import Access
 from gateway.errors import GatewayError, Unauthenticated
 from gateway.rpc.calls import Calls, authorization
 

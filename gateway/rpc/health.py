@@ -5,9 +5,9 @@ import asyncio
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gateway.concurrency import comes
 from gateway.errors import quoted
-from gateway.readiness import Readiness
+from gateway.operations.readiness import Readiness
+from gateway.pipeline.concurrency import comes
 
 WATCH_S = 1.0  # how often a watched service is looked at
 MOST_WATCHES = 512  # under way

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import grpc
 
-from gateway.admission import Admission
+from gateway.admission.permits import Admission
 from gateway.errors import DeadlineExceeded, Overloaded
 from gateway.rpc.sockets import Sockets
 

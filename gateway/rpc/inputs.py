@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from gateway import asks
 from gateway.errors import MalformedRequest, RequestError
-from gateway.rpc.openclip.v1 import clip_pb2
-from gateway.values import ImageItem, Item, TextItem
+from gateway.models.values import ImageItem, Item, TextItem
+from gateway.pipeline import requests
+from openclip_api.v1 import clip_pb2
 
 Unread = Mapping[int, RequestError]  # by index: entries of the input that are no items
 
@@ -27,7 +27,7 @@ def item(message: clip_pb2.Item, param: str) -> Item:
     return ImageItem(data, param)
 
 
-def embed(message: clip_pb2.EmbedRequest) -> tuple[asks.Embed, Unread]:
+def embed(message: clip_pb2.EmbedRequest) -> tuple[requests.Embed, Unread]:
     """What an EmbedRequest asks; and, where bad items are skipped, what is wrong with some already.
 
     In the place of each of these stands an empty text, which the engine skips as well.
@@ -46,7 +46,7 @@ def embed(message: clip_pb2.EmbedRequest) -> tuple[asks.Embed, Unread]:
                 raise
             items.append(TextItem("", param))
             unread[index] = error
-    asked = asks.Embed(
+    asked = requests.Embed(
         message.model or None,
         items,
         dimensions=message.dimensions if message.HasField("dimensions") else None,
@@ -56,7 +56,7 @@ def embed(message: clip_pb2.EmbedRequest) -> tuple[asks.Embed, Unread]:
     return asked, unread
 
 
-def classify(message: clip_pb2.ClassifyRequest) -> asks.Classify:
+def classify(message: clip_pb2.ClassifyRequest) -> requests.Classify:
     """What a ClassifyRequest asks.
 
     Raises:
@@ -66,7 +66,7 @@ def classify(message: clip_pb2.ClassifyRequest) -> asks.Classify:
         raise MalformedRequest(
             "templates: give either `templates` or `template_set`", param="templates"
         )
-    return asks.Classify(
+    return requests.Classify(
         message.model or None,
         _images(message.images),
         labels=list(message.labels) or None,
@@ -76,15 +76,15 @@ def classify(message: clip_pb2.ClassifyRequest) -> asks.Classify:
     )
 
 
-def similarity(message: clip_pb2.SimilarityRequest) -> asks.Similarity:
+def similarity(message: clip_pb2.SimilarityRequest) -> requests.Similarity:
     """What a SimilarityRequest asks."""
     texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(message.texts)]
-    return asks.Similarity(message.model or None, texts, _images(message.images))
+    return requests.Similarity(message.model or None, texts, _images(message.images))
 
 
-def rerank(message: clip_pb2.RerankRequest) -> asks.Rerank:
+def rerank(message: clip_pb2.RerankRequest) -> requests.Rerank:
     """What a RerankRequest asks."""
-    return asks.Rerank(
+    return requests.Rerank(
         message.model or None,
         item(message.query, "query"),
         _items(message.documents, "documents"),

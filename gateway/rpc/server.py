@@ -4,11 +4,10 @@ import asyncio
 
 import grpc
 
-from gateway.access import Access
-from gateway.admission import Admission
-from gateway.engine import Engine
-from gateway.observer import Observer
-from gateway.readiness import Readiness
+from gateway.access.access import Access
+from gateway.admission.permits import Admission
+from gateway.operations.readiness import Readiness
+from gateway.pipeline.engine import Engine
 from gateway.rpc import service
 from gateway.rpc.beside import beside
 from gateway.rpc.calls import Calls
@@ -17,6 +16,7 @@ from gateway.rpc.credentials import server_credentials
 from gateway.rpc.guard import Guard
 from gateway.rpc.health import Health
 from gateway.rpc.incoming import WINDOW_BYTES, Incoming
+from gateway.telemetry.observer import Observer
 
 __all__ = ["RpcConfig", "RpcServer"]
 

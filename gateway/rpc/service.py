@@ -8,17 +8,17 @@ from typing import TypeVar
 
 import grpc
 
-from gateway.admission import Permit
-from gateway.concurrency import nearby
-from gateway.engine import Engine
-from gateway.identity import HEADER
+from gateway.admission.permits import Permit
+from gateway.models.values import Deadline, Timings
+from gateway.pipeline.concurrency import nearby
+from gateway.pipeline.engine import Engine
 from gateway.rpc import answers, inputs
 from gateway.rpc.calls import Calls, serialized
-from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.stream import EmbedStream
 from gateway.rpc.streambatches import StreamCall
 from gateway.rpc.streamroom import StreamRoom
-from gateway.values import Deadline, Timings
+from gateway.telemetry.identity import HEADER
+from openclip_api.v1 import clip_pb2
 
 NAME: str = clip_pb2.DESCRIPTOR.services_by_name["ClipService"].full_name
 

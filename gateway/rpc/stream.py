@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from sys import getsizeof
 
-from gateway import asks
 from gateway.errors import DeadlineExceeded, MalformedRequest, RequestError, Unavailable
-from gateway.models import Model
+from gateway.models.registry import Model
+from gateway.models.values import Item, TextItem
+from gateway.pipeline import requests
 from gateway.rpc import inputs
-from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.streambatches import Batches, StreamCall
 from gateway.rpc.window import Pending, Window
-from gateway.values import Item, TextItem
+from openclip_api.v1 import clip_pb2
 
 BATCHES = 4  # side by side, so that images of one are decoded while another is in Triton
 
@@ -119,7 +119,7 @@ class EmbedStream:
             reading.cancel()
             draining.cancel()
 
-    async def _work(self, ask: asks.Embed, model: Model) -> None:
+    async def _work(self, ask: requests.Embed, model: Model) -> None:
         while batch := await self._window.take():
             self._answering += 1
             self._active()
@@ -145,8 +145,8 @@ class EmbedStream:
             self._idle.reschedule(None if self._answering else limit)
 
 
-def _options(options: clip_pb2.StreamOptions) -> asks.Embed:
-    return asks.Embed(
+def _options(options: clip_pb2.StreamOptions) -> requests.Embed:
+    return requests.Embed(
         options.model or None,
         [],
         dimensions=options.dimensions if options.HasField("dimensions") else None,

@@ -4,9 +4,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from gateway import asks
-from gateway.concurrency import comes
-from gateway.engine import Engine
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -14,15 +11,18 @@ from gateway.errors import (
     RequestError,
     Unauthenticated,
 )
-from gateway.models import Model
-from gateway.record import Record
+from gateway.models.registry import Model
+from gateway.models.values import Deadline, Item
+from gateway.pipeline import requests
+from gateway.pipeline.concurrency import comes
+from gateway.pipeline.engine import Engine
 from gateway.rpc import answers
 from gateway.rpc.config import RpcConfig
-from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.problems import told
 from gateway.rpc.streamroom import StreamRoom
 from gateway.rpc.window import Pending
-from gateway.values import Deadline, Item
+from gateway.telemetry.record import Record
+from openclip_api.v1 import clip_pb2
 
 QUOTA_WAIT_S = 30.0  # how long items wait for their key's quota before they are sent back
 
@@ -57,7 +57,7 @@ class Batches:
         self._call = call
 
     async def answer(
-        self, batch: Sequence[Pending], ask: asks.Embed, model: Model
+        self, batch: Sequence[Pending], ask: requests.Embed, model: Model
     ) -> clip_pb2.EmbedStreamResponse:
         """Embeds the items of a batch; each has a vector or its own error in the message.
 
@@ -85,7 +85,7 @@ class Batches:
         return response
 
     async def _outcomes(
-        self, ask: asks.Embed, response: clip_pb2.EmbedStreamResponse, model: Model
+        self, ask: requests.Embed, response: clip_pb2.EmbedStreamResponse, model: Model
     ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
         engine, record, left = self._call.engine, self._call.record, self._call.left()
         timeout_s = self._call.config.timeout_s
@@ -115,7 +115,7 @@ class Batches:
         return not await comes(self._call.draining, seconds)
 
     def _failed(
-        self, ask: asks.Embed, error: GatewayError
+        self, ask: requests.Embed, error: GatewayError
     ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
         return [answers.error(error)] * len(ask.items)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Self
 
-from gateway.admission import Permit
+from gateway.admission.permits import Permit
 from gateway.errors import Overloaded
 
 SILENT_S = 1.0  # that a stream keeps its room for

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.errors import RequestError
-from gateway.values import Item
+from gateway.models.values import Item
 
 
 @dataclass(frozen=True, slots=True)

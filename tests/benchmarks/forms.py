@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmarks.published import CONFIG, Manifest, manifests, packed, towers
-from benchmarks.repositories import write_manifest
+from benchmarks.systems.published import CONFIG, Manifest, manifests, packed, towers
+from benchmarks.systems.repositories import write_manifest
 from tests.conftest import REPOSITORY
 
 DEMO = manifests(REPOSITORY)["demo"]

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from benchmarks.arrivals import due_times, offer
-from benchmarks.connection import Target
+from benchmarks.traffic.arrivals import due_times, offer
+from benchmarks.traffic.connection import Target
 from tests.conftest import GatewayClient
 
 RATE, SECONDS = 200.0, 100.0

@@ -6,8 +6,8 @@ import open_clip
 import pytest
 from fastapi import FastAPI
 
-from benchmarks.baselines.torch_server import create_app
-from benchmarks.photos import photos
+from benchmarks.systems.torch_server import create_app
+from benchmarks.traffic.photos import photos
 from tests.export import models
 
 NAME = "tiny-baseline"

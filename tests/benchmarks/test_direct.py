@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.captions import Captions, tokens
-from benchmarks.direct import batch_of, measure_triton, padded_lengths, text_requests
-from benchmarks.published import Manifest
+from benchmarks.systems.direct import batch_of, measure_triton, padded_lengths, text_requests
+from benchmarks.systems.published import Manifest
+from benchmarks.traffic.captions import Captions, tokens
 from server.launcher import TritonServer
 from tests.benchmarks.forms import CONTEXT, DEMO, FORMS, PACKED, write_form
 

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from benchmarks.connection import Target
-from benchmarks.flood import Flooded, flood
 from benchmarks.overload import check
-from benchmarks.rawhttp import LOST, RawHttp
-from benchmarks.traffic import Request
+from benchmarks.traffic.connection import Target
+from benchmarks.traffic.flood import Flooded, flood
+from benchmarks.traffic.rawhttp import LOST, RawHttp
+from benchmarks.traffic.requests import Request
 from tests.gateway.waiting import until
 
 POST = Request("rest", "/x", b"abc")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks import ideal_queue
-from benchmarks.ideal_queue import Server, latencies
+from benchmarks.experiments import ideal_queue
+from benchmarks.experiments.ideal_queue import Server, latencies
 
 
 @pytest.mark.parametrize("load", [0.3, 0.7])

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from benchmarks.knee import carried, knee
+from benchmarks.reporting.knee import carried, knee
 
 CAPACITY = 100.0
 

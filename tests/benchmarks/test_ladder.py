@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ladder, ladder_table, rungs, served
-from benchmarks.errors import BenchmarkError
-from benchmarks.published import manifests
-from benchmarks.rungs import Row
-from benchmarks.variants import Target, export
+from benchmarks import ladder
+from benchmarks.reporting import ladder_table
+from benchmarks.systems import rungs, served
+from benchmarks.systems.published import manifests
+from benchmarks.systems.rungs import Row
+from benchmarks.systems.variants import Target, export
+from benchmarks.traffic.errors import BenchmarkError
 from export import torch_row
 from tests.export import models
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import load
-from benchmarks.errors import BenchmarkError
-from benchmarks.results import Results, Row
+from benchmarks.reporting.results import Results, Row
+from benchmarks.traffic.errors import BenchmarkError
 from tests.conftest import GatewayClient
 
 

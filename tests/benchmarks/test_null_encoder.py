@@ -8,11 +8,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from benchmarks import gateway_cpu, null_encoder, services, stage_budget
-from benchmarks.errors import BenchmarkError
-from benchmarks.published import CONFIG, find, manifests, packed, towers
-from benchmarks.results import Row
-from benchmarks.stages import shares
+from benchmarks import stage_budget
+from benchmarks.reporting.results import Row
+from benchmarks.reporting.stages import shares
+from benchmarks.systems import gateway_cpu, null_encoder, services
+from benchmarks.systems.published import CONFIG, find, manifests, packed, towers
+from benchmarks.traffic.errors import BenchmarkError
 from tests.benchmarks.forms import FORMS, write_form
 from tests.conftest import REPOSITORY
 
@@ -92,7 +93,7 @@ def test_the_gateway_takes_it_for_a_model(null: Path, behind: services.Triton) -
 
 def test_stages_add_up_to_the_whole(null: Path, behind: services.Triton, tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
-    launcher = ("-m", "benchmarks.sampler", str(file), "gateway")
+    launcher = ("-m", "benchmarks.systems.sampler", str(file), "gateway")
     with services.gateway(null, "demo", behind.grpc, launcher=launcher) as served:
         parts = shares(gateway_cpu.profiled(served, "rest-image", 0.5, file))
     assert sum(parts.values()) == pytest.approx(1)

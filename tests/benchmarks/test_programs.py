@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ceilings, compare, openloop, packed_text, processes, systems, targets
-from benchmarks.published import packed, towers
-from benchmarks.results import Results, Row
+from benchmarks import ceilings, compare, openloop
+from benchmarks.experiments import packed_text
+from benchmarks.reporting import targets
+from benchmarks.reporting.results import Results, Row
+from benchmarks.systems import contenders, processes
+from benchmarks.systems.published import packed, towers
 from tests.benchmarks.forms import CONTEXT, DEMO, FIXED, FORMS, PACKED, write_form
 from tests.conftest import REPOSITORY, ROOT, GatewayClient
 from tests.gateway.waiting import wait_until
@@ -129,18 +132,18 @@ def test_open_loop(api: GatewayClient, tmp_path: Path) -> None:
 
 def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--seconds", "0.1", "--repeats", "1", "--output", str(tmp_path)]
-    left_out = ["--without", systems.TORCH, targets.GATEWAY]
+    left_out = ["--without", contenders.TORCH, targets.GATEWAY]
     if not packed(DEMO):
-        left_out.append(systems.PADDED)  # which would be one more Triton
+        left_out.append(contenders.PADDED)  # which would be one more Triton
     assert compare.main(["--repository", str(REPOSITORY), *words, *left_out]) == 0
     results = Results.read(tmp_path / "compare.benchmark.json")
-    ours = [row for row in results.rows if row.labels["system"] == systems.OURS]
+    ours = [row for row in results.rows if row.labels["system"] == contenders.OURS]
     assert len(ours) == CLOSED + 1
     assert not [row for row in results.rows if row.values.get("errors")]
     measured = {row.labels["system"] for row in results.rows}
-    padded = {systems.PADDED} if packed(DEMO) else set()
+    padded = {contenders.PADDED} if packed(DEMO) else set()
     assert measured == padded | {
-        systems.OURS,
+        contenders.OURS,
         targets.CEILING,
         targets.TRITON,
         targets.OPEN_LOOP,
@@ -164,7 +167,7 @@ def test_a_comparison_that_is_stopped_is_of_use(
             "errors": 0,
         }
         labels: dict[str, str | int] = {
-            "system": systems.OURS,
+            "system": contenders.OURS,
             "kind": targets.IMAGE,
             "concurrency": 8,
             "repeat": 0,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
-from benchmarks.results import Results, ResultsError
+from benchmarks.reporting.results import Results, ResultsError
 
 STORED = Path(__file__).parent / "stored.benchmark.json"
 
@@ -34,7 +34,7 @@ def test_checks_say_what_was_missed() -> None:
 def test_stages_have_a_table_and_functions_none() -> None:
     text = report.tables(Results.read(STORED))
     assert "| tokenize | 0.10 |" in text
-    assert "gateway.text:encode" not in text
+    assert "gateway.models.tokenizer:encode" not in text
 
 
 def test_all_results_of_a_folder_are_found(

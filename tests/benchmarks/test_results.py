@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.results import Check, Results, ResultsError, Row, collect
+from benchmarks.reporting.results import Check, Results, ResultsError, Row, collect
+from benchmarks.traffic.errors import BenchmarkError
 
 MANIFEST = {"id": "m", "open_clip_name": "M", "precision": "fp32", "fingerprint": "f"}
 

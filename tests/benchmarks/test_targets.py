@@ -2,9 +2,10 @@ import math
 
 import pytest
 
-from benchmarks import systems, targets
-from benchmarks.published import Manifest
-from benchmarks.results import Row
+from benchmarks.reporting import targets
+from benchmarks.reporting.results import Row
+from benchmarks.systems import contenders
+from benchmarks.systems.published import Manifest
 
 ROW = {"per_second": 10.0, "p50_ms": 100.0, "p99_ms": 150.0, "mean_batch": 5.0}
 
@@ -22,19 +23,19 @@ def fixed(name: str = "ViT-B-32") -> Manifest:
 def measured() -> list[Row]:
     kinds = [(targets.IMAGE, load) for load in (1, 8, 32)]
     kinds += [(targets.CAPTION, load) for load in (8, 32)]
-    rows = [row(systems.OURS, kind, load) for kind, load in kinds]
+    rows = [row(contenders.OURS, kind, load) for kind, load in kinds]
     rows += [
-        row(systems.OURS, targets.LABEL_SET, 8),
+        row(contenders.OURS, targets.LABEL_SET, 8),
         row(targets.CEILING, "image", None, per_second=11.0, p50_ms=90.0),
         row(targets.CEILING, "text", None, per_second=11.0),
         row(targets.CEILING, "encode-text", None, per_second=1.0),
         Row({"system": targets.CEILING, "kind": "text", "batch": 8}, {"per_second": 1.0}),
-        row(systems.PADDED, targets.CAPTION, 32, per_second=2.0),
-        row(systems.TORCH, targets.CAPTION, 32, per_second=2.0, p99_ms=300.0),
-        row(systems.TORCH, targets.IMAGE, 32, per_second=8.0, p99_ms=120.0),
+        row(contenders.PADDED, targets.CAPTION, 32, per_second=2.0),
+        row(contenders.TORCH, targets.CAPTION, 32, per_second=2.0, p99_ms=300.0),
+        row(contenders.TORCH, targets.IMAGE, 32, per_second=8.0, p99_ms=120.0),
         row(targets.OPEN_LOOP, targets.IMAGE, None, p99_ms=250.0),
         row(targets.OPEN_LOOP, targets.CAPTION, None, p99_ms=350.0),
-        Row({"system": systems.OURS, "kind": "memory"},
+        Row({"system": contenders.OURS, "kind": "memory"},
             {"gateway_mb": 150.0, "triton_mb": 900.0, "weights_mb": 700.0}),
     ]  # fmt: skip
     return rows
@@ -66,7 +67,7 @@ def test_targets(name: str, value: float, passed: bool) -> None:
 
 
 def test_what_is_missing_fails() -> None:
-    checks = targets.checks([row(systems.OURS, targets.IMAGE, 8)], fixed())
+    checks = targets.checks([row(contenders.OURS, targets.IMAGE, 8)], fixed())
     missing = [check for check in checks if "ceiling" in check.name]
     assert missing
     assert all(math.isnan(check.value) and not check.passed for check in missing)
@@ -81,7 +82,9 @@ def test_a_packed_text_tower_has_one_ceiling() -> None:
 
 
 def test_systems_that_were_left_out_have_no_checks() -> None:
-    rows = [r for r in measured() if r.labels["system"] not in (systems.PADDED, systems.TORCH)]
+    rows = [
+        r for r in measured() if r.labels["system"] not in (contenders.PADDED, contenders.TORCH)
+    ]
     names = [check.name for check in targets.checks(rows, fixed("ViT-L-14"))]
     assert not [name for name in names if "PyTorch" in name or "the model padded" in name]
     assert not [name for name in names if "another machine" in name]

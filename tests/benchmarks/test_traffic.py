@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import loops, rounds, systems, targets
-from benchmarks.captions import MEDIAN, P95, Captions, tokens
-from benchmarks.connection import Target
-from benchmarks.photos import photos
-from benchmarks.traffic import KINDS, NEEDS_LABEL_SET, full_captions, requests
+from benchmarks import rounds
+from benchmarks.reporting import targets
+from benchmarks.systems import contenders
+from benchmarks.traffic import loops
+from benchmarks.traffic.captions import MEDIAN, P95, Captions, tokens
+from benchmarks.traffic.connection import Target
+from benchmarks.traffic.photos import photos
+from benchmarks.traffic.requests import KINDS, NEEDS_LABEL_SET, full_captions, requests
 from tests.benchmarks.forms import CONTEXT, FORMS, PACKED, write_form
 from tests.conftest import GatewayClient
 
@@ -54,10 +57,10 @@ def test_full_captions_fill_the_context(api: httpx.Client) -> None:
 def test_only_a_packed_model_is_sent_full_captions_instead_of_padded_ones(tmp_path: Path) -> None:
     for form in FORMS:
         manifest = write_form(tmp_path / form, form)
-        sent = rounds.requests_for(systems.PADDED, targets.CAPTION, manifest, "demo", 4)
+        sent = rounds.requests_for(contenders.PADDED, targets.CAPTION, manifest, "demo", 4)
         lengths = {tokens(json.loads(request.body)["input"]) for request in islice(sent, 50)}
         assert (lengths == {CONTEXT}) == (form == PACKED)
-        ours = rounds.requests_for(systems.OURS, targets.CAPTION, manifest, "demo", 4)
+        ours = rounds.requests_for(contenders.OURS, targets.CAPTION, manifest, "demo", 4)
         assert list(islice(ours, 5)) == list(islice(KINDS["rest-text"]("demo", 4), 5))
 
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tune
-from benchmarks.errors import BenchmarkError
-from benchmarks.published import CONFIG, manifests, weights_bytes
-from benchmarks.repositories import copy, keep_lengths
-from benchmarks.results import Row
+from benchmarks.reporting.results import Row
+from benchmarks.systems.published import CONFIG, manifests, weights_bytes
+from benchmarks.systems.repositories import copy, keep_lengths
+from benchmarks.traffic.errors import BenchmarkError
 from tests.benchmarks.forms import CONTEXT, DEMO, FIXED, FORMS, PACKED, write_form
 from tests.conftest import REPOSITORY
 

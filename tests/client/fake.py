@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
+from openclip_api.v1 import clip_pb2 as pb
 
 DIMENSIONS = 8
 

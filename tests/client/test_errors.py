@@ -7,9 +7,9 @@ import pytest
 from openclip_triton.errors import BY_CODE, ClientError, InvalidRequest, of_call, of_item
 
 from gateway import errors
-from gateway.inference import WRONG
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
+from gateway.inference.client import WRONG
 from gateway.rpc.problems import STATUS
+from openclip_api.v1 import clip_pb2 as pb
 from tests.conftest import ROOT
 
 

@@ -7,12 +7,12 @@ import onnxruntime
 import pytest
 import torch
 
-from export.checkpoint import Checkpoint, load_checkpoint
 from export.demo.evaluate import CHECKPOINT, CONFIG
 from export.demo.scenes import draw_scenes
-from export.fingerprint import fingerprint
-from export.tokenizer import write_tokenizer
-from gateway.manifest import PIXELS, TOKEN_IDS, Manifest, file_sha256, read_repository
+from export.source.checkpoint import Checkpoint, load_checkpoint
+from export.source.fingerprint import fingerprint
+from export.source.tokenizer import write_tokenizer
+from gateway.models.manifest import PIXELS, TOKEN_IDS, Manifest, file_sha256, read_repository
 from tests.conftest import REPOSITORY, SAMPLES
 
 MEGABYTE = 1_000_000

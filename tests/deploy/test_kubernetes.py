@@ -223,6 +223,6 @@ def test_the_operators_rules_are_prometheus_own() -> None:
 def test_scaling_asks_for_metrics_that_the_gateway_has() -> None:
     path = manifests.FOLDER / "components" / "queue-scaling" / "scaledobject.yaml"
     (trigger,) = yaml.safe_load(path.read_text())["spec"]["triggers"]
-    source = (ROOT / "gateway" / "metrics.py").read_text()
+    source = (ROOT / "gateway" / "telemetry" / "metrics.py").read_text()
     assert "openclip_stage_duration_seconds_sum" in trigger["metadata"]["query"]
     assert '"openclip_stage_duration_seconds"' in source

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import ROOT, SAMPLES, GatewayClient, GatewayFactory
 from tests.deploy.prometheus import Prometheus, run_prometheus
@@ -238,7 +238,7 @@ def test_every_alert_has_a_runbook(rule: dict[str, Any]) -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    source = (ROOT / "gateway" / "metrics.py").read_text()
+    source = (ROOT / "gateway" / "telemetry" / "metrics.py").read_text()
     names = set(re.findall(r'"(openclip_\w+)"', source))
     assert len(names) > 10
     missing = {name for name in names if not re.search(rf"`{name}(_total)?`", OPERATIONS)}

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from export.pbtxt import Serving
 from export.pipeline import Options, export_model
 from export.progress import Progress
-from gateway.manifest import Manifest
+from export.publish.pbtxt import Serving
+from gateway.models.manifest import Manifest
 from tests.export import models
 
 KINDS = (

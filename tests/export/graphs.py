@@ -9,9 +9,10 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from export import edit, graph, towers
-from export.checkpoint import load_checkpoint
 from export.demo.scenes import draw_scenes
+from export.precision import edit
+from export.source import graph, towers
+from export.source.checkpoint import load_checkpoint
 
 TEXTS = (
     "a photo of a cat", "two small red cars", "a dog beside an old stone bridge",

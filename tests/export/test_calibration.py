@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import calibration
 from export.demo.scenes import PAIRS, draw_scenes
 from export.errors import ExportError
-from export.evaluation import HELD_OUT_SEED
+from export.gate import calibration
+from export.gate.evaluation import HELD_OUT_SEED
 
 
 def write_picture(path: Path, shade: int = 9) -> None:

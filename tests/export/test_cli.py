@@ -11,12 +11,13 @@ from huggingface_hub import constants
 from onnx import numpy_helper
 from PIL import Image
 
-from export import graph, precision
 from export.__main__ import main
 from export.errors import brief
 from export.pipeline import default_id
-from export.summary import how_to_serve
-from gateway.manifest import Manifest, file_sha256, read_repository
+from export.precision import weights as precision
+from export.report.summary import how_to_serve
+from export.source import graph
+from gateway.models.manifest import Manifest, file_sha256, read_repository
 from tests.export import models
 
 Exported = Callable[[str], tuple[Manifest, Path]]

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from export.engine import (
+from export.tensorrt.errors import NoGpuError, PlanError, TensorRtMissingError, WrongEngineError
+from export.tensorrt.gpus import Gpu, find_gpus, library_version
+from export.tensorrt.identity import (
     PlanIdentity,
     check_engines,
     check_identity,
@@ -22,8 +24,6 @@ from export.engine import (
     read_identity,
     write_identity,
 )
-from export.gpus import Gpu, find_gpus, library_version
-from export.trterrors import NoGpuError, PlanError, TensorRtMissingError, WrongEngineError
 from tests.conftest import ROOT
 from tests.export.fake_tensorrt import FakeTensorRt
 
@@ -207,7 +207,10 @@ def test_a_repository_that_is_not_there_is_no_repository_without_plans(tmp_path:
 
 def test_the_check_needs_the_standard_library_alone() -> None:
     """NVIDIA's Triton container has Python, and none of this project's packages."""
-    code = "import export.engine, sys; print([n for n in ('numpy', 'onnx') if n in sys.modules])"
+    code = (
+        "import export.tensorrt.identity, sys;"
+        "print([n for n in ('numpy', 'onnx') if n in sys.modules])"
+    )
     bare = [
         sys.executable,
         "-I",

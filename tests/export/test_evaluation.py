@@ -7,7 +7,7 @@ from PIL import Image
 
 from export.demo.scenes import LABELS
 from export.errors import ExportError
-from export.evaluation import EvaluationSet, built_in, drawn, from_files
+from export.gate.evaluation import EvaluationSet, built_in, drawn, from_files
 
 
 def draw(path: Path) -> bytes:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
 
-from export.checkpoint import load_checkpoint
-from gateway.manifest import Manifest, file_sha256, golden_pixels, read_repository
-from gateway.text import TextTokenizer, padded
+from export.source.checkpoint import load_checkpoint
+from gateway.models.manifest import Manifest, file_sha256, golden_pixels, read_repository
+from gateway.models.tokenizer import TextTokenizer, padded
 from tests.export.conftest import KINDS
 
 Exported = Callable[[str], tuple[Manifest, Path]]

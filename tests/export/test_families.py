@@ -9,7 +9,7 @@ from transformers import MPNetConfig
 
 from export.__main__ import main
 from export.demo.scenes import draw_scenes
-from gateway.manifest import Manifest, read_repository
+from gateway.models.manifest import Manifest, read_repository
 from tests.export import models
 from tests.export.conftest import KINDS
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from export.checkpoint import Checkpoint, load_checkpoint
-from export.fingerprint import fingerprint
-from gateway.manifest import Tokenizer
+from export.source.checkpoint import Checkpoint, load_checkpoint
+from export.source.fingerprint import fingerprint
+from gateway.models.manifest import Tokenizer
 from tests.export import models
 
 SPEC = Tokenizer(

@@ -14,16 +14,16 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import nn
 
-from export import measurement, runners
-from export.checkpoint import Checkpoint, load_checkpoint
 from export.demo.evaluate import CHECKPOINT, CONFIG
 from export.errors import GateError
-from export.evaluation import EvaluationSet, built_in, drawn
-from export.gate import DEFAULT_THRESHOLDS, failures, unjudged
-from export.metrics import Vectors
-from export.reference import Inputs, References, prepare, references
-from export.towers import ImageTower, token_lengths
-from gateway.figures import (
+from export.gate import measurement, runners
+from export.gate.evaluation import EvaluationSet, built_in, drawn
+from export.gate.metrics import Vectors
+from export.gate.reference import Inputs, References, prepare, references
+from export.gate.thresholds import DEFAULT_THRESHOLDS, failures, unjudged
+from export.source.checkpoint import Checkpoint, load_checkpoint
+from export.source.towers import ImageTower, token_lengths
+from gateway.models.gate import (
     Agreement,
     Measured,
     Ranking,
@@ -34,7 +34,7 @@ from gateway.figures import (
     TowerFigures,
     ZeroShot,
 )
-from gateway.manifest import (
+from gateway.models.manifest import (
     PIXELS,
     TOKEN_IDS,
     Manifest,

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from export import graph, precision
 from export.errors import GraphError
+from export.precision import weights
+from export.source import graph
 
 
 class Plain(nn.Module):
@@ -51,7 +52,7 @@ def answer(path: Path, rows: torch.Tensor) -> NDArray[np.float32]:
 def test_compact_changes_no_bit(tmp_path: Path, weight: torch.Tensor, rows: torch.Tensor) -> None:
     proto = graph.trace(Plain(weight.half().float()), rows, "out").proto
     graph.save(proto, tmp_path / "plain.onnx", "m")
-    assert precision.compact(proto) == 1
+    assert weights.compact(proto) == 1
     graph.save(proto, tmp_path / "compact.onnx", "m")
     before, after = (answer(tmp_path / f"{n}.onnx", rows) for n in ("plain", "compact"))
     assert before.tobytes() == after.tobytes()
@@ -62,9 +63,9 @@ def test_compact_changes_no_bit(tmp_path: Path, weight: torch.Tensor, rows: torc
 def test_compact_leaves_what_fp16_cannot_hold(weight: torch.Tensor, rows: torch.Tensor) -> None:
     exact = weight.half().float()
     exact[3, 4] = 1 + 2**-20
-    assert precision.compact(graph.trace(Plain(exact), rows, "out").proto) == 0
+    assert weights.compact(graph.trace(Plain(exact), rows, "out").proto) == 0
     exact[3, 4] = 1e6
-    assert precision.compact(graph.trace(Plain(exact), rows, "out").proto) == 0
+    assert weights.compact(graph.trace(Plain(exact), rows, "out").proto) == 0
 
 
 def test_large_weights_move_with_their_folder(

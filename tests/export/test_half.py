@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from export import edit, half, precision
-from export.edit import FLOAT, FLOAT16
 from export.errors import GraphError
+from export.precision import edit, half
+from export.precision import weights as precision
+from export.precision.edit import FLOAT, FLOAT16
 from tests.export import graphs
 from tests.export.conftest import KINDS
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from gateway.manifest import file_sha256, read_repository
+from gateway.models.manifest import file_sha256, read_repository
 from tests.conftest import ROOT, killed_after
 from tests.export import models
 
@@ -21,7 +21,7 @@ LIMIT_S = 800.0  # for all of them
 # Imports once, before anything runs in a thread, and forks for each export.
 FORKER = """
 import os, sys
-import export.pipeline, export.summary
+import export.pipeline, export.report.summary
 from export.__main__ import main
 for line in sys.stdin:
     pid = os.fork()

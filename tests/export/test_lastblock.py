@@ -13,13 +13,13 @@ from open_clip import CLIP, CustomTextCLIP
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from export import graph, tracing
-from export.blocks import why_not_in_steps
-from export.checkpoint import load_checkpoint
-from export.fingerprint import fingerprint
-from export.lastblock import ClassTokenEncoder, why_all_tokens
-from export.towers import ImageTower, OpenClipModel, image_tower
-from gateway.manifest import Preprocessing, Tokenizer
+from export.source import graph, tracing
+from export.source.blocks import why_not_in_steps
+from export.source.checkpoint import load_checkpoint
+from export.source.fingerprint import fingerprint
+from export.source.last_block import ClassTokenEncoder, why_all_tokens
+from export.source.towers import ImageTower, OpenClipModel, image_tower
+from gateway.models.manifest import Preprocessing, Tokenizer
 from tests.export import models
 
 RULES = Preprocessing(

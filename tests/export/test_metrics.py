@@ -3,9 +3,9 @@ from dataclasses import asdict, astuple
 import numpy as np
 import pytest
 
-from export import metrics
-from export.metrics import Vectors
-from gateway.figures import Run, TowerFigures
+from export.gate import metrics
+from export.gate.metrics import Vectors
+from gateway.models.gate import Run, TowerFigures
 
 
 def unit(count: int, size: int = 8, seed: int = 0) -> Vectors:

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from torch import nn
 from tritonclient.grpc import model_config_pb2
 
-from export import graph, probe
-from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import GraphError
-from export.packed import PackedTextTower, why_not_packed
-from export.pbtxt import Serving
+from export.gate import probe
 from export.pipeline import Options, export_model
 from export.progress import Progress
-from gateway.manifest import TOKEN_IDS, Manifest
+from export.publish.pbtxt import Serving
+from export.source import graph
+from export.source.checkpoint import Checkpoint, load_checkpoint
+from export.source.packed import PackedTextTower, why_not_packed
+from gateway.models.manifest import TOKEN_IDS, Manifest
 from tests.export import models
 
 PACKED = ["vit", "quickgelu", "timm"]  # OpenCLIP's own text towers, in CLIP and CustomTextCLIP

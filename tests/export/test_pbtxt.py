@@ -5,7 +5,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as messages
 
 from export.errors import ExportError
-from export.pbtxt import Serving, image_config, text_config
+from export.publish.pbtxt import Serving, image_config, text_config
 from server.config import ServerConfig
 from server.errors import ModelLoadError
 from server.launcher import TritonServer

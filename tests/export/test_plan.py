@@ -11,8 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from export.plan import PlanOptions, build_plan, import_tensorrt
-from export.trterrors import (
+from export.tensorrt.errors import (
     NoGpuError,
     NotBuiltError,
     OutOfMemoryError,
@@ -20,6 +19,7 @@ from export.trterrors import (
     TensorRtMissingError,
     UnsupportedLayerError,
 )
+from export.tensorrt.plan import PlanOptions, build_plan, import_tensorrt
 from tests.export.fake_tensorrt import FakeTensorRt, Level
 
 AHEAD = PlanOptions(1, 2, 4, compute_capability="8.9")

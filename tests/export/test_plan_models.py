@@ -14,12 +14,12 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from export import graph, tracing
-from export.checkpoint import load_checkpoint
 from export.demo.evaluate import CHECKPOINT, CONFIG
-from export.plan import PlanOptions, build_plan
-from export.variants import Graphs, candidates, halved
-from gateway.manifest import PIXELS, TOKEN_IDS
+from export.precision.variants import Graphs, candidates, halved
+from export.source import graph, tracing
+from export.source.checkpoint import load_checkpoint
+from export.tensorrt.plan import PlanOptions, build_plan
+from gateway.models.manifest import PIXELS, TOKEN_IDS
 from tests.export import models
 
 AHEAD = PlanOptions(1, 2, 4, compute_capability="8.9")

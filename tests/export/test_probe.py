@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from export import probe, runners
 from export.__main__ import main
 from export.errors import CrashError
-from gateway.manifest import PIXELS, read_repository
+from export.gate import probe, runners
+from gateway.models.manifest import PIXELS, read_repository
 from tests.export.conftest import Exported
 
 # Stands in for the child: it really dies of a signal, on the graphs that a test chooses.

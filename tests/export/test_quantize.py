@@ -8,10 +8,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from export import edit
-from export.edit import FLOAT
 from export.errors import GraphError
-from export.quantize import (
+from export.precision import edit
+from export.precision.edit import FLOAT
+from export.precision.insert import activation_scale, quantize_weight
+from export.precision.int8 import (
     DEFAULT_CPU_FORM,
     Form,
     Method,
@@ -21,7 +22,6 @@ from export.quantize import (
     sensitivity,
     smooth,
 )
-from export.quantize.insert import activation_scale, quantize_weight
 from tests.export import graphs
 from tests.export.graphs import Tower, answer, cosines
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.metrics import summarise
-from export.report import write_report
-from export.tables import table
-from export.variantreport import Latency, VariantReport
-from gateway.figures import (
+from export.gate.metrics import summarise
+from export.gate.variant_report import Latency, VariantReport
+from export.report.report import write_report
+from export.report.tables import table
+from gateway.models.gate import (
     Agreement,
     Measured,
     Ranking,

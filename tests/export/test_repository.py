@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from export import repository, writer
 from export.errors import RepositoryError
-from gateway.figures import Agreement, Gate, Run, Thresholds, TowerFigures
-from gateway.manifest import (
+from export.publish import repository, writer
+from gateway.models.gate import Agreement, Gate, Run, Thresholds, TowerFigures
+from gateway.models.manifest import (
     Golden,
     ImageTower,
     Manifest,

@@ -7,10 +7,10 @@ import onnx
 import pytest
 
 from export.errors import CrashError
-from export.measurement import Evaluation
-from export.quantize import Recipe
-from export.search import MAX_EVALUATIONS, Judge, first_good, search
-from export.variants import Candidate, Graphs
+from export.gate.measurement import Evaluation
+from export.gate.search import MAX_EVALUATIONS, Judge, first_good, search
+from export.precision.int8 import Recipe
+from export.precision.variants import Candidate, Graphs
 
 NOTHING = cast(Evaluation, None)  # the search only hands it on
 

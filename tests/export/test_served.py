@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from export.checkpoint import load_checkpoint
+from export.source.checkpoint import load_checkpoint
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import GatewayFactory

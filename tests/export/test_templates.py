@@ -4,7 +4,7 @@ import open_clip
 import pytest
 
 from export.templates import main
-from gateway.labelsets import read_label_sets
+from gateway.pipeline.label_sets import read_label_sets
 
 
 def test_openclips_templates_are_written_for_the_gateway(tmp_path: Path) -> None:

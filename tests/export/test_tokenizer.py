@@ -7,9 +7,9 @@ import pytest
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from export.errors import TokenizerError
-from export.samples import make_samples
-from export.tokenizer import check_tokenizer, write_tokenizer
-from gateway.manifest import Tokenizer
+from export.gate.samples import make_samples
+from export.source.tokenizer import check_tokenizer, write_tokenizer
+from gateway.models.manifest import Tokenizer
 from tests.export.models import save_tokenizer
 
 HARD = [

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from export import half
 from export.__main__ import main
 from export.demo.evaluate import CHECKPOINT, CONFIG
+from export.precision import half
 from gateway.app import create_app, load
-from gateway.inference import FakeInferClient
-from gateway.manifest import Manifest, read_repository
+from gateway.inference.client import FakeInferClient
+from gateway.models.manifest import Manifest, read_repository
 from gateway.settings import Settings
 from server.config import ServerConfig
 from server.launcher import TritonServer

@@ -8,7 +8,7 @@ import pytest
 
 from export import versions
 from export.__main__ import main
-from gateway.manifest import Manifest, read_repository
+from gateway.models.manifest import Manifest, read_repository
 from tests.export import models
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 from gateway.errors import GatewayError
-from gateway.inference import Call, FakeInferClient
-from gateway.values import Vectors
+from gateway.inference.client import Call, FakeInferClient
+from gateway.models.values import Vectors
 
 Behave = Callable[[Call], Vectors]
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from benchmarks.processes import resident_bytes
-from gateway.images import FORMATS
+from benchmarks.systems.processes import resident_bytes
+from gateway.images.preprocess import FORMATS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # Every format that Pillow can write, accepted here or not, and several kinds of some.

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import httpx
 
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 
 
 class Keys:

@@ -9,29 +9,29 @@ from typing import Any
 
 import grpc
 
-from gateway import asks
-from gateway.access import Access
-from gateway.admission import Admission, Room
+from gateway.access.access import Access
+from gateway.admission.limits import RequestLimits
+from gateway.admission.permits import Admission, Room
 from gateway.app import Loaded, load
-from gateway.cache import VectorCache
-from gateway.classifiers import Classifiers
-from gateway.concurrency import Threads
-from gateway.embedder import Embedder
-from gateway.encoder import Encoder
-from gateway.engine import Engine
-from gateway.images import Decoder, ImageLimits
-from gateway.inference import InferClient
-from gateway.lanes import Lanes
-from gateway.limits import RequestLimits
-from gateway.metrics import Metrics
-from gateway.models import Model
-from gateway.observer import Observer
-from gateway.prepare import Preparer
-from gateway.readiness import Readiness
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from gateway.images.preprocess import Decoder, ImageLimits
+from gateway.inference.client import InferClient
+from gateway.inference.lanes import Lanes
+from gateway.models.registry import Model
+from gateway.models.values import Deadline, Embedded, Timings
+from gateway.operations.readiness import Readiness
+from gateway.pipeline import requests
+from gateway.pipeline.cache import VectorCache
+from gateway.pipeline.classifiers import Classifiers
+from gateway.pipeline.concurrency import Threads
+from gateway.pipeline.embedder import Embedder
+from gateway.pipeline.encoder import Encoder
+from gateway.pipeline.engine import Engine
+from gateway.pipeline.prepare import Preparer
 from gateway.rpc.server import RpcConfig, RpcServer
 from gateway.settings import Settings
-from gateway.values import Deadline, Embedded, Timings
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.observer import Observer
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from tests.conftest import REPOSITORY, SAMPLES
 
 RED_CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
@@ -48,7 +48,7 @@ class Watched(Engine):
         self.cancelled = 0
 
     async def embed(
-        self, ask: asks.Embed, deadline: Deadline, timings: Timings, model: Model | None = None
+        self, ask: requests.Embed, deadline: Deadline, timings: Timings, model: Model | None = None
     ) -> Embedded:
         self.asked.append(len(ask.items))
         try:

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import uvicorn
 
-from benchmarks.connection import Target
+from benchmarks.traffic.connection import Target
 from gateway.app import create_app, load
-from gateway.inference import Call, FakeInferClient
-from gateway.serving import config
+from gateway.inference.client import Call, FakeInferClient
+from gateway.models.values import Vectors
+from gateway.process.serving import config
 from gateway.settings import Settings
-from gateway.values import Vectors
 from tests.conftest import REPOSITORY, free_port
 from tests.gateway.fakes import unit
 

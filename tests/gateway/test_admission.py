@@ -5,9 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from gateway.admission import Admission, Room
+from gateway.admission.permits import Admission, Room
+from gateway.admission.wait import LONGEST_S, WINDOW_S, Drain
 from gateway.errors import DeadlineExceeded, Overloaded
-from gateway.waiting import LONGEST_S, WINDOW_S, Drain
 
 
 class Clock:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.admission import Admission, Permit, Room
+from gateway.admission.permits import Admission, Permit, Room
+from gateway.admission.wait import FEW_ITEMS
 from gateway.errors import Overloaded
-from gateway.waiting import FEW_ITEMS
 
 LIMIT_S = 5.0
 CAPACITY = 20.0  # items a second

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.agreement import Agreement
-from gateway.manifest import Manifest, read_manifest
+from gateway.models.manifest import Manifest, read_manifest
+from gateway.process.agreement import Agreement
 from tests.conftest import REPOSITORY
 
 DEMO = read_manifest(REPOSITORY / "demo.manifest.json")

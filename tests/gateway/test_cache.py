@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from gateway.cache import Encoded, VectorCache
+from gateway.pipeline.cache import Encoded, VectorCache
 
 
 def row(value: float) -> Encoded:

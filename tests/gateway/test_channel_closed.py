@@ -9,12 +9,12 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.errors import Unavailable
-from gateway.inference import Call
-from gateway.manifest import read_manifest
-from gateway.servers import Servers
-from gateway.towers import image_tower
-from gateway.triton import GrpcInferClient
-from gateway.upstream import Server
+from gateway.inference.client import Call
+from gateway.inference.encoders import image_tower
+from gateway.inference.grpc_client import GrpcInferClient
+from gateway.inference.server import Server
+from gateway.inference.servers import Servers
+from gateway.models.manifest import read_manifest
 from tests.conftest import REPOSITORY
 from tests.gateway.waiting import until
 
@@ -89,7 +89,7 @@ async def client_of(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[GrpcInferClient]:
     """A client that asks often what the name stands for."""
-    monkeypatch.setattr("gateway.servers.RESOLVE_S", 0.02)
+    monkeypatch.setattr("gateway.inference.servers.RESOLVE_S", 0.02)
     client = GrpcInferClient(["127.0.0.1:1"])
     await client.close()
     client._servers = Servers(["triton.example:8001"], lookup=names.lookup)

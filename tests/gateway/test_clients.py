@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.clients import by_address, by_peer
+from gateway.access.clients import by_address, by_peer
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.concurrency import FEW_VALUES, Threads, comes, nearby
+from gateway.pipeline.concurrency import FEW_VALUES, Threads, comes, nearby
 
 
 @pytest.fixture

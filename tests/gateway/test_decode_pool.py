@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.concurrency import Threads
-from gateway.decodepool import DecodePool, DecodePoolError
+from gateway.admission.limits import RequestLimits
 from gateway.errors import ImageError, TooLarge
-from gateway.images import Decode, DecodeOptions, Decoder, ImageLimits, preprocess
-from gateway.limits import RequestLimits
-from gateway.manifest import Preprocessing
-from gateway.prepare import Preparer
-from gateway.values import Deadline, ImageItem, Timings
+from gateway.images.pool import DecodePool, DecodePoolError
+from gateway.images.preprocess import Decode, DecodeOptions, Decoder, ImageLimits, preprocess
+from gateway.models.manifest import Preprocessing
+from gateway.models.values import Deadline, ImageItem, Timings
+from gateway.pipeline.concurrency import Threads
+from gateway.pipeline.prepare import Preparer
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, run_gateway
 from tests.gateway.hostile import Memory, encoded, hazards, mutations
@@ -35,8 +35,8 @@ GOOD = (SAMPLES / "red-circle.png").read_bytes()
 # A decoder that does what an image tells it to, and else decodes.
 STAGED = """
 import os, signal, sys, time
-from gateway.decodeworker import main
-from gateway.images import Decoder
+from gateway.images.pool_worker import main
+from gateway.images.preprocess import Decoder
 
 def make(limits, options):
     real = Decoder(limits, options)
@@ -171,7 +171,7 @@ async def test_only_the_item_that_killed_its_decoder_fails(pool: DecodePool) -> 
 
 def test_a_gateway_with_processes_serves_and_leaves_none_behind(triton: TritonServer) -> None:
     with run_gateway(triton_address=triton.addresses.grpc, decode_processes=2) as client:
-        decoders = processes("gateway.decodeworker")
+        decoders = processes("gateway.images.pool_worker")
         assert len(decoders) == 2
         assert client.post("/v1/embeddings/image", content=GOOD).status_code == 200
         with Memory(*decoders) as memory:
@@ -183,7 +183,7 @@ def test_a_gateway_with_processes_serves_and_leaves_none_behind(triton: TritonSe
         statuses = {client.post("/v1/embeddings/image", content=GOOD).status_code for _ in range(6)}
         assert statuses <= {200, 400}
         assert client.post("/v1/embeddings/image", content=GOOD).status_code == 200
-    wait_until(lambda: not processes("gateway.decodeworker"), "decoders are left")
+    wait_until(lambda: not processes("gateway.images.pool_worker"), "decoders are left")
 
 
 def processes(module: str) -> list[int]:

@@ -8,22 +8,22 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from gateway.cache import VectorCache
-from gateway.classifiers import Classifiers
-from gateway.concurrency import Threads
-from gateway.encoder import Encoder
-from gateway.images import Decoder, ImageLimits
-from gateway.inference import Call, FakeInferClient, Tower
-from gateway.labelsets import LabelSet, LabelSets
-from gateway.lanes import Lanes
-from gateway.limits import RequestLimits
-from gateway.manifest import read_manifest
-from gateway.models import Model, Models, Selection
-from gateway.prepare import Preparer
-from gateway.readiness import Readiness
-from gateway.updates import Updates
-from gateway.values import Vectors
-from gateway.zeroshot import Label
+from gateway.admission.limits import RequestLimits
+from gateway.images.preprocess import Decoder, ImageLimits
+from gateway.inference.client import Call, FakeInferClient, Tower
+from gateway.inference.lanes import Lanes
+from gateway.models.manifest import read_manifest
+from gateway.models.registry import Model, Models, Selection
+from gateway.models.values import Vectors
+from gateway.operations.readiness import Readiness
+from gateway.operations.updates import Updates
+from gateway.pipeline.cache import VectorCache
+from gateway.pipeline.classifiers import Classifiers
+from gateway.pipeline.concurrency import Threads
+from gateway.pipeline.encoder import Encoder
+from gateway.pipeline.label_sets import LabelSet, LabelSets
+from gateway.pipeline.prepare import Preparer
+from gateway.pipeline.zeroshot import Label
 from tests.conftest import REPOSITORY
 from tests.gateway.fakes import Gated, unit
 from tests.gateway.waiting import WITHIN_S, until

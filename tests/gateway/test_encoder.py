@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gateway.cache import VectorCache
-from gateway.encoder import Encoder
 from gateway.errors import TextError
-from gateway.inference import Call
-from gateway.lanes import Lanes
-from gateway.manifest import Manifest
-from gateway.models import Model
-from gateway.values import Deadline, Timings, Tokens, Vectors
+from gateway.inference.client import Call
+from gateway.inference.lanes import Lanes
+from gateway.models.manifest import Manifest
+from gateway.models.registry import Model
+from gateway.models.values import Deadline, Timings, Tokens, Vectors
+from gateway.pipeline.cache import VectorCache
+from gateway.pipeline.encoder import Encoder
 from tests.gateway.fakes import Unchecked
 from tests.gateway.rpcserver import loaded
 

@@ -14,8 +14,8 @@ import grpc
 import httpx
 import pytest
 
-from benchmarks.connection import Target
-from gateway.rpc.openclip.v1 import clip_pb2_grpc
+from benchmarks.traffic.connection import Target
+from openclip_api.v1 import clip_pb2_grpc
 from tests.conftest import SAMPLES
 from tests.gateway.keyed import Keys, bearer
 from tests.gateway.slow import SlowEncoder, served

@@ -13,7 +13,7 @@ import pytest
 
 from gateway import errors
 from gateway.app import create_app, load
-from gateway.inference import FakeInferClient
+from gateway.inference.client import FakeInferClient
 from gateway.rest.problems import STATUS
 from gateway.settings import Settings
 from tests.conftest import REPOSITORY

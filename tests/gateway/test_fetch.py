@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from gateway.addresses import allowed
 from gateway.errors import GatewayError, ImageError, MalformedRequest, TooLarge
-from gateway.fetch import Fetcher, FetchRules, Resolve, look_up
-from gateway.slots import Slots
-from gateway.values import Deadline
+from gateway.images.addresses import allowed
+from gateway.images.fetch import Fetcher, FetchRules, Resolve, look_up
+from gateway.images.slots import Slots
+from gateway.models.values import Deadline
 from tests.gateway.certificates import Authority
 from tests.gateway.refused_urls import NAMES, REFUSED
 from tests.gateway.webserver import PUBLIC, PUBLIC_V6, Answer, Names, Net, moved, response, serving

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, GatewayClient, GatewayFactory, Outside
 from tests.gateway.keyed import trailing

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 from PIL import Image
 
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import run_gateway
 from tests.gateway.hostile import Memory, encoded

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from gateway.serving import config
+from gateway.process.serving import config
 from gateway.settings import Settings
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, free_port

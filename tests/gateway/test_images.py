@@ -16,8 +16,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageOps
 
 from gateway.errors import ImageError, TooLarge
-from gateway.images import FORMATS, DecodeOptions, ImageLimits, from_base64, preprocess
-from gateway.manifest import Preprocessing
+from gateway.images.preprocess import FORMATS, DecodeOptions, ImageLimits, from_base64, preprocess
+from gateway.models.manifest import Preprocessing
 
 ResizeMode = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["bicubic", "bilinear"]

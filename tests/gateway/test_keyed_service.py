@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from openclip_triton import Client, Unauthenticated
 
 from gateway.rest.security import guarded_operation
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside, free_port
 from tests.gateway.keyed import Keys, bearer, call, embed, metadata, trailing

@@ -16,14 +16,14 @@ from typing import Any
 import grpc
 import pytest
 
-import gateway.keys
-from gateway.access import Access
+import gateway.access.keys
+from gateway.access.access import Access
+from gateway.access.keys import Keyring, KeysError, read_keys
+from gateway.access.quotas import Quota, Quotas
 from gateway.errors import QuotaExceeded, Unauthenticated
-from gateway.inference import FakeInferClient
-from gateway.keys import Keyring, KeysError, read_keys
-from gateway.quotas import Quota, Quotas
-from gateway.record import Record
-from gateway.rpc.openclip.v1 import clip_pb2
+from gateway.inference.client import FakeInferClient
+from gateway.telemetry.record import Record
+from openclip_api.v1 import clip_pb2
 from tests.conftest import ROOT, free_ports
 from tests.gateway.fakes import unit
 from tests.gateway.keyed import Keys, metadata
@@ -89,7 +89,7 @@ def test_every_digest_is_compared_in_full_and_in_constant_time(
         compared.append((one, other))
         return hmac.compare_digest(one, other)
 
-    monkeypatch.setattr(gateway.keys, "compare_digest", compare)
+    monkeypatch.setattr(gateway.access.keys, "compare_digest", compare)
     for presented in (*secrets, secrets[0][:-1], "", "nobody's"):
         compared.clear()
         with contextlib.suppress(Unauthenticated):
@@ -271,14 +271,14 @@ def ran(module: str, *arguments: str, **settings: object) -> subprocess.Complete
 
 
 def test_the_command_makes_a_key_and_its_entry(tmp_path: Path) -> None:
-    shown = [ran("gateway.keys", "new", "mobile-app").stdout for _ in range(2)]
+    shown = [ran("gateway.access.keys", "new", "mobile-app").stdout for _ in range(2)]
     secrets = [re.findall(r"oct_[\w-]{40,}", each) for each in shown]
     assert secrets[0] != secrets[1]
     path = tmp_path / "keys.yaml"
     path.write_text("keys:\n" + shown[0].partition("`keys:`:\n")[2])
     [secret] = secrets[0]
     assert Keyring(path).find(secret).name == "mobile-app"
-    assert ran("gateway.keys", "new", "not a name").returncode == 2
+    assert ran("gateway.access.keys", "new", "not a name").returncode == 2
 
 
 def test_a_gateway_does_not_start_without_its_keys(tmp_path: Path) -> None:

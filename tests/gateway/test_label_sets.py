@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from gateway.app import load
-from gateway.classifiers import PROMPT_CHARACTERS, PROMPTS, cache_keys, portions
-from gateway.labelsets import TEMPLATE_SETS, LabelSetError, read_label_sets
-from gateway.manifest import read_manifest
-from gateway.models import Model
+from gateway.models.manifest import read_manifest
+from gateway.models.registry import Model
+from gateway.pipeline.classifiers import PROMPT_CHARACTERS, PROMPTS, cache_keys, portions
+from gateway.pipeline.label_sets import TEMPLATE_SETS, LabelSetError, read_label_sets
+from gateway.pipeline.zeroshot import Label, prompts
 from gateway.settings import Settings
-from gateway.zeroshot import Label, prompts
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayFactory
 from tests.gateway.tritons import inferences

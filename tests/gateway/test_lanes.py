@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.batches import MAX_CALL_BYTES, MAX_CALL_TOKENS
 from gateway.errors import InferenceFailed, Overloaded, Unavailable
-from gateway.inference import Call, FakeInferClient, Golden, Tower
-from gateway.lanes import BULK_CALLS, Lanes
-from gateway.values import Deadline, Timings, Vectors
+from gateway.inference.batches import MAX_CALL_BYTES, MAX_CALL_TOKENS
+from gateway.inference.client import Call, FakeInferClient, Golden, Tower
+from gateway.inference.lanes import BULK_CALLS, Lanes
+from gateway.models.values import Deadline, Timings, Vectors
 from tests.gateway.fakes import Unchecked
 
 

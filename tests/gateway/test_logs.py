@@ -14,8 +14,8 @@ from typing import Any, TextIO
 import grpc
 import pytest
 
-from gateway.logs import MOST_WAITING, logging_to_stderr
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from gateway.telemetry.logs import MOST_WAITING, logging_to_stderr
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, GatewayClient, GatewayFactory, Outside
 
@@ -145,7 +145,7 @@ def test_what_is_no_text_makes_no_line_that_is_no_json(
 def test_what_waits_for_a_slow_terminal_is_bounded(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.logs.LAST_S", 60)
+    monkeypatch.setattr("gateway.telemetry.logs.LAST_S", 60)
     read: list[str] = []
     with unread_stderr(monkeypatch) as terminal:
         reader = threading.Thread(target=lambda: read.extend(terminal))
@@ -162,7 +162,7 @@ def test_what_waits_for_a_slow_terminal_is_bounded(
 def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.logs.LAST_S", 0.1)
+    monkeypatch.setattr("gateway.telemetry.logs.LAST_S", 0.1)
     with unread_stderr(monkeypatch) as terminal:
         with logging_to_stderr("info", "console"):
             for number in range(MOST_WAITING):

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import Metrics
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from gateway.telemetry.metrics import Metrics
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import ROOT, SAMPLES, GatewayClient, GatewayFactory
 from tests.gateway.waiting import wait_until

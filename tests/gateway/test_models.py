@@ -8,13 +8,13 @@ from typing import NoReturn, cast
 
 import pytest
 
-from gateway.classifiers import Classifiers
 from gateway.core import Background
 from gateway.errors import MalformedRequest, UnknownModel
-from gateway.inference import FakeInferClient
-from gateway.manifest import ManifestError, read_manifest
-from gateway.models import Model, Models, Selection
-from gateway.updates import Updates
+from gateway.inference.client import FakeInferClient
+from gateway.models.manifest import ManifestError, read_manifest
+from gateway.models.registry import Model, Models, Selection
+from gateway.operations.updates import Updates
+from gateway.pipeline.classifiers import Classifiers
 from tests.conftest import REPOSITORY
 from tests.gateway.tritons import add_copies, copied
 

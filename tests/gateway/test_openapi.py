@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from gateway.rest import requests, responses
+from gateway.rest import responses, schemas
 
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "60")  # for each operation
 CHECKS = (
@@ -18,10 +18,10 @@ CHECKS = (
     "response_headers_conformance,response_schema_conformance"
 )
 ANSWERS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
-    "/v1/embeddings": (requests.EmbeddingsRequest, responses.EmbeddingsResponse),
-    "/v1/zero-shot": (requests.ZeroShotRequest, responses.ZeroShotResponse),
-    "/v1/similarity": (requests.SimilarityRequest, responses.SimilarityResponse),
-    "/v1/rerank": (requests.RerankRequest, responses.RerankResponse),
+    "/v1/embeddings": (schemas.EmbeddingsRequest, responses.EmbeddingsResponse),
+    "/v1/zero-shot": (schemas.ZeroShotRequest, responses.ZeroShotResponse),
+    "/v1/similarity": (schemas.SimilarityRequest, responses.SimilarityResponse),
+    "/v1/rerank": (schemas.RerankRequest, responses.RerankResponse),
 }
 
 

@@ -7,10 +7,10 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks import processes
-from benchmarks.connection import Target
-from benchmarks.flood import Flooded, flood
-from benchmarks.traffic import Request, requests
+from benchmarks.systems import processes
+from benchmarks.traffic.connection import Target
+from benchmarks.traffic.flood import Flooded, flood
+from benchmarks.traffic.requests import Request, requests
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, GatewayFactory
 from tests.gateway.slow import SlowEncoder, served

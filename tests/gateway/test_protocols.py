@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway.rpc.openclip.v1 import clip_pb2 as pb
-from gateway.rpc.openclip.v1 import clip_pb2_grpc
+from openclip_api.v1 import clip_pb2 as pb
+from openclip_api.v1 import clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, GatewayFactory
 

@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from gateway.manifest import read_manifest
+from gateway.models.manifest import read_manifest
 from tests.conftest import REPOSITORY, GatewayClient, GatewayFactory
 from tests.gateway.tritons import SteeredTriton, add_copies, copied, steered
 from tests.gateway.waiting import wait_until

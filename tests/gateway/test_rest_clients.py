@@ -13,7 +13,7 @@ from langchain_openai import OpenAIEmbeddings
 from PIL import Image
 from pydantic import BaseModel, SecretStr
 
-from gateway.rest import requests
+from gateway.rest import schemas
 from gateway.rest.intake import INLINE_BYTES
 from tests.conftest import SAMPLES
 
@@ -412,10 +412,10 @@ SIMILARITY: dict[str, Any] = {"image": RED_CIRCLE, "texts": ["a star"]}
 @pytest.mark.parametrize(
     ("path", "body", "request_schema"),
     [
-        ("/v1/embeddings", EMBEDDINGS, requests.EmbeddingsRequest),
-        ("/v1/rerank", RERANK, requests.RerankRequest),
-        ("/v1/zero-shot", ZERO_SHOT, requests.ZeroShotRequest),
-        ("/v1/similarity", SIMILARITY, requests.SimilarityRequest),
+        ("/v1/embeddings", EMBEDDINGS, schemas.EmbeddingsRequest),
+        ("/v1/rerank", RERANK, schemas.RerankRequest),
+        ("/v1/zero-shot", ZERO_SHOT, schemas.ZeroShotRequest),
+        ("/v1/similarity", SIMILARITY, schemas.SimilarityRequest),
     ],
 )
 def test_null_is_the_same_as_nothing(

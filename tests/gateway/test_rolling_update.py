@@ -19,13 +19,14 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from export import repository, versions, writer
+from export import versions
 from export.errors import RepositoryError
+from export.publish import repository, writer
 from gateway.app import create_app, load
-from gateway.inference import FakeInferClient
-from gateway.manifest import Golden, Manifest, file_sha256, read_manifest
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from gateway.inference.client import FakeInferClient
+from gateway.models.manifest import Golden, Manifest, file_sha256, read_manifest
 from gateway.settings import Settings
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server import secret
 from server.config import ServerConfig
 from server.launcher import TritonServer

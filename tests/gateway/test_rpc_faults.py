@@ -10,10 +10,10 @@ import pytest
 from grpc import StatusCode as Code
 
 from gateway import errors
-from gateway.inference import FakeInferClient
-from gateway.rpc.openclip.v1 import clip_pb2
+from gateway.inference.client import FakeInferClient
 from gateway.rpc.problems import STATUS
 from gateway.rpc.service import NAME, ClipService
+from openclip_api.v1 import clip_pb2
 from tests.gateway.fakes import Gated, error_classes, failing, unit
 from tests.gateway.rpcserver import image, metadata, served, text
 from tests.gateway.waiting import until

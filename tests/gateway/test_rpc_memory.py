@@ -15,8 +15,8 @@ import pytest
 from grpc import StatusCode as Code
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gateway.rpc.openclip.v1 import clip_pb2
 from gateway.rpc.service import NAME
+from openclip_api.v1 import clip_pb2
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory
 from tests.gateway import keyed

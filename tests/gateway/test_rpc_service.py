@@ -10,10 +10,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from gateway.inference import Call, FakeInferClient
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from gateway.inference.client import Call, FakeInferClient
+from gateway.models.values import Vectors
 from gateway.rpc.service import NAME
-from gateway.values import Vectors
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, GatewayFactory
 from tests.gateway.fakes import unit

@@ -13,10 +13,10 @@ import pytest
 from grpc import StatusCode as Code
 
 from gateway import errors
-from gateway.inference import Call, FakeInferClient
-from gateway.rpc.openclip.v1 import clip_pb2
+from gateway.inference.client import Call, FakeInferClient
+from gateway.models.values import TextItem, Vectors
 from gateway.rpc.window import Pending, Window
-from gateway.values import TextItem, Vectors
+from openclip_api.v1 import clip_pb2
 from tests.gateway.fakes import Gated, unit
 from tests.gateway.rpcserver import image, loaded, metadata, served, text
 from tests.gateway.test_rpc_faults import refused

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
-from gateway.inference import Call, Tower, cosine_to
-from gateway.manifest import Manifest, read_repository
-from gateway.servers import Servers
-from gateway.towers import image_tower, towers
-from gateway.triton import GrpcInferClient
-from gateway.upstream import Server
+from gateway.inference.client import Call, Tower, cosine_to
+from gateway.inference.encoders import image_tower, towers
+from gateway.inference.grpc_client import GrpcInferClient
+from gateway.inference.server import Server
+from gateway.inference.servers import Servers
+from gateway.models.manifest import Manifest, read_repository
 from tests.conftest import REPOSITORY, free_port
 from tests.gateway.tritons import SteeredTriton, steered, write_impostor
 from tests.gateway.waiting import until
@@ -257,7 +257,7 @@ async def test_a_name_with_several_addresses(
 ) -> None:
     named = {each.address for each in pair}
     failing = False
-    monkeypatch.setattr("gateway.servers.RESOLVE_S", 0.02)
+    monkeypatch.setattr("gateway.inference.servers.RESOLVE_S", 0.02)
 
     async def lookup(address: str) -> set[str]:
         assert address == "tritons.example:8001"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.sharedfolder import NEW_S, PREFIX, shared_folder
+from gateway.process.shared_folder import NEW_S, PREFIX, shared_folder
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
-from gateway.serving import END_S
+from gateway.process.serving import END_S
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from tests.conftest import Outside, free_port, run_gateway
 from tests.gateway.proc import alive
 from tests.gateway.waiting import inflight, wait_until
@@ -92,7 +92,7 @@ def test_an_end_that_does_not_come_is_cut_short(
         f"serving.END_S = 1; core.Background.end = lambda *_: {stands}; "
     )
     run = "runpy.run_module({!r}, run_name='__main__')".format
-    one = (sys.executable, "-c", stuck + run("gateway.worker"))
+    one = (sys.executable, "-c", stuck + run("gateway.process.worker"))
     all_ = f"{stuck} from gateway import workers; workers.COMMAND = {one!r}; {run('gateway')}"
     outside = Outside(log=tmp_path / "log", command=(sys.executable, "-c", all_), code=1)
     triton_address = f"127.0.0.1:{free_port()}"

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer, canonicalize_text, get_clean_fn
 
-from export.tokenizer import write_tokenizer
+from export.source.tokenizer import write_tokenizer
 from gateway.errors import TextError
-from gateway.manifest import ManifestError
-from gateway.prepare import CHUNK_CHARACTERS, chunks
-from gateway.text import _BLANK, TextTokenizer, clean, padded
-from gateway.values import TextItem
+from gateway.models.manifest import ManifestError
+from gateway.models.tokenizer import _BLANK, TextTokenizer, clean, padded
+from gateway.models.values import TextItem
+from gateway.pipeline.prepare import CHUNK_CHARACTERS, chunks
 
 CONTEXT = 77
 OPENCLIP = SimpleTokenizer(context_length=CONTEXT)

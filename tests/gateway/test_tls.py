@@ -14,7 +14,7 @@ import grpc
 import httpx
 import pytest
 
-from gateway.tls import Tls, TlsError, TlsFiles, read_tls
+from gateway.access.tls import Tls, TlsError, TlsFiles, read_tls
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside
 from tests.gateway.certificates import Authority, Mounted, Pair, expiry
@@ -276,7 +276,7 @@ async def test_what_stays_broken_is_told_once(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.tls.CHECK_S", 0.01)
+    monkeypatch.setattr("gateway.access.tls.CHECK_S", 0.01)
     issued = authority.issue("once.test")
     chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
     chain.write_bytes(issued.certificate.read_bytes())

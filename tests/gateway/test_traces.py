@@ -24,12 +24,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from gateway.__main__ import StartError, load_settings
 from gateway.errors import InferenceFailed
-from gateway.inference import Call, FakeInferClient
-from gateway.lanes import Lanes
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
-from gateway.towers import image_tower
-from gateway.traces import RequestTrace
-from gateway.values import Deadline, Timings
+from gateway.inference.client import Call, FakeInferClient
+from gateway.inference.encoders import image_tower
+from gateway.inference.lanes import Lanes
+from gateway.models.values import Deadline, Timings
+from gateway.telemetry.traces import RequestTrace
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import ROOT, SAMPLES, GatewayClient, GatewayFactory, Outside, free_port
 from tests.gateway.fakes import unit
@@ -323,7 +323,7 @@ def test_without_an_endpoint_the_sdk_is_not_loaded() -> None:
     program = (
         "import sys, gateway.app, gateway.settings;"
         "gateway.app.create_app(s := gateway.settings.Settings(), gateway.app.load(s));"
-        "print('opentelemetry.sdk.trace' in sys.modules, 'gateway.traces' in sys.modules)"
+        "print('opentelemetry.sdk.trace' in sys.modules, 'gateway.telemetry.traces' in sys.modules)"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True,
@@ -337,7 +337,7 @@ def test_without_the_extra_the_gateway_says_what_to_install(
 ) -> None:
     monkeypatch.setenv("GATEWAY_OTLP_ENDPOINT", "http://127.0.0.1:4317")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)  # as if it were not there
-    monkeypatch.delitem(sys.modules, "gateway.traces")
+    monkeypatch.delitem(sys.modules, "gateway.telemetry.traces")
     with pytest.raises(StartError, match=r"GATEWAY_OTLP_ENDPOINT: .* install the extra `otel`"):
         load_settings()
 

@@ -13,9 +13,9 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway.manifest import read_manifest
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
-from gateway.text import TextTokenizer
+from gateway.models.manifest import read_manifest
+from gateway.models.tokenizer import TextTokenizer
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from tests.conftest import GatewayClient, GatewayFactory, Outside, run_gateway
 from tests.gateway.steady import IMAGE, golden_values
 from tests.gateway.tritons import SteeredTriton, copied, scaled, steered, write_impostor

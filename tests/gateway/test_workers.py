@@ -18,8 +18,8 @@ import grpc
 import httpx
 import pytest
 
-from gateway.metrics import FOLDER
-from gateway.rpc.openclip.v1 import clip_pb2, clip_pb2_grpc
+from gateway.telemetry.metrics import FOLDER
+from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import (
     REPOSITORY,
@@ -219,10 +219,14 @@ def test_workers_serve_below_the_first_process_of_a_container(
 
 
 def with_constants(**values: object) -> list[str]:
-    """How to run a gateway whose `gateway.workers` has other constants."""
+    """How to run a gateway whose `gateway.process.workers` has other constants."""
     given = "".join(f"workers.{name} = {value!r}; " for name, value in values.items())
     run = "runpy.run_module('gateway', run_name='__main__')"
-    return [sys.executable, "-c", f"import runpy; from gateway import workers; {given}{run}"]
+    return [
+        sys.executable,
+        "-c",
+        f"import runpy; from gateway.process import workers; {given}{run}",
+    ]
 
 
 def catches(pid: int, number: int) -> bool:

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from tritonclient.grpc import InferenceServerClient
 
-from benchmarks import null_encoder
-from gateway.manifest import read_manifest
+from benchmarks.systems import null_encoder
+from gateway.models.manifest import read_manifest
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from server.secret import METADATA

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from gateway.secret import Secret
+from gateway.inference.secret import Secret
 from server.config import ServerConfig
 from server.stack import StackConfig, parse
 from server.stack import banner as stack_banner

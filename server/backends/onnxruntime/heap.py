@@ -8,7 +8,7 @@ def trim() -> None:
 
     ONNX Runtime parses the graph and lays its weights out anew while it loads them; glibc keeps
     what is freed by that. For ViT-B-32 this is 0.2 GB of the image tower and 0.1 GB of each
-    text tower, as `benchmarks/load_memory.py` shows.
+    text tower, as `benchmarks/experiments/load_memory.py` shows.
     """
     try:
         give_back = ctypes.CDLL(None).malloc_trim

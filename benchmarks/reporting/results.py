@@ -1,0 +1,171 @@
+"""What benchmarks measured, with the machine that they ran on: one JSON schema for all of them."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.systems.published import Manifest
+from benchmarks.traffic.errors import BenchmarkError
+
+SCHEMA_VERSION = 1
+SUFFIX = ".benchmark.json"
+ROOT = Path(__file__).parents[2]
+PACKAGES = (
+    "fastapi", "grpcio", "httptools", "locust", "numpy", "nvidia-pytriton", "onnxruntime",
+    "open_clip_torch", "orjson", "pillow", "tokenizers", "torch", "tritonclient", "uvicorn",
+    "uvloop",
+)  # fmt: skip
+
+Label = str | int
+
+
+def ratio(one: float, other: float) -> float:
+    """One divided by the other; not a number where the other is zero, as nothing was measured."""
+    return one / other if other else float("nan")
+
+
+class ResultsError(BenchmarkError):
+    """A file of results cannot be read; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement: what it is of, and its figures."""
+
+    labels: dict[str, Label]  # such as system, kind, concurrency
+    values: dict[str, float]  # such as per_second, p50_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A figure that is held against a target."""
+
+    name: str
+    value: float
+    target: float
+    at_least: bool  # else at most
+
+    @property
+    def passed(self) -> bool:
+        """Whether the target is reached; a figure that is missing (NaN) reaches none."""
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All that one run of one program measured.
+
+    Attributes:
+        program: Which one, such as `compare`.
+        created: Seconds since the epoch.
+        machine: What it ran on: `cpu`, `cores`, `memory_gb`, `kernel`, `python`.
+        versions: Of the packages that matter, as far as they are installed.
+        model: `id`, `open_clip_name`, `precision` and `fingerprint`; empty where none is served.
+        commit: Of the repository; ends in `+` where files were changed.
+        settings: The options of the program.
+        rows: The measurements.
+        checks: Figures with targets.
+    """
+
+    program: str
+    created: int
+    machine: dict[str, Label]
+    versions: dict[str, str]
+    model: dict[str, str]
+    commit: str
+    settings: dict[str, Any]
+    rows: Sequence[Row] = field(default_factory=tuple)
+    checks: Sequence[Check] = field(default_factory=tuple)
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads a file of results.
+
+        Raises:
+            ResultsError: It cannot be read, or is of another schema.
+        """
+        try:
+            content = json.loads(path.read_text())
+            if content["schema_version"] != SCHEMA_VERSION:
+                raise ResultsError(
+                    f"{path}: schema_version is {content['schema_version']}, not {SCHEMA_VERSION}"
+                )
+            content["rows"] = tuple(Row(**row) for row in content["rows"])
+            content["checks"] = tuple(Check(**check) for check in content["checks"])
+            return cls(**content)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ResultsError(f"{path}: not a file of results: {error}") from error
+
+    def write(self, path: Path) -> Path:
+        """Writes it as JSON, and returns the path."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        return path
+
+
+def collect(
+    program: str,
+    manifest: Manifest | None,
+    settings: dict[str, Any],
+    rows: Iterable[Row],
+    checks: Iterable[Check] = (),
+) -> Results:
+    """The results of a run that ends now, on this machine."""
+    keys = ("id", "open_clip_name", "precision", "fingerprint")
+    return Results(
+        program=program,
+        created=int(time.time()),
+        machine=machine(),
+        versions=versions(),
+        model={key: str(manifest[key]) for key in keys} if manifest else {},
+        commit=commit(),
+        settings={key: str(v) if isinstance(v, Path) else v for key, v in sorted(settings.items())},
+        rows=tuple(rows),
+        checks=tuple(checks),
+    )
+
+
+def machine() -> dict[str, Label]:
+    """What this machine is."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(pages / 2**30),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that matter, as far as they are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The commit that is checked out, with `+` where files differ from it; empty without git."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(ROOT), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 (fixed words)
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""

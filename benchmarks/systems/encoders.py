@@ -1,0 +1,96 @@
+"""A model's encoders alone in ONNX Runtime."""
+
+import itertools
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from benchmarks.systems.decoding import cores
+from benchmarks.systems.direct import batch_of
+from benchmarks.systems.published import PIXELS, TOKEN_IDS, Manifest
+from benchmarks.traffic.captions import Captions, tokens
+
+MIN_CALLS = 3  # timed, however slow
+CAPTIONS = 2_000  # drawn to see how long they are
+
+
+class Encoders:
+    """Both encoders of a model, each with all cores of this process."""
+
+    def __init__(self, repository: Path, manifest: Manifest) -> None:
+        self._repository = repository
+        self._manifest = manifest
+        self._sessions: dict[int, Any] = {}  # by inode: towers may share a file
+
+    def image(self, batch: int, seconds: float) -> Sequence[float]:
+        """Seconds of each call of the image tower on a batch."""
+        size = self._manifest["preprocessing"]["image_size"]
+        pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+        return self._times(self._manifest["triton"]["image"], PIXELS, [pixels], seconds)
+
+    def text(
+        self, tower: dict[str, Any], batch: int, seconds: float, length: int | None = None
+    ) -> Sequence[float]:
+        """Seconds of each call of a text tower on a batch, of its length or another one."""
+        length = length or tower["length"]
+        ids = batch_of(self._manifest, [length] * batch)
+        return self._times(tower, TOKEN_IDS, [ids], seconds)
+
+    def captions(self, tower: dict[str, Any], batch: int, seconds: float) -> Sequence[float]:
+        """Seconds of each call of a packed tower on a batch of our captions, as they come."""
+        drawn = caption_lengths(tower["length"])
+        starts = range(0, len(drawn) - batch + 1, batch)
+        ids = [batch_of(self._manifest, drawn[start : start + batch]) for start in starts]
+        return self._times(tower, TOKEN_IDS, ids, seconds)
+
+    def takes_any_length(self, tower: dict[str, Any]) -> bool:
+        """Whether the file of a text tower is not bound to the tower's length."""
+        [given] = self._session(tower).get_inputs()
+        return not isinstance(given.shape[1], int)
+
+    def _times(
+        self, tower: dict[str, Any], name: str, batches: Iterable[NDArray[Any]], seconds: float
+    ) -> Sequence[float]:
+        session, given = self._session(tower), itertools.cycle(batches)
+        return _repeat(lambda: session.run(None, {name: next(given)}), seconds)
+
+    def _session(self, tower: dict[str, Any]) -> Any:  # noqa: ANN401 (onnxruntime is untyped)
+        path = self._repository / tower["name"] / str(self._manifest["version"]) / "model.onnx"
+        inode = path.stat().st_ino
+        if inode not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = cores()
+            providers = ["CPUExecutionProvider"]
+            self._sessions[inode] = onnxruntime.InferenceSession(path, options, providers)
+        return self._sessions[inode]
+
+
+def caption_lengths(most: int) -> list[int]:
+    """How many tokens our captions have, cut to the most that a model takes."""
+    return [min(tokens(caption), most) for caption in Captions().take(CAPTIONS)]
+
+
+def shares(manifest: Manifest) -> dict[int, float]:
+    """Which part of our captions goes to the text tower of each length, by length."""
+    lengths = [tower["length"] for tower in manifest["triton"]["text"]]
+    drawn = caption_lengths(lengths[-1])
+    counts = Counter(lengths[bisect_left(lengths, length)] for length in drawn)
+    return {length: counts[length] / len(drawn) for length in lengths}
+
+
+def _repeat(call: Callable[[], object], seconds: float) -> list[float]:
+    call()
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(taken) < MIN_CALLS or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return taken

@@ -1,0 +1,149 @@
+"""`python -m benchmarks.systems.null_encoder`: a model repository whose encoders do no work.
+
+Everything is as in the published model that it is made from, but each tower's graph takes its
+input and answers one fixed unit vector for each row. What is left of a request's time is Triton's
+and the gateway's own. The golden vectors are that vector, so `/readyz` holds.
+"""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import program
+from benchmarks.systems.published import (
+    CONFIG,
+    PIXELS,
+    TOKEN_IDS,
+    Manifest,
+    find,
+    on_onnx_runtime,
+    packed,
+    towers,
+)
+from benchmarks.systems.repositories import write_manifest
+from benchmarks.traffic.errors import BenchmarkError
+from benchmarks.traffic.protowire import field, message
+
+OUTPUTS = {PIXELS: "image_features", TOKEN_IDS: "text_features"}
+FLOAT, UINT8, INT32, INT64 = 1, 2, 6, 7  # onnx.TensorProto.DataType
+ATTRIBUTE_INT = 2  # onnx.AttributeProto.INT
+IR_VERSION, OPSET = 8, 17
+
+
+def write_repository(repository: Path, manifest: Manifest, target: Path) -> Manifest:
+    """Writes the repository into a folder that must not exist yet; returns its manifest.
+
+    Raises:
+        BenchmarkError: The model is not served by ONNX Runtime, or the folder exists.
+    """
+    on_onnx_runtime(manifest)
+    if target.exists():
+        raise BenchmarkError(f"{target} exists already")
+    target.mkdir(parents=True)
+    vector = unit_vector(manifest["embedding_size"])
+    size = manifest["preprocessing"]["image_size"]
+    shapes: dict[str, tuple[str, int, tuple[int | str, ...]]] = {
+        manifest["triton"]["image"]["name"]: (PIXELS, UINT8, (size, size, 3))
+    }
+    for tower in manifest["triton"]["text"]:
+        length = "length" if packed(manifest) else tower["length"]
+        shapes[tower["name"]] = (TOKEN_IDS, INT32, (length,))
+    for tower in towers(manifest):
+        folder = target / tower["name"] / str(manifest["version"])
+        folder.mkdir(parents=True)
+        shutil.copy(repository / tower["name"] / CONFIG, folder.parent / CONFIG)
+        (folder / "model.onnx").write_bytes(graph(*shapes[tower["name"]], vector))
+    tokenizer = manifest["tokenizer"]["file"]
+    shutil.copy(repository / tokenizer, target / tokenizer)
+    changed = _changed(manifest, vector)
+    write_manifest(target, changed)
+    return changed
+
+
+def unit_vector(size: int) -> NDArray[np.float32]:
+    """A fixed vector, float32 [size], of length 1."""
+    vector = np.random.default_rng(0).standard_normal(size)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def graph(
+    name: str, data_type: int, shape: tuple[int | str, ...], vector: NDArray[np.float32]
+) -> bytes:
+    """An ONNX model: `name` [n, *shape] in, `vector` n times out, which is float32 [n, D].
+
+    It takes the input's shape and nothing of its content. A dimension of any size has a name.
+    """
+    output = OUTPUTS[name]
+    start_end = [_attribute("start", 0), _attribute("end", 1)]
+    nodes = [
+        _node("Shape", [name], "rows", *start_end),
+        _node("Concat", ["rows", "columns"], "wanted", _attribute("axis", 0)),
+        _node("Expand", ["vector", "wanted"], output),
+    ]
+    constants = [
+        _tensor("columns", INT64, np.array([len(vector)], np.int64)),
+        _tensor("vector", FLOAT, vector[None]),
+    ]
+    body = message(
+        *((1, node) for node in nodes),
+        (2, "null_encoder"),
+        *((5, constant) for constant in constants),
+        (11, _value(name, data_type, shape)),
+        (12, _value(output, FLOAT, (len(vector),))),
+    )
+    return message((1, IR_VERSION), (7, body), (8, message((1, ""), (2, OPSET))))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the repository; returns the exit code."""
+    made = program.parser("null_encoder", __doc__)
+    program.add_model(made)
+    made.add_argument("target", type=Path, help="folder to write; it must not exist yet")
+    given = made.parse_args(arguments)
+    write_repository(given.repository, find(given.repository, given.model), given.target)
+    print(f"Written to {given.target}")
+    return 0
+
+
+def _changed(manifest: Manifest, vector: NDArray[np.float32]) -> Manifest:
+    """The vectors of the copy are not to be compared with those of the model."""
+    known = [float(value) for value in vector]
+    fingerprint = hashlib.sha256(f"null {manifest['fingerprint']}".encode()).hexdigest()
+    golden = manifest["golden"] | {"text_features": known, "image_features": known}
+    return manifest | {"fingerprint": fingerprint, "golden": golden, "files": {}}
+
+
+def _node(operator: str, inputs: list[str], output: str, *attributes: bytes) -> bytes:
+    return message(
+        *((1, name) for name in inputs),
+        (2, output),
+        (4, operator),
+        *((5, attribute) for attribute in attributes),
+    )
+
+
+def _attribute(name: str, value: int) -> bytes:
+    return message((1, name), (3, value), (20, ATTRIBUTE_INT))
+
+
+def _tensor(name: str, data_type: int, values: NDArray[Any]) -> bytes:
+    dims = [(1, size) for size in values.shape]
+    return message(*dims, (2, data_type), (8, name), (9, values.tobytes()))
+
+
+def _value(name: str, data_type: int, shape: tuple[int | str, ...]) -> bytes:
+    """Name and type of an input or output, with an open first dimension."""
+    sizes = ("n", *shape)
+    dimensions = [field(1, field(2 if isinstance(size, str) else 1, size)) for size in sizes]
+    tensor = message((1, data_type), (2, b"".join(dimensions)))
+    return message((1, name), (2, field(1, tensor)))
+
+
+if __name__ == "__main__":
+    sys.exit(program.run(main))

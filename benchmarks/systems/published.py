@@ -1,0 +1,88 @@
+"""The published models of a model repository, as their manifests tell of them."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.traffic.errors import BenchmarkError
+
+PIXELS, TOKEN_IDS = "pixels", "token_ids"  # input names of the Triton models
+DATATYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.int32): "INT32"}
+SUFFIX = ".manifest.json"
+CONFIG = "config.pbtxt"
+
+Manifest = dict[str, Any]  # as JSON
+
+
+def manifests(repository: Path) -> dict[str, Manifest]:
+    """The manifests of a model repository, by model id."""
+    found = [json.loads(path.read_text()) for path in sorted(repository.glob(f"*{SUFFIX}"))]
+    return {manifest["id"]: manifest for manifest in found}
+
+
+def find(repository: Path, model: str | None) -> Manifest:
+    """The manifest of a model; where none is named, of the only one.
+
+    Raises:
+        BenchmarkError: There is no such model, or none or several to choose from.
+    """
+    found = manifests(repository)
+    if model is None and len(found) == 1:
+        return next(iter(found.values()))
+    if model is None or model not in found:
+        known = ", ".join(found) or "none"
+        raise BenchmarkError(f"{repository}: choose a model with --model; there are: {known}")
+    return found[model]
+
+
+def on_onnx_runtime(manifest: Manifest) -> Manifest:
+    """The manifest itself.
+
+    Raises:
+        BenchmarkError: The model is served by something else than ONNX Runtime.
+    """
+    if manifest["runtime"] != "onnxruntime":
+        raise BenchmarkError(
+            f"{manifest['id']}: this needs a model that ONNX Runtime serves; "
+            f"its runtime is {manifest['runtime']}"
+        )
+    return manifest
+
+
+def towers(manifest: Manifest) -> list[dict[str, Any]]:
+    """The Triton models behind a model, the image tower first."""
+    return [manifest["triton"]["image"], *manifest["triton"]["text"]]
+
+
+def packed(manifest: Manifest) -> bool:
+    """Whether one text tower takes captions of any length and drops what pads them."""
+    return bool(manifest["triton"]["text"][0].get("packed", False))
+
+
+def size_bytes(repository: Path, manifest: Manifest) -> int:
+    """Size of the towers' files; one that several towers share by hard links counts once."""
+    names = {tower["name"] for tower in towers(manifest)}
+    files = [repository / name for name in manifest["files"] if name.split("/")[0] in names]
+    return sum({(s.st_dev, s.st_ino): s.st_size for s in (f.stat() for f in files)}.values())
+
+
+def weights_bytes(repository: Path, manifest: Manifest) -> int:
+    """Size of all towers' files, each tower counted in full, times its instances."""
+    return sum(
+        sum(file.stat().st_size for file in _files(repository / tower["name"], manifest))
+        * _instances(repository / tower["name"])
+        for tower in towers(manifest)
+    )
+
+
+def _files(folder: Path, manifest: Manifest) -> Iterable[Path]:
+    return [file for file in (folder / str(manifest["version"])).rglob("*") if file.is_file()]
+
+
+def _instances(folder: Path) -> int:
+    counts = [int(count) for count in re.findall(r"count:\s*(\d+)", (folder / CONFIG).read_text())]
+    return sum(counts or [1])

@@ -1,0 +1,179 @@
+"""The programs under test, each in processes of its own, on free ports, stopped at the end."""
+
+import argparse
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from benchmarks.traffic.connection import Target
+from benchmarks.traffic.errors import BenchmarkError
+
+ROOT = Path(__file__).parents[2]
+HOST = "127.0.0.1"
+START_TIMEOUT = 600.0  # seconds
+STOP_TIMEOUT = 60.0  # seconds
+POLL = 0.1  # seconds
+PREFIX = "GATEWAY_"
+READY = re.compile(r"Triton is ready: gRPC ([^,]+), metrics (http://[^;]+);")
+
+
+@dataclass(frozen=True, slots=True)
+class Triton:
+    """A running Triton."""
+
+    pid: int  # of its launcher
+    grpc: str  # host:port
+    metrics: str  # URL
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A running gateway, or another service with its REST API."""
+
+    pid: int
+    target: Target
+
+
+@contextlib.contextmanager
+def triton(repository: Path, model: str) -> Iterator[Triton]:
+    """A real Triton that serves one model of a repository, until the block ends.
+
+    Raises:
+        BenchmarkError: It did not start.
+    """
+    ports = [word for kind in ("grpc", "metrics") for word in (f"--{kind}-port", "0")]
+    options = ["--model-repository", str(repository), "--models", model, "--quiet", *ports]
+    with _program(["-m", "server", *options], os.environ, stdout=subprocess.PIPE) as started:
+        process, errors = started
+        for line in process.stdout or ():
+            if found := READY.search(line):
+                yield Triton(process.pid, found[1], found[2])
+                return
+        raise _failed(f"{model}: Triton", process, errors)
+
+
+@contextlib.contextmanager
+def gateway(
+    repository: Path,
+    model: str,
+    triton_address: str,
+    settings: Mapping[str, str] | None = None,
+    launcher: Sequence[str] = ("-m", "gateway"),
+) -> Iterator[Gateway]:
+    """A gateway before a Triton, ready; `settings` are further `GATEWAY_` variables.
+
+    Raises:
+        BenchmarkError: It did not start, or was never ready.
+    """
+    http, rpc = free_port(), free_port()
+    own = {
+        "GATEWAY_HTTP_PORT": str(http),
+        "GATEWAY_GRPC_PORT": str(rpc),
+        "GATEWAY_TRITON_ADDRESS": triton_address,
+        "GATEWAY_MODEL_REPOSITORY": str(repository),
+        "GATEWAY_TRITON_CALLS": "1",  # as `make run` has it
+    }
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
+    environment |= own | dict(settings or {})
+    with _program(launcher, environment) as (process, errors):
+        _wait(f"http://{HOST}:{http}/readyz", "the gateway", process, errors)
+        yield Gateway(process.pid, Target(f"{HOST}:{http}", f"{HOST}:{rpc}", model))
+
+
+@contextlib.contextmanager
+def torch_server(python: Path, arguments: Sequence[str]) -> Iterator[Gateway]:
+    """The model in PyTorch behind a plain FastAPI server, run by a Python that has both.
+
+    Raises:
+        BenchmarkError: It did not start.
+    """
+    port = free_port()
+    words = ["-m", "benchmarks.systems.torch_server", *arguments, "--port", str(port)]
+    # Spinning OpenMP threads make PyTorch many times slower wherever a core is busy otherwise.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    with _program(words, environment, python=python) as (process, errors):
+        _wait(f"http://{HOST}:{port}/readyz", "the PyTorch server", process, errors)
+        yield Gateway(process.pid, Target(f"{HOST}:{port}", "", "torch"))
+
+
+def add_env(parser: argparse.ArgumentParser) -> None:
+    """The option that `settings` reads."""
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE",
+        help="a setting of the gateway; may be repeated",
+    )  # fmt: skip
+
+
+def settings(pairs: Sequence[str]) -> dict[str, str]:
+    """Settings of the gateway, each given as NAME=VALUE.
+
+    Raises:
+        BenchmarkError: One is not.
+    """
+    for pair in pairs:
+        if "=" not in pair or not pair.startswith(PREFIX):
+            raise BenchmarkError(f"--env {pair}: give {PREFIX}NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _program(
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    python: Path | None = None,
+    stdout: int | None = None,
+) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A Python program of this repository, and the file that its standard error goes to."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(  # noqa: S603 (the project's own programs)
+            [str(python or sys.executable), *words],
+            cwd=ROOT,
+            env=dict(environment),
+            stdout=stdout or errors,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            yield process, errors
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def _wait(url: str, name: str, process: subprocess.Popen[str], errors: IO[str]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(URLError, OSError), urlopen(url, timeout=10):  # noqa: S310 (ours)
+            return
+        time.sleep(POLL)
+    raise _failed(name, process, errors)
+
+
+def _failed(name: str, process: subprocess.Popen[str], errors: IO[str]) -> BenchmarkError:
+    process.terminate()
+    process.wait(STOP_TIMEOUT)
+    errors.seek(0)
+    return BenchmarkError(f"{name} did not start: {errors.read().strip()[-2000:]}")

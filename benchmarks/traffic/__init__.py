@@ -1,0 +1,4 @@
+"""Requests and the loops that send them.
+
+May import `openclip_api`.
+"""

@@ -1,0 +1,140 @@
+"""Closed loops: so many clients, each sending its next request when the last is answered."""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks.traffic.connection import Connection, RequestFailed, Target, connect
+from benchmarks.traffic.requests import Request, requests
+
+MIN_ANSWERS = 3  # of each client while it is measured, however slow the service
+WARM_UP = 0.25  # of the measured time, before it
+FAILED_PAUSE = 0.05  # seconds before a client that got an error goes on
+
+
+@dataclass(slots=True)
+class Client:
+    """What one client of a loop has seen."""
+
+    ends: list[float] = field(default_factory=list)  # seconds, of answers
+    latencies: list[float] = field(default_factory=list)  # seconds
+    items: list[int] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def rate(self) -> float:
+        """Items per second between its first and its last answer."""
+        if len(self.ends) < 2:
+            return 0.0
+        return sum(self.items[1:]) / (self.ends[-1] - self.ends[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a loop did."""
+
+    per_second: float  # items
+    latencies: Sequence[float]  # seconds, of each request that was answered
+    errors: Counter[str]  # by message
+
+    def percentile(self, percent: float) -> float:
+        """Of the latency, in milliseconds; not a number where nothing was answered."""
+        if not self.latencies:
+            return float("nan")
+        return float(np.percentile(self.latencies, percent)) * 1000
+
+    def values(self) -> dict[str, float]:
+        """The figures of a row of results."""
+        return {
+            "per_second": self.per_second,
+            "p50_ms": self.percentile(50),
+            "p95_ms": self.percentile(95),
+            "p99_ms": self.percentile(99),
+            "requests": len(self.latencies),
+            "errors": self.errors.total(),
+        }
+
+
+def measure(
+    target: Target,
+    kind: str,
+    concurrency: int,
+    seconds: float,
+    seed: int = 0,
+    warm_up: float = WARM_UP,
+) -> Measurement:
+    """Runs a closed loop of one kind of request against a service.
+
+    `warm_up` is the part of `seconds` that goes before, of which nothing counts.
+    """
+    return measure_stream(target, requests(kind, target.model, seed), concurrency, seconds, warm_up)
+
+
+def measure_stream(
+    target: Target,
+    stream: Iterator[Request],
+    concurrency: int,
+    seconds: float,
+    warm_up: float = WARM_UP,
+) -> Measurement:
+    """As `measure`, with any requests."""
+    return asyncio.run(drive(stream, lambda p: connect(p, target), concurrency, seconds, warm_up))
+
+
+async def drive(
+    stream: Iterator[Request],
+    open_connection: Callable[[str], Connection],
+    concurrency: int,
+    seconds: float,
+    warm_up: float = WARM_UP,
+) -> Measurement:
+    """As `measure`, with any requests over any connections.
+
+    The throughput is the sum over the clients of each one's rate between its first and its last
+    answer. Counting answers in a window of time would err by a whole batch at either end, which
+    with slow models is a tenth of all.
+    """
+    first = next(stream)
+    stream = itertools.chain([first], stream)
+    connections = [open_connection(first.protocol) for _ in range(concurrency)]
+    begin = time.perf_counter() + seconds * warm_up
+    clients = [Client() for _ in connections]
+    try:
+        await asyncio.gather(
+            *(
+                _run(client, connection, stream, begin, begin + seconds)
+                for client, connection in zip(clients, connections, strict=True)
+            )
+        )
+    finally:
+        await asyncio.gather(*(connection.close() for connection in connections))
+    return Measurement(
+        sum(client.rate() for client in clients),
+        [latency for client in clients for latency in client.latencies],
+        sum((client.errors for client in clients), Counter()),
+    )
+
+
+async def _run(
+    client: Client, connection: Connection, stream: Iterator[Request], begin: float, end: float
+) -> None:
+    """Goes on after the end until it has enough answers, unless there are errors only."""
+    while (start := time.perf_counter()) < end or (
+        len(client.ends) < MIN_ANSWERS and not client.errors
+    ):
+        request = next(stream)
+        try:
+            await connection.send(request)
+        except RequestFailed as error:
+            client.errors[str(error)] += 1
+            await asyncio.sleep(FAILED_PAUSE)
+            continue
+        now = time.perf_counter()
+        if now >= begin:
+            client.ends.append(now)
+            client.latencies.append(now - start)
+            client.items.append(request.items)

@@ -1,0 +1,155 @@
+"""The requests that the benchmarks send: kinds of them, each an endless stream."""
+
+import base64
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.traffic import protowire
+from benchmarks.traffic.captions import Captions
+from benchmarks.traffic.photos import photos
+
+REST, GRPC = "rest", "grpc"
+EMBED = "/openclip.v1.ClipService/Embed"
+STREAM = "/openclip.v1.ClipService/EmbedStream"
+JSON, JPEG = "application/json", "image/jpeg"
+CAPTIONS_PER_REQUEST = 16
+LABEL_SET = "benchmark"  # the label set that `python -m benchmarks.compare` serves with
+
+Bodies = Callable[[str, int], Iterator["Request"]]  # of a model id and a seed
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, ready to be sent."""
+
+    protocol: str  # REST or GRPC
+    path: str  # of the URL, or the full name of the gRPC method
+    body: bytes
+    content_type: str = JSON
+    items: int = 1  # texts or images in it
+
+
+def requests(kind: str, model: str, seed: int = 0) -> Iterator[Request]:
+    """Endless requests of one of the `KINDS`; no caption comes twice with one seed.
+
+    Without a model (an empty id) none is named, which a service takes that has one, or a default.
+
+    Raises:
+        KeyError: There is no such kind.
+    """
+    return KINDS[kind](model, seed)
+
+
+def full_captions(model: str, context: int, seed: int = 0) -> Iterator[Request]:
+    """As the kind `rest-text`, but every caption is as long as the model's context, in tokens."""
+    return _captions(model, Captions(seed, length=context))
+
+
+def labels(count: int) -> list[str]:
+    """So many different labels."""
+    return Captions(seed=1_000).take(count)
+
+
+def _rest_text(model: str, seed: int) -> Iterator[Request]:
+    return _captions(model, Captions(seed))
+
+
+def _captions(model: str, captions: Iterable[str]) -> Iterator[Request]:
+    for caption in captions:
+        yield _json("/v1/embeddings", {"model": model, "input": caption})
+
+
+def _rest_texts(model: str, seed: int) -> Iterator[Request]:
+    captions = Captions(seed)
+    while True:
+        several = captions.take(CAPTIONS_PER_REQUEST)
+        yield _json("/v1/embeddings", {"model": model, "input": several}, len(several))
+
+
+def _rest_image(model: str, seed: int) -> Iterator[Request]:
+    path = f"/v1/embeddings/image{f'?model={model}' if model else ''}"
+    return _cycle([Request(REST, path, photo, JPEG) for photo in photos()], seed)
+
+
+def _rest_image_base64(model: str, seed: int) -> Iterator[Request]:
+    bodies = [{"model": model, "input": _data_url(photo)} for photo in photos()]
+    return _cycle([_json("/v1/embeddings", body) for body in bodies], seed)
+
+
+def _zero_shot(model: str, seed: int) -> Iterator[Request]:
+    """One photo and ten labels, which are the same each time, as those of an application are."""
+    return _classify(model, seed, {"labels": labels(10)})
+
+
+def _label_set(model: str, seed: int) -> Iterator[Request]:
+    return _classify(model, seed, {"label_set": LABEL_SET})
+
+
+def _classify(model: str, seed: int, known: dict[str, Any]) -> Iterator[Request]:
+    rest = {"model": model, "top_k": 5} | known
+    bodies = [{"image": _data_url(photo)} | rest for photo in photos()]
+    return _cycle([_json("/v1/zero-shot", body) for body in bodies], seed)
+
+
+def _grpc_text(model: str, seed: int) -> Iterator[Request]:
+    for caption in Captions(seed):
+        yield Request(GRPC, EMBED, protowire.embed_request(model, [caption]))
+
+
+def _grpc_texts(model: str, seed: int) -> Iterator[Request]:
+    captions = Captions(seed)
+    while True:
+        several = captions.take(CAPTIONS_PER_REQUEST)
+        body = protowire.embed_request(model, several)
+        yield Request(GRPC, EMBED, body, items=len(several))
+
+
+def _grpc_image(model: str, seed: int) -> Iterator[Request]:
+    bodies = [protowire.embed_request(model, [photo]) for photo in photos()]
+    return _cycle([Request(GRPC, EMBED, body) for body in bodies], seed)
+
+
+def _mixed(model: str, seed: int) -> Iterator[Request]:
+    """Of ten requests six are captions, three photos and one a classification."""
+    streams = {kind: KINDS[kind](model, seed) for kind in MIX}
+    for kind in itertools.cycle(MIX):
+        yield next(streams[kind])
+
+
+def _json(path: str, body: dict[str, Any], items: int = 1) -> Request:
+    named = {name: value for name, value in body.items() if (name, value) != ("model", "")}
+    return Request(REST, path, json.dumps(named).encode(), items=items)
+
+
+def _data_url(photo: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(photo).decode()
+
+
+def _cycle(made: Sequence[Request], seed: int) -> Iterator[Request]:
+    """All of them again and again; where it begins depends on the seed."""
+    start = seed % len(made)
+    return itertools.cycle([*made[start:], *made[:start]])
+
+
+MIX = (
+    "rest-text", "rest-image", "rest-text", "rest-text", "zero-shot",
+    "rest-text", "rest-image", "rest-text", "rest-image", "rest-text",
+)  # fmt: skip
+
+KINDS: dict[str, Bodies] = {
+    "rest-text": _rest_text,
+    "rest-texts": _rest_texts,
+    "rest-image": _rest_image,
+    "rest-image-base64": _rest_image_base64,
+    "zero-shot": _zero_shot,
+    "label-set": _label_set,
+    "mixed": _mixed,
+    "grpc-text": _grpc_text,
+    "grpc-texts": _grpc_texts,
+    "grpc-image": _grpc_image,
+}
+
+NEEDS_LABEL_SET = ("label-set",)  # kinds that only `python -m benchmarks.compare` serves

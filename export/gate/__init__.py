@@ -1,0 +1,5 @@
+"""Measures a variant against OpenCLIP in PyTorch FP32, and refuses what falls short.
+
+May import `export.source`, `export.precision`, `export.demo`, `gateway.models` and
+`gateway.images`.
+"""

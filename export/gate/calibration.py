@@ -1,0 +1,109 @@
+"""Pictures and texts that INT8 takes the ranges of activations from."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from export.demo.captions import write_caption
+from export.demo.scenes import draw_scenes
+from export.errors import ExportError, brief
+from export.gate.evaluation import SUFFIXES
+from export.gate.samples import read_picture
+
+SEED = 30_001  # of scenes that neither training nor evaluation draws
+COUNT = 256  # scenes; more change the ranges little
+FEW = 32  # pictures, or captions: below it the ranges hang on single ones
+LARGEST = 512  # pictures, and texts, taken of a user's own: spread evenly over all there are
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSet:
+    """What to calibrate with: encoded image files, and texts; either may be empty."""
+
+    pictures: tuple[bytes, ...]
+    texts: tuple[str, ...]
+
+    @property
+    def warning(self) -> str | None:
+        """What to say where there is little to calibrate with."""
+        if min(len(self.pictures), len(self.texts)) >= FEW:
+            return None
+        return (
+            f"INT8 takes its ranges from few samples (pictures: {len(self.pictures)}, captions: "
+            f"{len(self.texts)}); give {FEW} or more of each"
+        )
+
+
+def drawn(seed: int = SEED, count: int = COUNT, size: int = 64) -> CalibrationSet:
+    """The demo's scenes, each with a caption as in training.
+
+    Args:
+        seed: Of scenes and captions.
+        count: Of scenes, cycled evenly over colours and shapes.
+        size: Side of the pictures in pixels.
+    """
+    scenes = draw_scenes(count, seed, size)
+    captions = tuple(
+        write_caption(np.random.default_rng([seed, index, 1]), scene)
+        for index, scene in enumerate(scenes)
+    )
+    return CalibrationSet(tuple(_png(scene.image) for scene in scenes), captions)
+
+
+def from_files(images: Path | None, texts: Path | None) -> CalibrationSet:
+    """The user's own; what is not given stays empty.
+
+    Args:
+        images: A folder; pictures are looked for in all folders below it, too.
+        texts: A file with a caption on each line, or what follows a tab as the caption.
+
+    Raises:
+        ExportError: The folder has no pictures, a picture cannot be read, or the file has no
+            captions or is not UTF-8 text.
+    """
+    return CalibrationSet(
+        tuple(map(read_picture, _find_pictures(images))) if images else (),
+        _read_captions(texts) if texts else (),
+    )
+
+
+def _find_pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ExportError(f"--calibrate-images {folder}: no such folder")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not found:
+        raise ExportError(
+            f"--calibrate-images {folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})"
+        )
+    return [found[index] for index in _spread(len(found))]
+
+
+def _read_captions(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(
+            f"--calibrate-texts {path}: cannot be read as UTF-8 text: {brief(error)}"
+        ) from error
+    captions = [caption for line in lines if (caption := line.split("\t", 1)[-1].strip())]
+    if not captions:
+        raise ExportError(f"--calibrate-texts {path}: holds no captions; write one on each line")
+    return tuple(captions[index] for index in _spread(len(captions)))
+
+
+def _spread(count: int) -> list[int]:
+    """At most `LARGEST` indices below `count`, evenly spaced."""
+    return [int(i) for i in np.linspace(0, count - 1, min(count, LARGEST)).round()]
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,196 @@
+"""What variants are measured on: pictures, texts, and what belongs together."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from export.demo.captions import BACKGROUND_TEMPLATES
+from export.demo.evaluate import PLAIN_TEMPLATES
+from export.demo.scenes import LABELS, Scene, draw_scenes
+from export.errors import ExportError, brief
+from export.gate.samples import make_samples, read_picture
+
+TEMPLATES = PLAIN_TEMPLATES
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
+)
+HELD_OUT_SEED = 20_001  # of scenes that neither training nor calibration draws
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """A held-out set; the fields from `pairs` on may be empty.
+
+    Attributes:
+        pictures: Encoded image files.
+        texts: Captions and others, each one once.
+        pairs: Index in `texts` of each picture's own text, or None.
+        classes: Names of the classes.
+        labels: Index in `classes` of each picture's class, or None.
+        templates: Prompts with one `{}` each, whose mean makes a class's vector.
+    """
+
+    pictures: tuple[bytes, ...]
+    texts: tuple[str, ...]
+    pairs: tuple[int | None, ...] | None = None
+    classes: tuple[str, ...] = ()
+    labels: tuple[int | None, ...] | None = None
+    templates: tuple[str, ...] = TEMPLATES
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Each class in each template, class by class."""
+        return tuple(t.replace("{}", name) for name in self.classes for t in self.templates)
+
+    @property
+    def all_texts(self) -> tuple[str, ...]:
+        """All that the text tower encodes: `texts`, then `prompts`."""
+        return self.texts + self.prompts
+
+    def joined(self, other: "EvaluationSet") -> "EvaluationSet":
+        """Both sets in one; classes and templates are those of the one that has classes.
+
+        Raises:
+            ExportError: Both have classes.
+        """
+        if self.classes and other.classes:
+            raise ExportError("two evaluation sets with classes cannot be joined")
+        named = self if self.classes else other
+        texts = tuple(dict.fromkeys(self.texts + other.texts))
+        place = {text: index for index, text in enumerate(texts)}
+        pairs = [
+            None if own is None else place[part.texts[own]]
+            for part in (self, other)
+            for own in part.pairs or [None] * len(part.pictures)
+        ]
+        labels = [
+            label
+            for part in (self, other)
+            for label in part.labels or [None] * len(part.pictures)
+        ]  # fmt: skip
+        return EvaluationSet(
+            self.pictures + other.pictures, texts,
+            tuple(pairs) if self.pairs or other.pairs else None,
+            named.classes, tuple(labels) if named.labels else None, named.templates,
+        )  # fmt: skip
+
+
+def built_in(image_size: int, extra: Sequence[Path] = ()) -> EvaluationSet:
+    """Pictures of odd sizes and texts of many lengths, without labels or pairs.
+
+    Raises:
+        ExportError: A file of `extra` cannot be read.
+    """
+    samples = make_samples(image_size, tuple(extra))
+    return EvaluationSet(samples.pictures, tuple(dict.fromkeys(samples.texts)))
+
+
+def drawn(count: int = 480, seed: int = HELD_OUT_SEED, size: int = 64) -> EvaluationSet:
+    """The demo's scenes, labelled and captioned.
+
+    Args:
+        count: Of scenes, cycled evenly over colours and shapes.
+        seed: Of the scenes.
+        size: Side of the pictures in pixels.
+    """
+    scenes = draw_scenes(count, seed, size)
+    captions = [_caption(scene) for scene in scenes]
+    texts = tuple(dict.fromkeys(captions))
+    place = {text: index for index, text in enumerate(texts)}
+    return EvaluationSet(
+        pictures=tuple(_png(scene.image) for scene in scenes),
+        texts=texts,
+        pairs=tuple(place[caption] for caption in captions),
+        classes=LABELS,
+        labels=tuple(LABELS.index(scene.label) for scene in scenes),
+    )
+
+
+def from_files(
+    images: Path, texts: Path | None = None, templates: Sequence[str] = TEMPLATES
+) -> EvaluationSet:
+    """A set of the user's own.
+
+    Args:
+        images: A folder. Pictures in its subfolders are of the class that the subfolder is named
+            for (`golden_retriever` is "golden retriever"); pictures beside them have no class.
+        texts: A file with a caption on each line; or with a picture's path in `images`, a tab and
+            its caption, which then belong together.
+        templates: Prompts for the classes.
+
+    Raises:
+        ExportError: The folder has no pictures, a picture cannot be read, the file has no
+            captions or names a picture that is not there, or only one class is there.
+    """
+    files = list(_picture_files(images))
+    if not files:
+        raise ExportError(
+            f"{images}: holds no pictures ({', '.join(sorted(SUFFIXES))}), neither itself nor in "
+            "folders named for their classes"
+        )
+    classes = sorted({file.parent for file in files if file.parent != images})
+    if len(classes) == 1:
+        raise ExportError(
+            f"{images}: only one folder with pictures ({classes[0].name}); classes need two or "
+            f"more, and pictures without classes lie in {images} itself"
+        )
+    captions, pairs = _captions(texts, images, files) if texts else ((), None)
+    return EvaluationSet(
+        pictures=tuple(read_picture(file) for file in files),
+        texts=captions,
+        pairs=pairs,
+        classes=tuple(folder.name.replace("_", " ") for folder in classes),
+        labels=tuple(classes.index(f.parent) if f.parent in classes else None for f in files)
+        if classes
+        else None,
+        templates=tuple(templates),
+    )
+
+
+def _picture_files(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise ExportError(f"{folder}: no such folder")
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    for place in (folder, *inner):
+        for path in sorted(place.iterdir()):
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                yield path
+
+
+def _captions(
+    path: Path, images: Path, files: Sequence[Path]
+) -> tuple[tuple[str, ...], tuple[int | None, ...] | None]:
+    """Captions, each one once, and which belongs to each picture."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path}: cannot be read as UTF-8 text: {brief(error)}") from error
+    lines = [line for line in lines if line]
+    if not lines:
+        raise ExportError(f"{path}: holds no captions; write one on each line")
+    if not all("\t" in line for line in lines):
+        return tuple(dict.fromkeys(lines)), None
+    rows = {file.relative_to(images).as_posix(): row for row, file in enumerate(files)}
+    texts: dict[str, int] = {}
+    pairs: list[int | None] = [None] * len(files)
+    for line in lines:
+        name, caption = (part.strip() for part in line.split("\t", 1))
+        if name not in rows:
+            raise ExportError(f"{path}: {name!r} is not a picture in {images}")
+        if pairs[rows[name]] is not None:
+            raise ExportError(f"{path}: {name!r} has two captions; give each picture one")
+        pairs[rows[name]] = texts.setdefault(caption, len(texts))
+    return tuple(texts), tuple(pairs)
+
+
+def _caption(scene: Scene) -> str:
+    return BACKGROUND_TEMPLATES[0].format(scene.label, background=scene.background)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

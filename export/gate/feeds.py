@@ -1,0 +1,108 @@
+"""Prepared items -> batches for a tower, and the cosines that a graph reaches on them."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from export.gate import metrics, runners
+from export.gate.reference import Inputs, References
+from export.gate.variant_report import Latency
+from export.precision.variants import Measure
+from export.source import graph
+from gateway.models.manifest import PIXELS, TOKEN_IDS
+from gateway.models.tokenizer import padded
+
+BATCH = 16
+TIMED_RUNS = 40
+FEW = 16  # items to look for overflows with
+QUICK = 96  # items to tell INT8 recipes apart; the whole set is run on those that do well
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Batches of each tower's input."""
+
+    pixels: list[NDArray[Any]]  # uint8 [n, S, S, 3]
+    token_ids: dict[int, list[NDArray[Any]]]  # int32 [n, length], by length
+
+
+def feed_of(inputs: Inputs, lengths: tuple[int, ...], *, few: bool = False) -> Feed:
+    """Batches of prepared items; each text at the shortest length that holds it."""
+    limit = FEW if few else max(len(inputs.pixels), len(inputs.token_ids))
+    by_length: dict[int, list[NDArray[Any]]] = {}
+    for ids in inputs.token_ids[:limit]:
+        length = next(n for n in lengths if len(ids) <= n)
+        by_length.setdefault(length, []).append(padded(ids, length, inputs.pad_id))
+    batches = {length: _batches(np.stack(rows)) for length, rows in by_length.items()}
+    return Feed(_batches(inputs.pixels[:limit]), batches)
+
+
+def image_measure(inputs: Inputs, truth: References) -> Measure:
+    """The mean cosine to PyTorch that an image tower's graph reaches."""
+    rows = _spread(len(inputs.pixels))
+
+    def measure(proto: onnx.ModelProto) -> float:
+        batches = _batches(inputs.pixels[rows])
+        with _opened(proto, PIXELS, [batches[0][:1].shape]) as run:
+            found = np.concatenate([run(batch) for batch in batches])
+        return float(metrics.row_cosines(found, truth.image[rows]).mean())
+
+    return measure
+
+
+def text_measure(inputs: Inputs, truth: References, lengths: tuple[int, ...]) -> Measure:
+    """The lowest, over the token lengths, of the mean cosines that a text tower's graph reaches."""
+    rows = _spread(len(inputs.token_ids))
+
+    def measure(proto: onnx.ModelProto) -> float:
+        means = []
+        with _opened(proto, TOKEN_IDS, [(1, length) for length in lengths]) as run:
+            for length in lengths:
+                fits = [row for row in rows if len(inputs.token_ids[row]) <= length]
+                if fits:
+                    ids = [padded(inputs.token_ids[row], length, inputs.pad_id) for row in fits]
+                    found = np.concatenate([run(batch) for batch in _batches(np.stack(ids))])
+                    means.append(float(metrics.row_cosines(found, truth.text[fits]).mean()))
+        return min(means)
+
+    return measure
+
+
+def latency_of(run: runners.RunTower, item: NDArray[Any]) -> Latency:
+    """How long one item takes, after a warm-up."""
+    run(item)
+    seconds = []
+    for _ in range(TIMED_RUNS):
+        start = time.perf_counter()
+        run(item)
+        seconds.append(time.perf_counter() - start)
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
+    return Latency(float(p50), float(p99))
+
+
+@contextlib.contextmanager
+def _opened(
+    proto: onnx.ModelProto, name: str, shapes: Sequence[tuple[int, ...]]
+) -> Iterator[runners.RunTower]:
+    """Opens a graph, once it is known not to crash."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        graph.save(proto, path, "candidate")
+        runners.check_runs(path, shapes)
+        yield runners.onnx_runner(path, name)
+
+
+def _batches(items: NDArray[Any]) -> list[NDArray[Any]]:
+    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+
+
+def _spread(count: int) -> NDArray[np.intp]:
+    return np.unique(np.linspace(0, count - 1, min(count, QUICK)).round().astype(np.intp))

@@ -1,0 +1,156 @@
+"""Measures a variant against OpenCLIP in PyTorch FP32, at each batch size and token length."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import GateError
+from export.gate import metrics
+from export.gate.evaluation import EvaluationSet
+from export.gate.metrics import Cosines, Vectors
+from export.gate.rankings import rank
+from export.gate.reference import Inputs, References
+from export.gate.runners import RunTower
+from gateway.models.gate import Measured, Ranking, Run, TowerFigures
+from gateway.models.tokenizer import padded
+
+SMALL_BATCH_ITEMS = 1000  # pictures, and texts of each length, to run at batch 1 and 2
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The figures, and the cosines behind them at the largest batch."""
+
+    measured: Measured
+    image_cosines: Cosines  # [pictures]
+    text_cosines: Cosines  # [texts], each at the shortest length that holds it
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """A tower at one batch size."""
+
+    rows: NDArray[np.intp]  # items that ran at it, [n]
+    vectors: Vectors  # of all items, [items, D]; those that did not run are of the largest batch
+    figures: Run
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """The text tower at one token length, by batch size."""
+
+    length: int
+    rows: NDArray[np.intp]  # texts that fit, [n]
+    ran: dict[int, _Ran]  # whose items are those texts
+
+
+def evaluate(
+    run_image: RunTower,
+    run_texts: Mapping[int, RunTower],
+    inputs: Inputs,
+    truth: References,
+    what: EvaluationSet,
+    max_batch: int,
+    small_batch_items: int = SMALL_BATCH_ITEMS,
+) -> Evaluation:
+    """Runs every tower on a set and compares what comes out with PyTorch.
+
+    All items run at the largest batch and, spread over the set where there are more than
+    `small_batch_items`, at batch 1 and 2; texts that a token length cannot hold are left to the
+    longer ones.
+
+    Args:
+        run_image: uint8 [n, S, S, 3] -> float32 [n, D].
+        run_texts: For each token length, int32 [n, length] -> float32 [n, D].
+        inputs: Of `prepare(what, ...)`.
+        truth: Of `references(..., what)`.
+        what: The set; each token length must hold one of its texts.
+        max_batch: Largest batch that is served.
+        small_batch_items: Most pictures, and texts of each length, at batch 1 and 2.
+
+    Raises:
+        GateError: A tower does not run.
+        ValueError: No text fits the shortest token length.
+    """
+    images = _run_tower(run_image, inputs.pixels, truth.image, max_batch, small_batch_items, None)
+    texts = []
+    for length in sorted(run_texts):
+        rows = np.array([i for i, ids in enumerate(inputs.token_ids) if len(ids) <= length])
+        if not rows.size:
+            raise ValueError(f"no text of the evaluation set fits {length} tokens")
+        items = np.stack([padded(inputs.token_ids[row], length, inputs.pad_id) for row in rows])
+        ran = _run_tower(
+            run_texts[length], items, truth.text[rows], max_batch, small_batch_items, length
+        )
+        texts.append(_Length(length, rows, ran))
+    measured = Measured.of(
+        TowerFigures.of([ran.figures for ran in images.values()]),
+        TowerFigures.of([ran.figures for each in texts for ran in each.ran.values()]),
+        _rankings(images, texts, truth, what),
+    )
+    return Evaluation(
+        measured,
+        metrics.row_cosines(images[max_batch].vectors, truth.image),
+        metrics.row_cosines(_served(texts, max_batch, truth.text)[0], truth.text),
+    )
+
+
+def _run_tower(
+    run: RunTower,
+    items: NDArray[Any],
+    truth: Vectors,
+    max_batch: int,
+    small_batch_items: int,
+    length: int | None,
+) -> dict[int, _Ran]:
+    """The vectors of all items and the figures, by batch size, the smallest first."""
+    ran: dict[int, _Ran] = {}
+    vectors = np.empty_like(truth)
+    for batch in sorted({1, min(2, max_batch), max_batch}, reverse=True):
+        count = len(items) if batch == max_batch else min(small_batch_items, len(items))
+        once = np.linspace(0, len(items) - 1, count).round().astype(np.intp)
+        rows = np.resize(once, -(-count // batch) * batch)  # full batches, from the start again
+        found = np.concatenate([run(items[part]) for part in rows.reshape(-1, batch)])
+        if found.shape != (len(rows), truth.shape[1]):
+            raise GateError(
+                f"refused: a tower gives {found.shape} for {len(rows)} items, where PyTorch has "
+                f"vectors of {truth.shape[1]}"
+            )
+        cosines = metrics.summarise(metrics.row_cosines(found, truth[rows]))
+        vectors = vectors.copy()
+        vectors[once] = found[:count]
+        figures = Run(
+            length, batch, count, cosines.min_cosine, cosines.mean_cosine, cosines.p1_cosine,
+            metrics.bad_vectors(found),
+        )  # fmt: skip
+        ran[batch] = _Ran(once, vectors, figures)
+    return dict(sorted(ran.items()))
+
+
+def _rankings(
+    images: Mapping[int, _Ran], texts: Sequence[_Length], truth: References, what: EvaluationSet
+) -> list[Ranking]:
+    """Of both towers at each batch size, with text at each length."""
+    rankings = []
+    for batch, image in images.items():
+        for start, shortest in enumerate(texts):
+            text, count = _served(texts[start:], batch, truth.text)
+            rankings.append(
+                rank(
+                    shortest.length, batch, image.rows, image.vectors, text, count, truth, what
+                )
+            )  # fmt: skip
+    return rankings
+
+
+def _served(texts: Sequence[_Length], batch: int, truth: Vectors) -> tuple[Vectors, int]:
+    """Each text's vector at the shortest length that holds it, and how many ran at the batch."""
+    found, ran = np.empty_like(truth), np.zeros(len(truth), bool)
+    for each in reversed(texts):
+        here = each.ran[batch]
+        found[each.rows], ran[each.rows] = here.vectors, False
+        ran[each.rows[here.rows]] = True
+    return found, int(ran.sum())

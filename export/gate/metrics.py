@@ -1,0 +1,119 @@
+"""Compares embeddings: cosines, agreement of rankings, zero-shot accuracy, retrieval recall.
+
+Scores are cosines, float64 [pictures, candidates]; equal scores rank in the order of the
+candidates, so that vectors which have all become alike do no better than chance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.models.gate import Recall
+
+NORM_TOLERANCE = 1e-3  # how far from 1 the length of a vector may be
+
+Vectors = NDArray[np.float32]  # [n, D]
+Cosines = NDArray[np.float64]  # [n]
+Scores = NDArray[np.float64]  # [pictures, candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class CosineFigures:
+    """What a set of cosines comes to."""
+
+    min_cosine: float
+    mean_cosine: float
+    p1_cosine: float  # first percentile
+
+
+def row_cosines(found: Vectors, truth: Vectors) -> Cosines:
+    """Cosine of each row with its counterpart, float64 [n], whatever the lengths of the rows.
+
+    A row that points nowhere (zero, infinite or not a number) has the cosine 0.
+    """
+    one, other = _finite(found), _finite(truth)
+    lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+    products = np.einsum("nd,nd->n", one, other)
+    return np.asarray(np.clip(products / np.where(lengths > 0, lengths, 1), -1, 1))
+
+
+def bad_vectors(found: Vectors) -> int:
+    """How many rows are not finite, or not of length 1 within `NORM_TOLERANCE`."""
+    finite = np.isfinite(found).all(axis=-1)
+    norms = np.linalg.norm(_finite(found), axis=-1)
+    return int((~finite | (np.abs(norms - 1) > NORM_TOLERANCE)).sum())
+
+
+def summarise(cosines: Cosines) -> CosineFigures:
+    """Lowest, mean and first percentile of float64 [n], n at least 1."""
+    return CosineFigures(
+        float(cosines.min()), float(cosines.mean()), float(np.percentile(cosines, 1))
+    )
+
+
+def scores(images: Vectors, candidates: Vectors) -> Scores:
+    """Dot products of [n, D] and [m, D]; rows that are not finite score 0."""
+    return _finite(images) @ _finite(candidates).T
+
+
+def ensemble(prompts: Vectors, templates: int) -> Vectors:
+    """Prompt vectors [classes * templates, D], class by class -> classifier [classes, D].
+
+    The mean over the templates, renormalised, as OpenCLIP builds its classifier
+    (`open_clip.zero_shot_classifier.build_zero_shot_classifier`).
+    """
+    means = _finite(prompts).reshape(-1, templates, prompts.shape[-1]).mean(axis=1)
+    lengths = np.linalg.norm(means, axis=-1, keepdims=True)
+    return np.asarray(means / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+
+def best(given: Scores, count: int) -> NDArray[np.int64]:
+    """The `count` best candidates of each row (all, where there are fewer), best first."""
+    return np.asarray((-given).argsort(axis=1, kind="stable")[:, :count])
+
+
+def agreement(found: Scores, truth: Scores, count: int) -> float:
+    """Mean share of the true `count` best candidates of a row that are among the found ones."""
+    pairs = zip(best(found, count), best(truth, count), strict=True)
+    return float(np.mean([len(np.intersect1d(one, other)) / len(other) for one, other in pairs]))
+
+
+def accuracy(given: Scores, labels: Sequence[int | None]) -> float:
+    """Share of the labelled rows whose best candidate is their label."""
+    rows = [row for row, label in enumerate(labels) if label is not None]
+    wanted = np.array([label for label in labels if label is not None])
+    return float((best(given[rows], 1)[:, 0] == wanted).mean())
+
+
+def recall(given: Scores, pairs: Sequence[int | None]) -> Recall:
+    """Retrieval both ways.
+
+    Args:
+        given: Scores of every picture with every text.
+        pairs: Index of the text that belongs to each picture; None where none does.
+
+    Returns:
+        From image to text, the share of paired pictures whose text is among the first. From text
+        to image, the share of paired texts of which at least one picture is.
+    """
+    own = [(picture, text) for picture, text in enumerate(pairs) if text is not None]
+    image_to_text = [_hits(given, own, count) for count in (1, 5)]
+    turned = [(text, picture) for picture, text in own]
+    text_to_image = [_hits(given.T, turned, count) for count in (1, 5)]
+    return Recall(*image_to_text, *text_to_image)
+
+
+def _hits(given: Scores, own: Sequence[tuple[int, int]], count: int) -> float:
+    found = best(given, count)
+    hits: dict[int, bool] = {}
+    for query, partner in own:
+        hits[query] = hits.get(query, False) or bool((found[query] == partner).any())
+    return sum(hits.values()) / len(hits)
+
+
+def _finite(vectors: Vectors) -> NDArray[np.float64]:
+    """As float64, with zeros for each row that holds anything infinite or not a number."""
+    kept = np.isfinite(vectors).all(axis=-1, keepdims=True)
+    return np.where(kept, vectors, 0).astype(np.float64)

@@ -1,0 +1,85 @@
+"""How pictures rank texts and classes, beside how they do by PyTorch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.gate import metrics
+from export.gate.evaluation import EvaluationSet
+from export.gate.metrics import Scores, Vectors
+from export.gate.reference import References
+from gateway.models.gate import Agreement, Ranking, Retrieval, ZeroShot
+
+
+def rank(
+    length: int,
+    batch: int,
+    rows: NDArray[np.intp],
+    image: Vectors,
+    text: Vectors,
+    texts_run: int,
+    truth: References,
+    what: EvaluationSet,
+) -> Ranking:
+    """Compares the rankings that a variant's vectors make with those of PyTorch's.
+
+    Args:
+        length: In tokens, for the record, as `batch` and `texts_run` are.
+        batch: Items in one execution.
+        rows: Of the pictures to rank, [n].
+        image: Of the whole set, [pictures, D].
+        text: Of the whole set, [texts, D], the prompts last.
+        texts_run: How many texts ran at this batch size.
+        truth: What PyTorch says.
+        what: The set.
+    """
+    texts = len(what.texts)
+    over_texts = metrics.scores(image[rows], text[:texts])
+    true_texts = metrics.scores(truth.image[rows], truth.text[:texts])
+    candidates, true_candidates = over_texts, true_texts
+    if what.classes:
+        found, true = (
+            metrics.ensemble(vectors[texts:], len(what.templates)) for vectors in (text, truth.text)
+        )
+        candidates = metrics.scores(image[rows], found)
+        true_candidates = metrics.scores(truth.image[rows], true)
+    agreements = (metrics.agreement(candidates, true_candidates, count) for count in (1, 5))
+    return Ranking(
+        length, batch, len(rows), texts_run,
+        Agreement(true_candidates.shape[1], *agreements),
+        _zero_shot(candidates, true_candidates, _of(what.labels, rows)),
+        _retrieval(over_texts, true_texts, _of(what.pairs, rows)),
+    )  # fmt: skip
+
+
+def _of(
+    given: Sequence[int | None] | None, rows: NDArray[np.intp]
+) -> tuple[int | None, ...] | None:
+    """The entries of some rows; None where there are none."""
+    chosen = tuple(given[row] for row in rows) if given else ()
+    return chosen if any(each is not None for each in chosen) else None
+
+
+def _zero_shot(
+    found: Scores, true: Scores, labels: tuple[int | None, ...] | None
+) -> ZeroShot | None:
+    if labels is None:
+        return None
+    return ZeroShot(
+        pictures=sum(label is not None for label in labels),
+        accuracy=metrics.accuracy(found, labels),
+        pytorch_accuracy=metrics.accuracy(true, labels),
+    )
+
+
+def _retrieval(
+    found: Scores, true: Scores, pairs: tuple[int | None, ...] | None
+) -> Retrieval | None:
+    if pairs is None:
+        return None
+    return Retrieval(
+        pictures=sum(pair is not None for pair in pairs),
+        recall=metrics.recall(found, pairs),
+        pytorch_recall=metrics.recall(true, pairs),
+    )

@@ -1,0 +1,116 @@
+"""What both sides are given, and what OpenCLIP in PyTorch FP32 says of it."""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional
+
+from export.errors import GateError
+from export.gate.evaluation import EvaluationSet
+from export.gate.metrics import Vectors
+from export.gate.samples import GOLDEN_TEXTS
+from export.source.checkpoint import Checkpoint
+from gateway.errors import RequestError
+from gateway.images.preprocess import ImageLimits, preprocess
+from gateway.models.manifest import Golden, Preprocessing, Tokenizer, golden_pixels
+from gateway.models.tokenizer import TextTokenizer, padded
+from gateway.models.values import TokenIds
+
+_CHUNK = 16  # items that PyTorch encodes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What OpenCLIP says of a set, from its own transform and tokenizer, at full length."""
+
+    image: Vectors  # [pictures, D]
+    text: Vectors  # [texts, D], the prompts last
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The same set as the gateway's own code prepares it."""
+
+    pixels: NDArray[np.uint8]  # [pictures, S, S, 3]
+    token_ids: tuple[TokenIds, ...]  # int32 [tokens] each, not padded
+    pad_id: int
+
+
+def references(checkpoint: Checkpoint, what: EvaluationSet) -> References:
+    """Encodes a set with OpenCLIP in PyTorch FP32, text at its full padded length."""
+    model = checkpoint.model
+    images = (
+        torch.stack([checkpoint.transform(_picture(data)) for data in part])
+        for part in _chunks(what.pictures)
+    )
+    ids = (checkpoint.tokenizer(list(part)) for part in _chunks(what.all_texts))
+    return References(_encode(model.encode_image, images), _encode(model.encode_text, ids))
+
+
+def prepare(what: EvaluationSet, rules: Preprocessing, spec: Tokenizer, folder: Path) -> Inputs:
+    """Prepares a set as the gateway does; `folder` holds the tokenizer's file.
+
+    Raises:
+        GateError: The gateway would refuse a picture or a text.
+    """
+    tokenizer = TextTokenizer(spec, folder)
+    try:
+        ids = tuple(tokenizer.encode(text).ids for text in what.all_texts)
+    except RequestError as error:
+        raise GateError(f"a text is not one that the gateway takes: {error}") from error
+    return Inputs(_pixels(what.pictures, rules), ids, spec.pad_id)
+
+
+def golden(
+    checkpoint: Checkpoint, spec: Tokenizer, folder: Path, length: int, min_cosine: float
+) -> Golden:
+    """Known answers from PyTorch FP32 for the golden picture and a short text.
+
+    The text is the first golden one that `length`, the shortest text tower's, can hold.
+    """
+    tokenizer, model = TextTokenizer(spec, folder), checkpoint.model
+    encoded = [tokenizer.encode(text).ids for text in GOLDEN_TEXTS]
+    ids = next((ids for ids in encoded if len(ids) <= length), encoded[-1][:length])
+    full = torch.from_numpy(padded(ids, spec.context_length, spec.pad_id)[None]).long()
+    picture = _golden_picture(checkpoint)
+    return Golden(
+        token_ids=tuple(ids.tolist()),
+        text_features=tuple(_encode(model.encode_text, [full])[0].tolist()),
+        image_features=tuple(_encode(model.encode_image, [picture])[0].tolist()),
+        min_cosine=min_cosine,
+    )
+
+
+def _chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
+
+
+def _encode(encode: Callable[..., torch.Tensor], chunks: Iterable[torch.Tensor]) -> Vectors:
+    with torch.inference_mode():
+        features = torch.cat([encode(chunk, normalize=False) for chunk in chunks])
+        return functional.normalize(features.float(), dim=-1).numpy()
+
+
+def _pixels(pictures: Sequence[bytes], rules: Preprocessing) -> NDArray[np.uint8]:
+    try:
+        return np.stack([preprocess(data, rules, ImageLimits()) for data in pictures])
+    except RequestError as error:
+        raise GateError(f"a picture is not one that the gateway takes: {error}") from error
+
+
+def _picture(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def _golden_picture(checkpoint: Checkpoint) -> torch.Tensor:
+    pixels = golden_pixels(checkpoint.preprocessing.image_size)
+    return checkpoint.transform(Image.fromarray(pixels))[None]

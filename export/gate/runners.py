@@ -1,0 +1,110 @@
+"""Runs the graphs of towers in ONNX Runtime."""
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from export.errors import CrashError, GateError, brief
+from export.gate import probe
+from export.gate.metrics import Vectors
+from gateway.models.manifest import TOKEN_IDS
+
+CPUINFO = Path("/proc/cpuinfo")
+VNNI = frozenset(("avx512_vnni", "avx_vnni"))
+PRECISE = "session.x64quantprecision"  # has INT8 weights made unsigned when they are loaded
+
+RunTower = Callable[[NDArray[Any]], Vectors]
+
+
+def saturates(cpuinfo: Path = CPUINFO, machine: str = "") -> bool:
+    """Whether INT8 sums saturate on this processor: an x86 one without VNNI.
+
+    There, ONNX Runtime adds products of unsigned activations and signed weights in 16 bits.
+
+    Args:
+        cpuinfo: Linux's list of processors.
+        machine: As `platform.machine()` has it, which is asked where this is left out.
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64")
+    return x86 and not VNNI.intersection(flags)
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """Options of every session that measures a graph."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if saturates():  # elsewhere it gives the same vectors, and costs a fifth of the speed
+        options.add_session_config_entry(PRECISE, "1")
+    return options
+
+
+def check_runs(path: Path, shapes: Sequence[probe.Shape]) -> None:
+    """Runs a new graph in another process first.
+
+    Args:
+        path: Of the graph.
+        shapes: Of its input, batch first, to run it at.
+
+    Raises:
+        CrashError: ONNX Runtime crashes, or does not come to an end.
+    """
+    why = probe.crash_of(path, shapes, {PRECISE: "1"} if saturates() else {})
+    if why is not None:
+        raise CrashError(f"this variant cannot run here: {why} on {path.name}")
+
+
+def onnx_runner(
+    path: Path, name: str, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> RunTower:
+    """Runs a graph in ONNX Runtime.
+
+    Args:
+        path: Of the graph.
+        name: Of its input.
+        providers: ONNX Runtime's execution providers, the preferred one first.
+
+    Raises:
+        GateError: It does not load or, later, does not run at a shape.
+    """
+    try:
+        session = onnxruntime.InferenceSession(path, session_options(), providers=list(providers))
+    except Exception as error:  # ONNX Runtime's errors share no public base
+        raise GateError(f"{path.name}: ONNX Runtime cannot load it: {brief(error)}") from error
+
+    def run(batch: NDArray[Any]) -> Vectors:
+        try:
+            return np.asarray(session.run(None, {name: batch})[0])
+        except Exception as error:  # as above
+            raise GateError(
+                f"refused: {path.name} does not run at shape {batch.shape}: {brief(error)}"
+            ) from error
+
+    return run
+
+
+def onnx_text_runners(
+    files: Mapping[int, Path], providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> dict[int, RunTower]:
+    """Runs the text tower of each token length; hard links of one file share a session.
+
+    Raises:
+        GateError: As `onnx_runner`.
+    """
+    sessions: dict[int, RunTower] = {}
+    runners = {}
+    for length, path in files.items():
+        inode = path.stat().st_ino
+        if inode not in sessions:
+            sessions[inode] = onnx_runner(path, TOKEN_IDS, providers)
+        runners[length] = sessions[inode]
+    return runners

@@ -1,0 +1,90 @@
+"""Pictures and texts to measure an exported model on, the same every time."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from export.errors import ExportError, brief
+from gateway.models.manifest import golden_pixels
+
+GOLDEN_TEXTS = ("a photo of a cat", "a cat", "cat", "")  # the first that is short enough
+
+_SIZES = ((64, 64), (640, 480), (333, 500), (47, 31), (97, 300), (300, 97))  # width, height
+_WORD_COUNTS = (1, 3, 6, 10, 13, 14, 18, 22, 28, 30, 31, 45, 70, 80, 200)
+_WORDS = "a photo of two small red cars beside an old stone bridge in the evening"
+_ODD_TEXTS = (
+    "",
+    "cat",
+    "A Photo of a CAT, isn't it?",
+    "  spaces\tand\nlines ",
+    "naïve café — Zürich 東京 Москва",
+    "100% &amp; 3.14 <b>bold</b> 🚀👩‍🚀",
+    "<start_of_text> inside <end_of_text> text",
+    "مرحبا بالعالم",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What both sides encode.
+
+    Attributes:
+        pictures: Encoded image files; the first is the golden picture, which no resize changes.
+        texts: Of many lengths, longer than the context among them.
+    """
+
+    pictures: tuple[bytes, ...]
+    texts: tuple[str, ...]
+
+
+def make_samples(image_size: int, extra: tuple[Path, ...] = ()) -> Samples:
+    """Draws pictures of several sizes, and adds the user's own.
+
+    Raises:
+        ExportError: A file of `extra` cannot be read.
+    """
+    rng = np.random.default_rng(7)
+    drawn = [_png(golden_pixels(image_size))]
+    drawn += [_png(_scene(rng, *size)) for size in _SIZES]
+    texts = [" ".join((_WORDS.split() * 17)[:count]) for count in _WORD_COUNTS]
+    return Samples((*drawn, *(read_picture(path) for path in extra)), (*_ODD_TEXTS, *texts))
+
+
+def _scene(rng: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
+    """Slopes, a few boxes and some noise, uint8 [height, width, 3]."""
+    rows, columns = np.mgrid[:height, :width]
+    slopes = rng.uniform(-1, 1, (2, 3))
+    scene = 128 + 127 * (
+        rows[..., None] / height * slopes[0] + columns[..., None] / width * slopes[1]
+    )
+    for _ in range(6):
+        top, left = rng.integers(height), rng.integers(width)
+        bottom, right = top + rng.integers(1, height), left + rng.integers(1, width)
+        scene[top:bottom, left:right] = rng.uniform(0, 255, 3)
+    noisy = np.clip(scene + rng.normal(0, 12, scene.shape), 0, 255)
+    return np.asarray(noisy, dtype=np.uint8)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def read_picture(path: Path) -> bytes:
+    """The bytes of an image file, which has been seen to decode.
+
+    Raises:
+        ExportError: It cannot be read, or is no picture.
+    """
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except Exception as error:  # a bad file makes Pillow raise nearly anything
+        raise ExportError(f"{path}: not a picture: {brief(error)}") from error
+    return data

@@ -1,0 +1,103 @@
+"""Finds INT8 graphs that pass the gate: the fastest recipe first, then ever safer ones."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from export.errors import CrashError
+from export.gate.measurement import Evaluation
+from export.precision.variants import Candidate, Graphs
+
+MAX_EVALUATIONS = 12  # of both towers together; each runs the whole evaluation set
+
+Judge = Callable[[Graphs], tuple[Evaluation, Sequence[str]]]  # figures, and what fell short
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The graphs that were chosen, and how they did."""
+
+    graphs: Graphs
+    evaluation: Evaluation
+    failures: tuple[str, ...]
+
+
+def first_good(tried: Iterator[Candidate], needed: float) -> Iterator[Candidate]:
+    """Those that reach the mean cosine needed; if none does, the one that comes nearest."""
+    best: Candidate | None = None
+    good = False
+    for candidate in tried:
+        if candidate.mean_cosine >= needed:
+            good = True
+            yield candidate
+        elif best is None or candidate.mean_cosine > best.mean_cosine:
+            best = candidate
+    if not good and best is not None:
+        yield best
+
+
+def search(
+    images: Iterator[Candidate],
+    texts: Iterator[Candidate],
+    traced: Graphs,
+    judge: Judge,
+) -> Found:
+    """Judges candidates of both towers together, until all figures pass.
+
+    Accuracy and recall do not tell which tower spoils them, so both get safer in turn: first the
+    image tower, then the text tower. A pair that ONNX Runtime crashes on is passed over.
+
+    Args:
+        images: Candidates for the image tower, the fastest first; at least one.
+        texts: Candidates for the text tower, likewise.
+        traced: What the candidates were made of.
+        judge: Runs the gate.
+
+    Returns:
+        The first that passes; or, of those judged, the one with the fewest failures.
+
+    Raises:
+        CrashError: ONNX Runtime crashed on every one.
+    """
+    best: Found | None = None
+    crash: CrashError | None = None
+    for image, text in itertools.islice(_in_turn(images, texts), MAX_EVALUATIONS):
+        graphs = replace(
+            traced,
+            image=image.proto,
+            text=dict.fromkeys(traced.text, text.proto),
+            recipe={"image": image.recipe.describe(), "text": text.recipe.describe()},
+        )
+        try:
+            evaluation, failures = judge(graphs)
+        except CrashError as error:
+            crash = error
+            continue
+        if best is None or len(failures) < len(best.failures):
+            best = Found(graphs, evaluation, tuple(failures))
+        if not failures:
+            break
+    if best is None:
+        raise crash or ValueError("a tower has no candidates")
+    return best
+
+
+def _in_turn(
+    images: Iterator[Candidate], texts: Iterator[Candidate]
+) -> Iterator[tuple[Candidate, Candidate]]:
+    """Pairs of which one is new each time; a tower that has no more stays as it is."""
+    image, text = next(images, None), next(texts, None)
+    if image is None or text is None:
+        return
+    yield image, text
+    while True:
+        safer_image = next(images, None)
+        if safer_image is not None:
+            image = safer_image
+            yield image, text
+        safer_text = next(texts, None)
+        if safer_text is not None:
+            text = safer_text
+            yield image, text
+        if safer_image is None and safer_text is None:
+            return

@@ -1,0 +1,109 @@
+"""What a variant must reach, and where it falls short."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from gateway.models.gate import RECALLS, Measured, Ranking, Thresholds
+
+_ROUNDING = 1e-9  # of float64 sums; not a shortfall
+
+Shares = tuple[float, float]  # the variant's and PyTorch's
+
+
+DEFAULT_THRESHOLDS: Mapping[str, Thresholds] = {
+    "fp32": Thresholds(min_cosine=0.99999),
+    "fp16": Thresholds(min_cosine=0.9995),
+    "int8": Thresholds(mean_cosine=0.99, accuracy_loss=1.0),
+}
+
+
+def failures(measured: Measured, thresholds: Thresholds) -> list[str]:
+    """One line for each figure that falls short, saying by how much; none when all pass.
+
+    Accuracy, recall and agreement are judged at each batch size and token length. Vectors that
+    are not finite or not of length 1 are a failure whatever the thresholds are.
+    """
+    found = []
+    for name, tower in (("image", measured.image), ("text", measured.text)):
+        if tower.bad_vectors:
+            found.append(
+                f"the {name} tower gave {tower.bad_vectors} vectors that are not of length 1"
+            )
+        found += _short(f"the {name} tower's lowest cosine", tower.min_cosine,
+                        thresholds.min_cosine)  # fmt: skip
+        found += _short(f"the {name} tower's mean cosine", tower.mean_cosine,
+                        thresholds.mean_cosine)  # fmt: skip
+    found += _lost("zero-shot accuracy", measured, _accuracies, thresholds.accuracy_loss)
+    for name, field in RECALLS:
+        found += _lost(name, measured, _recalls(field), thresholds.recall_loss)
+    return found + _disagreement(measured, thresholds.agreement)
+
+
+def unjudged(
+    model_id: str, measured: Measured, thresholds: Thresholds, *, evaluated: bool
+) -> str | None:
+    """What to say of a variant whose loss of accuracy is limited, but was not measured.
+
+    Args:
+        model_id: Its id.
+        measured: Its figures.
+        thresholds: What was asked of it.
+        evaluated: Whether there were pictures to evaluate on, so that these have no classes.
+    """
+    if thresholds.accuracy_loss is None or measured.zero_shot is not None:
+        return None
+    why = "the pictures of --evaluate have no classes" if evaluated else "no --evaluate"
+    recalled = thresholds.recall_loss is not None and measured.retrieval is not None
+    others = recalled or thresholds.agreement is not None
+    rest = "without it" if others else "by its cosines alone"
+    return f"zero-shot accuracy was not measured ({why}): {model_id} was judged {rest}"
+
+
+def _short(what: str, found: float, needed: float | None) -> Iterator[str]:
+    if needed is not None and found < needed:
+        yield f"{what} to PyTorch FP32 is {found:.7f}, {needed - found:.2g} short of {needed}"
+
+
+def _accuracies(ranking: Ranking) -> Shares | None:
+    given = ranking.zero_shot
+    return None if given is None else (given.accuracy, given.pytorch_accuracy)
+
+
+def _recalls(field: str) -> Callable[[Ranking], Shares | None]:
+    def shares(ranking: Ranking) -> Shares | None:
+        given = ranking.retrieval
+        if given is None:
+            return None
+        return getattr(given.recall, field), getattr(given.pytorch_recall, field)
+
+    return shares
+
+
+def _lost(
+    what: str,
+    measured: Measured,
+    shares_of: Callable[[Ranking], Shares | None],
+    limit: float | None,
+) -> Iterator[str]:
+    """A line where the worst ranking has lost more than the limit, in percentage points."""
+    shares = [(each, pair) for each in measured.rankings if (pair := shares_of(each))]
+    if limit is None or not shares:
+        return
+    worst, (found, pytorch) = max(shares, key=lambda item: item[1][1] - item[1][0])
+    lost = 100 * (pytorch - found)
+    if lost > limit + _ROUNDING:
+        yield (
+            f"{what} is {100 * found:.2f} %, {lost:.2f} points below PyTorch's "
+            f"{100 * pytorch:.2f} %, {lost - limit:.2f} more than the {limit:g} allowed "
+            f"({worst.where})"
+        )
+
+
+def _disagreement(measured: Measured, needed: float | None) -> list[str]:
+    worst = min(measured.rankings, key=lambda each: each.agreement.top1, default=None)
+    if needed is None or worst is None or worst.agreement.top1 >= needed:
+        return []
+    found = worst.agreement.top1
+    return [
+        f"{100 * found:.2f} % of the first candidates are PyTorch's, {100 * (needed - found):.2f} "
+        f"points short of {100 * needed:g} % ({worst.where})"
+    ]

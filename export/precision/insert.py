@@ -1,0 +1,160 @@
+"""Writes INT8 into a graph: QuantizeLinear and DequantizeLinear pairs, or dynamic quantization."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from export.precision import edit
+from export.precision.edit import FLOAT
+from export.precision.ranges import Range
+from export.precision.targets import Target
+
+BIAS_LIMIT = 2**30  # of an INT32 bias, leaving room for the sum that is added to it
+
+
+def quantize_weight(
+    values: NDArray[np.float32], axis: int, least: NDArray[np.float32] | float = 0.0
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric INT8 with one scale per output channel.
+
+    Args:
+        values: The weight.
+        axis: Of the output channels.
+        least: Lower bounds of the scales.
+
+    Returns:
+        int8 like `values` in [-127, 127], and float32 [channels] scales.
+    """
+    others = tuple(n for n in range(values.ndim) if n != axis)
+    scales = np.maximum(abs(values).max(axis=others) / 127, least).astype(np.float32)
+    scales[scales == 0] = 1  # channels of zeros
+    shape = [-1 if n == axis else 1 for n in range(values.ndim)]
+    return np.rint(values / scales.reshape(shape)).astype(np.int8), scales
+
+
+def activation_scale(ends: Range, *, unsigned: bool) -> tuple[np.float32, np.generic]:
+    """Scale and zero point of an activation: int8 around 0, or uint8 from end to end."""
+    low, high = min(ends[0], 0.0), max(ends[1], 0.0)
+    if not unsigned:
+        return np.float32(max(-low, high) / 127 or 1), np.int8(0)
+    scale = np.float32((high - low) / 255 or 1)
+    return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
+
+
+def insert_qdq(
+    graph: onnx.GraphProto,
+    targets: Sequence[Target],
+    ranges: Mapping[str, Range],
+    *,
+    unsigned: bool,
+) -> None:
+    """Puts Q/DQ pairs before the targets, and DQ behind their INT8 weights.
+
+    Args:
+        graph: Changed in place.
+        targets: All layers that become INT8.
+        ranges: Of the targets' activations; where `unsigned`, of the Convs' outputs as well.
+        unsigned: uint8 activations with zero points; Convs get INT32 biases and quantized outputs
+            too, without which ONNX Runtime runs none of them in INT8. TensorRT takes neither.
+    """
+    writer = _Writer(graph, ranges, unsigned=unsigned)
+    by_name = {target.node: target for target in targets}
+    outputs = {t.output for t in targets if unsigned and t.op == "Conv"}
+    for node in list(graph.node):
+        for index, name in enumerate(node.input):
+            if name in outputs:  # all its readers must read the pair, for the Conv to be fused
+                node.input[index] = writer.pair(name)
+        target = by_name.get(node.name)
+        if target:
+            node.input[0] = writer.pair(target.activation)
+            writer.weigh(node, target)
+        writer.nodes.append(node)
+    edit.replace_nodes(graph, writer.nodes)
+
+
+class _Writer:
+    """Collects the nodes of the new graph, and adds the tensors that they read."""
+
+    def __init__(
+        self, graph: onnx.GraphProto, ranges: Mapping[str, Range], *, unsigned: bool
+    ) -> None:
+        self.graph, self.ranges, self.unsigned = graph, ranges, unsigned
+        self.tensors = edit.weights(graph)
+        self.nodes: list[onnx.NodeProto] = []
+        self.done: dict[str, str] = {}
+
+    def add(self, name: str, values: Any) -> str:  # noqa: ANN401 - an array or a NumPy scalar
+        if name not in self.tensors:
+            self.tensors[name] = numpy_helper.from_array(np.asarray(values), name)
+            self.graph.initializer.append(self.tensors[name])
+        return name
+
+    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:  # noqa: ANN401
+        self.nodes.append(onnx.helper.make_node(op, inputs, [output], output, **attributes))
+        return output
+
+    def pair(self, name: str) -> str:
+        """The dequantized copy of an activation, one for all its readers."""
+        if name not in self.done:
+            scale, zero = activation_scale(self.ranges[name], unsigned=self.unsigned)
+            scales = [self.add(f"{name}.scale", scale), self.add(f"{name}.zero", zero)]
+            quantized = self.node("QuantizeLinear", [name, *scales], f"{name}.quantized")
+            self.done[name] = self.node("DequantizeLinear", [quantized, *scales], f"{name}.int8")
+        return self.done[name]
+
+    def weigh(self, node: onnx.NodeProto, target: Target) -> None:
+        """Has a layer read its weight, and an unsigned Conv its bias, as integers."""
+        values = numpy_helper.to_array(self.tensors[target.weight])
+        name, bias = target.weight, None
+        least: NDArray[np.float32] | float = 0.0
+        step = activation_scale(self.ranges[target.activation], unsigned=self.unsigned)[0]
+        if self.unsigned and target.bias in self.tensors:
+            name = f"{target.node}.weight"  # the bias has a say in its scale
+            bias = numpy_helper.to_array(self.tensors[target.bias])
+            least = abs(bias) / (step * BIAS_LIMIT)
+        output = f"{name}.int8"
+        if output not in self.done:
+            quantized, scales = quantize_weight(values, target.axis, least)
+            zeros = self.add(f"{name}.zero", np.zeros(scales.shape, np.int8))
+            inputs = [self.add(f"{name}.quantized", quantized), self.add(f"{name}.scale", scales)]
+            self.node("DequantizeLinear", [*inputs, zeros], output, axis=target.axis)
+            self.done[output] = output
+            if bias is not None:
+                whole = np.rint(bias / (step * scales)).astype(np.int32)
+                pieces = [self.add(f"{target.node}.bias.quantized", whole)]
+                pieces.append(self.add(f"{target.node}.bias.scale", step * scales))
+                self.node("DequantizeLinear", pieces, f"{target.node}.bias.int32", axis=0)
+        node.input[1] = output
+        if bias is not None:
+            node.input[2] = f"{target.node}.bias.int32"
+
+
+def insert_dynamic(graph: onnx.GraphProto, targets: Sequence[Target]) -> None:
+    """Puts DynamicQuantizeLinear and MatMulInteger in the place of MatMuls, which ORT fuses."""
+    writer = _Writer(graph, {}, unsigned=True)
+    by_name = {target.node: target for target in targets}
+    for node in list(graph.node):
+        target = by_name.get(node.name)
+        if target is None:
+            writer.nodes.append(node)
+            continue
+        x, w = target.activation, target.weight
+        if x not in writer.done:
+            names = [f"{x}.quantized", f"{x}.scale", f"{x}.zero"]
+            make = onnx.helper.make_node
+            writer.nodes.append(make("DynamicQuantizeLinear", [x], names, f"{x}.dynamic"))
+            writer.done[x] = x
+        quantized, scales = quantize_weight(numpy_helper.to_array(writer.tensors[w]), target.axis)
+        right = [writer.add(f"{w}.quantized", quantized), writer.add(f"{w}.scale", scales)]
+        zeros = writer.add(f"{w}.zero", np.zeros(scales.shape, np.int8))
+        sum_ = writer.node(
+            "MatMulInteger", [f"{x}.quantized", right[0], f"{x}.zero", zeros], f"{node.name}.sum"
+        )
+        real = writer.node("Cast", [sum_], f"{node.name}.real", to=FLOAT)
+        scale = writer.node("Mul", [f"{x}.scale", right[1]], f"{node.name}.scale")
+        writer.node("Mul", [real, scale], target.product)
+    edit.replace_nodes(graph, writer.nodes)

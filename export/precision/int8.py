@@ -1,0 +1,60 @@
+"""FP32 graph -> INT8 graph, in the form that TensorRT or ONNX Runtime on a CPU does best.
+
+recipe.py     what to try, in which order    ranges.py   calibration: activations -> scales
+targets.py    the layers that can be INT8    smooth.py   SmoothQuant
+insert.py     writes Q/DQ or dynamic nodes   sensitivity.py  which layers INT8 hurts most
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from export.errors import GraphError
+from export.precision import edit
+from export.precision.insert import insert_dynamic, insert_qdq
+from export.precision.ranges import Method, measure_ranges
+from export.precision.recipe import DEFAULT_CPU_FORM, Form, Recipe, recipes
+from export.precision.sensitivity import sensitivity
+from export.precision.smooth import smooth
+from export.precision.targets import find_targets, split_gemms
+
+__all__ = [
+    "DEFAULT_CPU_FORM", "Form", "Method", "Recipe", "quantize", "recipes", "sensitivity", "smooth",
+]  # fmt: skip
+
+
+def quantize(
+    proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]], recipe: Recipe
+) -> onnx.ModelProto:
+    """Makes a graph's large layers INT8; weights are symmetric, one scale per output channel.
+
+    Args:
+        proto: FP32 graph, kept as it is.
+        feeds: Batches of its input to calibrate with; more than a few hundred items gain little.
+        recipe: What to do.
+
+    Raises:
+        GraphError: The graph has no layer to quantize, the recipe excludes a node that it does
+            not have, or samples are missing.
+    """
+    graph = split_gemms(edit.prepare(proto), recipe.excluded)
+    known = {node.name for node in graph.graph.node}
+    if missing := [name for name in recipe.excluded if name not in known]:
+        raise GraphError(f"the recipe excludes {', '.join(missing[:3])}: no such node")
+    if recipe.smooth is not None:
+        graph = smooth(graph, feeds, recipe.smooth, recipe.excluded)
+    targets = find_targets(graph, recipe.excluded)
+    if recipe.form == "dynamic":
+        targets = tuple(target for target in targets if target.op == "MatMul")
+    if not targets:
+        raise GraphError("the graph has no MatMul, Gemm or Conv with constant weights to quantize")
+    if recipe.form == "dynamic":
+        insert_dynamic(graph.graph, targets)
+    else:
+        unsigned = recipe.form == "uint8"
+        ranges = measure_ranges(graph, feeds, targets, recipe.method, unsigned=unsigned)
+        insert_qdq(graph.graph, targets, ranges, unsigned=unsigned)
+    del graph.graph.value_info[:]
+    return graph

@@ -1,0 +1,127 @@
+"""SmoothQuant: moves outliers of activations into the weights that they meet.
+
+Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
+Models", ICML 2023. Input channel j is divided by s_j = max|X_j|^alpha / max|W_j|^(1 - alpha) and
+row j of the weight multiplied by it, so that in FP32 the answer stays as it was.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from export.errors import GraphError
+from export.precision import edit
+from export.precision.targets import Target, find_targets, split_gemms
+
+
+def smooth(
+    proto: onnx.ModelProto,
+    feeds: Sequence[NDArray[Any]],
+    alpha: float,
+    excluded: Collection[str] = (),
+) -> onnx.ModelProto:
+    """A graph of the same function whose MatMuls are easier to quantize.
+
+    The division is folded into the LayerNorm that makes the activation, where only smoothed layers
+    read it; else a Mul is inserted.
+
+    Args:
+        proto: FP32 graph, kept as it is.
+        feeds: Batches of its input to find the channels' maxima with.
+        alpha: From 0 (leave the activations) to 1 (leave the weights).
+        excluded: Names of nodes that will not be quantized.
+
+    Raises:
+        GraphError: There are no samples.
+    """
+    graph = split_gemms(edit.prepare(proto), excluded)
+    groups: dict[str, list[Target]] = {}  # layers that read one activation share its scales
+    for target in find_targets(graph, excluded):
+        if target.op == "MatMul":
+            groups.setdefault(target.activation, []).append(target)
+    peaks = _channel_peaks(graph, feeds, list(groups))
+    for activation, targets in groups.items():
+        _divide(graph.graph, activation, targets, peaks[activation], alpha)
+    edit.drop_unread(graph.graph)
+    return graph
+
+
+def _channel_peaks(
+    proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]], names: list[str]
+) -> dict[str, NDArray[np.float32]]:
+    """max|X_j| over all samples of each activation's last axis."""
+    peaks: dict[str, NDArray[np.float32]] = {}
+    for run in edit.observe(proto, feeds, names):
+        for name, values in run.items():
+            found = abs(values).reshape(-1, values.shape[-1]).max(axis=0)
+            peaks[name] = np.maximum(peaks.get(name, found), found)
+    if len(peaks) < len(names):
+        raise GraphError("no samples were given to run the graph on")
+    return peaks
+
+
+def _divide(
+    graph: onnx.GraphProto,
+    activation: str,
+    targets: list[Target],
+    peak: NDArray[np.float32],
+    alpha: float,
+) -> None:
+    tensors = edit.weights(graph)
+    weights = [numpy_helper.to_array(tensors[target.weight]) for target in targets]
+    rows = np.max([abs(weight).max(axis=1) for weight in weights], axis=0)
+    scales = np.ones(peak.shape)
+    used = (peak > 0) & (rows > 0)
+    scales[used] = peak[used] ** alpha / rows[used] ** (1 - alpha)
+    scales /= np.exp(np.log(scales).mean())  # a common factor changes nothing but the exponents
+    nodes = {node.name: node for node in graph.node}
+    norm = _foldable(graph, activation, {target.node for target in targets})
+    if norm is None:
+        factor = numpy_helper.from_array((1 / scales).astype(np.float32), f"{activation}.smoothing")
+        graph.initializer.append(factor)
+    for target, weight in zip(targets, weights, strict=True):
+        name = f"{target.node}.smoothed"
+        values = (weight * scales[:, None]).astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(values, name))
+        nodes[target.node].input[1] = name
+        if norm is None:
+            nodes[target.node].input[0] = f"{activation}.smooth"
+    if norm is None:
+        _insert_mul(graph, activation, targets[0].node)
+        return
+    for index in range(1, len(norm.input)):
+        values = (numpy_helper.to_array(tensors[norm.input[index]]) / scales).astype(np.float32)
+        norm.input[index] = f"{norm.name}.smoothed.{index}"
+        graph.initializer.append(numpy_helper.from_array(values, norm.input[index]))
+
+
+def _foldable(graph: onnx.GraphProto, activation: str, readers: set[str]) -> onnx.NodeProto | None:
+    """The LayerNorm whose output only these nodes read, through transposes at most."""
+    makers = {name: node for node in graph.node for name in node.output}
+    uses = Counter(name for node in graph.node for name in node.input)
+    count = sum(activation in node.input for node in graph.node if node.name in readers)
+    tensors = edit.weights(graph)
+    while (node := makers.get(activation)) is not None and uses[activation] == count:
+        if node.op_type == "LayerNormalization":
+            last = onnx.helper.get_node_attr_value(node, "axis") == -1
+            fixed = all(name in tensors for name in node.input[1:])
+            return node if last and fixed and len(node.output) == 1 else None
+        if node.op_type != "Transpose":
+            return None
+        order = onnx.helper.get_node_attr_value(node, "perm")
+        if order[-1] != len(order) - 1:
+            return None
+        activation, count = node.input[0], 1
+    return None
+
+
+def _insert_mul(graph: onnx.GraphProto, activation: str, before: str) -> None:
+    name = f"{activation}.smooth"
+    mul = onnx.helper.make_node("Mul", [activation, f"{activation}.smoothing"], [name], name)
+    at = next(index for index, node in enumerate(graph.node) if node.name == before)
+    graph.node.insert(at, mul)

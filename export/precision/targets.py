@@ -1,0 +1,98 @@
+"""The layers of a graph that can run in INT8."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from export.precision import edit
+from export.precision.edit import FLOAT
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One layer: a product of an activation and a constant FP32 weight."""
+
+    node: str
+    op: Literal["MatMul", "Conv"]
+    activation: str  # value name
+    weight: str  # initializer name; [in, out] of a MatMul, [out, in / groups, ...] of a Conv
+    bias: str | None  # initializer name, of a Conv
+    product: str  # value name of what it makes
+    output: str  # the same, or of the Relu that alone reads it
+
+    @property
+    def axis(self) -> int:
+        """The weight's axis of output channels."""
+        return 1 if self.op == "MatMul" else 0
+
+
+def split_gemms(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> onnx.ModelProto:
+    """Turns each Gemm with a constant weight into MatMul and Add, in place; returns the graph.
+
+    ONNX Runtime runs a quantized MatMul in INT8 beside an FP32 bias, but a Gemm only with an INT32
+    bias, which TensorRT does not take.
+    """
+    graph, nodes = proto.graph, []
+    tensors = edit.weights(graph)
+    for node in graph.node:
+        alpha, beta, turned, transposed = (
+            onnx.helper.get_node_attr_value(node, name)
+            if any(a.name == name for a in node.attribute)
+            else default
+            for name, default in (("alpha", 1.0), ("beta", 1.0), ("transA", 0), ("transB", 0))
+        )
+        fixed = node.op_type == "Gemm" and _is_weight(tensors.get(node.input[1]))
+        if not fixed or node.name in excluded or (alpha, beta, turned) != (1.0, 1.0, 0):
+            nodes.append(node)
+            continue
+        weight = node.input[1]
+        if transposed:
+            weight = f"{weight}.T"
+            if weight not in tensors:
+                values = np.ascontiguousarray(numpy_helper.to_array(tensors[node.input[1]]).T)
+                tensors[weight] = numpy_helper.from_array(values, weight)
+                graph.initializer.append(tensors[weight])
+        bias = node.input[2] if len(node.input) > 2 else ""
+        product = f"{node.output[0]}.product" if bias else node.output[0]
+        make = onnx.helper.make_node
+        nodes.append(make("MatMul", [node.input[0], weight], [product], node.name))
+        if bias:
+            nodes.append(make("Add", [product, bias], [node.output[0]], f"{node.name}.bias"))
+    edit.replace_nodes(graph, nodes)
+    return proto
+
+
+def _is_weight(tensor: onnx.TensorProto | None) -> bool:
+    return tensor is not None and tensor.data_type == FLOAT and len(tensor.dims) >= 2
+
+
+def find_targets(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> tuple[Target, ...]:
+    """Layers in the order of the graph: MatMuls and, in convolutional towers, Convs.
+
+    A tower with a single convolution is a transformer that cuts its picture into patches; that
+    layer is cheap and sees the raw pixels, so it stays FP32.
+    """
+    graph, tensors = proto.graph, edit.weights(proto.graph)
+    convolutional = sum(node.op_type == "Conv" for node in graph.node) > 1
+    readers = Counter(name for node in graph.node for name in node.input)
+    relus = {n.input[0]: n.output[0] for n in graph.node if n.op_type == "Relu"}
+    targets = []
+    for node in graph.node:
+        wanted = node.op_type == "MatMul" or (node.op_type == "Conv" and convolutional)
+        if not wanted or node.name in excluded or node.input[0] in tensors:
+            continue
+        weight = tensors.get(node.input[1])
+        if not _is_weight(weight) or (node.op_type == "MatMul" and len(weight.dims) != 2):  # type: ignore[union-attr]
+            continue
+        product = node.output[0]
+        alone = readers[product] == 1 and node.op_type == "Conv"
+        output = relus.get(product, product) if alone else product
+        bias = node.input[2] if len(node.input) > 2 else None
+        op: Literal["MatMul", "Conv"] = "Conv" if node.op_type == "Conv" else "MatMul"
+        targets.append(Target(node.name, op, node.input[0], node.input[1], bias, product, output))
+    return tuple(targets)

@@ -1,0 +1,108 @@
+"""The variants of one model: which there are, and how the graphs of each are made."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import onnx
+from numpy.typing import NDArray
+
+from export.errors import CrashError
+from export.precision import half, int8, weights
+from export.precision.int8 import Form, Method
+
+Precision = Literal["fp32", "fp16", "int8"]
+Runtime = Literal["onnxruntime", "tensorrt"]  # the backend that serves it
+
+Feeds = Sequence[NDArray[Any]]  # batches of a tower's input
+Measure = Callable[[onnx.ModelProto], float]  # the mean cosine to PyTorch that a graph reaches
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A precision on a runtime; each is published as a model of its own."""
+
+    precision: Precision
+    runtime: Runtime
+
+    def model_id(self, base: str) -> str:
+        """The id of this variant of `base`: FP32 on ONNX Runtime is `base` itself."""
+        parts = [base]
+        if self.precision != "fp32":
+            parts.append(self.precision)
+        if self.runtime != "onnxruntime":
+            parts.append(self.runtime)
+        return ".".join(parts)
+
+    @property
+    def form(self) -> Form:
+        """The form of INT8 that the runtime is fast with."""
+        return "qdq" if self.runtime == "tensorrt" else int8.DEFAULT_CPU_FORM
+
+
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """The towers of a variant; token lengths may share a graph, and then it is one object."""
+
+    image: onnx.ModelProto
+    text: dict[int, onnx.ModelProto]
+    recipe: dict[str, str] = field(default_factory=dict)  # of INT8, by tower
+    packed: bool = False  # whether the one text graph is served for any length
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An INT8 graph, how it was made, and how near it comes."""
+
+    recipe: int8.Recipe
+    proto: onnx.ModelProto
+    mean_cosine: float
+
+
+def compacted(graphs: Graphs) -> Graphs:
+    """Copies of the graphs, with weights that FP16 holds exactly stored so."""
+    copies: dict[int, onnx.ModelProto] = {}
+    for proto in (graphs.image, *graphs.text.values()):
+        if id(proto) not in copies:
+            copies[id(proto)] = copy = onnx.ModelProto()
+            copy.CopyFrom(proto)
+            weights.compact(copy)
+    text = {length: copies[id(proto)] for length, proto in graphs.text.items()}
+    return replace(graphs, image=copies[id(graphs.image)], text=text)
+
+
+def halved(graphs: Graphs, pixels: Feeds, ids: Mapping[int, Feeds]) -> Graphs:
+    """The graphs in FP16; layers that near overflow on the feeds stay FP32."""
+    done: dict[int, onnx.ModelProto] = {}
+    for length, proto in graphs.text.items():
+        if id(proto) not in done:
+            shared = [n for n, other in graphs.text.items() if other is proto]
+            feeds = [batch for n in shared for batch in ids.get(n, ())]
+            done[id(proto)] = half.to_fp16(graphs.text[length], feeds)
+    text = {length: done[id(proto)] for length, proto in graphs.text.items()}
+    return replace(graphs, image=half.to_fp16(graphs.image, pixels), text=text)
+
+
+def candidates(
+    proto: onnx.ModelProto, form: Form, method: Method, feeds: Feeds, measure: Measure
+) -> Iterator[Candidate]:
+    """INT8 graphs in the order to try them, the fastest first.
+
+    Raises:
+        CrashError: ONNX Runtime crashed on every one.
+    """
+    crash: CrashError | None = None
+    some = False
+    for recipe in int8.recipes(proto, form, method, feeds):
+        made = int8.quantize(proto, feeds, recipe)
+        if form == "qdq":  # on a GPU, what is not INT8 is better FP16 than FP32
+            made = half.to_fp16(made)
+        try:
+            cosine = measure(made)
+        except CrashError as error:  # another recipe makes another graph
+            crash = error
+            continue
+        some = True
+        yield Candidate(recipe, made, cosine)
+    if crash is not None and not some:
+        raise crash

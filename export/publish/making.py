@@ -1,0 +1,110 @@
+"""One variant's graphs: made, written and measured, until they pass or no other is left."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from export.gate import runners, thresholds
+from export.gate.feeds import Feed, feed_of, image_measure, latency_of, text_measure
+from export.gate.measurement import Evaluation, evaluate
+from export.gate.search import Found, Judge, first_good, search
+from export.gate.variant_report import Latency
+from export.precision.variants import Graphs, Variant, candidates, compacted, halved
+from export.publish.plans import build_engines
+from export.publish.staging import Stage
+from export.publish.work import Work
+from gateway.models.gate import Thresholds
+from gateway.models.manifest import PIXELS
+
+Latencies = tuple[tuple[str, Latency], ...]  # by tower; text at the shortest length
+
+
+def make(work: Work, variant: Variant, stage: Stage) -> tuple[Found, Latencies]:
+    """The graphs to publish, left in the staging folder, and how long they take.
+
+    Raises:
+        CrashError: They cannot be run here.
+        ExportError: They cannot be made or written.
+    """
+    limits = work.thresholds[variant.precision]
+    written: Graphs | None = None
+    latency: Latencies = ()
+
+    def judge(graphs: Graphs) -> tuple[Evaluation, list[str]]:
+        nonlocal written, latency
+        measured, latency = _written_and_measured(work, variant, stage, graphs)
+        written = graphs
+        return measured, thresholds.failures(measured.measured, limits)
+
+    found = _made(work, variant, limits, judge)
+    if written is not found.graphs:  # what was tried after it did worse
+        judge(found.graphs)
+    return found, latency
+
+
+def _made(work: Work, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
+    if variant.precision == "int8":
+        return _searched(work, variant, limits, judge)
+    graphs = work.traced[variant.runtime]
+    if variant.precision == "fp16":
+        feed = feed_of(work.inputs, work.lengths, few=True)
+        graphs = halved(graphs, feed.pixels, feed.token_ids)
+    if work.compact and variant.runtime == "onnxruntime":
+        graphs = compacted(graphs)
+    evaluation, failures = judge(graphs)
+    return Found(graphs, evaluation, tuple(failures))
+
+
+def _searched(work: Work, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
+    """INT8: candidates that pass by their cosines, then both towers by all figures."""
+    if work.calibrate is None:
+        raise ValueError("INT8 without calibration")
+    feed: Feed = feed_of(work.calibrate, work.lengths)
+    needed = limits.mean_cosine if limits.mean_cosine is not None else -1.0
+    traced = work.traced[variant.runtime]
+    shared = traced.text[work.lengths[-1]]
+    every = [batch for batches in feed.token_ids.values() for batch in batches]
+    texts = candidates(
+        shared, variant.form, work.method, every,
+        text_measure(work.inputs, work.truth, work.lengths),
+    )  # fmt: skip
+    images = candidates(
+        traced.image, variant.form, work.method, feed.pixels,
+        image_measure(work.inputs, work.truth),
+    )  # fmt: skip
+    return search(first_good(images, needed), first_good(texts, needed), traced, judge)
+
+
+def _written_and_measured(
+    work: Work, variant: Variant, stage: Stage, graphs: Graphs
+) -> tuple[Evaluation, Latencies]:
+    stage.clear()
+    image, texts = stage.image(graphs.image), stage.text(graphs)
+    if variant.runtime == "tensorrt":
+        run_image, run_texts = build_engines(stage, image, texts, work.progress)
+    else:
+        if variant.precision != "fp32":
+            _check_runs(stage, image, texts)
+        run_image = runners.onnx_runner(image, PIXELS)
+        run_texts = runners.onnx_text_runners(texts)
+    evaluation = evaluate(
+        run_image, run_texts, work.inputs, work.truth, work.what, work.serving.max_batch,
+        work.small_batch_items,
+    )  # fmt: skip
+    feed, length = feed_of(work.inputs, work.lengths, few=True), min(run_texts)
+    return evaluation, (
+        ("image", latency_of(run_image, feed.pixels[0][:1])),
+        ("text", latency_of(run_texts[length], feed.token_ids[length][0][:1])),
+    )
+
+
+def _check_runs(stage: Stage, image: Path, texts: Mapping[int, Path]) -> None:
+    """Lets another process be the first to run the towers, at the smallest and largest batch."""
+    batches = sorted({1, stage.serving.max_batch})
+    size = stage.image_size
+    runners.check_runs(image, [(batch, size, size, 3) for batch in batches])
+    lengths: dict[int, list[int]] = {}  # that share a file, by its inode
+    for length, path in texts.items():
+        lengths.setdefault(path.stat().st_ino, []).append(length)
+    for shared in lengths.values():
+        shapes = [(batch, length) for batch in batches for length in shared]
+        runners.check_runs(texts[shared[0]], shapes)

@@ -1,0 +1,132 @@
+"""`config.pbtxt` of a tower, through Triton's own protobuf messages."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as config
+
+from export.errors import ExportError
+from export.precision.variants import Runtime
+from gateway.models.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
+
+QUEUE_DELAY_MICROSECONDS = 500
+ANY_LENGTH = -1  # Triton's sign for it
+
+# Batches that TensorRT runs as CUDA graphs, besides the largest: so many kernels are launched for
+# so little work that a small batch waits for the CPU otherwise.
+GRAPH_BATCHES = (1, 2, 4, 8, 16, 32)
+FILLED_UP = 8  # items: a batch up to this size without a graph of its own takes the next larger one
+PREFERRED = 8  # items: batches of fewer are not worth forming on purpose
+
+Device = Literal["auto", "cpu", "gpu"]
+MODEL_FILES: dict[Runtime, str] = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+_KINDS = {
+    "auto": config.ModelInstanceGroup.KIND_AUTO,
+    "cpu": config.ModelInstanceGroup.KIND_CPU,
+    "gpu": config.ModelInstanceGroup.KIND_GPU,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How Triton runs each tower.
+
+    Attributes:
+        max_batch: Items in one execution.
+        device: `auto` is a GPU where Triton has one, and the CPU otherwise.
+        instances: Copies of each tower, on every device.
+        threads: ONNX Runtime's `intra_op_thread_count`; None leaves it to ONNX Runtime.
+        runtime: The backend. TensorRT runs on GPUs only, and has no use for `threads`.
+    """
+
+    max_batch: int = 64
+    device: Device = "auto"
+    instances: int = 1
+    threads: int | None = None
+    runtime: Runtime = "onnxruntime"
+
+    def __post_init__(self) -> None:
+        """Raises ExportError when the device cannot run the backend."""
+        if self.runtime == "tensorrt" and self.device == "cpu":
+            raise ExportError("TensorRT runs on GPUs only; choose another --device or --runtime")
+
+
+def image_config(name: str, image_size: int, embedding_size: int, serving: Serving) -> str:
+    """The configuration of an image tower: uint8 [n, S, S, 3] -> float32 [n, D]."""
+    pixels = config.ModelInput(
+        name=PIXELS, data_type=config.TYPE_UINT8, dims=[image_size, image_size, 3]
+    )
+    return _config(name, pixels, IMAGE_FEATURES, embedding_size, serving)
+
+
+def text_config(name: str, length: int, embedding_size: int, serving: Serving) -> str:
+    """The configuration of a text tower: int32 [n, length] -> float32 [n, D].
+
+    `ANY_LENGTH` is one that takes any: Triton then joins requests of equal length only.
+    """
+    ids = config.ModelInput(name=TOKEN_IDS, data_type=config.TYPE_INT32, dims=[length])
+    return _config(name, ids, TEXT_FEATURES, embedding_size, serving)
+
+
+def _config(
+    name: str, tensor: config.ModelInput, output: str, embedding_size: int, serving: Serving
+) -> str:
+    model = config.ModelConfig(
+        name=name,
+        backend=serving.runtime,
+        max_batch_size=serving.max_batch,
+        version_policy=config.ModelVersionPolicy(all=config.ModelVersionPolicy.All()),
+        input=[tensor],
+        output=[config.ModelOutput(name=output, data_type=config.TYPE_FP32, dims=[embedding_size])],
+        instance_group=[
+            config.ModelInstanceGroup(kind=_KINDS[serving.device], count=serving.instances)
+        ],
+        dynamic_batching=config.ModelDynamicBatching(
+            max_queue_delay_microseconds=QUEUE_DELAY_MICROSECONDS
+        ),
+    )
+    if serving.runtime == "tensorrt":
+        _for_tensorrt(model, serving.max_batch)
+        return str(text_format.MessageToString(model))
+    # Patterns are kept for each shape, and help only where one shape comes again and again.
+    model.parameters["enable_mem_pattern"].string_value = "0"
+    if serving.threads is not None:
+        model.parameters["intra_op_thread_count"].string_value = str(serving.threads)
+    return str(text_format.MessageToString(model))
+
+
+def _for_tensorrt(model: config.ModelConfig, max_batch: int) -> None:
+    """Adds what TensorRT's backend reads.
+
+    The second copy stream costs a second set of input and output buffers, a few megabytes, and
+    lets a batch be copied while another is computed. Busy waiting is left off: the gateway needs
+    the CPU.
+    """
+    model.default_model_filename = MODEL_FILES["tensorrt"]
+    model.instance_group[0].kind = config.ModelInstanceGroup.KIND_GPU
+    sizes = sorted({*(size for size in GRAPH_BATCHES if size < max_batch), max_batch})
+    preferred = [size for size in sizes if size >= PREFERRED] or [max_batch]
+    model.dynamic_batching.preferred_batch_size.extend(preferred)
+    cuda = model.optimization.cuda
+    cuda.graphs = True
+    cuda.output_copy_stream = True
+    for smaller, size in zip([0, *sizes], sizes, strict=False):
+        lowest = smaller + 1 if size <= FILLED_UP else size
+        cuda.graph_spec.append(_graph(model.input[0], lowest, size))
+
+
+def _graph(
+    tensor: config.ModelInput, lowest: int, size: int
+) -> config.ModelOptimizationPolicy.Cuda.GraphSpec:
+    """A CUDA graph for batches of `size`, used from `lowest` on.
+
+    Rows beyond the batch hold what was there before; no encoder mixes the rows of a batch.
+    Triton's backend compares the lower bound with the shape of every input, so both are given.
+    """
+    spec = config.ModelOptimizationPolicy.Cuda.GraphSpec(batch_size=size)
+    spec.input[tensor.name].dim.extend(tensor.dims)
+    if lowest < size:
+        spec.graph_lower_bound.batch_size = lowest
+        spec.graph_lower_bound.input[tensor.name].dim.extend(tensor.dims)
+    return spec

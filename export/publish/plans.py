@@ -1,0 +1,90 @@
+"""Typed ONNX towers -> TensorRT plans in their place, and how to run them on the GPU at hand."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.errors import GateError
+from export.gate.runners import RunTower
+from export.progress import Progress
+from export.publish.pbtxt import MODEL_FILES
+from export.publish.staging import Stage
+from export.tensorrt.build_log import messages_of
+from export.tensorrt.gpus import find_gpus
+from export.tensorrt.identity import identity_of, write_identity
+from export.tensorrt.plan import PlanOptions, build_plan, import_tensorrt
+from gateway.models.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
+
+OPT_BATCH = 8  # items that TensorRT times its kernels with
+TIMING_CACHE = ".tensorrt-timing-cache"
+
+
+def build_engines(
+    stage: Stage, image: Path, texts: Mapping[int, Path], progress: Progress
+) -> tuple[RunTower, dict[int, RunTower]]:
+    """Builds a plan for each tower, in place of its ONNX file, for the first GPU here.
+
+    Raises:
+        ExportError: No TensorRT, no GPU, or a plan cannot be built; see `plan.build_plan`.
+    """
+    trt = import_tensorrt()
+    batch = stage.serving.max_batch
+    options = PlanOptions(
+        opt_batch=min(OPT_BATCH, batch),
+        max_batch=batch,
+        timing_cache=stage.folder.parent / TIMING_CACHE,
+    )
+
+    def planned(path: Path, name: str, item: tuple[int, ...], output: str) -> RunTower:
+        def report(phase: str, done: int, steps: int) -> None:
+            if done == 0:
+                progress.notice(f"TensorRT, {path.parents[1].name}: {phase} ({steps} steps)")
+
+        plan = build_plan(trt, path, {name: item}, options, report)
+        written = path.with_name(MODEL_FILES["tensorrt"])
+        written.write_bytes(plan)
+        write_identity(written, identity_of(trt, find_gpus()[0]))
+        for onnx_file in path.parent.glob(f"{path.name}*"):  # and weights beside it
+            onnx_file.unlink()
+        return plan_runner(trt, plan, name, output, stage.embedding_size)
+
+    size = stage.image_size
+    run_image = planned(image, PIXELS, (size, size, 3), IMAGE_FEATURES)
+    run_texts = {
+        length: planned(path, TOKEN_IDS, (length,), TEXT_FEATURES) for length, path in texts.items()
+    }
+    return run_image, run_texts
+
+
+def plan_runner(
+    trt: ModuleType, plan: bytes, name: str, output: str, embedding_size: int
+) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    """Runs a plan on the current CUDA device, through PyTorch's memory.
+
+    Raises:
+        GateError: TensorRT does not take the plan or, later, does not run it.
+    """
+    messages, logger = messages_of(trt)
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise GateError(f"TensorRT refuses the plan that it has just built: {messages.why()}")
+    context = engine.create_execution_context()
+
+    def run(batch: NDArray[Any]) -> NDArray[np.float32]:
+        given = torch.from_numpy(np.ascontiguousarray(batch)).cuda()
+        found = torch.empty((len(batch), embedding_size), dtype=torch.float32, device="cuda")
+        context.set_input_shape(name, tuple(given.shape))
+        context.set_tensor_address(name, given.data_ptr())
+        context.set_tensor_address(output, found.data_ptr())
+        stream = torch.cuda.current_stream()
+        if not context.execute_async_v3(stream.cuda_stream):
+            raise GateError(f"TensorRT does not run the plan at shape {batch.shape}")
+        stream.synchronize()
+        return np.asarray(found.cpu().numpy())
+
+    return run

@@ -1,0 +1,118 @@
+"""One variant's way: its graphs are made and measured, then described and published."""
+
+import time
+from dataclasses import dataclass, replace
+
+from export.errors import CrashError
+from export.gate import thresholds
+from export.gate.reference import golden
+from export.gate.search import Found
+from export.gate.variant_report import VariantReport
+from export.precision.variants import Variant
+from export.publish import repository
+from export.publish.making import make
+from export.publish.staging import Stage
+from export.publish.work import Work
+from export.publish.writer import staging
+from export.source.fingerprint import fingerprint
+from export.source.tokenizer import write_tokenizer
+from gateway.models.gate import Gate
+from gateway.models.manifest import Manifest, Tokenizer
+
+# Of cosine: another processor may round INT8 otherwise; a wrong model is off by far more.
+GOLDEN_MARGIN = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a variant.
+
+    Attributes:
+        id: The model id that it has, or would have had.
+        report: None where it could not be run.
+        manifest: None where it was not published.
+        failures: Where it fell short, or why it could not be run.
+    """
+
+    id: str
+    report: VariantReport | None
+    manifest: Manifest | None
+    failures: tuple[str, ...] = ()
+
+
+def publish_variant(work: Work, variant: Variant, model_id: str, version: int) -> Outcome:
+    """Makes and measures a variant, and publishes it if it passes, or may fail.
+
+    Raises:
+        ExportError: It cannot be made or written.
+    """
+    rules = work.checkpoint.preprocessing
+    serving = replace(work.serving, runtime=variant.runtime)
+    with staging(work.root) as folder:
+        stage = Stage(
+            folder, model_id, version, rules.image_size, work.checkpoint.embedding_size, serving
+        )
+        with work.progress.stage(f"{model_id}: making and measuring it"):
+            try:
+                found, latency = make(work, variant, stage)
+            except CrashError as error:  # other variants may run
+                return Outcome(model_id, None, None, (str(error),))
+        published = not found.failures or work.allow_failing
+        report = replace(_report(work, variant, stage, found, published=published), latency=latency)
+        for note in report.notes:
+            work.progress.notice(note)
+        if not published:
+            return Outcome(model_id, report, None, found.failures)
+        spec = write_tokenizer(work.checkpoint.tokenizer, stage.tokenizer)
+        manifest = _describe(work, variant, stage, spec, found)
+        with work.progress.stage(f"publishing {model_id}, version {version}"):
+            repository.publish(work.root, folder, manifest, keep=work.keep)
+    return Outcome(model_id, report, manifest, found.failures)
+
+
+def _describe(
+    work: Work, variant: Variant, stage: Stage, spec: Tokenizer, found: Found
+) -> Manifest:
+    checkpoint = work.checkpoint
+    rules, measured = checkpoint.preprocessing, found.evaluation.measured
+    lowest = min(measured.image.min_cosine, measured.text.min_cosine)
+    made = "; ".join(f"{tower}: {recipe}" for tower, recipe in sorted(found.graphs.recipe.items()))
+    return Manifest(
+        id=stage.model_id,
+        version=stage.version,
+        fingerprint=fingerprint(
+            checkpoint.model, rules, spec, " ".join(filter(None, (variant.precision, made)))
+        ),
+        open_clip_name=checkpoint.name,
+        pretrained=checkpoint.pretrained,
+        precision=variant.precision,
+        runtime=variant.runtime,
+        recipe=found.graphs.recipe,
+        embedding_size=checkpoint.embedding_size,
+        logit_scale=checkpoint.logit_scale,
+        logit_bias=checkpoint.logit_bias,
+        preprocessing=rules,
+        tokenizer=spec,
+        triton=stage.triton_models(found.graphs),
+        golden=golden(
+            checkpoint, spec, stage.folder, work.lengths[0], max(0.1, lowest - GOLDEN_MARGIN)
+        ),
+        gate=Gate.of_measured(measured, work.thresholds[variant.precision], found.failures),
+        files=stage.hashes(),
+        created=int(time.time()),
+    )
+
+
+def _report(
+    work: Work, variant: Variant, stage: Stage, found: Found, *, published: bool
+) -> VariantReport:
+    recipe = "; ".join(f"{tower}: {made}" for tower, made in found.graphs.recipe.items())
+    evaluation, limits = found.evaluation, work.thresholds[variant.precision]
+    note = thresholds.unjudged(
+        stage.model_id, evaluation.measured, limits, evaluated=work.evaluated
+    )
+    return VariantReport(
+        stage.model_id, variant.precision, variant.runtime, stage.size(), evaluation.measured,
+        evaluation.image_cosines, evaluation.text_cosines, limits, found.failures, published,
+        recipe, notes=(note,) if note else (),
+    )  # fmt: skip

@@ -1,0 +1,168 @@
+"""Publishes a model in a Triton model repository, or takes it back, so that no crash can hurt.
+
+Everything is written to a staging folder first, together with a plan: the paths that publishing
+will bring and those that it will make superfluous. Then version folders are renamed into place,
+`config.pbtxt` and tokenizer follow, and the manifest is last: with it the new version is served.
+Whatever the plan names and no manifest does is deleted, now or, after a crash, by the next run.
+
+A version may be kept beside the one that is served: its manifest then has another name, and its
+folders stay. See `export/versions.py`.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from export.errors import RepositoryError
+from export.publish.durable import sync_folders, sync_tree, write
+from export.publish.leftovers import (
+    CONFIG,
+    PLAN,
+    kept,
+    kept_file,
+    manifest_text,
+    paths_of,
+    read,
+    towers_of,
+)
+from export.publish.writer import locked, staging
+from gateway.models.manifest import SUFFIX, Manifest
+
+
+def published(root: Path, model_id: str) -> Manifest | None:
+    """The manifest that is published under an id.
+
+    Raises:
+        RepositoryError: It is there, but cannot be read.
+    """
+    path = root / f"{model_id}{SUFFIX}"
+    return read(path) if path.exists() else None
+
+
+def next_version(
+    root: Path, model_id: str, image_size: int, embedding_size: int, wanted: int | None = None
+) -> int:
+    """The version that a new export under this id will be: `wanted`, or the next.
+
+    Raises:
+        RepositoryError: Inputs or outputs differ from what is published, so that clients would
+            break; or there is a version of this number.
+    """
+    previous = published(root, model_id)
+    if previous is None:
+        return wanted or 1
+    old = (previous.preprocessing.image_size, previous.embedding_size)
+    if old != (image_size, embedding_size):
+        raise RepositoryError(
+            f"{model_id}: published with pictures of {old[0]} pixels and vectors of {old[1]}, but "
+            f"this model has {image_size} and {embedding_size}; choose another --id, or take the "
+            f"old one back with `python -m export --remove {model_id}`"
+        )
+    taken = {previous.version, *(manifest.version for manifest in kept(root, model_id))}
+    if wanted in taken:
+        raise RepositoryError(
+            f"{model_id}: there is a version {wanted} already; give a --version over {max(taken)}, "
+            f"or look at `python -m export.versions {model_id}`"
+        )
+    return wanted or max(taken) + 1
+
+
+def check_batch(root: Path, model_id: str, max_batch: int) -> None:
+    """Refuses a version whose batches differ from those of the one that is to stay beside it.
+
+    Raises:
+        RepositoryError: They do, and both have one `config.pbtxt`.
+    """
+    previous = published(root, model_id)
+    if previous is None:
+        return
+    before = previous.triton.image.max_batch
+    if before != max_batch:
+        raise RepositoryError(
+            f"{model_id}: version {previous.version}, which is to stay, has batches of {before}; "
+            f"give --max-batch {before}, or leave out --version"
+        )
+
+
+def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False) -> None:
+    """Makes a staged model the one that is served under its id.
+
+    Args:
+        root: The repository, locked.
+        staged: Holds `<tower>/config.pbtxt` and `<tower>/<version>/` for each tower, and the
+            tokenizer's file.
+        manifest: Describes it.
+        keep: Whether the version that was served before stays beside it.
+
+    Raises:
+        RepositoryError: A folder is in the way that no published model owns; or the version that
+            is to stay takes other batches, which `config.pbtxt` has for all versions.
+    """
+    previous = published(root, manifest.id)
+    if keep:
+        check_batch(root, manifest.id, manifest.triton.image.max_batch)
+    towers, known = towers_of(manifest), towers_of(previous) if previous else {}
+    for tower in sorted(towers.keys() - known.keys()):
+        if (root / tower).exists():
+            raise RepositoryError(
+                f"{root / tower}: in the way, and no published model's; move it or choose "
+                "another --id"
+            )
+    gone = previous if previous and not keep else None
+    plan = [*paths_of(manifest), *(paths_of(gone) if gone else ())]
+    (staged / PLAN).write_text(json.dumps(plan))
+    sync_tree(staged)
+    # Requests for the old version go on until the manifest changes, so its batches must fit.
+    first = {tower for tower, batch in towers.items() if batch >= known.get(tower, 0)}
+    for tower in towers:
+        (root / tower).mkdir(exist_ok=True)
+        version = Path(tower) / str(manifest.version)
+        (staged / version).rename(root / version)
+    _replace_configs(root, staged, first)
+    (staged / manifest.tokenizer.file).rename(root / manifest.tokenizer.file)
+    if keep and previous:
+        write(staged, root / kept_file(previous), manifest_text(previous))
+    sync_folders(root, [*towers, "."])
+    write(staged, root / f"{manifest.id}{SUFFIX}", manifest_text(manifest))
+    if gone:
+        (root / kept_file(gone)).unlink(missing_ok=True)
+    sync_folders(root, ["."])
+    _replace_configs(root, staged, towers.keys() - first)
+
+
+def remove(root: Path, *model_ids: str) -> None:
+    """Takes published models back: of each its manifest first, then all that it names.
+
+    Raises:
+        RepositoryError: One of them is not published, and none is removed; or one cannot be
+            deleted.
+    """
+    if not root.is_dir():
+        raise RepositoryError(f"{root}: no such model repository")
+    with locked(root):
+        found = {model_id: published(root, model_id) for model_id in model_ids}
+        unknown = [repr(model_id) for model_id, manifest in found.items() if manifest is None]
+        if unknown:
+            known = sorted(path.name.removesuffix(SUFFIX) for path in root.glob(f"*{SUFFIX}"))
+            raise RepositoryError(
+                f"{root}: no model {' or '.join(unknown)} is published here; there is "
+                f"{', '.join(known) or 'none'}; nothing removed"
+            )
+        for manifest in filter(None, found.values()):
+            _remove(root, manifest)
+
+
+def _remove(root: Path, manifest: Manifest) -> None:
+    every = [manifest, *kept(root, manifest.id)]
+    with staging(root) as folder:
+        (folder / PLAN).write_text(json.dumps([path for each in every for path in paths_of(each)]))
+        sync_tree(folder)
+        (root / f"{manifest.id}{SUFFIX}").unlink()
+        for each in every[1:]:
+            (root / kept_file(each)).unlink()
+        sync_folders(root, ["."])
+
+
+def _replace_configs(root: Path, staged: Path, towers: Iterable[str]) -> None:
+    for tower in towers:
+        (staged / tower / CONFIG).replace(root / tower / CONFIG)

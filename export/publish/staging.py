@@ -1,0 +1,116 @@
+"""Fills a staging folder with the towers of one variant, as the repository will hold them."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from export.precision.variants import Graphs
+from export.publish.leftovers import CONFIG
+from export.publish.pbtxt import ANY_LENGTH, Serving, image_config, text_config
+from export.source import graph
+from gateway.models import manifest as contract
+from gateway.models.manifest import file_sha256
+
+PACKED = "text"  # ends the name of a text tower that takes any length
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the files of a model go, and what their configurations say."""
+
+    folder: Path
+    model_id: str
+    version: int
+    image_size: int
+    embedding_size: int
+    serving: Serving
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer's file."""
+        return self.folder / f"{self.model_id}.{self.version}.tokenizer.json"
+
+    def image(self, proto: onnx.ModelProto) -> Path:
+        """Writes the image tower; returns its graph's file."""
+        name, folder = self._tower("image")
+        config = image_config(name, self.image_size, self.embedding_size, self.serving)
+        return self._write(proto, folder, config)
+
+    def text(self, graphs: Graphs) -> dict[int, Path]:
+        """Writes the text tower at each token length; lengths of one graph share its file."""
+        protos, files = graphs.text, dict[int, Path]()
+        if graphs.packed:
+            name, folder = self._tower(PACKED)
+            config = text_config(name, ANY_LENGTH, self.embedding_size, self.serving)
+            return dict.fromkeys(sorted(protos), self._write(protos[max(protos)], folder, config))
+        for length in sorted(protos, reverse=True):
+            name, folder = self._tower(f"text-{length}")
+            config = text_config(name, length, self.embedding_size, self.serving)
+            shared = next((at for at in files if protos[at] is protos[length]), None)
+            if shared is None:
+                files[length] = self._write(protos[length], folder, config)
+            else:
+                files[length] = _link(files[shared], folder, config)
+        return dict(sorted(files.items()))
+
+    def triton_models(self, graphs: Graphs) -> contract.TritonModels:
+        """What the manifest says of the towers."""
+        batch = self.serving.max_batch
+        return contract.TritonModels(
+            image=contract.ImageTower(name=self._tower("image")[0], max_batch=batch),
+            text=tuple(
+                contract.TextTower(
+                    name=self._tower(PACKED if graphs.packed else f"text-{length}")[0],
+                    length=length,
+                    max_batch=batch,
+                    packed=graphs.packed,
+                )
+                for length in (sorted(graphs.text)[-1:] if graphs.packed else sorted(graphs.text))
+            ),
+        )
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file; `config.pbtxt` is left out, since operators may tune it."""
+        known: dict[int, str] = {}
+        hashes = {}
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_file() and path.name != CONFIG:
+                inode = path.stat().st_ino  # token lengths share one file by hard links
+                known[inode] = known.get(inode) or file_sha256(path)
+                hashes[path.relative_to(self.folder).as_posix()] = known[inode]
+        return hashes
+
+    def size(self) -> int:
+        """Bytes of the towers' files, each counted once."""
+        files = {path.stat().st_ino: path.stat().st_size for path in self.folder.rglob("*/*/*")}
+        return sum(files.values())
+
+    def clear(self) -> None:
+        """Takes the towers away again, for another try."""
+        for folder in self.folder.iterdir():
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
+    def _tower(self, suffix: str) -> tuple[str, Path]:
+        name = f"{self.model_id}.{suffix}"
+        return name, self.folder / name / str(self.version)
+
+    def _write(self, proto: onnx.ModelProto, folder: Path, config: str) -> Path:
+        folder.mkdir(parents=True)
+        graph.save(proto, folder / "model.onnx", self.model_id)
+        (folder.parent / CONFIG).write_text(config)
+        return folder / "model.onnx"
+
+
+def _link(source: Path, folder: Path, config: str) -> Path:
+    """Gives another tower the graph's file, and all beside it: hard links where there are any."""
+    folder.mkdir(parents=True)
+    for path in source.parent.iterdir():
+        try:
+            (folder / path.name).hardlink_to(path)
+        except OSError:  # no hard links here; were the disk full, so would the copy say
+            shutil.copy2(path, folder / path.name)
+    (folder.parent / CONFIG).write_text(config)
+    return folder / source.name

@@ -1,0 +1,58 @@
+"""Names the embedding space of a model: equal fingerprints mean comparable vectors."""
+
+import hashlib
+import json
+
+import torch
+
+from export.source.towers import OpenClipModel
+from gateway.models.manifest import Preprocessing, Tokenizer
+
+# Not of either tower's vectors: the factors on their cosines, and CoCa's caption decoder.
+_OTHER_PARTS = ("logit_scale", "logit_bias", "text_decoder")
+# How a module is run, or where it came from; not what it computes. Private ones are left out too.
+_OTHER_ATTRIBUTES = (
+    "training", "fused_attn", "grad_checkpointing", "gradient_checkpointing", "name_or_path",
+)  # fmt: skip
+
+
+def fingerprint(
+    model: OpenClipModel, preprocessing: Preprocessing, tokenizer: Tokenizer, precision: str
+) -> str:
+    """SHA-256 over architecture, weights, preprocessing, tokenizer and precision, in hex.
+
+    Args:
+        model: The OpenCLIP model; its modules count by name, class and plain attributes, since
+            the same weights with QuickGELU or with GELU are two embedding spaces, and its weights
+            by name, dtype, shape and bytes.
+        preprocessing: Rules for pictures.
+        tokenizer: Rules for text, with the hash of its file; the file's name does not count.
+        precision: `fp32`, `fp16` or `int8`.
+    """
+    digest = hashlib.sha256()
+    for name, module in sorted(model.named_modules()):
+        if not name.startswith(_OTHER_PARTS):
+            digest.update(f"{name} {type(module).__name__} {_attributes(module)}\n".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.startswith(_OTHER_PARTS):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
+    rules = {
+        "preprocessing": preprocessing.model_dump(),
+        "tokenizer": tokenizer.model_dump(exclude={"file"}),
+        "precision": precision,
+    }
+    digest.update(json.dumps(rules, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _attributes(module: torch.nn.Module) -> list[tuple[str, bool | int | float | str]]:
+    """Sizes, numbers of heads, epsilons and names of methods, as the module keeps them."""
+    return sorted(
+        (name, value)
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float | str)
+        and not name.startswith("_")
+        and name not in _OTHER_ATTRIBUTES
+    )

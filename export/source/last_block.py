@@ -1,0 +1,65 @@
+"""OpenCLIP's vision transformer with a last block that runs for the class token only.
+
+Where the class token is pooled, nothing reads what the last block makes of the other tokens: it
+needs their keys and values, but neither their queries nor their output projection and MLP.
+"""
+
+import torch
+from open_clip import CLIP, CoCa, CustomTextCLIP
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import nn
+from torch.nn import functional
+
+from export.source.blocks import attend, finish, projection, why_not_in_steps
+
+
+class LastBlock(nn.Module):
+    """float32 [n, tokens, width] -> float32 [n, 1, width], the block's answer for the first."""
+
+    def __init__(self, block: ResidualAttentionBlock) -> None:
+        """Takes the parts of a block, and shares its weights."""
+        super().__init__()
+        self.block, width = block, block.attn.embed_dim
+        self.query = projection(block.attn, slice(0, width))
+        self.key_value = projection(block.attn, slice(width, 3 * width))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Attends from the first token to all of them."""
+        block, first = self.block, tokens[:, :1]
+        key, value = self.key_value(block.ln_1(tokens)).chunk(2, dim=-1)
+        # A norm of its own: SmoothQuant folds scales only into one that layers alone read.
+        query = self.query(block.ln_1(first))
+        return finish(block, first, attend(block.attn.num_heads, query, key, value))
+
+
+class ClassTokenEncoder(nn.Module):
+    """float32 [n, 3, S, S] -> float32 [n, D], as the vision transformer that it is made of."""
+
+    def __init__(self, visual: VisionTransformer) -> None:
+        """Takes the transformer of a model for which `why_all_tokens` has nothing to say."""
+        super().__init__()
+        self.visual = visual
+        self.last = LastBlock(visual.transformer.resblocks[-1])
+
+    def encode_image(self, pictures: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        """Encodes normalised pictures; with the name and arguments of OpenCLIP's."""
+        tokens = self.visual._embeds(pictures)
+        for block in self.visual.transformer.resblocks[:-1]:
+            tokens = block(tokens)
+        features: torch.Tensor
+        features, _ = self.visual._pool(self.last(tokens))
+        if self.visual.proj is not None:
+            features = features @ self.visual.proj
+        return functional.normalize(features, dim=-1) if normalize else features
+
+
+def why_all_tokens(model: CLIP | CustomTextCLIP | CoCa) -> str | None:
+    """Why the last block of the image tower must run for all tokens; None when it need not."""
+    visual = model.visual
+    if type(visual) is not VisionTransformer:
+        return f"{type(visual).__name__} is not OpenCLIP's own vision transformer"
+    if visual.attn_pool is not None or visual.pool_type != "tok":
+        return "it does not pool its class token"
+    if visual.output_tokens:
+        return "it returns its tokens as well"
+    return why_not_in_steps(visual.transformer.resblocks[-1])

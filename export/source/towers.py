@@ -1,0 +1,132 @@
+"""The two encoders of an OpenCLIP model as they are served."""
+
+from typing import Any, TypeAlias
+
+import torch
+from open_clip import CLIP, CoCa, CustomTextCLIP
+from open_clip.transformer import TextTransformer, text_global_pool
+from torch import nn
+from torch.nn import functional
+
+from export.source.last_block import ClassTokenEncoder, why_all_tokens
+from gateway.models.manifest import Preprocessing
+
+OpenClipModel: TypeAlias = CLIP | CustomTextCLIP | CoCa
+
+
+class ImageTower(nn.Module):
+    """uint8 [n, S, S, 3] -> float32 unit vectors [n, D]."""
+
+    mean: torch.Tensor  # float32 [1, 3, 1, 1], of RGB in [0, 1]
+    std: torch.Tensor
+
+    def __init__(self, model: OpenClipModel | ClassTokenEncoder, rules: Preprocessing) -> None:
+        """Wraps `model.encode_image` with the arithmetic of `ToTensor` and `Normalize`."""
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(rules.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(rules.std).view(1, 3, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Encodes RGB pictures that are already resized and cropped."""
+        # The cast first: TensorRT takes a UINT8 input into nothing else.
+        picture = pixels.to(torch.float32).permute(0, 3, 1, 2) / 255.0
+        features = self.model.encode_image((picture - self.mean) / self.std, normalize=False)
+        return functional.normalize(features.float(), dim=-1)
+
+
+def image_tower(model: OpenClipModel, rules: Preprocessing) -> ImageTower:
+    """The image tower for `model`: its last block for one token only where that is sound."""
+    return ImageTower(model if why_all_tokens(model) else ClassTokenEncoder(model.visual), rules)
+
+
+class TextTower(nn.Module):
+    """int32 [n, context_length] -> float32 unit vectors [n, D]."""
+
+    def __init__(self, model: OpenClipModel) -> None:
+        """Wraps `model.encode_text`."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Encodes token ids that are padded to the full context."""
+        features = self.model.encode_text(token_ids.long(), normalize=False)
+        return functional.normalize(features.float(), dim=-1)
+
+
+class CausalTextTower(nn.Module):
+    """int32 [n, length] -> float32 unit vectors [n, D], for any length up to the context.
+
+    With a causal mask and pooling at the end token, nothing after that token can matter, so
+    text may be padded less. `open_clip.CLIP.encode_text` accepts the full length only; here its
+    positional embedding and mask are cut to the length at hand.
+    """
+
+    def __init__(self, model: OpenClipModel) -> None:
+        """Takes the parts of `open_clip.CLIP`, or of `CustomTextCLIP.text`."""
+        super().__init__()
+        self.text = text = text_part(model)
+        self.pool_type = pool_type(text)
+        self.eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Encodes token ids of any equal length; each row holds its end token."""
+        text, ids = self.text, token_ids.long()
+        length = ids.shape[1]
+        hidden = text.token_embedding(ids) + text.positional_embedding[:length]
+        hidden = text.transformer(hidden, attn_mask=text.attn_mask[:length, :length])
+        pooled = text_global_pool(text.ln_final(hidden), ids, self.pool_type, self.eos_id)
+        if isinstance(text.text_projection, nn.Linear):
+            pooled = text.text_projection(pooled)
+        elif text.text_projection is not None:
+            pooled = pooled @ text.text_projection
+        return functional.normalize(pooled.float(), dim=-1)
+
+
+def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
+    """Why the text tower cannot be served at less than its full length; None when it can."""
+    text = text_part(model)
+    if not isinstance(text, CLIP | TextTransformer):
+        return f"{type(text).__name__} is not one of OpenCLIP's own text transformers"
+    if text.attn_mask is None:
+        return "its attention is not causal"
+    if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
+        return "it appends a class token or masks the padding"
+    if getattr(text, "output_tokens", False):
+        return "it returns its tokens as well"
+    pool = pool_type(text)
+    if pool not in ("argmax", "eos"):
+        return f"it pools by {pool!r} rather than at the end token"
+    eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
+    if pad_id == eos_id if pool == "eos" else pad_id != 0:
+        return "its padding token can be taken for the end token"
+    return None
+
+
+def text_tower(model: OpenClipModel, pad_id: int) -> nn.Module:
+    """The text tower for `model`: any length where that is sound, else the full one."""
+    return TextTower(model) if why_full_length_only(model, pad_id) else CausalTextTower(model)
+
+
+def token_lengths(
+    wanted: tuple[int, ...], context_length: int, *, any_length: bool
+) -> tuple[int, ...]:
+    """The lengths to serve text at, rising and ending with the full context.
+
+    Args:
+        wanted: In tokens, 2 or more; those at or over the context length fall away.
+        context_length: In tokens.
+        any_length: Whether the tower takes less than the full length.
+    """
+    short = {length for length in wanted if 2 <= length < context_length} if any_length else set()
+    return (*sorted(short), context_length)
+
+
+def text_part(model: OpenClipModel) -> Any:  # noqa: ANN401 (CLIP, or whatever module it holds)
+    """The module that holds the text tower's parts."""
+    return model.text if isinstance(model, CustomTextCLIP) else model
+
+
+def pool_type(text: CLIP | TextTransformer) -> str:
+    """How OpenCLIP makes one vector of a text's tokens."""
+    return str(text.text_pool_type if isinstance(text, CLIP) else text.pool_type)

@@ -1,0 +1,69 @@
+"""Both towers of a checkpoint as FP32 graphs, at the shapes that are served."""
+
+from dataclasses import dataclass
+
+import torch
+
+from export.source import graph, towers
+from export.source.checkpoint import Checkpoint
+from export.source.graph import Graph
+from export.source.packed import PackedTextTower
+from gateway.models.manifest import IMAGE_FEATURES, TEXT_FEATURES, golden_pixels
+
+_EXAMPLES = ["a cat", "a photo of two dogs"]  # a trace needs two items; any will do
+
+
+def image_graph(checkpoint: Checkpoint) -> Graph:
+    """The image tower, uint8 [n, S, S, 3] -> float32 unit vectors [n, D].
+
+    Raises:
+        GraphError: It cannot be exported.
+    """
+    rules = checkpoint.preprocessing
+    tower = towers.image_tower(checkpoint.model, rules).eval()
+    pixels = torch.from_numpy(golden_pixels(rules.image_size)).expand(2, -1, -1, -1).contiguous()
+    return graph.trace(tower, pixels, IMAGE_FEATURES)
+
+
+@dataclass(frozen=True, slots=True)
+class TextGraphs:
+    """The text tower, by token length; lengths may share a graph, and a packed one takes any."""
+
+    by_length: dict[int, Graph]
+    packed: bool = False
+
+
+def packed_text(checkpoint: Checkpoint, pad_id: int, wanted: tuple[int, ...]) -> TextGraphs:
+    """The packed text tower, int32 [n, any length] -> float32 unit vectors [n, D].
+
+    Args:
+        checkpoint: A model for which `why_not_packed` has nothing to say.
+        pad_id: Of its tokenizer.
+        wanted: Token lengths to measure it at, besides the full context.
+
+    Raises:
+        GraphError: It cannot be exported.
+    """
+    ids = checkpoint.tokenizer(_EXAMPLES).to(torch.int32)
+    tower = PackedTextTower(checkpoint.model).eval()
+    lengths = towers.token_lengths(wanted, ids.shape[1], any_length=True)
+    shared = graph.trace_packed(tower, ids, TEXT_FEATURES)
+    return TextGraphs(dict.fromkeys(lengths, shared), packed=True)
+
+
+def text_graphs(checkpoint: Checkpoint, pad_id: int, wanted: tuple[int, ...]) -> TextGraphs:
+    """The text tower, int32 [n, length] -> float32 unit vectors [n, D], by token length.
+
+    Args:
+        checkpoint: The model.
+        pad_id: Of its tokenizer.
+        wanted: Token lengths; only the full context where the tower takes no less.
+
+    Raises:
+        GraphError: It cannot be exported.
+    """
+    ids = checkpoint.tokenizer(_EXAMPLES).to(torch.int32)
+    any_length = towers.why_full_length_only(checkpoint.model, pad_id) is None
+    lengths = towers.token_lengths(wanted, ids.shape[1], any_length=any_length)
+    tower = towers.text_tower(checkpoint.model, pad_id).eval()
+    return TextGraphs(graph.trace_text(tower, ids, lengths, TEXT_FEATURES))

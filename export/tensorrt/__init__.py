@@ -1,0 +1,4 @@
+"""Typed ONNX graphs -> TensorRT plans.
+
+May import `export.errors` and `gateway.models`.
+"""

@@ -1,0 +1,150 @@
+"""What a TensorRT plan was built for, and whether it can run here.
+
+Needs the standard library alone, so that it runs inside NVIDIA's Triton container as it is.
+"""
+
+import ctypes
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from export.errors import brief
+from export.tensorrt.errors import PlanError, WrongEngineError
+from export.tensorrt.gpus import Gpu, Loader, find_gpus, library_version
+
+PLAN = "model.plan"
+IDENTITY_SUFFIX = ".json"
+REBUILD = "export the model again on this machine, with the TensorRT that Triton has here"
+
+Flavour = Literal["tensorrt", "tensorrt_rtx"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanIdentity:
+    """The TensorRT and the GPU that a plan was built for, or that are here.
+
+    NVIDIA's rule: without its compatibility modes, which cost speed, a plan runs under exactly
+    the TensorRT version that built it, on GPUs of the same compute capability; and a plan timed
+    on one model of GPU "may cause errors" on another.
+    """
+
+    flavour: Flavour
+    version: str  # such as 10.13.3.9
+    compute_capability: str  # such as 8.9
+    gpu: str | None  # None: built ahead of time, for any GPU of that capability
+
+    def __str__(self) -> str:
+        """For messages."""
+        kind = "TensorRT-RTX" if self.flavour == "tensorrt_rtx" else "TensorRT"
+        gpu = self.gpu or "any GPU"
+        return f"{kind} {self.version} on {gpu} (compute capability {self.compute_capability})"
+
+
+def flavour(trt: ModuleType) -> Flavour:
+    """Which of NVIDIA's two products a TensorRT module is."""
+    return "tensorrt_rtx" if trt.__name__.startswith("tensorrt_rtx") else "tensorrt"
+
+
+def identity_of(trt: ModuleType, target: Gpu | str) -> PlanIdentity:
+    """Of a plan that a TensorRT module builds, for a GPU or (RTX) a compute capability."""
+    version = ".".join(trt.__version__.split(".")[:4])  # a wheel may add ".post1"
+    if isinstance(target, str):
+        return PlanIdentity(flavour(trt), version, target, None)
+    return PlanIdentity(flavour(trt), version, target.compute_capability, target.name)
+
+
+def identities_here(load: Loader = ctypes.CDLL) -> tuple[PlanIdentity, ...]:
+    """What a plan must have been built for to run here: one for each GPU.
+
+    Raises:
+        NoGpuError: There is no GPU.
+        TensorRtMissingError: There is no TensorRT.
+    """
+    version = library_version(load)
+    return tuple(
+        PlanIdentity("tensorrt", version, gpu.compute_capability, gpu.name)
+        for gpu in find_gpus(load)
+    )
+
+
+def write_identity(plan: Path, identity: PlanIdentity) -> Path:
+    """Writes `<plan>.json` beside a plan; returns it."""
+    path = plan.with_name(plan.name + IDENTITY_SUFFIX)
+    path.write_text(json.dumps(dataclasses.asdict(identity), indent=2) + "\n")
+    return path
+
+
+def read_identity(plan: Path) -> PlanIdentity:
+    """Reads what `write_identity` wrote.
+
+    Raises:
+        PlanError: It is missing or damaged.
+    """
+    path = plan.with_name(plan.name + IDENTITY_SUFFIX)
+    try:
+        return PlanIdentity(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise PlanError(
+            f"{path}: cannot tell which TensorRT and GPU its plan is for ({brief(error)}); "
+            f"{REBUILD}"
+        ) from error
+
+
+def check_identity(built: PlanIdentity, here: PlanIdentity) -> None:
+    """Checks that a plan can run here.
+
+    Raises:
+        WrongEngineError: It cannot; the message names both.
+    """
+    same_gpu = built.gpu in (None, here.gpu)
+    if dataclasses.replace(built, gpu=None) != dataclasses.replace(here, gpu=None) or not same_gpu:
+        raise WrongEngineError(f"built for {built}, but here is {here}; {REBUILD}")
+
+
+def find_plans(root: Path) -> list[Path]:
+    """The plans of a Triton model repository, `<model>/<version>/model.plan`."""
+    plans = root.glob(f"*/[0-9]*/{PLAN}")
+    return sorted(path for path in plans if not path.parent.parent.name.startswith("."))
+
+
+def check_repository(root: Path, here: Sequence[PlanIdentity]) -> list[str]:
+    """Checks all plans of a model repository before Triton loads them.
+
+    Triton, too, refuses a foreign plan, but says only that it cannot deserialize the engine.
+
+    Args:
+        root: The model repository.
+        here: What `identities_here` returns. A plan must fit each GPU, since by default Triton
+            puts an instance on every one.
+
+    Returns:
+        One line for each plan that cannot run; none when all can.
+    """
+    problems = []
+    for plan in find_plans(root):
+        try:
+            built = read_identity(plan)
+            for identity in here:
+                check_identity(built, identity)
+        except WrongEngineError as error:
+            problems.append(f"{plan}: {error}")
+        except PlanError as error:
+            problems.append(str(error))
+    return problems
+
+
+def check_engines(root: Path, load: Loader = ctypes.CDLL) -> list[str]:
+    """`check_repository` for this machine, which needs no GPU where there is no plan.
+
+    Raises:
+        PlanError: There is no such folder.
+        NoGpuError: There are plans, and no GPU.
+        TensorRtMissingError: There are plans, and no TensorRT.
+    """
+    if not root.is_dir():
+        raise PlanError(f"{root}: no such model repository")
+    return check_repository(root, identities_here(load)) if find_plans(root) else []

@@ -1,0 +1,170 @@
+"""API keys: a file of their digests, read again when it changes.
+
+`python -m gateway.access.keys new NAME` prints a fresh key, and the entry for the file.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import logging
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hmac import compare_digest
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from gateway.access.quotas import Quota
+from gateway.errors import Unauthenticated
+from gateway.models.files import CHECK_S, read_file, version
+
+_PREFIX = "oct_"  # so that scanners for leaked secrets can know a key
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FIELDS = {"name", "sha256", "items_per_minute", "concurrency"}
+
+logger = logging.getLogger(__name__)
+
+
+class KeysError(Exception):
+    """The file of keys is wrong; the message says where, and quotes none of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One entry of the file."""
+
+    name: str
+    digest: bytes  # [32], SHA-256 of the key
+    quota: Quota
+
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """The keys of a file: YAML or JSON, `{"keys": [{"name", "sha256", ...}, ...]}`.
+
+    Raises:
+        KeysError: It cannot be read, or is not of this shape.
+    """
+    try:
+        content = yaml.safe_load(read_file(path).decode())
+    except OSError as error:
+        raise KeysError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # their text quotes the file
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise KeysError(f"{path}: {where}it is not YAML") from None
+    if not isinstance(content, dict) or set(content) != {"keys"}:
+        raise KeysError(f"{path}: must hold one field, `keys`")
+    entries = content["keys"] or []
+    if not isinstance(entries, list):
+        raise KeysError(f"{path}: keys: must be a list")
+    keys = tuple(_key(entry, f"{path}: keys[{index}]") for index, entry in enumerate(entries))
+    for what in ("name", "digest"):
+        if len({getattr(key, what) for key in keys}) < len(keys):
+            raise KeysError(f"{path}: two entries have the same {what}")
+    return keys
+
+
+class Keyring:
+    """The keys that hold now."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads them.
+
+        Raises:
+            KeysError: See `read_keys`.
+        """
+        self._path = path
+        self._version = version((path,))
+        self._use(read_keys(path))
+
+    def find(self, presented: str) -> Key:
+        """The entry of a key.
+
+        Every entry is compared in full, so that the time tells nothing of what is in the file.
+
+        Raises:
+            Unauthenticated: There is none.
+        """
+        digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
+        found = [key for key in self._keys if compare_digest(key.digest, digest)]
+        if not found:
+            raise Unauthenticated("the API key is not known")
+        return found[0]
+
+    def again(self, key: Key) -> Key:
+        """The entry of a key that was let in before, as it is now.
+
+        Raises:
+            Unauthenticated: It was taken out of the file.
+        """
+        if key.digest not in self._by_digest:
+            raise Unauthenticated("the API key is not known any more")
+        return self._by_digest[key.digest]
+
+    async def follow(self) -> NoReturn:
+        """Reads the file again whenever it changes; a broken one leaves the keys as they are."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            changed = await asyncio.to_thread(self._read_if_changed)
+            if changed is not None:
+                self._use(changed)
+                logger.info("%s: %d keys", self._path, len(changed))
+
+    def _read_if_changed(self) -> tuple[Key, ...] | None:
+        now = version((self._path,))
+        if now == self._version:
+            return None
+        self._version = now
+        try:
+            return read_keys(self._path)
+        except KeysError as error:
+            logger.error("%s; the keys from before still hold", error)
+            return None
+
+    def _use(self, keys: tuple[Key, ...]) -> None:
+        self._keys = keys
+        self._by_digest = {key.digest: key for key in keys}
+
+
+def _key(entry: object, where: str) -> Key:
+    if not isinstance(entry, dict) or not set(entry) <= _FIELDS:
+        raise KeysError(f"{where}: must be an object of {', '.join(sorted(_FIELDS))}")
+    name, digest = entry.get("name"), entry.get("sha256")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise KeysError(f"{where}.name: must be 1 to 64 letters, digits, dots, dashes, underscores")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise KeysError(f"{where}.sha256: must be the key's SHA-256, as 64 hexadecimal digits")
+    limits = {}
+    for field in ("items_per_minute", "concurrency"):
+        limit = entry.get(field)
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise KeysError(f"{where}.{field}: must be a whole number, at least 1")
+        limits[field] = limit
+    return Key(name, bytes.fromhex(digest), Quota(**limits))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints a fresh key, and the entry for the file."""
+    parser = argparse.ArgumentParser(prog="python -m gateway.access.keys", description=main.__doc__)
+    parser.add_argument("command", choices=["new"])
+    parser.add_argument("name", help="whom or what the key is for; logs and metrics show it")
+    name = parser.parse_args(arguments).name
+    if not _NAME.fullmatch(name):
+        parser.error("name: 1 to 64 letters, digits, dots, dashes and underscores")
+    key = _PREFIX + secrets.token_urlsafe(32)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    sys.stdout.write(
+        f"key, to be given to its user and kept nowhere else:\n  {key}\n\n"
+        f"entry for the file of keys (GATEWAY_API_KEYS_FILE), below `keys:`:\n"
+        f"  - name: {name}\n    sha256: {digest}\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

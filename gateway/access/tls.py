@@ -1,0 +1,197 @@
+"""The certificate that both protocols are served with: read again when its files change."""
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from gateway.access.certificate import expiry
+from gateway.models.files import CHECK_S, read_file, version
+
+logger = logging.getLogger(__name__)
+
+
+class TlsError(Exception):
+    """A certificate cannot be served with; the message names the setting, and quotes no file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate with its key, and whose clients are let in; they were seen to fit."""
+
+    chain: bytes  # PEM; the service's own first
+    key: bytes = field(repr=False)  # PEM, not encrypted
+    client_ca: bytes | None  # PEM; clients need a certificate that one of these signed
+    expires: float = field(compare=False)  # Unix seconds
+    context: ssl.SSLContext = field(compare=False, repr=False)  # serves with all of this
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where a certificate is read from."""
+
+    chain: Path
+    key: Path
+    client_ca: Path | None
+
+    def paths(self) -> list[Path]:
+        """All of them."""
+        return [path for path in (self.chain, self.key, self.client_ca) if path]
+
+    def read(self) -> Certificate:
+        """The certificate in these files.
+
+        Raises:
+            TlsError: One is missing, cannot be read, or does not fit the others.
+        """
+        chain = _read(self.chain, "GATEWAY_TLS_CERT")
+        key = _read(self.key, "GATEWAY_TLS_KEY")
+        client_ca = _read(self.client_ca, "GATEWAY_TLS_CLIENT_CA") if self.client_ca else None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with _file(chain) as chain_file, _file(key) as key_file:
+            try:
+                context.load_cert_chain(chain_file, key_file, password=_encrypted)
+            except ssl.SSLError as error:
+                raise TlsError(
+                    f"GATEWAY_TLS_CERT {self.chain} and GATEWAY_TLS_KEY {self.key} must be a "
+                    f"certificate and its key, both PEM: {error.reason or 'they are not'}"
+                ) from error
+        if client_ca is not None:
+            self._trust(context, client_ca)
+        try:
+            return Certificate(chain, key, client_ca, expiry(chain), context)
+        except (ValueError, IndexError) as error:
+            raise TlsError(f"GATEWAY_TLS_CERT: {self.chain} does not tell its expiry") from error
+
+    def _trust(self, context: ssl.SSLContext, client_ca: bytes) -> None:
+        with _file(client_ca) as file:
+            try:
+                context.load_verify_locations(file)
+            except ssl.SSLError as error:
+                raise TlsError(
+                    f"GATEWAY_TLS_CLIENT_CA: {self.client_ca} holds no certificate in PEM"
+                ) from error
+        context.verify_mode = ssl.CERT_REQUIRED
+
+
+class Tls:
+    """The certificate that is served now."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Reads it.
+
+        Raises:
+            TlsError: See `TlsFiles.read`.
+        """
+        self._files = files
+        self._version = self._seen = version(files.paths())
+        self._problem = ""
+        self.certificate = files.read()
+        self.context = _Current(ssl.PROTOCOL_TLS_SERVER)  # for a server to keep
+        self.context.current = self.certificate.context
+
+    async def follow(self, expires: Callable[[float], None]) -> NoReturn:
+        """Reads the files again whenever they change; what is broken leaves all as it is.
+
+        Connections that are open keep what they began with.
+
+        Args:
+            expires: Told when the certificate that is served from now on ends, in Unix seconds.
+        """
+        while True:
+            await asyncio.sleep(CHECK_S)
+            renewed = await asyncio.to_thread(self._read_if_changed)
+            if renewed is None:
+                continue
+            self.certificate = renewed
+            self.context.current = renewed.context
+            expires(renewed.expires)
+            until = datetime.fromtimestamp(renewed.expires, UTC).isoformat()
+            logger.info("%s: the certificate was renewed, until %s", self._files.chain, until)
+
+    def _read_if_changed(self) -> Certificate | None:
+        now, before = version(self._files.paths()), self._seen
+        self._seen = now
+        # Files that are still being written, one after the other, are given another moment.
+        if now == self._version or now != before:
+            return None
+        try:
+            read = self._files.read()
+        except TlsError as error:
+            if str(error) != self._problem:
+                logger.error("%s; the certificate from before is still served", error)
+            self._problem = str(error)
+            return None
+        self._version, self._problem = now, ""
+        return None if read == self.certificate else read
+
+
+class _Current(ssl.SSLContext):
+    """Serves each new connection with the context of then.
+
+    A context is not changed, it is left: it could take a new certificate, but not let go of an
+    authority, and would take up sessions again that a client began under the old one.
+    """
+
+    current: ssl.SSLContext
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """What an event loop asks for with every connection."""
+        return self.current.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+
+def read_tls(chain: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
+    """What these files hold; None where none are named, which serves plain text.
+
+    Raises:
+        TlsError: One is not named, or they are wrong: see `TlsFiles.read`.
+    """
+    if chain is not None and key is not None:
+        return Tls(TlsFiles(chain, key, client_ca))
+    for name, other, given in (
+        ("GATEWAY_TLS_KEY", "GATEWAY_TLS_CERT", key),
+        ("GATEWAY_TLS_CERT", "GATEWAY_TLS_KEY", chain),
+        ("GATEWAY_TLS_CLIENT_CA", "GATEWAY_TLS_CERT and GATEWAY_TLS_KEY", client_ca),
+    ):
+        if given is not None:
+            raise TlsError(f"{name} is set, so {other} must be as well")
+    return None
+
+
+def _read(path: Path, setting: str) -> bytes:
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise TlsError(f"{setting}: {path} cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def _file(content: bytes) -> Iterator[str]:
+    """A file in memory: `ssl` takes no bytes, and the files themselves may be others by now."""
+    try:
+        descriptor = os.memfd_create("certificate")
+    except OSError as error:
+        raise TlsError(f"no file can be opened: {error.strerror}") from error
+    try:
+        path = f"/proc/self/fd/{descriptor}"
+        Path(path).write_bytes(content)
+        yield path
+    finally:
+        os.close(descriptor)
+
+
+def _encrypted() -> NoReturn:
+    raise TlsError("GATEWAY_TLS_KEY: the key is encrypted; give it as plain PEM")

@@ -1,0 +1,249 @@
+"""URL -> bytes, safe by default.
+
+What a name stands for is looked up once, every address is checked, and the connection is made to
+an address that was checked; so nothing that changes in between can lead elsewhere. Redirects go
+the same way from the start. No proxy, cookie, credential or compression is used.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urljoin
+
+import httpcore2
+
+from gateway.errors import ImageError, RequestError, TooLarge
+from gateway.images.addresses import PORTS, Address, Target, allowed, listed, parse, refused
+from gateway.images.slots import Owner, Slots
+from gateway.models.values import Deadline
+
+_MOVED = frozenset({301, 302, 303, 307, 308})
+_OK = 200
+_MAX_LENGTH_DIGITS = 18
+OUT_OF_TIME = "the request's time for fetching was over before it was there"
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRules:
+    """What may be fetched, and at what cost."""
+
+    hosts: tuple[str, ...] = ()  # names, or *.name; empty: every host
+    ports: frozenset[int] = frozenset({80, 443})
+    private: bool = False  # whether private and loopback addresses may be connected to
+    max_bytes: int = 32 * 2**20  # of one image
+    timeout_s: float = 5.0  # for one image, from the lookup to the last byte; not for its slot
+    max_redirects: int = 3
+    concurrency: int = 8  # images that are fetched, or held until they are decoded
+
+
+class Fetcher:
+    """Fetches images. Made inside the running event loop."""
+
+    def __init__(
+        self,
+        rules: FetchRules,
+        resolve: Resolve | None = None,
+        network: httpcore2.AsyncNetworkBackend | None = None,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
+        """Takes the rules; and for tests how names are looked up, the net, and whom TLS trusts."""
+        self._rules = rules
+        self._resolve = resolve or look_up
+        self._network = network or httpcore2.AnyIOBackend()
+        self._trust = trust or ssl.create_default_context()
+        self._slots = Slots(rules.concurrency)
+
+    @asynccontextmanager
+    async def fetched(self, url: str, request: Owner, until: Deadline) -> AsyncIterator[bytes]:
+        """The bytes that a URL leads to. Its slot is held while the block uses them.
+
+        Args:
+            url: Where the image is.
+            request: The one that it is fetched for; requests and clients share the slots.
+            until: When the image must be there, however late its slot was free.
+
+        Raises:
+            MalformedRequest: It may not be fetched (`url_not_allowed`).
+            ImageError: It cannot be fetched (`url_failed`).
+            TooLarge: It is larger than an image may be.
+        """
+        target = parse(url)
+        try:
+            await self._slots.take(request, until.at - Deadline.now())
+        except TimeoutError:
+            raise _failed(OUT_OF_TIME) from None
+        try:
+            yield await self._fetch(target, until)
+        finally:
+            self._slots.give_back(request)
+
+    async def _fetch(self, target: Target, until: Deadline) -> bytes:
+        left_s = until.at - Deadline.now()
+        try:
+            async with asyncio.timeout(min(self._rules.timeout_s, left_s)):
+                return await self._follow(target)
+        except TimeoutError:
+            if left_s < self._rules.timeout_s:
+                raise _failed(OUT_OF_TIME) from None
+            raise _failed(
+                f"not there within {self._rules.timeout_s:g} seconds (GATEWAY_FETCH_TIMEOUT_S)"
+            ) from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException):
+            raise _failed("the host cannot be reached, or does not speak HTTP") from None
+
+    async def _follow(self, target: Target) -> bytes:
+        for _ in range(self._rules.max_redirects + 1):
+            found = await self._get(target, await self._checked(target))
+            if isinstance(found, bytes):
+                return found
+            target = _moved(target, found)
+        raise _failed(f"there are more than {self._rules.max_redirects} redirects")
+
+    async def _checked(self, target: Target) -> Sequence[Address]:
+        """The addresses that a host stands for, all of which may be connected to."""
+        rules = self._rules
+        if target.port not in rules.ports:
+            raise refused(f"port {target.port} is not fetched from (GATEWAY_FETCH_PORTS)")
+        if rules.hosts and not listed(target.host, rules.hosts):
+            raise refused(f"host {target.host!r} is not listed (GATEWAY_FETCH_HOSTS)")
+        found = await self._addresses(target)
+        # One answer for both, so that nobody learns which internal names there are.
+        if not found or not all(allowed(each, private=rules.private) for each in found):
+            raise refused(f"host {target.host!r} has no address, or not only public ones")
+        return found
+
+    async def _addresses(self, target: Target) -> Sequence[Address]:
+        try:
+            return [ip_address(target.host)]
+        except ValueError:
+            with contextlib.suppress(OSError, ValueError):
+                return [ip_address(each) for each in await self._resolve(target.host, target.port)]
+            return []
+
+    async def _get(self, target: Target, addresses: Sequence[Address]) -> bytes | str:
+        """The body, or where it has moved to."""
+        url = httpcore2.URL(
+            scheme=target.scheme, host=target.host, port=target.port, target=target.path
+        )
+        connection = httpcore2.AsyncHTTPConnection(
+            url.origin, ssl_context=self._trust, network_backend=_Pinned(addresses, self._network)
+        )
+        async with (
+            connection,
+            connection.stream("GET", url, headers=_headers(target)) as response,
+        ):
+            headers = {name.lower(): value for name, value in response.headers}
+            if response.status in _MOVED and b"location" in headers:
+                return headers[b"location"].decode("latin-1")
+            if response.status != _OK:
+                raise _failed(f"the host answered with status {response.status}")
+            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+                raise _failed("the host sent it compressed, which was not asked for")
+            return await self._body(response, headers.get(b"content-length", b""))
+
+    async def _body(self, response: httpcore2.Response, declared: bytes) -> bytes:
+        limit = self._rules.max_bytes
+        size = int(declared) if declared.isdigit() and len(declared) <= _MAX_LENGTH_DIGITS else 0
+        if size <= limit:
+            body = bytearray()
+            async for chunk in response.aiter_stream():
+                body += chunk
+                if len(body) > limit:
+                    break
+            else:
+                return bytes(body)
+        raise TooLarge(
+            f"what the URL leads to has more bytes than the limit (GATEWAY_MAX_IMAGE_BYTES) "
+            f"of {limit:,}"
+        )
+
+
+async def look_up(host: str, port: int) -> Sequence[str]:
+    """The addresses that the system has for a name.
+
+    Each lookup has a thread of its own, which nobody waits for: where the name server hangs,
+    neither other lookups nor the gateway's end are held up.
+
+    Raises:
+        OSError: There are none.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Sequence[str]] = loop.create_future()
+
+    def tell(found: Sequence[str], error: Exception | None) -> None:
+        if answer.done():
+            return  # nobody waits any more
+        if error is None:
+            answer.set_result(found)
+        else:
+            answer.set_exception(error)
+
+    def work() -> None:
+        found: list[str] = []
+        failed = None
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = list(dict.fromkeys(str(address[0]) for *_, address in entries))
+        except (OSError, UnicodeError) as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, found, failed)
+
+    threading.Thread(target=work, name="look-up", daemon=True).start()
+    return await answer
+
+
+class _Pinned(httpcore2.AsyncNetworkBackend):
+    """Connects to the first of these addresses that answers, whatever the host's name."""
+
+    def __init__(
+        self, addresses: Sequence[Address], network: httpcore2.AsyncNetworkBackend
+    ) -> None:
+        self._addresses = addresses
+        self._network = network
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """See `httpcore2.AsyncNetworkBackend`."""
+        for address in self._addresses[:-1]:
+            try:
+                return await self._network.connect_tcp(str(address), port)
+            except httpcore2.ConnectError:
+                continue
+        return await self._network.connect_tcp(str(self._addresses[-1]), port)
+
+
+def _moved(target: Target, location: str) -> Target:
+    try:
+        return parse(urljoin(str(target), location))
+    except ValueError:
+        raise refused("it redirects to what is no URL") from None
+
+
+def _headers(target: Target) -> list[tuple[bytes | str, bytes | str]]:
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return [
+        ("host", host if target.port == PORTS[target.scheme] else f"{host}:{target.port}"),
+        ("user-agent", "openclip-triton"),
+        ("accept", "image/*,*/*;q=0.5"),
+        ("accept-encoding", "identity"),
+        ("connection", "close"),
+    ]
+
+
+def _failed(why: str) -> RequestError:
+    return ImageError(f"the URL cannot be fetched: {why}", code="url_failed")

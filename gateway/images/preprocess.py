@@ -1,0 +1,226 @@
+"""Encoded image -> uint8 [S, S, 3], bit-equal to OpenCLIP's own evaluation transform.
+
+The rules are those of `open_clip.transform.image_transform(is_train=False)`, which rest on
+torchvision's `resize`, `center_crop` and `pad` for PIL images: the picture is resized and cropped
+in the mode it was stored in, and only then made RGB. `DecodeOptions` departs from them on request.
+"""
+
+import binascii
+import re
+import string
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gateway.errors import ImageError, RequestError, TooLarge
+from gateway.images.header import decode_bytes, swaps, turn_of
+from gateway.images.memory import Memory
+from gateway.models.manifest import Preprocessing
+from gateway.models.values import Pixels
+
+# What Pillow may try. Its other readers are seldom used, seldom looked at, and some start programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
+
+DRAFT_SCALE = 3  # of the resized size: what a scaled JPEG decode must keep at least
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object in memory, which is nobody's affair
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What one image may cost."""
+
+    max_bytes: int = 32 * 2**20  # encoded
+    max_pixels: int = 50_000_000  # decoded
+    max_resized_pixels: int = 4_000_000  # what the resize makes, before the crop
+    max_decode_bytes: int = 256 * 2**20  # what decoding and resizing hold
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """Where to depart from OpenCLIP's own transform; by default nowhere."""
+
+    exif_orientation: bool = False  # turn pictures upright as their EXIF says
+    jpeg_draft: bool = False  # decode large JPEGs at a half, a quarter or an eighth of their size
+
+
+EXACT = DecodeOptions()
+Decode = Callable[[bytes, Preprocessing], Pixels]  # raises as `preprocess`
+
+
+class Decoder:
+    """Decodes images in the calling thread, all threads within the memory of one. Thread-safe."""
+
+    def __init__(self, limits: ImageLimits, options: DecodeOptions = EXACT) -> None:
+        self._limits = limits
+        self._options = options
+        self._memory = Memory(limits.max_decode_bytes)
+
+    def __call__(self, data: bytes, rules: Preprocessing) -> Pixels:
+        """See `preprocess`."""
+        return preprocess(data, rules, self._limits, self._options, self._memory)
+
+
+def preprocess(
+    data: bytes,
+    rules: Preprocessing,
+    limits: ImageLimits,
+    options: DecodeOptions = EXACT,
+    memory: Memory | None = None,
+) -> Pixels:
+    """Decodes one image and prepares it for the image tower.
+
+    Blocks for milliseconds to seconds: call it in a thread. Of an animation, the first frame is
+    taken. Once the header is read, it waits until `memory` has what decoding takes.
+
+    Returns:
+        uint8 [S, S, 3], RGB, not normalised.
+
+    Raises:
+        ImageError: Not an image, of a format that is not accepted, truncated or corrupt.
+        TooLarge: The image is over one of the limits.
+    """
+    if not data:
+        raise ImageError("the image is empty (0 bytes)")
+    if len(data) > limits.max_bytes:
+        raise TooLarge(
+            f"the image has {len(data):,} bytes; the limit (GATEWAY_MAX_IMAGE_BYTES) is "
+            f"{limits.max_bytes:,}"
+        )
+    try:
+        with _open(data) as image:
+            turn = turn_of(image) if options.exif_orientation else None
+            width, height = image.size[::-1] if swaps(turn) else image.size
+            _check_size(width, height, rules, limits)
+            size = resized_size(width, height, rules)
+            if options.jpeg_draft and image.format == "JPEG":
+                kept = size[::-1] if swaps(turn) else size
+                image.draft(None, (DRAFT_SCALE * kept[0], DRAFT_SCALE * kept[1]))
+            needed = decode_bytes(image, turned=turn is not None)
+            _check_memory(image, needed, limits)
+            with memory.taken(needed) if memory else nullcontext():
+                image.load()
+                return _pixels(image if turn is None else image.transpose(turn), size, rules)
+    except RequestError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLarge(
+            "the image has more pixels than the limit (GATEWAY_MAX_IMAGE_PIXELS) of "
+            f"{limits.max_pixels:,}"
+        ) from error
+    except Exception as error:  # a bad file makes Pillow raise anything, KeyError included
+        raise ImageError(f"the image cannot be decoded: {_reason(error)}") from error
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes that standard base64 stands for; line breaks in it are passed over.
+
+    Raises:
+        ImageError: It is not base64.
+    """
+    try:
+        # Not `split`: of a text with a space after every letter it makes as many strings.
+        stripped = text.encode("ascii").translate(None, string.whitespace.encode())
+        return binascii.a2b_base64(stripped, strict_mode=True)
+    except ValueError as error:  # binascii.Error, or characters beyond ASCII
+        raise ImageError(f"the image is not valid base64: {_reason(error)}") from error
+
+
+def resized_size(width: int, height: int, rules: Preprocessing) -> tuple[int, int]:
+    """Width and height that the resize makes of a picture, before the crop.
+
+    As torchvision's `Resize(S)` for `shortest` (the long side is rounded down), and
+    `open_clip.transform.ResizeKeepRatio` for `longest` (both sides are rounded to even halves).
+    """
+    size = rules.image_size
+    if rules.resize_mode == "squash":
+        return size, size
+    if rules.resize_mode == "longest":
+        ratio = max(height / size, width / size)
+        return round(width / ratio), round(height / ratio)
+    if width <= height:
+        return size, int(size * height / width)
+    return int(size * width / height), size
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError(
+            "the bytes are not an image of an accepted format "
+            "(JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF, JPEG 2000)"
+        ) from None
+
+
+def _check_size(width: int, height: int, rules: Preprocessing, limits: ImageLimits) -> None:
+    """Refuses before any pixel is decoded."""
+    if not width or not height:
+        raise ImageError(f"the image has {width} x {height} pixels, which is none")
+    if width * height > limits.max_pixels:
+        raise TooLarge(
+            f"the image has {width} x {height} pixels; the limit (GATEWAY_MAX_IMAGE_PIXELS) is "
+            f"{limits.max_pixels:,} in all"
+        )
+    new_width, new_height = resized_size(width, height, rules)
+    if new_width * new_height > limits.max_resized_pixels:
+        raise TooLarge(
+            f"the image has {width} x {height} pixels, so extreme a shape that resizing its short "
+            f"side to {rules.image_size} would make {new_width} x {new_height}; the limit "
+            f"(GATEWAY_MAX_RESIZED_PIXELS) is {limits.max_resized_pixels:,} in all"
+        )
+    if not new_width or not new_height:
+        raise ImageError(
+            f"the image has {width} x {height} pixels, so extreme a shape that resizing its long "
+            f"side to {rules.image_size} would leave nothing of the short one"
+        )
+
+
+def _check_memory(image: Image.Image, needed: int, limits: ImageLimits) -> None:
+    if needed > limits.max_decode_bytes:
+        raise TooLarge(
+            f"decoding the image ({image.format}, {image.width} x {image.height} pixels) would "
+            f"take {needed:,} bytes; the limit (GATEWAY_MAX_DECODE_BYTES) is "
+            f"{limits.max_decode_bytes:,}"
+        )
+
+
+def _pixels(image: Image.Image, size: tuple[int, int], rules: Preprocessing) -> Pixels:
+    """Resizes to `size`, as `resized_size` has it, then crops or pads."""
+    if size != image.size:
+        image = image.resize(size, _FILTERS[rules.interpolation])
+    if rules.resize_mode == "longest":
+        image = _pad(image, rules.image_size, rules.fill_color)
+    return np.asarray(_centre_crop(image, rules.image_size).convert("RGB"))
+
+
+def _centre_crop(image: Image.Image, size: int) -> Image.Image:
+    if image.size == (size, size):
+        return image
+    left = round((image.width - size) / 2.0)  # to even halves, as torchvision
+    top = round((image.height - size) / 2.0)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _pad(image: Image.Image, size: int, fill: int) -> Image.Image:
+    """As `open_clip.transform.center_crop_or_pad`, with torchvision's colour for each mode."""
+    wide, high = max(0, size - image.width), max(0, size - image.height)
+    if not wide and not high:
+        return image
+    bands = len(image.getbands())
+    colour = fill if bands == 1 else (fill,) * bands
+    border = (wide // 2, high // 2, (wide + 1) // 2, (high + 1) // 2)
+    padded = ImageOps.expand(image, border, colour)
+    if image.mode == "P":
+        padded.putpalette(image.getpalette() or [])
+    return padded
+
+
+def _reason(error: Exception) -> str:
+    said = _ADDRESS.sub("", f"{error}").strip().rstrip(".")
+    return said or type(error).__name__

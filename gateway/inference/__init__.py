@@ -1,0 +1,4 @@
+"""Encoders in Triton: batching, the client protocol and its gRPC form, several servers.
+
+May import `gateway.models` and `gateway.errors`.
+"""

@@ -1,0 +1,174 @@
+"""The seam to Triton: encoders, calls of them, the protocol that runs them, and a fake."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import DeadlineExceeded, InferenceFailed, Unavailable
+from gateway.models.values import Vectors
+
+WRONG = "wrong_model"  # the code of errors that say so
+LENGTHS = 0.99, 1.01  # of vectors that pass for unit vectors, whatever precision made them
+LATE = "the request ran out of time while its model ran"
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A known answer of an encoder, which tells a right one from a wrong one."""
+
+    batch: NDArray[Any]  # [1, ...], as the encoder takes it
+    vector: NDArray[np.float64]  # [D], unit length
+    min_cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """One encoder as Triton knows it."""
+
+    model: str  # Triton's name of it
+    version: int
+    input_name: str
+    output_name: str
+    embedding_size: int  # D
+    max_batch: int
+    encoder: str  # its calls take turns with those of this encoder's other towers
+    golden: Callable[[], Golden] = field(compare=False, repr=False)
+    pad_id: int | None = None  # of rows of any length, padded to the longest; None: one shape
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of one encoder."""
+
+    tower: Tower
+    batch: NDArray[Any]  # uint8 [n, S, S, 3] or int32 [n, L]
+    traceparent: str = ""  # W3C's, where the call is traced
+
+
+class InferClient(Protocol):
+    """What the gateway needs of Triton."""
+
+    def servers(self) -> int:
+        """How many Tritons there are."""
+        ...
+
+    def check(self) -> None:
+        """Says at once when asking is in vain.
+
+        Raises:
+            Unavailable: No Triton answers.
+        """
+        ...
+
+    async def infer(self, call: Call, within: float) -> Vectors:
+        """Runs one encoder: returns float32 [n, D].
+
+        Args:
+            call: What to run, and on what.
+            within: Seconds until the answer must be there.
+
+        Raises:
+            DeadlineExceeded: It was not.
+            Overloaded: Triton's queue is full.
+            Unavailable: Triton cannot be reached, or does not serve this model and version, or
+                serves another under its name.
+            InferenceFailed: It answered with an error; or, with the code `WRONG`, with what
+                cannot be its vectors.
+        """
+        ...
+
+    async def load(self, tower: Tower, within: float) -> None:
+        """Makes every Triton that answers serve an encoder in this version; returns when all do.
+
+        Raises:
+            Unavailable: One does not; says why.
+        """
+        ...
+
+    async def verify(self, tower: Tower, within: float) -> bool:
+        """Runs an encoder's golden input on every Triton that answers.
+
+        Returns whether what was encoded until now is to be doubted: one of them that was right
+        before is not any more, though another is; or one has answered a call with what cannot be
+        the encoder's vectors, which counts once for each connection.
+
+        Raises:
+            Unavailable: None gives the right vector.
+            Others: As `infer`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        ...
+
+
+class FakeInferClient:
+    """Fills the seam in tests that stage a fault: answers with whatever `behave` returns."""
+
+    def __init__(self, behave: Callable[[Call], Vectors], delay: float = 0.0) -> None:
+        self._behave = behave
+        self._delay = delay
+        self.calls: list[Call] = []
+
+    def servers(self) -> int:
+        """One."""
+        return 1
+
+    def check(self) -> None:
+        """It always answers."""
+
+    async def infer(self, call: Call, within: float) -> Vectors:
+        """See `InferClient.infer`; waits `delay` seconds, or until the time is over, first."""
+        self.calls.append(call)
+        await asyncio.sleep(min(self._delay, within))
+        if self._delay >= within:
+            raise DeadlineExceeded(LATE)
+        return checked(self._behave(call), call)
+
+    async def load(self, tower: Tower, within: float) -> None:
+        """Everything is loaded."""
+
+    async def verify(self, tower: Tower, within: float) -> bool:
+        """See `InferClient.verify`."""
+        golden = tower.golden()
+        [vector] = await self.infer(Call(tower, golden.batch), within)
+        cosine = cosine_to(golden, vector)
+        if cosine < golden.min_cosine:
+            raise Unavailable(differs(tower.model, cosine), code=WRONG)
+        return False
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def cosine_to(golden: Golden, vector: NDArray[np.float32]) -> float:
+    """The cosine of a vector [D] with the published one."""
+    return float(vector.astype(np.float64) @ golden.vector)
+
+
+def differs(name: str, cosine: float) -> str:
+    """What is said of an encoder whose golden vector came back wrong."""
+    return f"{name}: its golden vector has cosine {cosine:.4f} to the published one"
+
+
+def checked(vectors: NDArray[Any] | None, call: Call) -> Vectors:
+    """The vectors, unless they cannot be what was called: a wrong model must not pass for it.
+
+    Raises:
+        InferenceFailed: With the code `WRONG`: they have another shape or type, or not all of
+            them are unit vectors.
+    """
+    name, wanted = call.tower.model, (len(call.batch), call.tower.embedding_size)
+    if vectors is None or vectors.shape != wanted or vectors.dtype != np.float32:
+        found = "nothing" if vectors is None else f"{vectors.dtype} {list(vectors.shape)}"
+        raise InferenceFailed(f"{name}: answered {found}, not float32 {list(wanted)}", code=WRONG)
+    shortest, longest = LENGTHS
+    squares = np.einsum("nd,nd->n", vectors, vectors)
+    if not ((squares >= shortest**2) & (squares <= longest**2)).all():  # NaN is neither
+        raise InferenceFailed(f"{name}: answered vectors that are not of unit length", code=WRONG)
+    return vectors

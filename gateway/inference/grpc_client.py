@@ -1,0 +1,257 @@
+"""Calls Triton over gRPC: the one `InferClient` that is served with."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+from gateway.errors import DeadlineExceeded, GatewayError, InferenceFailed, Overloaded, Unavailable
+from gateway.inference import kserve
+from gateway.inference.client import LATE, WRONG, Call, Tower, checked, cosine_to, differs
+from gateway.inference.loading import loaded
+from gateway.inference.secret import Secret
+from gateway.inference.server import ClosedError, Server, closing_told
+from gateway.inference.servers import Servers, Told
+from gateway.models.values import Vectors
+
+RETRY_S = 1.0  # when to ask again while no Triton answers: it is probed more often than that
+WRONG_S = 1.0  # how long a wrong golden vector speaks for an encoder
+
+NO_SECRET = Secret(None)
+
+logger = logging.getLogger(__name__)
+
+_GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+
+
+class GrpcInferClient:
+    """Calls one or several Tritons over gRPC.
+
+    One per process, made inside the running event loop, since channels belong to that loop. No
+    encoder is used over a connection before its golden vector came back right over it.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        told: Told = lambda answering, broken: None,
+        secret: Secret = NO_SECRET,
+    ) -> None:
+        """Begins to resolve.
+
+        Args:
+            addresses: `host:port` of each.
+            told: Told how many of them answer, and how many do not.
+            secret: What they ask of whoever loads models.
+        """
+        self._secret = secret
+        self._servers = Servers(addresses, told)
+        self._doubted: set[Tower] = set()  # gone wrong, which `verify` has not told yet
+
+    def servers(self) -> int:
+        """See `InferClient.servers`."""
+        return max(1, len(self._servers))
+
+    def check(self) -> None:
+        """See `InferClient.check`."""
+        if self._servers.broken():
+            raise Unavailable("the inference server does not answer", retry_after_s=RETRY_S)
+
+    async def infer(self, call: Call, within: float) -> Vectors:
+        """See `InferClient.infer`. Goes to a second server once if the first one's line breaks."""
+        deadline = _now() + within
+        try:
+            async with asyncio.timeout(within):
+                server = await self._servers.pick()
+        except TimeoutError:
+            raise Unavailable("the inference server's name cannot be resolved") from None
+        if server is None:
+            self.check()
+            raise Unavailable("the inference server's name stands for no address")
+        try:
+            return await self._ask(server, call, deadline)
+        except _ElsewhereError as first:
+            second = await self._servers.pick(without=server)
+            if second is None:
+                raise first.told from first
+        try:
+            return await self._ask(second, call, deadline)
+        except _ElsewhereError as error:
+            raise error.told from error
+
+    async def load(self, tower: Tower, within: float) -> None:
+        """See `InferClient.load`."""
+        async with asyncio.timeout(within):
+            servers = await self._servers.all()
+            if not servers:
+                raise Unavailable("the inference server does not answer")
+            loading = (
+                loaded(each, tower.model, tower.version, within, self._secret) for each in servers
+            )
+            await asyncio.gather(*loading)
+
+    async def verify(self, tower: Tower, within: float) -> bool:
+        """See `InferClient.verify`."""
+        deadline = _now() + within
+        try:
+            async with asyncio.timeout(within):
+                servers = await self._servers.all()
+        except TimeoutError:
+            servers = []
+        if not servers:
+            self.check()
+            raise Unavailable("the inference server's name cannot be resolved")
+        outcomes = await asyncio.gather(
+            *(self._verify(server, tower, deadline, again=True) for server in servers),
+            return_exceptions=True,
+        )
+        failed = [each for each in outcomes if isinstance(each, BaseException)]
+        if len(failed) < len(outcomes):
+            doubted = tower in self._doubted
+            self._doubted.discard(tower)
+            return doubted
+        error = failed[0].told if isinstance(failed[0], _ElsewhereError) else failed[0]
+        if isinstance(error, GatewayError) and error.code == WRONG:
+            self._doubted.discard(tower)  # this tells it as well
+        raise error
+
+    async def close(self) -> None:
+        """See `InferClient.close`."""
+        await self._servers.close()
+
+    async def _ask(self, server: Server, call: Call, deadline: float) -> Vectors:
+        if not server.trusts(call.tower):
+            await self._verify(server, call.tower, deadline)
+        epoch = server.epoch
+        try:
+            vectors = await self._send(server, call, deadline)
+        except InferenceFailed as error:
+            if error.code == WRONG and server.suspects(call.tower):
+                self._doubted.add(call.tower)
+            raise
+        if server.epoch != epoch or call.tower not in server.verified:
+            # What answered may not be what was verified.
+            raise _ElsewhereError("the connection to the inference server was lost")
+        return vectors
+
+    async def _verify(
+        self, server: Server, tower: Tower, deadline: float, *, again: bool = False
+    ) -> None:
+        name = tower.model
+        async with _held(server.verifying[tower], deadline):
+            if not again and server.trusts(tower):
+                return
+            if not again and _now() < server.wrong.get(tower, 0.0):
+                raise _ElsewhereError(f"{name}: its golden vector was wrong a moment ago", WRONG)
+            epoch, golden = server.epoch, tower.golden()
+            try:
+                [vector] = await self._send(server, Call(tower, golden.batch), deadline)
+            except InferenceFailed as error:
+                logger.error("golden vector: %s", error.message)
+                if error.code == WRONG:
+                    raise self._wrong(server, tower, error.message) from error
+                server.fails(tower, _now() + WRONG_S)
+                raise _ElsewhereError(f"{name} fails on the inference server") from error
+            cosine = cosine_to(golden, vector)
+            if cosine < golden.min_cosine:
+                raise self._wrong(server, tower, differs(name, cosine))
+            if server.epoch != epoch:
+                raise _ElsewhereError("the connection to the inference server was lost")
+            server.passes(tower)
+
+    def _wrong(self, server: Server, tower: Tower, message: str) -> "_ElsewhereError":
+        if tower in server.verified:
+            self._doubted.add(tower)
+        server.fails(tower, _now() + WRONG_S)
+        return _ElsewhereError(message, WRONG)
+
+    async def _send(self, server: Server, call: Call, deadline: float) -> Vectors:
+        tower, within = call.tower, max(0.001, deadline - _now())
+        request = kserve.infer_request(
+            tower.model, tower.version, tower.input_name, tower.output_name, call.batch
+        )
+        try:
+            async with server.working():
+                with closing_told():
+                    response = await server.stub.ModelInfer(
+                        request, timeout=within, metadata=_metadata(call)
+                    )
+        except grpc.aio.AioRpcError as error:
+            raise await _translated(error, server, call, within) from error
+        except ClosedError as error:
+            raise _ElsewhereError("the connection to the inference server was closed") from error
+        server.answered()
+        return checked(kserve.output(response), call)
+
+
+def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
+    return (("traceparent", call.traceparent),) if call.traceparent else ()
+
+
+class _ElsewhereError(Exception):
+    """This server cannot be used for the call; another may do."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.told = Unavailable(message, code=code, retry_after_s=RETRY_S)
+
+
+async def _translated(
+    error: grpc.aio.AioRpcError, server: Server, call: Call, within: float
+) -> GatewayError | _ElsewhereError:
+    status, name = error.code(), call.tower.model
+    if status == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(LATE)
+    if status not in _GONE:
+        server.answered()
+    if status == grpc.StatusCode.NOT_FOUND:
+        server.verified.discard(call.tower)
+        return Unavailable(f"the inference server does not serve {name}")
+    if status in _GONE:
+        # Triton says UNAVAILABLE for a full queue and for a model that is not loaded, and gRPC
+        # for a broken line. The connection tells the last apart, and Triton itself the others.
+        ready = await _ready(server, call, within)
+        if ready is None:
+            server.failed()
+            server.lost()
+            return _ElsewhereError("the inference server cannot be reached")
+        if ready:
+            return Overloaded("the inference server's queue is full")
+        server.verified.discard(call.tower)
+        return Unavailable(f"the inference server does not serve {name}")
+    return InferenceFailed(
+        f"Triton at {server.address}, {name} version {call.tower.version}: "
+        f"{status.name}: {error.details()}"
+    )
+
+
+async def _ready(server: Server, call: Call, within: float) -> bool | None:
+    """What Triton says of a model; None where the line is broken."""
+    if not server.connected():
+        return None
+    asked = service_pb2.ModelReadyRequest(name=call.tower.model, version=str(call.tower.version))
+    try:
+        with closing_told():
+            return bool((await server.stub.ModelReady(asked, timeout=min(within, 1.0))).ready)
+    except (grpc.aio.AioRpcError, ClosedError):
+        return None
+
+
+@asynccontextmanager
+async def _held(lock: asyncio.Lock, deadline: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            await lock.acquire()
+    except TimeoutError:
+        raise DeadlineExceeded(LATE) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,52 @@
+"""The secret that Triton asks of whoever loads models."""
+
+import re
+from pathlib import Path
+
+from gateway.models.files import read_file
+
+METADATA = "triton-grpc-protocol-openclip-secret"
+SETTING = "GATEWAY_TRITON_SECRET_FILE"
+_FORM = re.compile(r"[A-Za-z0-9_-]{16,256}")
+
+
+class SecretError(Exception):
+    """The file of Triton's secret cannot be read, or holds no secret."""
+
+
+class Secret:
+    """What a file holds, read anew each time, so that it may be replaced."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Reads the file once; None stands for no secret.
+
+        Raises:
+            SecretError: It cannot be read, or holds no secret.
+        """
+        self._path = path
+        self.metadata()
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What a call that loads a model carries.
+
+        Raises:
+            SecretError: As above.
+        """
+        if self._path is None:
+            return ()
+        try:
+            secret = read_file(self._path).decode("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SecretError(f"{SETTING}: {error}") from error
+        if _FORM.fullmatch(secret) is None:
+            raise SecretError(
+                f"{SETTING}: {self._path} must hold 16 to 256 letters, digits, dashes and "
+                "underscores"
+            )
+        return ((METADATA, secret),)
+
+    def hint(self) -> str:
+        """What to look at when Triton refuses a load."""
+        if self._path is None:
+            return f"; {SETTING} is not set"
+        return f"; {SETTING} must name the file that Triton has its secret from"

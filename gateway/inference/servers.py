@@ -1,0 +1,119 @@
+"""The Tritons behind the gateway: found by name, balanced by load."""
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from gateway.inference.server import Server
+
+RESOLVE_S = 5.0  # how often names are looked up again
+
+Told = Callable[[int, int], None]
+Lookup = Callable[[str], Awaitable[set[str]]]
+
+logger = logging.getLogger(__name__)
+
+
+class Servers:
+    """The set of Tritons, kept up to date with what their names resolve to."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        told: Told = lambda answering, broken: None,
+        lookup: Lookup | None = None,
+    ) -> None:
+        """Begins to resolve; must be made inside the running event loop.
+
+        Args:
+            addresses: `host:port` each; a host name may stand for several servers.
+            told: Told of each change: how many servers answer, and how many breakers are open.
+            lookup: The addresses that one of these stands for; None asks the system's resolver.
+        """
+        self._addresses = addresses
+        self._told = told
+        self._lookup = lookup or _lookup
+        self._servers: dict[str, Server] = {}
+        self._closing: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
+        self._resolved = asyncio.Event()
+        self._resolving = asyncio.create_task(self._keep_resolving())
+
+    def __len__(self) -> int:
+        return len(self._servers)
+
+    def broken(self) -> bool:
+        """Whether there are servers, and none of them answers."""
+        return bool(self._servers) and all(each.open for each in self._servers.values())
+
+    async def all(self) -> list[Server]:
+        """Every server that answers, as far as is known."""
+        await self._resolved.wait()
+        return [server for server in self._servers.values() if not server.open]
+
+    async def pick(self, without: Server | None = None) -> Server | None:
+        """The server with the least to do, connected ones first; None if no other answers."""
+        candidates = [server for server in await self.all() if server is not without]
+        return min(candidates, key=lambda s: (not s.connected(), s.inflight), default=None)
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        self._resolving.cancel()
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.gather(*(server.close() for server in self._servers.values()))
+
+    async def _keep_resolving(self) -> None:
+        fixed = all(_is_ip(address) for address in self._addresses)
+        while True:
+            await self._resolve()
+            self._resolved.set()
+            if fixed:
+                return
+            await asyncio.sleep(RESOLVE_S)
+
+    async def _resolve(self) -> None:
+        found: set[str] = set()
+        for address in self._addresses:
+            try:
+                found |= await self._lookup(address)
+            except (OSError, UnicodeError) as error:  # the latter where it can be no name
+                logger.warning("Triton at %s: %s", address, getattr(error, "strerror", 0) or error)
+                return  # a name server that is away must not cost the servers that are known
+        for address in found - self._servers.keys():
+            self._servers[address] = Server(address, self._turned)
+        for address in self._servers.keys() - found:
+            gone = self._servers.pop(address)
+            logger.info("Triton at %s is no longer named", address)
+            # Calls in progress end as they would; only then the connection goes.
+            closing = asyncio.create_task(gone.close(grace_s=60))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        self._turned()
+
+    def _turned(self) -> None:
+        broken = sum(server.open for server in self._servers.values())
+        self._told(len(self._servers) - broken, broken)
+
+
+def _split(address: str) -> tuple[str, str]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), port
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ipaddress.ip_address(_split(address)[0])
+    except ValueError:
+        return False
+    return True
+
+
+async def _lookup(address: str) -> set[str]:
+    if _is_ip(address):
+        return {address}
+    host, port = _split(address)
+    found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=1)  # SOCK_STREAM
+    hosts = {str(info[4][0]) for info in found}
+    return {f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts}

@@ -1,0 +1,236 @@
+"""Frozen description of one published model, as `export` writes it and the gateway reads it.
+
+A model repository holds one `<id>.manifest.json` per model at its root, beside the folders that
+Triton reads. It is written last, so a model without a manifest is not published.
+"""
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gateway.models.files import read_file
+from gateway.models.gate import Gate
+
+SUFFIX = ".manifest.json"
+KEPT_SUFFIX = ".version.json"  # of manifests of versions that are kept, but not served
+SCHEMA_VERSION: Literal[1] = 1
+
+PIXELS, TOKEN_IDS = "pixels", "token_ids"  # input names of the two Triton models
+IMAGE_FEATURES, TEXT_FEATURES = "image_features", "text_features"  # their output names
+
+MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+Triple = tuple[float, float, float]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class ManifestError(Exception):
+    """A manifest is missing, unreadable or contradicts itself; the message names the file."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Preprocessing(_Frozen):
+    """How OpenCLIP turns a picture into pixels (`open_clip.transform.PreprocessCfg`)."""
+
+    image_size: int = Field(ge=1, le=4096)  # S: the image tower takes uint8 [S, S, 3]
+    mean: Triple  # of RGB in [0, 1]; applied inside the graph
+    std: Triple
+    resize_mode: Literal["shortest", "squash", "longest"]
+    interpolation: Literal["bicubic", "bilinear"]
+    fill_color: int = Field(default=0, ge=0, le=255)  # pads `longest`
+
+
+class Tokenizer(_Frozen):
+    """How text becomes token ids.
+
+    `file` is in the format of the `tokenizers` library and lies at the repository's root. Text is
+    cleaned as `open_clip.tokenizer.get_clean_fn(clean)` does. Where `split_pattern` is given, the
+    cleaned text is split by it (Python's `regex`, ignoring case) before the file's model sees it.
+    """
+
+    file: FileName
+    sha256: Sha256
+    clean: Literal["lower", "whitespace", "canonicalize"]
+    split_pattern: str | None = None
+    context_length: int = Field(ge=1)
+    pad_id: int = Field(ge=0)
+    zeroed_id: int | None = None  # OpenCLIP's `strip_sep_token`: this id becomes 0
+
+
+class ImageTower(_Frozen):
+    """The Triton model that turns uint8 [n, S, S, 3] into float32 unit vectors [n, D]."""
+
+    name: str
+    max_batch: int = Field(ge=1)
+
+
+class TextTower(_Frozen):
+    """One Triton model that turns int32 [n, length] into float32 unit vectors [n, D].
+
+    One that is `packed` takes any length up to that, as long as each row holds its end token, and
+    drops what comes after it: padding costs next to nothing.
+    """
+
+    name: str
+    length: int = Field(ge=1)
+    max_batch: int = Field(ge=1)
+    packed: bool = False
+
+
+class TritonModels(_Frozen):
+    """The Triton models behind the two encoders; text towers rise in length to the full context."""
+
+    image: ImageTower
+    text: tuple[TextTower, ...] = Field(min_length=1)
+
+
+class Golden(_Frozen):
+    """Known answers, from PyTorch FP32, that tell a right tower from a wrong one.
+
+    `image_features` belongs to `golden_pixels(S)`, `text_features` to `token_ids` (unpadded, and
+    no longer than the shortest text tower).
+    """
+
+    token_ids: tuple[int, ...]
+    text_features: tuple[float, ...]
+    image_features: tuple[float, ...]
+    min_cosine: float = Field(gt=0, le=1)
+
+
+class Manifest(_Frozen):
+    """Everything that the gateway must know about a published model.
+
+    Attributes:
+        id: What clients send as `model`; names weights and precision.
+        version: The Triton version (folder) of every tower that this manifest describes.
+        fingerprint: SHA-256 over architecture, weights, preprocessing, tokenizer and precision;
+            equal fingerprints mean that vectors may be compared.
+        logit_scale: Factor on cosines, already exponentiated (OpenCLIP's `logit_scale.exp()`).
+        logit_bias: Added to the scaled cosine; set for SigLIP models only, and then scores are
+            sigmoids rather than softmax.
+        pretrained: OpenCLIP tag or checkpoint file name; None for random weights.
+        runtime: Triton's backend.
+        recipe: How each tower was made INT8, by `image` and `text`; empty otherwise.
+        gate: What was measured before publishing.
+        files: SHA-256 of each file of the model, by path relative to the repository.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str = Field(pattern=MODEL_ID_PATTERN)
+    version: int = Field(ge=1)
+    fingerprint: Sha256
+    open_clip_name: str
+    pretrained: str | None
+    precision: Literal["fp32", "fp16", "int8"]
+    runtime: Literal["onnxruntime", "tensorrt"]
+    recipe: dict[str, str]
+    embedding_size: int = Field(ge=1)
+    logit_scale: float
+    logit_bias: float | None
+    preprocessing: Preprocessing
+    tokenizer: Tokenizer
+    triton: TritonModels
+    golden: Golden
+    gate: Gate
+    files: dict[str, Sha256]
+    created: int  # seconds since the epoch
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Manifest":
+        lengths = [tower.length for tower in self.triton.text]
+        if lengths != sorted(set(lengths)):
+            raise ValueError("triton.text: lengths must rise")
+        if lengths[-1] != self.tokenizer.context_length:
+            raise ValueError("triton.text: the last length must be the context length")
+        if len(lengths) > 1 and any(tower.packed for tower in self.triton.text):
+            raise ValueError("triton.text: a packed tower needs no other beside it")
+        if len(self.golden.token_ids) > lengths[0]:
+            raise ValueError("golden.token_ids: longer than the shortest text tower")
+        for name in ("text_features", "image_features"):
+            if len(getattr(self.golden, name)) != self.embedding_size:
+                raise ValueError(f"golden.{name}: length differs from embedding_size")
+        return self
+
+    @property
+    def scoring(self) -> Literal["softmax", "sigmoid"]:
+        """How cosines become zero-shot scores: SigLIP has a bias, and a sigmoid for each label."""
+        return "softmax" if self.logit_bias is None else "sigmoid"
+
+    @property
+    def token_lengths(self) -> tuple[int, ...]:
+        """The lengths (in tokens) that text is padded to, rising; none where it is packed."""
+        return tuple(tower.length for tower in self.triton.text if not tower.packed)
+
+
+def golden_pixels(image_size: int) -> NDArray[np.uint8]:
+    """A fixed picture, uint8 [S, S, 3], with edges and slopes, the same on every machine."""
+    rows, columns, channels = np.ogrid[:image_size, :image_size, :3]
+    checks = (rows // 8 + columns // 8) % 2 * 96
+    slope = (rows * 3 + columns * 5 + channels * 40) * 255 // (image_size * 8 + 80)
+    return np.asarray((checks + slope) % 256, dtype=np.uint8)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads one manifest.
+
+    Raises:
+        ManifestError: The file is unreadable, is not JSON, or a field is wrong; all are named.
+    """
+    try:
+        text = read_file(path)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        details = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'manifest'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ManifestError(f"{path}: {details}") from error
+    if path.name != manifest.id + SUFFIX:
+        raise ManifestError(f"{path}: its id is {manifest.id!r}, so its name should be "
+                            f"{manifest.id + SUFFIX}")  # fmt: skip
+    return manifest
+
+
+def read_repository(repository: Path) -> dict[str, Manifest]:
+    """Reads every manifest of a model repository, by model id, in the order of the ids.
+
+    Raises:
+        ManifestError: The folder is missing, has no manifest, or one of them is wrong.
+    """
+    if not repository.is_dir():
+        raise ManifestError(f"{repository}: no such model repository")
+    manifests = [read_manifest(path) for path in sorted(repository.glob(f"*{SUFFIX}"))]
+    if not manifests:
+        raise ManifestError(
+            f"{repository}: no model is published here (no *{SUFFIX}); "
+            "publish one with `python -m export MODEL`"
+        )
+    return {manifest.id: manifest for manifest in manifests}
+
+
+def repository_state(repository: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Changes whenever a manifest of a model repository does; cheap to ask for."""
+    state = []
+    for path in sorted(repository.glob(f"*{SUFFIX}")):
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            stat = path.stat()
+            state.append((path.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return tuple(state)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, as lower-case hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,148 @@
+"""The served models, by their ids and by other names that clients know them under."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.errors import MalformedRequest, UnknownModel, quoted
+from gateway.models.manifest import Manifest, ManifestError, Tokenizer, read_repository
+from gateway.models.tokenizer import TextTokenizer, checked_file
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A served model: what is known of it, and its tokenizer."""
+
+    manifest: Manifest
+    tokenizer: TextTokenizer
+
+    @classmethod
+    def load(cls, manifest: Manifest, repository: Path, others: Iterable["Model"] = ()) -> "Model":
+        """Reads the model's tokenizer; see `TextTokenizer`.
+
+        Where one of the others has the same, by its SHA-256 and its rules, it is shared.
+        """
+        wanted = _rules(manifest)
+        for other in others:
+            if _rules(other.manifest) == wanted:
+                checked_file(manifest.tokenizer, repository)
+                return cls(manifest, other.tokenizer)
+        return cls(manifest, TextTokenizer(manifest.tokenizer, repository))
+
+
+def _rules(manifest: Manifest) -> Tokenizer:
+    """What a tokenizer does, whatever its file is called."""
+    return manifest.tokenizer.model_copy(update={"file": ""})
+
+
+class Models:
+    """Finds the model that a request is for.
+
+    What is served may be exchanged, at once and as a whole: a request that has found its model
+    keeps it to its end.
+    """
+
+    def __init__(
+        self,
+        served: Mapping[str, Model],
+        aliases: Mapping[str, str] | None = None,
+        default: str | None = None,
+    ) -> None:
+        """Takes the models by id.
+
+        Args:
+            served: The models by id.
+            aliases: Other names of them; each leads to an id of `served`.
+            default: The id for requests that name none; by default the only one that is served
+                when they come.
+        """
+        self._served = dict(served)
+        self._aliases = dict(aliases or {})
+        self._default = default
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._served.values())
+
+    def find(self, name: str | None) -> Model:
+        """The model of this id or alias; without a name, the default one.
+
+        Raises:
+            UnknownModel: There is none of this name, or no model is served at all.
+            MalformedRequest: No name was given, and there is no default.
+        """
+        if not self._served:
+            raise UnknownModel("no model is served at the moment", param="model")
+        wanted = self._wanted() if name is None else name
+        model = self._served.get(self._aliases.get(wanted, wanted))
+        if model is None:
+            raise UnknownModel(
+                f"the model {quoted(wanted)} is not served; served are: {self._names()}",
+                param="model",
+            )
+        return model
+
+    def served(self, model_id: str) -> Model | None:
+        """The model of this very id, if there is one."""
+        return self._served.get(model_id)
+
+    def aliases(self, model_id: str) -> list[str]:
+        """The other names of a model."""
+        return sorted(name for name, each in self._aliases.items() if each == model_id)
+
+    def is_default(self, model_id: str) -> bool:
+        """Whether requests that name none are for this model."""
+        if self._default is not None:
+            return model_id == self._default
+        return [*self._served] == [model_id]
+
+    def put(self, model: Model) -> None:
+        """Serves this model from now on, in place of the one of its id."""
+        self._served = self._served | {model.manifest.id: model}
+
+    def drop(self, model_id: str) -> None:
+        """Serves the model of this id no more."""
+        self._served = {name: each for name, each in self._served.items() if name != model_id}
+
+    def _wanted(self) -> str:
+        if self._default is not None:
+            return self._default
+        if len(self._served) == 1:
+            return next(iter(self._served))
+        raise MalformedRequest(f"model: name one of: {self._names()}", param="model")
+
+    def _names(self) -> str:
+        return ", ".join(sorted([*self._served, *self._aliases]))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which models of a repository are to be served, and under which names."""
+
+    repository: Path
+    ids: tuple[str, ...] = ()  # empty: all
+    default: str | None = None
+    aliases: Mapping[str, str] | None = None
+
+    def load(self, known: Models | None = None) -> dict[str, Model]:
+        """Reads their manifests and tokenizers, by id; what is `known` and has not changed stays.
+
+        Raises:
+            ManifestError: The repository, a manifest or a tokenizer is wrong, or one is missing.
+        """
+        manifests = read_repository(self.repository)
+        wanted = self.ids or tuple(manifests)
+        default = (self.default,) if self.default else ()
+        for model_id in (*wanted, *default, *(self.aliases or {}).values()):
+            if model_id not in manifests or model_id not in wanted:
+                found = ", ".join(manifests)
+                raise ManifestError(
+                    f"{self.repository}: model {model_id!r} is not here; found: {found}"
+                )
+        loaded: dict[str, Model] = {}
+        for model_id in wanted:
+            before = known.served(model_id) if known else None
+            if before is None or before.manifest != manifests[model_id]:
+                others = [*loaded.values(), *(known or ())]
+                before = Model.load(manifests[model_id], self.repository, others)
+            loaded[model_id] = before
+        return loaded

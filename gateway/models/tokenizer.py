@@ -1,0 +1,182 @@
+"""str -> int32 token ids, the same ids as OpenCLIP's own tokenizers give."""
+
+import html
+import string
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import ftfy
+import numpy as np
+import regex
+from tokenizers import Encoding
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from gateway.errors import TextError
+from gateway.models.manifest import ManifestError, Tokenizer, file_sha256
+from gateway.models.values import TokenIds, Tokens
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+# What ftfy takes out, and white space that it does not read as a mark of a wrong encoding: a line
+# of these alone holds no words, and ftfy takes ten times as long to find that out.
+_BLANK = dict.fromkeys(
+    (
+        *range(0x21), 0x7F, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F,
+        *range(0x206A, 0x2070), 0x3000, 0xFEFF, *range(0xFFF9, 0xFFFD),
+    )
+)  # fmt: skip
+
+
+def clean(text: str, how: str) -> str:
+    """Cleans text as `open_clip.tokenizer.get_clean_fn(how)` does.
+
+    Args:
+        text: Any text without lone surrogates.
+        how: `lower`, `whitespace` or `canonicalize` (lower case, no punctuation; SigLIP).
+    """
+    return " ".join(clean_lines(text, how))
+
+
+def clean_lines(text: str, how: str) -> Iterator[str]:
+    """The lines of a text, each cleaned when it is asked for; those without words are left out.
+
+    Cleaning a text is cleaning its lines: ftfy itself goes line by line and keeps of one for the
+    next only whether there was a `<`, no character reference of HTML and no word holds a line
+    break, and what a capital sigma becomes is decided inside a word.
+    """
+    html_seen, start = False, 0
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        line = text[start:end]
+        start = end
+        unescape = False if html_seen else "auto"
+        html_seen = html_seen or "<" in line
+        # ftfy finds nothing to mend in plain ASCII, and finding that out is dear.
+        if "&" in line or not (line.isascii() and line.rstrip("\n").isprintable()):
+            if not line.translate(_BLANK):
+                continue
+            line = html.unescape(html.unescape(ftfy.fix_text(line, unescape_html=unescape)))
+        if how == "canonicalize":
+            line = line.replace("_", " ").translate(_PUNCTUATION).lower()
+        line = " ".join(line.split())
+        if line:
+            yield line.lower() if how == "lower" else line
+
+
+def checked_file(spec: Tokenizer, repository: Path) -> Path:
+    """The file of a tokenizer.
+
+    Raises:
+        ManifestError: It is missing, unreadable, or not the one that was published.
+    """
+    path = repository / spec.file
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != spec.sha256:
+        raise ManifestError(f"{path}: its SHA-256 is not the one in the manifest")
+    return path
+
+
+class TextTokenizer:
+    """The tokenizer of one model, or of several that have the same.
+
+    Thread-safe: encoding keeps no state.
+    """
+
+    def __init__(self, spec: Tokenizer, repository: Path) -> None:
+        """Loads the tokenizer that a manifest names.
+
+        Raises:
+            ManifestError: Its file is missing, unreadable, or not the one that was published.
+        """
+        path = checked_file(spec, repository)
+        try:
+            model = HuggingFaceTokenizer.from_file(str(path))
+        except Exception as error:  # `tokenizers` raises bare Exception on a file it can't read
+            raise ManifestError(f"{path}: not a tokenizer: {error}") from error
+        model.enable_truncation(max_length=spec.context_length)
+        self._model = model
+        self._spec = spec
+        self._split = (
+            regex.compile(spec.split_pattern, regex.IGNORECASE) if spec.split_pattern else None
+        )
+
+    def encode(self, text: str, *, truncate: bool = True) -> Tokens:
+        """Tokenizes one text; not padded.
+
+        Text over the context length is cut with its end token kept, as OpenCLIP does.
+
+        Raises:
+            TextError: The text holds lone surrogates, or is too long and `truncate` is false.
+        """
+        words = self._words(text)
+        return self._tokens(self._model.encode(words, is_pretokenized=bool(self._split)), truncate)
+
+    def encode_all(
+        self, texts: Sequence[str], *, truncate: bool = True
+    ) -> list[Tokens | TextError]:
+        """Tokenizes many texts, each with an error of its own; faster than one at a time.
+
+        Other threads run meanwhile, as the most of it is done outside of Python.
+        """
+        outcomes: dict[int, Tokens | TextError] = {}
+        words: dict[int, str | list[str]] = {}
+        for index, text in enumerate(texts):
+            try:
+                words[index] = self._words(text)
+            except TextError as error:
+                outcomes[index] = error
+        encodings = self._model.encode_batch(
+            list(words.values()), is_pretokenized=bool(self._split)
+        )
+        for index, encoding in zip(words, encodings, strict=True):
+            try:
+                outcomes[index] = self._tokens(encoding, truncate)
+            except TextError as error:
+                outcomes[index] = error
+        return [outcomes[index] for index in range(len(texts))]
+
+    def _words(self, text: str) -> str | list[str]:
+        """What the model encodes: the clean text, or its first words where it wants words."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TextError(
+                f"the text holds a lone surrogate (U+{ord(text[error.start]):04X}) at character "
+                f"{error.start}, which is not valid Unicode"
+            ) from error
+        if self._split is None:
+            return clean(text, self._spec.clean)
+        # A word is one token at least: whatever comes after these would be cut off, so it is not
+        # even cleaned. It would also take 200 bytes for each token until then.
+        words: list[str] = []
+        for line in clean_lines(text, self._spec.clean):
+            found = islice(self._split.finditer(line), self._spec.context_length - len(words))
+            words += (word.group() for word in found)
+            if len(words) == self._spec.context_length:
+                break
+        return words
+
+    def _tokens(self, encoding: Encoding, truncate: bool) -> Tokens:
+        truncated = len(encoding) == self._spec.context_length and bool(encoding.overflowing)
+        if truncated and not truncate:
+            raise TextError(
+                f"the text is over the model's context length of {self._spec.context_length} "
+                "tokens; shorten it, or leave out `truncate: false`",
+                code="context_length_exceeded",
+            )
+        ids = np.array(encoding.ids, dtype=np.int32)
+        if self._spec.zeroed_id is not None:
+            ids[ids == self._spec.zeroed_id] = 0
+        return Tokens(ids, truncated)
+
+
+def padded(ids: TokenIds, length: int, pad_id: int) -> TokenIds:
+    """Token ids filled up to int32 [length] with the padding id."""
+    out = np.full(length, pad_id, dtype=np.int32)
+    out[: len(ids)] = ids
+    return out

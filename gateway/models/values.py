@@ -1,0 +1,183 @@
+"""What passes between the stages of a request."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import DeadlineExceeded, RequestError
+from gateway.models.manifest import Manifest
+from gateway.models.spans import CallSpan, Trace
+
+Pixels = NDArray[np.uint8]  # [S, S, 3]
+TokenIds = NDArray[np.int32]  # [n]
+Vectors = NDArray[np.float32]  # [n, D], unit length
+
+
+@dataclass(frozen=True, slots=True)
+class TextItem:
+    """A text to embed."""
+
+    text: str
+    param: str  # where in the request it stands
+
+
+@dataclass(frozen=True, slots=True)
+class ImageItem:
+    """An encoded image to embed."""
+
+    data: bytes | str  # JPEG, PNG, ...; a str is a data URL, a URL, or base64
+    param: str  # where in the request it stands
+
+
+Item = TextItem | ImageItem
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One tokenized text, before padding."""
+
+    ids: TokenIds  # int32 [n], with start and end tokens, n <= context length
+    truncated: bool  # whether text was cut to fit the context length
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment at which a request's time is over, on the monotonic clock."""
+
+    at: float  # seconds
+
+    @classmethod
+    def after(cls, seconds: float) -> "Deadline":
+        """A deadline so many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    @staticmethod
+    def now() -> float:
+        """The same clock."""
+        return time.monotonic()
+
+    def left(self) -> float:
+        """Seconds that are left; always more than zero.
+
+        Raises:
+            DeadlineExceeded: None are left.
+        """
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded("the request ran out of time")
+        return left
+
+
+Spend = Callable[[int, int], None]  # takes so many items, of which so many are images
+
+
+def _free(items: int, images: int) -> None:
+    """Pays for items where nobody counts them."""
+
+
+def _unbounded(size: int) -> None:
+    """Takes room for bytes where nobody counts them."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """What the stages tell of a request: what it waited for, and what was embedded."""
+
+    stages: dict[str, float] = field(default_factory=dict)  # seconds by stage
+    model: str = ""  # its id, once it is known
+    client: str = ""  # whose request it is, see `gateway.access.clients`; "": the gateway's own
+    texts: int = 0
+    images: int = 0
+    failed: int = 0  # items that failed alone
+    hold: Callable[[int], None] = _unbounded  # takes room for bytes; raises Overloaded
+    spend: Spend = _free  # from a quota, and of the room there is; raises QuotaExceeded, Overloaded
+    trace: Trace | None = None  # where the request is traced
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time spent inside to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - start)
+
+    def add(
+        self, name: str, seconds: float, *, end: float | None = None, calls: Sequence[CallSpan] = ()
+    ) -> None:
+        """Adds time to a stage.
+
+        Args:
+            name: Of the stage.
+            seconds: How long it took.
+            end: When that was over, on the clock of `time.perf_counter`; None: now.
+            calls: Calls of Triton that it waited for, where they are traced.
+        """
+        self.stages[name] = self.stages.get(name, 0.0) + seconds
+        if self.trace is not None:
+            end = time.perf_counter() if end is None else end
+            self.trace.stage(name, end - seconds, end, calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors of a request's items, in the order of the items."""
+
+    manifest: Manifest  # of the model that made them
+    vectors: Vectors  # float32 [n, D]; zeros where an item failed
+    truncated: tuple[bool, ...]  # per item; never for images
+    failed: Mapping[int, RequestError]  # by index of the item
+    tokens: int  # real tokens, padding not counted
+    images: int
+
+    def cut(self, vectors: Vectors) -> "Embedded":
+        """The same with other vectors."""
+        return replace(self, vectors=vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One label of a zero-shot classification."""
+
+    index: int  # of the label in the request, or in its label set
+    label: str
+    score: float  # softmax over the labels, or for SigLIP a sigmoid of its own
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """The predictions for each image, best first."""
+
+    manifest: Manifest
+    predictions: tuple[tuple[Prediction, ...], ...]  # per image
+    truncated: bool  # whether any label, in any template, was cut
+    tokens: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Every image with every text."""
+
+    manifest: Manifest
+    cosine: NDArray[np.float64]  # [images, texts]
+    logits: NDArray[np.float64]  # [images, texts]
+    truncated: tuple[bool, ...]  # per text
+    tokens: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Documents by their likeness to the query, best first."""
+
+    manifest: Manifest
+    order: tuple[tuple[int, float], ...]  # index of the document, and its cosine
+    truncated: bool  # whether the query or any document was cut
+    tokens: int
+    images: int

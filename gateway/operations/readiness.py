@@ -1,0 +1,160 @@
+"""Whether the gateway can give right answers: a golden vector through every tower."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from gateway.errors import GatewayError
+from gateway.inference.client import WRONG, InferClient, Tower
+from gateway.inference.encoders import towers
+from gateway.models.registry import Model, Models
+from gateway.pipeline.classifiers import Classifiers
+
+FRESH_S = 1.0  # how long one check speaks for those that ask after it
+TIMEOUT_S = 5.0
+PATIENCE_S = 2.0  # after which what was known before is told: a model that hangs holds up no probe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Whether one model gives right answers."""
+
+    default: bool  # requests that name no model are for it
+    problems: tuple[str, ...]  # one line per tower or label set; none where it is ready
+
+    @property
+    def ready(self) -> bool:
+        """Whether it does."""
+        return not self.problems
+
+
+@dataclass(slots=True)
+class _Check:
+    """The checks of one model, one at a time."""
+
+    model: Model
+    problems: tuple[str, ...]  # as the last one that ended tells
+    task: "asyncio.Task[None] | None" = None  # the last one
+    ended: float = -FRESH_S
+
+
+class Readiness:
+    """Checks every tower of every model; those that ask at the same time share one check."""
+
+    def __init__(
+        self,
+        models: Models,
+        client: InferClient,
+        classifiers: Classifiers,
+        wrong: Callable[[str], None] = lambda fingerprint: None,
+        *,
+        every: bool = False,
+        told: Callable[[Mapping[str, bool]], None] = lambda ready: None,
+    ) -> None:
+        """Takes what is checked.
+
+        Args:
+            models: What is served.
+            client: Runs the golden inputs.
+            classifiers: Tells which label sets are not encoded yet.
+            wrong: Told whose fingerprint another model answers for.
+            every: Whether all models must be ready for the gateway to be.
+            told: Told which models are ready, whenever they were looked at.
+        """
+        self._models = models
+        self._client = client
+        self._classifiers = classifiers
+        self._wrong = wrong
+        self._every = every
+        self._told = told
+        self._checks: dict[str, _Check] = {}
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def states(self) -> dict[str, State]:
+        """The state of each served model, by its id."""
+        checks = [self._check(model) for model in self._models]
+        tasks = [check.task for check in checks if check.task is not None]
+        done, _ = await asyncio.wait(tasks, timeout=PATIENCE_S) if tasks else ((), ())
+        for task in done:
+            task.result()  # raises where a check has failed by our own fault
+        states = {
+            check.model.manifest.id: State(
+                self._models.is_default(check.model.manifest.id),
+                (*check.problems, *self._classifiers.waiting(check.model)),
+            )
+            for check in checks
+        }
+        self._told({model_id: state.ready for model_id, state in states.items()})
+        return states
+
+    def verdict(self, states: Mapping[str, State]) -> list[str]:
+        """What stands in the way of being ready, one line each; empty when ready.
+
+        Ready is who answers right for the default model; where none is the default, for any; and
+        if so set, for all.
+        """
+        if not states:
+            return ["no model is served"]
+        needed = [each for each in states.values() if self._every or each.default]
+        if not needed and any(each.ready for each in states.values()):
+            return []
+        return [problem for each in needed or states.values() for problem in each.problems]
+
+    async def problems(self) -> list[str]:
+        """See `verdict`."""
+        return self.verdict(await self.states())
+
+    async def watch(self, every_s: float) -> NoReturn:
+        """Checks by itself, so that a model that was replaced under Triton is soon found out."""
+        before: list[str] = []
+        while True:
+            await asyncio.sleep(every_s)
+            problems = [line for state in (await self.states()).values() for line in state.problems]
+            if problems != before:
+                logger.warning("%s", "; ".join(problems) or "ready again")
+                before = problems
+
+    async def close(self) -> None:
+        """Ends the checks that run."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _check(self, model: Model) -> _Check:
+        """What is known of a model; has it checked where that is not fresh."""
+        check = self._checks.get(model.manifest.id)
+        if check is None or check.model is not model:
+            unknown = f"{model.manifest.id} was not checked yet"
+            check = self._checks[model.manifest.id] = _Check(model, (unknown,))
+        running = check.task is not None and not check.task.done()
+        if not running and time.monotonic() - check.ended >= FRESH_S:
+            check.task = asyncio.create_task(self._run(check))
+            self._running.add(check.task)
+            check.task.add_done_callback(self._running.discard)
+        return check
+
+    async def _run(self, check: _Check) -> None:
+        manifest = check.model.manifest
+        checked = (self._problem(tower, manifest.fingerprint) for tower in towers(manifest))
+        found = await asyncio.gather(*checked)
+        check.problems = tuple(problem for problem in found if problem)
+        check.ended = time.monotonic()
+
+    async def _problem(self, tower: Tower, fingerprint: str) -> str:
+        try:
+            if await self._client.verify(tower, TIMEOUT_S):
+                self._wrong(fingerprint)
+        except GatewayError as error:
+            if error.code == WRONG:
+                self._wrong(fingerprint)
+            return error.message if tower.model in error.message else _about(tower, error)
+        return ""
+
+
+def _about(tower: Tower, error: GatewayError) -> str:
+    return f"{tower.model}: {error.message}"

@@ -1,0 +1,154 @@
+"""Takes new versions of models into service while requests run, and old ones back.
+
+manifest changed -> its encoders loaded in every Triton -> golden vectors -> label sets encoded ->
+the new model in place of the old, at once. What fails on the way leaves the old model in service.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from gateway.errors import GatewayError
+from gateway.inference.client import InferClient
+from gateway.inference.encoders import towers
+from gateway.models.manifest import Manifest, ManifestError, repository_state
+from gateway.models.registry import Model, Models, Selection
+from gateway.pipeline.classifiers import Classifiers
+from gateway.pipeline.concurrency import comes, gather
+
+LOAD_S = 300.0  # for all encoders of a model to be loaded
+VERIFY_S = 30.0
+RETRY_S, RETRY_MOST_S = 5.0, 60.0  # between attempts at what was refused; doubles each time
+
+logger = logging.getLogger(__name__)
+
+
+class Updates:
+    """Follows the model repository."""
+
+    def __init__(
+        self,
+        models: Models,
+        selection: Selection,
+        client: InferClient,
+        classifiers: Classifiers,
+        serves: Callable[[Iterable[Manifest]], None] = lambda manifests: None,
+        agrees: Callable[[Iterable[Manifest]], None] = lambda manifests: None,
+    ) -> None:
+        """Takes what is served, and where the rest comes from.
+
+        Args:
+            models: What is served; changed here.
+            selection: Which models are wanted.
+            client: Loads and checks encoders.
+            classifiers: Encodes the label sets of a model before it is served.
+            serves: Told what is served whenever that changes.
+            agrees: Told likewise, in a thread.
+        """
+        self._models = models
+        self._selection = selection
+        self._client = client
+        self._classifiers = classifiers
+        self._serves = serves
+        self._agrees = agrees
+        self._lock = asyncio.Lock()
+        self._asked = asyncio.Event()
+        self._seen: object = None
+        self._problems: list[str] = []
+        self._wait_s = RETRY_S
+        self._again = 0.0  # when to try once more what was refused
+
+    def ask(self) -> None:
+        """Makes `follow` look now, whether or not anything seems to have changed."""
+        self._seen = None
+        self._asked.set()
+
+    async def follow(self, every_s: float) -> NoReturn:
+        """Looks every so many seconds; for 0, only when it is asked."""
+        while True:
+            await comes(self._asked, every_s or None)
+            self._asked.clear()
+            state = await self._state()
+            due = bool(self._problems) and time.monotonic() >= self._again
+            if state != self._seen or due:
+                await self.reload()
+
+    async def reload(self) -> list[str]:
+        """Serves what the repository holds; returns what was refused and why, one line each."""
+        async with self._lock:
+            state = await self._state()
+            self._wait_s = RETRY_S if state != self._seen else min(2 * self._wait_s, RETRY_MOST_S)
+            self._seen = state
+            problems = await self._all()
+            for problem in problems:
+                if problem not in self._problems:
+                    logger.error("%s", problem)
+            self._problems = problems
+            self._again = time.monotonic() + self._wait_s
+            return problems
+
+    async def _state(self) -> object:
+        try:
+            return await asyncio.to_thread(repository_state, self._selection.repository)
+        except OSError as error:  # a file system that is away: `_all` meets it too, and tells
+            return str(error)
+
+    async def _all(self) -> list[str]:
+        try:
+            found = await asyncio.to_thread(self._selection.load, self._models)
+        except (ManifestError, OSError) as error:
+            return [f"{error}; what is served stays"]
+        problems = [await self._take(model) for model in found.values()]
+        for model in self._models:
+            if model.manifest.id not in found:
+                self._models.drop(model.manifest.id)
+                await self._changed(f"model {model.manifest.id} is gone, and not served any more")
+        return [problem for problem in problems if problem]
+
+    async def _take(self, model: Model) -> str:
+        """Serves this model; returns why not, where it is refused."""
+        manifest = model.manifest
+        before = self._models.served(manifest.id)
+        if before is not None and before.manifest == manifest:
+            return ""
+        try:
+            _check(before, manifest)
+            async with asyncio.timeout(LOAD_S):
+                await gather(self._client.load(tower, LOAD_S) for tower in towers(manifest))
+            await gather(self._client.verify(tower, VERIFY_S) for tower in towers(manifest))
+            await self._classifiers.hold(model)
+        except (GatewayError, ManifestError, TimeoutError) as error:
+            stays = f"; version {before.manifest.version} stays" if before else ""
+            why = str(error) or f"its encoders were not loaded within {LOAD_S:g} s"
+            return f"model {manifest.id}, version {manifest.version}, is refused: {why}{stays}"
+        self._models.put(model)
+        came_from = f", in place of version {before.manifest.version}" if before else ""
+        await self._changed(
+            f"serving {manifest.id}, version {manifest.version}{came_from}; its fingerprint is "
+            f"{manifest.fingerprint}"
+        )
+        return ""
+
+    async def _changed(self, what: str) -> None:
+        self._classifiers.forget()
+        served = [model.manifest for model in self._models]
+        self._serves(served)
+        logger.info("%s", what)
+        await asyncio.to_thread(self._agrees, served)
+
+
+def _check(before: Model | None, manifest: Manifest) -> None:
+    """Two models under one version could be mistaken for each other while one replaces the other.
+
+    Raises:
+        ManifestError: They are.
+    """
+    if before is None or before.manifest.version != manifest.version:
+        return
+    if before.manifest.fingerprint != manifest.fingerprint:
+        raise ManifestError(
+            "it is another model under the version number that is served; publish it under a new "
+            "one, or restart Triton and the gateway"
+        )

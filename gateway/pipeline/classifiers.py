@@ -1,0 +1,238 @@
+"""Labels and templates -> classifier rows, kept so that known labels cost nothing."""
+
+import asyncio
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
+from gateway.models.registry import Model, Models
+from gateway.models.values import Deadline, TextItem, Timings
+from gateway.pipeline.cache import Encoded, VectorCache
+from gateway.pipeline.encoder import Encoder
+from gateway.pipeline.label_sets import LabelSet, LabelSets
+from gateway.pipeline.prepare import Preparer
+from gateway.pipeline.vectors import Rows, normalise
+from gateway.pipeline.zeroshot import Label, prompts
+
+WARM_CHUNK = 64  # labels of a set encoded at a time at start, so that requests come through
+WARM_TIMEOUT_S = 60.0
+RETRY_S = 1.0
+PROMPTS = 512  # texts of a request that are there at a time, so that it counts for no more
+PROMPT_CHARACTERS = 2**22  # a long label in 20,000 templates would be hundreds of megabytes
+SHORT_NAME = 64  # characters of a label that stands as it is in its key of the cache
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """What images are compared with."""
+
+    labels: Sequence[str]
+    rows: Rows  # [labels, D]
+    tokens: int  # real tokens of all labels in all templates
+    truncated: bool  # whether any of them was cut
+
+
+class Classifiers:
+    """Builds classifiers, and holds those of the label sets."""
+
+    def __init__(
+        self, models: Models, sets: LabelSets, preparer: Preparer, encoder: Encoder,
+        cache: VectorCache,
+    ) -> None:  # fmt: skip
+        self._models = models
+        self._sets = sets
+        self._preparer = preparer
+        self._encoder = encoder
+        self._cache = cache
+        self._held: dict[tuple[str, str], Classifier] = {}
+        self._doubted = asyncio.Event()
+        self._doubts = Counter[str]()  # by fingerprint
+
+    async def of_labels(
+        self,
+        model: Model,
+        labels: Sequence[Label],
+        templates: tuple[str, ...],
+        deadline: Deadline,
+        timings: Timings,
+    ) -> Classifier:
+        """The classifier of these labels; only labels that are not known are encoded.
+
+        A label's row is the mean over its names in every template, scaled to unit length again.
+
+        Raises:
+            RequestError: A label cannot be tokenized; `param` says which.
+            DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
+        """
+
+        async def make(positions: list[int]) -> list[Encoded]:
+            wanted = [(position, labels[position]) for position in positions]
+            return await self._encode(model, wanted, templates, deadline, timings)
+
+        rows = await self._cache.rows(cache_keys(model, labels, templates), make)
+        return Classifier(
+            [label.name for label in labels],
+            np.stack([row.vector for row in rows]),
+            sum(row.tokens for row in rows),
+            any(row.truncated for row in rows),
+        )
+
+    async def of_set(
+        self, model: Model, label_set: LabelSet, deadline: Deadline, timings: Timings
+    ) -> Classifier:
+        """The classifier of a label set, encoded at start or, before that is done, now.
+
+        Raises: As `of_labels`.
+        """
+        held = self._held.get((model.manifest.fingerprint, label_set.name))
+        if held is not None:
+            return held
+        return await self.of_labels(model, label_set.labels, label_set.templates, deadline, timings)
+
+    def waiting(self, model: Model) -> list[str]:
+        """The label sets that are not encoded yet for a model, one line each."""
+        return [
+            f"label set {name!r} is being encoded for {model.manifest.id!r}"
+            for name in self._sets.label_sets
+            if (model.manifest.fingerprint, name) not in self._held
+        ]
+
+    async def warm(self) -> NoReturn:
+        """Encodes every label set for every model, and again whenever they were doubted."""
+        while True:
+            self._doubted.clear()
+            for model in self._models:
+                await self._warm(model)
+            await self._doubted.wait()
+
+    async def _warm(self, model: Model) -> None:
+        """Tries again for as long as Triton is away."""
+        while model in self._models:  # it may be replaced meanwhile
+            try:
+                await self.hold(model)
+                return
+            except (Unavailable, DeadlineExceeded):
+                await asyncio.sleep(RETRY_S)
+            except GatewayError as error:
+                logger.error("label sets of %s: %s", model.manifest.id, error.message)
+                await asyncio.sleep(RETRY_S)
+
+    def doubt(self, fingerprint: str) -> None:
+        """Drops a model's label sets: what encoded them may have been another model.
+
+        Those of others stay, above all of one that is about to take its place.
+        """
+        self._held = {key: held for key, held in self._held.items() if key[0] != fingerprint}
+        self._doubts[fingerprint] += 1
+        self._doubted.set()
+
+    async def hold(self, model: Model) -> None:
+        """Encodes every label set for a model, which need not be served yet.
+
+        Raises: As `of_labels`.
+        """
+        for label_set in self._sets.label_sets.values():
+            fingerprint = model.manifest.fingerprint
+            key = (fingerprint, label_set.name)
+            while key not in self._held:
+                doubts = self._doubts[fingerprint]
+                made = await self._whole(model, label_set)
+                if doubts == self._doubts[fingerprint]:
+                    self._held[key] = made
+
+    def forget(self) -> None:
+        """Drops what is held for models that are not served any more."""
+        served = {model.manifest.fingerprint for model in self._models}
+        self._held = {key: held for key, held in self._held.items() if key[0] in served}
+
+    async def _whole(self, model: Model, label_set: LabelSet) -> Classifier:
+        parts = [
+            await self.of_labels(
+                model,
+                label_set.labels[start : start + WARM_CHUNK],
+                label_set.templates,
+                Deadline.after(WARM_TIMEOUT_S),
+                Timings(),
+            )
+            for start in range(0, len(label_set.labels), WARM_CHUNK)
+        ]
+        return Classifier(
+            [label.name for label in label_set.labels],
+            np.concatenate([part.rows for part in parts], dtype=np.float64),
+            sum(part.tokens for part in parts),
+            any(part.truncated for part in parts),
+        )
+
+    async def _encode(
+        self,
+        model: Model,
+        wanted: Sequence[tuple[int, Label]],
+        templates: tuple[str, ...],
+        deadline: Deadline,
+        timings: Timings,
+    ) -> list[Encoded]:
+        rows: list[Encoded] = []
+        encoded: list[Encoded] = []  # texts of the label that is next, and of those after it
+        for items in portions(wanted, templates):
+            found = await self._preparer.prepare(
+                model, items, deadline, timings, truncate=True, skip=False
+            )
+            texts = await self._encoder.texts(model, found.tokens, deadline, timings)
+            encoded += texts.values()
+            while len(rows) < len(wanted):
+                count = len(wanted[len(rows)][1].names) * len(templates)
+                if len(encoded) < count:
+                    break
+                rows.append(_mean(encoded[:count]))
+                del encoded[:count]
+        return rows
+
+
+def _mean(texts: Sequence[Encoded]) -> Encoded:
+    """The vector of a label, of those of its texts."""
+    vectors = np.stack([text.vector for text in texts])
+    mean = vectors[0] if len(vectors) == 1 else normalise(vectors.mean(axis=0))
+    return Encoded(mean, sum(text.tokens for text in texts), any(text.truncated for text in texts))
+
+
+def portions(
+    wanted: Sequence[tuple[int, Label]], templates: tuple[str, ...]
+) -> Iterator[list[TextItem]]:
+    """The texts to encode for labels at these positions, as many as may be there at a time."""
+    items: list[TextItem] = []
+    size = 0
+    for position, label in wanted:
+        for text in prompts(label, templates):
+            if items and (len(items) == PROMPTS or size + len(text) > PROMPT_CHARACTERS):
+                yield items
+                items, size = [], 0
+            items.append(TextItem(text, f"labels[{position}]"))
+            size += len(text)
+    yield items
+
+
+def cache_keys(model: Model, labels: Sequence[Label], templates: tuple[str, ...]) -> list[Hashable]:
+    """What each label's vector is kept under: small, however long the texts of a client are."""
+    space = model.manifest.fingerprint, _digest(templates)
+    return [(*space, _short(label.names)) for label in labels]
+
+
+def _short(names: tuple[str, ...]) -> tuple[str, ...] | bytes:
+    return names if len(names) == 1 and len(names[0]) <= SHORT_NAME else _digest(names)
+
+
+def _digest(texts: tuple[str, ...]) -> bytes:
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(encoded))
+        digest.update(encoded)
+    return digest.digest()

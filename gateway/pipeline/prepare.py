@@ -1,0 +1,202 @@
+"""Items -> token ids and pixels, in threads; each item with an error of its own."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from gateway.admission.limits import RequestLimits
+from gateway.errors import RequestError, about
+from gateway.images.fetch import Fetcher
+from gateway.images.preprocess import Decode
+from gateway.images.sources import image_bytes, web_url
+from gateway.models.registry import Model
+from gateway.models.values import Deadline, ImageItem, Item, Pixels, TextItem, Timings, Tokens
+from gateway.pipeline.concurrency import Threads, gather
+
+INLINE_CHARACTERS = 2_000  # tokenizing so few takes less time than handing them to a thread
+CHUNK = 256  # texts that a thread tokenizes at a time; what others want comes in between
+FETCHING = 0.75  # of the time that a request has left; the rest is for what was fetched
+CHUNK_CHARACTERS = 2**16  # of these texts: tokenizing so many may take a tenth of a second
+LINE_CHARACTERS = 32  # what cleaning a line takes beside its characters, in characters
+
+T = TypeVar("T")
+I = TypeVar("I", TextItem, ImageItem)  # noqa: E741 - an item of either kind
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the encoders take, by the index of the item that it came from."""
+
+    tokens: Mapping[int, Tokens]
+    pixels: Mapping[int, Pixels]
+    failed: Mapping[int, RequestError]
+
+
+class Preparer:
+    """Tokenizes, fetches and decodes, within the limits."""
+
+    def __init__(
+        self,
+        threads: Threads,
+        limits: RequestLimits,
+        decode: Decode,
+        fetcher: Fetcher | None = None,
+        *,
+        long: Threads | None = None,
+    ) -> None:
+        """Takes what does the work.
+
+        Args:
+            threads: Decode images, and tokenize the texts of requests with few of them.
+            limits: Of one request.
+            decode: Turns an image's bytes into pixels.
+            fetcher: Without it, URLs are refused.
+            long: Tokenizes the texts of requests with more of them; None: `threads`.
+        """
+        self._threads = threads
+        self._long = long or threads
+        self._limits = limits
+        self._decoder = decode
+        self._fetcher = fetcher
+
+    async def prepare(
+        self,
+        model: Model,
+        items: Sequence[Item],
+        deadline: Deadline,
+        timings: Timings,
+        *,
+        truncate: bool,
+        skip: bool,
+    ) -> Prepared:
+        """Token ids of texts and pixels of images.
+
+        Where `skip` is true, an item that cannot be prepared stands in `failed`; so does one whose
+        URL is not fetched in good time before the deadline.
+
+        Raises:
+            DeadlineExceeded: The request's time is over.
+            RequestError: An item cannot be prepared, and `skip` is false; `param` says which.
+        """
+        texts = {i: item for i, item in enumerate(items) if isinstance(item, TextItem)}
+        images = {i: item for i, item in enumerate(items) if isinstance(item, ImageItem)}
+        failed: dict[int, RequestError] = {}
+
+        def keep(indices: Sequence[int], outcomes: Sequence[T | RequestError]) -> dict[int, T]:
+            kept = {}
+            for index, outcome in zip(indices, outcomes, strict=True):
+                if not isinstance(outcome, RequestError):
+                    kept[index] = outcome
+                elif skip:
+                    failed[index] = outcome
+                else:
+                    raise outcome
+            return kept
+
+        with timings.stage("tokenize"):
+            tokens = keep(list(texts), await self._tokenize(model, list(texts.values()), truncate))
+        pixels: dict[int, Pixels] = {}
+        if images:
+            decoded = await self._images(model, list(images.values()), deadline, timings, skip)
+            pixels = keep(list(images), decoded)
+        return Prepared(tokens, pixels, failed)
+
+    async def _tokenize(
+        self, model: Model, items: Sequence[TextItem], truncate: bool
+    ) -> list[Tokens | RequestError]:
+        def one(item: TextItem) -> Tokens:
+            self._limits.text(item.text, item.param)
+            return model.tokenizer.encode(item.text, truncate=truncate)
+
+        def several(chunk: Sequence[TextItem]) -> list[Tokens | RequestError]:
+            checked = [_outcome(self._checked, item) for item in chunk]
+            texts = [text for text in checked if isinstance(text, str)]
+            encoded = iter(model.tokenizer.encode_all(texts, truncate=truncate))
+            outcomes = [next(encoded) if isinstance(each, str) else each for each in checked]
+            for item, outcome in zip(chunk, outcomes, strict=True):
+                if isinstance(outcome, RequestError):
+                    outcome.param = item.param
+            return outcomes
+
+        charged = sum(map(charge, items))
+        if charged <= INLINE_CHARACTERS:
+            return [_outcome(one, item) for item in items]
+        threads = self._threads if charged <= CHUNK_CHARACTERS else self._long
+        parts = await threads.map(several, chunks(items))
+        return [outcome for part in parts for outcome in part]
+
+    def _checked(self, item: TextItem) -> str:
+        self._limits.text(item.text, item.param)
+        return item.text
+
+    async def _images(
+        self,
+        model: Model,
+        items: Sequence[ImageItem],
+        deadline: Deadline,
+        timings: Timings,
+        skip: bool,
+    ) -> list[Pixels | RequestError]:
+        began = fetched = time.perf_counter()
+        request = timings.client, id(timings)
+        until = Deadline.after(FETCHING * deadline.left())
+
+        async def one(item: ImageItem) -> Pixels | RequestError:
+            nonlocal fetched
+            url = web_url(item)
+            if self._fetcher is None or url is None:
+                return await self._decode(model, item, skip)
+            arrived = False
+            try:
+                with about(item.param):
+                    async with self._fetcher.fetched(url, request, until) as data:
+                        fetched, arrived = time.perf_counter(), True
+                        return await self._decode(model, replace(item, data=data), skip)
+            except RequestError as error:
+                if not arrived:
+                    fetched = time.perf_counter()
+                if not skip:
+                    raise
+                return error
+
+        try:
+            return await gather(map(one, items))
+        finally:
+            # Images are decoded as they come; the stages meet where the last one came.
+            if fetched > began:
+                timings.add("fetch", fetched - began, end=fetched)
+            timings.add("decode", time.perf_counter() - fetched)
+
+    async def _decode(self, model: Model, item: ImageItem, skip: bool) -> Pixels | RequestError:
+        def one(item: ImageItem) -> Pixels:
+            return self._decoder(image_bytes(item), model.manifest.preprocessing)
+
+        outcome = await self._threads.run(_outcome, one, item)
+        if isinstance(outcome, RequestError) and not skip:
+            raise outcome  # at once, so that the other images are not decoded in vain
+        return outcome
+
+
+def chunks(items: Sequence[TextItem]) -> Iterator[Sequence[TextItem]]:
+    """Texts in their order, cut into what a thread tokenizes at a time."""
+    begin = size = 0
+    for end, item in enumerate(items):
+        size += charge(item)
+        if end > begin and (end - begin == CHUNK or size > CHUNK_CHARACTERS):
+            yield items[begin:end]
+            begin, size = end, charge(item)
+    yield items[begin:]
+
+
+def charge(item: TextItem) -> int:
+    """What tokenizing a text may take, in characters."""
+    return len(item.text) + LINE_CHARACTERS * item.text.count("\n")
+
+
+def _outcome(function: Callable[[I], T], item: I) -> T | RequestError:
+    try:
+        with about(item.param):
+            return function(item)
+    except RequestError as error:
+        return error

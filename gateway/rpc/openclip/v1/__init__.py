@@ -1,1 +1,0 @@
-"""Code written from the proto by `make proto`."""

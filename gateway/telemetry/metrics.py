@@ -1,0 +1,216 @@
+"""Prometheus metrics, in base units, right with several worker processes as well.
+
+With several workers each writes to files in the folder that `PROMETHEUS_MULTIPROC_DIR` names, and
+any of them can answer for all.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+from gateway.models.manifest import Manifest
+from gateway.telemetry.record import Record
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.35, 0.5, 0.75, 1, 2, 5,
+    10, 30,
+)  # fmt: skip
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """Everything that the gateway counts. Labels hold only what is bounded."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        # What is cached: `labels` takes longer than what is done with its answer.
+        self._served: set[tuple[str, ...]] = set()
+        request = ("protocol", "operation", "model", "modality", "code")
+        self._requests = cache(
+            Counter(
+                "openclip_requests", "Requests that were answered.", request, registry=registry
+            ).labels
+        )
+        self._duration = cache(
+            Histogram(
+                "openclip_request_duration_seconds",
+                "From the arrival of a request until its answer.",
+                ("protocol", "operation", "model"),
+                buckets=_SECONDS,
+                registry=registry,
+            ).labels
+        )
+        self._stages = cache(
+            Histogram(
+                "openclip_stage_duration_seconds",
+                "What a request waited for: tokenize, fetch, decode, queue (for a call of Triton), "
+                "infer, encode.",
+                ("model", "stage"),
+                buckets=_SECONDS,
+                registry=registry,
+            ).labels
+        )
+        self._items = cache(
+            Counter(
+                "openclip_items",
+                "Texts and images, by whether they were embedded.",
+                ("protocol", "model", "modality", "result"),
+                registry=registry,
+            ).labels
+        )
+        self._rejected = Counter(
+            "openclip_rejected",
+            "Requests that were refused, by the error's code.",
+            ("protocol", "reason"),
+            registry=registry,
+        )
+        self._key_requests = Counter(
+            "openclip_key_requests",
+            "Requests by the name of their API key, where keys are asked for.",
+            ("key", "code"),
+            registry=registry,
+        )
+        self._key_items = Counter(
+            "openclip_key_items",
+            "Items that were taken from the quota of an API key.",
+            ("key",),
+            registry=registry,
+        )
+        self._inflight = cache(
+            Gauge(
+                "openclip_inflight",
+                "Requests that are worked on.",
+                ("protocol",),
+                multiprocess_mode="livesum",
+                registry=registry,
+            ).labels
+        )
+        self._batch = cache(
+            Histogram(
+                "openclip_batch_items",
+                "Rows in one call of Triton.",
+                ("tower",),
+                buckets=_ROWS,
+                registry=registry,
+            ).labels
+        )
+        self._hits = Counter(
+            "openclip_cache_hits", "Texts and labels whose vector was known.", registry=registry
+        )
+        self._misses = Counter(
+            "openclip_cache_misses", "Texts and labels that were encoded.", registry=registry
+        )
+        self._info = Gauge(
+            "openclip_model_info",
+            "1 for each served model, 0 for those that were.",
+            ("model", "fingerprint", "precision", "runtime"),
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self._ready = Gauge(
+            "openclip_model_ready",
+            "1 for each model that gives right answers, 0 for others; of several processes the "
+            "worst.",
+            ("model",),
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        self._tritons = Gauge(
+            "openclip_triton_servers",
+            "Tritons by state: answering, or broken (its breaker is open).",
+            ("state",),
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self._expiry = Gauge(
+            "openclip_certificate_expiry_timestamp_seconds",
+            "When the certificate that is served ends; 0 without TLS.",
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+
+    def tritons(self, answering: int, broken: int) -> None:
+        """How many Tritons answer, and how many do not."""
+        self._tritons.labels("answering").set(answering)
+        self._tritons.labels("broken").set(broken)
+
+    def serves(self, manifests: Iterable[Manifest]) -> None:
+        """Tells which models are served, whenever that changes."""
+        now: set[tuple[str, ...]] = {
+            (each.id, each.fingerprint, each.precision, each.runtime) for each in manifests
+        }
+        for gone in self._served - now:
+            self._info.labels(*gone).set(0)
+        for labels in now:
+            self._info.labels(*labels).set(1)
+        self._served = now
+
+    def ready(self, models: Mapping[str, bool]) -> None:
+        """Which of the served models are ready."""
+        for model, ready in models.items():
+            self._ready.labels(model).set(ready)
+
+    def certificate(self, expires: float) -> None:
+        """When the certificate that is served ends, in Unix seconds."""
+        self._expiry.set(expires)
+
+    def began(self, protocol: str) -> None:
+        """A request arrived."""
+        self._inflight(protocol).inc()
+
+    def ended(self, record: Record) -> None:
+        """A request was answered."""
+        protocol, model = record.protocol, record.model
+        self._inflight(protocol).dec()
+        self._requests(protocol, record.operation, model, record.modality, record.code).inc()
+        self._duration(protocol, record.operation, model).observe(record.seconds)
+        for stage, seconds in record.stages.items():
+            self._stages(model, stage).observe(seconds)
+        for modality, count in (("text", record.texts), ("image", record.images)):
+            if count:
+                self._items(protocol, model, modality, "ok").inc(count)
+        if record.failed:
+            self._items(protocol, model, "", "error").inc(record.failed)
+        if record.key:
+            self._key_requests.labels(record.key, record.code).inc()
+            self._key_items.labels(record.key).inc(record.spent)
+        if record.error:
+            self._rejected.labels(protocol, record.error).inc()
+
+    def called(self, tower: str, rows: int) -> None:
+        """A call went to Triton."""
+        self._batch(tower).observe(rows)
+
+    def looked_up(self, hits: int, misses: int) -> None:
+        """The cache was asked."""
+        self._hits.inc(hits)
+        self._misses.inc(misses)
+
+    def rendered(self) -> bytes:
+        """What a scrape is answered. With several workers this reads files: call it in a thread."""
+        if FOLDER not in os.environ:
+            return generate_latest(self._registry)
+        folder = Path(os.environ[FOLDER])
+        folder.mkdir(mode=0o700, exist_ok=True)  # whoever removed it took the counts so far
+        for path in folder.glob("gauge_live*.db"):
+            process = path.stem.rpartition("_")[2]
+            if not Path("/proc", process).exists():  # it was killed, with requests in flight
+                with contextlib.suppress(FileNotFoundError):  # another scrape was first
+                    multiprocess.mark_process_dead(int(process))  # type: ignore[no-untyped-call]
+        together = CollectorRegistry()
+        multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

@@ -1,0 +1,189 @@
+"""OpenTelemetry traces: a span for each request, for its stages, and for the calls of Triton.
+
+A call of Triton may be made for several requests. Its span belongs to the trace of the first, and
+is linked to the others; the `infer` span of each is linked to it. No span holds text or images.
+
+Needs the extra `otel`: only `app` imports this, and only where traces are asked for.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    format_trace_id,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from gateway.models.spans import CallSpan, Trace
+from gateway.telemetry.record import Record
+
+SERVICE = "openclip-gateway"
+EXPORT_TIMEOUT_S = 5.0  # so that a collector that is away does not hold up a stop
+_GRPC_SERVICE = "openclip.v1.ClipService"
+_OUR_FAULT = {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED"}  # of gRPC's statuses
+
+Headers = Iterable[tuple[str | bytes, str | bytes]]
+
+
+class Traces:
+    """Begins the traces of requests, and sends spans to a collector from a thread of its own."""
+
+    def __init__(self, endpoint: str) -> None:
+        """Sets up the sending.
+
+        Args:
+            endpoint: URL of an OTLP receiver over gRPC. All else comes from OpenTelemetry's
+                own `OTEL_*` variables.
+        """
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)
+        named = Resource({"service.name": SERVICE}).merge(OTELResourceDetector().detect())
+        resource = Resource.create(named.attributes)
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("gateway")
+
+    def begin(self, record: Record, headers: Headers) -> "RequestTrace | None":
+        """Begins the span of a request, below the caller's span where `headers` name one.
+
+        Gives the record its trace and the trace's id; None where this request is not sampled.
+        """
+        carrier = {
+            key: value
+            for key, value in (tuple(map(_text, header)) for header in headers)
+            if key in {"traceparent", "tracestate"}
+        }
+        parent = TraceContextTextMapPropagator().extract(carrier)
+        began = time.time_ns()
+        span = self._tracer.start_span(
+            record.protocol, parent, kind=SpanKind.SERVER, start_time=began
+        )
+        context = span.get_span_context()
+        record.trace_id = format_trace_id(context.trace_id)
+        if not span.is_recording():
+            return None
+        trace = RequestTrace(self._tracer, span, began - _nanoseconds(record.started))
+        record.trace = trace
+        return trace
+
+    def close(self) -> None:
+        """Sends what waits."""
+        self._provider.shutdown()
+
+
+class RequestTrace:
+    """One request's span and those below it."""
+
+    def __init__(self, tracer: Tracer, span: Span, offset: int) -> None:
+        """Takes the span; `offset` turns the clock of `perf_counter` into nanoseconds of 1970."""
+        self._tracer = tracer
+        self._span = span
+        self._offset = offset
+
+    def stage(self, name: str, start: float, end: float, calls: Sequence[CallSpan] = ()) -> None:
+        """See `Trace.stage`."""
+        span = self._tracer.start_span(
+            name,
+            set_span_in_context(self._span),
+            links=[call.link() for call in calls if isinstance(call, TritonSpan)],
+            start_time=self._offset + _nanoseconds(start),
+        )
+        span.end(self._offset + _nanoseconds(end))
+
+    def call(self, tower: str, rows: int, others: Sequence[Trace]) -> "TritonSpan":
+        """See `Trace.call`."""
+        span = self._tracer.start_span(
+            f"ModelInfer {tower}",
+            set_span_in_context(self._span),
+            kind=SpanKind.CLIENT,
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.service": "inference.GRPCInferenceService",
+                "rpc.method": "ModelInfer",
+                "openclip.tower": tower,
+                "openclip.rows": rows,
+            },
+            links=[
+                Link(other._span.get_span_context())
+                for other in others
+                if isinstance(other, RequestTrace)
+            ],
+        )
+        return TritonSpan(span)
+
+    def end(self, record: Record) -> None:
+        """The request was answered."""
+        self._span.set_attributes(_attributes(record))
+        rest = record.protocol == "rest"
+        name = f"{record.method} {record.operation}".strip() if rest else record.operation
+        self._span.update_name(name)
+        if record.code in _OUR_FAULT or (rest and record.code >= "500"):
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+
+
+class TritonSpan:
+    """One call of Triton."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    @property
+    def traceparent(self) -> str:
+        """See `CallSpan.traceparent`."""
+        context = self._span.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+    def link(self) -> Link:
+        """What a span that waited for the call is linked to."""
+        return Link(self._span.get_span_context())
+
+    def end(self, error: str = "") -> None:
+        """See `CallSpan.end`."""
+        if error:
+            self._span.set_attribute("error.type", error)
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+
+
+def _attributes(record: Record) -> dict[str, str | int]:
+    """What the span of a request says of it, without anything that was sent in."""
+    if record.protocol == "rest":
+        told: dict[str, str | int] = {
+            "http.request.method": record.method,
+            "http.route": record.operation,
+            "http.response.status_code": int(record.code),
+        }
+    else:
+        told = {
+            "rpc.system": "grpc",
+            "rpc.service": _GRPC_SERVICE,
+            "rpc.method": record.operation,
+            "rpc.response.status_code": record.code,
+        }
+    told |= {
+        "openclip.request_id": record.request_id,
+        "openclip.model": record.model,
+        "openclip.texts": record.texts,
+        "openclip.images": record.images,
+        "openclip.failed": record.failed,
+        "error.type": record.error,
+    }
+    return {name: value for name, value in told.items() if value != ""}
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
