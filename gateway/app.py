@@ -9,16 +9,16 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
-from gateway import parts
+from gateway import build
 from gateway.access.access import Access
 from gateway.access.keys import Keyring, KeysError
 from gateway.access.quotas import Quotas
 from gateway.access.tls import Tls, TlsError, read_tls
 from gateway.admission.permits import Admission
-from gateway.core import Background, Core
+from gateway.build import Background, Core
+from gateway.inference.batching import Lanes
 from gateway.inference.client import InferClient
 from gateway.inference.grpc_client import NO_SECRET, GrpcInferClient
-from gateway.inference.lanes import Lanes
 from gateway.inference.secret import Secret, SecretError
 from gateway.models.manifest import Manifest, ManifestError
 from gateway.models.registry import Models
@@ -28,8 +28,7 @@ from gateway.operations.updates import Updates
 from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.embedder import Embedder
-from gateway.pipeline.encoder import Encoder
+from gateway.pipeline.embedding import Embedder, Encoder
 from gateway.pipeline.engine import Engine
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.pipeline.prepare import Preparer
@@ -44,7 +43,7 @@ from gateway.rest.security import BrowserGuard, KeyGuard
 from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.observer import Observer
+from gateway.telemetry.record import Observer
 
 VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
@@ -72,9 +71,9 @@ def load(settings: Settings) -> Loaded:
         TlsError: The certificate is wrong.
         SecretError: The file of Triton's secret is wrong.
     """
-    served = parts.selection(settings).load()
+    served = build.selection(settings).load()
     sets = read_label_sets(settings.label_sets, settings.template_sets)
-    check_label_sets(sets, parts.request_limits(settings))
+    check_label_sets(sets, build.request_limits(settings))
     return Loaded(
         Models(served, settings.model_aliases, settings.default_model),
         sets,
@@ -99,7 +98,7 @@ def create_app(
     metrics.serves(model.manifest for model in loaded.models)
     if loaded.tls:
         metrics.certificate(loaded.tls.certificate.expires)
-    traces = parts.traces(settings)
+    traces = build.traces(settings)
     observer = Observer(metrics, traces)
     keyring, tls = loaded.keyring, loaded.tls
     access = Access(keyring, Quotas(settings.workers)) if keyring else None
@@ -115,10 +114,10 @@ def create_app(
         )
         core = await _build(settings, loaded, metrics, client, agrees)
         posted.update(_route(app, settings, loaded, core, metrics))
-        config = parts.rpc_config(settings, tls)
+        config = build.rpc_config(settings, tls)
         rpc = RpcServer(core.engine, core.admission, core.readiness, observer, config, access)
         await rpc.start(settings.host, settings.grpc_port)
-        scraped = parts.metrics_server(settings, metrics)
+        scraped = build.metrics_server(settings, metrics)
         background = _begin(settings, loaded, core, metrics)
         draining: list[asyncio.Task[None]] = []
 
@@ -143,7 +142,7 @@ def create_app(
     if access is not None:
         app.add_middleware(KeyGuard, access=access)
     # A page has no key, whatever its name leads to.
-    hosts = None if access else parts.hosts(settings, settings.host)
+    hosts = None if access else build.hosts(settings, settings.host)
     app.add_middleware(BrowserGuard, hosts=hosts)
     app.add_middleware(RequestContext, observer=observer, tls=tls is not None)
     return app
@@ -170,9 +169,9 @@ async def _build(
 ) -> Core:
     threads, long = Threads(settings.threads()), Threads(1)
     cache = VectorCache(settings.text_cache_bytes, metrics.looked_up)
-    limits = parts.request_limits(settings)
-    decoder = await asyncio.to_thread(parts.decoder, settings)
-    preparer = Preparer(threads, limits, decoder, parts.fetcher(settings), long=long)
+    limits = build.request_limits(settings)
+    decoder = await asyncio.to_thread(build.decoder, settings)
+    preparer = Preparer(threads, limits, decoder, build.fetcher(settings), long=long)
     encoder = Encoder(Lanes(client, settings.triton_calls, metrics.called), cache)
     classifiers = Classifiers(loaded.models, loaded.sets, preparer, encoder, cache)
 
@@ -186,12 +185,12 @@ async def _build(
         decoder,
         classifiers,
         Engine(loaded.models, loaded.sets, limits, Embedder(preparer, encoder), classifiers),
-        Admission(parts.room(settings)),
+        Admission(build.room(settings)),
         Readiness(
             loaded.models, client, classifiers, doubt, every=settings.ready_all, told=metrics.ready
         ),
         Updates(
-            loaded.models, parts.selection(settings), client, classifiers, metrics.serves, agrees
+            loaded.models, build.selection(settings), client, classifiers, metrics.serves, agrees
         ),
     )
 
@@ -204,7 +203,7 @@ def _route(
         core.admission,
         settings.max_body_bytes,
         settings.request_timeout_s,
-        parts.max_values(settings),
+        build.max_values(settings),
         settings.min_rate,
         settings.max_text_characters,
     )

@@ -1,8 +1,10 @@
-"""The certificate that both protocols are served with: read again when its files change."""
+"""The certificate of both protocols: when it ends, and read again when its files change."""
 
 import asyncio
+import base64
 import logging
 import os
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +13,42 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from gateway.access.certificate import expiry
 from gateway.models.files import CHECK_S, read_file, version
+
+_PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----([^-]+)-----END")
+_VERSION, _UTC_TIME = 0xA0, 0x17  # tags
+
+
+def expiry(chain: bytes) -> float:
+    """When the first certificate ends, in Unix seconds.
+
+    Raises:
+        ValueError: It is no certificate.
+        IndexError: It ends too soon.
+    """
+    found = _PEM.search(chain)
+    if found is None:
+        raise ValueError("no certificate in PEM")
+    (_, certificate), *_ = _elements(base64.b64decode(found[1]))
+    (_, signed), *_ = _elements(certificate)
+    fields = [content for tag, content in _elements(signed) if tag != _VERSION]
+    _, (tag, ending) = _elements(fields[3])  # after serial number, algorithm and issuer
+    written = ending.decode("ascii")
+    if tag == _UTC_TIME:  # RFC 5280: years of two digits are 1950 to 2049
+        written = ("20" if written < "5" else "19") + written
+    return datetime.strptime(written, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """The tags and contents of DER elements that follow each other."""
+    while der:
+        tag, length, begin = der[0], der[1], 2
+        if length & 0x80:
+            begin += length & 0x7F
+            length = int.from_bytes(der[2:begin])
+        yield tag, der[begin : begin + length]
+        der = der[begin + length :]
+
 
 logger = logging.getLogger(__name__)
 

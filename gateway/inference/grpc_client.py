@@ -1,21 +1,45 @@
-"""Calls Triton over gRPC: the one `InferClient` that is served with."""
+"""The client that calls Triton over gRPC, and the KServe messages that it sends."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
+from tritonclient.utils import np_to_triton_dtype
 
 from gateway.errors import DeadlineExceeded, GatewayError, InferenceFailed, Overloaded, Unavailable
-from gateway.inference import kserve
 from gateway.inference.client import LATE, WRONG, Call, Tower, checked, cosine_to, differs
-from gateway.inference.loading import loaded
 from gateway.inference.secret import Secret
-from gateway.inference.server import ClosedError, Server, closing_told
+from gateway.inference.server import ClosedError, Server, closing_told, loaded
 from gateway.inference.servers import Servers, Told
 from gateway.models.values import Vectors
+
+
+def infer_request(
+    model: str, version: int, input_name: str, output_name: str, batch: NDArray[Any]
+) -> service_pb2.ModelInferRequest:
+    """A call of one model with one input and one output."""
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=str(version))
+    request.inputs.add(name=input_name, datatype=np_to_triton_dtype(batch.dtype), shape=batch.shape)
+    request.outputs.add(name=output_name)
+    request.raw_input_contents.append(batch.tobytes())
+    return request
+
+
+def output(response: service_pb2.ModelInferResponse) -> NDArray[Any] | None:
+    """The one float32 array of an answer; None where it holds something else."""
+    if len(response.outputs) != 1 or len(response.raw_output_contents) != 1:
+        return None
+    [described], [raw] = response.outputs, response.raw_output_contents
+    if described.datatype != "FP32" or len(raw) != 4 * int(np.prod(described.shape)):
+        return None
+    return np.frombuffer(raw, dtype="<f4").reshape(described.shape)
+
 
 RETRY_S = 1.0  # when to ask again while no Triton answers: it is probed more often than that
 WRONG_S = 1.0  # how long a wrong golden vector speaks for an encoder
@@ -170,7 +194,7 @@ class GrpcInferClient:
 
     async def _send(self, server: Server, call: Call, deadline: float) -> Vectors:
         tower, within = call.tower, max(0.001, deadline - _now())
-        request = kserve.infer_request(
+        request = infer_request(
             tower.model, tower.version, tower.input_name, tower.output_name, call.batch
         )
         try:
@@ -184,7 +208,7 @@ class GrpcInferClient:
         except ClosedError as error:
             raise _ElsewhereError("the connection to the inference server was closed") from error
         server.answered()
-        return checked(kserve.output(response), call)
+        return checked(output(response), call)
 
 
 def _metadata(call: Call) -> tuple[tuple[str, str], ...]:

@@ -1,8 +1,8 @@
-"""One Triton behind the gateway, and its breaker: it is left alone while it does not answer.
+"""One Triton behind the gateway: its connection, its breaker, and the models it is asked to load.
 
-The breaker opens after so many failures in a row: calls whose line broke, or probes that were not
-answered by a server that is silent while it has work. From then on no call goes there, only one
-probe at a time; the first that is answered closes the breaker.
+The breaker opens after several failures in a row: calls whose connection broke, or probes that a
+silent server with work did not answer. From then on no call goes there, only one probe at a time;
+the first that is answered closes the breaker.
 """
 
 import asyncio
@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from gateway.errors import Unavailable
+from gateway.inference.secret import METADATA, Secret, SecretError
 
 FAILURES = 3  # in a row, that open a breaker
 SILENT_S = 1.0  # after so long without an answer a server with work is probed
@@ -203,3 +206,50 @@ class Server:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+POLL_S = 0.2
+REASON = 300  # characters of what Triton says
+SETTLE_S = 2.0  # for a version to be ready after Triton has said that it loaded the model
+
+
+async def loaded(server: Server, model: str, version: int, within: float, secret: Secret) -> None:
+    """Returns when the server serves this version.
+
+    Under `--model-control-mode=explicit` it is told to. In polling mode it refuses to be told,
+    and finds the version by itself: ask again later.
+
+    Raises:
+        Unavailable: It does not serve it; says why.
+    """
+    if await _ready(server, model, version):
+        return
+    asked = service_pb2.RepositoryModelLoadRequest(model_name=model)
+    try:
+        async with server.working():
+            with closing_told():
+                await server.stub.RepositoryModelLoad(
+                    asked, timeout=within, metadata=secret.metadata()
+                )
+    except SecretError as error:
+        raise Unavailable(f"{model}: {error}") from error
+    except grpc.aio.AioRpcError as error:
+        why = " ".join((error.details() or "").split())[:REASON]  # it may hold a traceback
+        hint = secret.hint() if METADATA in why else ""  # what Triton asks for by its name
+        raise Unavailable(f"{model}: Triton at {server.address}: {why}{hint}") from error
+    except ClosedError as error:
+        raise Unavailable(f"{model}: Triton at {server.address} is not named any more") from error
+    for _ in range(round(SETTLE_S / POLL_S)):
+        if await _ready(server, model, version):
+            return
+        await asyncio.sleep(POLL_S)
+    raise Unavailable(f"{model}: Triton at {server.address} has no version {version}")
+
+
+async def _ready(server: Server, model: str, version: int) -> bool:
+    asked = service_pb2.ModelReadyRequest(name=model, version=str(version))
+    try:
+        with closing_told():
+            return bool((await server.stub.ModelReady(asked, timeout=SETTLE_S)).ready)
+    except (grpc.aio.AioRpcError, ClosedError):
+        return False

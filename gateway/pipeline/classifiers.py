@@ -14,11 +14,10 @@ from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.models.registry import Model, Models
 from gateway.models.values import Deadline, TextItem, Timings
 from gateway.pipeline.cache import Encoded, VectorCache
-from gateway.pipeline.encoder import Encoder
+from gateway.pipeline.embedding import Encoder
 from gateway.pipeline.label_sets import LabelSet, LabelSets
 from gateway.pipeline.prepare import Preparer
-from gateway.pipeline.vectors import Rows, normalise
-from gateway.pipeline.zeroshot import Label, prompts
+from gateway.pipeline.scoring import Label, Rows, normalise, prompts
 
 WARM_CHUNK = 64  # labels of a set encoded at a time at start, so that requests come through
 WARM_TIMEOUT_S = 60.0

@@ -1,6 +1,6 @@
 """The engine: what each kind of request asks for, from its items to its vectors or scores.
 
-limits and quota -> vectors (`gateway.pipeline.embedder`) -> cosines and scores.
+limits and quota -> vectors (`gateway.pipeline.embedding`) -> cosines and scores.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,9 @@ from gateway.models.values import (
 from gateway.pipeline import requests
 from gateway.pipeline.classifiers import Classifier, Classifiers
 from gateway.pipeline.concurrency import both, nearby
-from gateway.pipeline.embedder import Embedder
+from gateway.pipeline.embedding import Embedder
 from gateway.pipeline.label_sets import LabelSets
-from gateway.pipeline.vectors import cosines, cut
-from gateway.pipeline.zeroshot import Label, answer_bytes, classify, logits
+from gateway.pipeline.scoring import Label, answer_bytes, classify, cosines, cut, logits
 
 
 class Engine:

@@ -11,13 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gateway.admission.limits import RequestLimits
 from gateway.errors import MalformedRequest, RequestError, UnknownLabelSet, quoted
 from gateway.models.files import read_file
-from gateway.pipeline.zeroshot import (
-    DEFAULT_TEMPLATES,
-    PLACEHOLDER,
-    Label,
-    check_templates,
-    prompts,
-)
+from gateway.pipeline.scoring import DEFAULT_TEMPLATES, PLACEHOLDER, Label, check_templates, prompts
 
 SUFFIX = ".yaml"
 

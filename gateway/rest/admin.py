@@ -5,7 +5,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from gateway.access.hosts import means_loopback, name_of
 from gateway.models.registry import Models
 from gateway.operations.updates import Updates
-from gateway.rest import answers
+from gateway.rest import convert
 from gateway.rest.problems import problem
 
 _PROXIES = frozenset({"via", "x-real-ip"})  # headers that proxies add, beside all `forwarded` ones
@@ -38,7 +38,7 @@ class AdminRoutes:
         if problems:
             return problem(409, "; ".join(problems), "refused")
         served = [model.manifest for model in self._models]
-        return answers.plain(
+        return convert.plain(
             {
                 "models": [
                     {"id": each.id, "version": each.version, "fingerprint": each.fingerprint}

@@ -11,9 +11,7 @@ from gateway.access.clients import by_address
 from gateway.errors import Unavailable
 from gateway.rest.problems import internal_error, rendered
 from gateway.rest.security import SecurityHeaders
-from gateway.telemetry.identity import HEADER, request_id
-from gateway.telemetry.observer import Observer
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import HEADER, Observer, Record, request_id
 
 logger = logging.getLogger(__name__)
 

@@ -1,19 +1,70 @@
-"""Which path leads where, and what the OpenAPI document says of it."""
+"""The routes of the REST API, and the handlers of those that run no model."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Response
 
+from gateway.models.registry import Models
 from gateway.operations.readiness import Readiness
 from gateway.pipeline.engine import Engine
-from gateway.rest import responses, schemas
-from gateway.rest.catalogue import CatalogueRoutes, MetricsRoute
-from gateway.rest.inference import InferenceRoutes
+from gateway.rest import convert, responses, schemas
+from gateway.rest.handlers import InferenceRoutes, UploadRoutes
 from gateway.rest.intake import Intake
 from gateway.rest.openapi import answers, body, image_body
-from gateway.rest.uploads import UploadRoutes
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.observer import LIVE, READY
+from gateway.rest.problems import problem
+from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
+from gateway.telemetry.record import LIVE, READY
+
+
+class CatalogueRoutes:
+    """Models and probes."""
+
+    def __init__(self, models: Models, readiness: Readiness) -> None:
+        self._models = models
+        self._readiness = readiness
+
+    async def models(self) -> Response:
+        """In OpenAI's shape, with what a client must know to use the vectors."""
+        served = [convert.model_object(self._models, model.manifest) for model in self._models]
+        return convert.plain({"object": "list", "data": served})
+
+    async def model(self, model_id: str) -> Response:
+        """One model, by its id or alias."""
+        manifest = self._models.find(model_id).manifest
+        return convert.plain(convert.model_object(self._models, manifest))
+
+    async def livez(self) -> Response:
+        """Always 200 while the process runs."""
+        return convert.plain({"status": "live"})
+
+    async def readyz(self) -> Response:
+        """200 when right answers can be given; else 503, naming what stands in the way."""
+        states = await self._readiness.states()
+        models = {
+            model_id: {
+                "ready": state.ready, "default": state.default, "problems": list(state.problems)
+            }
+            for model_id, state in states.items()
+        }  # fmt: skip
+        problems = self._readiness.verdict(states)
+        if not problems:
+            return convert.plain({"status": "ready", "models": models})
+        message = "not ready: " + "; ".join(problems)
+        return problem(503, message, "not_ready", retry=True, beside={"models": models})
+
+
+class MetricsRoute:
+    """What is counted."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def metrics(self) -> Response:
+        """In Prometheus's text format."""
+        rendered = await asyncio.to_thread(self._metrics.rendered)
+        return Response(rendered, media_type=CONTENT_TYPE)
+
 
 Handler = Callable[..., Awaitable[Response]]
 

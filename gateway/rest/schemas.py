@@ -1,10 +1,12 @@
-"""What comes in over REST, as pydantic models; the OpenAPI document is made from them."""
+"""The JSON bodies of requests, as pydantic models; the OpenAPI document is made from them.
+
+Their examples can be sent as they are to the demo model.
+"""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from gateway.rest import examples
 from gateway.rest.fields import (
     EmbeddingType,
     Flag,
@@ -21,11 +23,45 @@ from gateway.rest.fields import (
     Strings,
 )
 
+RED_CIRCLE = (  # a drawn scene of 24 x 24 pixels
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABgAAAAYAQMAAADaua+7AAAABlBMVEXcHh7w8PCzSAylAAAAN0lEQVR42"
+    "m3MQQ2AMBQFwekLQpCCM1KUVUqFkH7uwGFvk21FvLsoZTmzjNzm15DNnjiUiq79vB6wqwyjJRBJ5AAAAABJRU5ErkJggg=="
+)
+EMBEDDINGS: list[JsonValue] = [
+    {"model": "demo", "input": "a photo of a red circle.", "dimensions": 4},
+    {"model": "demo", "input": ["a photo of a red circle.", RED_CIRCLE], "dimensions": 4},
+    {
+        "model": "demo",
+        "input": [{"text": "a red circle"}, {"image": RED_CIRCLE}],
+        "encoding_format": "base64",
+    },
+]
+ZERO_SHOT: list[JsonValue] = [
+    {
+        "model": "demo",
+        "image": RED_CIRCLE,
+        "labels": ["red circle", "blue star", "green square"],
+        "templates": ["a photo of a {}."],
+        "top_k": 2,
+    }
+]
+SIMILARITY: list[JsonValue] = [
+    {"model": "demo", "texts": ["red circle", "blue star"], "images": [RED_CIRCLE]}
+]
+RERANK: list[JsonValue] = [
+    {
+        "model": "demo",
+        "query": "a photo of a red circle.",
+        "documents": ["a blue star", {"image": RED_CIRCLE}],
+        "top_n": 1,
+    }
+]
+
 
 class EmbeddingsRequest(Request):
     """OpenAI's request, and what NV-CLIP's, infinity's, Jina's and vLLM's clients send."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": examples.EMBEDDINGS})
+    model_config = ConfigDict(json_schema_extra={"examples": EMBEDDINGS})
 
     model: ModelName = None
     input: Input | None = Field(
@@ -101,7 +137,7 @@ class _OfImages(Request):
 class ZeroShotRequest(_OfImages):
     """Images to classify by labels."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": examples.ZERO_SHOT})
+    model_config = ConfigDict(json_schema_extra={"examples": ZERO_SHOT})
 
     model: ModelName = None
     labels: Strings | None = Field(None, description="What to choose among; or `label_set`.")
@@ -121,7 +157,7 @@ class ZeroShotRequest(_OfImages):
 class SimilarityRequest(_OfImages):
     """Texts and images to compare, each with each."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": examples.SIMILARITY})
+    model_config = ConfigDict(json_schema_extra={"examples": SIMILARITY})
 
     model: ModelName = None
     texts: Strings
@@ -130,7 +166,7 @@ class SimilarityRequest(_OfImages):
 class RerankRequest(Request):
     """Documents to order by their likeness to a query; each may be text or image."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": examples.RERANK})
+    model_config = ConfigDict(json_schema_extra={"examples": RERANK})
 
     model: ModelName = None
     query: InputItem

@@ -1,4 +1,4 @@
-"""gRPC call -> request id, message, permit and deadline; and its error is told."""
+"""gRPC call -> key, request id, message, permit and deadline; errors become statuses."""
 
 import asyncio
 import time
@@ -14,15 +14,13 @@ from google.protobuf.message import DecodeError, Message
 from gateway.access.access import Access
 from gateway.access.clients import by_peer
 from gateway.admission.permits import Admission
-from gateway.errors import MalformedRequest, TooLarge
+from gateway.errors import GatewayError, MalformedRequest, TooLarge, Unauthenticated
 from gateway.models.values import Deadline, Timings
-from gateway.rpc.bounds import Bounds
-from gateway.rpc.config import RpcConfig
 from gateway.rpc.incoming import Incoming
+from gateway.rpc.message_limits import Bounds
 from gateway.rpc.problems import STATUS, abort, told
-from gateway.telemetry.identity import HEADER, request_id
-from gateway.telemetry.observer import Observer
-from gateway.telemetry.record import Record
+from gateway.rpc.server import RpcConfig
+from gateway.telemetry.record import HEADER, Observer, Record, request_id
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -180,3 +178,39 @@ def authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[st
 
 def _written(timings: Timings) -> str:
     return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in timings.stages.items())
+
+
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]]
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no types
+    """Looks at the keys of one service's calls; other services are open."""
+
+    def __init__(self, service: str, access: Access, calls: Calls) -> None:
+        self._prefix = f"/{service}/"
+        self._access = access
+        self._calls = calls
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        """See `grpc.aio.ServerInterceptor`."""
+        handler = await continuation(handler_call_details)
+        method: str = handler_call_details.method
+        if handler is None or not method.startswith(self._prefix):
+            return handler
+        try:
+            self._access.check(authorization(handler_call_details.invocation_metadata))
+        except GatewayError:
+            # Of whatever kind the method is, a stream is refused: its handler runs at once.
+            return grpc.stream_stream_rpc_method_handler(self._refusal(method))
+        return handler
+
+    def _refusal(
+        self, method: str
+    ) -> Callable[[object, grpc.aio.ServicerContext], Awaitable[None]]:
+        async def refuse(messages: object, context: grpc.aio.ServicerContext) -> None:
+            async with self._calls.answering(context, method.removeprefix(self._prefix)):
+                raise Unauthenticated("the API key was not known when the call came in")
+
+        return refuse

@@ -7,7 +7,7 @@ from typing import NoReturn
 import grpc
 
 from gateway import errors
-from gateway.telemetry.identity import HEADER
+from gateway.telemetry.record import HEADER
 
 STATUS: dict[type[errors.GatewayError], grpc.StatusCode] = {
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,

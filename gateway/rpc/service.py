@@ -12,12 +12,12 @@ from gateway.admission.permits import Permit
 from gateway.models.values import Deadline, Timings
 from gateway.pipeline.concurrency import nearby
 from gateway.pipeline.engine import Engine
-from gateway.rpc import answers, inputs
+from gateway.rpc import convert
 from gateway.rpc.calls import Calls, serialized
 from gateway.rpc.stream import EmbedStream
 from gateway.rpc.streambatches import StreamCall
 from gateway.rpc.streamroom import StreamRoom
-from gateway.telemetry.identity import HEADER
+from gateway.telemetry.record import HEADER
 from openclip_api.v1 import clip_pb2
 
 NAME: str = clip_pb2.DESCRIPTOR.services_by_name["ClipService"].full_name
@@ -61,9 +61,9 @@ class ClipService:
         self, message: clip_pb2.EmbedRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.EmbedResponse:
         """Embeds texts and images, mixed as they come."""
-        asked, unread = inputs.embed(message)
+        asked, unread = convert.embed(message)
         embedded = await self._engine.embed(asked, deadline, timings)
-        return _named(answers.embed_response(embedded, unread), message.model)
+        return _named(convert.embed_response(embedded, unread), message.model)
 
     async def embed_stream(self, messages: object, context: grpc.aio.ServicerContext) -> None:
         """Embeds any number of items; see `EmbedStream`.
@@ -104,31 +104,31 @@ class ClipService:
         self, message: clip_pb2.ClassifyRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.ClassifyResponse:
         """Zero-shot classification."""
-        classified = await self._engine.classify(inputs.classify(message), deadline, timings)
+        classified = await self._engine.classify(convert.classify(message), deadline, timings)
         values = sum(map(len, classified.predictions))
-        answer = await nearby(answers.classify_response, classified, values=values)
+        answer = await nearby(convert.classify_response, classified, values=values)
         return _named(answer, message.model)
 
     async def similarity(
         self, message: clip_pb2.SimilarityRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.SimilarityResponse:
         """Compares every image with every text."""
-        compared = await self._engine.similarity(inputs.similarity(message), deadline, timings)
-        return _named(answers.similarity_response(compared), message.model)
+        compared = await self._engine.similarity(convert.similarity(message), deadline, timings)
+        return _named(convert.similarity_response(compared), message.model)
 
     async def rerank(
         self, message: clip_pb2.RerankRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.RerankResponse:
         """Orders documents by their likeness to a query."""
-        ranked = await self._engine.rerank(inputs.rerank(message), deadline, timings)
-        return _named(answers.rerank_response(ranked), message.model)
+        ranked = await self._engine.rerank(convert.rerank(message), deadline, timings)
+        return _named(convert.rerank_response(ranked), message.model)
 
     async def list_models(
         self, message: clip_pb2.ListModelsRequest, deadline: Deadline, timings: Timings
     ) -> clip_pb2.ListModelsResponse:
         """The served models."""
         served = self._engine.models
-        models = [answers.model(served, each.manifest) for each in served]
+        models = [convert.model(served, each.manifest) for each in served]
         return clip_pb2.ListModelsResponse(models=models)
 
 

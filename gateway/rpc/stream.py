@@ -14,7 +14,7 @@ from gateway.errors import DeadlineExceeded, MalformedRequest, RequestError, Una
 from gateway.models.registry import Model
 from gateway.models.values import Item, TextItem
 from gateway.pipeline import requests
-from gateway.rpc import inputs
+from gateway.rpc import convert
 from gateway.rpc.streambatches import Batches, StreamCall
 from gateway.rpc.window import Pending, Window
 from openclip_api.v1 import clip_pb2
@@ -159,7 +159,7 @@ def _options(options: clip_pb2.StreamOptions) -> requests.Embed:
 def _pending(entry: clip_pb2.StreamItem) -> Pending:
     """The item, named by its own field: the client knows it by its id."""
     try:
-        item: Item | RequestError = inputs.item(
+        item: Item | RequestError = convert.item(
             entry.item, entry.item.WhichOneof("content") or "item"
         )
     except RequestError as error:

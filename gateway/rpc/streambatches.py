@@ -16,9 +16,9 @@ from gateway.models.values import Deadline, Item
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import comes
 from gateway.pipeline.engine import Engine
-from gateway.rpc import answers
-from gateway.rpc.config import RpcConfig
+from gateway.rpc import convert
 from gateway.rpc.problems import told
+from gateway.rpc.server import RpcConfig
 from gateway.rpc.streamroom import StreamRoom
 from gateway.rpc.window import Pending
 from gateway.telemetry.record import Record
@@ -75,7 +75,7 @@ class Batches:
         ids: list[str] = []
         for pending in batch:
             if isinstance(pending.item, RequestError):
-                response.results.append(_result(pending.id, answers.error(pending.item)))
+                response.results.append(_result(pending.id, convert.error(pending.item)))
             else:
                 items.append(pending.item)
                 ids.append(pending.id)
@@ -104,8 +104,8 @@ class Batches:
             return self._failed(ask, late)
         except Exception as error:  # the stream outlives a batch, whatever befell it
             return self._failed(ask, told(error, record.request_id))
-        response.usage.CopyFrom(answers.usage(embedded))
-        return answers.outcomes(embedded)
+        response.usage.CopyFrom(convert.usage(embedded))
+        return convert.outcomes(embedded)
 
     async def _rested(self, seconds: float) -> bool:
         """Holds the stream back to its quota; False where that takes too long, or it drains."""
@@ -117,7 +117,7 @@ class Batches:
     def _failed(
         self, ask: requests.Embed, error: GatewayError
     ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-        return [answers.error(error)] * len(ask.items)
+        return [convert.error(error)] * len(ask.items)
 
 
 def _result(item_id: str, outcome: clip_pb2.Embedding | clip_pb2.Error) -> clip_pb2.StreamResult:

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 
 import orjson
 
-from gateway.telemetry.observer import fields
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import Record, fields
 
 PAUSE_S = 0.1
 LAST_S = 2.0  # that a pipe which nobody reads can hold up the end of the process

@@ -14,8 +14,8 @@ from gateway.admission.limits import RequestLimits
 from gateway.admission.permits import Admission, Room
 from gateway.app import Loaded, load
 from gateway.images.preprocess import Decoder, ImageLimits
+from gateway.inference.batching import Lanes
 from gateway.inference.client import InferClient
-from gateway.inference.lanes import Lanes
 from gateway.models.registry import Model
 from gateway.models.values import Deadline, Embedded, Timings
 from gateway.operations.readiness import Readiness
@@ -23,14 +23,13 @@ from gateway.pipeline import requests
 from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.embedder import Embedder
-from gateway.pipeline.encoder import Encoder
+from gateway.pipeline.embedding import Embedder, Encoder
 from gateway.pipeline.engine import Engine
 from gateway.pipeline.prepare import Preparer
 from gateway.rpc.server import RpcConfig, RpcServer
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.observer import Observer
+from gateway.telemetry.record import Observer
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from tests.conftest import REPOSITORY, SAMPLES
 

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.admission.limits import RequestLimits
 from gateway.images.preprocess import Decoder, ImageLimits
+from gateway.inference.batching import Lanes
 from gateway.inference.client import Call, FakeInferClient, Tower
-from gateway.inference.lanes import Lanes
 from gateway.models.manifest import read_manifest
 from gateway.models.registry import Model, Models, Selection
 from gateway.models.values import Vectors
@@ -20,10 +20,10 @@ from gateway.operations.updates import Updates
 from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.encoder import Encoder
+from gateway.pipeline.embedding import Encoder
 from gateway.pipeline.label_sets import LabelSet, LabelSets
 from gateway.pipeline.prepare import Preparer
-from gateway.pipeline.zeroshot import Label
+from gateway.pipeline.scoring import Label
 from tests.conftest import REPOSITORY
 from tests.gateway.fakes import Gated, unit
 from tests.gateway.waiting import WITHIN_S, until

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from gateway.errors import TextError
+from gateway.inference.batching import Lanes
 from gateway.inference.client import Call
-from gateway.inference.lanes import Lanes
 from gateway.models.manifest import Manifest
 from gateway.models.registry import Model
 from gateway.models.values import Deadline, Timings, Tokens, Vectors
 from gateway.pipeline.cache import VectorCache
-from gateway.pipeline.encoder import Encoder
+from gateway.pipeline.embedding import Encoder
 from tests.gateway.fakes import Unchecked
 from tests.gateway.rpcserver import loaded
 

@@ -15,7 +15,7 @@ from gateway.models.manifest import read_manifest
 from gateway.models.registry import Model
 from gateway.pipeline.classifiers import PROMPT_CHARACTERS, PROMPTS, cache_keys, portions
 from gateway.pipeline.label_sets import TEMPLATE_SETS, LabelSetError, read_label_sets
-from gateway.pipeline.zeroshot import Label, prompts
+from gateway.pipeline.scoring import Label, prompts
 from gateway.settings import Settings
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayFactory

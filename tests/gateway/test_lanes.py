@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from gateway.errors import InferenceFailed, Overloaded, Unavailable
-from gateway.inference.batches import MAX_CALL_BYTES, MAX_CALL_TOKENS
+from gateway.inference.batching import BULK_CALLS, MAX_CALL_BYTES, MAX_CALL_TOKENS, Lanes
 from gateway.inference.client import Call, FakeInferClient, Golden, Tower
-from gateway.inference.lanes import BULK_CALLS, Lanes
 from gateway.models.values import Deadline, Timings, Vectors
 from tests.gateway.fakes import Unchecked
 

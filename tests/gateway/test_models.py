@@ -8,7 +8,7 @@ from typing import NoReturn, cast
 
 import pytest
 
-from gateway.core import Background
+from gateway.build import Background
 from gateway.errors import MalformedRequest, UnknownModel
 from gateway.inference.client import FakeInferClient
 from gateway.models.manifest import ManifestError, read_manifest

@@ -10,9 +10,8 @@ from grpc import StatusCode as Code
 
 from gateway.errors import TooLarge
 from gateway.inference.client import FakeInferClient
-from gateway.rpc.bounds import STREAM_ITEMS, Bounds
+from gateway.rpc.message_limits import STREAM_ITEMS, Bounds, count_fields
 from gateway.rpc.service import NAME
-from gateway.rpc.wire import count_fields
 from openclip_api.v1 import clip_pb2
 from tests.gateway.fakes import unit
 from tests.gateway.rpcserver import LIMITS, image, metadata, served, text

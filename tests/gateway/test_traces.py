@@ -24,9 +24,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from gateway.__main__ import StartError, load_settings
 from gateway.errors import InferenceFailed
+from gateway.inference.batching import Lanes
 from gateway.inference.client import Call, FakeInferClient
 from gateway.inference.encoders import image_tower
-from gateway.inference.lanes import Lanes
 from gateway.models.values import Deadline, Timings
 from gateway.telemetry.traces import RequestTrace
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc

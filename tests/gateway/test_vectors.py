@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gateway.pipeline.vectors import cosines, normalise
+from gateway.pipeline.scoring import cosines, normalise
 
 
 @pytest.mark.parametrize("size", [64, 512, 768])
