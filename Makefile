@@ -40,7 +40,7 @@ help: ## List the targets
 	@echo "  MODEL ARGS MODEL_REPOSITORY; of test and bench-report: ARGS; of every target: PYTHON"
 
 run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
-	@$(SERVE)/bin/python -m server.stack --host $(HOST) --http-port $(HTTP_PORT) \
+	@$(SERVE)/bin/python -m deploy.stack --host $(HOST) --http-port $(HTTP_PORT) \
 		--grpc-port $(GRPC_PORT) --triton-http-port "$(TRITON_HTTP_PORT)" \
 		--triton-grpc-port $(TRITON_GRPC_PORT) --triton-metrics-port $(TRITON_METRICS_PORT) --model-repository "$(MODEL_REPOSITORY)"
 

@@ -1,1 +1,1 @@
-"""What it takes to run the service elsewhere than on one machine."""
+"""Runs the service: both processes on one machine (stack), Compose and Kubernetes."""

@@ -57,7 +57,7 @@ def test_every_target_is_in_the_readme_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     "program",
-    ["export", "server", "server.stack", "benchmarks.ladder", "benchmarks.load",
+    ["export", "server", "deploy.stack", "benchmarks.ladder", "benchmarks.load",
      "benchmarks.openloop", "benchmarks.ceilings", "benchmarks.compare", "benchmarks.stage_budget",
      "benchmarks.tune"],
 )  # fmt: skip

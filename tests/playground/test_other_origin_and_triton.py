@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.deploy.test_stack import banner, children, found, stack
 from tests.gateway.waiting import wait_until
 from tests.server.test_secret import PLANT, PYTHON, listening
-from tests.server.test_stack import banner, children, found, stack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

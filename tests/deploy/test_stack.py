@@ -18,10 +18,10 @@ import httpx
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from deploy.stack import StackConfig, parse
+from deploy.stack import banner as stack_banner
 from gateway.inference.secret import Secret
 from server.config import ServerConfig
-from server.stack import StackConfig, parse
-from server.stack import banner as stack_banner
 from tests.conftest import REPOSITORY, ROOT, killed_after
 from tests.gateway.waiting import wait_until
 
@@ -32,7 +32,7 @@ PORTS = ("http", "grpc", "triton-grpc", "triton-metrics")
 @contextmanager
 def stack(*options: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "server.stack", *(f"--{name}-port=0" for name in PORTS), *options],
+        [sys.executable, "-m", "deploy.stack", *(f"--{name}-port=0" for name in PORTS), *options],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -107,7 +107,7 @@ def test_its_curl_names_a_served_model(
     assert "authorization" not in text
 
 
-def test_its_curl_has_a_key_where_keys_are_asked_for() -> None:
+def test_its_curl_has_a_key_where_keys_are_required() -> None:
     config = StackConfig(REPOSITORY, "127.0.0.1", 8080, 8081, ServerConfig(REPOSITORY))
     text = stack_banner(config, {"GATEWAY_API_KEYS_FILE": "keys.yaml"})
     command = text.partition("Try it:\n")[2].partition("\n\nStop")[0]
@@ -243,7 +243,7 @@ def test_a_taken_port_is_named(variable: str) -> None:
     assert "Starting" not in output
 
 
-def test_a_model_that_does_not_load_is_told(tmp_path: Path) -> None:
+def test_a_model_that_does_not_load_is_reported(tmp_path: Path) -> None:
     repository = shutil.copytree(REPOSITORY, tmp_path / "models")
     [graph] = repository.glob("demo.image/*/model.onnx")
     graph.write_bytes(b"not a graph")
@@ -254,7 +254,7 @@ def test_a_model_that_does_not_load_is_told(tmp_path: Path) -> None:
     assert str(graph.relative_to(repository)) in errors
 
 
-def test_no_models_is_told(tmp_path: Path) -> None:
+def test_no_models_is_reported(tmp_path: Path) -> None:
     with stack("--model-repository", str(tmp_path)) as process:
         _, errors = process.communicate(timeout=START_S)
     assert process.returncode == 1

@@ -1,6 +1,6 @@
-"""`python -m server.stack`: the whole service on this machine, Triton and the gateway before it.
+"""`python -m deploy.stack`: runs the whole service on this machine, Triton and the gateway.
 
-The gateway is a process of its own; nothing of it is imported here.
+The gateway runs as a process of its own; nothing of it is imported here.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from server.repository import select_models
 POLL = 0.1  # seconds
 DRAIN_S = 30.0  # of the gateway, where GATEWAY_DRAIN_S says nothing
 STOP_S = 10.0  # beyond that, for it to end
-ASK_S = 5.0  # for the gateway to answer
+REPLY_S = 5.0  # for the gateway to answer
 CRASHES = 3  # of Triton in a row, each less than STEADY_S after its start, that end everything
 STEADY_S = 600.0
 DEMO = "demo"
@@ -58,7 +58,7 @@ start the two apart: `python -m server`, and `python -m gateway` with GATEWAY_TR
 
 @dataclass(frozen=True, slots=True)
 class StackConfig:
-    """Where everything listens, and what is served."""
+    """Addresses of the gateway and Triton, and the models to serve."""
 
     model_repository: Path
     host: str
@@ -68,11 +68,11 @@ class StackConfig:
 
 
 class Stopped(Exception):
-    """A signal asked for the end."""
+    """A signal stopped the program."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until a signal comes (0), or until something fails (1)."""
+    """Run until a signal arrives (exit code 0) or something fails (1)."""
     config = parse(arguments)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stopped)
@@ -89,11 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(config: StackConfig) -> None:
-    """Start both, announce them, and watch them; a Triton that crashes is started again.
+    """Start both, print the banner, and watch both; restart a Triton that crashes.
 
     Raises:
-        Stopped: a signal came, and both are stopped.
-        ServerError: one of them could not be started, or ended by itself; the other is stopped.
+        Stopped: A signal arrived, and both are stopped.
+        ServerError: One did not start, or ended by itself; the other is stopped.
     """
     print(f"Starting Triton on {config.model_repository} ...", flush=True)
     with KeptTriton(config.triton) as triton, _secret_file(triton.config.secret) as secret:
@@ -114,13 +114,13 @@ def serve(config: StackConfig) -> None:
 
 
 class KeptTriton:
-    """A Triton that is started again, with the same ports and secret, when it ends by itself."""
+    """A Triton that restarts, with the same ports and secret, when it ends by itself."""
 
     def __init__(self, config: ServerConfig) -> None:
-        """Nothing is started yet.
+        """Prepare the server without starting it.
 
         Raises:
-            ServerError: It cannot be.
+            ServerError: It cannot start: see TritonServer.
         """
         self._server = TritonServer(config, log=_log)
         self._crashes = 0
@@ -128,11 +128,11 @@ class KeptTriton:
 
     @property
     def config(self) -> ServerConfig:
-        """Its ports and secret are those that it has."""
+        """Its configuration, with the actual ports and secret."""
         return self._server.config
 
     def __enter__(self) -> Self:
-        """Start it, and wait until it serves."""
+        """Start it and wait until it serves."""
         self._started = time.monotonic()
         self._server.__enter__()
         return self
@@ -142,15 +142,15 @@ class KeptTriton:
         self._server.stop()
 
     def check(self) -> None:
-        """Raise ServerExitedError where it has ended."""
+        """Raise ServerExitedError if it has ended."""
         if self._server.wait(0) is not None:
             raise self._server.exit_error()
 
     def keep(self) -> None:
-        """Start it again where it has ended; returns when it serves.
+        """Restart it if it has ended; return once it serves.
 
         Raises:
-            ServerError: It ends again and again, or does not start.
+            ServerError: It keeps ending, or does not start.
         """
         try:
             self.check()
@@ -168,7 +168,7 @@ class KeptTriton:
 
 @contextmanager
 def _secret_file(secret: str) -> Iterator[str]:
-    """The name of a file that holds the secret, is on no disk, and opens to this user alone."""
+    """Yield the name of an in-memory file with the secret, readable by this user alone."""
     file = os.memfd_create("secret")
     try:
         os.write(file, secret.encode())
@@ -178,21 +178,21 @@ def _secret_file(secret: str) -> Iterator[str]:
 
 
 def banner(config: StackConfig, environment: Mapping[str, str]) -> str:
-    """What is told once both are ready; its command works as it stands.
+    """Text to print once both are ready; its command works as it stands.
 
     Args:
-        config: Where everything listens, and what is served.
-        environment: Of the gateway: it may serve some of the models only, or ask for a key.
+        config: The running stack.
+        environment: The gateway's, which may restrict the models or require a key.
 
     Raises:
-        RepositoryError: the model repository cannot be read.
+        RepositoryError: The model repository cannot be read.
     """
     chosen = json.loads(environment.get("GATEWAY_MODELS") or "[]")
     served = [each.id for each in select_models(config.model_repository, chosen)]
     return BANNER.format(
         url=f"http://{config.host}:{config.http_port}",
         grpc=f"{config.host}:{config.grpc_port}",
-        model=DEMO if DEMO in served else min(served),  # the demo knows the image
+        model=DEMO if DEMO in served else min(served),  # the demo model fits the image
         key=WITH_KEY if environment.get("GATEWAY_API_KEYS_FILE") else "",
     )
 
@@ -200,10 +200,10 @@ def banner(config: StackConfig, environment: Mapping[str, str]) -> str:
 def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     """Read the command line, and check every port before anything starts.
 
-    Exits with 1 and a message that names the variable where a port cannot be used, or where the
-    gateway would begin to serve with TLS.
+    Exits with 1 where a port cannot be used, naming its variable, and where the environment turns
+    TLS on.
     """
-    parser = argparse.ArgumentParser(prog="python -m server.stack", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m deploy.stack", description=__doc__)
     add = parser.add_argument
     add("--host", default=LOOPBACK, help="IPv4 address that the gateway listens on")
     add("--http-port", type=int, default=8080, help="port of the REST API")
@@ -229,7 +229,7 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
         parser.exit(1, f"error: {error}\n")
     triton = ServerConfig(
         given.model_repository,
-        host=LOOPBACK,  # it knows neither keys nor TLS
+        host=LOOPBACK,  # Triton has neither keys nor TLS
         http_port=chosen.get("TRITON_HTTP_PORT"),
         grpc_port=chosen["TRITON_GRPC_PORT"],
         metrics_port=chosen["TRITON_METRICS_PORT"],
@@ -245,15 +245,15 @@ def _port_or_none(value: str) -> int | None:
 
 
 def _log(line: str) -> None:
-    if "CudaDriverHelper" not in line:  # Triton's only complaint of a machine without a GPU
+    if "CudaDriverHelper" not in line:  # expected on a machine without a GPU
         print(line, file=sys.stderr, flush=True)
 
 
 def _start_gateway(
     config: StackConfig, triton: ServerConfig, secret_file: str
 ) -> subprocess.Popen[bytes]:
-    # On a CPU one call takes all cores; a second would wait, and its rows with it, while they could
-    # have joined what comes.
+    # On a CPU one call takes all cores. Rows of a second call would wait for it; unsent, they can
+    # still join a larger batch.
     defaults = {"GATEWAY_TRITON_CALLS": "1"}
     own = {
         "GATEWAY_HOST": config.host,
@@ -263,10 +263,10 @@ def _start_gateway(
         "GATEWAY_TRITON_SECRET_FILE": secret_file,
         "GATEWAY_MODEL_REPOSITORY": str(config.model_repository),
     }
-    # Should this process be killed, the gateway stops by itself.
-    tied = [sys.executable, "-m", "server.tied", str(os.getpid())]
-    return subprocess.Popen(  # noqa: S603 (the project's own programs)
-        [*tied, sys.executable, "-m", "gateway"],
+    # If this process is killed, the gateway stops by itself.
+    child_of = [sys.executable, "-m", "deploy.child_of", str(os.getpid())]
+    return subprocess.Popen(
+        [*child_of, sys.executable, "-m", "gateway"],
         env=defaults | os.environ | own,
         start_new_session=True,  # a terminal's Ctrl-C reaches this process alone
     )
@@ -284,7 +284,7 @@ def _wait_ready(gateway: subprocess.Popen[bytes], config: StackConfig, triton: K
 
 
 def _is_ready(config: StackConfig) -> bool:
-    connection = http.client.HTTPConnection(config.host, config.http_port, timeout=ASK_S)
+    connection = http.client.HTTPConnection(config.host, config.http_port, timeout=REPLY_S)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == http.client.OK
