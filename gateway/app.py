@@ -43,7 +43,7 @@ from gateway.rest.security import BrowserGuard, KeyGuard
 from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.record import Observer
+from gateway.telemetry.observer import Observer
 
 VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."

@@ -19,7 +19,7 @@ from gateway.operations.updates import Updates
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
 from gateway.pipeline.engine import Engine
-from gateway.rpc.server import RpcConfig
+from gateway.rpc.config import RpcConfig
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.metrics_server import MetricsServer

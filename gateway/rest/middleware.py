@@ -11,7 +11,8 @@ from gateway.access.clients import by_address
 from gateway.errors import Unavailable
 from gateway.rest.problems import internal_error, rendered
 from gateway.rest.security import SecurityHeaders
-from gateway.telemetry.record import HEADER, Observer, Record, request_id
+from gateway.telemetry.observer import Observer
+from gateway.telemetry.record import HEADER, Record, request_id
 
 logger = logging.getLogger(__name__)
 

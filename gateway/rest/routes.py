@@ -14,7 +14,7 @@ from gateway.rest.intake import Intake
 from gateway.rest.openapi import answers, body, image_body
 from gateway.rest.problems import problem
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
-from gateway.telemetry.record import LIVE, READY
+from gateway.telemetry.observer import LIVE, READY
 
 
 class CatalogueRoutes:

@@ -10,7 +10,7 @@ from gateway.access.access import Access
 from gateway.access.hosts import Hosts, name_of
 from gateway.errors import GatewayError, quoted
 from gateway.rest.problems import problem, rendered
-from gateway.telemetry.record import LIVE, READY
+from gateway.telemetry.observer import LIVE, READY
 
 # What may be had without a key: probes, the playground's files, and what the API looks like.
 _OPEN = frozenset(

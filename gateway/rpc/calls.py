@@ -16,11 +16,12 @@ from gateway.access.clients import by_peer
 from gateway.admission.permits import Admission
 from gateway.errors import GatewayError, MalformedRequest, TooLarge, Unauthenticated
 from gateway.models.values import Deadline, Timings
+from gateway.rpc.config import RpcConfig
 from gateway.rpc.incoming import Incoming
 from gateway.rpc.message_limits import Bounds
 from gateway.rpc.problems import STATUS, abort, told
-from gateway.rpc.server import RpcConfig
-from gateway.telemetry.record import HEADER, Observer, Record, request_id
+from gateway.telemetry.observer import Observer
+from gateway.telemetry.record import HEADER, Record, request_id
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)

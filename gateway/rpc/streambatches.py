@@ -17,8 +17,8 @@ from gateway.pipeline import requests
 from gateway.pipeline.concurrency import comes
 from gateway.pipeline.engine import Engine
 from gateway.rpc import convert
+from gateway.rpc.config import RpcConfig
 from gateway.rpc.problems import told
-from gateway.rpc.server import RpcConfig
 from gateway.rpc.streamroom import StreamRoom
 from gateway.rpc.window import Pending
 from gateway.telemetry.record import Record

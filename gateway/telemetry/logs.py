@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 import orjson
 
-from gateway.telemetry.record import Record, fields
+from gateway.telemetry.observer import fields
+from gateway.telemetry.record import Record
 
 PAUSE_S = 0.1
 LAST_S = 2.0  # that a pipe which nobody reads can hold up the end of the process

@@ -26,10 +26,11 @@ from gateway.pipeline.concurrency import Threads
 from gateway.pipeline.embedding import Embedder, Encoder
 from gateway.pipeline.engine import Engine
 from gateway.pipeline.prepare import Preparer
-from gateway.rpc.server import RpcConfig, RpcServer
+from gateway.rpc.config import RpcConfig
+from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.record import Observer
+from gateway.telemetry.observer import Observer
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from tests.conftest import REPOSITORY, SAMPLES
 
