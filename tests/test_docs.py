@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 README = (ROOT / "README.md").read_text()
 PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 EVERYTHING = "\n".join([README, *PAGES.values()])
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -176,3 +177,17 @@ def headings(page: Path) -> set[str]:
 def test_modules_that_the_lifecycle_names_exist() -> None:
     for name in re.findall(r"`(gateway/[\w/]+\.py)`", PAGES["lifecycle.md"]):
         assert (ROOT / name).is_file()
+
+
+def test_tests_that_docs_name_exist() -> None:
+    named = set(re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)`", EVERYTHING + CONTRIBUTING))
+    assert named
+    assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+
+
+def test_files_that_contributors_are_sent_to_exist() -> None:
+    named = set(
+        re.findall(r"`((?:gateway|export|tests|docs|openclip_api)/[\w/]+\.\w+)`", CONTRIBUTING)
+    )
+    assert named
+    assert not [name for name in sorted(named) if not (ROOT / name).is_file()]
