@@ -1,4 +1,4 @@
-"""Memory that threads share: whoever finds no room waits, first come, first served."""
+"""A memory budget that threads share: who finds no room waits, first come, first served."""
 
 import threading
 from collections import deque
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Memory:
-    """So many bytes for whatever is worked on at a time. Thread-safe."""
+class MemoryBudget:
+    """A number of bytes that threads share. Thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -17,9 +17,9 @@ class Memory:
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Holds so many bytes, all of them at most; waits until they are free.
+        """Waits until `size` bytes are free, and holds them; at most the whole budget.
 
-        Those that want little do not pass those that want much, who would wait for ever.
+        First come, first served: a small request never overtakes a large one.
         """
         size = min(size, self._size)
         me = object()

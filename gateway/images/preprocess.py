@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gateway.errors import ImageError, RequestError, TooLarge
 from gateway.images.header import decode_bytes, swaps, turn_of
-from gateway.images.memory import Memory
+from gateway.images.memory import MemoryBudget
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
 
@@ -59,7 +59,7 @@ class Decoder:
     def __init__(self, limits: ImageLimits, options: DecodeOptions = EXACT) -> None:
         self._limits = limits
         self._options = options
-        self._memory = Memory(limits.max_decode_bytes)
+        self._memory = MemoryBudget(limits.max_decode_bytes)
 
     def __call__(self, data: bytes, rules: Preprocessing) -> Pixels:
         """See `preprocess`."""
@@ -71,7 +71,7 @@ def preprocess(
     rules: Preprocessing,
     limits: ImageLimits,
     options: DecodeOptions = EXACT,
-    memory: Memory | None = None,
+    memory: MemoryBudget | None = None,
 ) -> Pixels:
     """Decodes one image and prepares it for the image tower.
 
