@@ -195,18 +195,18 @@ class Lanes:
         self,
         client: InferClient,
         calls: int,
-        called: Callable[[str, int], None] = lambda tower, rows: None,
+        on_call: Callable[[str, int], None] = lambda tower, rows: None,
     ) -> None:
         """Takes the client of Triton.
 
         Args:
             client: Runs the calls.
             calls: How many calls of one encoder are under way at a time, for each Triton.
-            called: Told of each call: the tower's name and the number of rows.
+            on_call: Called before each call with the name of its model and the number of rows.
         """
         self._client = client
         self._calls = calls
-        self._called = called
+        self._on_call = on_call
         self._turns: dict[str, Turns] = {}
         self._running: set[asyncio.Task[None]] = set()
 
@@ -267,7 +267,7 @@ class Lanes:
         failure: Exception | None = None
         try:
             batch = joined(tower, [row for job in jobs for row in job.rows])
-            self._called(tower.model, len(batch))
+            self._on_call(tower.model, len(batch))
             for job in jobs:
                 job.sent = time.perf_counter()
             within = max(job.deadline.at for job in jobs) - Deadline.now()

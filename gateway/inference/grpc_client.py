@@ -15,8 +15,8 @@ from tritonclient.utils import np_to_triton_dtype
 from gateway.errors import DeadlineExceeded, GatewayError, InferenceFailed, Overloaded, Unavailable
 from gateway.inference.client import LATE, WRONG, Call, Tower, checked, cosine_to, differs
 from gateway.inference.secret import Secret
-from gateway.inference.server import ClosedError, Server, closing_told, loaded
-from gateway.inference.servers import Servers, Told
+from gateway.inference.server import ClosedError, Server, detect_closing, loaded
+from gateway.inference.servers import OnStatus, Servers
 from gateway.models.values import Vectors
 
 
@@ -61,19 +61,19 @@ class GrpcInferClient:
     def __init__(
         self,
         addresses: Sequence[str],
-        told: Told = lambda answering, broken: None,
+        on_status: OnStatus = lambda answering, broken: None,
         secret: Secret = NO_SECRET,
     ) -> None:
         """Begins to resolve.
 
         Args:
             addresses: `host:port` of each.
-            told: Told how many of them answer, and how many do not.
+            on_status: Called with the number of Tritons that answer, and of those that do not.
             secret: What they ask of whoever loads models.
         """
         self._secret = secret
-        self._servers = Servers(addresses, told)
-        self._doubted: set[Tower] = set()  # gone wrong, which `verify` has not told yet
+        self._servers = Servers(addresses, on_status)
+        self._doubted: set[Tower] = set()  # gone wrong, which `verify` has not reported yet
 
     def servers(self) -> int:
         """See `InferClient.servers`."""
@@ -100,11 +100,11 @@ class GrpcInferClient:
         except _ElsewhereError as first:
             second = await self._servers.pick(without=server)
             if second is None:
-                raise first.told from first
+                raise first.unavailable from first
         try:
             return await self._ask(second, call, deadline)
         except _ElsewhereError as error:
-            raise error.told from error
+            raise error.unavailable from error
 
     async def load(self, tower: Tower, within: float) -> None:
         """See `InferClient.load`."""
@@ -137,7 +137,7 @@ class GrpcInferClient:
             doubted = tower in self._doubted
             self._doubted.discard(tower)
             return doubted
-        error = failed[0].told if isinstance(failed[0], _ElsewhereError) else failed[0]
+        error = failed[0].unavailable if isinstance(failed[0], _ElsewhereError) else failed[0]
         if isinstance(error, GatewayError) and error.code == WRONG:
             self._doubted.discard(tower)  # this tells it as well
         raise error
@@ -199,7 +199,7 @@ class GrpcInferClient:
         )
         try:
             async with server.working():
-                with closing_told():
+                with detect_closing():
                     response = await server.stub.ModelInfer(
                         request, timeout=within, metadata=_metadata(call)
                     )
@@ -220,7 +220,7 @@ class _ElsewhereError(Exception):
 
     def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)
-        self.told = Unavailable(message, code=code, retry_after_s=RETRY_S)
+        self.unavailable = Unavailable(message, code=code, retry_after_s=RETRY_S)
 
 
 async def _translated(
@@ -258,7 +258,7 @@ async def _ready(server: Server, call: Call, within: float) -> bool | None:
         return None
     asked = service_pb2.ModelReadyRequest(name=call.tower.model, version=str(call.tower.version))
     try:
-        with closing_told():
+        with detect_closing():
             return bool((await server.stub.ModelReady(asked, timeout=min(within, 1.0))).ready)
     except (grpc.aio.AioRpcError, ClosedError):
         return None

@@ -46,7 +46,7 @@ class ClosedError(Exception):
 
 
 @contextmanager
-def closing_told() -> Iterator[None]:
+def detect_closing() -> Iterator[None]:
     """Around a call: tells the end of its channel from that of its task.
 
     gRPC cancels a call whose channel is closed, as if somebody had cancelled who awaits it.
@@ -79,7 +79,7 @@ class Server:
     """
 
     address: str  # host:port, the host an IP address
-    turned: Callable[[], None]  # told when the breaker opens or closes
+    on_breaker: Callable[[], None]  # called when the breaker opens or closes
     inflight: int = 0
     failures: int = 0  # in a row
     open: bool = False
@@ -124,7 +124,7 @@ class Server:
         self._silent_since = _now() if self.inflight else None
         if self.open:
             self.open = False
-            self.turned()
+            self.on_breaker()
             logger.info("Triton at %s answers again", self.address)
 
     def failed(self) -> None:
@@ -132,7 +132,7 @@ class Server:
         self.failures += 1
         if self.failures >= FAILURES and not self.open:
             self.open = True
-            self.turned()
+            self.on_breaker()
             logger.warning("Triton at %s does not answer; it is left alone", self.address)
 
     def lost(self) -> None:
@@ -227,7 +227,7 @@ async def loaded(server: Server, model: str, version: int, within: float, secret
     asked = service_pb2.RepositoryModelLoadRequest(model_name=model)
     try:
         async with server.working():
-            with closing_told():
+            with detect_closing():
                 await server.stub.RepositoryModelLoad(
                     asked, timeout=within, metadata=secret.metadata()
                 )
@@ -249,7 +249,7 @@ async def loaded(server: Server, model: str, version: int, within: float, secret
 async def _ready(server: Server, model: str, version: int) -> bool:
     asked = service_pb2.ModelReadyRequest(name=model, version=str(version))
     try:
-        with closing_told():
+        with detect_closing():
             return bool((await server.stub.ModelReady(asked, timeout=SETTLE_S)).ready)
     except (grpc.aio.AioRpcError, ClosedError):
         return False

@@ -9,7 +9,7 @@ from gateway.inference.server import Server
 
 RESOLVE_S = 5.0  # how often names are looked up again
 
-Told = Callable[[int, int], None]
+OnStatus = Callable[[int, int], None]
 Lookup = Callable[[str], Awaitable[set[str]]]
 
 logger = logging.getLogger(__name__)
@@ -21,18 +21,19 @@ class Servers:
     def __init__(
         self,
         addresses: Sequence[str],
-        told: Told = lambda answering, broken: None,
+        on_status: OnStatus = lambda answering, broken: None,
         lookup: Lookup | None = None,
     ) -> None:
         """Begins to resolve; must be made inside the running event loop.
 
         Args:
             addresses: `host:port` each; a host name may stand for several servers.
-            told: Told of each change: how many servers answer, and how many breakers are open.
+            on_status: Called after each change with the number of servers that answer, and of
+                open breakers.
             lookup: The addresses that one of these stands for; None asks the system's resolver.
         """
         self._addresses = addresses
-        self._told = told
+        self._on_status = on_status
         self._lookup = lookup or _lookup
         self._servers: dict[str, Server] = {}
         self._closing: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
@@ -82,7 +83,7 @@ class Servers:
                 logger.warning("Triton at %s: %s", address, getattr(error, "strerror", 0) or error)
                 return  # a name server that is away must not cost the servers that are known
         for address in found - self._servers.keys():
-            self._servers[address] = Server(address, self._turned)
+            self._servers[address] = Server(address, self._report)
         for address in self._servers.keys() - found:
             gone = self._servers.pop(address)
             logger.info("Triton at %s is no longer named", address)
@@ -90,11 +91,11 @@ class Servers:
             closing = asyncio.create_task(gone.close(grace_s=60))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-        self._turned()
+        self._report()
 
-    def _turned(self) -> None:
+    def _report(self) -> None:
         broken = sum(server.open for server in self._servers.values())
-        self._told(len(self._servers) - broken, broken)
+        self._on_status(len(self._servers) - broken, broken)
 
 
 def _split(address: str) -> tuple[str, str]:

@@ -57,7 +57,7 @@ class Observer:
 
 def fields(record: Record) -> dict[str, str | int | float]:
     """What a line of the log says of a request; what it does not have is left out."""
-    told: dict[str, str | int | float] = {
+    known: dict[str, str | int | float] = {
         "request_id": record.request_id,
         "trace_id": record.trace_id,
         "protocol": record.protocol,
@@ -71,5 +71,5 @@ def fields(record: Record) -> dict[str, str | int | float]:
         "failed": record.failed,
         "ms": round(record.seconds * 1000, 2),
     }
-    told |= {f"{stage}_ms": round(s * 1000, 2) for stage, s in record.stages.items()}
-    return {name: value for name, value in told.items() if value != "" and value != 0}
+    known |= {f"{stage}_ms": round(s * 1000, 2) for stage, s in record.stages.items()}
+    return {name: value for name, value in known.items() if value != "" and value != 0}

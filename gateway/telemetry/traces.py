@@ -158,19 +158,19 @@ class TritonSpan:
 def _attributes(record: Record) -> dict[str, str | int]:
     """What the span of a request says of it, without anything that was sent in."""
     if record.protocol == "rest":
-        told: dict[str, str | int] = {
+        attributes: dict[str, str | int] = {
             "http.request.method": record.method,
             "http.route": record.operation,
             "http.response.status_code": int(record.code),
         }
     else:
-        told = {
+        attributes = {
             "rpc.system": "grpc",
             "rpc.service": _GRPC_SERVICE,
             "rpc.method": record.operation,
             "rpc.response.status_code": record.code,
         }
-    told |= {
+    attributes |= {
         "openclip.request_id": record.request_id,
         "openclip.model": record.model,
         "openclip.texts": record.texts,
@@ -178,7 +178,7 @@ def _attributes(record: Record) -> dict[str, str | int]:
         "openclip.failed": record.failed,
         "error.type": record.error,
     }
-    return {name: value for name, value in told.items() if value != ""}
+    return {name: value for name, value in attributes.items() if value != ""}
 
 
 def _text(value: str | bytes) -> str:
