@@ -28,7 +28,7 @@ from gateway.operations.updates import Updates
 from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.embedding import Embedder, Encoder
+from gateway.pipeline.embedding import CachedEncoder, Embedder
 from gateway.pipeline.engine import Engine
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.pipeline.prepare import Preparer
@@ -172,7 +172,7 @@ async def _build(
     limits = build.request_limits(settings)
     decoder = await asyncio.to_thread(build.decoder, settings)
     preparer = Preparer(threads, limits, decoder, build.fetcher(settings), long=long)
-    encoder = Encoder(Lanes(client, settings.triton_calls, metrics.called), cache)
+    encoder = CachedEncoder(Lanes(client, settings.triton_calls, metrics.called), cache)
     classifiers = Classifiers(loaded.models, loaded.sets, preparer, encoder, cache)
 
     def doubt(fingerprint: str) -> None:

@@ -1,13 +1,12 @@
 """Joins the rows of many requests for one encoder into few calls of Triton.
 
-A call costs the gateway about as much for one row as for thirty, and Triton's own batcher joins
-only what reaches it in time. So rows of one shape have a lane: while fewer than `calls` of the
-encoder's calls are under way a new row leaves at once; what comes meanwhile waits, and goes
-together as soon as a call returns. Nothing is ever delayed for the sake of a larger batch.
+A call of one row costs the gateway about as much as a call of thirty, and Triton's own batcher
+joins only what reaches it in time. So while fewer than `calls` of an encoder's calls are under way,
+a new row leaves at once; rows that come meanwhile wait, and leave together as soon as a call
+returns. No row is ever delayed for the sake of a larger batch.
 
-Clients take turns at an encoder, row by row, and so do its towers: a packed text tower takes rows
-of any length, but where text is padded to fixed lengths each has a tower of its own, and all of
-them run on the same cores or GPU.
+Clients take turns at an encoder, row by row. So do the encoders that share a queue: where text is
+padded to fixed lengths, each length is an encoder of its own, and all run on the same hardware.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import GatewayError
-from gateway.inference.client import Call, InferClient, Tower
+from gateway.inference.client import Call, Encoder, InferClient
 from gateway.models.spans import CallSpan, Trace
 from gateway.models.values import Deadline, Timings, Vectors
 
@@ -32,16 +31,16 @@ MAX_CALL_BYTES = 2_500_000  # beyond this, gRPC moves fewer images a second than
 MAX_CALL_TOKENS = 1024  # of a packed call: 64 captions, but no more long texts than take as long
 PARTS = 16  # of a call: what is taken from one client before it is the next one's turn
 
-Rows = Sequence[NDArray[Any]]  # of one shape; int32 of any length where the tower is packed
+Rows = Sequence[NDArray[Any]]  # of one shape; int32 of any length where the encoder is packed
 
 
 class Fill:
     """How full a call is, or one part of it."""
 
-    def __init__(self, tower: Tower, parts: int = 1) -> None:
+    def __init__(self, encoder: Encoder, parts: int = 1) -> None:
         """An empty call of an encoder; of so many equal parts, one."""
-        self._packed = tower.pad_id is not None
-        self._rows_left = tower.max_batch // parts
+        self._packed = encoder.pad_id is not None
+        self._rows_left = encoder.max_batch // parts
         self._left = (MAX_CALL_TOKENS if self._packed else MAX_CALL_BYTES) // parts
 
     def takes(self, rows: Rows) -> bool:
@@ -57,22 +56,22 @@ class Fill:
         return sum(row.size if self._packed else row.nbytes for row in rows)
 
 
-def portions(tower: Tower, rows: Rows) -> Iterator[Rows]:
+def portions(encoder: Encoder, rows: Rows) -> Iterator[Rows]:
     """Rows in their order, cut into parts of a call; at least one row in each."""
-    begin, fill = 0, Fill(tower, PARTS)
+    begin, fill = 0, Fill(encoder, PARTS)
     for end, row in enumerate(rows):
         if end > begin and not fill.takes([row]):
             yield rows[begin:end]
-            begin, fill = end, Fill(tower, PARTS)
+            begin, fill = end, Fill(encoder, PARTS)
         fill.add([row])
     yield rows[begin:]
 
 
-def joined(tower: Tower, rows: Rows) -> NDArray[Any]:
-    """The batch of a call: [n, ...], or int32 [n, longest] where the tower is packed."""
-    if tower.pad_id is None:
+def joined(encoder: Encoder, rows: Rows) -> NDArray[Any]:
+    """The batch of a call: [n, ...], or int32 [n, longest] where the encoder is packed."""
+    if encoder.pad_id is None:
         return np.stack(rows)
-    batch = np.full((len(rows), max(map(len, rows))), tower.pad_id, dtype=np.int32)
+    batch = np.full((len(rows), max(map(len, rows))), encoder.pad_id, dtype=np.int32)
     for into, row in zip(batch, rows, strict=True):
         into[: len(row)] = row
     return batch
@@ -85,7 +84,7 @@ BULK_CALLS = 4  # full ones, that others' urgent jobs may have before a client's
 class Job:
     """Rows of one request: a part of a call."""
 
-    rows: Sequence[NDArray[Any]]  # of one shape, unless the tower is packed
+    rows: Sequence[NDArray[Any]]  # of one shape, unless the encoder is packed
     deadline: Deadline
     done: asyncio.Future[Vectors]  # cancelled when nobody waits for it any more
     since: float  # when it came, on the clock of time.perf_counter
@@ -96,7 +95,7 @@ class Job:
 
 @dataclass(slots=True)
 class Lane:
-    """What one client waits for at one tower."""
+    """What one client waits for at one encoder."""
 
     urgent: deque[Job] = field(default_factory=deque)
     bulk: deque[Job] = field(default_factory=deque)  # goes where the urgent leaves room
@@ -120,16 +119,16 @@ class Waiting:
     """What one client waits for at one encoder."""
 
     had: float  # rows, counted on from what those had who waited when it came
-    lanes: dict[Tower, Lane] = field(default_factory=dict)
+    lanes: dict[Encoder, Lane] = field(default_factory=dict)
 
-    def turn(self, tower: Tower) -> tuple[float, float] | None:
-        """When its next job at a tower is due: the least goes first; None where there is none."""
-        lane = self.lanes.get(tower)
+    def turn(self, encoder: Encoder) -> tuple[float, float] | None:
+        """When its next job at a encoder is due: the least goes first; None where there is none."""
+        lane = self.lanes.get(encoder)
         job = lane.first() if lane else None
         if lane is None or job is None:
-            self.lanes.pop(tower, None)  # whose version may never be asked for again
+            self.lanes.pop(encoder, None)  # whose version may never be asked for again
             return None
-        return self.had + (0 if lane.urgent else BULK_CALLS * tower.max_batch), job.since
+        return self.had + (0 if lane.urgent else BULK_CALLS * encoder.max_batch), job.since
 
 
 @dataclass(slots=True)
@@ -145,35 +144,37 @@ class Turns:
     underway: int = 0
     had: float = 0.0  # by the client that was last served: where newcomers begin
 
-    def add(self, client: str, tower: Tower, jobs: Sequence[Job], *, bulk: bool) -> None:
+    def add(self, client: str, encoder: Encoder, jobs: Sequence[Job], *, bulk: bool) -> None:
         """Puts jobs behind those of their client."""
         waiting = self.clients.setdefault(client, Waiting(self.had))
-        lane = waiting.lanes.setdefault(tower, Lane())
+        lane = waiting.lanes.setdefault(encoder, Lane())
         (lane.bulk if bulk else lane.urgent).extend(jobs)
 
-    def next(self) -> tuple[Tower, list[Job]] | None:
-        """The next call: for the tower of the job that is due, what goes into one."""
+    def next(self) -> tuple[Encoder, list[Job]] | None:
+        """The next call: for the encoder of the job that is due, what goes into one."""
         due = []
         for client, waiting in list(self.clients.items()):
-            turns = [(t, tower) for tower in list(waiting.lanes) if (t := waiting.turn(tower))]
+            turns = [
+                (t, encoder) for encoder in list(waiting.lanes) if (t := waiting.turn(encoder))
+            ]
             if turns:
                 due.append(min(turns, key=itemgetter(0)))
             else:
                 del self.clients[client]
         if not due:
             return None
-        _, tower = min(due, key=itemgetter(0))
-        return tower, self._take(tower)
+        _, encoder = min(due, key=itemgetter(0))
+        return encoder, self._take(encoder)
 
-    def _take(self, tower: Tower) -> list[Job]:
+    def _take(self, encoder: Encoder) -> list[Job]:
         taken: list[Job] = []
-        fill = Fill(tower)
-        order = [(t, name) for name, each in self.clients.items() if (t := each.turn(tower))]
+        fill = Fill(encoder)
+        order = [(t, name) for name, each in self.clients.items() if (t := each.turn(encoder))]
         heapify(order)
         while order:
             name = order[0][1]
             waiting = self.clients[name]
-            lane = waiting.lanes[tower]
+            lane = waiting.lanes[encoder]
             job = lane.first()
             if job is None or (taken and not fill.takes(job.rows)):
                 break
@@ -181,7 +182,7 @@ class Turns:
             fill.add(job.rows)
             self.had = max(self.had, waiting.had)
             waiting.had += len(job.rows)
-            if turn := waiting.turn(tower):
+            if turn := waiting.turn(encoder):
                 heapreplace(order, (turn, name))
             else:
                 heappop(order)
@@ -195,7 +196,7 @@ class Lanes:
         self,
         client: InferClient,
         calls: int,
-        on_call: Callable[[str, int], None] = lambda tower, rows: None,
+        on_call: Callable[[str, int], None] = lambda encoder, rows: None,
     ) -> None:
         """Takes the client of Triton.
 
@@ -220,14 +221,14 @@ class Lanes:
 
     async def run(
         self,
-        tower: Tower,
+        encoder: Encoder,
         rows: Sequence[NDArray[Any]],
         deadline: Deadline,
         timings: Timings,
         *,
         bulk: bool,
     ) -> Vectors:
-        """Encodes rows, of one shape unless the tower is packed: float32 [n, D], in their order.
+        """Encodes rows, of one shape unless the encoder is packed: float32 [n, D], in their order.
 
         Adds to the stages `queue`, until the last of its calls left, and `infer`, the rest.
 
@@ -235,14 +236,14 @@ class Lanes:
             DeadlineExceeded, Overloaded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
         self.check()
-        turns = self._turns.setdefault(tower.encoder, Turns())
+        turns = self._turns.setdefault(encoder.queue, Turns())
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
         jobs = [
             Job(portion, deadline, loop.create_future(), start, timings.trace)
-            for portion in portions(tower, rows)
+            for portion in portions(encoder, rows)
         ]
-        turns.add(timings.client, tower, jobs, bulk=bulk)
+        turns.add(timings.client, encoder, jobs, bulk=bulk)
         self._pump(turns)
         try:
             parts = [await job.done for job in jobs]
@@ -262,16 +263,16 @@ class Lanes:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _call(self, turns: Turns, tower: Tower, jobs: list[Job]) -> None:
-        span = _traced(tower, jobs)
+    async def _call(self, turns: Turns, encoder: Encoder, jobs: list[Job]) -> None:
+        span = _traced(encoder, jobs)
         failure: Exception | None = None
         try:
-            batch = joined(tower, [row for job in jobs for row in job.rows])
-            self._on_call(tower.model, len(batch))
+            batch = joined(encoder, [row for job in jobs for row in job.rows])
+            self._on_call(encoder.model, len(batch))
             for job in jobs:
                 job.sent = time.perf_counter()
             within = max(job.deadline.at for job in jobs) - Deadline.now()
-            call = Call(tower, batch, span.traceparent if span else "")
+            call = Call(encoder, batch, span.traceparent if span else "")
             vectors = await self._client.infer(call, max(0.001, within))
         except Exception as error:  # handed to those that wait, whatever it is
             failure = error
@@ -293,12 +294,12 @@ class Lanes:
             start = end
 
 
-def _traced(tower: Tower, jobs: Sequence[Job]) -> CallSpan | None:
+def _traced(encoder: Encoder, jobs: Sequence[Job]) -> CallSpan | None:
     """Begins the span of the call that is made for these jobs; None where none is traced."""
     traces = list(dict.fromkeys(job.trace for job in jobs if job.trace is not None))
     if not traces:
         return None
-    span = traces[0].call(tower.model, sum(len(job.rows) for job in jobs), traces[1:])
+    span = traces[0].call(encoder.model, sum(len(job.rows) for job in jobs), traces[1:])
     for job in jobs:
         job.call = span if job.trace is not None else None
     return span

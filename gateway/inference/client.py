@@ -26,8 +26,8 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
-class Tower:
-    """One encoder as Triton knows it."""
+class Encoder:
+    """One encoder: a model's image or text half, as Triton serves it at one text length."""
 
     model: str  # Triton's name of it
     version: int
@@ -35,7 +35,7 @@ class Tower:
     output_name: str
     embedding_size: int  # D
     max_batch: int
-    encoder: str  # its calls take turns with those of this encoder's other towers
+    queue: str  # encoders that share it take turns: those of one text encoder at several lengths
     golden: Callable[[], Golden] = field(compare=False, repr=False)
     pad_id: int | None = None  # of rows of any length, padded to the longest; None: one shape
 
@@ -44,7 +44,7 @@ class Tower:
 class Call:
     """One call of one encoder."""
 
-    tower: Tower
+    encoder: Encoder
     batch: NDArray[Any]  # uint8 [n, S, S, 3] or int32 [n, L]
     traceparent: str = ""  # W3C's, where the call is traced
 
@@ -81,7 +81,7 @@ class InferClient(Protocol):
         """
         ...
 
-    async def load(self, tower: Tower, within: float) -> None:
+    async def load(self, encoder: Encoder, within: float) -> None:
         """Makes every Triton that answers serve an encoder in this version; returns when all do.
 
         Raises:
@@ -89,7 +89,7 @@ class InferClient(Protocol):
         """
         ...
 
-    async def verify(self, tower: Tower, within: float) -> bool:
+    async def verify(self, encoder: Encoder, within: float) -> bool:
         """Runs an encoder's golden input on every Triton that answers.
 
         Returns whether what was encoded until now is to be doubted: one of them that was right
@@ -130,16 +130,16 @@ class FakeInferClient:
             raise DeadlineExceeded(LATE)
         return checked(self._behave(call), call)
 
-    async def load(self, tower: Tower, within: float) -> None:
+    async def load(self, encoder: Encoder, within: float) -> None:
         """Everything is loaded."""
 
-    async def verify(self, tower: Tower, within: float) -> bool:
+    async def verify(self, encoder: Encoder, within: float) -> bool:
         """See `InferClient.verify`."""
-        golden = tower.golden()
-        [vector] = await self.infer(Call(tower, golden.batch), within)
+        golden = encoder.golden()
+        [vector] = await self.infer(Call(encoder, golden.batch), within)
         cosine = cosine_to(golden, vector)
         if cosine < golden.min_cosine:
-            raise Unavailable(differs(tower.model, cosine), code=WRONG)
+            raise Unavailable(differs(encoder.model, cosine), code=WRONG)
         return False
 
     async def close(self) -> None:
@@ -163,7 +163,7 @@ def checked(vectors: NDArray[Any] | None, call: Call) -> Vectors:
         InferenceFailed: With the code `WRONG`: they have another shape or type, or not all of
             them are unit vectors.
     """
-    name, wanted = call.tower.model, (len(call.batch), call.tower.embedding_size)
+    name, wanted = call.encoder.model, (len(call.batch), call.encoder.embedding_size)
     if vectors is None or vectors.shape != wanted or vectors.dtype != np.float32:
         found = "nothing" if vectors is None else f"{vectors.dtype} {list(vectors.shape)}"
         raise InferenceFailed(f"{name}: answered {found}, not float32 {list(wanted)}", code=WRONG)

@@ -1,4 +1,4 @@
-"""The encoders of a model as Triton knows them, and which of them a text goes to."""
+"""A manifest -> the encoders that Triton serves for it, and each text -> its encoder."""
 
 from bisect import bisect_left
 from collections import defaultdict
@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from gateway.inference.client import Golden, Tower
+from gateway.inference.client import Encoder, Golden
 from gateway.models.manifest import (
     IMAGE_FEATURES,
     PIXELS,
@@ -21,10 +21,10 @@ from gateway.models.tokenizer import padded
 from gateway.models.values import TokenIds
 
 
-def image_tower(manifest: Manifest) -> Tower:
-    """Takes uint8 [n, S, S, 3]."""
+def image_encoder(manifest: Manifest) -> Encoder:
+    """The image encoder: uint8 [n, S, S, 3] -> vectors."""
     served = manifest.triton.image
-    return Tower(
+    return Encoder(
         served.name,
         manifest.version,
         PIXELS,
@@ -36,9 +36,9 @@ def image_tower(manifest: Manifest) -> Tower:
     )
 
 
-def text_tower(manifest: Manifest, served: TextTower) -> Tower:
-    """Takes int32 [n, length], or any length where it is packed."""
-    return Tower(
+def text_encoder(manifest: Manifest, served: TextTower) -> Encoder:
+    """A text encoder: int32 [n, length] -> vectors; a packed one takes any length."""
+    return Encoder(
         served.name,
         manifest.version,
         TOKEN_IDS,
@@ -51,30 +51,30 @@ def text_tower(manifest: Manifest, served: TextTower) -> Tower:
     )
 
 
-def towers(manifest: Manifest) -> Iterator[Tower]:
+def encoders_of(manifest: Manifest) -> Iterator[Encoder]:
     """Every encoder of a model."""
-    yield image_tower(manifest)
+    yield image_encoder(manifest)
     for served in manifest.triton.text:
-        yield text_tower(manifest, served)
+        yield text_encoder(manifest, served)
 
 
-def by_text_tower(
+def by_text_encoder(
     manifest: Manifest, texts: Mapping[int, TokenIds]
-) -> dict[Tower, dict[int, TokenIds]]:
-    """Texts by the shortest tower that takes them, each padded to its length.
+) -> dict[Encoder, dict[int, TokenIds]]:
+    """Groups texts by the shortest encoder that takes them, each padded to its length.
 
-    Equal shapes can share a call; the rest of a longer tower would be spent on padding. A packed
-    tower spends nothing on it, so its texts stay as they are.
+    Rows of one shape can share a call, and the shortest encoder spends the least on padding. The
+    texts of a packed encoder stay as they are.
     """
     served = manifest.triton.text
     if not manifest.token_lengths:
-        return {text_tower(manifest, served[0]): dict(texts)} if texts else {}
+        return {text_encoder(manifest, served[0]): dict(texts)} if texts else {}
     grouped: dict[int, dict[int, TokenIds]] = defaultdict(dict)
     for index, ids in texts.items():
-        tower = bisect_left(manifest.token_lengths, len(ids))
-        length = manifest.token_lengths[tower]
-        grouped[tower][index] = padded(ids, length, manifest.tokenizer.pad_id)
-    return {text_tower(manifest, served[tower]): rows for tower, rows in grouped.items()}
+        position = bisect_left(manifest.token_lengths, len(ids))
+        length = manifest.token_lengths[position]
+        grouped[position][index] = padded(ids, length, manifest.tokenizer.pad_id)
+    return {text_encoder(manifest, served[position]): rows for position, rows in grouped.items()}
 
 
 def _golden_image(manifest: Manifest) -> Golden:

@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import np_to_triton_dtype
 
 from gateway.errors import DeadlineExceeded, GatewayError, InferenceFailed, Overloaded, Unavailable
-from gateway.inference.client import LATE, WRONG, Call, Tower, checked, cosine_to, differs
+from gateway.inference.client import LATE, WRONG, Call, Encoder, checked, cosine_to, differs
 from gateway.inference.secret import Secret
 from gateway.inference.server import ClosedError, Server, detect_closing, loaded
 from gateway.inference.servers import OnStatus, Servers
@@ -73,7 +73,7 @@ class GrpcInferClient:
         """
         self._secret = secret
         self._servers = Servers(addresses, on_status)
-        self._doubted: set[Tower] = set()  # gone wrong, which `verify` has not reported yet
+        self._doubted: set[Encoder] = set()  # gone wrong, which `verify` has not reported yet
 
     def servers(self) -> int:
         """See `InferClient.servers`."""
@@ -106,18 +106,19 @@ class GrpcInferClient:
         except _ElsewhereError as error:
             raise error.unavailable from error
 
-    async def load(self, tower: Tower, within: float) -> None:
+    async def load(self, encoder: Encoder, within: float) -> None:
         """See `InferClient.load`."""
         async with asyncio.timeout(within):
             servers = await self._servers.all()
             if not servers:
                 raise Unavailable("the inference server does not answer")
             loading = (
-                loaded(each, tower.model, tower.version, within, self._secret) for each in servers
+                loaded(each, encoder.model, encoder.version, within, self._secret)
+                for each in servers
             )
             await asyncio.gather(*loading)
 
-    async def verify(self, tower: Tower, within: float) -> bool:
+    async def verify(self, encoder: Encoder, within: float) -> bool:
         """See `InferClient.verify`."""
         deadline = _now() + within
         try:
@@ -129,17 +130,17 @@ class GrpcInferClient:
             self.check()
             raise Unavailable("the inference server's name cannot be resolved")
         outcomes = await asyncio.gather(
-            *(self._verify(server, tower, deadline, again=True) for server in servers),
+            *(self._verify(server, encoder, deadline, again=True) for server in servers),
             return_exceptions=True,
         )
         failed = [each for each in outcomes if isinstance(each, BaseException)]
         if len(failed) < len(outcomes):
-            doubted = tower in self._doubted
-            self._doubted.discard(tower)
+            doubted = encoder in self._doubted
+            self._doubted.discard(encoder)
             return doubted
         error = failed[0].unavailable if isinstance(failed[0], _ElsewhereError) else failed[0]
         if isinstance(error, GatewayError) and error.code == WRONG:
-            self._doubted.discard(tower)  # this tells it as well
+            self._doubted.discard(encoder)  # this tells it as well
         raise error
 
     async def close(self) -> None:
@@ -147,55 +148,55 @@ class GrpcInferClient:
         await self._servers.close()
 
     async def _ask(self, server: Server, call: Call, deadline: float) -> Vectors:
-        if not server.trusts(call.tower):
-            await self._verify(server, call.tower, deadline)
+        if not server.trusts(call.encoder):
+            await self._verify(server, call.encoder, deadline)
         epoch = server.epoch
         try:
             vectors = await self._send(server, call, deadline)
         except InferenceFailed as error:
-            if error.code == WRONG and server.suspects(call.tower):
-                self._doubted.add(call.tower)
+            if error.code == WRONG and server.suspects(call.encoder):
+                self._doubted.add(call.encoder)
             raise
-        if server.epoch != epoch or call.tower not in server.verified:
+        if server.epoch != epoch or call.encoder not in server.verified:
             # What answered may not be what was verified.
             raise _ElsewhereError("the connection to the inference server was lost")
         return vectors
 
     async def _verify(
-        self, server: Server, tower: Tower, deadline: float, *, again: bool = False
+        self, server: Server, encoder: Encoder, deadline: float, *, again: bool = False
     ) -> None:
-        name = tower.model
-        async with _held(server.verifying[tower], deadline):
-            if not again and server.trusts(tower):
+        name = encoder.model
+        async with _held(server.verifying[encoder], deadline):
+            if not again and server.trusts(encoder):
                 return
-            if not again and _now() < server.wrong.get(tower, 0.0):
+            if not again and _now() < server.wrong.get(encoder, 0.0):
                 raise _ElsewhereError(f"{name}: its golden vector was wrong a moment ago", WRONG)
-            epoch, golden = server.epoch, tower.golden()
+            epoch, golden = server.epoch, encoder.golden()
             try:
-                [vector] = await self._send(server, Call(tower, golden.batch), deadline)
+                [vector] = await self._send(server, Call(encoder, golden.batch), deadline)
             except InferenceFailed as error:
                 logger.error("golden vector: %s", error.message)
                 if error.code == WRONG:
-                    raise self._wrong(server, tower, error.message) from error
-                server.fails(tower, _now() + WRONG_S)
+                    raise self._wrong(server, encoder, error.message) from error
+                server.fails(encoder, _now() + WRONG_S)
                 raise _ElsewhereError(f"{name} fails on the inference server") from error
             cosine = cosine_to(golden, vector)
             if cosine < golden.min_cosine:
-                raise self._wrong(server, tower, differs(name, cosine))
+                raise self._wrong(server, encoder, differs(name, cosine))
             if server.epoch != epoch:
                 raise _ElsewhereError("the connection to the inference server was lost")
-            server.passes(tower)
+            server.passes(encoder)
 
-    def _wrong(self, server: Server, tower: Tower, message: str) -> "_ElsewhereError":
-        if tower in server.verified:
-            self._doubted.add(tower)
-        server.fails(tower, _now() + WRONG_S)
+    def _wrong(self, server: Server, encoder: Encoder, message: str) -> "_ElsewhereError":
+        if encoder in server.verified:
+            self._doubted.add(encoder)
+        server.fails(encoder, _now() + WRONG_S)
         return _ElsewhereError(message, WRONG)
 
     async def _send(self, server: Server, call: Call, deadline: float) -> Vectors:
-        tower, within = call.tower, max(0.001, deadline - _now())
+        encoder, within = call.encoder, max(0.001, deadline - _now())
         request = infer_request(
-            tower.model, tower.version, tower.input_name, tower.output_name, call.batch
+            encoder.model, encoder.version, encoder.input_name, encoder.output_name, call.batch
         )
         try:
             async with server.working():
@@ -226,13 +227,13 @@ class _ElsewhereError(Exception):
 async def _translated(
     error: grpc.aio.AioRpcError, server: Server, call: Call, within: float
 ) -> GatewayError | _ElsewhereError:
-    status, name = error.code(), call.tower.model
+    status, name = error.code(), call.encoder.model
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(LATE)
     if status not in _GONE:
         server.answered()
     if status == grpc.StatusCode.NOT_FOUND:
-        server.verified.discard(call.tower)
+        server.verified.discard(call.encoder)
         return Unavailable(f"the inference server does not serve {name}")
     if status in _GONE:
         # Triton says UNAVAILABLE for a full queue and for a model that is not loaded, and gRPC
@@ -244,10 +245,10 @@ async def _translated(
             return _ElsewhereError("the inference server cannot be reached")
         if ready:
             return Overloaded("the inference server's queue is full")
-        server.verified.discard(call.tower)
+        server.verified.discard(call.encoder)
         return Unavailable(f"the inference server does not serve {name}")
     return InferenceFailed(
-        f"Triton at {server.address}, {name} version {call.tower.version}: "
+        f"Triton at {server.address}, {name} version {call.encoder.version}: "
         f"{status.name}: {error.details()}"
     )
 
@@ -256,7 +257,9 @@ async def _ready(server: Server, call: Call, within: float) -> bool | None:
     """What Triton says of a model; None where the line is broken."""
     if not server.connected():
         return None
-    asked = service_pb2.ModelReadyRequest(name=call.tower.model, version=str(call.tower.version))
+    asked = service_pb2.ModelReadyRequest(
+        name=call.encoder.model, version=str(call.encoder.version)
+    )
     try:
         with detect_closing():
             return bool((await server.stub.ModelReady(asked, timeout=min(within, 1.0))).ready)

@@ -144,30 +144,30 @@ class Server:
         self.suspect.clear()
         self.suspected.clear()
 
-    def trusts(self, tower: Hashable) -> bool:
+    def trusts(self, encoder: Hashable) -> bool:
         """Whether an encoder may be used without its golden vector being asked for first."""
-        return tower in self.verified and tower not in self.suspect
+        return encoder in self.verified and encoder not in self.suspect
 
-    def passes(self, tower: Hashable) -> None:
+    def passes(self, encoder: Hashable) -> None:
         """An encoder's golden vector came back right."""
-        self.wrong.pop(tower, None)
-        self.suspect.discard(tower)
-        self.verified.add(tower)
+        self.wrong.pop(encoder, None)
+        self.suspect.discard(encoder)
+        self.verified.add(encoder)
 
-    def fails(self, tower: Hashable, until: float) -> None:
+    def fails(self, encoder: Hashable, until: float) -> None:
         """An encoder's golden vector did not come back right."""
-        self.verified.discard(tower)
-        self.wrong[tower] = until
+        self.verified.discard(encoder)
+        self.wrong[encoder] = until
 
-    def suspects(self, tower: Hashable) -> bool:
+    def suspects(self, encoder: Hashable) -> bool:
         """An encoder answered with what cannot be its vectors; returns whether for the first time.
 
         Later times are no news: where inputs that a client chose bring them about, that client
         could have everything encoded again at will.
         """
-        first = tower not in self.suspected
-        self.suspect.add(tower)
-        self.suspected.add(tower)
+        first = encoder not in self.suspected
+        self.suspect.add(encoder)
+        self.suspected.add(encoder)
         return first
 
     async def close(self, grace_s: float | None = None) -> None:

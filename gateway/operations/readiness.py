@@ -1,4 +1,4 @@
-"""Whether the gateway can give right answers: a golden vector through every tower."""
+"""Whether the gateway can give right answers: a golden vector through every encoder."""
 
 import asyncio
 import logging
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from gateway.errors import GatewayError
-from gateway.inference.client import WRONG, InferClient, Tower
-from gateway.inference.encoders import towers
+from gateway.inference.client import WRONG, Encoder, InferClient
+from gateway.inference.encoders import encoders_of
 from gateway.models.registry import Model, Models
 from gateway.pipeline.classifiers import Classifiers
 
@@ -25,7 +25,7 @@ class State:
     """Whether one model gives right answers."""
 
     default: bool  # requests that name no model are for it
-    problems: tuple[str, ...]  # one line per tower or label set; none where it is ready
+    problems: tuple[str, ...]  # one line per encoder or label set; none where it is ready
 
     @property
     def ready(self) -> bool:
@@ -44,7 +44,7 @@ class _Check:
 
 
 class Readiness:
-    """Checks every tower of every model; those that ask at the same time share one check."""
+    """Checks every encoder of every model; those that ask at the same time share one check."""
 
     def __init__(
         self,
@@ -140,21 +140,23 @@ class Readiness:
 
     async def _run(self, check: _Check) -> None:
         manifest = check.model.manifest
-        checked = (self._problem(tower, manifest.fingerprint) for tower in towers(manifest))
+        checked = (
+            self._problem(encoder, manifest.fingerprint) for encoder in encoders_of(manifest)
+        )
         found = await asyncio.gather(*checked)
         check.problems = tuple(problem for problem in found if problem)
         check.ended = time.monotonic()
 
-    async def _problem(self, tower: Tower, fingerprint: str) -> str:
+    async def _problem(self, encoder: Encoder, fingerprint: str) -> str:
         try:
-            if await self._client.verify(tower, TIMEOUT_S):
+            if await self._client.verify(encoder, TIMEOUT_S):
                 self._wrong(fingerprint)
         except GatewayError as error:
             if error.code == WRONG:
                 self._wrong(fingerprint)
-            return error.message if tower.model in error.message else _about(tower, error)
+            return error.message if encoder.model in error.message else _about(encoder, error)
         return ""
 
 
-def _about(tower: Tower, error: GatewayError) -> str:
-    return f"{tower.model}: {error.message}"
+def _about(encoder: Encoder, error: GatewayError) -> str:
+    return f"{encoder.model}: {error.message}"

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from gateway.errors import GatewayError
 from gateway.inference.client import InferClient
-from gateway.inference.encoders import towers
+from gateway.inference.encoders import encoders_of
 from gateway.models.manifest import Manifest, ManifestError, repository_state
 from gateway.models.registry import Model, Models, Selection
 from gateway.pipeline.classifiers import Classifiers
@@ -116,8 +116,12 @@ class Updates:
         try:
             _check(before, manifest)
             async with asyncio.timeout(LOAD_S):
-                await gather(self._client.load(tower, LOAD_S) for tower in towers(manifest))
-            await gather(self._client.verify(tower, VERIFY_S) for tower in towers(manifest))
+                await gather(
+                    self._client.load(encoder, LOAD_S) for encoder in encoders_of(manifest)
+                )
+            await gather(
+                self._client.verify(encoder, VERIFY_S) for encoder in encoders_of(manifest)
+            )
             await self._classifiers.hold(model)
         except (GatewayError, ManifestError, TimeoutError) as error:
             stays = f"; version {before.manifest.version} stays" if before else ""

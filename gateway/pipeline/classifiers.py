@@ -14,7 +14,7 @@ from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.models.registry import Model, Models
 from gateway.models.values import Deadline, TextItem, Timings
 from gateway.pipeline.cache import Encoded, VectorCache
-from gateway.pipeline.embedding import Encoder
+from gateway.pipeline.embedding import CachedEncoder
 from gateway.pipeline.label_sets import LabelSet, LabelSets
 from gateway.pipeline.prepare import Preparer
 from gateway.pipeline.scoring import Label, Rows, normalise, prompts
@@ -43,7 +43,7 @@ class Classifiers:
     """Builds classifiers, and holds those of the label sets."""
 
     def __init__(
-        self, models: Models, sets: LabelSets, preparer: Preparer, encoder: Encoder,
+        self, models: Models, sets: LabelSets, preparer: Preparer, encoder: CachedEncoder,
         cache: VectorCache,
     ) -> None:  # fmt: skip
         self._models = models

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.inference.batching import Lanes
-from gateway.inference.client import Tower
-from gateway.inference.encoders import by_text_tower, image_tower
+from gateway.inference.client import Encoder
+from gateway.inference.encoders import by_text_encoder, image_encoder
 from gateway.models.registry import Model
 from gateway.models.values import Deadline, Embedded, ImageItem, Item, Pixels, Timings, Tokens
 from gateway.pipeline.cache import Encoded, VectorCache
@@ -20,7 +20,7 @@ BULK_ROWS = 8  # a request that wants more of one encoder goes behind those that
 Vector = NDArray[np.float32]  # [D]
 
 
-class Encoder:
+class CachedEncoder:
     """Runs the two encoders of a model."""
 
     def __init__(self, lanes: Lanes, cache: VectorCache) -> None:
@@ -54,9 +54,9 @@ class Encoder:
 
         async def make(positions: list[int]) -> list[Encoded]:
             ids = {position: texts[position].ids for position in positions}
-            towers = by_text_tower(manifest, ids).items()
+            encoders = by_text_encoder(manifest, ids).items()
             parts = await gather(
-                self._run(tower, rows, deadline, timings, bulk) for tower, rows in towers
+                self._run(encoder, rows, deadline, timings, bulk) for encoder, rows in encoders
             )
             vectors = {position: vector for part in parts for position, vector in part.items()}
             return [
@@ -83,25 +83,25 @@ class Encoder:
         """
         if not pixels:
             return {}
-        return await self._run(image_tower(model.manifest), pixels, deadline, timings, bulk)
+        return await self._run(image_encoder(model.manifest), pixels, deadline, timings, bulk)
 
     async def _run(
         self,
-        tower: Tower,
+        encoder: Encoder,
         rows: Mapping[int, NDArray[Any]],
         deadline: Deadline,
         timings: Timings,
         bulk: bool,
     ) -> dict[int, Vector]:
         bulk = bulk or len(rows) > BULK_ROWS
-        vectors = await self._lanes.run(tower, list(rows.values()), deadline, timings, bulk=bulk)
+        vectors = await self._lanes.run(encoder, list(rows.values()), deadline, timings, bulk=bulk)
         return dict(zip(rows, vectors, strict=True))
 
 
 class Embedder:
     """Prepares items and has them encoded, texts and images side by side."""
 
-    def __init__(self, preparer: Preparer, encoder: Encoder) -> None:
+    def __init__(self, preparer: Preparer, encoder: CachedEncoder) -> None:
         self._preparer = preparer
         self._encoder = encoder
 

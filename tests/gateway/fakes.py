@@ -14,7 +14,7 @@ Behave = Callable[[Call], Vectors]
 
 def unit(call: Call) -> Vectors:
     """A right-shaped answer: every row the first unit vector."""
-    rows = np.zeros((len(call.batch), call.tower.embedding_size), dtype=np.float32)
+    rows = np.zeros((len(call.batch), call.encoder.embedding_size), dtype=np.float32)
     rows[:, 0] = 1
     return rows
 

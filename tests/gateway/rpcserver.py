@@ -23,7 +23,7 @@ from gateway.pipeline import requests
 from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.embedding import Embedder, Encoder
+from gateway.pipeline.embedding import CachedEncoder, Embedder
 from gateway.pipeline.engine import Engine
 from gateway.pipeline.prepare import Preparer
 from gateway.rpc.config import RpcConfig
@@ -93,7 +93,7 @@ async def served(
     threads = Threads(2)
     cache = VectorCache(0)
     preparer = Preparer(threads, limits, Decoder(ImageLimits(2**20, 1_000_000, 1_000_000)))
-    encoder = Encoder(Lanes(client, 2), cache)
+    encoder = CachedEncoder(Lanes(client, 2), cache)
     models, sets = loaded().models, loaded().sets
     classifiers = Classifiers(models, sets, preparer, encoder, cache)
     engine = Watched(models, sets, limits, Embedder(preparer, encoder), classifiers)

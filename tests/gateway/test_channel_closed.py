@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.errors import Unavailable
 from gateway.inference.client import Call
-from gateway.inference.encoders import image_tower
+from gateway.inference.encoders import image_encoder
 from gateway.inference.grpc_client import GrpcInferClient
 from gateway.inference.server import Server
 from gateway.inference.servers import Servers
@@ -18,7 +18,7 @@ from gateway.models.manifest import read_manifest
 from tests.conftest import REPOSITORY
 from tests.gateway.waiting import until
 
-TOWER = image_tower(read_manifest(REPOSITORY / "demo.manifest.json"))
+ENCODER = image_encoder(read_manifest(REPOSITORY / "demo.manifest.json"))
 
 
 class Stopping(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -54,10 +54,10 @@ class Stopping(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             self.asked.set()
             await self.go_on.wait()
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-        vector = TOWER.golden().vector.astype("<f4")
+        vector = ENCODER.golden().vector.astype("<f4")
         answer = service_pb2.ModelInferResponse(model_name=request.model_name)
         answer.outputs.add(
-            name=request.outputs[0].name, datatype="FP32", shape=[1, TOWER.embedding_size]
+            name=request.outputs[0].name, datatype="FP32", shape=[1, ENCODER.embedding_size]
         )
         answer.raw_output_contents.append(vector.tobytes())
         return answer
@@ -105,7 +105,7 @@ async def test_a_call_whose_server_stops_when_its_name_is_gone(
     stopping, address = triton
     names = Names(address)
     async with client_of(names, monkeypatch) as client:
-        call = asyncio.create_task(client.infer(Call(TOWER, TOWER.golden().batch), 30))
+        call = asyncio.create_task(client.infer(Call(ENCODER, ENCODER.golden().batch), 30))
         await stopping.asked.wait()
         [server] = await client._servers.all()
         names.addresses = {"127.0.0.1:1"}
@@ -126,7 +126,7 @@ async def test_loading_ends_with_an_error_and_not_with_whom_it_is_for(
 
     monkeypatch.setattr(Server, "close", at_once)  # not after a minute
     async with client_of(names, monkeypatch) as client:
-        loading = asyncio.create_task(client.load(TOWER, 30))
+        loading = asyncio.create_task(client.load(ENCODER, 30))
         await stopping.asked.wait()
         names.addresses = {"127.0.0.1:1"}
         with pytest.raises(Unavailable, match="not named any more"):

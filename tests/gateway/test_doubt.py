@@ -11,7 +11,7 @@ import pytest
 from gateway.admission.limits import RequestLimits
 from gateway.images.preprocess import Decoder, ImageLimits
 from gateway.inference.batching import Lanes
-from gateway.inference.client import Call, FakeInferClient, Tower
+from gateway.inference.client import Call, Encoder, FakeInferClient
 from gateway.models.manifest import read_manifest
 from gateway.models.registry import Model, Models, Selection
 from gateway.models.values import Vectors
@@ -20,7 +20,7 @@ from gateway.operations.updates import Updates
 from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.embedding import Encoder
+from gateway.pipeline.embedding import CachedEncoder
 from gateway.pipeline.label_sets import LabelSet, LabelSets
 from gateway.pipeline.prepare import Preparer
 from gateway.pipeline.scoring import Label
@@ -48,7 +48,7 @@ def holding(client: FakeInferClient, models: Models, *sets: str) -> Held:
     cache = VectorCache(2**20)
     limits = RequestLimits(100, 100, 1_000, 1_000)
     preparer = Preparer(Threads(1), limits, Decoder(ImageLimits(1, 1, 1)))
-    encoder = Encoder(Lanes(client, 1), cache)
+    encoder = CachedEncoder(Lanes(client, 1), cache)
     classifiers = Classifiers(models, LabelSets(made), preparer, encoder, cache)
 
     def doubt(model: Model) -> None:
@@ -74,7 +74,7 @@ class Stepped(FakeInferClient):
         await self._steps.acquire()
         return unit(call)
 
-    async def verify(self, tower: Tower, within: float) -> bool:
+    async def verify(self, encoder: Encoder, within: float) -> bool:
         """Always right, and no call."""
         return False
 
@@ -131,7 +131,7 @@ async def test_a_doubt_while_a_new_model_is_prepared_leaves_no_set_out(demo: Mod
 
 async def test_one_of_several_that_has_changed_is_reason_to_doubt(demo: Model) -> None:
     class Changed(FakeInferClient):
-        async def verify(self, tower: Tower, within: float) -> bool:
+        async def verify(self, encoder: Encoder, within: float) -> bool:
             return True
 
     models, client = Models({"demo": demo}), Changed(unit)

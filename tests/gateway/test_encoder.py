@@ -15,7 +15,7 @@ from gateway.models.manifest import Manifest
 from gateway.models.registry import Model
 from gateway.models.values import Deadline, Timings, Tokens, Vectors
 from gateway.pipeline.cache import VectorCache
-from gateway.pipeline.embedding import Encoder
+from gateway.pipeline.embedding import CachedEncoder
 from tests.gateway.fakes import Unchecked
 from tests.gateway.rpcserver import loaded
 
@@ -40,7 +40,7 @@ def padded(model: Model) -> Model:
 
 def marked(call: Call) -> Vectors:
     """Each answer names its row: the second token, or the first pixel."""
-    rows = np.zeros((len(call.batch), call.tower.embedding_size), dtype=np.float32)
+    rows = np.zeros((len(call.batch), call.encoder.embedding_size), dtype=np.float32)
     rows[:, 0] = call.batch.reshape(len(call.batch), -1)[:, 1]
     return rows
 
@@ -53,14 +53,16 @@ def tokens(*numbers: int, length: int = 5) -> dict[int, Tokens]:
     }
 
 
-async def texts(encoder: Encoder, model: Model, asked: Mapping[int, Tokens]) -> dict[int, float]:
+async def texts(
+    encoder: CachedEncoder, model: Model, asked: Mapping[int, Tokens]
+) -> dict[int, float]:
     rows = await encoder.texts(model, asked, Deadline.after(30), Timings())
     return {index: float(row.vector[0]) for index, row in rows.items()}
 
 
 async def test_texts_of_any_length_share_a_call(model: Model) -> None:
     client = Unchecked(marked)
-    encoder = Encoder(Lanes(client, 2), VectorCache(0))
+    encoder = CachedEncoder(Lanes(client, 2), VectorCache(0))
     asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
     assert await texts(encoder, model, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
     [call] = client.calls
@@ -75,7 +77,7 @@ async def test_texts_of_any_length_share_a_call(model: Model) -> None:
 
 async def test_every_text_gets_its_own_vector_at_the_shortest_length(padded: Model) -> None:
     client = Unchecked(marked)
-    encoder = Encoder(Lanes(client, 2), VectorCache(0))
+    encoder = CachedEncoder(Lanes(client, 2), VectorCache(0))
     asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
     assert await texts(encoder, padded, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
     assert sorted(call.batch.shape for call in client.calls) == [(2, LONG), (4, SHORT)]
@@ -83,7 +85,7 @@ async def test_every_text_gets_its_own_vector_at_the_shortest_length(padded: Mod
 
 async def test_equal_texts_are_encoded_once(model: Model) -> None:
     client = Unchecked(marked)
-    encoder = Encoder(Lanes(client, 2), VectorCache(0))
+    encoder = CachedEncoder(Lanes(client, 2), VectorCache(0))
     asked = dict(enumerate([*tokens(4).values(), *tokens(6).values(), *tokens(4).values()]))
     assert await texts(encoder, model, asked) == {0: 4, 1: 6, 2: 4}
     assert [len(call.batch) for call in client.calls] == [2]
@@ -93,7 +95,7 @@ async def test_known_texts_are_not_encoded_again(model: Model) -> None:
     client = Unchecked(marked)
     looked_up: list[tuple[int, int]] = []
     cache = VectorCache(2**20, lambda hits, misses: looked_up.append((hits, misses)))
-    encoder = Encoder(Lanes(client, 2), cache)
+    encoder = CachedEncoder(Lanes(client, 2), cache)
     assert await texts(encoder, model, tokens(1, 2)) == {1: 1, 2: 2}
     assert await texts(encoder, model, tokens(2, 3)) == {2: 2, 3: 3}
     assert [len(call.batch) for call in client.calls] == [2, 1]
@@ -102,7 +104,7 @@ async def test_known_texts_are_not_encoded_again(model: Model) -> None:
 
 async def test_what_two_requests_want_at_once_is_encoded_once(model: Model) -> None:
     client = Unchecked(marked, delay=0.05)
-    encoder = Encoder(Lanes(client, 2), VectorCache(2**20))
+    encoder = CachedEncoder(Lanes(client, 2), VectorCache(2**20))
     asked = [texts(encoder, model, tokens(1, 2)), texts(encoder, model, tokens(2, 1))]
     assert await asyncio.gather(*asked) == [{1: 1, 2: 2}, {1: 1, 2: 2}]
     assert [len(call.batch) for call in client.calls] == [2]
@@ -110,7 +112,7 @@ async def test_what_two_requests_want_at_once_is_encoded_once(model: Model) -> N
 
 async def test_images_keep_their_indices(model: Model) -> None:
     client = Unchecked(marked)
-    encoder = Encoder(Lanes(client, 2), VectorCache(0))
+    encoder = CachedEncoder(Lanes(client, 2), VectorCache(0))
     pixels = {index: np.full((64, 64, 3), index, np.uint8) for index in (7, 2, 5)}
     rows = await encoder.images(model, pixels, Deadline.after(30), Timings())
     assert {index: float(row[0]) for index, row in rows.items()} == {7: 7, 2: 2, 5: 5}

@@ -98,7 +98,7 @@ async def test_label_sets_of_a_wrong_model_are_encoded_again(tmp_path: Path) -> 
     client = FakeInferClient(unit)
 
     def texts() -> int:
-        return sum(".text" in call.tower.model for call in client.calls)
+        return sum(".text" in call.encoder.model for call in client.calls)
 
     async with gateway(client, label_sets=tmp_path, triton_verify_s=600) as api:
         await until(lambda: texts() == 1)
@@ -201,9 +201,9 @@ async def test_large_requests_go_out_in_bounded_calls() -> None:
         assert response.status_code == 200
     [model] = load(Settings(model_repository=REPOSITORY)).models
     largest = {tower.name: tower.max_batch for tower in model.manifest.triton.text}
-    assert {call.tower.model for call in client.calls} == set(largest)
+    assert {call.encoder.model for call in client.calls} == set(largest)
     assert sum(len(call.batch) for call in client.calls) == 600
     for call in client.calls:
-        assert len(call.batch) <= largest[call.tower.model]
+        assert len(call.batch) <= largest[call.encoder.model]
         tokens = (call.batch != model.manifest.tokenizer.pad_id).sum()
         assert tokens <= 1_024

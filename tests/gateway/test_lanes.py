@@ -10,16 +10,16 @@ import pytest
 
 from gateway.errors import InferenceFailed, Overloaded, Unavailable
 from gateway.inference.batching import BULK_CALLS, MAX_CALL_BYTES, MAX_CALL_TOKENS, Lanes
-from gateway.inference.client import Call, FakeInferClient, Golden, Tower
+from gateway.inference.client import Call, Encoder, FakeInferClient, Golden
 from gateway.models.values import Deadline, Timings, Vectors
 from tests.gateway.fakes import Unchecked
 
 
-def tower(name: str = "text", max_batch: int = 8, encoder: str = "") -> Tower:
+def encoder(name: str = "text", max_batch: int = 8, queue: str = "") -> Encoder:
     def golden() -> Golden:
         raise AssertionError("lanes verify nothing")
 
-    return Tower(name, 1, "in", "out", 2, max_batch, encoder or name, golden)
+    return Encoder(name, 1, "in", "out", 2, max_batch, queue or name, golden)
 
 
 class Held(FakeInferClient):
@@ -52,13 +52,13 @@ def start(
     lanes: Lanes,
     *values: int,
     bulk: bool = False,
-    on: Tower | None = None,
+    on: Encoder | None = None,
     width: int = 4,
     client: str = "",
 ) -> "asyncio.Task[Vectors]":
     rows = [np.full(width, value, dtype=np.int32) for value in values]
     timings = Timings(client=client)
-    work = lanes.run(on or tower(), rows, Deadline.after(60), timings, bulk=bulk)
+    work = lanes.run(on or encoder(), rows, Deadline.after(60), timings, bulk=bulk)
     return asyncio.create_task(work)
 
 
@@ -95,7 +95,7 @@ async def test_the_next_call_leaves_before_answers_are_handled() -> None:
 
     async def ask(value: int) -> None:
         rows = [np.full(4, value, dtype=np.int32)]
-        await lanes.run(tower(), rows, Deadline.after(60), Timings(), bulk=False)
+        await lanes.run(encoder(), rows, Deadline.after(60), Timings(), bulk=False)
         left.append(len(client.calls))
 
     asking = asyncio.gather(ask(0), ask(1))
@@ -106,13 +106,13 @@ async def test_the_next_call_leaves_before_answers_are_handled() -> None:
     assert left == [2, 2]
 
 
-async def test_the_towers_of_an_encoder_take_turns() -> None:
+async def test_encoders_that_share_a_queue_take_turns() -> None:
     """They share the calls under way, and the one goes that has waited longest."""
     client = Held()
     lanes = Lanes(client, calls=1)
-    short, long = tower("text-16", encoder="text"), tower("text-77", encoder="text")
+    short, long = encoder("text-16", queue="text"), encoder("text-77", queue="text")
     tasks = [start(lanes, number, on=on) for number, on in enumerate([short, long, short, long])]
-    tasks.append(start(lanes, 9, on=tower("image")))
+    tasks.append(start(lanes, 9, on=encoder("image")))
     await called(client, 2)
     client.gate.release()
     client.gate.release()
@@ -121,14 +121,19 @@ async def test_the_towers_of_an_encoder_take_turns() -> None:
         client.gate.release()
     answers = await asyncio.gather(*tasks)
     assert [answer[0, 0] for answer in answers] == [0, 1, 2, 3, 9]
-    assert [call.tower.model for call in client.calls] == ["text-16", "image", "text-77", "text-16"]
+    assert [call.encoder.model for call in client.calls] == [
+        "text-16",
+        "image",
+        "text-77",
+        "text-16",
+    ]
     assert client.rows()[2:] == [[1, 3], [2]]
 
 
 async def test_the_urgent_of_any_tower_goes_before_the_bulk() -> None:
     client = Held()
     lanes = Lanes(client, calls=1)
-    short, long = tower("text-16", encoder="text"), tower("text-77", encoder="text")
+    short, long = encoder("text-16", queue="text"), encoder("text-77", queue="text")
     tasks = [start(lanes, 0, on=short), start(lanes, 1, on=short, bulk=True)]
     tasks.append(start(lanes, 2, on=long))
     for _ in tasks:
@@ -190,14 +195,14 @@ async def test_turns_are_counted_in_rows() -> None:
 async def test_clients_that_want_different_towers_take_turns() -> None:
     client = Held()
     lanes = Lanes(client, calls=1)
-    short, long = tower("text-16", encoder="text"), tower("text-77", encoder="text")
+    short, long = encoder("text-16", queue="text"), encoder("text-77", queue="text")
     tasks = [start(lanes, *range(40), on=short, client="a")]
     await called(client, 1)
     tasks += [start(lanes, 100, on=long, client="b")]
     for _ in range(6):
         client.gate.release()
     await asyncio.gather(*tasks)
-    assert [call.tower.model for call in client.calls].index("text-77") == 1
+    assert [call.encoder.model for call in client.calls].index("text-77") == 1
 
 
 async def test_a_clients_bulk_waits_for_others_urgent_but_not_for_ever() -> None:
@@ -285,19 +290,19 @@ async def test_calls_are_bounded_in_rows_and_bytes() -> None:
     for _ in range(100):
         client.gate.release()
     lanes = Lanes(client, calls=2)
-    answer = await start(lanes, *range(30), on=tower(max_batch=8))
+    answer = await start(lanes, *range(30), on=encoder(max_batch=8))
     assert answer[:, 0].tolist() == list(range(30))
     assert [len(call.batch) for call in client.calls] == [8, 8, 8, 6]
     client.calls.clear()
     wide = MAX_CALL_BYTES // 4 // 3 + 1  # int32: two fit, three do not
-    await start(lanes, *range(5), on=tower("wide"), width=wide)
+    await start(lanes, *range(5), on=encoder("wide"), width=wide)
     assert [len(call.batch) for call in client.calls] == [2, 2, 1]
 
 
 async def test_rows_of_any_length_share_a_call_of_a_packed_tower() -> None:
     client = Held()
     lanes = Lanes(client, calls=1)
-    packed = replace(tower(), pad_id=-1)
+    packed = replace(encoder(), pad_id=-1)
     tasks = [start(lanes, 0, on=packed)]
     tasks += [start(lanes, width, on=packed, width=width) for width in (3, 1, 2)]
     for _ in tasks:
@@ -312,7 +317,7 @@ async def test_calls_of_a_packed_tower_are_bounded_in_tokens() -> None:
     for _ in range(100):
         client.gate.release()
     lanes = Lanes(client, calls=1)
-    packed = replace(tower(max_batch=64), pad_id=0)
+    packed = replace(encoder(max_batch=64), pad_id=0)
     long = MAX_CALL_TOKENS // 3 + 1  # two fit, three do not
     await start(lanes, *range(1, 6), on=packed, width=long)
     assert [len(call.batch) for call in client.calls] == [2, 2, 1]
@@ -328,9 +333,9 @@ async def test_calls_of_a_packed_tower_are_bounded_in_tokens() -> None:
 async def test_each_encoder_has_a_lane_of_its_own() -> None:
     client = Held()
     lanes = Lanes(client, calls=1)
-    tasks = [start(lanes, 0, on=tower("a")), start(lanes, 1, on=tower("b"))]
+    tasks = [start(lanes, 0, on=encoder("a")), start(lanes, 1, on=encoder("b"))]
     await settled()
-    assert {call.tower.model for call in client.calls} == {"a", "b"}
+    assert {call.encoder.model for call in client.calls} == {"a", "b"}
     client.gate.release()
     client.gate.release()
     await asyncio.gather(*tasks)
@@ -348,7 +353,7 @@ async def test_nothing_is_queued_while_no_triton_answers() -> None:
 
 async def test_nothing_is_kept_of_what_nobody_wants_any_more() -> None:
     lanes = Lanes(Unchecked(echo, delay=0.01), calls=1)
-    versions = [replace(tower(encoder="demo: text"), version=number) for number in range(1, 4)]
+    versions = [replace(encoder(queue="demo: text"), version=number) for number in range(1, 4)]
     await asyncio.gather(*(start(lanes, 1, on=each) for each in versions))
     left = start(lanes, 1), start(lanes, 2)
     await settled()

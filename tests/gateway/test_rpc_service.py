@@ -114,7 +114,7 @@ async def test_health_follows_readiness_and_draining() -> None:
         if not good:
             return unit(call)
         features = loaded().models.find("demo").manifest.golden
-        of_image = call.tower.input_name == "pixels"
+        of_image = call.encoder.input_name == "pixels"
         return np.array(
             [features.image_features if of_image else features.text_features], np.float32
         )

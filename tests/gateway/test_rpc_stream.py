@@ -165,7 +165,7 @@ async def test_a_failed_batch_fails_its_items_alone(
     error: Exception, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def behave(call: Call) -> Vectors:
-        if call.tower.input_name == "pixels":
+        if call.encoder.input_name == "pixels":
             raise error
         return unit(call)
 
@@ -438,7 +438,7 @@ async def test_draining_ends_a_stream_that_has_not_begun() -> None:
 
 async def test_two_streams_share_the_engine() -> None:
     def first_number(call: Call) -> Vectors:
-        rows = np.zeros((len(call.batch), call.tower.embedding_size), dtype=np.float32)
+        rows = np.zeros((len(call.batch), call.encoder.embedding_size), dtype=np.float32)
         rows[:, 0], rows[:, 1] = call.batch[:, 2], call.batch[:, 1]  # tells texts apart
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows

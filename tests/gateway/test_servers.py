@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
-from gateway.inference.client import Call, Tower, cosine_to
-from gateway.inference.encoders import image_tower, towers
+from gateway.inference.client import Call, Encoder, cosine_to
+from gateway.inference.encoders import encoders_of, image_encoder
 from gateway.inference.grpc_client import GrpcInferClient
 from gateway.inference.server import Server
 from gateway.inference.servers import Servers
@@ -48,18 +48,18 @@ async def client_of(*addresses: str) -> AsyncIterator[GrpcInferClient]:
 
 async def ask(client: GrpcInferClient, manifest: Manifest, within: float = 20) -> bool:
     """Whether the golden picture gets its golden vector."""
-    tower = image_tower(manifest)
-    golden = tower.golden()
-    [vector] = await client.infer(Call(tower, golden.batch), within)
+    encoder = image_encoder(manifest)
+    golden = encoder.golden()
+    [vector] = await client.infer(Call(encoder, golden.batch), within)
     assert cosine_to(golden, vector) >= golden.min_cosine
     return True
 
 
 async def ask_all(client: GrpcInferClient, manifest: Manifest) -> None:
     """Asks until every server has given the golden vector."""
-    tower = image_tower(manifest)
+    encoder = image_encoder(manifest)
     async with asyncio.timeout(60):
-        while not all(tower in each.verified for each in client._servers._servers.values()):
+        while not all(encoder in each.verified for each in client._servers._servers.values()):
             await asyncio.gather(*(ask(client, manifest) for _ in range(20)))
 
 
@@ -90,7 +90,7 @@ async def test_work_is_shared_out_and_the_lost_is_passed_over_and_taken_back(
         await until(lambda: not first.open, BACK_S + SLACK_S)
         async with second.working():
             assert await ask(client, manifest)
-        assert image_tower(manifest) in first.verified
+        assert image_encoder(manifest) in first.verified
 
 
 async def test_a_hung_one_is_left_alone_and_its_calls_end_in_time(
@@ -168,12 +168,12 @@ async def test_one_that_is_let_go_in_the_middle_is_no_fault_of_ours(
 
 
 def golden_call(manifest: Manifest) -> Call:
-    tower = image_tower(manifest)
-    return Call(tower, tower.golden().batch)
+    encoder = image_encoder(manifest)
+    return Call(encoder, encoder.golden().batch)
 
 
-def checked(manifest: Manifest) -> tuple[Tower, float]:
-    return image_tower(manifest), 5.0
+def checked(manifest: Manifest) -> tuple[Encoder, float]:
+    return image_encoder(manifest), 5.0
 
 
 async def test_while_none_answers_everyone_is_told_at_once(manifest: Manifest) -> None:
@@ -192,7 +192,7 @@ async def test_while_none_answers_everyone_is_told_at_once(manifest: Manifest) -
         with pytest.raises(Unavailable, match="does not answer"):
             await ask(client, manifest)
         with pytest.raises(Unavailable, match="does not answer"):
-            await client.verify(image_tower(manifest), 5)
+            await client.verify(image_encoder(manifest), 5)
         assert told[-2:] == [(1, 0), (0, 1)]
     finally:
         await client.close()
@@ -207,18 +207,18 @@ async def test_another_model_under_the_name_is_never_used(
             for _ in range(3):
                 with pytest.raises(Unavailable, match="golden vector"):
                     await ask(client, manifest)
-            for tower in towers(manifest):
+            for encoder in encoders_of(manifest):
                 with pytest.raises(Unavailable, match="golden vector"):
-                    await client.verify(tower, 10)
+                    await client.verify(encoder, 10)
         async with client_of(impostor.address, honest.address) as client:
             async with server_of(client, honest).working():
                 for _ in range(10):
                     assert await ask(client, manifest)
-            assert not await client.verify(image_tower(manifest), 10)
+            assert not await client.verify(image_encoder(manifest), 10)
             # As if it had been right until a moment ago: what it has encoded is to be doubted.
-            server_of(client, impostor).verified.add(image_tower(manifest))
-            assert await client.verify(image_tower(manifest), 10)
-            assert not await client.verify(image_tower(manifest), 10)
+            server_of(client, impostor).verified.add(image_encoder(manifest))
+            assert await client.verify(image_encoder(manifest), 10)
+            assert not await client.verify(image_encoder(manifest), 10)
 
 
 async def test_a_server_that_comes_back_with_another_model(
@@ -282,8 +282,8 @@ async def test_a_name_with_several_addresses(
 
 
 def test_golden_inputs_are_those_of_their_encoders(manifest: Manifest) -> None:
-    for tower in towers(manifest):
-        golden = tower.golden()
+    for encoder in encoders_of(manifest):
+        golden = encoder.golden()
         assert golden.batch.shape[0] == 1
-        assert golden.vector.shape == (tower.embedding_size,)
+        assert golden.vector.shape == (encoder.embedding_size,)
         assert np.linalg.norm(golden.vector) == pytest.approx(1, abs=1e-4)
