@@ -393,7 +393,14 @@ def test_a_stop_under_load_answers_what_was_begun(
             answer = stub.Embed(clip_pb2.EmbedRequest(input=items), timeout=60)
             answers.append(len(answer.results))
 
-    with run_gateway(triton_address=triton.addresses.grpc, text_cache_bytes=0) as client:
+    # All of them are large and come from one address; half of the room, which that may hold here,
+    # is for large requests.
+    with run_gateway(
+        triton_address=triton.addresses.grpc,
+        text_cache_bytes=0,
+        max_inflight_items=2 * 12 * len(body["input"]),
+        client_share=1,
+    ) as client:
         threads = [threading.Thread(target=rest, args=[client.base_url]) for _ in range(6)]
         threads += [threading.Thread(target=rpc, args=[client.grpc_address]) for _ in range(6)]
         process = client.process
