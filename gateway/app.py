@@ -16,7 +16,7 @@ from gateway.access.quotas import Quotas
 from gateway.access.tls import Tls, TlsError, read_tls
 from gateway.admission.permits import Admission
 from gateway.build import Background, Core
-from gateway.inference.batching import Lanes
+from gateway.inference.batching import Batcher
 from gateway.inference.client import InferClient
 from gateway.inference.grpc_client import NO_SECRET, GrpcInferClient
 from gateway.inference.secret import Secret, SecretError
@@ -172,7 +172,7 @@ async def _build(
     limits = build.request_limits(settings)
     decoder = await asyncio.to_thread(build.decoder, settings)
     preparer = Preparer(threads, limits, decoder, build.fetcher(settings), long=long)
-    encoder = CachedEncoder(Lanes(client, settings.triton_calls, metrics.called), cache)
+    encoder = CachedEncoder(Batcher(client, settings.triton_calls, metrics.called), cache)
     classifiers = Classifiers(loaded.models, loaded.sets, preparer, encoder, cache)
 
     def doubt(fingerprint: str) -> None:

@@ -28,42 +28,43 @@ from gateway.models.spans import CallSpan, Trace
 from gateway.models.values import Deadline, Timings, Vectors
 
 MAX_CALL_BYTES = 2_500_000  # beyond this, gRPC moves fewer images a second than in smaller calls
-MAX_CALL_TOKENS = 1024  # of a packed call: 64 captions, but no more long texts than take as long
-PARTS = 16  # of a call: what is taken from one client before it is the next one's turn
+MAX_CALL_TOKENS = 1024  # of a packed call: 64 captions, or as many long texts as take as long
+PARTS = 16  # of a call: what one client gets before the next client's turn
+BULK_CALLS = 4  # full calls of others' urgent jobs that may go before a client's bulk job
 
 Rows = Sequence[NDArray[Any]]  # of one shape; int32 of any length where the encoder is packed
 
 
-class Fill:
-    """How full a call is, or one part of it."""
+class Capacity:
+    """The rows that still fit into a call, or into one part of a call."""
 
     def __init__(self, encoder: Encoder, parts: int = 1) -> None:
-        """An empty call of an encoder; of so many equal parts, one."""
+        """The capacity of an empty call of an encoder, divided by `parts`."""
         self._packed = encoder.pad_id is not None
-        self._rows_left = encoder.max_batch // parts
-        self._left = (MAX_CALL_TOKENS if self._packed else MAX_CALL_BYTES) // parts
+        self._rows = encoder.max_batch // parts
+        self._size = (MAX_CALL_TOKENS if self._packed else MAX_CALL_BYTES) // parts
 
-    def takes(self, rows: Rows) -> bool:
-        """Whether rows fit beside those that are in."""
-        return len(rows) <= self._rows_left and self._size(rows) <= self._left
+    def fits(self, rows: Rows) -> bool:
+        """Whether there is room for these rows."""
+        return len(rows) <= self._rows and self._size_of(rows) <= self._size
 
-    def add(self, rows: Rows) -> None:
-        """Puts rows in."""
-        self._rows_left -= len(rows)
-        self._left -= self._size(rows)
+    def take(self, rows: Rows) -> None:
+        """Takes the room of these rows."""
+        self._rows -= len(rows)
+        self._size -= self._size_of(rows)
 
-    def _size(self, rows: Rows) -> int:
+    def _size_of(self, rows: Rows) -> int:
         return sum(row.size if self._packed else row.nbytes for row in rows)
 
 
-def portions(encoder: Encoder, rows: Rows) -> Iterator[Rows]:
-    """Rows in their order, cut into parts of a call; at least one row in each."""
-    begin, fill = 0, Fill(encoder, PARTS)
+def split(encoder: Encoder, rows: Rows) -> Iterator[Rows]:
+    """Splits rows, in their order, into parts of a call; at least one row in each."""
+    begin, part = 0, Capacity(encoder, PARTS)
     for end, row in enumerate(rows):
-        if end > begin and not fill.takes([row]):
+        if end > begin and not part.fits([row]):
             yield rows[begin:end]
-            begin, fill = end, Fill(encoder, PARTS)
-        fill.add([row])
+            begin, part = end, Capacity(encoder, PARTS)
+        part.take([row])
     yield rows[begin:]
 
 
@@ -77,120 +78,115 @@ def joined(encoder: Encoder, rows: Rows) -> NDArray[Any]:
     return batch
 
 
-BULK_CALLS = 4  # full ones, that others' urgent jobs may have before a client's bulk
-
-
 @dataclass(slots=True)
 class Job:
     """Rows of one request: a part of a call."""
 
-    rows: Sequence[NDArray[Any]]  # of one shape, unless the encoder is packed
+    rows: Rows
     deadline: Deadline
-    done: asyncio.Future[Vectors]  # cancelled when nobody waits for it any more
+    done: asyncio.Future[Vectors]  # cancelled once its request has ended
     since: float  # when it came, on the clock of time.perf_counter
     trace: Trace | None = None  # of its request
     sent: float = 0.0  # when its call left, on the same clock
-    call: CallSpan | None = None  # its call, where that is traced
+    call: CallSpan | None = None  # the span of its call, where that is traced
 
 
 @dataclass(slots=True)
-class Lane:
-    """What one client waits for at one encoder."""
+class JobQueue:
+    """The waiting jobs of one client at one encoder."""
 
     urgent: deque[Job] = field(default_factory=deque)
     bulk: deque[Job] = field(default_factory=deque)  # goes where the urgent leaves room
 
     def first(self) -> Job | None:
-        """The job that is next; those that nobody waits for are dropped."""
-        for waiting in (self.urgent, self.bulk):
-            while waiting:
-                if not waiting[0].done.done():
-                    return waiting[0]
-                waiting.popleft()
+        """The next job; drops the jobs of requests that have ended."""
+        for jobs in (self.urgent, self.bulk):
+            while jobs:
+                if not jobs[0].done.done():
+                    return jobs[0]
+                jobs.popleft()
         return None
 
     def pop(self) -> Job:
-        """Takes the job that is next."""
+        """Takes the next job."""
         return (self.urgent or self.bulk).popleft()
 
 
 @dataclass(slots=True)
-class Waiting:
-    """What one client waits for at one encoder."""
+class ClientQueues:
+    """The waiting jobs of one client, by encoder."""
 
-    had: float  # rows, counted on from what those had who waited when it came
-    lanes: dict[Encoder, Lane] = field(default_factory=dict)
+    served: float  # rows; a client that comes begins at the count of those that are there
+    queues: dict[Encoder, JobQueue] = field(default_factory=dict)
 
-    def turn(self, encoder: Encoder) -> tuple[float, float] | None:
-        """When its next job at a encoder is due: the least goes first; None where there is none."""
-        lane = self.lanes.get(encoder)
-        job = lane.first() if lane else None
-        if lane is None or job is None:
-            self.lanes.pop(encoder, None)  # whose version may never be asked for again
+    def priority(self, encoder: Encoder) -> tuple[float, float] | None:
+        """The priority of its next job at an encoder, the least first; None without a job."""
+        queue = self.queues.get(encoder)
+        job = queue.first() if queue else None
+        if queue is None or job is None:
+            self.queues.pop(encoder, None)  # its version may never be used again
             return None
-        return self.had + (0 if lane.urgent else BULK_CALLS * encoder.max_batch), job.since
+        return self.served + (0 if queue.urgent else BULK_CALLS * encoder.max_batch), job.since
 
 
 @dataclass(slots=True)
-class Turns:
-    """What waits for one encoder, by client, and how many of its calls are under way.
+class Schedule:
+    """The order of the jobs of encoders that share a queue, and the calls that are under way.
 
-    The client that has had the fewest rows is next, so that those that want little do not wait
-    behind all of one that wants much. Bulk goes after what is urgent, but not for ever: only until
-    the clients before it have had so much more.
+    The client that was served the fewest rows is next, so a client with little work does not wait
+    behind all the work of another. A client's bulk job waits for the urgent jobs of others only
+    until those clients were served `BULK_CALLS` full calls more.
     """
 
-    clients: dict[str, Waiting] = field(default_factory=dict)  # those with jobs
+    clients: dict[str, ClientQueues] = field(default_factory=dict)  # those with jobs
     underway: int = 0
-    had: float = 0.0  # by the client that was last served: where newcomers begin
+    served: float = 0.0  # rows of the client that was last served: where newcomers begin
 
     def add(self, client: str, encoder: Encoder, jobs: Sequence[Job], *, bulk: bool) -> None:
         """Puts jobs behind those of their client."""
-        waiting = self.clients.setdefault(client, Waiting(self.had))
-        lane = waiting.lanes.setdefault(encoder, Lane())
-        (lane.bulk if bulk else lane.urgent).extend(jobs)
+        mine = self.clients.setdefault(client, ClientQueues(self.served))
+        queue = mine.queues.setdefault(encoder, JobQueue())
+        (queue.bulk if bulk else queue.urgent).extend(jobs)
 
     def next(self) -> tuple[Encoder, list[Job]] | None:
-        """The next call: for the encoder of the job that is due, what goes into one."""
-        due = []
-        for client, waiting in list(self.clients.items()):
-            turns = [
-                (t, encoder) for encoder in list(waiting.lanes) if (t := waiting.turn(encoder))
-            ]
-            if turns:
-                due.append(min(turns, key=itemgetter(0)))
+        """Takes the jobs of the next call: the first job decides for which encoder it is."""
+        first = []
+        for client, mine in list(self.clients.items()):
+            own = [(p, encoder) for encoder in list(mine.queues) if (p := mine.priority(encoder))]
+            if own:
+                first.append(min(own, key=itemgetter(0)))
             else:
                 del self.clients[client]
-        if not due:
+        if not first:
             return None
-        _, encoder = min(due, key=itemgetter(0))
+        _, encoder = min(first, key=itemgetter(0))
         return encoder, self._take(encoder)
 
     def _take(self, encoder: Encoder) -> list[Job]:
         taken: list[Job] = []
-        fill = Fill(encoder)
-        order = [(t, name) for name, each in self.clients.items() if (t := each.turn(encoder))]
+        call = Capacity(encoder)
+        order = [(p, name) for name, each in self.clients.items() if (p := each.priority(encoder))]
         heapify(order)
         while order:
             name = order[0][1]
-            waiting = self.clients[name]
-            lane = waiting.lanes[encoder]
-            job = lane.first()
-            if job is None or (taken and not fill.takes(job.rows)):
+            mine = self.clients[name]
+            queue = mine.queues[encoder]
+            job = queue.first()
+            if job is None or (taken and not call.fits(job.rows)):
                 break
-            taken.append(lane.pop())
-            fill.add(job.rows)
-            self.had = max(self.had, waiting.had)
-            waiting.had += len(job.rows)
-            if turn := waiting.turn(encoder):
-                heapreplace(order, (turn, name))
+            taken.append(queue.pop())
+            call.take(job.rows)
+            self.served = max(self.served, mine.served)
+            mine.served += len(job.rows)
+            if priority := mine.priority(encoder):
+                heapreplace(order, (priority, name))
             else:
                 heappop(order)
         return taken
 
 
-class Lanes:
-    """Runs encoders; clients take turns at each. Lives on the event loop, so it needs no lock."""
+class Batcher:
+    """Runs encoders; clients take turns at each. Runs on the event loop, so it needs no lock."""
 
     def __init__(
         self,
@@ -198,21 +194,21 @@ class Lanes:
         calls: int,
         on_call: Callable[[str, int], None] = lambda encoder, rows: None,
     ) -> None:
-        """Takes the client of Triton.
+        """Starts with nothing to do.
 
         Args:
             client: Runs the calls.
-            calls: How many calls of one encoder are under way at a time, for each Triton.
+            calls: The number of calls of one encoder under way at a time, for each Triton.
             on_call: Called before each call with the name of its model and the number of rows.
         """
         self._client = client
         self._calls = calls
         self._on_call = on_call
-        self._turns: dict[str, Turns] = {}
+        self._schedules: dict[str, Schedule] = {}
         self._running: set[asyncio.Task[None]] = set()
 
     def check(self) -> None:
-        """Says at once when work is in vain.
+        """Refuses work at once while it would be in vain.
 
         Raises:
             Unavailable: No Triton answers.
@@ -230,21 +226,21 @@ class Lanes:
     ) -> Vectors:
         """Encodes rows, of one shape unless the encoder is packed: float32 [n, D], in their order.
 
-        Adds to the stages `queue`, until the last of its calls left, and `infer`, the rest.
+        Adds to the stages `queue`, the time until its last call left, and `infer`, the rest.
 
         Raises:
             DeadlineExceeded, Overloaded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
         self.check()
-        turns = self._turns.setdefault(encoder.queue, Turns())
+        schedule = self._schedules.setdefault(encoder.queue, Schedule())
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
         jobs = [
-            Job(portion, deadline, loop.create_future(), start, timings.trace)
-            for portion in portions(encoder, rows)
+            Job(part, deadline, loop.create_future(), start, timings.trace)
+            for part in split(encoder, rows)
         ]
-        turns.add(timings.client, encoder, jobs, bulk=bulk)
-        self._pump(turns)
+        schedule.add(timings.client, encoder, jobs, bulk=bulk)
+        self._pump(schedule)
         try:
             parts = [await job.done for job in jobs]
             sent = max(job.sent for job in jobs)
@@ -256,14 +252,16 @@ class Lanes:
             for job in jobs:
                 job.done.cancel()
 
-    def _pump(self, turns: Turns) -> None:
-        while turns.underway < self._calls * self._client.servers() and (call := turns.next()):
-            turns.underway += 1
-            task = asyncio.create_task(self._call(turns, *call))
+    def _pump(self, schedule: Schedule) -> None:
+        while schedule.underway < self._calls * self._client.servers() and (
+            call := schedule.next()
+        ):
+            schedule.underway += 1
+            task = asyncio.create_task(self._call(schedule, *call))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _call(self, turns: Turns, encoder: Encoder, jobs: list[Job]) -> None:
+    async def _call(self, schedule: Schedule, encoder: Encoder, jobs: list[Job]) -> None:
         span = _traced(encoder, jobs)
         failure: Exception | None = None
         try:
@@ -274,12 +272,12 @@ class Lanes:
             within = max(job.deadline.at for job in jobs) - Deadline.now()
             call = Call(encoder, batch, span.traceparent if span else "")
             vectors = await self._client.infer(call, max(0.001, within))
-        except Exception as error:  # handed to those that wait, whatever it is
+        except Exception as error:  # of any kind; each job that waits gets it
             failure = error
         finally:
-            # The next call leaves before these answers are written: the encoder need not wait.
-            turns.underway -= 1
-            self._pump(turns)
+            # The next call leaves before these answers are written, so the encoder is not idle.
+            schedule.underway -= 1
+            self._pump(schedule)
             if span is not None:
                 span.end(type(failure).__name__ if failure else "")
         start = 0
@@ -290,12 +288,12 @@ class Lanes:
                     job.done.set_result(vectors[start:end])
                 else:
                     job.done.set_exception(_copied(failure))
-                    job.done.exception()  # read here, since its request may have left meanwhile
+                    job.done.exception()  # read here: its request may have ended meanwhile
             start = end
 
 
 def _traced(encoder: Encoder, jobs: Sequence[Job]) -> CallSpan | None:
-    """Begins the span of the call that is made for these jobs; None where none is traced."""
+    """Begins the span of a call for these jobs; None where no job is traced."""
     traces = list(dict.fromkeys(job.trace for job in jobs if job.trace is not None))
     if not traces:
         return None
@@ -306,5 +304,5 @@ def _traced(encoder: Encoder, jobs: Sequence[Job]) -> CallSpan | None:
 
 
 def _copied(error: Exception) -> Exception:
-    """One for each that waits: an exception gathers the traceback of everyone that raises it."""
+    """Copies an error for one job: an exception collects the traceback of each `raise`."""
     return copy.copy(error) if isinstance(error, GatewayError) else error

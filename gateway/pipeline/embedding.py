@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.inference.batching import Lanes
+from gateway.inference.batching import Batcher
 from gateway.inference.client import Encoder
 from gateway.inference.encoders import by_text_encoder, image_encoder
 from gateway.models.registry import Model
@@ -23,8 +23,8 @@ Vector = NDArray[np.float32]  # [D]
 class CachedEncoder:
     """Runs the two encoders of a model."""
 
-    def __init__(self, lanes: Lanes, cache: VectorCache) -> None:
-        self._lanes = lanes
+    def __init__(self, batcher: Batcher, cache: VectorCache) -> None:
+        self._batcher = batcher
         self._cache = cache
 
     def check(self) -> None:
@@ -33,7 +33,7 @@ class CachedEncoder:
         Raises:
             Unavailable: No Triton answers.
         """
-        self._lanes.check()
+        self._batcher.check()
 
     async def texts(
         self,
@@ -94,7 +94,9 @@ class CachedEncoder:
         bulk: bool,
     ) -> dict[int, Vector]:
         bulk = bulk or len(rows) > BULK_ROWS
-        vectors = await self._lanes.run(encoder, list(rows.values()), deadline, timings, bulk=bulk)
+        vectors = await self._batcher.run(
+            encoder, list(rows.values()), deadline, timings, bulk=bulk
+        )
         return dict(zip(rows, vectors, strict=True))
 
 

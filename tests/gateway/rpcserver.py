@@ -14,7 +14,7 @@ from gateway.admission.limits import RequestLimits
 from gateway.admission.permits import Admission, Room
 from gateway.app import Loaded, load
 from gateway.images.preprocess import Decoder, ImageLimits
-from gateway.inference.batching import Lanes
+from gateway.inference.batching import Batcher
 from gateway.inference.client import InferClient
 from gateway.models.registry import Model
 from gateway.models.values import Deadline, Embedded, Timings
@@ -93,7 +93,7 @@ async def served(
     threads = Threads(2)
     cache = VectorCache(0)
     preparer = Preparer(threads, limits, Decoder(ImageLimits(2**20, 1_000_000, 1_000_000)))
-    encoder = CachedEncoder(Lanes(client, 2), cache)
+    encoder = CachedEncoder(Batcher(client, 2), cache)
     models, sets = loaded().models, loaded().sets
     classifiers = Classifiers(models, sets, preparer, encoder, cache)
     engine = Watched(models, sets, limits, Embedder(preparer, encoder), classifiers)

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.admission.limits import RequestLimits
 from gateway.images.preprocess import Decoder, ImageLimits
-from gateway.inference.batching import Lanes
+from gateway.inference.batching import Batcher
 from gateway.inference.client import Call, Encoder, FakeInferClient
 from gateway.models.manifest import read_manifest
 from gateway.models.registry import Model, Models, Selection
@@ -48,7 +48,7 @@ def holding(client: FakeInferClient, models: Models, *sets: str) -> Held:
     cache = VectorCache(2**20)
     limits = RequestLimits(100, 100, 1_000, 1_000)
     preparer = Preparer(Threads(1), limits, Decoder(ImageLimits(1, 1, 1)))
-    encoder = CachedEncoder(Lanes(client, 1), cache)
+    encoder = CachedEncoder(Batcher(client, 1), cache)
     classifiers = Classifiers(models, LabelSets(made), preparer, encoder, cache)
 
     def doubt(model: Model) -> None:

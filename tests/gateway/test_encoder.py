@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.errors import TextError
-from gateway.inference.batching import Lanes
+from gateway.inference.batching import Batcher
 from gateway.inference.client import Call
 from gateway.models.manifest import Manifest
 from gateway.models.registry import Model
@@ -62,7 +62,7 @@ async def texts(
 
 async def test_texts_of_any_length_share_a_call(model: Model) -> None:
     client = Unchecked(marked)
-    encoder = CachedEncoder(Lanes(client, 2), VectorCache(0))
+    encoder = CachedEncoder(Batcher(client, 2), VectorCache(0))
     asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
     assert await texts(encoder, model, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
     [call] = client.calls
@@ -77,7 +77,7 @@ async def test_texts_of_any_length_share_a_call(model: Model) -> None:
 
 async def test_every_text_gets_its_own_vector_at_the_shortest_length(padded: Model) -> None:
     client = Unchecked(marked)
-    encoder = CachedEncoder(Lanes(client, 2), VectorCache(0))
+    encoder = CachedEncoder(Batcher(client, 2), VectorCache(0))
     asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
     assert await texts(encoder, padded, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
     assert sorted(call.batch.shape for call in client.calls) == [(2, LONG), (4, SHORT)]
@@ -85,7 +85,7 @@ async def test_every_text_gets_its_own_vector_at_the_shortest_length(padded: Mod
 
 async def test_equal_texts_are_encoded_once(model: Model) -> None:
     client = Unchecked(marked)
-    encoder = CachedEncoder(Lanes(client, 2), VectorCache(0))
+    encoder = CachedEncoder(Batcher(client, 2), VectorCache(0))
     asked = dict(enumerate([*tokens(4).values(), *tokens(6).values(), *tokens(4).values()]))
     assert await texts(encoder, model, asked) == {0: 4, 1: 6, 2: 4}
     assert [len(call.batch) for call in client.calls] == [2]
@@ -95,7 +95,7 @@ async def test_known_texts_are_not_encoded_again(model: Model) -> None:
     client = Unchecked(marked)
     looked_up: list[tuple[int, int]] = []
     cache = VectorCache(2**20, lambda hits, misses: looked_up.append((hits, misses)))
-    encoder = CachedEncoder(Lanes(client, 2), cache)
+    encoder = CachedEncoder(Batcher(client, 2), cache)
     assert await texts(encoder, model, tokens(1, 2)) == {1: 1, 2: 2}
     assert await texts(encoder, model, tokens(2, 3)) == {2: 2, 3: 3}
     assert [len(call.batch) for call in client.calls] == [2, 1]
@@ -104,7 +104,7 @@ async def test_known_texts_are_not_encoded_again(model: Model) -> None:
 
 async def test_what_two_requests_want_at_once_is_encoded_once(model: Model) -> None:
     client = Unchecked(marked, delay=0.05)
-    encoder = CachedEncoder(Lanes(client, 2), VectorCache(2**20))
+    encoder = CachedEncoder(Batcher(client, 2), VectorCache(2**20))
     asked = [texts(encoder, model, tokens(1, 2)), texts(encoder, model, tokens(2, 1))]
     assert await asyncio.gather(*asked) == [{1: 1, 2: 2}, {1: 1, 2: 2}]
     assert [len(call.batch) for call in client.calls] == [2]
@@ -112,7 +112,7 @@ async def test_what_two_requests_want_at_once_is_encoded_once(model: Model) -> N
 
 async def test_images_keep_their_indices(model: Model) -> None:
     client = Unchecked(marked)
-    encoder = CachedEncoder(Lanes(client, 2), VectorCache(0))
+    encoder = CachedEncoder(Batcher(client, 2), VectorCache(0))
     pixels = {index: np.full((64, 64, 3), index, np.uint8) for index in (7, 2, 5)}
     rows = await encoder.images(model, pixels, Deadline.after(30), Timings())
     assert {index: float(row[0]) for index, row in rows.items()} == {7: 7, 2: 2, 5: 5}

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from gateway.__main__ import StartError, load_settings
 from gateway.errors import InferenceFailed
-from gateway.inference.batching import Lanes
+from gateway.inference.batching import Batcher
 from gateway.inference.client import Call, FakeInferClient
 from gateway.inference.encoders import image_encoder
 from gateway.models.values import Deadline, Timings
@@ -263,13 +263,13 @@ async def test_a_joined_call_is_linked_to_all_that_share_it() -> None:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("test")
     roots = [tracer.start_span(f"request {number}") for number in range(3)]
-    lanes = Lanes(FakeInferClient(unit, delay=0.05), calls=1)
+    batcher = Batcher(FakeInferClient(unit, delay=0.05), calls=1)
     encoder = image_encoder(loaded().models.find("demo").manifest)
 
     async def run(trace: RequestTrace) -> None:
         rows = [np.zeros((64, 64, 3), np.uint8)]
         timings = Timings(trace=trace)
-        await lanes.run(encoder, rows, Deadline.after(30), timings, bulk=False)
+        await batcher.run(encoder, rows, Deadline.after(30), timings, bulk=False)
 
     await asyncio.gather(*(run(RequestTrace(tracer, root, 0)) for root in roots))
     spans = exporter.get_finished_spans()
@@ -296,12 +296,12 @@ async def test_a_failed_call_says_so() -> None:
     def broken(call: Call) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         return np.full((1, 1), np.nan, np.float32)
 
-    lanes = Lanes(FakeInferClient(broken), calls=1)
+    batcher = Batcher(FakeInferClient(broken), calls=1)
     encoder = image_encoder(loaded().models.find("demo").manifest)
     timings = Timings(trace=RequestTrace(tracer, tracer.start_span("request"), 0))
     rows = [np.zeros((64, 64, 3), np.uint8)]
     with pytest.raises(InferenceFailed, match="answered"):
-        await lanes.run(encoder, rows, Deadline.after(30), timings, bulk=False)
+        await batcher.run(encoder, rows, Deadline.after(30), timings, bulk=False)
     await asyncio.sleep(0)
     [call] = [s for s in exporter.get_finished_spans() if s.name.startswith("ModelInfer")]
     assert not call.status.is_ok

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.errors import InferenceFailed, Overloaded, Unavailable
-from gateway.inference.batching import BULK_CALLS, MAX_CALL_BYTES, MAX_CALL_TOKENS, Lanes
+from gateway.inference.batching import BULK_CALLS, MAX_CALL_BYTES, MAX_CALL_TOKENS, Batcher
 from gateway.inference.client import Call, Encoder, FakeInferClient, Golden
 from gateway.models.values import Deadline, Timings, Vectors
 from tests.gateway.fakes import Unchecked
@@ -17,7 +17,7 @@ from tests.gateway.fakes import Unchecked
 
 def encoder(name: str = "text", max_batch: int = 8, queue: str = "") -> Encoder:
     def golden() -> Golden:
-        raise AssertionError("lanes verify nothing")
+        raise AssertionError("a batcher verifies nothing")
 
     return Encoder(name, 1, "in", "out", 2, max_batch, queue or name, golden)
 
@@ -49,7 +49,7 @@ def echo(call: Call) -> Vectors:
 
 
 def start(
-    lanes: Lanes,
+    batcher: Batcher,
     *values: int,
     bulk: bool = False,
     on: Encoder | None = None,
@@ -58,7 +58,7 @@ def start(
 ) -> "asyncio.Task[Vectors]":
     rows = [np.full(width, value, dtype=np.int32) for value in values]
     timings = Timings(client=client)
-    work = lanes.run(on or encoder(), rows, Deadline.after(60), timings, bulk=bulk)
+    work = batcher.run(on or encoder(), rows, Deadline.after(60), timings, bulk=bulk)
     return asyncio.create_task(work)
 
 
@@ -66,7 +66,7 @@ async def settled(condition: Callable[[], Any] = lambda: True) -> None:
     async with asyncio.timeout(10):
         for _ in range(5):
             await asyncio.sleep(0)
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in the lanes
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in the batcher
             await asyncio.sleep(0)
 
 
@@ -76,8 +76,8 @@ async def called(client: Held, count: int) -> None:
 
 async def test_what_comes_meanwhile_goes_together() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
-    tasks = [start(lanes, number) for number in range(5)]
+    batcher = Batcher(client, calls=1)
+    tasks = [start(batcher, number) for number in range(5)]
     await settled()
     assert client.rows() == [[0]]
     client.gate.release()
@@ -90,12 +90,12 @@ async def test_what_comes_meanwhile_goes_together() -> None:
 
 async def test_the_next_call_leaves_before_answers_are_handled() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
+    batcher = Batcher(client, calls=1)
     left: list[int] = []  # calls that had left when each answer came
 
     async def ask(value: int) -> None:
         rows = [np.full(4, value, dtype=np.int32)]
-        await lanes.run(encoder(), rows, Deadline.after(60), Timings(), bulk=False)
+        await batcher.run(encoder(), rows, Deadline.after(60), Timings(), bulk=False)
         left.append(len(client.calls))
 
     asking = asyncio.gather(ask(0), ask(1))
@@ -109,10 +109,10 @@ async def test_the_next_call_leaves_before_answers_are_handled() -> None:
 async def test_encoders_that_share_a_queue_take_turns() -> None:
     """They share the calls under way, and the one goes that has waited longest."""
     client = Held()
-    lanes = Lanes(client, calls=1)
+    batcher = Batcher(client, calls=1)
     short, long = encoder("text-16", queue="text"), encoder("text-77", queue="text")
-    tasks = [start(lanes, number, on=on) for number, on in enumerate([short, long, short, long])]
-    tasks.append(start(lanes, 9, on=encoder("image")))
+    tasks = [start(batcher, number, on=on) for number, on in enumerate([short, long, short, long])]
+    tasks.append(start(batcher, 9, on=encoder("image")))
     await called(client, 2)
     client.gate.release()
     client.gate.release()
@@ -132,10 +132,10 @@ async def test_encoders_that_share_a_queue_take_turns() -> None:
 
 async def test_the_urgent_of_any_tower_goes_before_the_bulk() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
+    batcher = Batcher(client, calls=1)
     short, long = encoder("text-16", queue="text"), encoder("text-77", queue="text")
-    tasks = [start(lanes, 0, on=short), start(lanes, 1, on=short, bulk=True)]
-    tasks.append(start(lanes, 2, on=long))
+    tasks = [start(batcher, 0, on=short), start(batcher, 1, on=short, bulk=True)]
+    tasks.append(start(batcher, 2, on=long))
     for _ in tasks:
         client.gate.release()
     await asyncio.gather(*tasks)
@@ -144,10 +144,10 @@ async def test_the_urgent_of_any_tower_goes_before_the_bulk() -> None:
 
 async def test_the_urgent_goes_before_the_bulk() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
-    tasks = [start(lanes, *range(100, 140), bulk=True)]
+    batcher = Batcher(client, calls=1)
+    tasks = [start(batcher, *range(100, 140), bulk=True)]
     await settled()
-    tasks += [start(lanes, number) for number in range(3)]
+    tasks += [start(batcher, number) for number in range(3)]
     await settled()
     assert client.rows() == [list(range(100, 108))]
     client.gate.release()
@@ -163,12 +163,12 @@ async def test_the_urgent_goes_before_the_bulk() -> None:
 async def test_clients_take_turns() -> None:
     """Who comes last and wants little is in the next call, wherever the others are."""
     client = Held()
-    lanes = Lanes(client, calls=1)
-    tasks = [start(lanes, 0, client="a")]
+    batcher = Batcher(client, calls=1)
+    tasks = [start(batcher, 0, client="a")]
     await called(client, 1)
-    tasks += [start(lanes, number, client="a") for number in range(100, 120)]
-    tasks += [start(lanes, number, client="b") for number in range(200, 220)]
-    tasks += [start(lanes, 300, client="c")]
+    tasks += [start(batcher, number, client="a") for number in range(100, 120)]
+    tasks += [start(batcher, number, client="b") for number in range(200, 220)]
+    tasks += [start(batcher, 300, client="c")]
     for _ in range(7):
         client.gate.release()
     await asyncio.gather(*tasks)
@@ -180,11 +180,11 @@ async def test_clients_take_turns() -> None:
 
 async def test_turns_are_counted_in_rows() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
-    tasks = [start(lanes, 0, client="a")]
+    batcher = Batcher(client, calls=1)
+    tasks = [start(batcher, 0, client="a")]
     await called(client, 1)
-    tasks += [start(lanes, *range(100, 140), bulk=True, client="a")]
-    tasks += [start(lanes, *range(n, n + 2), bulk=True, client="b") for n in range(200, 240, 2)]
+    tasks += [start(batcher, *range(100, 140), bulk=True, client="a")]
+    tasks += [start(batcher, *range(n, n + 2), bulk=True, client="b") for n in range(200, 240, 2)]
     for _ in range(11):
         client.gate.release()
     await asyncio.gather(*tasks)
@@ -192,13 +192,13 @@ async def test_turns_are_counted_in_rows() -> None:
     assert of_a == [4] * 10
 
 
-async def test_clients_that_want_different_towers_take_turns() -> None:
+async def test_clients_of_different_encoders_take_turns() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
+    batcher = Batcher(client, calls=1)
     short, long = encoder("text-16", queue="text"), encoder("text-77", queue="text")
-    tasks = [start(lanes, *range(40), on=short, client="a")]
+    tasks = [start(batcher, *range(40), on=short, client="a")]
     await called(client, 1)
-    tasks += [start(lanes, 100, on=long, client="b")]
+    tasks += [start(batcher, 100, on=long, client="b")]
     for _ in range(6):
         client.gate.release()
     await asyncio.gather(*tasks)
@@ -207,9 +207,9 @@ async def test_clients_that_want_different_towers_take_turns() -> None:
 
 async def test_a_clients_bulk_waits_for_others_urgent_but_not_for_ever() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
-    urgent = [start(lanes, *range(8), client="a") for _ in range(10)]
-    bulk = start(lanes, *range(100, 108), bulk=True, client="b")
+    batcher = Batcher(client, calls=1)
+    urgent = [start(batcher, *range(8), client="a") for _ in range(10)]
+    bulk = start(batcher, *range(100, 108), bulk=True, client="b")
     for _ in range(11):
         client.gate.release()
     await asyncio.gather(bulk, *urgent)
@@ -219,8 +219,13 @@ async def test_a_clients_bulk_waits_for_others_urgent_but_not_for_ever() -> None
 
 async def test_bulk_fills_what_the_urgent_leaves() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
-    tasks = [start(lanes, 0), start(lanes, 50, 51, bulk=True), start(lanes, 1), start(lanes, 2)]
+    batcher = Batcher(client, calls=1)
+    tasks = [
+        start(batcher, 0),
+        start(batcher, 50, 51, bulk=True),
+        start(batcher, 1),
+        start(batcher, 2),
+    ]
     await settled()
     client.gate.release()
     await settled(lambda: len(client.calls) == 2)
@@ -231,9 +236,13 @@ async def test_bulk_fills_what_the_urgent_leaves() -> None:
 
 async def test_what_nobody_waits_for_makes_no_call() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
-    kept, left, bulk = start(lanes, 0), start(lanes, 1), start(lanes, *range(10, 40), bulk=True)
-    last = start(lanes, 2)
+    batcher = Batcher(client, calls=1)
+    kept, left, bulk = (
+        start(batcher, 0),
+        start(batcher, 1),
+        start(batcher, *range(10, 40), bulk=True),
+    )
+    last = start(batcher, 2)
     await settled()
     left.cancel()
     bulk.cancel()
@@ -247,8 +256,8 @@ async def test_what_nobody_waits_for_makes_no_call() -> None:
 
 async def test_who_leaves_during_a_call_does_not_disturb_the_others() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
-    first, leaves, stays = start(lanes, 0), start(lanes, 1), start(lanes, 2)
+    batcher = Batcher(client, calls=1)
+    first, leaves, stays = start(batcher, 0), start(batcher, 1), start(batcher, 2)
     await settled()
     client.gate.release()
     await settled(lambda: len(client.calls) == 2)
@@ -262,8 +271,8 @@ async def test_an_error_is_told_to_each_as_its_own() -> None:
     def failing(call: Call) -> Vectors:
         raise Overloaded("full", retry_after_s=7, param="input")
 
-    lanes = Lanes(FakeInferClient(failing, delay=0.01), calls=1)
-    tasks = [start(lanes, number) for number in range(4)]
+    batcher = Batcher(FakeInferClient(failing, delay=0.01), calls=1)
+    tasks = [start(batcher, number) for number in range(4)]
     errors = await asyncio.gather(*tasks, return_exceptions=True)
     assert len({id(error) for error in errors}) == 4
     for error in errors:
@@ -279,32 +288,32 @@ async def test_a_failed_call_leaves_the_lane_open() -> None:
             raise error
         return echo(call)
 
-    lanes = Lanes(Unchecked(behave), calls=1)
+    batcher = Batcher(Unchecked(behave), calls=1)
     with pytest.raises(InferenceFailed):
-        await start(lanes, 1)
-    assert (await start(lanes, 2))[0, 0] == 2
+        await start(batcher, 1)
+    assert (await start(batcher, 2))[0, 0] == 2
 
 
 async def test_calls_are_bounded_in_rows_and_bytes() -> None:
     client = Held()
     for _ in range(100):
         client.gate.release()
-    lanes = Lanes(client, calls=2)
-    answer = await start(lanes, *range(30), on=encoder(max_batch=8))
+    batcher = Batcher(client, calls=2)
+    answer = await start(batcher, *range(30), on=encoder(max_batch=8))
     assert answer[:, 0].tolist() == list(range(30))
     assert [len(call.batch) for call in client.calls] == [8, 8, 8, 6]
     client.calls.clear()
     wide = MAX_CALL_BYTES // 4 // 3 + 1  # int32: two fit, three do not
-    await start(lanes, *range(5), on=encoder("wide"), width=wide)
+    await start(batcher, *range(5), on=encoder("wide"), width=wide)
     assert [len(call.batch) for call in client.calls] == [2, 2, 1]
 
 
 async def test_rows_of_any_length_share_a_call_of_a_packed_tower() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
+    batcher = Batcher(client, calls=1)
     packed = replace(encoder(), pad_id=-1)
-    tasks = [start(lanes, 0, on=packed)]
-    tasks += [start(lanes, width, on=packed, width=width) for width in (3, 1, 2)]
+    tasks = [start(batcher, 0, on=packed)]
+    tasks += [start(batcher, width, on=packed, width=width) for width in (3, 1, 2)]
     for _ in tasks:
         client.gate.release()
     answers = await asyncio.gather(*tasks)
@@ -316,24 +325,24 @@ async def test_calls_of_a_packed_tower_are_bounded_in_tokens() -> None:
     client = Held()
     for _ in range(100):
         client.gate.release()
-    lanes = Lanes(client, calls=1)
+    batcher = Batcher(client, calls=1)
     packed = replace(encoder(max_batch=64), pad_id=0)
     long = MAX_CALL_TOKENS // 3 + 1  # two fit, three do not
-    await start(lanes, *range(1, 6), on=packed, width=long)
+    await start(batcher, *range(1, 6), on=packed, width=long)
     assert [len(call.batch) for call in client.calls] == [2, 2, 1]
     client.calls.clear()
-    tasks = [start(lanes, 1, on=packed, width=long) for _ in range(4)]
+    tasks = [start(batcher, 1, on=packed, width=long) for _ in range(4)]
     await asyncio.gather(*tasks)
     assert [len(call.batch) for call in client.calls] == [1, 2, 1]
     client.calls.clear()
-    await start(lanes, 1, 2, on=packed, width=2 * MAX_CALL_TOKENS)
+    await start(batcher, 1, 2, on=packed, width=2 * MAX_CALL_TOKENS)
     assert [len(call.batch) for call in client.calls] == [1, 1]
 
 
-async def test_each_encoder_has_a_lane_of_its_own() -> None:
+async def test_each_encoder_has_a_queue_of_its_own() -> None:
     client = Held()
-    lanes = Lanes(client, calls=1)
-    tasks = [start(lanes, 0, on=encoder("a")), start(lanes, 1, on=encoder("b"))]
+    batcher = Batcher(client, calls=1)
+    tasks = [start(batcher, 0, on=encoder("a")), start(batcher, 1, on=encoder("b"))]
     await settled()
     assert {call.encoder.model for call in client.calls} == {"a", "b"}
     client.gate.release()
@@ -344,21 +353,21 @@ async def test_each_encoder_has_a_lane_of_its_own() -> None:
 async def test_nothing_is_queued_while_no_triton_answers() -> None:
     client = Held()
     client.away = True
-    lanes = Lanes(client, calls=1)
+    batcher = Batcher(client, calls=1)
     with pytest.raises(Unavailable) as refused:
-        await start(lanes, 0)
+        await start(batcher, 0)
     assert refused.value.retry_after_s == 3
     assert not client.calls
 
 
 async def test_nothing_is_kept_of_what_nobody_wants_any_more() -> None:
-    lanes = Lanes(Unchecked(echo, delay=0.01), calls=1)
+    batcher = Batcher(Unchecked(echo, delay=0.01), calls=1)
     versions = [replace(encoder(queue="demo: text"), version=number) for number in range(1, 4)]
-    await asyncio.gather(*(start(lanes, 1, on=each) for each in versions))
-    left = start(lanes, 1), start(lanes, 2)
+    await asyncio.gather(*(start(batcher, 1, on=each) for each in versions))
+    left = start(batcher, 1), start(batcher, 2)
     await settled()
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
-    await start(lanes, 3)
-    assert not any(turns.clients for turns in lanes._turns.values())
+    await start(batcher, 3)
+    assert not any(each.clients for each in batcher._schedules.values())
