@@ -21,9 +21,9 @@ from locust.env import Environment
 # Locust runs its users in gevent's green threads, which gRPC must know before its first use.
 grpc.experimental.gevent.init_gevent()
 
-from benchmarks.traffic import protowire  # noqa: E402 (as above)
-from benchmarks.traffic.captions import Captions  # noqa: E402
-from benchmarks.traffic.requests import EMBED, STREAM, Request, requests  # noqa: E402
+from benchmarks.traffic.captions import Captions  # noqa: E402 (as above)
+from benchmarks.traffic.requests import EMBED, STREAM, Request, requests, vectors  # noqa: E402
+from openclip_api.v1 import clip_pb2  # noqa: E402
 
 STREAM_MESSAGE_ITEMS = 16
 STREAM_ITEMS = 256  # of one stream, which counts as one request
@@ -152,7 +152,7 @@ class _GrpcEmbed(_Grpc):
 
         def call() -> int:
             answer: bytes = self.embed(request.body, timeout=120)
-            if protowire.vectors(answer) != request.items:
+            if vectors(answer) != request.items:
                 raise ValueError("the answer holds fewer vectors than were asked for")
             return len(answer)
 
@@ -177,7 +177,11 @@ class BulkStream(_Grpc):
     def on_start(self) -> None:
         """Connects."""
         super().on_start()
-        self.stream: Any = self.channel.stream_stream(STREAM)
+        self.embed_stream: Any = self.channel.stream_stream(
+            STREAM,
+            clip_pb2.EmbedStreamRequest.SerializeToString,
+            clip_pb2.EmbedStreamResponse.FromString,
+        )
         self.captions = Captions(_seed(self))
 
     @task  # type: ignore[untyped-decorator]
@@ -185,20 +189,28 @@ class BulkStream(_Grpc):
         """One stream, until every item has come back."""
         model = self.environment.parsed_options.clip_model
         messages = [
-            protowire.stream_request(model, first, self.captions.take(STREAM_MESSAGE_ITEMS))
+            clip_pb2.EmbedStreamRequest(items=self.items(first))
             for first in range(0, STREAM_ITEMS, STREAM_MESSAGE_ITEMS)
         ]
+        messages[0].options.model = model
 
         def call() -> int:
-            length = vectors = 0
-            for answer in self.stream(iter(messages), timeout=600):
-                length += len(answer)
-                vectors += protowire.stream_vectors(answer)[0]
-            if vectors != STREAM_ITEMS:
-                raise ValueError(f"{vectors} of {STREAM_ITEMS} items have come back")
+            length = embedded = 0
+            for answer in self.embed_stream(iter(messages), timeout=600):
+                length += answer.ByteSize()
+                embedded += sum(result.HasField("embedding") for result in answer.results)
+            if embedded != STREAM_ITEMS:
+                raise ValueError(f"{embedded} of {STREAM_ITEMS} items have come back")
             return length
 
         self.timed(f"EmbedStream ({STREAM_ITEMS} captions)", call)
+
+    def items(self, first: int) -> list[clip_pb2.StreamItem]:
+        """The captions of one message, numbered from `first`."""
+        return [
+            clip_pb2.StreamItem(id=str(number), item=clip_pb2.Item(text=caption))
+            for number, caption in enumerate(self.captions.take(STREAM_MESSAGE_ITEMS), first)
+        ]
 
 
 def _requests(user: User, kind: str) -> Iterator[Request]:

@@ -28,12 +28,12 @@ from benchmarks.systems.published import (
 )
 from benchmarks.systems.repositories import write_manifest
 from benchmarks.traffic.errors import BenchmarkError
-from benchmarks.traffic.protowire import field, message
 
 OUTPUTS = {PIXELS: "image_features", TOKEN_IDS: "text_features"}
 FLOAT, UINT8, INT32, INT64 = 1, 2, 6, 7  # onnx.TensorProto.DataType
 ATTRIBUTE_INT = 2  # onnx.AttributeProto.INT
 IR_VERSION, OPSET = 8, 17
+VARINT, BYTES = 0, 2  # Protocol Buffers' wire types
 
 
 def write_repository(repository: Path, manifest: Manifest, target: Path) -> Manifest:
@@ -90,14 +90,14 @@ def graph(
         _tensor("columns", INT64, np.array([len(vector)], np.int64)),
         _tensor("vector", FLOAT, vector[None]),
     ]
-    body = message(
+    body = _message(
         *((1, node) for node in nodes),
         (2, "null_encoder"),
         *((5, constant) for constant in constants),
         (11, _value(name, data_type, shape)),
         (12, _value(output, FLOAT, (len(vector),))),
     )
-    return message((1, IR_VERSION), (7, body), (8, message((1, ""), (2, OPSET))))
+    return _message((1, IR_VERSION), (7, body), (8, _message((1, ""), (2, OPSET))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,7 +120,7 @@ def _changed(manifest: Manifest, vector: NDArray[np.float32]) -> Manifest:
 
 
 def _node(operator: str, inputs: list[str], output: str, *attributes: bytes) -> bytes:
-    return message(
+    return _message(
         *((1, name) for name in inputs),
         (2, output),
         (4, operator),
@@ -129,20 +129,40 @@ def _node(operator: str, inputs: list[str], output: str, *attributes: bytes) -> 
 
 
 def _attribute(name: str, value: int) -> bytes:
-    return message((1, name), (3, value), (20, ATTRIBUTE_INT))
+    return _message((1, name), (3, value), (20, ATTRIBUTE_INT))
 
 
 def _tensor(name: str, data_type: int, values: NDArray[Any]) -> bytes:
     dims = [(1, size) for size in values.shape]
-    return message(*dims, (2, data_type), (8, name), (9, values.tobytes()))
+    return _message(*dims, (2, data_type), (8, name), (9, values.tobytes()))
 
 
 def _value(name: str, data_type: int, shape: tuple[int | str, ...]) -> bytes:
     """Name and type of an input or output, with an open first dimension."""
     sizes = ("n", *shape)
-    dimensions = [field(1, field(2 if isinstance(size, str) else 1, size)) for size in sizes]
-    tensor = message((1, data_type), (2, b"".join(dimensions)))
-    return message((1, name), (2, field(1, tensor)))
+    dimensions = [_field(1, _field(2 if isinstance(size, str) else 1, size)) for size in sizes]
+    tensor = _message((1, data_type), (2, b"".join(dimensions)))
+    return _message((1, name), (2, _field(1, tensor)))
+
+
+def _message(*fields: tuple[int, int | str | bytes]) -> bytes:
+    """A Protocol Buffers message, with the field numbers of `onnx.proto`."""
+    return b"".join(_field(number, value) for number, value in fields)
+
+
+def _field(number: int, value: int | str | bytes) -> bytes:
+    if isinstance(value, int):
+        return _varint(number << 3 | VARINT) + _varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | BYTES) + _varint(len(data)) + data
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*encoded, number])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.traffic.connection import Connection, RequestFailed, Target, connect
+from benchmarks.traffic.connection import Pool, RequestFailed, Target
 from benchmarks.traffic.requests import Request, requests
 
 MOST_CONNECTIONS = 512  # of one process; a request that finds none free waits, which counts
@@ -102,7 +102,16 @@ async def _drive(plan: Plan) -> Outcome:
     due = list(due_times(plan.rate, plan.seconds, plan.seed))
     prepared = [next(stream) for _ in due]
     outcome = Outcome(sent=len(due))
-    free = _Free(plan.target)
+    pool, slots = Pool(plan.target), asyncio.Semaphore(MOST_CONNECTIONS)
+
+    async def send(request: Request, due: float) -> None:
+        async with slots:
+            try:
+                await pool.send(request)
+                outcome.latencies.append(time.perf_counter() - due)
+            except RequestFailed as error:
+                outcome.errors[str(error)] += 1
+
     start = time.perf_counter() + START_DELAY
     async with asyncio.TaskGroup() as group:
         for moment, request in zip(due, prepared, strict=True):
@@ -110,41 +119,10 @@ async def _drive(plan: Plan) -> Outcome:
             if delay > 0:
                 await asyncio.sleep(delay)
             outcome.lateness.append(max(0.0, time.perf_counter() - start - moment))
-            group.create_task(_send(free, request, start + moment, outcome))
+            group.create_task(send(request, start + moment))
     outcome.elapsed = max(plan.seconds, time.perf_counter() - start)
-    await free.close()
+    await pool.close()
     return outcome
-
-
-async def _send(free: "_Free", request: Request, due: float, outcome: Outcome) -> None:
-    connection = await free.take(request.protocol)
-    try:
-        await connection.send(request)
-        outcome.latencies.append(time.perf_counter() - due)
-    except RequestFailed as error:
-        outcome.errors[str(error)] += 1
-    finally:
-        free.give(connection)
-
-
-class _Free:
-    """Connections that are not in use; more are opened as they are needed."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._free: list[Connection] = []
-        self._slots = asyncio.Semaphore(MOST_CONNECTIONS)
-
-    async def take(self, protocol: str) -> Connection:
-        await self._slots.acquire()
-        return self._free.pop() if self._free else connect(protocol, self._target)
-
-    def give(self, connection: Connection) -> None:
-        self._free.append(connection)
-        self._slots.release()
-
-    async def close(self) -> None:
-        await asyncio.gather(*(connection.close() for connection in self._free))
 
 
 def _joined(outcomes: Sequence[Outcome]) -> Outcome:

@@ -1,13 +1,13 @@
-"""Connections to a service that cost the client as little as possible: REST and gRPC."""
+"""Connections to a service, over REST and gRPC, that cost the client little."""
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
 
-from benchmarks.traffic import protowire
-from benchmarks.traffic.requests import GRPC, Request
+from benchmarks.traffic.requests import GRPC, Request, vectors
 
 UNLIMITED = -1
 OPTIONS = (
@@ -15,11 +15,12 @@ OPTIONS = (
     ("grpc.max_send_message_length", UNLIMITED),
     ("grpc.use_local_subchannel_pool", 1),  # else all channels would share one connection
 )
+LOST = "connection lost"  # the status of a request without an answer
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a service listens, each as host:port, and which of its models is meant."""
+    """Addresses of a service, each as host:port, and the model to request."""
 
     http: str
     grpc: str
@@ -28,6 +29,11 @@ class Target:
 
 class RequestFailed(Exception):
     """The service answered with an error, or not at all."""
+
+    def __init__(self, message: str, status: str = LOST) -> None:
+        """`status` is HTTP's code or gRPC's name of it."""
+        super().__init__(message)
+        self.status = status
 
 
 class Connection(Protocol):
@@ -61,10 +67,11 @@ class HttpConnection:
             f"content-type: {request.content_type}\r\ncontent-length: {len(request.body)}\r\n\r\n"
         )
         try:
-            if self._streams is None:
+            if self._streams is None or self._streams[0].at_eof():
+                await self.close()
                 self._streams = await asyncio.open_connection(self._host, self._port)
             reader, writer = self._streams
-            writer.write(head.encode() + request.body)
+            writer.writelines((head.encode(), request.body))
             answer = await reader.readuntil(b"\r\n\r\n")
             status, length = _parse(answer)
             body = await reader.readexactly(length)
@@ -75,7 +82,8 @@ class HttpConnection:
             await self.close()
             raise
         if status != 200:
-            raise RequestFailed(f"HTTP {status}: {body[:200].decode(errors='replace')}")
+            message = f"HTTP {status}: {body[:200].decode(errors='replace')}"
+            raise RequestFailed(message, str(status))
         return body
 
     async def close(self) -> None:
@@ -99,14 +107,37 @@ class GrpcConnection:
         try:
             answer: bytes = await self._calls[request.path](request.body)
         except grpc.aio.AioRpcError as error:
-            raise RequestFailed(f"{error.code().name}: {error.details()}") from error
-        if protowire.vectors(answer) != request.items:
-            raise RequestFailed("the answer holds fewer vectors than were asked for")
+            status = error.code().name
+            raise RequestFailed(f"{status}: {error.details()}", status) from error
+        if vectors(answer) != request.items:
+            raise RequestFailed("the answer lacks vectors", "incomplete")
         return answer
 
     async def close(self) -> None:
         """See `Connection.close`."""
         await self._channel.close()
+
+
+class Pool:
+    """Connections that wait for their next request; a new one opens when none waits."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
+
+    async def send(self, request: Request) -> bytes:
+        """See `Connection.send`."""
+        idle = self._idle[request.protocol]
+        connection = idle.pop() if idle else connect(request.protocol, self._target)
+        try:
+            return await connection.send(request)
+        finally:
+            idle.append(connection)
+
+    async def close(self) -> None:
+        """Closes every connection; none may be in use."""
+        for connection in (each for idle in self._idle.values() for each in idle):
+            await connection.close()
 
 
 def connect(protocol: str, target: Target) -> Connection:

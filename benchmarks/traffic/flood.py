@@ -1,26 +1,20 @@
-"""More than a service can take: an open loop that tells what was accepted from what was refused."""
+"""More load than a service can take: an open loop that counts accepted and refused requests."""
 
 import asyncio
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from benchmarks.traffic.arrivals import due_times
-from benchmarks.traffic.connection import GrpcConnection, RequestFailed, Target
-from benchmarks.traffic.rawhttp import RawHttp
+from benchmarks.traffic.connection import Pool, RequestFailed, Target
 from benchmarks.traffic.requests import GRPC, Request
 
-MOST_CONNECTIONS = 1_024  # what is due while all are busy is not sent, which is counted
+MOST_CONNECTIONS = 1_024  # a request that is due while all are busy counts as unsent
 ACCEPTED = {"200", "OK"}
 REFUSED = {"429", "RESOURCE_EXHAUSTED"}
-
-_STATUS = re.compile(r"([A-Z_]+):")
-
-Told = Callable[[str], None]  # of the status of an answer
 
 
 @dataclass(slots=True)
@@ -30,7 +24,7 @@ class Flooded:
     statuses: Counter[str] = field(default_factory=Counter)  # HTTP's; gRPC's by name
     accepted: list[float] = field(default_factory=list)  # seconds each took
     refused: list[float] = field(default_factory=list)
-    unsent: int = 0  # no connection was free
+    unsent: int = 0  # requests that found no free connection
     elapsed: float = 0.0  # seconds, until the last answer
     client_seconds: float = 0.0  # of CPU that the client itself has used
 
@@ -58,64 +52,30 @@ async def flood(
 
     Returns when the last of them is answered.
     """
-    flooded, http, rpc = Flooded(), RawHttp(target.http), _Rpc(target.grpc)
-    answered = asyncio.Event()
+    flooded, pool = Flooded(), Pool(target)
     under_way = 0
 
-    def send(request: Request) -> None:
-        begun = time.perf_counter()
-
-        def told(status: str) -> None:
-            nonlocal under_way
-            flooded.add(status, time.perf_counter() - begun)
-            under_way -= 1
-            answered.set()
-
-        (rpc if request.protocol == GRPC else http).send(request, told)
+    async def send(request: Request, begun: float) -> None:
+        nonlocal under_way
+        try:
+            await pool.send(request)
+            status = "OK" if request.protocol == GRPC else "200"
+        except RequestFailed as error:
+            status = error.status
+        flooded.add(status, time.perf_counter() - begun)
+        under_way -= 1
 
     start, used = time.perf_counter(), time.process_time()
-    for number, due in enumerate(due_times(rate, seconds, seed)):
-        # Even a client that is late lets its answers in.
-        await asyncio.sleep(max(0.0, start + due - time.perf_counter()))
-        if under_way >= MOST_CONNECTIONS:
-            flooded.unsent += 1
-            continue
-        under_way += 1
-        send(sent[number % len(sent)])
-    while under_way:
-        answered.clear()
-        await answered.wait()
+    async with asyncio.TaskGroup() as group:
+        for number, due in enumerate(due_times(rate, seconds, seed)):
+            # Even a client that is late lets its answers in.
+            await asyncio.sleep(max(0.0, start + due - time.perf_counter()))
+            if under_way >= MOST_CONNECTIONS:
+                flooded.unsent += 1
+                continue
+            under_way += 1
+            group.create_task(send(sent[number % len(sent)], time.perf_counter()))
     flooded.elapsed = time.perf_counter() - start
     flooded.client_seconds = time.process_time() - used
-    http.close()
-    await rpc.close()
+    await pool.close()
     return flooded
-
-
-class _Rpc:
-    """Calls over channels of which each has one call under way."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._free: list[GrpcConnection] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def send(self, request: Request, told: Told) -> None:
-        """Begins a call; `told` is called with the name of its status."""
-        task = asyncio.create_task(self._call(request, told))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _call(self, request: Request, told: Told) -> None:
-        connection = self._free.pop() if self._free else GrpcConnection(self._address)
-        try:
-            await connection.send(request)
-            status = "OK"
-        except RequestFailed as error:
-            found = _STATUS.match(str(error))
-            status = found[1] if found else "incomplete"
-        self._free.append(connection)
-        told(status)
-
-    async def close(self) -> None:
-        await asyncio.gather(*(connection.close() for connection in self._free))

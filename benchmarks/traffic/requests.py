@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.traffic import protowire
 from benchmarks.traffic.captions import Captions
 from benchmarks.traffic.photos import photos
+from openclip_api.v1.clip_pb2 import EmbedRequest, EmbedResponse, Item
 
 REST, GRPC = "rest", "grpc"
 EMBED = "/openclip.v1.ClipService/Embed"
@@ -51,6 +51,12 @@ def full_captions(model: str, context: int, seed: int = 0) -> Iterator[Request]:
 def labels(count: int) -> list[str]:
     """So many different labels."""
     return Captions(seed=1_000).take(count)
+
+
+def vectors(answer: bytes) -> int:
+    """The number of embeddings in a serialized `EmbedResponse`; errors do not count."""
+    results = EmbedResponse.FromString(answer).results
+    return sum(result.HasField("embedding") for result in results)
 
 
 def _rest_text(model: str, seed: int) -> Iterator[Request]:
@@ -96,20 +102,18 @@ def _classify(model: str, seed: int, known: dict[str, Any]) -> Iterator[Request]
 
 def _grpc_text(model: str, seed: int) -> Iterator[Request]:
     for caption in Captions(seed):
-        yield Request(GRPC, EMBED, protowire.embed_request(model, [caption]))
+        yield _embed(model, [Item(text=caption)])
 
 
 def _grpc_texts(model: str, seed: int) -> Iterator[Request]:
     captions = Captions(seed)
     while True:
         several = captions.take(CAPTIONS_PER_REQUEST)
-        body = protowire.embed_request(model, several)
-        yield Request(GRPC, EMBED, body, items=len(several))
+        yield _embed(model, [Item(text=caption) for caption in several])
 
 
 def _grpc_image(model: str, seed: int) -> Iterator[Request]:
-    bodies = [protowire.embed_request(model, [photo]) for photo in photos()]
-    return _cycle([Request(GRPC, EMBED, body) for body in bodies], seed)
+    return _cycle([_embed(model, [Item(image=photo)]) for photo in photos()], seed)
 
 
 def _mixed(model: str, seed: int) -> Iterator[Request]:
@@ -122,6 +126,11 @@ def _mixed(model: str, seed: int) -> Iterator[Request]:
 def _json(path: str, body: dict[str, Any], items: int = 1) -> Request:
     named = {name: value for name, value in body.items() if (name, value) != ("model", "")}
     return Request(REST, path, json.dumps(named).encode(), items=items)
+
+
+def _embed(model: str, items: Sequence[Item]) -> Request:
+    body = EmbedRequest(model=model, input=items).SerializeToString()
+    return Request(GRPC, EMBED, body, items=len(items))
 
 
 def _data_url(photo: bytes) -> str:

@@ -10,9 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from benchmarks.overload import check
-from benchmarks.traffic.connection import Target
+from benchmarks.traffic.connection import LOST, HttpConnection, Target
 from benchmarks.traffic.flood import Flooded, flood
-from benchmarks.traffic.rawhttp import LOST, RawHttp
 from benchmarks.traffic.requests import Request
 from tests.gateway.waiting import until
 
@@ -76,29 +75,23 @@ async def test_every_status_is_counted_for_itself() -> None:
 
 async def test_connections_that_the_server_closes_when_idle_are_not_used_again() -> None:
     came: list[str] = []
-    async with serving(lambda number: answer(200), came, then_close=True) as target:
-        http = RawHttp(target.http)
+    async with serving(lambda number: answer(200, b"{}"), came, then_close=True) as target:
+        http = HttpConnection(target.http)
         for _ in range(5):
-            assert await asked(http) == "200"
-            await until(lambda: not http._free)  # the close has come through
+            assert await http.send(POST) == b"{}"
+            await until(lambda: http._streams and http._streams[0].at_eof())
+        await http.close()
     assert len(came) == 5
 
 
 async def test_connections_are_kept() -> None:
     came: list[str] = []
-    async with serving(lambda number: answer(200), came) as target:
-        http = RawHttp(target.http)
+    async with serving(lambda number: answer(200, b"{}"), came) as target:
+        http = HttpConnection(target.http)
         for _ in range(5):
-            assert await asked(http) == "200"
-        http.close()
+            assert await http.send(POST) == b"{}"
+        await http.close()
     assert len(came) == 1
-
-
-async def asked(http: RawHttp) -> str:
-    """The status of one request."""
-    done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    http.send(POST, done.set_result)
-    return await done
 
 
 async def test_nobody_listens() -> None:
