@@ -47,6 +47,25 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What is not on every machine, by a word of the reason for which tests skip without it.
+PACKAGES = {"Chromium": "chromium", "prom": "prometheus", "Compose": "docker-compose"}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names what was skipped for want of a package, and the command that brings it."""
+    skipped = [str(each.longrepr) for each in terminalreporter.stats.get("skipped", ())]
+    missing = {
+        name: count
+        for word, name in PACKAGES.items()
+        if (count := sum(word in reason for reason in skipped))
+    }
+    if missing:
+        counts = ", ".join(f"{count} for want of {name}" for name, count in missing.items())
+        terminalreporter.write_line(
+            f"Skipped: {counts}. On Debian and Ubuntu: apt-get install {' '.join(missing)}"
+        )
+
+
 @pytest.fixture(scope="session")
 def triton() -> Iterator[TritonServer]:
     """A real Triton that serves the demo model on free ports."""

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import grpc
 import pytest
+from _pytest.logging import LogCaptureHandler
 
 from gateway.telemetry.logs import MOST_WAITING, logging_to_stderr
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
@@ -138,6 +139,9 @@ def test_what_is_no_text_makes_no_line_that_is_no_json(
 ) -> None:
     with logging_to_stderr("info", "json"):
         logger.info("%s cannot be read", os.fsdecode(b"caf\xe9.yaml"))
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogCaptureHandler):
+            handler.reset()  # half a character cannot be sent to another test process
     [line] = map(json.loads, capfd.readouterr().err.splitlines())
     assert line["message"] == "caf\\udce9.yaml cannot be read"
 
