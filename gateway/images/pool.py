@@ -1,11 +1,11 @@
 """Decodes images in processes of their own, so that a crash in a codec costs one image.
 
-It costs CPU for the way to the process and back, and memory for each; see
+It costs CPU for the way to the process and back, and memory for each process; see
 `benchmarks/experiments/decode_pool.py`. Bytes go over a socket: at the sizes of real images, what
-shared memory would save is lost in the noise of decoding.
+shared memory would save is lost in the noise of decoding. A pool of the standard library does not
+fit: one process that dies breaks all of it, and no task of it has a time limit.
 """
 
-import json
 import logging
 import os
 import queue
@@ -13,21 +13,20 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from multiprocessing.connection import Connection
 
 import numpy as np
 
 from gateway.errors import ImageError
-from gateway.images.pool_worker import ANSWER, ERRORS, PIXELS, READY, REQUEST, Closed, received
+from gateway.images.pool_worker import ERRORS, PIXELS, READY
 from gateway.images.preprocess import EXACT, DecodeOptions, ImageLimits
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
 
 COMMAND = (sys.executable, "-m", "gateway.images.pool_worker")
 START_S = 60.0  # until a process must be ready
-_MAX_MESSAGE = 65_536  # bytes of an error, from a process that need not be trusted
+_MAX_MESSAGE = 65_536  # bytes of a message that holds no pixels: the process is not trusted
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class DecodePoolError(Exception):
 
 
 class DecodePool:
-    """Decodes in so many processes. Its calls block: one thread for each process. Thread-safe."""
+    """Decodes in several processes. Its calls block: one thread for each process. Thread-safe."""
 
     def __init__(
         self,
@@ -50,7 +49,7 @@ class DecodePool:
         """Starts the processes, and waits until they are ready.
 
         Args:
-            count: How many.
+            count: Number of processes.
             limits: What one image may cost.
             options: Where to depart from OpenCLIP's transform.
             timeout_s: Seconds after which a process that has not answered is killed.
@@ -59,7 +58,7 @@ class DecodePool:
         Raises:
             DecodePoolError: One does not start.
         """
-        config = json.dumps({"limits": asdict(limits), "options": asdict(options)}).encode()
+        config = limits, options
         self._workers = [_Worker(command, config, timeout_s) for _ in range(count)]
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         try:
@@ -96,22 +95,29 @@ class DecodePool:
 
 
 class _Worker:
-    """One process, and the line to it; started anew when it has died."""
+    """One process and the connection to it; started anew when it has died."""
 
-    def __init__(self, command: Sequence[str], config: bytes, timeout_s: float) -> None:
+    def __init__(
+        self, command: Sequence[str], config: tuple[ImageLimits, DecodeOptions], timeout_s: float
+    ) -> None:
         self._command = command
         self._config = config
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
-        self._line: socket.socket | None = None
+        self._connection: Connection | None = None
         self._ready = False
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
-    def launch(self) -> None:
-        self._line, theirs = socket.socketpair()
+    def launch(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        seconds, fraction = divmod(self._timeout_s, 1)
+        limit = struct.pack("ll", int(seconds), int(fraction * 1_000_000))
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._connection = Connection(ours.detach())
         path = os.pathsep.join(filter(None, sys.path))
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own program, no shell
@@ -121,66 +127,50 @@ class _Worker:
                 env={"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,  # a terminal's Ctrl-C ends the gateway, and that ends it
             )
-        self._line.sendall(struct.pack(">I", len(self._config)) + self._config)
+        return self._connection
 
-    def wait_ready(self) -> None:
-        if self._process is None:
-            self.launch()
+    def wait_ready(self) -> Connection:
+        connection = self._connection or self.launch()
+        if self._ready:
+            return connection
         try:
-            kind, _ = self._answer(time.monotonic() + START_S)
-        except (Closed, OSError) as error:
+            connection.send(self._config)
+            if not connection.poll(START_S) or _received(connection) != (READY, b""):
+                raise EOFError
+        except (EOFError, OSError) as error:
             self.stop()
             raise DecodePoolError(f"a decoder process does not start: {self._command}") from error
-        self._ready = kind == READY
+        self._ready = True
+        return connection
 
     def decode(self, data: bytes, rules: Preprocessing) -> Pixels:
-        if not self._ready:
-            self.wait_ready()
+        connection = self.wait_ready()
+        size = rules.image_size
         try:
-            kind, body = self._asked(data, rules)
-        except (Closed, OSError) as error:
-            late = isinstance(error, TimeoutError)
+            connection.send(rules)
+            connection.send_bytes(data)
+            kind, content = _received(connection, size * size * 3)
+            if kind not in ERRORS and (kind, len(content)) != (PIXELS, size * size * 3):
+                raise EOFError  # a process that answers nonsense is not kept
+        except (EOFError, OSError) as error:
+            late = isinstance(error, BlockingIOError)
             how = f"took over {self._timeout_s:g} s" if late else f"died ({self._end()})"
             logger.warning("the decoder %s on an image of %d bytes", how, len(data))
             self.stop()
             self.launch()
             raise ImageError(f"the image cannot be decoded: its decoder {how}") from error
         if kind == PIXELS:
-            size = rules.image_size
-            return np.frombuffer(body, np.uint8).reshape(size, size, 3)
-        raise ERRORS[kind](body.decode("utf-8", "replace"))
+            return np.frombuffer(content, np.uint8).reshape(size, size, 3)
+        raise ERRORS[kind](content.decode("utf-8", "replace"))
 
     def stop(self) -> None:
         self._ready = False
-        if self._line is not None:
-            self._line.close()
+        if self._connection is not None:
+            self._connection.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._line = self._process = None
-
-    def _asked(self, data: bytes, rules: Preprocessing) -> tuple[int, bytes]:
-        if self._line is None:
-            raise Closed
-        deadline = time.monotonic() + self._timeout_s
-        asked = rules.model_dump_json().encode()
-        self._line.settimeout(self._timeout_s)
-        self._line.sendall(REQUEST.pack(len(asked), len(data)) + asked)
-        self._line.sendall(data)
-        kind, body = self._answer(deadline)
-        if kind not in ERRORS and (kind, len(body)) != (PIXELS, rules.image_size**2 * 3):
-            raise Closed  # a process that says nonsense is not to be kept
-        return kind, body
-
-    def _answer(self, deadline: float) -> tuple[int, bytes]:
-        if self._line is None:
-            raise Closed
-        self._line.settimeout(max(0.001, deadline - time.monotonic()))
-        kind, size = ANSWER.unpack(received(self._line, ANSWER.size))
-        if kind != PIXELS and size > _MAX_MESSAGE:
-            raise Closed
-        self._line.settimeout(max(0.001, deadline - time.monotonic()))
-        return kind, received(self._line, size)
+        self._connection = self._process = None
 
     def _end(self) -> str:
         try:
@@ -188,3 +178,15 @@ class _Worker:
         except subprocess.TimeoutExpired:
             return "it answered nonsense"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _received(connection: Connection, pixels: int = 0) -> tuple[bytes, bytes]:
+    """What an answer is, and its content.
+
+    Raises:
+        EOFError: The process has ended.
+        BlockingIOError: It sends nothing in time.
+        OSError: It ended within a message, or its message is too long.
+    """
+    kind = connection.recv_bytes(_MAX_MESSAGE)
+    return kind, connection.recv_bytes(max(pixels, _MAX_MESSAGE))

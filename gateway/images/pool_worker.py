@@ -1,16 +1,18 @@
 """A process that decodes one image after another: `python -m gateway.images.pool_worker`.
 
-Its standard input is a socket to the gateway, see `gateway/images/pool.py`. It ends when that is
-closed. What a hostile image does to it stays here: it has no more memory than its limits call for,
-writes no file and has none of the gateway's environment.
+Its standard input is a connection to the gateway, see `gateway/images/pool.py`; it ends when the
+gateway closes it. A hostile image does its harm here: the process has no more memory than its
+limits call for, writes no file and has none of the gateway's environment.
+
+The gateway sends one pickle with the limits and the options, then two messages for each image: a
+pickle of the model's preprocessing, and the image. The process answers each with two messages,
+what it is and its content. They hold bytes alone, because unpickling runs what its sender likes.
 """
 
-import json
 import resource
-import socket
-import struct
 import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -18,64 +20,42 @@ import numpy as np
 from gateway.errors import ImageError, RequestError, TooLarge
 from gateway.images import heap
 from gateway.images.preprocess import Decode, DecodeOptions, Decoder, ImageLimits
-from gateway.models.manifest import Preprocessing
 
-REQUEST, ANSWER = struct.Struct(">II"), struct.Struct(">BI")
-PIXELS, ERRORS = 0, {1: ImageError, 2: TooLarge}  # what an answer is; or else READY
-READY = 255
+READY, PIXELS = b"ready", b"pixels"
+ERRORS = {b"image": ImageError, b"large": TooLarge}
 
 Make = Callable[[ImageLimits, DecodeOptions], Decode]
 
 
-class Closed(Exception):
-    """The other side is gone."""
-
-
-def received(line: socket.socket, size: int) -> bytes:
-    """Exactly so many bytes.
-
-    Raises:
-        Closed: The other side is gone.
-        TimeoutError: They did not come within the socket's time.
-    """
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    while view:
-        count = line.recv_into(view)
-        if not count:
-            raise Closed
-        view = view[count:]
-    return bytes(buffer)
-
-
 def main(make: Make = Decoder) -> int:
-    """Answers until the gateway closes the line."""
+    """Answers until the gateway closes the connection."""
     heap.pin()
-    with socket.socket(fileno=sys.stdin.fileno()) as line:
+    with Connection(sys.stdin.fileno()) as gateway:
         try:
-            [size] = struct.unpack(">I", received(line, 4))
-            given = json.loads(received(line, size))
-            limits = ImageLimits(**given["limits"])
-            decode = make(limits, DecodeOptions(**given["options"]))
+            limits, options = gateway.recv()
+            decode = make(limits, options)
             _confine(limits)
-            line.sendall(ANSWER.pack(READY, 0))
+            _send(gateway, READY, b"")
             while True:
-                _answer(line, decode)
-        except (Closed, ConnectionError):
+                _answer(gateway, decode)
+        except (EOFError, ConnectionError):
             return 0
 
 
-def _answer(line: socket.socket, decode: Decode) -> None:
-    sizes = REQUEST.unpack(received(line, REQUEST.size))
-    rules, data = (received(line, size) for size in sizes)
+def _answer(gateway: Connection, decode: Decode) -> None:
+    rules, data = gateway.recv(), gateway.recv_bytes()
     try:
-        pixels = decode(data, Preprocessing.model_validate_json(rules))
-        kind, body = PIXELS, np.ascontiguousarray(pixels).tobytes()
+        pixels = decode(data, rules)
     except RequestError as error:
-        kind = 2 if isinstance(error, TooLarge) else 1
-        body = error.message.encode("utf-8", "replace")
-    line.sendall(ANSWER.pack(kind, len(body)))
-    line.sendall(body)
+        kind = b"large" if isinstance(error, TooLarge) else b"image"
+        _send(gateway, kind, error.message.encode("utf-8", "replace"))
+    else:
+        _send(gateway, PIXELS, np.ascontiguousarray(pixels).tobytes())
+
+
+def _send(gateway: Connection, kind: bytes, content: bytes) -> None:
+    gateway.send_bytes(kind)
+    gateway.send_bytes(content)
 
 
 def _confine(limits: ImageLimits) -> None:

@@ -143,6 +143,16 @@ def test_a_decoder_that_is_killed_while_idle_costs_one_image_at_most(pool: Decod
     assert outcomes[2:] == [(64, 64, 3)] * 2
 
 
+@pytest.mark.parametrize("pool", [1.0], indirect=True)
+def test_a_decoder_that_no_longer_reads_is_replaced(pool: DecodePool) -> None:
+    for process in pool.processes():
+        os.kill(process, signal.SIGSTOP)
+    for data in (GOOD, bytes(10 * MIB)):  # which the socket holds, and does not
+        with pytest.raises(ImageError, match="took over 1 s"):
+            pool(data, RULES)
+    assert pool(GOOD, RULES).shape == (64, 64, 3)
+
+
 def test_a_process_that_does_not_start() -> None:
     with pytest.raises(DecodePoolError):
         DecodePool(1, LIMITS, command=(sys.executable, "-c", "raise SystemExit(1)"))
