@@ -6,10 +6,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.rest.playground.assets import FOLDER, MEDIA_TYPES, read_assets
+from gateway.rest.playground.routes import FOLDER
 from tests.conftest import GatewayFactory
 
 NAMES = sorted(path.name for path in FOLDER.iterdir())
+MEDIA_TYPES = {
+    ".html": {"text/html; charset=utf-8"},
+    ".css": {"text/css; charset=utf-8"},
+    ".js": {"text/javascript; charset=utf-8", "application/javascript"},  # as the system says
+    ".svg": {"image/svg+xml"},
+}
 
 
 def test_the_page(api: httpx.Client) -> None:
@@ -23,7 +29,7 @@ def test_the_page(api: httpx.Client) -> None:
 def test_each_file_is_sent_as_what_it_is(api: httpx.Client, name: str) -> None:
     response = api.get(f"/playground/{name}")
     assert response.status_code == 200
-    assert response.headers["content-type"] == MEDIA_TYPES[Path(name).suffix]
+    assert response.headers["content-type"] in MEDIA_TYPES[Path(name).suffix]
     assert response.content == (FOLDER / name).read_bytes()
 
 
@@ -117,9 +123,3 @@ def test_what_the_page_is_told(api: httpx.Client, start_gateway: GatewayFactory,
         told = other.get("/playground.json").json()
         assert told["label_sets"] == {"shapes": 2}
         assert (told["max_items"], told["max_image_bytes"]) == (7, 1_000)
-
-
-def test_a_file_of_no_known_kind_fails_the_start(tmp_path: Path) -> None:
-    (tmp_path / "page.exe").write_bytes(b"")
-    with pytest.raises(KeyError):
-        read_assets(tmp_path)
