@@ -1,4 +1,4 @@
-"""How much one request may ask for. Every refusal names the setting."""
+"""The limits of one request. Every refusal names its setting."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ _INFLIGHT = "GATEWAY_MAX_INFLIGHT_BYTES"
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """How much one request may ask for, over either protocol."""
+    """The limits of one request, over either protocol."""
 
     max_items: int
     max_labels: int
     max_prompts: int
     max_text_characters: int
-    max_answer_bytes: int = 2**62  # that an answer takes while it is made
+    max_answer_bytes: int = 2**62  # of an answer in memory
 
     def items(self, count: int, param: str, of: str | None = None) -> None:
-        """Refuses no items, or more than a request may hold; `of` says what they are together.
+        """Refuses a request with no items, or with too many; `of` names what is counted together.
 
         Raises:
             MalformedRequest: There are none.
@@ -31,10 +31,10 @@ class RequestLimits:
             raise _over(param, count, what, "GATEWAY_MAX_ITEMS", self.max_items)
 
     def labels(self, labels: int, templates: int) -> None:
-        """Refuses more labels, or labels times templates, than a request may hold.
+        """Refuses too many labels, or too many labels times templates.
 
         Raises:
-            MalformedRequest: There are none.
+            MalformedRequest: There are no labels, or no templates.
             TooLarge: There are too many.
         """
         for count, param in ((labels, "labels"), (templates, "templates")):
@@ -50,7 +50,7 @@ class RequestLimits:
         """Refuses a classification whose answer would take too much memory.
 
         Raises:
-            TooLarge: It would; fewer labels for each image would not.
+            TooLarge: It would; a smaller `top_k` may not.
         """
         if size > self.max_answer_bytes:
             raise _over("top_k", size, "bytes of predictions", _INFLIGHT, self.max_answer_bytes)

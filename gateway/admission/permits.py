@@ -1,8 +1,7 @@
 """Permits and deadlines: a request without room is refused before any work.
 
-Room is counted in requests, items and bytes, which bounds memory, and in time: who would wait too
-long behind the others is refused as well, which is measured in `gateway.admission.wait`. No
-client may hold so much of it that others find none.
+Requests, items and bytes in flight are limited, which bounds memory. So is the expected wait, which
+`gateway.admission.wait` estimates. No client may hold so much that others find no room.
 """
 
 import asyncio
@@ -13,13 +12,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from gateway.admission.wait import LONGEST_S, SHORTEST_S, Drain, Queue
+from gateway.admission.wait import LONGEST_S, SHORTEST_S, Drain, WaitEstimator
 from gateway.errors import DeadlineExceeded, Overloaded
 from gateway.models.values import Deadline, Spend
 
-LARGE_ITEMS = 8  # a request of more goes behind the smaller ones
-LARGE_PART = 2  # large requests have one in so many of the items among them
-MOST_PART = 8  # and none of them counts for more than one in so many
+LARGE_ITEMS = 8  # a request with more items is large, and goes behind the small ones
+LARGE_PART = 2  # large requests together may hold 1 / LARGE_PART of the items
+MOST_PART = 8  # one of them counts for at most 1 / MOST_PART of the items
 
 # What is counted, and the setting of its limit.
 _REQUESTS = "requests", "GATEWAY_MAX_INFLIGHT"
@@ -30,31 +29,31 @@ _LARGE = "items of large requests", "half of GATEWAY_MAX_INFLIGHT_ITEMS"
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How much is worked on at a time."""
+    """How much may be in flight at a time."""
 
     requests: int  # a stream counts as one
     items: int  # texts and images
     bytes: int  # of bodies
-    wait_s: float = math.inf  # seconds that a request may have to wait for those before it
-    share: float = 1.0  # of it, that one client may hold while others hold some
+    wait_s: float = math.inf  # longest expected wait, in seconds
+    share: float = 1.0  # of the room, for one client while others hold some
 
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """Room that is taken: by a request, by a client, or by all."""
+    """The room that a request, a client, or all requests hold."""
 
     requests: int = 0
-    small: int = 0  # items of requests with few
-    large: int = 0  # and of those with many
+    small: int = 0  # items of small requests
+    large: int = 0  # items of large requests
     bytes: int = 0
 
     @property
     def items(self) -> int:
-        """Of all requests."""
+        """Items of small and large requests together."""
         return self.small + self.large
 
     def add(self, other: "Held", sign: int = 1) -> None:
-        """Takes what another takes, or with -1 gives it back."""
+        """Adds what another holds; with -1 subtracts it."""
         self.requests += sign * other.requests
         self.small += sign * other.small
         self.large += sign * other.large
@@ -62,23 +61,23 @@ class Held:
 
 
 class Permit(Held):
-    """Room for one request. Its items are claimed once they are known."""
+    """The room that one request holds. It claims its items once they are known."""
 
     def __init__(self, admission: "Admission", client: str) -> None:
-        """Holds nothing yet."""
+        """Starts with nothing held."""
         super().__init__()
         self._admission = admission
         self.client = client
 
     def claim(self, items: int, images: int = 0) -> None:
-        """Takes room for all the items of the request, before any of them is worked on.
+        """Takes room for all items of the request, before work on any of them begins.
 
         Args:
             items: Texts and images.
-            images: How many of them are images.
+            images: The number of images among them.
 
         Raises:
-            Overloaded: There is none, or what came before takes too long.
+            Overloaded: There is no room, or the expected wait is too long.
         """
         self._admission.grow(self, items, images)
 
@@ -101,41 +100,42 @@ class Permit(Held):
 
 
 class Admission(Held):
-    """Counts what is in flight. Lives on the event loop, so it needs no lock.
+    """Counts what is in flight. Runs on the event loop, so it needs no lock.
 
-    A client may hold its share and no more than stays free for others; while it is alone, it only
-    leaves a share free for whoever comes. Its first request finds room wherever there is some.
+    A client may hold at most its share of the room, and no more than stays free for others. A
+    client that is alone may hold all but one share, which stays free for the next client. A
+    client's first request may take any room that is free.
 
-    Texts and images wait for encoders of their own, and small requests go before large ones, so
-    each has a queue of its own; what the others take of the machine shows in its rate. A request
-    with both waits for its images. Who is still reading a body is in none: such a request is
-    refused at once only where all that it may turn out to be would wait too long. A stream paces
-    itself: it is let in likewise, and nobody waits for its window.
+    Texts and images have encoders of their own, and small requests go before large ones, so each of
+    the four has a wait estimator; the load of the others shows in its rate. A request with texts
+    and images waits for its images. A request enters an estimator once its items are known. Until
+    then it is refused only if it would wait too long whatever its body holds. A stream is
+    admitted in the same way and enters none, because it paces itself.
     """
 
     def __init__(self, room: Room, clock: Callable[[], float] = time.monotonic) -> None:
-        """Takes how much room there is, and what tells seconds."""
+        """Starts with nothing in flight; `clock` returns seconds."""
         super().__init__()
         self._room = room
         self._drain = Drain(clock)
-        self._queues = {
-            (images, large): Queue[Permit](clock)
+        self._waits = {
+            (images, large): WaitEstimator[Permit](clock)
             for images in (False, True)
             for large in (False, True)
         }
-        self._clients = defaultdict[str, Held](Held)  # those who hold something
+        self._clients = defaultdict[str, Held](Held)  # those that hold something
 
     @contextmanager
     def arriving(
         self, size: int, *, client: str = "", images: bool | None = None
     ) -> Iterator[Permit]:
-        """Counts the bytes of a request that arrives, and is not worked on yet.
+        """Counts the bytes of a request while it arrives, before work on it begins.
 
-        It is refused at once where it would not be let in if all of it were there. For a client
-        that declares much and sends nothing, nothing is counted.
+        It is refused at once if its whole body would find no room. A declared size takes no room
+        before its bytes arrive.
 
         Args:
-            size: What its body may take, as far as that is known.
+            size: The largest size that its body may have, as far as that is known.
             client: As for `permit`.
             images: As for `permit`.
 
@@ -151,16 +151,16 @@ class Admission(Held):
     def permit(
         self, size: int, items: int = 1, *, client: str = "", images: bool | None = None
     ) -> Iterator[Permit]:
-        """Holds room for one request of so many bytes and, for a start, items.
+        """Holds room for one request.
 
         Args:
-            size: Of its body, in bytes.
-            items: Texts and images.
-            client: Whose it is, see `gateway.access.clients`.
+            size: Bytes of its body.
+            items: Texts and images, until `Permit.claim` gives their number.
+            client: Who sent it, see `gateway.access.clients`.
             images: Whether it holds images, if that is known already.
 
         Raises:
-            Overloaded: There is none, or what came before takes too long.
+            Overloaded: There is no room, or the expected wait is too long.
         """
         permit = Permit(self, client)
         with self._given_back(permit), self.working(permit, size, items, images=images):
@@ -170,7 +170,7 @@ class Admission(Held):
     def working(
         self, permit: Permit, size: int = 0, items: int = 1, *, images: bool | None = None
     ) -> Iterator[None]:
-        """Works on a request that is there, such as one that was `arriving`; see `permit`.
+        """Holds room for a request whose bytes have arrived; see `arriving` and `permit`.
 
         Raises:
             Overloaded: As `permit`.
@@ -191,7 +191,7 @@ class Admission(Held):
 
     @contextmanager
     def _given_back(self, permit: Permit) -> Iterator[None]:
-        """Gives back what a request holds at its end."""
+        """Gives back all that a request holds when the block ends."""
         try:
             yield
         finally:
@@ -208,14 +208,14 @@ class Admission(Held):
             self._check(_BYTES, self._room.bytes, size, self.bytes, mine.bytes)
         self._check(_ITEMS, self._room.items, items, self.items, mine.small)
         likely = (False, True) if images is None else (images,)
-        self._check_wait(permit.client, *(self._queues[each, False] for each in likely))
+        self._check_wait(permit.client, *(self._waits[each, False] for each in likely))
 
     def grow(self, permit: Permit, items: int, images: int) -> None:
         """See `Permit.claim`."""
         others, mine = self.items - permit.items, self._of(permit)
         if items > LARGE_ITEMS:
             pool = max(1, self._room.items // LARGE_PART)
-            # Not all of very many are there at a time.
+            # The items of a very large request are not all in memory at a time.
             wanted = Held(large=min(items, max(1, self._room.items // MOST_PART)))
             self._check(_ITEMS, self._room.items, wanted.large, others)
             large = self.large - permit.large
@@ -223,7 +223,7 @@ class Admission(Held):
         else:
             wanted = Held(small=min(items, self._room.items))
             self._check(_ITEMS, self._room.items, wanted.small, others, mine.small)
-        self._queue(permit, items, images)
+        self._enter_wait(permit, items, images)
         wanted.add(Held(small=permit.small, large=permit.large), -1)
         self._take(permit, wanted)
 
@@ -235,7 +235,7 @@ class Admission(Held):
         self._take(permit, Held(bytes=size - permit.bytes))
 
     def _of(self, permit: Permit) -> Held:
-        """What its client holds beside it."""
+        """What its client holds without this request."""
         held = Held()
         held.add(self._clients.get(permit.client, held))
         held.add(permit, -1)
@@ -254,19 +254,19 @@ class Admission(Held):
         mine: int = 0,
         of: int = 0,
     ) -> None:
-        """Refuses what does not fit, or is more than its client may have.
+        """Refuses what does not fit, or is more than the client may hold.
 
         Args:
             kind: What is counted, and the setting of its limit.
-            limit: Of it.
-            wanted: By this request, with what it holds.
+            limit: The most that all requests may hold.
+            wanted: What this request will hold.
             others: What all other requests hold.
-            mine: Those of its client among them.
-            of: What the client may have a share of; the limit, where it is 0.
+            mine: What the client's other requests hold.
+            of: The amount that the client's share is a part of; 0: the limit.
         """
         what, setting = kind
         left = limit - others - wanted
-        # A request larger than all the room there is would otherwise never be let in.
+        # A request larger than the whole room is admitted when it is alone.
         if others and left < 0:
             raise self._full(f"the limit ({setting}) is {limit:,} {what}")
         share = self._room.share
@@ -279,19 +279,19 @@ class Admission(Held):
                 "is for others"
             )
 
-    def _queue(self, permit: Permit, items: int, images: int) -> None:
-        """Puts a request where it belongs, unless it would wait too long there."""
+    def _enter_wait(self, permit: Permit, items: int, images: int) -> None:
+        """Enters a request into its wait estimator, unless it would wait too long."""
         self._leave(permit, answered=False)
-        queue = self._queues[images > 0, items > LARGE_ITEMS]
-        self._check_wait(permit.client, queue)
-        queue.enter(permit, images or items, permit.client)
+        wait = self._waits[images > 0, items > LARGE_ITEMS]
+        self._check_wait(permit.client, wait)
+        wait.enter(permit, images or items, permit.client)
 
     def _leave(self, permit: Permit, *, answered: bool) -> None:
-        for queue in self._queues.values():
-            queue.leave(permit, answered=answered)
+        for wait in self._waits.values():
+            wait.leave(permit, answered=answered)
 
-    def _check_wait(self, client: str, *queues: Queue[Permit]) -> None:
-        wait_s, limit = min(queue.wait_s(client) for queue in queues), self._room.wait_s
+    def _check_wait(self, client: str, *waits: WaitEstimator[Permit]) -> None:
+        wait_s, limit = min(wait.wait_s(client) for wait in waits), self._room.wait_s
         if wait_s > limit:
             raise Overloaded(
                 f"what came before takes {wait_s:.1f} seconds: the limit (GATEWAY_MAX_WAIT_S) is "
@@ -303,11 +303,11 @@ class Admission(Held):
     async def work(
         self, size: int, timeout_s: float, client: str = "", *, images: bool | None = None
     ) -> AsyncIterator[tuple[Deadline, Permit]]:
-        """Holds a permit while a request is worked on, and ends it at its deadline.
+        """Holds a permit for a request, and ends the request at its deadline.
 
         Raises:
             Overloaded: As `permit`, whose arguments these are.
-            DeadlineExceeded: The request's time is over.
+            DeadlineExceeded: The deadline has passed.
         """
         with self.permit(size, client=client, images=images) as permit:
             async with within(timeout_s) as deadline:
@@ -321,10 +321,10 @@ class Admission(Held):
 
 @asynccontextmanager
 async def within(timeout_s: float) -> AsyncIterator[Deadline]:
-    """Ends what is done inside when its time is over.
+    """Cancels the block after `timeout_s` seconds.
 
     Raises:
-        DeadlineExceeded: It is.
+        DeadlineExceeded: The deadline has passed.
     """
     try:
         async with asyncio.timeout(timeout_s):

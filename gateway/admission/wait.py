@@ -1,4 +1,9 @@
-"""How long what comes now will wait: measured from what was answered."""
+"""Estimates how long a new request will wait, from the rate at which requests were answered.
+
+Small and large requests have an estimate each, because small ones go first. With one estimate for
+both, a client whose request of 2,000 items is under way would have 95 % of its small requests
+refused, though none of them waits (simulated: 20 items a second, limit 5 s).
+"""
 
 import math
 from collections import Counter
@@ -8,52 +13,52 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 WINDOW_S = 10  # how far back rates look
-SHORTEST_S, LONGEST_S = 1.0, 30.0  # what a client is told to wait at least, and at most
-FEW_ITEMS = 16  # nobody is refused for having to wait behind fewer
-LEAST_ITEMS = 1e-3  # so that a rate is never 0
+SHORTEST_S, LONGEST_S = 1.0, 30.0  # bounds of `retry-after`
+FEW_ITEMS = 16  # behind fewer items no request is refused for its wait
+LEAST_ITEMS = 1e-3  # keeps a rate above 0
 FORGET_S = 60.0  # how long a rate is remembered while there is little to do
 
-R = TypeVar("R", bound=Hashable)  # what stands for a request
+R = TypeVar("R", bound=Hashable)  # identifies a request
 
 
-class Queue(Generic[R]):
-    """Requests that are worked on, in the order in which they came, and how long they will take.
+class WaitEstimator(Generic[R]):
+    """Estimates the wait behind the requests that are under way, kept in order of arrival.
 
-    What is in the queue takes as long as its items at the rate at which items were done with. So
-    that this is the rate at which somebody who comes last would see the queue move,
+    The wait is the number of items before a request, divided by the rate at which items are
+    answered. The rate must be the one that the last request in the queue would see, so
 
-    - time counts only while at least `FEW_ITEMS` are there: with less to do, the rate would tell
-      what was asked for, not what can be done;
-    - an answer that overtakes more than half of the queue does not count: it did not wait for what
-      the others wait for, as a text does not whose vector is known, while images do, nor one of a
-      client that wants little;
-    - a request that failed does not count either; the time that it took does.
+    - time counts only while at least `FEW_ITEMS` are there: with less to do, the rate would be
+      that of the demand, not that of the encoder;
+    - an answer that overtakes more than half of the queue does not count, since it did not wait as
+      the others do: a text whose vector is cached, or a request of a client with little work;
+    - a request that failed does not count as answered, but its time counts.
 
-    The rate begins as if what is there had been done at once, which time corrects, so that nobody
-    is refused in the first moments; it does so again after `FORGET_S` with little to do.
+    At the start, and after `FORGET_S` with little to do, the rate is unknown. It then begins as if
+    all items had been answered at once, and time corrects it, so no request is refused in the
+    first moments.
 
-    Clients take turns, so that what a client has there waits for as much of each of the others.
+    Clients take turns, so a client waits for as many items of each other client as it has itself.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Takes what tells seconds."""
+        """Starts empty; `clock` returns seconds."""
         self._rate = Rate(clock)
         self._requests: dict[R, tuple[int, str]] = {}  # their items and clients
         self._clients = Counter[str]()  # items
         self.items = 0
 
     def enter(self, request: R, items: int, client: str = "") -> None:
-        """Puts a request at the end."""
-        self._rate.passed(self.items)
+        """Adds a request at the end."""
+        self._rate.advance(self.items)
         self._requests[request] = items, client
         self._clients[client] += items
         self.items += items
 
     def leave(self, request: R, *, answered: bool) -> None:
-        """Takes a request out, if it is there; `answered`: it was worked on to its end."""
+        """Removes a request, if it is there; `answered`: it succeeded."""
         if request not in self._requests:
             return
-        self._rate.passed(self.items)
+        self._rate.advance(self.items)
         waited = request in islice(self._requests, len(self._requests) // 2 + 1)
         items, client = self._requests.pop(request)
         self._clients[client] -= items
@@ -64,8 +69,8 @@ class Queue(Generic[R]):
         self.items -= items
 
     def wait_s(self, client: str = "") -> float:
-        """Seconds until a client's are done with; 0 where there is little, or too new to tell."""
-        self._rate.passed(self.items)
+        """Seconds until a client's items are answered; 0 while there are few, or no rate yet."""
+        self._rate.advance(self.items)
         if self.items < FEW_ITEMS or not self._rate.seconds:
             return 0.0
         own = self._clients[client]
@@ -74,17 +79,17 @@ class Queue(Generic[R]):
 
 
 class Rate:
-    """What was done in which time; what is `WINDOW_S` old counts a third."""
+    """Items answered and the time that this took; both fade, to a third after `WINDOW_S`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Takes what tells seconds."""
+        """Starts without a rate; `clock` returns seconds."""
         self._clock = clock
-        self._until = clock()  # up to when time has been counted, or left out
+        self._until = clock()  # the moment up to which time is counted, or left out
         self._busy = -math.inf  # when there was last enough to do
         self.done = self.seconds = 0.0
 
-    def passed(self, items: int) -> None:
-        """Counts the time since it was last told; so many items have been there since."""
+    def advance(self, items: int) -> None:
+        """Counts the time since the last call, during which `items` were there."""
         since, self._until = self._until, self._clock()
         if items < FEW_ITEMS:
             return
@@ -97,21 +102,21 @@ class Rate:
 
 
 class Drain:
-    """How many items a second are done with, over the last seconds."""
+    """The number of items finished each second, over the last `WINDOW_S` seconds."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        """Takes what tells seconds."""
+        """Starts with no item; `clock` returns seconds."""
         self._clock = clock
         self._begun = clock()
         self._done: Counter[int] = Counter()  # items by second
 
     def add(self, items: int) -> None:
-        """Counts items that are done with now."""
+        """Counts items that are finished now."""
         self._forget()
         self._done[int(self._clock())] += items
 
     def seconds(self, items: int) -> float:
-        """How long so many items take at that rate."""
+        """The time that `items` take at this rate, within the bounds of `retry-after`."""
         self._forget()
         past = min(float(WINDOW_S), max(1.0, self._clock() - self._begun))
         rate = self._done.total() / past

@@ -1,4 +1,4 @@
-"""Who would wait too long is refused: an encoder that is simulated, by a clock that is told."""
+"""A request that would wait too long is refused: a simulated encoder on a simulated clock."""
 
 import contextlib
 from collections import deque
