@@ -1,4 +1,4 @@
-"""The seam to Triton: encoders, calls of them, the protocol that runs them, and a fake."""
+"""Encoders, calls, and the protocol of the client that runs them; with a fake for tests."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from gateway.errors import DeadlineExceeded, InferenceFailed, Unavailable
 from gateway.models.values import Vectors
 
-WRONG = "wrong_model"  # the code of errors that say so
-LENGTHS = 0.99, 1.01  # of vectors that pass for unit vectors, whatever precision made them
+WRONG = "wrong_model"  # the code of errors that mean that a wrong model answered
+LENGTHS = 0.99, 1.01  # bounds of a unit vector's length, in any precision
 LATE = "the request ran out of time while its model ran"
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A known answer of an encoder, which tells a right one from a wrong one."""
+    """An encoder's golden vector and its input."""
 
     batch: NDArray[Any]  # [1, ...], as the encoder takes it
     vector: NDArray[np.float64]  # [D], unit length
@@ -50,14 +50,14 @@ class Call:
 
 
 class InferClient(Protocol):
-    """What the gateway needs of Triton."""
+    """The client of one or several Tritons."""
 
     def servers(self) -> int:
-        """How many Tritons there are."""
+        """The number of Tritons."""
         ...
 
     def check(self) -> None:
-        """Says at once when asking is in vain.
+        """Fails at once while every call would be in vain.
 
         Raises:
             Unavailable: No Triton answers.
@@ -72,32 +72,32 @@ class InferClient(Protocol):
             within: Seconds until the answer must be there.
 
         Raises:
-            DeadlineExceeded: It was not.
+            DeadlineExceeded: No answer came in time.
             Overloaded: Triton's queue is full.
-            Unavailable: Triton cannot be reached, or does not serve this model and version, or
-                serves another under its name.
-            InferenceFailed: It answered with an error; or, with the code `WRONG`, with what
-                cannot be its vectors.
+            Unavailable: Triton cannot be reached, does not serve this model and version, or
+                serves another model under its name.
+            InferenceFailed: Triton answered with an error; or, with the code `WRONG`, with an
+                output that cannot be this encoder's.
         """
         ...
 
     async def load(self, encoder: Encoder, within: float) -> None:
-        """Makes every Triton that answers serve an encoder in this version; returns when all do.
+        """Loads an encoder into every Triton that answers; returns when all serve this version.
 
         Raises:
-            Unavailable: One does not; says why.
+            Unavailable: A Triton does not serve it; the message says why.
         """
         ...
 
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """Runs an encoder's golden input on every Triton that answers.
 
-        Returns whether what was encoded until now is to be doubted: one of them that was right
-        before is not any more, though another is; or one has answered a call with what cannot be
-        the encoder's vectors, which counts once for each connection.
+        Returns whether earlier vectors are in doubt. They are if a Triton that gave the golden
+        vector before no longer gives it, or if a Triton answered a call with an output that cannot
+        be this encoder's, which counts once for each connection.
 
         Raises:
-            Unavailable: None gives the right vector.
+            Unavailable: No Triton gives the golden vector.
             Others: As `infer`.
         """
         ...
@@ -108,7 +108,7 @@ class InferClient(Protocol):
 
 
 class FakeInferClient:
-    """Fills the seam in tests that stage a fault: answers with whatever `behave` returns."""
+    """For tests that stage a fault: answers with what `behave` returns."""
 
     def __init__(self, behave: Callable[[Call], Vectors], delay: float = 0.0) -> None:
         self._behave = behave
@@ -116,14 +116,14 @@ class FakeInferClient:
         self.calls: list[Call] = []
 
     def servers(self) -> int:
-        """One."""
+        """Always 1."""
         return 1
 
     def check(self) -> None:
-        """It always answers."""
+        """Never fails."""
 
     async def infer(self, call: Call, within: float) -> Vectors:
-        """See `InferClient.infer`; waits `delay` seconds, or until the time is over, first."""
+        """See `InferClient.infer`; first waits `delay` seconds, or until the time is over."""
         self.calls.append(call)
         await asyncio.sleep(min(self._delay, within))
         if self._delay >= within:
@@ -131,7 +131,7 @@ class FakeInferClient:
         return checked(self._behave(call), call)
 
     async def load(self, encoder: Encoder, within: float) -> None:
-        """Everything is loaded."""
+        """Every encoder is loaded."""
 
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """See `InferClient.verify`."""
@@ -143,21 +143,21 @@ class FakeInferClient:
         return False
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Has nothing to close."""
 
 
 def cosine_to(golden: Golden, vector: NDArray[np.float32]) -> float:
-    """The cosine of a vector [D] with the published one."""
+    """The cosine of a vector [D] with the golden vector."""
     return float(vector.astype(np.float64) @ golden.vector)
 
 
 def differs(name: str, cosine: float) -> str:
-    """What is said of an encoder whose golden vector came back wrong."""
+    """The error message of an encoder with a wrong golden vector."""
     return f"{name}: its golden vector has cosine {cosine:.4f} to the published one"
 
 
 def checked(vectors: NDArray[Any] | None, call: Call) -> Vectors:
-    """The vectors, unless they cannot be what was called: a wrong model must not pass for it.
+    """Returns the vectors of a call, after a check that its encoder can have made them.
 
     Raises:
         InferenceFailed: With the code `WRONG`: they have another shape or type, or not all of
@@ -169,6 +169,6 @@ def checked(vectors: NDArray[Any] | None, call: Call) -> Vectors:
         raise InferenceFailed(f"{name}: answered {found}, not float32 {list(wanted)}", code=WRONG)
     shortest, longest = LENGTHS
     squares = np.einsum("nd,nd->n", vectors, vectors)
-    if not ((squares >= shortest**2) & (squares <= longest**2)).all():  # NaN is neither
+    if not ((squares >= shortest**2) & (squares <= longest**2)).all():  # NaN fails both
         raise InferenceFailed(f"{name}: answered vectors that are not of unit length", code=WRONG)
     return vectors

@@ -1,4 +1,4 @@
-"""The client that calls Triton over gRPC, and the KServe messages that it sends."""
+"""The client of Triton over gRPC, and its KServe messages."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from tritonclient.utils import np_to_triton_dtype
 from gateway.errors import DeadlineExceeded, GatewayError, InferenceFailed, Overloaded, Unavailable
 from gateway.inference.client import LATE, WRONG, Call, Encoder, checked, cosine_to, differs
 from gateway.inference.secret import Secret
-from gateway.inference.server import ClosedError, Server, detect_closing, loaded
+from gateway.inference.server import ClosedError, Server, detect_closing, load
 from gateway.inference.servers import OnStatus, Servers
 from gateway.models.values import Vectors
 
@@ -23,7 +23,7 @@ from gateway.models.values import Vectors
 def infer_request(
     model: str, version: int, input_name: str, output_name: str, batch: NDArray[Any]
 ) -> service_pb2.ModelInferRequest:
-    """A call of one model with one input and one output."""
+    """The request for a model with one input and one output."""
     request = service_pb2.ModelInferRequest(model_name=model, model_version=str(version))
     request.inputs.add(name=input_name, datatype=np_to_triton_dtype(batch.dtype), shape=batch.shape)
     request.outputs.add(name=output_name)
@@ -32,7 +32,7 @@ def infer_request(
 
 
 def output(response: service_pb2.ModelInferResponse) -> NDArray[Any] | None:
-    """The one float32 array of an answer; None where it holds something else."""
+    """The float32 array of an answer; None where it holds anything else."""
     if len(response.outputs) != 1 or len(response.raw_output_contents) != 1:
         return None
     [described], [raw] = response.outputs, response.raw_output_contents
@@ -41,8 +41,8 @@ def output(response: service_pb2.ModelInferResponse) -> NDArray[Any] | None:
     return np.frombuffer(raw, dtype="<f4").reshape(described.shape)
 
 
-RETRY_S = 1.0  # when to ask again while no Triton answers: it is probed more often than that
-WRONG_S = 1.0  # how long a wrong golden vector speaks for an encoder
+RETRY_S = 1.0  # `retry-after` while no Triton answers; each is probed more often
+WRONG_S = 1.0  # how long an encoder stays refused after a wrong golden vector
 
 NO_SECRET = Secret(None)
 
@@ -54,8 +54,8 @@ _GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 class GrpcInferClient:
     """Calls one or several Tritons over gRPC.
 
-    One per process, made inside the running event loop, since channels belong to that loop. No
-    encoder is used over a connection before its golden vector came back right over it.
+    One per process, created inside the running event loop, because channels belong to a loop. An
+    encoder is used over a connection only after its golden vector came back right over it.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class GrpcInferClient:
         on_status: OnStatus = lambda answering, broken: None,
         secret: Secret = NO_SECRET,
     ) -> None:
-        """Begins to resolve.
+        """Begins to resolve the addresses.
 
         Args:
-            addresses: `host:port` of each.
+            addresses: `host:port` of each Triton.
             on_status: Called with the number of Tritons that answer, and of those that do not.
-            secret: What they ask of whoever loads models.
+            secret: The secret that Triton requires for loading models.
         """
         self._secret = secret
         self._servers = Servers(addresses, on_status)
-        self._doubted: set[Encoder] = set()  # gone wrong, which `verify` has not reported yet
+        self._doubted: set[Encoder] = set()  # in doubt, and not yet reported by `verify`
 
     def servers(self) -> int:
         """See `InferClient.servers`."""
@@ -85,7 +85,7 @@ class GrpcInferClient:
             raise Unavailable("the inference server does not answer", retry_after_s=RETRY_S)
 
     async def infer(self, call: Call, within: float) -> Vectors:
-        """See `InferClient.infer`. Goes to a second server once if the first one's line breaks."""
+        """See `InferClient.infer`. Tries a second server once if the first connection breaks."""
         deadline = _now() + within
         try:
             async with asyncio.timeout(within):
@@ -96,13 +96,13 @@ class GrpcInferClient:
             self.check()
             raise Unavailable("the inference server's name stands for no address")
         try:
-            return await self._ask(server, call, deadline)
+            return await self._call(server, call, deadline)
         except _ElsewhereError as first:
             second = await self._servers.pick(without=server)
             if second is None:
                 raise first.unavailable from first
         try:
-            return await self._ask(second, call, deadline)
+            return await self._call(second, call, deadline)
         except _ElsewhereError as error:
             raise error.unavailable from error
 
@@ -113,8 +113,7 @@ class GrpcInferClient:
             if not servers:
                 raise Unavailable("the inference server does not answer")
             loading = (
-                loaded(each, encoder.model, encoder.version, within, self._secret)
-                for each in servers
+                load(each, encoder.model, encoder.version, within, self._secret) for each in servers
             )
             await asyncio.gather(*loading)
 
@@ -140,14 +139,14 @@ class GrpcInferClient:
             return doubted
         error = failed[0].unavailable if isinstance(failed[0], _ElsewhereError) else failed[0]
         if isinstance(error, GatewayError) and error.code == WRONG:
-            self._doubted.discard(encoder)  # this tells it as well
+            self._doubted.discard(encoder)  # the error reports it
         raise error
 
     async def close(self) -> None:
         """See `InferClient.close`."""
         await self._servers.close()
 
-    async def _ask(self, server: Server, call: Call, deadline: float) -> Vectors:
+    async def _call(self, server: Server, call: Call, deadline: float) -> Vectors:
         if not server.trusts(call.encoder):
             await self._verify(server, call.encoder, deadline)
         epoch = server.epoch
@@ -158,7 +157,7 @@ class GrpcInferClient:
                 self._doubted.add(call.encoder)
             raise
         if server.epoch != epoch or call.encoder not in server.verified:
-            # What answered may not be what was verified.
+            # The answer may come from another server than the verified one.
             raise _ElsewhereError("the connection to the inference server was lost")
         return vectors
 
@@ -217,7 +216,7 @@ def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
 
 
 class _ElsewhereError(Exception):
-    """This server cannot be used for the call; another may do."""
+    """This server cannot run the call; another may."""
 
     def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)
@@ -236,8 +235,8 @@ async def _translated(
         server.verified.discard(call.encoder)
         return Unavailable(f"the inference server does not serve {name}")
     if status in _GONE:
-        # Triton says UNAVAILABLE for a full queue and for a model that is not loaded, and gRPC
-        # for a broken line. The connection tells the last apart, and Triton itself the others.
+        # UNAVAILABLE means a full queue, a model that is not loaded, or a broken connection. The
+        # channel's state shows the last, and Triton's answer about the model the others.
         ready = await _ready(server, call, within)
         if ready is None:
             server.failed()
@@ -254,15 +253,15 @@ async def _translated(
 
 
 async def _ready(server: Server, call: Call, within: float) -> bool | None:
-    """What Triton says of a model; None where the line is broken."""
+    """Whether Triton serves a model; None where the connection is broken."""
     if not server.connected():
         return None
-    asked = service_pb2.ModelReadyRequest(
+    request = service_pb2.ModelReadyRequest(
         name=call.encoder.model, version=str(call.encoder.version)
     )
     try:
         with detect_closing():
-            return bool((await server.stub.ModelReady(asked, timeout=min(within, 1.0))).ready)
+            return bool((await server.stub.ModelReady(request, timeout=min(within, 1.0))).ready)
     except (grpc.aio.AioRpcError, ClosedError):
         return None
 

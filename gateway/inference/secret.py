@@ -1,4 +1,4 @@
-"""The secret that Triton asks of whoever loads models."""
+"""The secret that Triton requires for loading models."""
 
 import re
 from pathlib import Path
@@ -11,23 +11,23 @@ _FORM = re.compile(r"[A-Za-z0-9_-]{16,256}")
 
 
 class SecretError(Exception):
-    """The file of Triton's secret cannot be read, or holds no secret."""
+    """The secret's file cannot be read, or holds no secret."""
 
 
 class Secret:
-    """What a file holds, read anew each time, so that it may be replaced."""
+    """The secret in a file, which is read anew for each use, so it can be replaced."""
 
     def __init__(self, path: Path | None) -> None:
-        """Reads the file once; None stands for no secret.
+        """Checks the file once; None means that there is no secret.
 
         Raises:
-            SecretError: It cannot be read, or holds no secret.
+            SecretError: The file cannot be read, or holds no secret.
         """
         self._path = path
         self.metadata()
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What a call that loads a model carries.
+        """The metadata of a call that loads a model.
 
         Raises:
             SecretError: As above.
@@ -46,7 +46,7 @@ class Secret:
         return ((METADATA, secret),)
 
     def hint(self) -> str:
-        """What to look at when Triton refuses a load."""
+        """What to check when Triton refuses a load, for the end of a message."""
         if self._path is None:
             return f"; {SETTING} is not set"
         return f"; {SETTING} must name the file that Triton has its secret from"

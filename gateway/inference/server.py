@@ -1,8 +1,8 @@
-"""One Triton behind the gateway: its connection, its breaker, and the models it is asked to load.
+"""One Triton: its connection, its circuit breaker, and the loading of models.
 
-The breaker opens after several failures in a row: calls whose connection broke, or probes that a
-silent server with work did not answer. From then on no call goes there, only one probe at a time;
-the first that is answered closes the breaker.
+The breaker opens after several failures in a row: calls whose connection broke, or unanswered
+probes of a server that has work and is silent. While it is open the server gets no call, only one
+probe at a time; the first answer closes the breaker.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from gateway.errors import Unavailable
 from gateway.inference.secret import METADATA, Secret, SecretError
 
-FAILURES = 3  # in a row, that open a breaker
-SILENT_S = 1.0  # after so long without an answer a server with work is probed
+FAILURES = 3  # in a row; then the breaker opens
+SILENT_S = 1.0  # a server with work is probed after this time without an answer
 PROBE_EVERY_S = 0.25
 PROBE_TIMEOUT_S = 1.0
 
-# Reconnects fast: gRPC's own back-off would leave a Triton that came back alone for two minutes.
+# Fast reconnects: with gRPC's default back-off, a restarted Triton would stay unused for minutes.
 _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),  # in truth how long one attempt may take
+    ("grpc.min_reconnect_backoff_ms", 1000),  # in fact the timeout of one attempt
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", 64 * 2**20),
@@ -42,14 +42,14 @@ logger = logging.getLogger(__name__)
 
 
 class ClosedError(Exception):
-    """The channel was closed beneath a call: its server's name stands for it no more."""
+    """The channel was closed during a call: no address names its server any more."""
 
 
 @contextmanager
 def detect_closing() -> Iterator[None]:
-    """Around a call: tells the end of its channel from that of its task.
+    """Around a call: turns the closing of its channel into an error.
 
-    gRPC cancels a call whose channel is closed, as if somebody had cancelled who awaits it.
+    gRPC cancels a call whose channel closes, just as if the calling task were cancelled.
 
     Raises:
         ClosedError: The channel was closed.
@@ -67,21 +67,24 @@ def detect_closing() -> Iterator[None]:
 
 @dataclass(slots=True)
 class Server:
-    """One Triton: a channel to it, how many calls it is working on, and whether it answers.
+    """One Triton: its channel, its calls under way, and whether it answers.
 
     Attributes:
-        epoch: Changes when the connection is lost; what is known of the server ends with it.
-        verified: Encoders whose golden vector came back right over this very connection.
-        wrong: Encoders whose golden vector did not, and until when that is taken for granted.
-        suspect: Verified encoders that answered a call with what cannot be their vectors, and
-            whose golden vector was not asked for since.
+        inflight: The number of calls under way.
+        failures: The number of failures in a row.
+        open: Whether the breaker is open.
+        epoch: Changes when the connection is lost, and with it all that was verified.
+        verified: Encoders whose golden vector came back right over this connection.
+        wrong: Encoders whose golden vector came back wrong, and until when they stay refused.
+        suspect: Verified encoders that answered a call with an output that cannot be theirs, and
+            whose golden vector has not been checked since.
         suspected: Encoders that did so at any time over this connection.
     """
 
     address: str  # host:port, the host an IP address
     on_breaker: Callable[[], None]  # called when the breaker opens or closes
     inflight: int = 0
-    failures: int = 0  # in a row
+    failures: int = 0
     open: bool = False
     epoch: int = 0
     verified: set[Hashable] = field(default_factory=set)
@@ -93,8 +96,8 @@ class Server:
     )
     channel: grpc.aio.Channel = field(init=False)
     stub: service_pb2_grpc.GRPCInferenceServiceStub = field(init=False)
-    _silent_since: float | None = None  # when it was given the work that it has not answered
-    _doubted: bool = False  # the connection was lost, and nothing was heard since
+    _silent_since: float | None = None  # since when it has work and has not answered
+    _doubted: bool = False  # the connection was lost, and no answer came since
     _tasks: list[asyncio.Task[None]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,13 +106,13 @@ class Server:
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._follow())]
 
     def connected(self) -> bool:
-        """Whether the connection stands; where it does not, this makes gRPC try."""
+        """Whether the channel is connected; if not, makes gRPC try."""
         state = self.channel.get_state(try_to_connect=True)
         return bool(state == grpc.ChannelConnectivity.READY)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator["Server"]:
-        """Counts a call while it lasts."""
+        """Counts a call as under way during the block."""
         self._silent_since = self._silent_since or _now()
         self.inflight += 1
         try:
@@ -118,7 +121,7 @@ class Server:
             self.inflight -= 1
 
     def answered(self) -> None:
-        """An answer came, be it an error."""
+        """Records an answer, which may be an error."""
         self.failures = 0
         self._doubted = False
         self._silent_since = _now() if self.inflight else None
@@ -128,7 +131,7 @@ class Server:
             logger.info("Triton at %s answers again", self.address)
 
     def failed(self) -> None:
-        """A call or a probe came to nothing."""
+        """Records a call or a probe without an answer."""
         self.failures += 1
         if self.failures >= FAILURES and not self.open:
             self.open = True
@@ -136,7 +139,7 @@ class Server:
             logger.warning("Triton at %s does not answer; it is left alone", self.address)
 
     def lost(self) -> None:
-        """The connection broke: whatever stands behind the next one is not known."""
+        """Forgets what was verified: another server may be behind the next connection."""
         self.epoch += 1
         self._doubted = True
         self.verified.clear()
@@ -145,25 +148,25 @@ class Server:
         self.suspected.clear()
 
     def trusts(self, encoder: Hashable) -> bool:
-        """Whether an encoder may be used without its golden vector being asked for first."""
+        """Whether an encoder may be used without a check of its golden vector."""
         return encoder in self.verified and encoder not in self.suspect
 
     def passes(self, encoder: Hashable) -> None:
-        """An encoder's golden vector came back right."""
+        """Records that an encoder's golden vector came back right."""
         self.wrong.pop(encoder, None)
         self.suspect.discard(encoder)
         self.verified.add(encoder)
 
     def fails(self, encoder: Hashable, until: float) -> None:
-        """An encoder's golden vector did not come back right."""
+        """Records that an encoder's golden vector did not come back right."""
         self.verified.discard(encoder)
         self.wrong[encoder] = until
 
     def suspects(self, encoder: Hashable) -> bool:
-        """An encoder answered with what cannot be its vectors; returns whether for the first time.
+        """Records an output that cannot be an encoder's; returns whether it is the first.
 
-        Later times are no news: where inputs that a client chose bring them about, that client
-        could have everything encoded again at will.
+        Only the first counts. Otherwise a client whose inputs cause such outputs could have
+        all cached vectors encoded again at will.
         """
         first = encoder not in self.suspected
         self.suspect.add(encoder)
@@ -171,7 +174,7 @@ class Server:
         return first
 
     async def close(self, grace_s: float | None = None) -> None:
-        """Closes the connection; calls in progress get the grace."""
+        """Closes the connection; calls under way get `grace_s` seconds."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -209,33 +212,33 @@ def _now() -> float:
 
 
 POLL_S = 0.2
-REASON = 300  # characters of what Triton says
-SETTLE_S = 2.0  # for a version to be ready after Triton has said that it loaded the model
+REASON = 300  # characters of Triton's message in ours
+SETTLE_S = 2.0  # for a version to become ready after Triton reported the model as loaded
 
 
-async def loaded(server: Server, model: str, version: int, within: float, secret: Secret) -> None:
-    """Returns when the server serves this version.
+async def load(server: Server, model: str, version: int, within: float, secret: Secret) -> None:
+    """Loads a model into a server; returns when it serves this version.
 
-    Under `--model-control-mode=explicit` it is told to. In polling mode it refuses to be told,
-    and finds the version by itself: ask again later.
+    In the mode `explicit` Triton loads the model on request. In the mode `poll` it refuses, and
+    finds the version by itself: call again later.
 
     Raises:
-        Unavailable: It does not serve it; says why.
+        Unavailable: The server does not serve the version; the message says why.
     """
     if await _ready(server, model, version):
         return
-    asked = service_pb2.RepositoryModelLoadRequest(model_name=model)
+    request = service_pb2.RepositoryModelLoadRequest(model_name=model)
     try:
         async with server.working():
             with detect_closing():
                 await server.stub.RepositoryModelLoad(
-                    asked, timeout=within, metadata=secret.metadata()
+                    request, timeout=within, metadata=secret.metadata()
                 )
     except SecretError as error:
         raise Unavailable(f"{model}: {error}") from error
     except grpc.aio.AioRpcError as error:
         why = " ".join((error.details() or "").split())[:REASON]  # it may hold a traceback
-        hint = secret.hint() if METADATA in why else ""  # what Triton asks for by its name
+        hint = secret.hint() if METADATA in why else ""  # Triton names the metadata that is missing
         raise Unavailable(f"{model}: Triton at {server.address}: {why}{hint}") from error
     except ClosedError as error:
         raise Unavailable(f"{model}: Triton at {server.address} is not named any more") from error
@@ -247,9 +250,9 @@ async def loaded(server: Server, model: str, version: int, within: float, secret
 
 
 async def _ready(server: Server, model: str, version: int) -> bool:
-    asked = service_pb2.ModelReadyRequest(name=model, version=str(version))
+    request = service_pb2.ModelReadyRequest(name=model, version=str(version))
     try:
         with detect_closing():
-            return bool((await server.stub.ModelReady(asked, timeout=SETTLE_S)).ready)
+            return bool((await server.stub.ModelReady(request, timeout=SETTLE_S)).ready)
     except (grpc.aio.AioRpcError, ClosedError):
         return False

@@ -1,4 +1,4 @@
-"""The Tritons behind the gateway: found by name, balanced by load."""
+"""The Tritons behind the gateway: resolved by name, chosen by load."""
 
 import asyncio
 import ipaddress
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.inference.server import Server
 
-RESOLVE_S = 5.0  # how often names are looked up again
+RESOLVE_S = 5.0  # between two lookups of the names
 
 OnStatus = Callable[[int, int], None]
 Lookup = Callable[[str], Awaitable[set[str]]]
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Servers:
-    """The set of Tritons, kept up to date with what their names resolve to."""
+    """The Tritons that the configured names resolve to, kept up to date."""
 
     def __init__(
         self,
@@ -24,13 +24,13 @@ class Servers:
         on_status: OnStatus = lambda answering, broken: None,
         lookup: Lookup | None = None,
     ) -> None:
-        """Begins to resolve; must be made inside the running event loop.
+        """Begins to resolve; must be created inside the running event loop.
 
         Args:
             addresses: `host:port` each; a host name may stand for several servers.
             on_status: Called after each change with the number of servers that answer, and of
                 open breakers.
-            lookup: The addresses that one of these stands for; None asks the system's resolver.
+            lookup: Resolves one of `addresses`; None uses the system's resolver.
         """
         self._addresses = addresses
         self._on_status = on_status
@@ -48,12 +48,12 @@ class Servers:
         return bool(self._servers) and all(each.open for each in self._servers.values())
 
     async def all(self) -> list[Server]:
-        """Every server that answers, as far as is known."""
+        """The servers whose breaker is closed."""
         await self._resolved.wait()
         return [server for server in self._servers.values() if not server.open]
 
     async def pick(self, without: Server | None = None) -> Server | None:
-        """The server with the least to do, connected ones first; None if no other answers."""
+        """The server with the fewest calls, connected ones first; None if no other answers."""
         candidates = [server for server in await self.all() if server is not without]
         return min(candidates, key=lambda s: (not s.connected(), s.inflight), default=None)
 
@@ -79,15 +79,15 @@ class Servers:
         for address in self._addresses:
             try:
                 found |= await self._lookup(address)
-            except (OSError, UnicodeError) as error:  # the latter where it can be no name
+            except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a name
                 logger.warning("Triton at %s: %s", address, getattr(error, "strerror", 0) or error)
-                return  # a name server that is away must not cost the servers that are known
+                return  # a failed lookup must not remove known servers
         for address in found - self._servers.keys():
             self._servers[address] = Server(address, self._report)
         for address in self._servers.keys() - found:
             gone = self._servers.pop(address)
             logger.info("Triton at %s is no longer named", address)
-            # Calls in progress end as they would; only then the connection goes.
+            # Calls under way finish before the connection closes.
             closing = asyncio.create_task(gone.close(grace_s=60))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
