@@ -1,22 +1,22 @@
-"""What can go wrong with a request, in the order of its way through the house.
+"""The errors that a request can end in, in the order of its way through the house.
 
 GatewayError
-├── Unauthenticated       no key, or none that is known
-├── RequestError          the client can mend it
+├── Unauthenticated       no API key, or an unknown one
+├── Overloaded            no permit, or Triton's queue is full
+├── RequestError          the client can correct it
+│   ├── TooSlow           the body arrives too slowly
+│   ├── TooLarge          body, item, image or batch over a limit
 │   ├── MalformedRequest  not JSON, a wrong type, an unknown field
-│   ├── TextError         cannot be tokenized, or too long where cutting was declined
-│   ├── ImageError        cannot be decoded or resized
 │   ├── UnknownModel      no such model is served
 │   ├── UnknownLabelSet   no such label set
-│   ├── TooLarge          body, item, image or batch over a limit
-│   └── TooSlow           its body does not arrive
-├── QuotaExceeded         the key has spent what it may have
-├── Overloaded            no room for more work now
-├── DeadlineExceeded      the time that the request had is over
+│   ├── TextError         cannot be tokenized, or too long where truncation was declined
+│   └── ImageError        cannot be decoded or resized
+├── QuotaExceeded         the key has used up its quota
+├── DeadlineExceeded      the deadline of the request has passed
 ├── Unavailable           Triton cannot be reached, or does not serve the model
 └── InferenceFailed       our own fault; the message stays in the log
 
-Nothing here knows HTTP: each edge maps the tree to its statuses in one table.
+Nothing here knows HTTP or gRPC: each edge maps the tree to its statuses in one table.
 """
 
 from collections.abc import Iterator
@@ -27,10 +27,10 @@ class GatewayError(Exception):
     """Base of all errors that a request can end in.
 
     Attributes:
-        message: For the client; names what was wrong and where.
-        param: The field of the request that it is about, such as `input[3]`, or None.
+        message: For the client; says what was wrong and where.
+        param: The field of the request that is wrong, such as `input[3]`, or None.
         code: A stable word for programs.
-        retry_after_s: Seconds after which to ask again, where that is known.
+        retry_after_s: Seconds after which to try again, where that is known.
     """
 
     code = "internal_error"
@@ -51,31 +51,37 @@ class GatewayError(Exception):
 
 
 class Unauthenticated(GatewayError):
-    """The request has no API key, or none that is known."""
+    """The request has no API key, or an unknown one."""
 
     code = "unauthenticated"
 
 
+class Overloaded(GatewayError):
+    """There is no room for more work now; the same request may succeed later."""
+
+    code = "overloaded"
+
+
 class RequestError(GatewayError):
-    """The client can mend it."""
+    """The client can correct the request."""
 
     code = "invalid_request"
 
 
+class TooSlow(RequestError):
+    """The body arrives more slowly than a healthy client sends."""
+
+    code = "request_timeout"
+
+
+class TooLarge(RequestError):
+    """Body, item, image or batch over a limit; the message names the limit's setting."""
+
+    code = "too_large"
+
+
 class MalformedRequest(RequestError):
     """Not JSON, a wrong type, an unknown field, a value out of range."""
-
-
-class TextError(RequestError):
-    """A text cannot be tokenized, or is over the context length where cutting was declined."""
-
-    code = "invalid_text"
-
-
-class ImageError(RequestError):
-    """An image cannot be decoded or resized."""
-
-    code = "invalid_image"
 
 
 class UnknownModel(RequestError):
@@ -90,32 +96,26 @@ class UnknownLabelSet(RequestError):
     code = "label_set_not_found"
 
 
-class TooLarge(RequestError):
-    """Body, item, image or batch over a limit; the message names the limit's setting."""
+class TextError(RequestError):
+    """A text cannot be tokenized, or exceeds the context length where truncation was declined."""
 
-    code = "too_large"
+    code = "invalid_text"
 
 
-class TooSlow(RequestError):
-    """The body arrives more slowly than any client that is well sends."""
+class ImageError(RequestError):
+    """An image cannot be decoded or resized."""
 
-    code = "request_timeout"
+    code = "invalid_image"
 
 
 class QuotaExceeded(GatewayError):
-    """The key has spent what it may have; `retry_after_s` tells when there is more."""
+    """The key has used up its quota; `retry_after_s` says when there is more."""
 
     code = "quota_exceeded"
 
 
-class Overloaded(GatewayError):
-    """No room for more work now; the same request may succeed a little later."""
-
-    code = "overloaded"
-
-
 class DeadlineExceeded(GatewayError):
-    """The time that the request had is over."""
+    """The deadline of the request has passed."""
 
     code = "deadline_exceeded"
 
@@ -137,14 +137,14 @@ MESSAGE_CHARACTERS = 2_000
 
 
 def shortened(message: str) -> str:
-    """The beginning of a message that is longer than anybody reads."""
+    """The message, cut to `MESSAGE_CHARACTERS`."""
     if len(message) <= MESSAGE_CHARACTERS:
         return message
     return message[:MESSAGE_CHARACTERS] + "..."
 
 
 def quoted(sent: str) -> str:
-    """What a client sent, as a message may repeat it: of a long text only the beginning."""
+    """Quotes a client's text for a message, cut to `QUOTED_CHARACTERS`."""
     if len(sent) <= QUOTED_CHARACTERS:
         return repr(sent)
     return f"{sent[:QUOTED_CHARACTERS]!r}..."
@@ -152,7 +152,7 @@ def quoted(sent: str) -> str:
 
 @contextmanager
 def about(param: str) -> Iterator[None]:
-    """Gives a request error that arises inside the field of the request that it is about."""
+    """Gives a request error from the block its field, unless it has one."""
     try:
         yield
     except RequestError as error:

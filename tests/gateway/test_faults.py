@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+import re
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ async def gateway(client: FakeInferClient, **settings: Any) -> AsyncIterator[htt
 
 def test_every_error_has_a_status() -> None:
     assert error_classes() == set(STATUS)
+
+
+def test_the_tree_in_the_docstring_is_that_of_the_classes() -> None:
+    def tree(kind: type[errors.GatewayError], depth: int = 0) -> Iterator[tuple[int, str]]:
+        yield depth, kind.__name__
+        for each in kind.__subclasses__():
+            yield from tree(each, depth + 1)
+
+    drawn = re.findall(r"^((?:│   )*(?:[├└]── )?)([A-Z]\w+)(?:  |$)", errors.__doc__ or "", re.M)
+    assert [(len(branch) // 4, name) for branch, name in drawn] == [*tree(errors.GatewayError)]
 
 
 @pytest.mark.parametrize(
