@@ -1,4 +1,4 @@
-"""Files that are read again when they change."""
+"""Versions of files, to notice that one has changed, and safe reading."""
 
 import errno
 import os
@@ -6,23 +6,23 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-CHECK_S = 1.0  # how often it is looked whether one has changed
+CHECK_S = 1.0  # between two checks whether a file has changed
 
 Version = tuple[tuple[int, ...], ...]
 
 
 def version(paths: Iterable[Path]) -> Version:
-    """What differs once a file, or what a link leads to, was written or replaced."""
+    """Differs after a file, or the target of a link, was written or replaced."""
     return tuple(_version(path) for path in paths)
 
 
 def read_file(path: Path) -> bytes:
-    """What is in a file.
+    """The content of a file.
 
     Raises:
-        OSError: It cannot be read; or it is a pipe or a device, which might never end.
+        OSError: It cannot be read, or is no regular file: a pipe or a device might never end.
     """
-    # To open a pipe would wait for who writes to it.
+    # Without O_NONBLOCK, opening a pipe would wait for its writer.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))

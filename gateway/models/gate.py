@@ -1,7 +1,7 @@
-"""What is measured of a model against OpenCLIP in PyTorch FP32, as the manifest keeps it.
+"""The figures of a model against OpenCLIP in PyTorch FP32, as the manifest keeps them.
 
-Plain dataclasses, which `export` fills with what it measures. Where they come from a manifest's
-JSON, pydantic holds them to the ranges of their annotations and refuses unknown fields.
+Plain dataclasses, which `export` fills. When they come from a manifest's JSON, pydantic checks the
+ranges in their annotations and refuses unknown fields.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import ConfigDict, Field
 
-RECALLS = (  # fields of `Recall` in their order, each with its name for people
+RECALLS = (  # the fields of `Recall` in order, each with a readable name
     ("image to text, recall@1", "image_to_text_at_1"),
     ("image to text, recall@5", "image_to_text_at_5"),
     ("text to image, recall@1", "text_to_image_at_1"),
@@ -30,7 +30,7 @@ class _Strict:
 
 @dataclass(frozen=True, slots=True)
 class Run(_Strict):
-    """One tower at one token length (None for pictures) and one batch size."""
+    """One encoder at one token length (None for pictures) and one batch size."""
 
     length: int | None
     batch: Positive
@@ -43,7 +43,7 @@ class Run(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class TowerFigures(_Strict):
-    """One tower: the worst of its runs."""
+    """One encoder: the worst of its runs."""
 
     min_cosine: Cosine
     mean_cosine: Cosine  # lowest mean of a run
@@ -65,7 +65,7 @@ class TowerFigures(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Agreement(_Strict):
-    """Mean share of PyTorch's first 1 or 5 candidates of a picture that are the variant's too."""
+    """Mean share of a picture's first 1 or 5 candidates in PyTorch that the variant also has."""
 
     candidates: Positive  # classes, or texts where there are no classes
     top1: Share
@@ -74,7 +74,7 @@ class Agreement(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class ZeroShot(_Strict):
-    """Share of labelled pictures that are classified rightly."""
+    """Share of labelled pictures that are classified correctly."""
 
     pictures: Positive
     accuracy: Share
@@ -83,7 +83,7 @@ class ZeroShot(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Recall(_Strict):
-    """Share of queries whose own partner is among the first 1 or 5."""
+    """Share of queries whose match is among the first 1 or 5 results."""
 
     image_to_text_at_1: Share
     image_to_text_at_5: Share
@@ -102,14 +102,14 @@ class Retrieval(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Ranking(_Strict):
-    """How pictures rank texts with both towers at one batch size, and text at one length.
+    """How pictures rank texts, with both encoders at one batch size, and text at one length.
 
     Attributes:
-        length: Tokens; texts that do not fit are at the next length that holds them.
-        batch: Of both towers.
-        pictures: That were ranked: those that ran at this batch size.
-        texts: That ran at this batch size; the vectors of any others are of the largest one.
-        agreement: With PyTorch on the same pictures, as the figures below.
+        length: Tokens; longer texts run at the next length that holds them.
+        batch: The batch size of both encoders.
+        pictures: The number of pictures ranked: those that ran at this batch size.
+        texts: The number of texts that ran at this batch size; others ran at the largest one.
+        agreement: With PyTorch, on the same pictures, as for the figures below.
         zero_shot: Where some of the pictures are labelled.
         retrieval: Where some of the pictures have texts of their own.
     """
@@ -130,14 +130,14 @@ class Ranking(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds(_Strict):
-    """What a variant must reach; None asks nothing.
+    """The figures that a variant must reach; None: no threshold.
 
     Attributes:
         min_cosine: Of any item.
-        mean_cosine: Of each tower.
-        accuracy_loss: Most zero-shot accuracy that may be lost to PyTorch, in percentage points.
-        recall_loss: Most of any retrieval recall that may be lost to PyTorch, likewise.
-        agreement: Of the first candidates with PyTorch's, 0 to 1.
+        mean_cosine: Of each encoder.
+        accuracy_loss: Largest loss of zero-shot accuracy against PyTorch, in percentage points.
+        recall_loss: Largest loss of any retrieval recall against PyTorch, in percentage points.
+        agreement: Share of first candidates that are PyTorch's, 0 to 1.
     """
 
     min_cosine: float | None = None
@@ -151,11 +151,11 @@ class Thresholds(_Strict):
 class Measured(_Strict):
     """All figures of a variant.
 
-    Agreement, accuracy and recall are the lowest of those rankings that cover the whole set.
+    Agreement, accuracy and recall are the lowest over the rankings that cover the whole set.
 
     Attributes:
-        rankings: At batch 1, 2 and the largest, with text at each length; empty only in manifests
-            that are older than they are.
+        rankings: At batch 1, 2 and the largest, with text at each length; empty only in older
+            manifests.
     """
 
     image: TowerFigures
@@ -183,11 +183,11 @@ class Measured(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Gate(Measured):
-    """What was measured of a model before it was published, and what was asked of it.
+    """The figures of a model before it was published, and its thresholds.
 
     Attributes:
-        failures: One line for each figure that fell short; only where the model was published
-            nevertheless (`--allow-failing`).
+        failures: One line for each figure below its threshold; only in a model that was published
+            with `--allow-failing`.
     """
 
     thresholds: Thresholds = field(kw_only=True)
@@ -197,7 +197,7 @@ class Gate(Measured):
     def of_measured(
         cls, measured: Measured, thresholds: Thresholds, failures: Sequence[str]
     ) -> Self:
-        """These figures, with what was asked and what fell short."""
+        """These figures, with their thresholds and failures."""
         figures = {each.name: getattr(measured, each.name) for each in fields(measured)}
         return cls(**figures, thresholds=thresholds, failures=tuple(failures))
 

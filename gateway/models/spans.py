@@ -1,36 +1,36 @@
-"""The seam to traces: what the stages tell of a request that is traced."""
+"""The protocol of traces, through which the stages report on a traced request."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 
 class CallSpan(Protocol):
-    """One call of Triton."""
+    """The span of one call of Triton."""
 
     @property
     def traceparent(self) -> str:
-        """What Triton is told, in W3C's format."""
+        """The `traceparent` that Triton gets, in W3C's format."""
         ...
 
     def end(self, error: str = "") -> None:
-        """The call is over; `error` names what it ended with."""
+        """Ends the span; `error` names the error of the call, if any."""
         ...
 
 
 class Trace(Protocol):
-    """One request that is traced."""
+    """The trace of one request."""
 
     def stage(self, name: str, start: float, end: float, calls: Sequence[CallSpan] = ()) -> None:
-        """A stage is over.
+        """Adds the span of a stage.
 
         Args:
-            name: Of the stage.
-            start: On the clock of `time.perf_counter`.
-            end: On the same clock.
-            calls: Calls of Triton that it waited for.
+            name: The stage.
+            start: When it began, on the clock of `time.perf_counter`.
+            end: When it ended, on the same clock.
+            calls: The calls of Triton that it waited for.
         """
         ...
 
-    def call(self, tower: str, rows: int, others: Sequence["Trace"]) -> CallSpan:
-        """A call of Triton begins, which is made for this request and for `others`."""
+    def call(self, model: str, rows: int, others: Sequence["Trace"]) -> CallSpan:
+        """Begins the span of a call of Triton for this request and `others`."""
         ...

@@ -1,7 +1,7 @@
-"""Prometheus metrics, in base units, right with several worker processes as well.
+"""Prometheus metrics, in base units, right with several worker processes too.
 
-With several workers each writes to files in the folder that `PROMETHEUS_MULTIPROC_DIR` names, and
-any of them can answer for all.
+Each of several workers writes files into the folder that `PROMETHEUS_MULTIPROC_DIR` names, and any
+of them answers for all.
 """
 
 import contextlib
@@ -33,11 +33,11 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Everything that the gateway counts. Labels hold only what is bounded."""
+    """All metrics of the gateway. Every label has a bounded number of values."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        # What is cached: `labels` takes longer than what is done with its answer.
+        # `labels` takes longer than the update of what it returns, so its results are cached.
         self._served: set[tuple[str, ...]] = set()
         request = ("protocol", "operation", "model", "modality", "code")
         self._requests = cache(
@@ -144,12 +144,12 @@ class Metrics:
         )
 
     def tritons(self, answering: int, broken: int) -> None:
-        """How many Tritons answer, and how many do not."""
+        """Sets the number of Tritons that answer, and of those that do not."""
         self._tritons.labels("answering").set(answering)
         self._tritons.labels("broken").set(broken)
 
     def serves(self, manifests: Iterable[Manifest]) -> None:
-        """Tells which models are served, whenever that changes."""
+        """Sets which models are served."""
         now: set[tuple[str, ...]] = {
             (each.id, each.fingerprint, each.precision, each.runtime) for each in manifests
         }
@@ -160,20 +160,20 @@ class Metrics:
         self._served = now
 
     def ready(self, models: Mapping[str, bool]) -> None:
-        """Which of the served models are ready."""
+        """Sets which of the served models are ready."""
         for model, ready in models.items():
             self._ready.labels(model).set(ready)
 
     def certificate(self, expires: float) -> None:
-        """When the certificate that is served ends, in Unix seconds."""
+        """Sets when the served certificate expires, in Unix seconds."""
         self._expiry.set(expires)
 
     def began(self, protocol: str) -> None:
-        """A request arrived."""
+        """Counts a request that arrived."""
         self._inflight(protocol).inc()
 
     def ended(self, record: Record) -> None:
-        """A request was answered."""
+        """Counts a request that was answered."""
         protocol, model = record.protocol, record.model
         self._inflight(protocol).dec()
         self._requests(protocol, record.operation, model, record.modality, record.code).inc()
@@ -191,24 +191,24 @@ class Metrics:
         if record.error:
             self._rejected.labels(protocol, record.error).inc()
 
-    def called(self, tower: str, rows: int) -> None:
-        """A call went to Triton."""
-        self._batch(tower).observe(rows)
+    def called(self, model: str, rows: int) -> None:
+        """Counts a call of one of Triton's models."""
+        self._batch(model).observe(rows)
 
     def looked_up(self, hits: int, misses: int) -> None:
-        """The cache was asked."""
+        """Counts lookups in the cache of vectors."""
         self._hits.inc(hits)
         self._misses.inc(misses)
 
     def rendered(self) -> bytes:
-        """What a scrape is answered. With several workers this reads files: call it in a thread."""
+        """The answer to a scrape. With several workers it reads files: call it in a thread."""
         if FOLDER not in os.environ:
             return generate_latest(self._registry)
         folder = Path(os.environ[FOLDER])
-        folder.mkdir(mode=0o700, exist_ok=True)  # whoever removed it took the counts so far
+        folder.mkdir(mode=0o700, exist_ok=True)  # if it was removed, the counts start anew
         for path in folder.glob("gauge_live*.db"):
             process = path.stem.rpartition("_")[2]
-            if not Path("/proc", process).exists():  # it was killed, with requests in flight
+            if not Path("/proc", process).exists():  # killed with requests in flight
                 with contextlib.suppress(FileNotFoundError):  # another scrape was first
                     multiprocess.mark_process_dead(int(process))  # type: ignore[no-untyped-call]
         together = CollectorRegistry()

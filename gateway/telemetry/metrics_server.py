@@ -1,4 +1,4 @@
-"""`/metrics` on a port of its own, for those who may scrape but not call."""
+"""`/metrics` on a port of its own, for scrapers that may not call the API."""
 
 import socket
 import threading
@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from gateway.telemetry.metrics import CONTENT_TYPE
 
-_TIMEOUT_S = 10.0  # for a request to come
+_TIMEOUT_S = 10.0  # to receive a request
 
 
 class MetricsServer:
-    """Answers `GET /metrics`, and nothing else, from threads of its own."""
+    """Answers `GET /metrics` and nothing else, in its own threads."""
 
     def __init__(
         self,
@@ -21,13 +21,13 @@ class MetricsServer:
         answers_to: Callable[[str], bool],
         rendered: Callable[[], bytes],
     ) -> None:
-        """Begins to listen; several processes may share the port.
+        """Listens on a port, which several processes may share.
 
         Args:
             host: Address to listen on.
             port: Port to listen on.
             answers_to: Whether a request with this Host header is answered.
-            rendered: What is answered.
+            rendered: Returns the metrics.
 
         Raises:
             OSError: The address cannot be listened on.
@@ -39,7 +39,7 @@ class MetricsServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops to listen."""
+        """Stops listening."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -54,14 +54,14 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        # The base class would ask the name server for our own name.
+        # The base class would look up our own name.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self.socket.bind(self.server_address)
         self.server_name, self.server_port = self.socket.getsockname()[:2]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A scraper that leaves early is no news."""
+        """Ignores a scraper that disconnects early."""
 
 
 def _handler(

@@ -1,4 +1,4 @@
-"""Tells metrics and the log of each request."""
+"""Records each request in metrics, the log and traces."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from gateway.errors import Unauthenticated
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
 
-if TYPE_CHECKING:  # it is imported only where traces are asked for
+if TYPE_CHECKING:  # imported only where traces are on
     from gateway.telemetry.traces import Traces
 
 LIVE = ("/livez", "/v1/health/live")  # the names of one probe
@@ -17,13 +17,13 @@ READY = ("/readyz", "/v1/health/ready", "/health", "/v1/health")
 PROBES = (*LIVE, *READY, "/metrics")
 PAGE = ("/", "/playground/{name}", "/playground.json")  # a browser asks for some twenty files
 DOCS = ("/docs", "/openapi.json", "/static-offline-docs")  # the page and its files
-QUIET = frozenset(PROBES + PAGE + DOCS)  # no news: logged at `debug` only, and never traced
+QUIET = frozenset(PROBES + PAGE + DOCS)  # logged at `debug` only, and never traced
 
 logger = logging.getLogger("gateway.request")
 
 
 class Observer:
-    """Sees every request of either protocol."""
+    """Records every request, of either protocol."""
 
     def __init__(self, metrics: Metrics, traces: "Traces | None" = None) -> None:
         self.metrics = metrics
@@ -33,11 +33,11 @@ class Observer:
     def observing(
         self, record: Record, headers: Iterable[tuple[str | bytes, str | bytes]] = ()
     ) -> Iterator[None]:
-        """While a request is worked on; the block ends the record.
+        """Around a request: counts it as in flight, and records it when the block ends.
 
         Args:
-            record: Of the request.
-            headers: May name the caller's span.
+            record: The request's record; the block ends it.
+            headers: The request's headers, which may name the caller's span.
         """
         self.metrics.began(record.protocol)
         trace = self._traces.begin(record, headers) if self._traces else None
@@ -45,7 +45,7 @@ class Observer:
             yield
         finally:
             self.metrics.ended(record)
-            # A scraper without its key is news.
+            # A probe without its key is logged.
             quiet = record.operation in QUIET and record.error != Unauthenticated.code
             if trace is not None and not quiet:
                 trace.end(record)
@@ -56,7 +56,7 @@ class Observer:
 
 
 def fields(record: Record) -> dict[str, str | int | float]:
-    """What a line of the log says of a request; what it does not have is left out."""
+    """The fields of a request's log line, without the empty ones."""
     known: dict[str, str | int | float] = {
         "request_id": record.request_id,
         "trace_id": record.trace_id,

@@ -14,7 +14,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def request_id(offered: Iterable[str]) -> str:
-    """The first plain id among those that the client sent, or else a new one."""
+    """The first valid id that the client sent, or a new one."""
     return next((each for each in offered if _PLAIN.fullmatch(each)), None) or uuid.uuid4().hex
 
 
@@ -28,7 +28,7 @@ class Record(Timings):
     request_id: str = ""
     trace_id: str = ""  # 32 hexadecimal digits, where there are traces
     key: str = ""  # the name of the API key, never the key
-    spent: int = 0  # items taken from the key's quota
+    spent: int = 0  # items charged to the key's quota
     code: str = ""  # HTTP status or the name of the gRPC status
     error: str = ""  # the error's code, such as invalid_image
     started: float = field(default_factory=time.perf_counter)
@@ -42,6 +42,6 @@ class Record(Timings):
         return "text" if self.texts else "image" if self.images else ""
 
     def end(self, code: str) -> None:
-        """Takes the time and the status."""
+        """Records the status and the duration."""
         self.code = code
         self.seconds = time.perf_counter() - self.started

@@ -1,9 +1,9 @@
-"""OpenTelemetry traces: a span for each request, for its stages, and for the calls of Triton.
+"""OpenTelemetry traces: a span for each request, each of its stages, and each call of Triton.
 
-A call of Triton may be made for several requests. Its span belongs to the trace of the first, and
-is linked to the others; the `infer` span of each is linked to it. No span holds text or images.
+One call of Triton may serve several requests. Its span belongs to the trace of the first, and links
+to the others; the `infer` span of each links to it. No span holds text or images.
 
-Needs the extra `otel`: only `app` imports this, and only where traces are asked for.
+Needs the extra `otel`: only `app` imports this, and only where traces are on.
 """
 
 import time
@@ -28,7 +28,7 @@ from gateway.models.spans import CallSpan, Trace
 from gateway.telemetry.record import Record
 
 SERVICE = "openclip-gateway"
-EXPORT_TIMEOUT_S = 5.0  # so that a collector that is away does not hold up a stop
+EXPORT_TIMEOUT_S = 5.0  # bounds how long an absent collector delays the stop
 _GRPC_SERVICE = "openclip.v1.ClipService"
 _OUR_FAULT = {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED"}  # of gRPC's statuses
 
@@ -36,14 +36,14 @@ Headers = Iterable[tuple[str | bytes, str | bytes]]
 
 
 class Traces:
-    """Begins the traces of requests, and sends spans to a collector from a thread of its own."""
+    """Begins the traces of requests, and sends spans to a collector in its own thread."""
 
     def __init__(self, endpoint: str) -> None:
-        """Sets up the sending.
+        """Sets up the exporter.
 
         Args:
-            endpoint: URL of an OTLP receiver over gRPC. All else comes from OpenTelemetry's
-                own `OTEL_*` variables.
+            endpoint: URL of an OTLP receiver over gRPC. OpenTelemetry's `OTEL_*` variables set
+                all else.
         """
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)
         named = Resource({"service.name": SERVICE}).merge(OTELResourceDetector().detect())
@@ -55,7 +55,7 @@ class Traces:
     def begin(self, record: Record, headers: Headers) -> "RequestTrace | None":
         """Begins the span of a request, below the caller's span where `headers` name one.
 
-        Gives the record its trace and the trace's id; None where this request is not sampled.
+        Sets the record's trace and trace id. Returns None where the request is not sampled.
         """
         carrier = {
             key: value
@@ -76,15 +76,15 @@ class Traces:
         return trace
 
     def close(self) -> None:
-        """Sends what waits."""
+        """Sends the spans that wait, and stops."""
         self._provider.shutdown()
 
 
 class RequestTrace:
-    """One request's span and those below it."""
+    """The span of one request, and those below it."""
 
     def __init__(self, tracer: Tracer, span: Span, offset: int) -> None:
-        """Takes the span; `offset` turns the clock of `perf_counter` into nanoseconds of 1970."""
+        """Wraps a span; `perf_counter` in nanoseconds plus `offset` is nanoseconds since 1970."""
         self._tracer = tracer
         self._span = span
         self._offset = offset
@@ -99,17 +99,17 @@ class RequestTrace:
         )
         span.end(self._offset + _nanoseconds(end))
 
-    def call(self, tower: str, rows: int, others: Sequence[Trace]) -> "TritonSpan":
+    def call(self, model: str, rows: int, others: Sequence[Trace]) -> "TritonSpan":
         """See `Trace.call`."""
         span = self._tracer.start_span(
-            f"ModelInfer {tower}",
+            f"ModelInfer {model}",
             set_span_in_context(self._span),
             kind=SpanKind.CLIENT,
             attributes={
                 "rpc.system": "grpc",
                 "rpc.service": "inference.GRPCInferenceService",
                 "rpc.method": "ModelInfer",
-                "openclip.tower": tower,
+                "openclip.tower": model,
                 "openclip.rows": rows,
             },
             links=[
@@ -121,7 +121,7 @@ class RequestTrace:
         return TritonSpan(span)
 
     def end(self, record: Record) -> None:
-        """The request was answered."""
+        """Ends the span of a request that was answered."""
         self._span.set_attributes(_attributes(record))
         rest = record.protocol == "rest"
         name = f"{record.method} {record.operation}".strip() if rest else record.operation
@@ -132,7 +132,7 @@ class RequestTrace:
 
 
 class TritonSpan:
-    """One call of Triton."""
+    """The span of one call of Triton."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
@@ -144,7 +144,7 @@ class TritonSpan:
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
     def link(self) -> Link:
-        """What a span that waited for the call is linked to."""
+        """The link for a span that waited for the call."""
         return Link(self._span.get_span_context())
 
     def end(self, error: str = "") -> None:
@@ -156,7 +156,7 @@ class TritonSpan:
 
 
 def _attributes(record: Record) -> dict[str, str | int]:
-    """What the span of a request says of it, without anything that was sent in."""
+    """The attributes of a request's span, without any of its content."""
     if record.protocol == "rest":
         attributes: dict[str, str | int] = {
             "http.request.method": record.method,
