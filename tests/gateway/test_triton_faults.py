@@ -45,8 +45,8 @@ def service(triton: SteeredTriton, start_gateway: GatewayFactory) -> Iterator[Se
 @pytest.fixture
 def patient(triton: SteeredTriton) -> Iterator[Service]:
     """As `service`; a silent Triton is given the time that the test takes to stage its part."""
-    code = "import runpy; from gateway import upstream; upstream.SILENT_S = 300; "
-    run = "runpy.run_module('gateway', run_name='__main__')"
+    code = "import runpy; from gateway.inference import server; "
+    run = "server.SILENT_S = 300; runpy.run_module('gateway', run_name='__main__')"
     outside = Outside(command=(sys.executable, "-c", code + run))
     address = triton.address
     with run_gateway(outside, triton_address=address, text_cache_bytes=0, triton_calls=1) as api:
