@@ -1,7 +1,7 @@
-"""Frozen description of one published model, as `export` writes it and the gateway reads it.
+"""The description of one published model, which `export` writes and the gateway reads.
 
 A model repository holds one `<id>.manifest.json` per model at its root, beside the folders that
-Triton reads. It is written last, so a model without a manifest is not published.
+Triton reads. `export` writes it last: a model without a manifest is not published.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from gateway.models.files import read_file
 from gateway.models.gate import Gate
 
 SUFFIX = ".manifest.json"
-KEPT_SUFFIX = ".version.json"  # of manifests of versions that are kept, but not served
+KEPT_SUFFIX = ".version.json"  # manifests of versions that are kept but not served
 SCHEMA_VERSION: Literal[1] = 1
 
 PIXELS, TOKEN_IDS = "pixels", "token_ids"  # input names of the two Triton models
@@ -31,7 +31,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class ManifestError(Exception):
-    """A manifest is missing, unreadable or contradicts itself; the message names the file."""
+    """A manifest is missing, unreadable or inconsistent; the message names the file."""
 
 
 class _Frozen(BaseModel):
@@ -41,7 +41,7 @@ class _Frozen(BaseModel):
 class Preprocessing(_Frozen):
     """How OpenCLIP turns a picture into pixels (`open_clip.transform.PreprocessCfg`)."""
 
-    image_size: int = Field(ge=1, le=4096)  # S: the image tower takes uint8 [S, S, 3]
+    image_size: int = Field(ge=1, le=4096)  # S: the image encoder takes uint8 [S, S, 3]
     mean: Triple  # of RGB in [0, 1]; applied inside the graph
     std: Triple
     resize_mode: Literal["shortest", "squash", "longest"]
@@ -52,9 +52,9 @@ class Preprocessing(_Frozen):
 class Tokenizer(_Frozen):
     """How text becomes token ids.
 
-    `file` is in the format of the `tokenizers` library and lies at the repository's root. Text is
-    cleaned as `open_clip.tokenizer.get_clean_fn(clean)` does. Where `split_pattern` is given, the
-    cleaned text is split by it (Python's `regex`, ignoring case) before the file's model sees it.
+    `file` has the format of the `tokenizers` library and lies at the repository's root. Text is
+    cleaned as `open_clip.tokenizer.get_clean_fn(clean)` does. With `split_pattern`, the cleaned
+    text is split by it (Python's `regex`, ignoring case) before the file's model gets it.
     """
 
     file: FileName
@@ -76,8 +76,8 @@ class ImageTower(_Frozen):
 class TextTower(_Frozen):
     """One Triton model that turns int32 [n, length] into float32 unit vectors [n, D].
 
-    One that is `packed` takes any length up to that, as long as each row holds its end token, and
-    drops what comes after it: padding costs next to nothing.
+    A `packed` one takes any length up to `length`. It drops what comes after the end token, which
+    each row must hold, so padding costs almost nothing.
     """
 
     name: str
@@ -87,17 +87,17 @@ class TextTower(_Frozen):
 
 
 class TritonModels(_Frozen):
-    """The Triton models behind the two encoders; text towers rise in length to the full context."""
+    """The Triton models of both encoders; text lengths rise to the full context length."""
 
     image: ImageTower
     text: tuple[TextTower, ...] = Field(min_length=1)
 
 
 class Golden(_Frozen):
-    """Known answers, from PyTorch FP32, that tell a right tower from a wrong one.
+    """Golden vectors, from PyTorch FP32, which show whether an encoder is the right one.
 
     `image_features` belongs to `golden_pixels(S)`, `text_features` to `token_ids` (unpadded, and
-    no longer than the shortest text tower).
+    no longer than the shortest text encoder).
     """
 
     token_ids: tuple[int, ...]
@@ -107,20 +107,20 @@ class Golden(_Frozen):
 
 
 class Manifest(_Frozen):
-    """Everything that the gateway must know about a published model.
+    """All that the gateway must know about a published model.
 
     Attributes:
-        id: What clients send as `model`; names weights and precision.
-        version: The Triton version (folder) of every tower that this manifest describes.
+        id: The value of `model` in requests; names weights and precision.
+        version: The Triton version (folder) of every encoder in this manifest.
         fingerprint: SHA-256 over architecture, weights, preprocessing, tokenizer and precision;
-            equal fingerprints mean that vectors may be compared.
+            vectors with equal fingerprints may be compared.
         logit_scale: Factor on cosines, already exponentiated (OpenCLIP's `logit_scale.exp()`).
-        logit_bias: Added to the scaled cosine; set for SigLIP models only, and then scores are
-            sigmoids rather than softmax.
+        logit_bias: Added to the scaled cosine; set for SigLIP models only, whose scores are
+            sigmoids instead of a softmax.
         pretrained: OpenCLIP tag or checkpoint file name; None for random weights.
         runtime: Triton's backend.
-        recipe: How each tower was made INT8, by `image` and `text`; empty otherwise.
-        gate: What was measured before publishing.
+        recipe: How each encoder was made INT8, by `image` and `text`; empty otherwise.
+        gate: The figures of the quality gate.
         files: SHA-256 of each file of the model, by path relative to the repository.
     """
 
@@ -146,15 +146,15 @@ class Manifest(_Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
-        lengths = [tower.length for tower in self.triton.text]
+        lengths = [each.length for each in self.triton.text]
         if lengths != sorted(set(lengths)):
             raise ValueError("triton.text: lengths must rise")
         if lengths[-1] != self.tokenizer.context_length:
             raise ValueError("triton.text: the last length must be the context length")
-        if len(lengths) > 1 and any(tower.packed for tower in self.triton.text):
-            raise ValueError("triton.text: a packed tower needs no other beside it")
+        if len(lengths) > 1 and any(each.packed for each in self.triton.text):
+            raise ValueError("triton.text: a packed encoder must be the only one")
         if len(self.golden.token_ids) > lengths[0]:
-            raise ValueError("golden.token_ids: longer than the shortest text tower")
+            raise ValueError("golden.token_ids: longer than the shortest text encoder")
         for name in ("text_features", "image_features"):
             if len(getattr(self.golden, name)) != self.embedding_size:
                 raise ValueError(f"golden.{name}: length differs from embedding_size")
@@ -162,17 +162,17 @@ class Manifest(_Frozen):
 
     @property
     def scoring(self) -> Literal["softmax", "sigmoid"]:
-        """How cosines become zero-shot scores: SigLIP has a bias, and a sigmoid for each label."""
+        """How cosines become scores: softmax over the labels, or SigLIP's sigmoid for each."""
         return "softmax" if self.logit_bias is None else "sigmoid"
 
     @property
     def token_lengths(self) -> tuple[int, ...]:
-        """The lengths (in tokens) that text is padded to, rising; none where it is packed."""
-        return tuple(tower.length for tower in self.triton.text if not tower.packed)
+        """The rising lengths, in tokens, that text is padded to; none where it is packed."""
+        return tuple(each.length for each in self.triton.text if not each.packed)
 
 
 def golden_pixels(image_size: int) -> NDArray[np.uint8]:
-    """A fixed picture, uint8 [S, S, 3], with edges and slopes, the same on every machine."""
+    """A fixed picture with edges and gradients, uint8 [S, S, 3], equal on every machine."""
     rows, columns, channels = np.ogrid[:image_size, :image_size, :3]
     checks = (rows // 8 + columns // 8) % 2 * 96
     slope = (rows * 3 + columns * 5 + channels * 40) * 255 // (image_size * 8 + 80)
@@ -183,7 +183,7 @@ def read_manifest(path: Path) -> Manifest:
     """Reads one manifest.
 
     Raises:
-        ManifestError: The file is unreadable, is not JSON, or a field is wrong; all are named.
+        ManifestError: The file is unreadable, is not JSON, or fields are wrong; names all of them.
     """
     try:
         text = read_file(path)
@@ -207,7 +207,7 @@ def read_repository(repository: Path) -> dict[str, Manifest]:
     """Reads every manifest of a model repository, by model id, in the order of the ids.
 
     Raises:
-        ManifestError: The folder is missing, has no manifest, or one of them is wrong.
+        ManifestError: The folder is missing or has no manifest, or a manifest is wrong.
     """
     if not repository.is_dir():
         raise ManifestError(f"{repository}: no such model repository")
@@ -221,7 +221,7 @@ def read_repository(repository: Path) -> dict[str, Manifest]:
 
 
 def repository_state(repository: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """Changes whenever a manifest of a model repository does; cheap to ask for."""
+    """Differs after a manifest of a model repository changed; cheap to call."""
     state = []
     for path in sorted(repository.glob(f"*{SUFFIX}")):
         with contextlib.suppress(OSError):  # deleted meanwhile

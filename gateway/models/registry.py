@@ -1,4 +1,4 @@
-"""The served models, by their ids and by other names that clients know them under."""
+"""The served models, by id and by alias."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from gateway.models.tokenizer import TextTokenizer, checked_file
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A served model: what is known of it, and its tokenizer."""
+    """A served model: its manifest and its tokenizer."""
 
     manifest: Manifest
     tokenizer: TextTokenizer
 
     @classmethod
     def load(cls, manifest: Manifest, repository: Path, others: Iterable["Model"] = ()) -> "Model":
-        """Reads the model's tokenizer; see `TextTokenizer`.
+        """Reads the model's tokenizer, or shares that of another model.
 
-        Where one of the others has the same, by its SHA-256 and its rules, it is shared.
+        A tokenizer is shared if its SHA-256 and its rules are the same. Raises as `TextTokenizer`.
         """
         wanted = _rules(manifest)
         for other in others:
@@ -31,15 +31,15 @@ class Model:
 
 
 def _rules(manifest: Manifest) -> Tokenizer:
-    """What a tokenizer does, whatever its file is called."""
+    """A tokenizer's rules, without the name of its file."""
     return manifest.tokenizer.model_copy(update={"file": ""})
 
 
 class Models:
-    """Finds the model that a request is for.
+    """Finds the model of a request.
 
-    What is served may be exchanged, at once and as a whole: a request that has found its model
-    keeps it to its end.
+    A model can be replaced at any time, as a whole: a request that has found its model keeps it to
+    the end.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Models:
         aliases: Mapping[str, str] | None = None,
         default: str | None = None,
     ) -> None:
-        """Takes the models by id.
+        """Serves these models.
 
         Args:
             served: The models by id.
-            aliases: Other names of them; each leads to an id of `served`.
-            default: The id for requests that name none; by default the only one that is served
-                when they come.
+            aliases: Other names, each for an id in `served`.
+            default: The id for requests that name no model; None: the model that is served
+                alone.
         """
         self._served = dict(served)
         self._aliases = dict(aliases or {})
@@ -67,8 +67,8 @@ class Models:
         """The model of this id or alias; without a name, the default one.
 
         Raises:
-            UnknownModel: There is none of this name, or no model is served at all.
-            MalformedRequest: No name was given, and there is no default.
+            UnknownModel: No model has this name, or no model is served at all.
+            MalformedRequest: There is no name, and no default.
         """
         if not self._served:
             raise UnknownModel("no model is served at the moment", param="model")
@@ -82,25 +82,25 @@ class Models:
         return model
 
     def served(self, model_id: str) -> Model | None:
-        """The model of this very id, if there is one."""
+        """The model with this id, if it is served; aliases do not count."""
         return self._served.get(model_id)
 
     def aliases(self, model_id: str) -> list[str]:
-        """The other names of a model."""
+        """The aliases of a model."""
         return sorted(name for name, each in self._aliases.items() if each == model_id)
 
     def is_default(self, model_id: str) -> bool:
-        """Whether requests that name none are for this model."""
+        """Whether requests that name no model are for this one."""
         if self._default is not None:
             return model_id == self._default
         return [*self._served] == [model_id]
 
     def put(self, model: Model) -> None:
-        """Serves this model from now on, in place of the one of its id."""
+        """Serves a model, in place of the one with its id."""
         self._served = self._served | {model.manifest.id: model}
 
     def drop(self, model_id: str) -> None:
-        """Serves the model of this id no more."""
+        """Stops serving a model."""
         self._served = {name: each for name, each in self._served.items() if name != model_id}
 
     def _wanted(self) -> str:
@@ -116,7 +116,7 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which models of a repository are to be served, and under which names."""
+    """The models of a repository to serve, and their aliases."""
 
     repository: Path
     ids: tuple[str, ...] = ()  # empty: all
@@ -124,10 +124,10 @@ class Selection:
     aliases: Mapping[str, str] | None = None
 
     def load(self, known: Models | None = None) -> dict[str, Model]:
-        """Reads their manifests and tokenizers, by id; what is `known` and has not changed stays.
+        """Reads the models, by id; keeps those of `known` whose manifests have not changed.
 
         Raises:
-            ManifestError: The repository, a manifest or a tokenizer is wrong, or one is missing.
+            ManifestError: The repository, a manifest or a tokenizer is wrong or missing.
         """
         manifests = read_repository(self.repository)
         wanted = self.ids or tuple(manifests)

@@ -1,4 +1,4 @@
-"""str -> int32 token ids, the same ids as OpenCLIP's own tokenizers give."""
+"""str -> int32 token ids, equal to those of OpenCLIP's own tokenizers."""
 
 import html
 import string
@@ -18,9 +18,8 @@ from gateway.models.values import TokenIds, Tokens
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
-
-# What ftfy takes out, and white space that it does not read as a mark of a wrong encoding: a line
-# of these alone holds no words, and ftfy takes ten times as long to find that out.
+# The characters that ftfy removes, and white space that it does not take for a wrong encoding. A
+# line of these alone has no words, which ftfy takes ten times as long to find.
 _BLANK = dict.fromkeys(
     (
         *range(0x21), 0x7F, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F,
@@ -40,11 +39,11 @@ def clean(text: str, how: str) -> str:
 
 
 def clean_lines(text: str, how: str) -> Iterator[str]:
-    """The lines of a text, each cleaned when it is asked for; those without words are left out.
+    """Cleans the lines of a text, one by one as they are consumed; skips lines without words.
 
-    Cleaning a text is cleaning its lines: ftfy itself goes line by line and keeps of one for the
-    next only whether there was a `<`, no character reference of HTML and no word holds a line
-    break, and what a capital sigma becomes is decided inside a word.
+    Cleaning line by line gives the same as cleaning the whole text. ftfy itself goes line by line,
+    and carries over only whether there was a `<`. No HTML character reference and no word holds a
+    line break, and the lower case of a capital sigma depends on its word alone.
     """
     html_seen, start = False, 0
     while start < len(text):
@@ -53,7 +52,7 @@ def clean_lines(text: str, how: str) -> Iterator[str]:
         start = end
         unescape = False if html_seen else "auto"
         html_seen = html_seen or "<" in line
-        # ftfy finds nothing to mend in plain ASCII, and finding that out is dear.
+        # ftfy changes nothing in plain ASCII, but takes long to find that out.
         if "&" in line or not (line.isascii() and line.rstrip("\n").isprintable()):
             if not line.translate(_BLANK):
                 continue
@@ -66,10 +65,10 @@ def clean_lines(text: str, how: str) -> Iterator[str]:
 
 
 def checked_file(spec: Tokenizer, repository: Path) -> Path:
-    """The file of a tokenizer.
+    """The path of a tokenizer's file, after a check of its SHA-256.
 
     Raises:
-        ManifestError: It is missing, unreadable, or not the one that was published.
+        ManifestError: The file is missing, unreadable, or not the published one.
     """
     path = repository / spec.file
     try:
@@ -82,7 +81,7 @@ def checked_file(spec: Tokenizer, repository: Path) -> Path:
 
 
 class TextTokenizer:
-    """The tokenizer of one model, or of several that have the same.
+    """The tokenizer of one model, or of several models that share it.
 
     Thread-safe: encoding keeps no state.
     """
@@ -91,7 +90,7 @@ class TextTokenizer:
         """Loads the tokenizer that a manifest names.
 
         Raises:
-            ManifestError: Its file is missing, unreadable, or not the one that was published.
+            ManifestError: Its file is missing, unreadable, or not the published one.
         """
         path = checked_file(spec, repository)
         try:
@@ -106,9 +105,9 @@ class TextTokenizer:
         )
 
     def encode(self, text: str, *, truncate: bool = True) -> Tokens:
-        """Tokenizes one text; not padded.
+        """Tokenizes one text, without padding.
 
-        Text over the context length is cut with its end token kept, as OpenCLIP does.
+        Like OpenCLIP, cuts a text over the context length, and keeps its end token.
 
         Raises:
             TextError: The text holds lone surrogates, or is too long and `truncate` is false.
@@ -119,9 +118,9 @@ class TextTokenizer:
     def encode_all(
         self, texts: Sequence[str], *, truncate: bool = True
     ) -> list[Tokens | TextError]:
-        """Tokenizes many texts, each with an error of its own; faster than one at a time.
+        """Tokenizes texts, each to its tokens or its error; faster than one at a time.
 
-        Other threads run meanwhile, as the most of it is done outside of Python.
+        Most of the work is outside of Python, so other threads run meanwhile.
         """
         outcomes: dict[int, Tokens | TextError] = {}
         words: dict[int, str | list[str]] = {}
@@ -141,7 +140,7 @@ class TextTokenizer:
         return [outcomes[index] for index in range(len(texts))]
 
     def _words(self, text: str) -> str | list[str]:
-        """What the model encodes: the clean text, or its first words where it wants words."""
+        """The clean text, or its first words if the model takes words."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -151,8 +150,8 @@ class TextTokenizer:
             ) from error
         if self._split is None:
             return clean(text, self._spec.clean)
-        # A word is one token at least: whatever comes after these would be cut off, so it is not
-        # even cleaned. It would also take 200 bytes for each token until then.
+        # A word is at least one token, so words beyond the context length would be cut off. They
+        # are not even cleaned, and take no memory, which is 200 bytes a token.
         words: list[str] = []
         for line in clean_lines(text, self._spec.clean):
             found = islice(self._split.finditer(line), self._spec.context_length - len(words))
@@ -176,7 +175,7 @@ class TextTokenizer:
 
 
 def padded(ids: TokenIds, length: int, pad_id: int) -> TokenIds:
-    """Token ids filled up to int32 [length] with the padding id."""
+    """Pads token ids to int32 [length]."""
     out = np.full(length, pad_id, dtype=np.int32)
     out[: len(ids)] = ids
     return out

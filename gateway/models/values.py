@@ -1,4 +1,4 @@
-"""What passes between the stages of a request."""
+"""The values that pass between the stages of a request."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ class TextItem:
     """A text to embed."""
 
     text: str
-    param: str  # where in the request it stands
+    param: str  # its field in the request
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ImageItem:
     """An encoded image to embed."""
 
     data: bytes | str  # JPEG, PNG, ...; a str is a data URL, a URL, or base64
-    param: str  # where in the request it stands
+    param: str  # its field in the request
 
 
 Item = TextItem | ImageItem
@@ -41,30 +41,30 @@ class Tokens:
     """One tokenized text, before padding."""
 
     ids: TokenIds  # int32 [n], with start and end tokens, n <= context length
-    truncated: bool  # whether text was cut to fit the context length
+    truncated: bool  # whether the text was cut to the context length
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The moment at which a request's time is over, on the monotonic clock."""
+    """The moment at which a request must end, on the monotonic clock."""
 
     at: float  # seconds
 
     @classmethod
     def after(cls, seconds: float) -> "Deadline":
-        """A deadline so many seconds from now."""
+        """The deadline `seconds` from now."""
         return cls(time.monotonic() + seconds)
 
     @staticmethod
     def now() -> float:
-        """The same clock."""
+        """The time on the same clock."""
         return time.monotonic()
 
     def left(self) -> float:
-        """Seconds that are left; always more than zero.
+        """The seconds that are left; always more than zero.
 
         Raises:
-            DeadlineExceeded: None are left.
+            DeadlineExceeded: No time is left.
         """
         left = self.at - time.monotonic()
         if left <= 0:
@@ -88,18 +88,18 @@ class Timings:
     """What the stages tell of a request: what it waited for, and what was embedded."""
 
     stages: dict[str, float] = field(default_factory=dict)  # seconds by stage
-    model: str = ""  # its id, once it is known
-    client: str = ""  # whose request it is, see `gateway.access.clients`; "": the gateway's own
+    model: str = ""  # the model's id, once it is known
+    client: str = ""  # who sent the request, see `gateway.access.clients`; "": the gateway
     texts: int = 0
     images: int = 0
-    failed: int = 0  # items that failed alone
+    failed: int = 0  # items that were skipped, each with its error
     hold: Callable[[int], None] = _unbounded  # takes room for bytes; raises Overloaded
     spend: Spend = _free  # from a quota, and of the room there is; raises QuotaExceeded, Overloaded
     trace: Trace | None = None  # where the request is traced
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to a stage."""
+        """Adds the duration of the block to a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -112,10 +112,10 @@ class Timings:
         """Adds time to a stage.
 
         Args:
-            name: Of the stage.
-            seconds: How long it took.
-            end: When that was over, on the clock of `time.perf_counter`; None: now.
-            calls: Calls of Triton that it waited for, where they are traced.
+            name: The stage.
+            seconds: Its duration.
+            end: When it ended, on the clock of `time.perf_counter`; None: now.
+            calls: The calls of Triton that it waited for, where they are traced.
         """
         self.stages[name] = self.stages.get(name, 0.0) + seconds
         if self.trace is not None:
@@ -127,15 +127,15 @@ class Timings:
 class Embedded:
     """The vectors of a request's items, in the order of the items."""
 
-    manifest: Manifest  # of the model that made them
+    manifest: Manifest  # of the model
     vectors: Vectors  # float32 [n, D]; zeros where an item failed
     truncated: tuple[bool, ...]  # per item; never for images
-    failed: Mapping[int, RequestError]  # by index of the item
-    tokens: int  # real tokens, padding not counted
+    failed: Mapping[int, RequestError]  # by the index of the item
+    tokens: int  # without padding
     images: int
 
     def cut(self, vectors: Vectors) -> "Embedded":
-        """The same with other vectors."""
+        """The same items with other vectors."""
         return replace(self, vectors=vectors)
 
 
@@ -145,7 +145,7 @@ class Prediction:
 
     index: int  # of the label in the request, or in its label set
     label: str
-    score: float  # softmax over the labels, or for SigLIP a sigmoid of its own
+    score: float  # softmax over the labels, or SigLIP's sigmoid
     cosine: float
 
 
@@ -162,7 +162,7 @@ class Classified:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Every image with every text."""
+    """Each image compared with each text."""
 
     manifest: Manifest
     cosine: NDArray[np.float64]  # [images, texts]
@@ -174,10 +174,10 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Documents by their likeness to the query, best first."""
+    """Documents by their similarity to the query, best first."""
 
     manifest: Manifest
-    order: tuple[tuple[int, float], ...]  # index of the document, and its cosine
+    order: tuple[tuple[int, float], ...]  # each document's index and cosine
     truncated: bool  # whether the query or any document was cut
     tokens: int
     images: int
