@@ -13,12 +13,12 @@ from openclip_triton.store import StoreError
 FAILURE = 1
 USAGE = 2
 INTERRUPTED = 130
-AGAIN = "run the same command again to go on"
+AGAIN = "run the same command again to continue"
 
 
 def main() -> None:
-    """Runs a command; an error is one line, and a status."""
-    for stream in (sys.stdin, sys.stdout):  # whatever the locale; what is not UTF-8 stays visible
+    """Run a command; print an error as one line and exit with a status."""
+    for stream in (sys.stdin, sys.stdout):  # UTF-8 in any locale; other bytes stay visible
         if isinstance(stream, io.TextIOWrapper):
             reading = stream is sys.stdin
             stream.reconfigure(
@@ -37,7 +37,7 @@ def main() -> None:
     except ClientError as error:
         _end(error.message, FAILURE)
     except BrokenPipeError:
-        # Whoever read our output has had enough; nothing may be written at exit either.
+        # The reader closed the pipe; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
     except (OSError, sqlite3.Error, UnicodeError) as error:

@@ -1,4 +1,4 @@
-"""What callers give: checked, and made into messages. What is wrong is named by its place."""
+"""Checks callers' arguments and converts them to messages; errors name the argument's place."""
 
 from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
@@ -15,17 +15,17 @@ _ITEM = str | _IMAGE
 
 
 def check_text(content: object, place: str) -> None:
-    """Refuses what is no text.
+    """Check that the content is a text.
 
     Raises:
-        TypeError: It is no str.
+        TypeError: It is not a str.
     """
     if not isinstance(content, str):
         raise TypeError(f"{place}: a text is a str, not {type(content).__name__}")
 
 
 def check_image(content: object, place: str) -> None:
-    """Refuses what is no image; a str would be embedded as a text, even if it is a path.
+    """Check that the content is an image; a str is a text, even if it is a path.
 
     Raises:
         TypeError: It is neither bytes nor a Path.
@@ -38,10 +38,10 @@ def check_image(content: object, place: str) -> None:
 
 
 def check_content(content: object, place: str) -> None:
-    """Refuses what is neither a text nor an image.
+    """Check that the content is a text or an image.
 
     Raises:
-        TypeError: It is no str, bytes or Path.
+        TypeError: It is not a str, bytes or Path.
     """
     if not isinstance(content, _ITEM):
         kind = type(content).__name__
@@ -49,7 +49,7 @@ def check_content(content: object, place: str) -> None:
 
 
 def check_pair(taken: object) -> None:
-    """Refuses a bare item where a pair is wanted: a str of two characters would pass for one.
+    """Refuse a bare item in place of a pair: a str of two characters would unpack as one.
 
     Raises:
         TypeError: It is an item.
@@ -62,30 +62,30 @@ def check_pair(taken: object) -> None:
 
 
 def each(given: Sequence[C], name: str, check: Check) -> Iterator[C]:
-    """What an argument holds, one by one, each of it checked.
+    """Yield the items of an argument, each checked.
 
     Args:
         given: The argument.
-        name: What it is called.
-        check: Called with each, and its place, such as `images[3]`.
+        name: Its name, for errors.
+        check: Called with each item and its place, such as `images[3]`.
 
     Raises:
-        TypeError: It is a single one, not a sequence, or one in it is not what `check` wants.
+        TypeError: It is a single item, not a sequence, or `check` refuses an item.
     """
     if isinstance(given, _ITEM):
         kind = type(given).__name__
         raise TypeError(
-            f"{name}: a list is wanted, not a single {kind}; put it in brackets: {name}=[...]"
+            f"{name}: give a list, not a single {kind}; put it in brackets: {name}=[...]"
         )
     if not isinstance(given, Sized):
-        raise TypeError(f"{name}: a list is wanted, not {type(given).__name__}; use list(...)")
+        raise TypeError(f"{name}: give a list, not {type(given).__name__}; use list(...)")
     for index, content in enumerate(given):
         check(content, f"{name}[{index}]")
         yield content
 
 
 def texts(given: Sequence[str], name: str) -> list[str]:
-    """The texts of an argument.
+    """Check and list the texts of an argument.
 
     Raises:
         TypeError: As for `each`.
@@ -94,7 +94,7 @@ def texts(given: Sequence[str], name: str) -> list[str]:
 
 
 def messages(given: Sequence[Content], name: str, check: Check) -> list[pb.Item]:
-    """The messages of an argument's items; files are read here.
+    """Convert an argument's items to messages; reads files.
 
     Raises:
         TypeError: As for `each`.
@@ -105,10 +105,10 @@ def messages(given: Sequence[Content], name: str, check: Check) -> list[pb.Item]
 
 
 def message(content: Content, place: str) -> pb.Item:
-    """The message of one item; a file is read here.
+    """Convert one item to a message; reads its file.
 
     Raises:
-        TypeError: It is no item.
+        TypeError: It is not an item.
         UnreadableFile: The file cannot be read.
     """
     check_content(content, place)

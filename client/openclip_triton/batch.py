@@ -1,4 +1,4 @@
-"""Items whose vectors are wanted as one array: one call where they are few, else a stream."""
+"""Embeds items into one array: by one call if they are few, else by a stream."""
 
 from collections.abc import Sequence
 
@@ -22,22 +22,21 @@ def embed(
     check: arguments.Check,
     options: pb.StreamOptions,
 ) -> Vectors:
-    """The vectors of any number of items, in their order.
+    """Embed any number of items, in their order.
 
     Args:
-        channel: To the service.
+        channel: The connection to the service.
         contents: The items.
-        name: What the caller knows them as.
-        check: What each of them must be.
-        options: Of all items.
+        name: The name of the caller's argument, for errors.
+        check: Checks each item.
+        options: Apply to all items.
 
     Returns:
         float32 [n, D], unit length.
 
     Raises:
         TypeError: As for `arguments.each`.
-        ClientError: What was wrong with the first item that failed, whose place `input[i]` it
-            names, or with the call.
+        ClientError: The first item that failed, named as `input[i]`, or the call.
     """
     size = sum(map(convert.size_of, arguments.each(contents, name, check)))
     if len(contents) == 0:  # an array has no truth value

@@ -1,4 +1,4 @@
-"""The gRPC connection, and the one way in which calls that have one answer are made."""
+"""The gRPC connection, and unary calls with retries."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,13 +29,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Encryption:
-    """Whom we trust, and who we are."""
+    """TLS of a connection: trusted authorities and the client's certificate."""
 
-    ca: Path | None  # PEM; None: the machine's own authorities
-    own: tuple[Path, Path] | None  # our certificate and its key, PEM
+    ca: Path | None  # PEM; None: the system's authorities
+    own: tuple[Path, Path] | None  # the client's certificate and its key, PEM
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """What gRPC takes.
+        """Read the files into gRPC's credentials.
 
         Raises:
             UnreadableFile: A file cannot be read.
@@ -47,7 +47,7 @@ class Encryption:
 
 
 class Channel:
-    """A connection to the service, opened when it is first used."""
+    """A connection to the service, opened on first use."""
 
     def __init__(
         self, address: str, timeout: float, api_key: str | None, encryption: Encryption | None
@@ -63,16 +63,16 @@ class Channel:
         self.stub: Any = ClipServiceStub(self._channel)
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._channel.close()
 
     def open_stream(self, requests: Iterator[pb.EmbedStreamRequest]) -> Call:
-        """Opens an EmbedStream."""
+        """Open an EmbedStream."""
         call: Call = self.stub.EmbedStream(requests, metadata=self._metadata)
         return call
 
     def unary(self, method: Callable[..., R], request: Message) -> R:
-        """Calls a method, again where that may help, within the time that a call may take.
+        """Call a method, retrying errors that may pass until the timeout.
 
         Raises:
             ClientError: The call failed.

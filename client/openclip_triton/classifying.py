@@ -1,4 +1,4 @@
-"""Classifies many images, each in a request of its own, several at a time."""
+"""Classifies many images, one request each, several at a time."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ REQUESTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which labels to choose from, and how many to show."""
+    """Labels to choose from, and the number to show."""
 
     labels: tuple[str, ...]
     label_set: str
@@ -28,7 +28,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The best labels of an image, best first, or what was wrong with it."""
+    """The best labels of an image, best first, or the reason that it failed."""
 
     path: str
     predictions: tuple[Prediction, ...]
@@ -36,7 +36,7 @@ class Answer:
 
 
 def classify_each(client: Client, listing: Listing, question: Question) -> Iterator[Answer]:
-    """An answer for each image, in order; a bad image does not keep others from theirs.
+    """Yield an answer for each image, in order; a bad image fails alone.
 
     Raises:
         ClientError: The question itself is wrong, or the service cannot be reached.
@@ -78,5 +78,5 @@ def _classify(client: Client, path: str, problem: str, question: Question) -> An
 
 
 def _reason(error: ClientError, path: str) -> str:
-    """Without the image's place in its call, and without its path, which is shown before it."""
+    """Drop the image's place and path from the message: the output shows the path first."""
     return error.message.removeprefix(f"{error.param}: ").removeprefix(f"{path}: ")

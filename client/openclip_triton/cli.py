@@ -1,4 +1,4 @@
-"""The commands: what each takes, and which part of the client does it."""
+"""The commands: their options, and the functions that run them."""
 
 import sys
 from contextlib import ExitStack
@@ -61,7 +61,7 @@ def embed_text(
         bool,
         typer.Option(
             "--truncate/--no-truncate",
-            help="Cut text over the context length, or take it for a failure.",
+            help="Cut text over the context length, or count it as failed.",
         ),
     ] = True,
     dtype: options.Dtype = None,
@@ -78,8 +78,8 @@ def embed_text(
 ) -> None:  # fmt: skip
     """Embed texts, one a line.
 
-    Rows are in the order of the lines; lines that fail are listed in OUTPUT.failed.txt, and have
-    no row. Interrupted, the same command goes on where it was.
+    Rows follow the order of the lines. Lines that fail have no row and are listed in
+    OUTPUT.failed.txt. After an interrupt, the same command continues.
     """
     connection = options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key)
     with ExitStack() as stack:
@@ -104,7 +104,7 @@ def embed_text(
 def embed_images(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER|FILE...", exists=True, help="Folders are searched through."),
+        typer.Argument(metavar="FOLDER|FILE...", exists=True, help="Searches folders recursively."),
     ],
     output: Annotated[
         Path,
@@ -114,7 +114,7 @@ def embed_images(
         ),
     ],
     extensions: Annotated[
-        str, typer.Option(metavar="LIST", help="Of the files in folders that are taken.")
+        str, typer.Option(metavar="LIST", help="Extensions of the files to take from folders.")
     ] = ",".join(listing.EXTENSIONS),
     model: options.ModelId = "",
     dimensions: options.Dimensions = None,
@@ -132,8 +132,8 @@ def embed_images(
 ) -> None:  # fmt: skip
     """Embed image files and the images below folders, sorted by name.
 
-    Interrupted, the same command goes on where it was; files that have changed are done again.
-    Files that fail are listed in OUTPUT.failed.txt, and have no row.
+    Files that fail have no row and are listed in OUTPUT.failed.txt. After an interrupt, the same
+    command continues; it repeats files that have changed.
     """
     endings = [ending.strip() for ending in extensions.split(",") if ending.strip()]
     if not endings:
@@ -152,25 +152,23 @@ def classify(
         list[Path], typer.Argument(metavar="FOLDER|FILE...", exists=True, help="The images.")
     ],
     labels: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Labels to choose from, with commas between.")
+        str, typer.Option(metavar="A,B,...", help="Labels to choose from, separated by commas.")
     ] = "",
     labels_file: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="A file with one label a line."),
     ] = None,
     label_set: Annotated[
-        str, typer.Option(metavar="NAME", help="A set of labels that the service holds.")
+        str, typer.Option(metavar="NAME", help="A label set of the service.")
     ] = "",
     template: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="TEXT", help="Text with {} where the label goes; may be given several times."
-        ),
+        typer.Option(metavar="TEXT", help="Text with {} in place of the label; repeatable."),
     ] = None,
     template_set: Annotated[
-        str, typer.Option(metavar="NAME", help="A set of templates that the service holds.")
+        str, typer.Option(metavar="NAME", help="A template set of the service.")
     ] = "",
-    top_k: Annotated[int, typer.Option(min=1, help="Labels shown for each image.")] = 3,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of labels shown for each image.")] = 3,
     as_json: options.AsJson = False,
     model: options.ModelId = "",
     server: options.Server = options.DEFAULT_SERVER,
@@ -180,7 +178,7 @@ def classify(
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
 ) -> None:
-    """Classify images by labels of yours, or of a set that the service holds."""
+    """Classify images by your labels, or by a label set of the service."""
     given = [name for name in labels.split(",") if name.strip()]
     if labels_file is not None:
         given += [name for name in _lines(labels_file) if name.strip()]

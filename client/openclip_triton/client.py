@@ -24,16 +24,16 @@ from openclip_triton.values import (
 
 
 class Client:
-    """Speaks openclip.v1.ClipService. A context manager; may be used by several threads.
+    """A client of openclip.v1.ClipService: a context manager, safe for threads.
 
     Args:
-        address: host:port of the service's gRPC.
-        timeout: Seconds that one call may take, retries included. Streams have no limit.
+        address: host:port of the service's gRPC API.
+        timeout: Limit of one call in seconds, retries included. Streams have no limit.
         api_key: The key, sent as `authorization: Bearer`.
-        tls: Whether to encrypt; with `tls_ca`, or the machine's own certificate authorities.
-        tls_ca: File of the certificate authorities to trust, PEM. Implies `tls`.
-        tls_cert: File of our own certificate, PEM, with `tls_key`. Implies `tls`.
-        tls_key: File of its key, PEM.
+        tls: Whether to encrypt. Without `tls_ca`, the system's certificate authorities are trusted.
+        tls_ca: PEM file of the certificate authorities to trust. Implies `tls`.
+        tls_cert: PEM file of the client's certificate; needs `tls_key`. Implies `tls`.
+        tls_key: PEM file of its key.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._channel.close()
 
     def embed_texts(
@@ -71,13 +71,13 @@ class Client:
         dimensions: int | None = None,
         truncate: bool | None = None,
     ) -> Vectors:
-        """The vectors of any number of texts, in their order: float32 [n, D], unit length.
+        """Embed any number of texts, in their order: float32 [n, D], unit length.
 
         The options are those of `stream`.
 
         Raises:
-            TypeError: `texts` is one text, or holds what is none.
-            ClientError: What was wrong with the first text that failed, or with the call.
+            TypeError: `texts` is a single text, or an item is not a text.
+            ClientError: The first text that failed, or the call.
         """
         options = pb.StreamOptions(model=model, dimensions=dimensions, truncate=truncate)
         return batch.embed(self._channel, texts, "texts", arguments.check_text, options)
@@ -85,7 +85,7 @@ class Client:
     def embed_images(
         self, images: Sequence[Image], *, model: str = "", dimensions: int | None = None
     ) -> Vectors:
-        """The vectors of any number of images, in their order: float32 [n, D], unit length.
+        """Embed any number of images, in their order: float32 [n, D], unit length.
 
         Args:
             images: Bytes of JPEG, PNG, ..., or files as pathlib.Path.
@@ -93,14 +93,14 @@ class Client:
             dimensions: As for `stream`.
 
         Raises:
-            TypeError: `images` is one image, or holds what is none, such as a path that is a str.
-            ClientError: What was wrong with the first image that failed, or with the call.
+            TypeError: `images` is a single image, or an item is not an image (a str is a text).
+            ClientError: The first image that failed, or the call.
         """
         options = pb.StreamOptions(model=model, dimensions=dimensions)
         return batch.embed(self._channel, images, "images", arguments.check_image, options)
 
     def space(self, *, model: str = "", dimensions: int | None = None) -> Space:
-        """The model that the service would use, and the size of its vectors."""
+        """Ask which model the service uses for these options, and the size of its vectors."""
         request = pb.EmbedRequest(
             model=model, input=[pb.Item(text="a photo")], dimensions=dimensions
         )
@@ -118,27 +118,26 @@ class Client:
         ordered: bool = False,
         settings: StreamSettings | None = None,
     ) -> Generator[Result[K], None, None]:
-        """Embeds any number of items in bounded memory; each gets one result.
+        """Embed any number of items in bounded memory; each gets one result.
 
-        Items are taken ahead of the results by at most `settings.max_items` and
-        `settings.max_bytes`; when results are not taken, no further items are. Items whose error
-        may pass are tried again, and when the connection is lost a new one is opened for what was
-        not answered.
+        The stream reads at most `settings.max_items` items and `settings.max_bytes` bytes ahead of
+        the results, and stops reading while no results are taken. It retries items whose error may
+        pass, and opens a new connection for unanswered items when one is lost.
 
         Args:
-            items: Pairs of an id of yours and a text (str), an encoded image (bytes) or the file
-                of an image (pathlib.Path). Consumed in other threads, one at a time.
-            model: Id of the model; may be empty where one is served.
-            dimensions: Keep so many entries of each vector, scaled to unit length again.
+            items: Pairs of an id of your choice and a text (str), an encoded image (bytes) or an
+                image file (pathlib.Path). Consumed in other threads, one at a time.
+            model: Id of the model; empty for the default.
+            dimensions: Number of leading entries to keep of each vector, scaled to unit length.
             truncate: False makes text over the context length an error.
-            fingerprint: Refuse vectors of any other model than this.
-            ordered: Results in the order of the items, instead of as they come.
-            settings: How much to hold at a time, and how long to try.
+            fingerprint: Refuse vectors of any model but this.
+            ordered: Yield results in the order of the items, not of completion.
+            settings: Limits of memory and retries.
 
         Raises:
-            TypeError: What is taken from `items` is no such pair.
-            ClientError: The stream as a whole cannot go on, after all retries. Errors of
-                single items are results.
+            TypeError: An element of `items` is not such a pair.
+            ClientError: The whole stream failed after all retries. Errors of single items are
+                results.
         """
         options = pb.StreamOptions(model=model, dimensions=dimensions, truncate=truncate)
         return Stream(
@@ -162,20 +161,20 @@ class Client:
         top_k: int | None = None,
         model: str = "",
     ) -> list[list[Prediction]]:
-        """The best labels of each image, best first.
+        """Score labels for each image, best first.
 
         Args:
-            images: Bytes of JPEG, PNG, ..., or paths; as many as one request may hold.
-            labels: The labels to choose from; or `label_set`, one that the service holds.
-            label_set: Name of the service's own set of labels.
-            templates: Texts with `{}` where the label goes; or `template_set`.
-            template_set: Name of the service's own set of templates.
-            top_k: How many labels of each image; default all.
-            model: Id of the model; may be empty where one is served.
+            images: Bytes of JPEG, PNG, ..., or files as pathlib.Path; at most one request's limit.
+            labels: The labels to choose from, unless `label_set` names some.
+            label_set: Name of a label set of the service.
+            templates: Texts with `{}` in place of the label, unless `template_set` names some.
+            template_set: Name of a template set of the service.
+            top_k: Number of labels for each image; default all.
+            model: Id of the model; empty for the default.
 
         Raises:
-            TypeError: An argument is no list, or holds what it may not.
-            ClientError: An image, a label or the call is wrong.
+            TypeError: An argument is not a list, or an item has the wrong type.
+            ClientError: An image, a label or the call failed.
         """
         request = pb.ClassifyRequest(
             model=model,
@@ -192,11 +191,11 @@ class Client:
     def similarity(
         self, texts: Sequence[str], images: Sequence[Image], *, model: str = ""
     ) -> Similarity:
-        """Compares every image with every text.
+        """Compare every image with every text.
 
         Raises:
-            TypeError: An argument is no list, or holds what it may not.
-            ClientError: A text, an image or the call is wrong.
+            TypeError: An argument is not a list, or an item has the wrong type.
+            ClientError: A text, an image or the call failed.
         """
         request = pb.SimilarityRequest(
             model=model,
@@ -218,13 +217,13 @@ class Client:
         top_n: int | None = None,
         model: str = "",
     ) -> list[Ranked]:
-        """Documents by their likeness to the query, best first; each a text or an image.
+        """Rank documents, each a text or an image, by similarity to the query, best first.
 
         A str is a text, even if it is a path; an image is bytes or a pathlib.Path.
 
         Raises:
-            TypeError: `documents` is a single one, or something is neither text nor image.
-            ClientError: The query, a document or the call is wrong.
+            TypeError: `documents` is a single item, or an item is neither text nor image.
+            ClientError: The query, a document or the call failed.
         """
         request = pb.RerankRequest(
             model=model,
@@ -236,7 +235,7 @@ class Client:
         return [Ranked(found.index, found.relevance_score) for found in answer.results]
 
     def models(self) -> list[Model]:
-        """The served models.
+        """List the served models.
 
         Raises:
             ClientError: The call failed.

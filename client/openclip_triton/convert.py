@@ -1,4 +1,4 @@
-"""Between what the client takes and gives, and the messages on the wire."""
+"""Converts between the client's values and the messages on the wire."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from openclip_triton.values import Content, Model, Prediction, Vector
 
 
 def to_item(content: Content) -> pb.Item:
-    """The message of a text, an encoded image, or an image's file, which is read here.
+    """Convert a text, an encoded image or an image's file, which is read here, to a message.
 
     Raises:
         UnreadableFile: The file cannot be read.
@@ -26,17 +26,17 @@ def to_item(content: Content) -> pb.Item:
 
 
 def size_of(content: Content) -> int:
-    """Bytes that the content will take, as far as can be told before it is read."""
+    """Size of the content in bytes, without reading its file."""
     if isinstance(content, Path):
         try:
             return content.stat().st_size
         except OSError:
-            return 0  # reading it will say what is wrong
+            return 0  # reading it reports the error
     return content.nbytes if isinstance(content, memoryview) else len(content)
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file.
+    """Read the bytes of a file.
 
     Raises:
         UnreadableFile: It cannot be read.
@@ -48,22 +48,22 @@ def read(path: Path) -> bytes:
 
 
 def to_vector(packed: bytes) -> Vector:
-    """Little-endian float32 bytes as float32 [D]."""
+    """Convert little-endian float32 bytes to float32 [D]."""
     return np.frombuffer(packed, "<f4").astype(np.float32, copy=False)
 
 
 def to_matrix(rows: Sequence[pb.Row]) -> NDArray[np.float64]:
-    """Rows of equal length as float64 [rows, values]."""
+    """Convert rows of equal length to float64 [rows, values]."""
     return np.array([list(row.values) for row in rows], np.float64)
 
 
 def to_prediction(message: pb.Prediction) -> Prediction:
-    """One label of a zero-shot classification."""
+    """Convert one label of a zero-shot classification."""
     return Prediction(message.label, message.index, message.score, message.cosine)
 
 
 def to_model(message: pb.Model) -> Model:
-    """A served model."""
+    """Convert a served model."""
     return Model(
         id=message.id,
         version=message.version,

@@ -1,4 +1,4 @@
-"""How a long run tells how far it is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a long run: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -21,17 +21,17 @@ LINE_EVERY_S = 10.0
 
 
 class Display(AbstractContextManager["Display"], Protocol):
-    """Told of each item that is over; a context manager."""
+    """Shows progress; a context manager."""
 
     def start(self, total: int, already: int) -> None:
-        """The run has so many items, of which some were done before."""
+        """Begin with the number of items, and of those done by earlier runs."""
 
     def advance(self, *, failed: bool) -> None:
-        """One more item is over."""
+        """Count one more finished item."""
 
 
 class Silent:
-    """Says nothing."""
+    """Shows nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -40,26 +40,26 @@ class Silent:
         return None
 
     def start(self, total: int, already: int) -> None:
-        """Says nothing."""
+        """Show nothing."""
 
     def advance(self, *, failed: bool) -> None:
-        """Says nothing."""
+        """Show nothing."""
 
 
 class Lines(Silent):
-    """A line every ten seconds, and one at the end, on standard error."""
+    """Prints a line every ten seconds, and one at the end, on standard error."""
 
     def __init__(self, noun: str) -> None:
         self._noun = noun
         self._total = self._done = self._failed = self._already = 0
-        self._begun = self._told = time.monotonic()
+        self._begun = self._reported = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
         if self._done > self._already:
-            self._tell()
+            self._report()
 
     def start(self, total: int, already: int) -> None:
-        """Says how many there are, and how many were done before."""
+        """Print the number of items, and of those done before."""
         self._total, self._done, self._already = total, already, already
         before = f", {already:,} done before" if already else ""
         print(
@@ -69,15 +69,15 @@ class Lines(Silent):
         )
 
     def advance(self, *, failed: bool) -> None:
-        """Says so every ten seconds."""
+        """Count the item; print a line every ten seconds."""
         self._done += 1
         self._failed += failed
-        if time.monotonic() - self._told >= LINE_EVERY_S:
-            self._tell()
+        if time.monotonic() - self._reported >= LINE_EVERY_S:
+            self._report()
 
-    def _tell(self) -> None:
-        self._told = time.monotonic()
-        rate = (self._done - self._already) / max(1e-9, self._told - self._begun)
+    def _report(self) -> None:
+        self._reported = time.monotonic()
+        rate = (self._done - self._already) / max(1e-9, self._reported - self._begun)
         left = (self._total - self._done) / max(1e-9, rate)
         line = f"{self._done:,} of {self._total:,}, {rate:,.0f}/s, {self._failed:,} failed"
         ending = f", about {left:,.0f} s left" if self._done < self._total else ""
@@ -91,7 +91,7 @@ class _Rate(ProgressColumn):
 
 
 class Bar(Silent):
-    """A bar with the count, the rate, the failures and the time that is left."""
+    """A bar with the count, the rate, the failures and the remaining time."""
 
     def __init__(self, noun: str) -> None:
         self._progress = Progress(
@@ -114,18 +114,18 @@ class Bar(Silent):
         self._progress.stop()
 
     def start(self, total: int, already: int) -> None:
-        """Shows how many there are, and how many were done before."""
+        """Show the number of items, and of those done before."""
         self._progress.start_task(self._task)
         self._progress.update(self._task, total=total, completed=already)
 
     def advance(self, *, failed: bool) -> None:
-        """Moves the bar."""
+        """Advance the bar."""
         self._failed += failed
         self._progress.update(self._task, advance=1, failed=self._failed)
 
 
 def display_for(noun: str, *, quiet: bool) -> Display:
-    """A bar where standard error is a terminal, lines elsewhere, nothing when quiet."""
+    """Choose a bar on a terminal, lines elsewhere, nothing when quiet."""
     if quiet:
         return Silent()
     return Bar(noun) if sys.stderr.isatty() else Lines(noun)

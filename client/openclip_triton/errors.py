@@ -1,16 +1,16 @@
-"""What can go wrong, as seen by a client.
+"""Errors of the client.
 
 ClientError
 ├── ConnectionFailed   the service cannot be reached, or the connection was lost
 ├── InvalidRequest     a bad image or text, a wrong value, something over a limit
 ├── Unauthenticated    the key is missing or wrong
 ├── NotFound           unknown model or label set
-├── Overloaded         the service has no room for more work now, or the key's quota is spent
+├── Overloaded         the service is at its limit, or the key's quota is spent
 ├── Unavailable        the service answers, but its models cannot be reached
 ├── DeadlineExceeded   no answer in time
 ├── ServiceFailed      a fault of the service
-├── ModelChanged       the model behind the service is not the one that the work began with
-└── UnreadableFile     a file of ours cannot be read
+├── ModelChanged       the served model is not the one that the work began with
+└── UnreadableFile     a local file cannot be read
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ class ClientError(Exception):
     """Base of all errors of the client.
 
     Attributes:
-        message: What was wrong and where, as the service put it.
-        code: A stable word for programs, such as `invalid_image`.
-        param: The field that it is about, such as `input[3]`, or None.
-        retryable: Whether the same request may succeed a little later.
-        retry_after_s: Seconds before which it will not; 0 where the service did not say.
+        message: The service's description of the fault and its place.
+        code: A stable identifier for programs, such as `invalid_image`.
+        param: The field at fault, such as `input[3]`, or None.
+        retryable: Whether the same request may succeed later.
+        retry_after_s: Seconds to wait before a retry; 0 if the service gave none.
     """
 
     code = "client_error"
@@ -52,7 +52,7 @@ class ClientError(Exception):
         self.retry_after_s = retry_after_s
 
     def locate(self, place: str) -> None:
-        """Says which item of the caller's it is about, in place of what the service calls it."""
+        """Replace the service's name of the item by the caller's place."""
         what = self.message.removeprefix(f"{self.param}: ")
         self.message, self.param = f"{place}: {what}", place
         self.args = (self.message,)
@@ -84,7 +84,7 @@ class NotFound(ClientError):
 
 
 class Overloaded(ClientError):
-    """The service has no room for more work now, or the key's quota is spent."""
+    """The service is at its limit, or the key's quota is spent."""
 
     code = "overloaded"
     retryable = True
@@ -111,13 +111,13 @@ class ServiceFailed(ClientError):
 
 
 class ModelChanged(ClientError):
-    """The model behind the service is not the one that the work began with."""
+    """The served model is not the one that the work began with."""
 
     code = "model_changed"
 
 
 class UnreadableFile(ClientError):
-    """A file of ours cannot be read."""
+    """A local file cannot be read."""
 
     code = "unreadable_file"
 
@@ -155,12 +155,12 @@ BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
         "internal_error": ServiceFailed,
     }
 )
-# The call was ended by neither side's choice: a proxy, a restart, a lost connection.
+# Neither side chose to end the call: a proxy, a restart, a lost connection.
 _BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED})
 
 
 def of_call(error: grpc.RpcError, address: str) -> ClientError:
-    """The error of a call that ended with a gRPC status."""
+    """Map a gRPC status to an error."""
     status, details = error.code(), error.details() or ""
     trailing = {key: value for key, value in error.trailing_metadata() or () if value}
     code, param = trailing.get("error-code"), trailing.get("error-param")
@@ -173,13 +173,13 @@ def of_call(error: grpc.RpcError, address: str) -> ClientError:
     kind = _BY_STATUS.get(status, ServiceFailed)
     message = details or f"the service answered {status.name}"
     found = kind(message, code=code, param=param, retry_after_s=_seconds(trailing))
-    if param and param.endswith("]"):  # one of several: whoever reads the message wants to know
+    if param and param.endswith("]"):  # one of several items: name it in the message
         found.locate(param)
     return found
 
 
 def of_item(error: pb.Error) -> ClientError:
-    """The error of one item of a request or a stream."""
+    """Map the error of one item of a request or a stream."""
     kind = BY_CODE.get(error.code, InvalidRequest)
     return kind(
         error.message, code=error.code, param=error.param or None, retryable=error.retryable

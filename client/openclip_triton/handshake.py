@@ -1,6 +1,6 @@
-"""Why no connection came about, where TLS is the cause.
+"""Finds out whether TLS is why a connection failed.
 
-gRPC tells of the last address that it tried, which may be one at which nobody listens.
+gRPC reports only the last address that it tried, which may be one where nobody listens.
 """
 
 import socket
@@ -13,13 +13,13 @@ TIMEOUT_S = 5.0
 def problem(
     address: str, *, tls: bool, ca: Path | None = None, own: tuple[Path, Path] | None = None
 ) -> str | None:
-    """What stands between us and a service that can be reached; None where it is something else.
+    """Describe the TLS problem of a reachable service; None if TLS is not the cause.
 
     Args:
         address: host:port of the service.
-        tls: Whether we encrypt.
-        ca: The authorities that we trust, PEM; None: the machine's own.
-        own: Our certificate and its key, PEM.
+        tls: Whether the client encrypts.
+        ca: PEM file of the trusted authorities; None: the system's.
+        own: PEM files of the client's certificate and its key.
     """
     host, _, port = address.rpartition(":")
     if not port.isdigit():
@@ -65,16 +65,16 @@ def _secure(
     with encrypted:
         if _goes_on(encrypted):
             return None
-        asked = (
+        hint = (
             "does it trust the certificate of --tls-cert?"
             if own
-            else "does it ask for a certificate? give --tls-cert and --tls-key"
+            else "does it require a certificate? give --tls-cert and --tls-key"
         )
-        return f"the service ended the connection; {asked}"
+        return f"the service ended the connection; {hint}"
 
 
 def _goes_on(encrypted: ssl.SSLSocket) -> bool:
-    """Whether the service speaks first, as HTTP/2 does; it refuses a certificate only now."""
+    """Whether the service speaks first, as HTTP/2 does: TLS 1.3 refuses a certificate only now."""
     try:
         return encrypted.recv(1) != b""
     except TimeoutError:

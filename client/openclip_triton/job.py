@@ -1,4 +1,4 @@
-"""A run from a listing to an output: what was done before is skipped, what fails is listed."""
+"""A run from a listing to an output; it skips entries done before and lists failures."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,15 +18,15 @@ SHOWN_FAILURES = 20
 
 
 class JobError(Exception):
-    """The run cannot begin; the message says what to do."""
+    """The run cannot start; the message says what to do."""
 
 
 class Stopped(Exception):
-    """The run did not reach its end; what was done is kept.
+    """The run ended early; its progress is kept.
 
     Attributes:
-        kept: How much that is, for the user.
-        interrupted: Whether it was Ctrl-C.
+        kept: The progress, as a phrase for the user.
+        interrupted: Whether Ctrl-C ended it.
     """
 
     def __init__(self, error: BaseException, counts: Counts) -> None:
@@ -37,7 +37,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to embed, with what, and where to."""
+    """What to embed, with which options, and into which output."""
 
     kind: Kind
     listing: Listing
@@ -51,18 +51,18 @@ class Job:
 
     @property
     def progress(self) -> Path:
-        """Where the progress is kept."""
+        """File of the kept progress."""
         return self.output.with_name(self.output.name + ".progress")
 
     @property
     def failed(self) -> Path:
-        """Where the failures are listed."""
+        """File that lists the failures."""
         return self.output.with_name(self.output.name + ".failed.txt")
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended."""
+    """Result of a run."""
 
     space: Space
     counts: Counts
@@ -70,19 +70,19 @@ class Summary:
 
 
 def run(job: Job, client: Client, display: Display) -> Summary:
-    """Embeds what is not done yet, and writes the output.
+    """Embed what is not done yet, and write the output.
 
     Raises:
-        JobError: The output is there already, or there is nothing to embed.
-        StoreError: The kept progress is of another run, or in use.
+        JobError: The output exists already, or there is nothing to embed.
+        StoreError: The kept progress belongs to another run, or is in use.
         ClientError: The service cannot be reached, or refuses the whole run.
-        Stopped: Ctrl-C, or the service was lost on the way.
+        Stopped: Ctrl-C, or the service was lost.
         OSError: The disk is full, or the output cannot be written.
     """
     if job.overwrite:
         forget(job.progress)
     elif job.layout.exists() and not job.progress.exists():
-        raise JobError(f"{job.output} is there already; give --overwrite to make it anew")
+        raise JobError(f"{job.output} exists already; give --overwrite to replace it")
     try:
         job.output.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -169,12 +169,12 @@ def _write(job: Job, store: Store, space: Space) -> Summary:
 
 
 def counted(count: int, noun: str) -> str:
-    """Such as `1 image` and `2,000 images`."""
+    """Format a count: `1 image`, `2,000 images`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def describe(kind: Kind, failure: Failure) -> str:
-    """One line for a failure: what, a tab, the code and the reason."""
+    """Format a failure as one line: entry, tab, code and reason."""
     if kind is IMAGES:
         what = failure.key.replace("\r", "\\r").replace("\n", "\\n")
     else:

@@ -1,4 +1,4 @@
-"""The files that vectors are written to. Each is complete or absent, never half."""
+"""Output files of vectors. Each appears complete or not at all."""
 
 import os
 import shutil
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from openclip_triton.values import Vector
 
@@ -23,10 +21,10 @@ _OTHER_FILES = frozenset({".csv", ".h5", ".json", ".jsonl", ".npz", ".pkl", ".pt
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the rows are of."""
+    """The kind of item that the rows embed."""
 
     noun: str
-    companion: str  # ending of the list beside an .npy file
+    companion: str  # ending of the list next to an .npy file
     column: str  # of a single parquet file
     folder: str  # of the vectors, where clip-retrieval looks for them
     folder_column: str  # of its metadata
@@ -38,40 +36,40 @@ TEXTS = Kind("text", ".texts.txt", "text", "text_emb", "caption")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What is to be written."""
+    """The rows to write."""
 
     rows: Rows
     count: int
     dimensions: int
-    about: Mapping[str, str]  # names the vectors' space
+    about: Mapping[str, str]  # the model and its fingerprint
 
 
 class Layout(Protocol):
-    """A way to write a table."""
+    """Writes a table to one form of output."""
 
     def exists(self) -> bool:
-        """Whether the output is there already."""
+        """Whether the output exists already."""
 
     def write(self, table: Table) -> None:
-        """Writes the output, in place of one that is there."""
+        """Write the output, replacing an existing one."""
 
 
 @dataclass(frozen=True, slots=True)
 class NpyFile:
-    """One .npy file [n, D], and a list with one line for each row beside it."""
+    """One .npy file [n, D], next to a list with one line for each row."""
 
     path: Path
     kind: Kind
     dtype: str
 
     def exists(self) -> bool:
-        """Whether the output is there already."""
+        """Whether the output exists already."""
         return self.path.exists()
 
     def write(self, table: Table) -> None:
-        """Writes the output, in place of one that is there."""
+        """Write the output, replacing an existing one."""
         keys = self.path.with_name(self.path.stem + self.kind.companion)
-        # The vectors take their name last: where they are, the list is there too.
+        # The vectors get their name last: where they exist, so does the list.
         with _replacing(self.path) as file, _replacing(keys) as listed:
             for batch in _write_npy(file, table.rows, table.count, table.dimensions, self.dtype):
                 listed.write("".join(f"{key}\n" for key in batch).encode())
@@ -79,18 +77,21 @@ class NpyFile:
 
 @dataclass(frozen=True, slots=True)
 class ParquetFile:
-    """One parquet file with a column of keys and one of fixed-size lists."""
+    """One parquet file: a column of keys and one of fixed-size lists."""
 
     path: Path
     kind: Kind
     dtype: str
 
     def exists(self) -> bool:
-        """Whether the output is there already."""
+        """Whether the output exists already."""
         return self.path.exists()
 
     def write(self, table: Table) -> None:
-        """Writes the output, in place of one that is there."""
+        """Write the output, replacing an existing one."""
+        import pyarrow as pa  # takes 0.1 s, so only where parquet is written
+        import pyarrow.parquet as pq
+
         element = pa.from_numpy_dtype(np.dtype(self.dtype))
         columns = pa.schema(
             [
@@ -109,7 +110,7 @@ class ParquetFile:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Shards of .npy and parquet in the folders where clip-retrieval's index step looks."""
+    """Shards of .npy and parquet in the folders that clip-retrieval's index step reads."""
 
     path: Path
     kind: Kind
@@ -117,11 +118,11 @@ class Folder:
     shard_size: int
 
     def exists(self) -> bool:
-        """Whether the output is there already."""
+        """Whether the output exists already."""
         return any((self.path / name).exists() for name in (self.kind.folder, "metadata"))
 
     def write(self, table: Table) -> None:
-        """Writes the output, in place of one that is there."""
+        """Write the output, replacing an existing one."""
         fresh = self.path.with_name(self.path.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         for name in (self.kind.folder, "metadata"):
@@ -133,6 +134,9 @@ class Folder:
         self._replace(fresh)
 
     def _shard(self, folder: Path, number: str, table: Table, size: int) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         vectors = folder / self.kind.folder / f"{self.kind.folder}_{number}.npy"
         metadata = folder / "metadata" / f"metadata_{number}.parquet"
         columns = pa.schema([pa.field(self.kind.folder_column, pa.string())])
@@ -147,7 +151,7 @@ class Folder:
                 writer.write_table(pa.Table.from_arrays([keys], schema=columns))
 
     def _replace(self, fresh: Path) -> None:
-        # Only what a layout of ours consists of is removed; other files of the folder stay.
+        # Replaces only the folders of a layout; other files stay.
         self.path.mkdir(parents=True, exist_ok=True)
         for name in (IMAGES.folder, TEXTS.folder, "metadata"):
             shutil.rmtree(self.path / name, ignore_errors=True)
@@ -157,17 +161,17 @@ class Folder:
 
 
 def layout_of(output: Path, kind: Kind, dtype: str | None, shard_size: int) -> Layout:
-    """The layout that the name of the output asks for.
+    """Choose the layout by the name of the output.
 
     Args:
         output: A name ending in .npy or .parquet, or a folder's.
-        kind: What the rows are of.
-        dtype: float32 or float16; None is float32 for a file, and for a folder float16, as
+        kind: The kind of item that the rows embed.
+        dtype: float32 or float16; None is float32 for a file, and float16 for a folder, as
             clip-retrieval writes it.
-        shard_size: Rows in one file of a folder.
+        shard_size: Number of rows in each file of a folder.
 
     Raises:
-        ValueError: The name is one of another kind of file.
+        ValueError: The name belongs to another kind of file.
     """
     if output.suffix == ".npy" and not output.is_dir():
         return NpyFile(output, kind, dtype or "float32")
@@ -181,7 +185,7 @@ def layout_of(output: Path, kind: Kind, dtype: str | None, shard_size: int) -> L
 def _write_npy(
     file: BinaryIO, rows: Rows, count: int, dimensions: int, dtype: str
 ) -> Iterator[list[str]]:
-    """Writes rows as they come; gives the keys of each batch."""
+    """Write rows as they come; yield the keys of each batch."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
     header = {"descr": descr, "fortran_order": False, "shape": (count, dimensions)}
     np.lib.format.write_array_header_1_0(file, header)
@@ -192,7 +196,7 @@ def _write_npy(
 
 @contextmanager
 def _synced(path: Path) -> Iterator[BinaryIO]:
-    """A file that is on disk when the block ends."""
+    """Open a file for writing, and sync it to disk at the end of the block."""
     with path.open("wb") as file:
         yield file
         file.flush()
@@ -201,7 +205,7 @@ def _synced(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name only when it is whole and on disk."""
+    """Open a file that gets its name only once it is complete and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
     try:

@@ -1,4 +1,4 @@
-"""What a stream holds: read, waiting to be sent, sent. The one place where its threads meet."""
+"""A stream's items: read, queued, sent. The only state that its threads share."""
 
 import heapq
 import time
@@ -14,17 +14,17 @@ MESSAGE_BYTES = 2**20
 
 @dataclass(slots=True)
 class Entry:
-    """An item that was read and is not answered."""
+    """An unanswered item."""
 
     item: pb.Item
     size: int  # bytes
-    attempts: int = 0  # answers that said to try again
-    sent: bool = False  # on the connection that is open now
+    attempts: int = 0  # answers with an error that may pass
+    sent: bool = False  # on the current connection
 
 
 @dataclass(slots=True)
 class Ledger:
-    """Bounded: readers wait for room, and room is made only when the caller takes a result."""
+    """Bounded: readers wait for room, which only a result taken by the caller frees."""
 
     max_items: int
     max_bytes: int
@@ -33,15 +33,17 @@ class Ledger:
     held_bytes: int = 0
     peak_items: int = 0
     entries: dict[int, Entry] = field(default_factory=dict)
-    queue: deque[int] = field(default_factory=deque)  # to be sent
-    delayed: list[tuple[float, int]] = field(default_factory=list)  # when, which; a heap
-    connection: int = 0  # number of the connection that is open now
+    queue: deque[int] = field(default_factory=deque)  # numbers of items to send
+    delayed: list[tuple[float, int]] = field(
+        default_factory=list
+    )  # a heap of (monotonic seconds, number)
+    connection: int = 0  # number of the current connection
     reading: bool = True  # whether the source may still give items
     closed: bool = False
     last_sent: float = 0.0  # monotonic seconds
 
     def admit(self) -> bool:
-        """Waits for room for one more item; False once the stream is closed."""
+        """Wait for room for one more item; False once the stream is closed."""
         with self.condition:
             self.condition.wait_for(lambda: self.closed or self.held_items < self.max_items)
             if not self.closed:
@@ -50,7 +52,7 @@ class Ledger:
             return not self.closed
 
     def reserve(self, size: int) -> bool:
-        """Waits for room for so many bytes; False once the stream is closed."""
+        """Wait for room for `size` bytes; False once the stream is closed."""
         with self.condition:
             self.condition.wait_for(lambda: self.closed or self._fits(size))
             self.held_bytes += size
@@ -60,21 +62,21 @@ class Ledger:
         return not self.held_bytes or self.held_bytes + size <= self.max_bytes
 
     def release(self, size: int) -> None:
-        """Gives back the room of one item."""
+        """Free the room of one item of `size` bytes."""
         with self.condition:
             self.held_items -= 1
             self.held_bytes -= size
             self.condition.notify_all()
 
     def add(self, number: int, entry: Entry) -> None:
-        """Queues an item that has been read."""
+        """Queue an item that has been read."""
         with self.condition:
             self.entries[number] = entry
             self.queue.append(number)
             self.condition.notify_all()
 
     def take(self, connection: int) -> list[tuple[int, pb.Item]] | None:
-        """Waits for items for one message; None when this connection has no more to send."""
+        """Wait for the items of one message; None when this connection has no more to send."""
         with self.condition:
             self.condition.wait_for(lambda: self.queue or self._over(connection))
             if connection != self.connection or not self.queue:
@@ -96,25 +98,25 @@ class Ledger:
         return self.closed or finished or connection != self.connection
 
     def awaited(self, number: int) -> Entry | None:
-        """The item that an answer is for; None when it was answered before."""
+        """The item of an answer; None if it was answered before."""
         with self.condition:
             entry = self.entries.get(number)
             return entry if entry is not None and entry.sent else None
 
     def settle(self, number: int) -> None:
-        """Takes out an item that has its answer."""
+        """Remove an answered item."""
         with self.condition:
             del self.entries[number]
             self.condition.notify_all()
 
     def retry(self, number: int, delay: float) -> None:
-        """Has an item sent again after so many seconds."""
+        """Send an item again after `delay` seconds."""
         with self.condition:
             self.entries[number].sent = False
             heapq.heappush(self.delayed, (time.monotonic() + delay, number))
 
     def wake(self) -> float | None:
-        """Queues the items whose delay is over; seconds until the next, or None."""
+        """Queue the items whose delay is over; return the seconds until the next, or None."""
         with self.condition:
             now = time.monotonic()
             while self.delayed and self.delayed[0][0] <= now:
@@ -123,7 +125,7 @@ class Ledger:
             return max(0.0, self.delayed[0][0] - now) if self.delayed else None
 
     def reconnect(self) -> int:
-        """Queues all that was sent and not answered, for a new connection; its number."""
+        """Queue all unanswered items for a new connection, and return its number."""
         with self.condition:
             delayed = {number for _, number in self.delayed}
             self.queue = deque(sorted(self.entries.keys() - delayed))
@@ -134,19 +136,19 @@ class Ledger:
             return self.connection
 
     def waiting_since(self) -> float | None:
-        """When the last item was sent, if any awaits its answer."""
+        """Time of the last sent message, if an item awaits its answer (monotonic seconds)."""
         with self.condition:
             waiting = any(entry.sent for entry in self.entries.values())
             return self.last_sent if waiting else None
 
     def stop_reading(self) -> None:
-        """The source has given its last item."""
+        """Mark the source as exhausted."""
         with self.condition:
             self.reading = False
             self.condition.notify_all()
 
     def close(self) -> None:
-        """Lets every waiting thread go."""
+        """Release every waiting thread."""
         with self.condition:
             self.closed = True
             self.condition.notify_all()

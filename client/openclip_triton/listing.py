@@ -1,4 +1,4 @@
-"""What a run is to embed: the images below folders, or the lines of a text."""
+"""Lists what a run embeds: the images below folders, or the lines of a text."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,19 +12,21 @@ EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 
 @dataclass(slots=True)
 class Listing:
-    """Entries in order, and what is to be told about the rest; full once `entries` is consumed."""
+    """Entries in order, and the problems found; complete once `entries` is consumed."""
 
     entries: Iterable[Entry] = ()
-    problems: dict[str, str] = field(default_factory=dict)  # key of an entry -> why it cannot be
-    passed_over: int = 0  # files whose extension is none of an image
+    problems: dict[str, str] = field(
+        default_factory=dict
+    )  # key of an entry -> why it cannot be embedded
+    passed_over: int = 0  # files without an image extension
 
 
 def images(paths: Sequence[Path], extensions: Sequence[str]) -> Listing:
-    """Files as they are given, and the images below folders, sorted by name within each folder.
+    """List files in the order given, and images below folders, sorted by name in each folder.
 
     Args:
-        paths: Files and folders. Files are taken whatever their extension.
-        extensions: Of the images below folders, without the dot; case does not matter.
+        paths: Files and folders. Files may have any extension.
+        extensions: Extensions of the images below folders, in any case.
     """
     listing = Listing()
     endings = tuple("." + extension.lower().lstrip(".") for extension in extensions)
@@ -41,7 +43,7 @@ def images(paths: Sequence[Path], extensions: Sequence[str]) -> Listing:
 
 
 def lines(source: Iterable[str]) -> Listing:
-    """One entry for each line."""
+    """List one entry for each line."""
     return Listing(Entry(line.rstrip("\r\n"), "") for line in source)
 
 
@@ -62,9 +64,9 @@ def _below(folder: Path, endings: tuple[str, ...], listing: Listing) -> Iterator
 
 
 def _entry(path: str, listing: Listing) -> Entry:
-    # Names go into text files and parquet, one a line.
+    # Text files and parquet take one name a line.
     if any(mark in path for mark in "\r\n"):
-        return _problem(path, "the name holds a line break; rename the file", listing)
+        return _problem(path, "the name contains a line break; rename the file", listing)
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +26,8 @@ ApiKey = Annotated[
     typer.Option(
         envvar="OPENCLIP_API_KEY",
         metavar="KEY",
-        help="API key, where the service asks for one; other users of this machine see what is "
-        "given here, and not what is in the environment.",
+        help="API key, if the service requires one. Other users of this machine can see it on the "
+        "command line, but not in the environment.",
         rich_help_panel="Connection",
     ),
 ]
@@ -39,7 +39,7 @@ TlsCa = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Certificate authorities to trust (PEM), instead of the machine's. Implies --tls.",
+        help="Certificate authorities to trust (PEM), instead of the system's. Implies --tls.",
         rich_help_panel="Connection",
     ),
 ]
@@ -47,7 +47,7 @@ TlsCert = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Certificate of ours (PEM), where the service asks for one. Implies --tls.",
+        help="The client's certificate (PEM), if the service requires one. Implies --tls.",
         rich_help_panel="Connection",
     ),
 ]
@@ -60,38 +60,41 @@ TlsKey = Annotated[
     ),
 ]
 ModelId = Annotated[
-    str, typer.Option("--model", metavar="ID", help="Model; by default the one that is served.")
+    str,
+    typer.Option("--model", metavar="ID", help="Model; by default the service's default model."),
 ]
 Dimensions = Annotated[
     int | None,
-    typer.Option(min=1, help="Keep so many entries of each vector, scaled to unit length again."),
+    typer.Option(
+        min=1, help="Number of leading entries to keep of each vector, scaled to unit length."
+    ),
 ]
 Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="float32|float16",
-        help="Of the vectors on disk. Default: float32 in a file; in a folder float16, as "
-        "clip-retrieval has it.",
+        help="Type of the vectors on disk. Default: float32 in a file; float16 in a folder, as "
+        "clip-retrieval writes it.",
     ),
 ]
-ShardSize = Annotated[int, typer.Option(min=1, help="Rows in each file of a folder.")]
+ShardSize = Annotated[int, typer.Option(min=1, help="Number of rows in each file of a folder.")]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Begin anew: forget kept progress, replace the output."),
+    typer.Option("--overwrite", help="Start over: discard kept progress, replace the output."),
 ]
 AllowFailures = Annotated[
-    bool, typer.Option("--allow-failures", help="Exit with 0 although some could not be embedded.")
+    bool, typer.Option("--allow-failures", help="Exit with 0 even if some items failed.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only what went wrong.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 
 DEFAULT_SERVER = "127.0.0.1:8081"
-NEEDS_KEY = "an API key is needed; set OPENCLIP_API_KEY, or give --api-key"
+NEEDS_KEY = "the service requires an API key; set OPENCLIP_API_KEY, or give --api-key"
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the service is, and how to be let in."""
+    """Address of the service, key and TLS."""
 
     server: str
     api_key: str | None
@@ -102,7 +105,7 @@ class Connection:
 
     @contextmanager
     def open(self) -> Iterator[Client]:
-        """A client of the service; what keeps us out is told with the option that lets us in."""
+        """Open a client; errors of connection and key name the missing option."""
         if (self.tls_cert is None) != (self.tls_key is None):
             raise typer.BadParameter("give both --tls-cert and --tls-key")
         client = Client(
@@ -133,7 +136,7 @@ class Connection:
 
 
 def check_dtype(dtype: str | None) -> None:
-    """Refuses what is not a type of vectors.
+    """Check the type of the vectors.
 
     Raises:
         typer.BadParameter: It is neither float32 nor float16.

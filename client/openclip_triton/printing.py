@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON lines for programs."""
+"""Output of the commands: tables for people, JSON lines for programs."""
 
 import json
 import sys
@@ -17,23 +17,23 @@ from openclip_triton.values import Model, Result
 
 
 def complain(message: str) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     print(message, file=sys.stderr, flush=True)
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One line on standard output."""
+    """Print one JSON line on standard output."""
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
 def print_vectors(results: Iterable[Result[tuple[int, str]]]) -> int:
-    """A JSON line for each text, as they come; how many failed."""
+    """Print a JSON line for each text, as results come; return the number of failures."""
     failed = 0
     for result in results:
         number, text = result.id
         line: dict[str, Any] = {"index": number, "text": text}
         if result.vector is not None:
-            # float32's shortest decimals, not those of the float64 next to it
+            # the shortest decimals of the float32, not of its float64
             line["embedding"] = [float(str(value)) for value in result.vector]
             if result.truncated:
                 line["truncated"] = True
@@ -46,7 +46,7 @@ def print_vectors(results: Iterable[Result[tuple[int, str]]]) -> int:
 
 
 def print_summary(job: Job, summary: Summary, *, quiet: bool) -> None:
-    """What was written where, and all that is to be known about the rest."""
+    """Print what was written, and what was cut, passed over or failed."""
     counts, noun = summary.counts, job.kind.noun
     if not quiet:
         space = summary.space
@@ -68,7 +68,7 @@ def print_summary(job: Job, summary: Summary, *, quiet: bool) -> None:
 
 
 def print_predictions(answers: Iterable[Answer], *, as_json: bool) -> int:
-    """A table of the labels, or a JSON line for each image; how many images failed."""
+    """Print a table of labels, or a JSON line for each image; return the number of failures."""
     failed = 0
     table = Table("image", "label", box=box.SIMPLE_HEAD)
     for title in ("score", "cosine"):
@@ -89,7 +89,7 @@ def print_predictions(answers: Iterable[Answer], *, as_json: bool) -> int:
 
 
 def print_models(models: list[Model], *, as_json: bool) -> None:
-    """A table of the served models, or a JSON line for each."""
+    """Print a table of the served models, or a JSON line for each."""
     if as_json:
         for model in models:
             print_json(asdict(model))
@@ -108,7 +108,7 @@ def print_models(models: list[Model], *, as_json: bool) -> None:
 
 
 def _show(table: Table) -> None:
-    # Piped, a table is as wide as it needs to be: nothing is cut at 80 columns.
+    # A pipe gets the full width: nothing is cut at 80 columns.
     console = Console()
     if not console.is_terminal:
         width = console.measure(table, options=console.options.update(max_width=10_000)).maximum

@@ -12,7 +12,7 @@ from openclip_triton.values import Content, K
 
 
 class Readers(Generic[K]):
-    """Reads ahead of the stream, as far as the ledger has room."""
+    """Reads ahead of the stream as far as the ledger has room."""
 
     def __init__(
         self,
@@ -22,8 +22,8 @@ class Readers(Generic[K]):
         ended: Callable[[], None],
         max_item_bytes: int,
     ) -> None:
-        self.ids: dict[int, K] = {}  # by number, until the result is taken
-        self.error: BaseException | None = None  # what the caller's iterable raised
+        self.ids: dict[int, K] = {}  # by number, until the result is yielded
+        self.error: BaseException | None = None  # raised by the caller's iterable
         self.count = 0
         self._source = source
         self._ledger = ledger
@@ -34,7 +34,7 @@ class Readers(Generic[K]):
         self._running = 0
 
     def start(self, threads: int) -> None:
-        """Starts so many threads."""
+        """Start the threads."""
         self._running = threads
         for number in range(threads):
             threading.Thread(
@@ -58,8 +58,8 @@ class Readers(Generic[K]):
                 self._ended()
 
     def _next(self) -> tuple[int, Content, int] | None:
-        # Room for bytes is taken in the order of the items: results that must wait for an earlier
-        # item can then never hold the room that this one needs.
+        # Bytes are reserved in the order of the items: results that wait for an earlier item never
+        # hold the room that it needs.
         with self._lock:
             if self.error is not None:
                 return None
@@ -68,7 +68,7 @@ class Readers(Generic[K]):
                 size = size_of(content)
             except StopIteration:
                 return None
-            except Exception as error:  # raised to the caller, who owns the iterable
+            except Exception as error:  # the caller, who owns the iterable, gets it
                 self.error = error
                 return None
             if not self._ledger.reserve(size):
@@ -96,5 +96,5 @@ def _pair(taken: tuple[K, Content]) -> tuple[K, Content]:
     check_pair(taken)
     key, content = taken
     check_content(content, f"item {key!r:.100}")
-    # The caller may fill a buffer anew as soon as the next item is asked for.
+    # The caller may refill a buffer once the next item is requested.
     return key, bytes(content) if isinstance(content, bytearray | memoryview) else content

@@ -1,7 +1,7 @@
-"""What a long run has done so far, kept on disk: it survives Ctrl-C, `kill -9` and power cuts.
+"""Progress of a long run on disk: it survives Ctrl-C, `kill -9` and power cuts.
 
-One SQLite file beside the output. `items` lists what this run is to embed, in order; `done` holds
-what became of each, by key and stamp, so that a file that has changed since is done again.
+One SQLite file next to the output. `items` lists the entries of this run, in order; `done` holds
+each outcome by key and stamp, so that a file that has changed is embedded again.
 """
 
 import sqlite3
@@ -44,7 +44,7 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something to embed."""
+    """An item to embed."""
 
     key: str  # the path of an image, or a text
     stamp: str  # changes when the content does
@@ -52,13 +52,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an entry."""
+    """The result of an entry: a vector or an error."""
 
     vector: Vector | None
     truncated: bool = False
     code: str = ""
     reason: str = ""
-    again: bool = False  # a later run should try again
+    again: bool = False  # whether a later run retries
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Entries by what became of them."""
+    """Number of entries by outcome."""
 
     total: int
     done: int  # with a vector
@@ -82,11 +82,11 @@ class Counts:
 
 
 class Store:
-    """The progress of one output; held by one process at a time."""
+    """The progress of one output, locked by one process at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.RLock()  # the stream's reader threads fetch what is pending
+        self._lock = threading.RLock()  # the stream's reader threads call `pending`
         self._unsaved = 0
         self._saved_at = time.monotonic()
         try:
@@ -104,10 +104,10 @@ class Store:
             raise StoreError(f"{path} is not a file of kept progress: {error}") from error
 
     def agree(self, run: Mapping[str, str]) -> None:
-        """Keeps what names this run, or compares it with what an earlier one kept.
+        """Store the parameters of this run, or compare them with those of an earlier one.
 
         Raises:
-            StoreError: The earlier run was another; each difference is named.
+            StoreError: They differ; the message names each difference.
         """
         now = {"version": str(VERSION), **run}
         with self._lock:
@@ -124,15 +124,15 @@ class Store:
         if differences:
             raise StoreError(
                 f"{self.path} holds the progress of another run: {'; '.join(differences)}. "
-                "Give the same options to go on, or --overwrite to begin anew"
+                "Give the same options to continue, or --overwrite to start over"
             )
 
     def plan(self, entries: Iterable[Entry], *, once: bool) -> None:
-        """Lists what is to be embedded, in order; failures that may pass are forgotten.
+        """Store the entries to embed, in order, and forget failures that may pass.
 
         Args:
-            entries: All that the output is to hold.
-            once: Whether an entry that comes again is left out; else it gets a row each time.
+            entries: All entries of the output.
+            once: Whether to drop repeated entries; otherwise each gets a row.
         """
         rows = ((position, _pack(e.key), e.stamp, once) for position, e in enumerate(entries))
         insert = (
@@ -146,7 +146,7 @@ class Store:
             self._db.commit()
 
     def pending(self) -> Iterator[Entry]:
-        """The entries that are not done, in order, each key once."""
+        """Yield the entries that are not done, in order, each key once."""
         position = -1
         columns = "items.position, items.key, items.stamp"
         query = f"SELECT {columns} {_PENDING} ORDER BY items.position LIMIT {PAGE}"
@@ -160,12 +160,12 @@ class Store:
             position = page[-1][0]
 
     def count_pending(self) -> int:
-        """How many entries `pending` will give."""
+        """Number of entries that `pending` yields."""
         with self._lock:
             return int(self._db.execute(f"SELECT count(*) {_PENDING}", (-1,)).fetchone()[0])
 
     def record(self, entry: Entry, outcome: Outcome) -> None:
-        """Keeps what became of an entry; on disk within a second of results, or after `save`."""
+        """Store an outcome; it is on disk within a second of further results, or after `save`."""
         packed = None if outcome.vector is None else outcome.vector.astype("<f4").tobytes()
         row = (
             _pack(entry.key), entry.stamp, packed, outcome.truncated,
@@ -179,14 +179,14 @@ class Store:
                 self.save()
 
     def save(self) -> None:
-        """Puts all that was recorded on disk."""
+        """Commit all recorded outcomes to disk."""
         with self._lock:
             self._db.commit()
             self._unsaved = 0
             self._saved_at = time.monotonic()
 
     def counts(self) -> Counts:
-        """How many entries there are, done and failed."""
+        """Count the entries by outcome."""
         query = f"SELECT count(vector), count(*) - count(vector), sum(truncated) {_OUTCOMES}"
         with self._lock:
             total = self._db.execute("SELECT count(*) FROM items").fetchone()[0]
@@ -194,32 +194,32 @@ class Store:
         return Counts(total, done, failed, truncated or 0)
 
     def is_empty(self) -> bool:
-        """Whether nothing was recorded yet, by this run or an earlier one."""
+        """Whether no run has recorded an outcome yet."""
         with self._lock:
             return self._db.execute("SELECT 1 FROM done LIMIT 1").fetchone() is None
 
     def rows(self) -> Iterator[tuple[str, Vector]]:
-        """Keys and vectors of the entries that have one, in the order of the plan."""
+        """Yield keys and vectors of the successful entries, in order."""
         query = f"SELECT items.key, vector {_OUTCOMES} WHERE vector NOT NULL ORDER BY position"
         for key, vector in self._db.execute(query):
             yield _unpack(key), np.frombuffer(vector, "<f4")
 
     def failures(self) -> Iterator[Failure]:
-        """The entries that failed, in the order of the plan."""
+        """Yield the failed entries, in order."""
         columns = "position, items.key, code, reason"
         query = f"SELECT {columns} {_OUTCOMES} WHERE vector IS NULL ORDER BY position"
         for position, key, code, reason in self._db.execute(query):
             yield Failure(position, _unpack(key), code, reason)
 
     def close(self) -> None:
-        """Saves, and lets other processes have it."""
+        """Commit, and release the lock."""
         with self._lock:
             self._db.commit()
             self._db.close()
 
 
 def forget(path: Path) -> None:
-    """Removes what earlier runs kept, unless one of them goes on.
+    """Remove the progress of earlier runs.
 
     Raises:
         StoreError: Another run is writing the same output.
@@ -232,12 +232,12 @@ def forget(path: Path) -> None:
         except sqlite3.OperationalError as error:
             raise StoreError(f"{path}: {_explain(error)}") from error
         except sqlite3.DatabaseError:
-            pass  # it is no kept progress, so nobody holds it
+            pass  # not a progress file, so nobody holds it
         discard(path)
 
 
 def discard(path: Path) -> None:
-    """Removes kept progress."""
+    """Delete the files of kept progress."""
     for name in (path, path.with_name(path.name + "-journal")):
         with suppress(FileNotFoundError):
             name.unlink()

@@ -1,7 +1,7 @@
-"""A stream of any number of items, over as many connections as it takes.
+"""A stream of any number of items, which reconnects as often as necessary.
 
-Reader threads take items from the caller and read files, a thread of gRPC sends, another receives,
-and the caller's own thread, in `Stream.results`, keeps the order of events.
+Reader threads take items from the caller and read files, one thread of gRPC sends, one receives,
+and the caller's thread handles their events in `Stream.results`.
 """
 
 import threading
@@ -28,13 +28,13 @@ from openclip_triton.values import Content, K, Result, StreamSettings
 
 
 class Call(Protocol):
-    """What a gRPC stub returns."""
+    """An EmbedStream call, as a gRPC stub returns it."""
 
     def __iter__(self) -> Iterator[pb.EmbedStreamResponse]:
-        """The responses, as they come."""
+        """Yield the responses."""
 
     def cancel(self) -> object:
-        """Ends the call from our side."""
+        """End the call."""
 
 
 OpenCall = Callable[[Iterator[pb.EmbedStreamRequest]], Call]
@@ -94,14 +94,14 @@ class Stream(Generic[K]):
         self._call: Call | None = None
         self._failures = 0  # of the connection, since the last answer
         self._heard = 0.0  # monotonic seconds
-        self._held: dict[int, tuple[Result[K], int]] = {}  # results that wait for earlier ones
+        self._held: dict[int, tuple[Result[K], int]] = {}  # results that await earlier ones
         self._yielded = 0
 
     def results(self) -> Generator[Result[K], None, None]:
-        """Each item's result, once.
+        """Yield one result for each item.
 
         Raises:
-            ClientError: The whole stream cannot go on.
+            ClientError: The whole stream failed.
         """
         try:
             self._readers.start(self._settings.readers)
@@ -133,7 +133,7 @@ class Stream(Generic[K]):
         self.ledger.release(size)
 
     def _step(self) -> Iterator[tuple[int, Result[K], int]]:
-        """Waits for the next event, or for the next thing to do."""
+        """Handle the next event, or check the connection when none comes."""
         wake = self.ledger.wake()
         try:
             event = self._events.get(timeout=min(1.0 if wake is None else wake, 1.0))
@@ -155,7 +155,7 @@ class Stream(Generic[K]):
             number = int(answer.id)
             entry = self.ledger.awaited(number)
             if entry is None:
-                continue  # sent again over a new connection, and answered over both
+                continue  # answered over both an old and a new connection
             error = of_item(answer.error) if answer.HasField("error") else None
             if error is not None and error.retryable:
                 entry.attempts += 1
@@ -183,7 +183,7 @@ class Stream(Generic[K]):
             )
 
     def _check_connection(self) -> None:
-        """Opens one where there is none, and gives up one that has long been silent."""
+        """Open a missing connection, and replace one that is silent for too long."""
         if self._call is None:
             if self.ledger.entries:
                 self._connect()
@@ -195,9 +195,9 @@ class Stream(Generic[K]):
             self._ended(ConnectionFailed(f"no answer from {self._address} in {limit:g} s"))
 
     def _ended(self, error: ClientError | None) -> None:
-        """Opens a new connection for what was not answered, or gives up."""
+        """Reconnect for unanswered items, or give up."""
         if not self.ledger.entries:
-            self._call = None  # nothing is lost; opened again when there is something to send
+            self._call = None  # nothing is lost; reconnects for the next item
             return
         error = error or ConnectionFailed(f"{self._address} ended the stream early")
         self._failures += 1

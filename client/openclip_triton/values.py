@@ -1,4 +1,4 @@
-"""What the client takes and gives."""
+"""Arguments and results of the client."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from openclip_triton.errors import ClientError
 
 Vector = NDArray[np.float32]  # [D], unit length
 Vectors = NDArray[np.float32]  # [n, D], unit length
-Image = bytes | bytearray | memoryview | Path  # encoded, or its file
+Image = bytes | bytearray | memoryview | Path  # encoded bytes, or a file
 Content = str | Image  # a str is a text, never a path
 
 K = TypeVar("K")
@@ -20,9 +20,9 @@ C = TypeVar("C", bound=Content)
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[K]):
-    """What became of one item of a stream: a vector, or an error."""
+    """The result of one item of a stream: a vector or an error."""
 
-    id: K  # the caller's own
+    id: K  # chosen by the caller
     vector: Vector | None  # float32 [D]
     error: ClientError | None
     truncated: bool = False  # text over the context length was cut
@@ -30,25 +30,25 @@ class Result(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """How much a stream holds at a time, and how long it tries."""
+    """Limits of a stream: memory, retries and timeouts."""
 
-    max_items: int = 256  # read, sent or answered, and not yet taken by the caller
-    max_bytes: int = 64 * 2**20  # of their content; one larger item goes alone
+    max_items: int = 256  # read, and their results not yet taken by the caller
+    max_bytes: int = 64 * 2**20  # of their content; a larger item goes alone
     max_item_bytes: int = 44 * 2**20  # of one item; a larger one is not sent
     readers: int = 4  # threads that read files
     retries: int = 8  # of an item, and of the connection while nothing is answered
-    backoff_s: float = 0.25  # before the first retry; doubled for each further one
+    backoff_s: float = 0.25  # before the first retry; doubles with each
     max_backoff_s: float = 10.0
-    idle_s: float = 60.0  # without any answer, the connection counts as lost
+    idle_s: float = 60.0  # a connection without answers for longer is lost
 
     def backoff(self, attempt: int) -> float:
-        """Seconds before a retry, the first of which is number 1."""
+        """Seconds to wait before retry number `attempt`, from 1."""
         return float(min(self.max_backoff_s, self.backoff_s * 2.0 ** (attempt - 1)))
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What names a space of vectors: they may be compared where all of it is equal."""
+    """Identity of an embedding space: vectors of equal spaces may be compared."""
 
     model: str
     fingerprint: str
@@ -67,7 +67,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Every image with every text."""
+    """Scores of every image with every text."""
 
     cosine: NDArray[np.float64]  # [images, texts]
     logits_per_image: NDArray[np.float64]  # [images, texts]
@@ -76,7 +76,7 @@ class Similarity:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One document, ranked by its likeness to the query."""
+    """One document of a ranking."""
 
     index: int  # of the document in the request
     score: float  # its cosine with the query
@@ -97,6 +97,6 @@ class Model:
     context_length: int
     image_size: int
     scoring: str  # softmax or sigmoid
-    gate_passed: bool  # False: published although it fell short of PyTorch
+    gate_passed: bool  # False: published despite a failed gate
     aliases: tuple[str, ...]  # its other names
-    is_default: bool  # whether requests that name no model are for it
+    is_default: bool  # whether requests without a model use it

@@ -46,7 +46,7 @@ def nowhere() -> Client:
     ],
 )
 def test_one_is_no_list(nowhere: Client, mistake: Mistake, name: str) -> None:
-    said = rf"^{name}: a list is wanted, not a single \w+; put it in brackets: {name}=\[\.\.\.\]$"
+    said = rf"^{name}: give a list, not a single \w+; put it in brackets: {name}=\[\.\.\.\]$"
     with nowhere, pytest.raises(TypeError, match=said):
         mistake(nowhere)
 

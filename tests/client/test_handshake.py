@@ -46,7 +46,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 
 def told(ran: "subprocess.CompletedProcess[str]") -> str:
-    """The one line that a failed command wrote, beside what gRPC itself logs."""
+    """The one line that a failed command wrote, besides what gRPC itself logs."""
     assert ran.returncode == 1
     [line] = [each for each in ran.stderr.splitlines() if "ssl_transport_security" not in each]
     return line
@@ -81,7 +81,7 @@ def test_a_certificate_of_ours_that_is_missing_is_told(tmp_path: Path) -> None:
     try:
         address = f"localhost:{found.port}"
         line = told(command(address, "models", "--tls-ca", authority.certificate))
-        assert "does it ask for a certificate? give --tls-cert and --tls-key" in line
+        assert "does it require a certificate? give --tls-cert and --tls-key" in line
         other = Authority(tmp_path, "other").issue("somebody", server=False)
         given = ("--tls-cert", other.certificate, "--tls-key", other.key)
         line = told(command(address, "models", "--tls-ca", authority.certificate, *given))
@@ -97,6 +97,6 @@ def test_a_missing_key_is_told_in_the_commands_own_words(
     secret = keys.add("somebody")
     with start_gateway(triton_address=triton.addresses.grpc, api_keys_file=keys.path) as api:
         line = told(command(api.grpc_address, "models"))
-        assert line.endswith("an API key is needed; set OPENCLIP_API_KEY, or give --api-key")
+        assert line.endswith("the service requires an API key; set OPENCLIP_API_KEY, or give --api-key")
         assert "not known" in told(command(api.grpc_address, "models", "--api-key", "wrong"))
         assert command(api.grpc_address, "models", "--api-key", secret).returncode == 0

@@ -91,7 +91,7 @@ def test_ctrl_c_keeps_what_is_done(
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "run the same command again to go on" in told.splitlines()[-1]
+    assert "run the same command again to continue" in told.splitlines()[-1]
     assert "Traceback" not in told
     kept = sqlite3.connect(tmp_path / "out.npy.progress")
     done = kept.execute("SELECT count(*) FROM done").fetchone()[0]
@@ -114,7 +114,7 @@ def test_a_lost_service_keeps_what_is_done(
     _, told = running.communicate(timeout=60)
     assert running.returncode == 1
     assert "the key is no longer valid" in told
-    assert "are done and kept; run the same command again to go on" in told
+    assert "are done and kept; run the same command again to continue" in told
     fake.refuse = None
     command(address, *arguments)
     assert_whole(tmp_path, pictures)
