@@ -63,7 +63,7 @@ def _remove(given: argparse.Namespace) -> int:
 
 
 def _check_engines(root: Path) -> int:
-    from export.tensorrt.identity import check_engines
+    from export.tensorrt.compatibility import check_engines
 
     problems = check_engines(root)
     sys.stderr.write("".join(f"error: {problem}\n" for problem in problems))

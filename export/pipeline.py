@@ -15,9 +15,9 @@ from export.precision.int8 import Method
 from export.precision.variants import Graphs, Runtime, Variant
 from export.progress import Progress
 from export.publish import repository
+from export.publish.job import ExportJob
 from export.publish.pbtxt import Serving
-from export.publish.publishing import Outcome, publish_variant
-from export.publish.work import Work
+from export.publish.variant_publisher import Outcome, publish_variant
 from export.publish.writer import locked
 from export.source import packed, towers, tracing
 from export.source.checkpoint import Checkpoint, load_checkpoint
@@ -100,9 +100,9 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
             )
             for variant, model_id in ids.items()
         }
-        work = _prepare(options, checkpoint, what, samples, progress)
+        job = _prepare(options, checkpoint, what, samples, progress)
         return [
-            publish_variant(work, variant, ids[variant], versions[variant])
+            publish_variant(job, variant, ids[variant], versions[variant])
             for variant in options.variants
         ]
 
@@ -142,7 +142,7 @@ def _prepare(
     what: EvaluationSet,
     samples: calibration.CalibrationSet,
     progress: Progress,
-) -> Work:
+) -> ExportJob:
     """All that the variants have in common."""
     with (
         progress.stage("writing the tokenizer"),
@@ -176,7 +176,7 @@ def _prepare(
     with progress.stage(f"encoding {_size(what)} with OpenCLIP in PyTorch"):
         truth: References = references(checkpoint, what)
     limits = {name: _merged(each, options.thresholds) for name, each in DEFAULT_THRESHOLDS.items()}
-    return Work(
+    return ExportJob(
         options.repository, checkpoint, traced, what, inputs, calibrate, truth, limits,
         options.method, options.compact, options.allow_failing,
         options.small_batch_items, options.serving, progress,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from server import hidden, rundir
+from server import hidden_arguments, rundir
 from server.instances import InstanceWatch
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -55,7 +55,7 @@ def run(order: GuardOrder, lifeline: IO[bytes]) -> int:
     libc = ctypes.CDLL(None)
     try:
         # Should the guard itself be killed, tritonserver stops by itself.
-        process = hidden.start(
+        process = hidden_arguments.start(
             order.argv,
             order.secret,
             order.env,

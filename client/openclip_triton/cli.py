@@ -9,7 +9,7 @@ from typing import Annotated, TextIO
 import typer
 
 from openclip_triton import listing, options, printing
-from openclip_triton.classifying import Question, classify_each
+from openclip_triton.classification import Question, classify_each
 from openclip_triton.display import display_for
 from openclip_triton.job import Job, run
 from openclip_triton.layouts import IMAGES, SHARD_SIZE, TEXTS, Kind, Layout, layout_of

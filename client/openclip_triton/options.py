@@ -89,7 +89,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 
 DEFAULT_SERVER = "127.0.0.1:8081"
-NEEDS_KEY = "the service requires an API key; set OPENCLIP_API_KEY, or give --api-key"
+NEEDS_KEY = "an API key is needed; set OPENCLIP_API_KEY, or give --api-key"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from openclip_triton.errors import (
     of_item,
 )
 from openclip_triton.ledger import Ledger
-from openclip_triton.reading import Readers
+from openclip_triton.readers import Readers
 from openclip_triton.values import Content, K, Result, StreamSettings
 
 

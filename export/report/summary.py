@@ -8,7 +8,7 @@ from pathlib import Path
 
 from export.arguments import REPOSITORY
 from export.errors import ExportError
-from export.publish.publishing import Outcome
+from export.publish.variant_publisher import Outcome
 from export.report.report import write_report
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 
 from export.errors import brief
 from export.tensorrt.build_log import Foreign, Messages, Phases, Report, messages_of, monitor
+from export.tensorrt.compatibility import flavour
 from export.tensorrt.errors import (
     NoGpuError,
     NotBuiltError,
@@ -20,7 +21,6 @@ from export.tensorrt.errors import (
     TensorRtMissingError,
 )
 from export.tensorrt.gpus import find_gpus
-from export.tensorrt.identity import flavour
 from export.tensorrt.network import Shapes, add_profile, parse
 from export.tensorrt.timing_cache import TimingCache
 

@@ -5,7 +5,7 @@ from types import ModuleType
 
 from export.errors import brief
 from export.tensorrt.build_log import Foreign, Report
-from export.tensorrt.identity import flavour
+from export.tensorrt.compatibility import flavour
 
 
 class TimingCache:

@@ -97,6 +97,6 @@ def test_a_missing_key_is_told_in_the_commands_own_words(
     secret = keys.add("somebody")
     with start_gateway(triton_address=triton.addresses.grpc, api_keys_file=keys.path) as api:
         line = told(command(api.grpc_address, "models"))
-        assert line.endswith("the service requires an API key; set OPENCLIP_API_KEY, or give --api-key")
+        assert line.endswith("an API key is needed; set OPENCLIP_API_KEY, or give --api-key")
         assert "not known" in told(command(api.grpc_address, "models", "--api-key", "wrong"))
         assert command(api.grpc_address, "models", "--api-key", secret).returncode == 0

@@ -12,24 +12,24 @@ from typing import Any
 
 import pytest
 
+from export.tensorrt.compatibility import (
+    PlanPlatform,
+    check_engines,
+    check_platform,
+    check_repository,
+    platform_of,
+    platforms_here,
+    read_platform,
+    write_platform,
+)
 from export.tensorrt.errors import NoGpuError, PlanError, TensorRtMissingError, WrongEngineError
 from export.tensorrt.gpus import Gpu, find_gpus, library_version
-from export.tensorrt.identity import (
-    PlanIdentity,
-    check_engines,
-    check_identity,
-    check_repository,
-    identities_here,
-    identity_of,
-    read_identity,
-    write_identity,
-)
 from tests.conftest import ROOT
 from tests.export.fake_tensorrt import FakeTensorRt
 
 L4 = Gpu("NVIDIA L4", "8.9")
 RTX_4090 = Gpu("NVIDIA GeForce RTX 4090", "8.9")
-BUILT = PlanIdentity("tensorrt", "10.13.3.9", "8.9", "NVIDIA L4")
+BUILT = PlanPlatform("tensorrt", "10.13.3.9", "8.9", "NVIDIA L4")
 
 
 class Driver:
@@ -108,19 +108,19 @@ def test_no_library() -> None:
 
 def test_here_is_one_identity_for_each_gpu() -> None:
     load = machine(nvinfer_10=infer_library("10.13.3.9"), cuda_1=Driver(L4, RTX_4090))
-    here = identities_here(load)
+    here = platforms_here(load)
     assert here == (BUILT, dataclasses.replace(BUILT, gpu=RTX_4090.name))
 
 
 def test_a_plan_built_by_the_module_fits_the_library_of_the_same_version() -> None:
-    here = identities_here(machine(nvinfer_10=infer_library("10.13.3.9"), cuda_1=Driver(L4)))
-    check_identity(identity_of(FakeTensorRt(), L4), here[0])
+    here = platforms_here(machine(nvinfer_10=infer_library("10.13.3.9"), cuda_1=Driver(L4)))
+    check_platform(platform_of(FakeTensorRt(), L4), here[0])
 
 
 def test_identity_survives_its_file(tmp_path: Path) -> None:
-    path = write_identity(tmp_path / "model.plan", BUILT)
+    path = write_platform(tmp_path / "model.plan", BUILT)
     assert path == tmp_path / "model.plan.json"
-    assert read_identity(tmp_path / "model.plan") == BUILT
+    assert read_platform(tmp_path / "model.plan") == BUILT
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_identity_survives_its_file(tmp_path: Path) -> None:
 def test_foreign_plan_is_refused_and_both_are_named(change: dict[str, Any]) -> None:
     here = dataclasses.replace(BUILT, **change)
     with pytest.raises(WrongEngineError) as refusal:
-        check_identity(BUILT, here)
+        check_platform(BUILT, here)
     assert str(BUILT) in str(refusal.value)
     assert str(here) in str(refusal.value)
     assert "export the model again" in str(refusal.value)
@@ -143,18 +143,18 @@ def test_foreign_plan_is_refused_and_both_are_named(change: dict[str, Any]) -> N
 
 def test_plan_built_ahead_of_time_fits_any_gpu_of_its_capability() -> None:
     ahead = dataclasses.replace(BUILT, gpu=None)
-    check_identity(ahead, BUILT)
-    check_identity(ahead, dataclasses.replace(BUILT, gpu=RTX_4090.name))
+    check_platform(ahead, BUILT)
+    check_platform(ahead, dataclasses.replace(BUILT, gpu=RTX_4090.name))
     with pytest.raises(WrongEngineError):
-        check_identity(ahead, dataclasses.replace(BUILT, compute_capability="9.0"))
+        check_platform(ahead, dataclasses.replace(BUILT, compute_capability="9.0"))
 
 
-def plan(root: Path, tower: str, identity: PlanIdentity | None) -> Path:
+def plan(root: Path, tower: str, platform: PlanPlatform | None) -> Path:
     path = root / tower / "1" / "model.plan"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"plan")
-    if identity is not None:
-        write_identity(path, identity)
+    if platform is not None:
+        write_platform(path, platform)
     return path
 
 
@@ -188,7 +188,7 @@ def test_a_plan_must_fit_every_gpu(tmp_path: Path) -> None:
 
 def test_unreadable_identity_names_its_file(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"model\.plan\.json"):
-        read_identity(tmp_path / "model.plan")
+        read_platform(tmp_path / "model.plan")
 
 
 def test_a_repository_without_plans_needs_no_gpu(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_repository_that_is_not_there_is_no_repository_without_plans(tmp_path:
 def test_the_check_needs_the_standard_library_alone() -> None:
     """NVIDIA's Triton container has Python, and none of this project's packages."""
     code = (
-        "import export.tensorrt.identity, sys;"
+        "import export.tensorrt.compatibility, sys;"
         "print([n for n in ('numpy', 'onnx') if n in sys.modules])"
     )
     bare = [

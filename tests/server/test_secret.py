@@ -14,7 +14,7 @@ import httpx
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from server import hidden, secret
+from server import hidden_arguments, secret
 from server.config import ServerConfig
 from server.errors import SecretError
 from server.launcher import TritonServer
@@ -240,11 +240,11 @@ def test_a_program_gets_its_hidden_arguments_whole(
     traced: bool,
 ) -> None:
     if not traced:
-        monkeypatch.setattr(hidden, "PTRACE_TRACEME", 9999)  # no such request
+        monkeypatch.setattr(hidden_arguments, "PTRACE_TRACEME", 9999)  # no such request
     script = 'cat /proc/$$/cmdline > shown; printf "%s " "$@" > given'
     words = ["/bin/sh", "-c", script, "sh", "--first", f"--a={SECRET}", "--last", f"--b={SECRET}"]
     environment = {"PATH": os.environ["PATH"]}
-    process = hidden.start(words, SECRET, environment, lambda: os.chdir(tmp_path))
+    process = hidden_arguments.start(words, SECRET, environment, lambda: os.chdir(tmp_path))
     assert process.wait(60) == 0
     assert (tmp_path / "given").read_text().split() == words[4:]
     assert (SECRET in (tmp_path / "shown").read_text()) is not traced

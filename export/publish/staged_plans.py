@@ -15,8 +15,8 @@ from export.progress import Progress
 from export.publish.pbtxt import MODEL_FILES
 from export.publish.staging import Stage
 from export.tensorrt.build_log import messages_of
+from export.tensorrt.compatibility import platform_of, write_platform
 from export.tensorrt.gpus import find_gpus
-from export.tensorrt.identity import identity_of, write_identity
 from export.tensorrt.plan import PlanOptions, build_plan, import_tensorrt
 from gateway.models.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
 
@@ -24,7 +24,7 @@ OPT_BATCH = 8  # items that TensorRT times its kernels with
 TIMING_CACHE = ".tensorrt-timing-cache"
 
 
-def build_engines(
+def build_plans(
     stage: Stage, image: Path, texts: Mapping[int, Path], progress: Progress
 ) -> tuple[RunTower, dict[int, RunTower]]:
     """Builds a plan for each tower, in place of its ONNX file, for the first GPU here.
@@ -48,7 +48,7 @@ def build_engines(
         plan = build_plan(trt, path, {name: item}, options, report)
         written = path.with_name(MODEL_FILES["tensorrt"])
         written.write_bytes(plan)
-        write_identity(written, identity_of(trt, find_gpus()[0]))
+        write_platform(written, platform_of(trt, find_gpus()[0]))
         for onnx_file in path.parent.glob(f"{path.name}*"):  # and weights beside it
             onnx_file.unlink()
         return plan_runner(trt, plan, name, output, stage.embedding_size)

@@ -10,9 +10,9 @@ from export.gate.search import Found
 from export.gate.variant_report import VariantReport
 from export.precision.variants import Variant
 from export.publish import repository
-from export.publish.making import make
+from export.publish.job import ExportJob
+from export.publish.selection import select_graphs
 from export.publish.staging import Stage
-from export.publish.work import Work
 from export.publish.writer import staging
 from export.source.fingerprint import fingerprint
 from export.source.tokenizer import write_tokenizer
@@ -40,40 +40,40 @@ class Outcome:
     failures: tuple[str, ...] = ()
 
 
-def publish_variant(work: Work, variant: Variant, model_id: str, version: int) -> Outcome:
+def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: int) -> Outcome:
     """Makes and measures a variant, and publishes it if it passes, or may fail.
 
     Raises:
         ExportError: It cannot be made or written.
     """
-    rules = work.checkpoint.preprocessing
-    serving = replace(work.serving, runtime=variant.runtime)
-    with staging(work.root) as folder:
+    rules = job.checkpoint.preprocessing
+    serving = replace(job.serving, runtime=variant.runtime)
+    with staging(job.root) as folder:
         stage = Stage(
-            folder, model_id, version, rules.image_size, work.checkpoint.embedding_size, serving
+            folder, model_id, version, rules.image_size, job.checkpoint.embedding_size, serving
         )
-        with work.progress.stage(f"{model_id}: making and measuring it"):
+        with job.progress.stage(f"{model_id}: making and measuring it"):
             try:
-                found, latency = make(work, variant, stage)
+                found, latency = select_graphs(job, variant, stage)
             except CrashError as error:  # other variants may run
                 return Outcome(model_id, None, None, (str(error),))
-        published = not found.failures or work.allow_failing
-        report = replace(_report(work, variant, stage, found, published=published), latency=latency)
+        published = not found.failures or job.allow_failing
+        report = replace(_report(job, variant, stage, found, published=published), latency=latency)
         for note in report.notes:
-            work.progress.notice(note)
+            job.progress.notice(note)
         if not published:
             return Outcome(model_id, report, None, found.failures)
-        spec = write_tokenizer(work.checkpoint.tokenizer, stage.tokenizer)
-        manifest = _describe(work, variant, stage, spec, found)
-        with work.progress.stage(f"publishing {model_id}, version {version}"):
-            repository.publish(work.root, folder, manifest, keep=work.keep)
+        spec = write_tokenizer(job.checkpoint.tokenizer, stage.tokenizer)
+        manifest = _describe(job, variant, stage, spec, found)
+        with job.progress.stage(f"publishing {model_id}, version {version}"):
+            repository.publish(job.root, folder, manifest, keep=job.keep)
     return Outcome(model_id, report, manifest, found.failures)
 
 
 def _describe(
-    work: Work, variant: Variant, stage: Stage, spec: Tokenizer, found: Found
+    job: ExportJob, variant: Variant, stage: Stage, spec: Tokenizer, found: Found
 ) -> Manifest:
-    checkpoint = work.checkpoint
+    checkpoint = job.checkpoint
     rules, measured = checkpoint.preprocessing, found.evaluation.measured
     lowest = min(measured.image.min_cosine, measured.text.min_cosine)
     made = "; ".join(f"{tower}: {recipe}" for tower, recipe in sorted(found.graphs.recipe.items()))
@@ -95,22 +95,20 @@ def _describe(
         tokenizer=spec,
         triton=stage.triton_models(found.graphs),
         golden=golden(
-            checkpoint, spec, stage.folder, work.lengths[0], max(0.1, lowest - GOLDEN_MARGIN)
+            checkpoint, spec, stage.folder, job.lengths[0], max(0.1, lowest - GOLDEN_MARGIN)
         ),
-        gate=Gate.of_measured(measured, work.thresholds[variant.precision], found.failures),
+        gate=Gate.of_measured(measured, job.thresholds[variant.precision], found.failures),
         files=stage.hashes(),
         created=int(time.time()),
     )
 
 
 def _report(
-    work: Work, variant: Variant, stage: Stage, found: Found, *, published: bool
+    job: ExportJob, variant: Variant, stage: Stage, found: Found, *, published: bool
 ) -> VariantReport:
     recipe = "; ".join(f"{tower}: {made}" for tower, made in found.graphs.recipe.items())
-    evaluation, limits = found.evaluation, work.thresholds[variant.precision]
-    note = thresholds.unjudged(
-        stage.model_id, evaluation.measured, limits, evaluated=work.evaluated
-    )
+    evaluation, limits = found.evaluation, job.thresholds[variant.precision]
+    note = thresholds.unjudged(stage.model_id, evaluation.measured, limits, evaluated=job.evaluated)
     return VariantReport(
         stage.model_id, variant.precision, variant.runtime, stage.size(), evaluation.measured,
         evaluation.image_cosines, evaluation.text_cosines, limits, found.failures, published,

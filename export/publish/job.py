@@ -15,7 +15,7 @@ from gateway.models.gate import Thresholds
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ExportJob:
     """All that the variants of a model have in common."""
 
     root: Path

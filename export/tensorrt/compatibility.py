@@ -17,14 +17,14 @@ from export.tensorrt.errors import PlanError, WrongEngineError
 from export.tensorrt.gpus import Gpu, Loader, find_gpus, library_version
 
 PLAN = "model.plan"
-IDENTITY_SUFFIX = ".json"
+PLATFORM_SUFFIX = ".json"
 REBUILD = "export the model again on this machine, with the TensorRT that Triton has here"
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
 
 @dataclass(frozen=True, slots=True)
-class PlanIdentity:
+class PlanPlatform:
     """The TensorRT and the GPU that a plan was built for, or that are here.
 
     NVIDIA's rule: without its compatibility modes, which cost speed, a plan runs under exactly
@@ -49,15 +49,15 @@ def flavour(trt: ModuleType) -> Flavour:
     return "tensorrt_rtx" if trt.__name__.startswith("tensorrt_rtx") else "tensorrt"
 
 
-def identity_of(trt: ModuleType, target: Gpu | str) -> PlanIdentity:
+def platform_of(trt: ModuleType, target: Gpu | str) -> PlanPlatform:
     """Of a plan that a TensorRT module builds, for a GPU or (RTX) a compute capability."""
     version = ".".join(trt.__version__.split(".")[:4])  # a wheel may add ".post1"
     if isinstance(target, str):
-        return PlanIdentity(flavour(trt), version, target, None)
-    return PlanIdentity(flavour(trt), version, target.compute_capability, target.name)
+        return PlanPlatform(flavour(trt), version, target, None)
+    return PlanPlatform(flavour(trt), version, target.compute_capability, target.name)
 
 
-def identities_here(load: Loader = ctypes.CDLL) -> tuple[PlanIdentity, ...]:
+def platforms_here(load: Loader = ctypes.CDLL) -> tuple[PlanPlatform, ...]:
     """What a plan must have been built for to run here: one for each GPU.
 
     Raises:
@@ -66,27 +66,27 @@ def identities_here(load: Loader = ctypes.CDLL) -> tuple[PlanIdentity, ...]:
     """
     version = library_version(load)
     return tuple(
-        PlanIdentity("tensorrt", version, gpu.compute_capability, gpu.name)
+        PlanPlatform("tensorrt", version, gpu.compute_capability, gpu.name)
         for gpu in find_gpus(load)
     )
 
 
-def write_identity(plan: Path, identity: PlanIdentity) -> Path:
+def write_platform(plan: Path, platform: PlanPlatform) -> Path:
     """Writes `<plan>.json` beside a plan; returns it."""
-    path = plan.with_name(plan.name + IDENTITY_SUFFIX)
-    path.write_text(json.dumps(dataclasses.asdict(identity), indent=2) + "\n")
+    path = plan.with_name(plan.name + PLATFORM_SUFFIX)
+    path.write_text(json.dumps(dataclasses.asdict(platform), indent=2) + "\n")
     return path
 
 
-def read_identity(plan: Path) -> PlanIdentity:
-    """Reads what `write_identity` wrote.
+def read_platform(plan: Path) -> PlanPlatform:
+    """Reads what `write_platform` wrote.
 
     Raises:
         PlanError: It is missing or damaged.
     """
-    path = plan.with_name(plan.name + IDENTITY_SUFFIX)
+    path = plan.with_name(plan.name + PLATFORM_SUFFIX)
     try:
-        return PlanIdentity(**json.loads(path.read_text()))
+        return PlanPlatform(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise PlanError(
             f"{path}: cannot tell which TensorRT and GPU its plan is for ({brief(error)}); "
@@ -94,7 +94,7 @@ def read_identity(plan: Path) -> PlanIdentity:
         ) from error
 
 
-def check_identity(built: PlanIdentity, here: PlanIdentity) -> None:
+def check_platform(built: PlanPlatform, here: PlanPlatform) -> None:
     """Checks that a plan can run here.
 
     Raises:
@@ -111,14 +111,14 @@ def find_plans(root: Path) -> list[Path]:
     return sorted(path for path in plans if not path.parent.parent.name.startswith("."))
 
 
-def check_repository(root: Path, here: Sequence[PlanIdentity]) -> list[str]:
+def check_repository(root: Path, here: Sequence[PlanPlatform]) -> list[str]:
     """Checks all plans of a model repository before Triton loads them.
 
     Triton, too, refuses a foreign plan, but says only that it cannot deserialize the engine.
 
     Args:
         root: The model repository.
-        here: What `identities_here` returns. A plan must fit each GPU, since by default Triton
+        here: What `platforms_here` returns. A plan must fit each GPU, since by default Triton
             puts an instance on every one.
 
     Returns:
@@ -127,9 +127,9 @@ def check_repository(root: Path, here: Sequence[PlanIdentity]) -> list[str]:
     problems = []
     for plan in find_plans(root):
         try:
-            built = read_identity(plan)
-            for identity in here:
-                check_identity(built, identity)
+            built = read_platform(plan)
+            for platform in here:
+                check_platform(built, platform)
         except WrongEngineError as error:
             problems.append(f"{plan}: {error}")
         except PlanError as error:
@@ -147,4 +147,4 @@ def check_engines(root: Path, load: Loader = ctypes.CDLL) -> list[str]:
     """
     if not root.is_dir():
         raise PlanError(f"{root}: no such model repository")
-    return check_repository(root, identities_here(load)) if find_plans(root) else []
+    return check_repository(root, platforms_here(load)) if find_plans(root) else []

@@ -9,88 +9,88 @@ from export.gate.measurement import Evaluation, evaluate
 from export.gate.search import Found, Judge, first_good, search
 from export.gate.variant_report import Latency
 from export.precision.variants import Graphs, Variant, candidates, compacted, halved
-from export.publish.plans import build_engines
+from export.publish.job import ExportJob
+from export.publish.staged_plans import build_plans
 from export.publish.staging import Stage
-from export.publish.work import Work
 from gateway.models.gate import Thresholds
 from gateway.models.manifest import PIXELS
 
 Latencies = tuple[tuple[str, Latency], ...]  # by tower; text at the shortest length
 
 
-def make(work: Work, variant: Variant, stage: Stage) -> tuple[Found, Latencies]:
+def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> tuple[Found, Latencies]:
     """The graphs to publish, left in the staging folder, and how long they take.
 
     Raises:
         CrashError: They cannot be run here.
         ExportError: They cannot be made or written.
     """
-    limits = work.thresholds[variant.precision]
+    limits = job.thresholds[variant.precision]
     written: Graphs | None = None
     latency: Latencies = ()
 
     def judge(graphs: Graphs) -> tuple[Evaluation, list[str]]:
         nonlocal written, latency
-        measured, latency = _written_and_measured(work, variant, stage, graphs)
+        measured, latency = _written_and_measured(job, variant, stage, graphs)
         written = graphs
         return measured, thresholds.failures(measured.measured, limits)
 
-    found = _made(work, variant, limits, judge)
+    found = _made(job, variant, limits, judge)
     if written is not found.graphs:  # what was tried after it did worse
         judge(found.graphs)
     return found, latency
 
 
-def _made(work: Work, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
+def _made(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
     if variant.precision == "int8":
-        return _searched(work, variant, limits, judge)
-    graphs = work.traced[variant.runtime]
+        return _searched(job, variant, limits, judge)
+    graphs = job.traced[variant.runtime]
     if variant.precision == "fp16":
-        feed = feed_of(work.inputs, work.lengths, few=True)
+        feed = feed_of(job.inputs, job.lengths, few=True)
         graphs = halved(graphs, feed.pixels, feed.token_ids)
-    if work.compact and variant.runtime == "onnxruntime":
+    if job.compact and variant.runtime == "onnxruntime":
         graphs = compacted(graphs)
     evaluation, failures = judge(graphs)
     return Found(graphs, evaluation, tuple(failures))
 
 
-def _searched(work: Work, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
+def _searched(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
     """INT8: candidates that pass by their cosines, then both towers by all figures."""
-    if work.calibrate is None:
+    if job.calibrate is None:
         raise ValueError("INT8 without calibration")
-    feed: Feed = feed_of(work.calibrate, work.lengths)
+    feed: Feed = feed_of(job.calibrate, job.lengths)
     needed = limits.mean_cosine if limits.mean_cosine is not None else -1.0
-    traced = work.traced[variant.runtime]
-    shared = traced.text[work.lengths[-1]]
+    traced = job.traced[variant.runtime]
+    shared = traced.text[job.lengths[-1]]
     every = [batch for batches in feed.token_ids.values() for batch in batches]
     texts = candidates(
-        shared, variant.form, work.method, every,
-        text_measure(work.inputs, work.truth, work.lengths),
+        shared, variant.form, job.method, every,
+        text_measure(job.inputs, job.truth, job.lengths),
     )  # fmt: skip
     images = candidates(
-        traced.image, variant.form, work.method, feed.pixels,
-        image_measure(work.inputs, work.truth),
+        traced.image, variant.form, job.method, feed.pixels,
+        image_measure(job.inputs, job.truth),
     )  # fmt: skip
     return search(first_good(images, needed), first_good(texts, needed), traced, judge)
 
 
 def _written_and_measured(
-    work: Work, variant: Variant, stage: Stage, graphs: Graphs
+    job: ExportJob, variant: Variant, stage: Stage, graphs: Graphs
 ) -> tuple[Evaluation, Latencies]:
     stage.clear()
     image, texts = stage.image(graphs.image), stage.text(graphs)
     if variant.runtime == "tensorrt":
-        run_image, run_texts = build_engines(stage, image, texts, work.progress)
+        run_image, run_texts = build_plans(stage, image, texts, job.progress)
     else:
         if variant.precision != "fp32":
             _check_runs(stage, image, texts)
         run_image = runners.onnx_runner(image, PIXELS)
         run_texts = runners.onnx_text_runners(texts)
     evaluation = evaluate(
-        run_image, run_texts, work.inputs, work.truth, work.what, work.serving.max_batch,
-        work.small_batch_items,
+        run_image, run_texts, job.inputs, job.truth, job.what, job.serving.max_batch,
+        job.small_batch_items,
     )  # fmt: skip
-    feed, length = feed_of(work.inputs, work.lengths, few=True), min(run_texts)
+    feed, length = feed_of(job.inputs, job.lengths, few=True), min(run_texts)
     return evaluation, (
         ("image", latency_of(run_image, feed.pixels[0][:1])),
         ("text", latency_of(run_texts[length], feed.token_ids[length][0][:1])),
