@@ -1,5 +1,5 @@
 """Runs a real Triton Inference Server without Docker and without a GPU.
 
-``python -m server`` starts it in the foreground; ``server.launcher.TritonServer`` is the same
-thing as a context manager. The ``onnxruntime`` backend it serves models with is in ``backends``.
+`python -m server` runs it in the foreground; `server.launcher.TritonServer` is a context manager
+that does the same. `backends` has the `onnxruntime` backend. Imports nothing of the other packages.
 """

@@ -19,7 +19,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a server until it is told to stop; 0 after a clean stop, 1 after any failure."""
+    """Run a server until a signal stops it; return 0 after a clean stop, 1 after a failure."""
     config = parse(arguments)
     try:
         return serve(config)
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(config: ServerConfig) -> int:
     """Start, report readiness, and wait for a signal or for tritonserver's end."""
     server = TritonServer(config, log=lambda line: print(line, file=sys.stderr, flush=True))
-    events: queue.SimpleQueue[str] = queue.SimpleQueue()  # its put() may be used in handlers
+    events: queue.SimpleQueue[str] = queue.SimpleQueue()  # put() is safe in signal handlers
     signals = _Signals(server, events)
     try:
         signals.install()
@@ -92,7 +92,7 @@ def _announce(server: TritonServer) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> ServerConfig:
-    """Read the command line and the secret; exits with 2 or 1 where either is wrong."""
+    """Read the command line and the secret; exit with 2 or 1 if either is wrong."""
     default = ServerConfig(Path("model_repository"))
     parser = argparse.ArgumentParser(
         prog="python -m server",
@@ -121,15 +121,15 @@ def parse(arguments: Sequence[str] | None = None) -> ServerConfig:
         "--http-port",
         type=int,
         metavar="PORT",
-        help="port for HTTP, which is closed without this option; 0 takes any free one",
+        help="port for HTTP; without this option HTTP is off; 0 takes any free one",
     )
     add(
         "--secret-file",
         type=Path,
         default=os.environ.get(secret.VARIABLE) or None,
         metavar="FILE",
-        help="file of the secret that whoever loads models must send, made where there is none; "
-        f"unset, as is {secret.VARIABLE}: nobody can load models once it runs",
+        help="file with the secret that loading models requires; created if missing. Without it "
+        f"and {secret.VARIABLE}, nobody can load models while Triton runs",
     )
     add(
         "--exit-on-error",
@@ -142,14 +142,14 @@ def parse(arguments: Sequence[str] | None = None) -> ServerConfig:
         type=float,
         default=default.ready_timeout,
         metavar="SECONDS",
-        help="give up when the models are not loaded by then",
+        help="give up if the models take longer to load",
     )
     add(
         "--stop-timeout",
         type=float,
         default=default.stop_timeout,
         metavar="SECONDS",
-        help="kill a server that has not stopped by then",
+        help="kill a server that takes longer to stop",
     )
     add(
         "--shm-size",

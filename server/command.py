@@ -13,10 +13,10 @@ STUB_TIMEOUT = 300  # seconds a stub may take to import its packages
 def tritonserver_command(
     config: ServerConfig, runtime: Runtime, run: RunDirectory, models: Iterable[str]
 ) -> list[str]:
-    """Build the command; ``models`` are the Triton models to load, and no other is loaded.
+    """Build the command; ``models`` names the Triton models to load.
 
-    Triton itself never exits on a model that fails to load: the launcher asks it for the reason
-    first. GPU metrics and pinned memory are off because this wheel's backends run on the CPU.
+    Triton itself never exits on a model that fails to load, so that the launcher can ask for the
+    reason. GPU metrics and pinned memory are off because this wheel's backends run on the CPU.
     """
     return [
         str(runtime.tritonserver),

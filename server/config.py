@@ -8,11 +8,11 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Everything a launch depends on; ``python -m server --help`` explains each in a line.
+    """Settings of a launch; ``python -m server --help`` explains each.
 
-    A port of 0 means any free port, an HTTP port of None no HTTP. ``shm_bytes`` is both the first
-    size and the growth step of the shared-memory region that each model instance exchanges tensors
-    with Triton through.
+    A port of 0 means any free port, an HTTP port of None no HTTP. ``shm_bytes`` is the initial size
+    and the growth step of the shared memory through which Triton and each model instance exchange
+    tensors.
     """
 
     model_repository: Path
@@ -32,7 +32,7 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a started Triton listens, each as ``host:port``."""
+    """Addresses of a started Triton, each as ``host:port``."""
 
     grpc: str
     metrics: str

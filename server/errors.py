@@ -1,4 +1,4 @@
-"""What can go wrong between a model repository and a ready Triton, in the order it is met.
+"""Errors of launching Triton, in the order of the steps.
 
 ServerError
 ├── RepositoryError    the model repository or one of its manifests is unusable
@@ -7,12 +7,12 @@ ServerError
 ├── RuntimeFilesError  the wheel, libpython or a Python package that Triton needs is missing
 ├── ModelLoadError     Triton is up, but a model did not load
 ├── StartTimeoutError  Triton was not ready in time
-└── ServerExitedError  tritonserver ended without being asked to
+└── ServerExitedError  tritonserver ended by itself
 """
 
 
 class ServerError(Exception):
-    """Anything that keeps Triton from starting or from running on."""
+    """Base of all errors of starting and running Triton."""
 
 
 class RepositoryError(ServerError):
@@ -24,7 +24,7 @@ class SecretError(ServerError):
 
 
 class PortError(ServerError):
-    """An address that Triton was told to listen on cannot be used."""
+    """An address that Triton should listen on cannot be used."""
 
 
 class RuntimeFilesError(ServerError):
@@ -36,7 +36,7 @@ class ModelLoadError(ServerError):
 
 
 class StartTimeoutError(ServerError):
-    """Triton did not become ready in the time it was given."""
+    """Triton was not ready in time."""
 
 
 class ServerExitedError(ServerError):

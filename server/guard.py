@@ -1,9 +1,9 @@
-"""The process between the launcher and tritonserver, which outlives a killed launcher.
+"""The parent process of tritonserver, which cleans up even after a killed launcher.
 
-Started as ``python -m server.guard``. It reads one line of JSON, a ``GuardOrder``, from standard
-input and starts tritonserver. Standard input is also its lifeline: a byte, or its end, which
-the kernel brings about when the launcher dies however it dies, means stop. Whatever ends
-tritonserver, the guard then removes its stub processes, shared memory and folder.
+Started as ``python -m server.guard``, it reads one line of JSON, a ``GuardOrder``, from standard
+input and starts tritonserver. Standard input is also its lifeline: a byte on it means stop, and so
+does its end, which the kernel causes however the launcher dies. Once tritonserver has ended, the
+guard removes its stub processes, shared memory and folder.
 
 It exits with tritonserver's own code, or 128 plus the signal that killed it, or INSTANCE_DIED.
 """
@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 SIGNAL_BASE = 128
 INSTANCE_DIED = 100  # exit code; tritonserver itself exits with 0 or 1
 WATCH_INTERVAL = 1.0  # seconds
-KILL = b"k"  # on the lifeline: do not wait for tritonserver to end by itself
+KILL = b"k"  # on the lifeline: kill tritonserver at once
 
 
 class InstanceDied(Exception):
@@ -37,10 +37,10 @@ class InstanceDied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GuardOrder:
-    """What to start, and what to remove when it has ended."""
+    """The command to run, and the folder to remove afterwards."""
 
     argv: list[str]
-    secret: str  # which the command line must not show
+    secret: str  # hidden from the command line
     env: dict[str, str]
     run_directory: str
     stop_timeout: float  # seconds between SIGTERM and SIGKILL
@@ -54,7 +54,7 @@ def run(order: GuardOrder, lifeline: IO[bytes]) -> int:
     """
     libc = ctypes.CDLL(None)
     try:
-        # Should the guard itself be killed, tritonserver stops by itself.
+        # If the guard itself is killed, the kernel stops tritonserver.
         process = hidden_arguments.start(
             order.argv,
             order.secret,
@@ -72,9 +72,9 @@ def run(order: GuardOrder, lifeline: IO[bytes]) -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], lifeline: IO[bytes], stop_timeout: float) -> None:
-    """Return when tritonserver has ended, or is to be killed."""
+    """Return when tritonserver has ended or must be killed."""
     ended, ending = os.pipe()
-    threading.Thread(target=_tell_end, args=(process, ending), daemon=True).start()
+    threading.Thread(target=_signal_end, args=(process, ending), daemon=True).start()
     watched = [ended, lifeline.fileno()]
     instances = InstanceWatch(process.pid)
     deadline: float | None = None
@@ -90,22 +90,22 @@ def _wait(process: subprocess.Popen[bytes], lifeline: IO[bytes], stop_timeout: f
         order = os.read(lifeline.fileno(), 16)
         if KILL in order:
             return
-        if not order:  # an ended pipe stays readable for ever
+        if not order:  # a closed pipe stays readable
             watched.remove(lifeline.fileno())
         if deadline is None:
             deadline = time.monotonic() + stop_timeout
             process.send_signal(signal.SIGTERM)
 
 
-def _tell_end(process: subprocess.Popen[bytes], ending: int) -> None:
+def _signal_end(process: subprocess.Popen[bytes], ending: int) -> None:
     process.wait()
     os.write(ending, b".")
 
 
 def main() -> int:
-    """Read the order from standard input and carry it out."""
+    """Read the order from standard input and execute it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Not SIG_IGN: tritonserver would inherit that, and ignore a stop while it loads models.
+        # Not SIG_IGN: tritonserver would inherit it, and ignore a stop while it loads models.
         signal.signal(number, lambda *_: None)
     lifeline = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 (a descriptor)
     line = bytearray()
@@ -113,7 +113,7 @@ def main() -> int:
         line += lifeline.read(1) or b"\n"
     try:
         order = GuardOrder(**json.loads(line))
-    except json.JSONDecodeError:  # the launcher died before it gave an order
+    except json.JSONDecodeError:  # the launcher died before it sent an order
         return 1
     try:
         return run(order, lifeline)

@@ -1,6 +1,6 @@
-"""Asks a Triton over gRPC whether it is ready, and why a model is not.
+"""Queries a Triton over gRPC: is it ready, and why is a model not.
 
-``python -m server.health HOST:PORT`` ends with 0 where it is.
+``python -m server.health HOST:PORT`` exits with 0 if it is ready.
 """
 
 import sys
@@ -16,7 +16,7 @@ TIMEOUT = 5.0  # seconds
 OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
-    # Where nobody listens yet, it tries again at once.
+    # Retry at once while nobody listens yet.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 100),
@@ -28,7 +28,7 @@ class ModelState:
     """One model of Triton's repository index."""
 
     name: str
-    state: str  # READY, LOADING, UNLOADING, UNAVAILABLE; empty where it was never loaded
+    state: str  # READY, LOADING, UNLOADING, UNAVAILABLE; empty if never loaded
     reason: str  # why it is UNAVAILABLE
 
 
@@ -36,20 +36,20 @@ class Health:
     """A connection to one Triton, as a context manager."""
 
     def __init__(self, address: str) -> None:
-        """Connects when it is first used."""
+        """Connect on first use."""
         self._channel = grpc.insecure_channel(address, options=OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def __enter__(self) -> Self:
-        """Does nothing."""
+        """Return the connection."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._channel.close()
 
     def is_live(self) -> bool:
-        """Whether it answers."""
+        """Whether Triton answers."""
         try:
             return bool(
                 self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=TIMEOUT).live
@@ -58,31 +58,31 @@ class Health:
             return False
 
     def is_ready(self) -> bool:
-        """Whether it answers, and can serve all of its models."""
+        """Whether Triton answers and can serve all of its models."""
         try:
-            asked = service_pb2.ServerReadyRequest()
-            return bool(self._stub.ServerReady(asked, timeout=TIMEOUT).ready)
+            request = service_pb2.ServerReadyRequest()
+            return bool(self._stub.ServerReady(request, timeout=TIMEOUT).ready)
         except grpc.RpcError:
             return False
 
     def model_states(self, secret: str) -> tuple[ModelState, ...]:
-        """Triton's repository index.
+        """Fetch Triton's repository index.
 
         Raises:
-            grpc.RpcError: It cannot be reached, or the secret is not its own.
+            grpc.RpcError: Triton cannot be reached, or the secret is wrong.
         """
-        asked = service_pb2.RepositoryIndexRequest()
-        index = self._stub.RepositoryIndex(asked, timeout=TIMEOUT, metadata=((METADATA, secret),))
+        request = service_pb2.RepositoryIndexRequest()
+        index = self._stub.RepositoryIndex(request, timeout=TIMEOUT, metadata=((METADATA, secret),))
         return tuple(ModelState(each.name, each.state, each.reason) for each in index.models)
 
 
 def readable_reason(reason: str) -> str:
-    """A load failure without the Python traceback that the stub adds to its message."""
+    """Strip the Python traceback that the stub adds to a load failure."""
     return reason.split("\n\nAt:\n")[0].strip()
 
 
 def main(address: str) -> int:
-    """0 where the Triton at this address is ready, else 1."""
+    """Return 0 if the Triton at this address is ready, else 1."""
     with Health(address) as health:
         return 0 if health.is_ready() else 1
 

@@ -1,8 +1,8 @@
 """Starts a program with arguments that its command line does not show.
 
-Linux shows every user the command line of every process, but its environment and its memory to the
-user whose it is alone. So a hidden argument goes into the environment, and before the program's
-first instruction its place among the arguments is pointed there.
+Linux shows the command line of a process to every user, but its environment and memory to its owner
+alone. So a hidden argument goes into the environment, and before the program's first instruction
+its argument pointer is set to that place.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 PTRACE_TRACEME, PTRACE_DETACH = 0, 17  # from linux/ptrace.h
-START_STACK = 28 - 3  # place in /proc/PID/stat, after the name
+START_STACK = 28 - 3  # index in /proc/PID/stat, after the name
 POINTER = 8  # bytes
 PREFIX = "HIDDEN_ARGUMENT_"
 SHOWN = "warning: processes cannot be traced here, so tritonserver's command line shows its secret"
@@ -27,15 +27,15 @@ _libc.ptrace.restype = ctypes.c_long
 def start(
     argv: Sequence[str], secret: str, env: Mapping[str, str], before: Callable[[], object]
 ) -> subprocess.Popen[bytes]:
-    """Start a program; arguments that hold the secret are hidden.
+    """Start a program, hiding the arguments that contain the secret.
 
-    Where this system lets nobody trace even a process of its own, they are shown, and it is told.
+    If the system forbids tracing even of child processes, it shows them and prints a warning.
 
     Args:
         argv: The command line.
-        secret: What it must not show.
+        secret: The text to hide.
         env: The program's environment.
-        before: Called in the new process before it becomes the program.
+        before: Called in the new process before it executes the program.
     """
     places = [place for place, word in enumerate(argv) if secret in word]
     shown = [word.replace(secret, "hidden") for word in argv]
@@ -52,7 +52,7 @@ def start(
         print(SHOWN, file=sys.stderr, flush=True)
         return _started(argv, env, before)
     try:
-        os.waitpid(process.pid, 0)  # it stands still where it became the program
+        os.waitpid(process.pid, 0)  # it stops at the first instruction of the program
         _point(process.pid, places)
         _libc.ptrace(PTRACE_DETACH, process.pid, None, None)
     except BaseException:
@@ -68,7 +68,7 @@ def _started(
         argv,
         env=env,
         stdin=subprocess.DEVNULL,
-        # Keeps SIGPIPE ignored: the log pipe breaks when the launcher dies, and tritonserver must
+        # SIGPIPE stays ignored: the log pipe breaks when the launcher dies, and tritonserver must
         # still stop in order.
         restore_signals=False,
         preexec_fn=before,

@@ -1,4 +1,4 @@
-"""Notices a model instance that has died under a living tritonserver.
+"""Detects a model instance that has died under a running tritonserver.
 
 Triton reaps the stubs it stops itself, but not one that crashed or was killed: from 24.06 on it
 neither restarts it nor reports the model as not ready, and every request to it fails. The dead
@@ -13,19 +13,19 @@ from server.runtime import STUB
 PROC = Path("/proc")
 ZOMBIE = "Z"
 COMMAND = STUB[:15]  # the kernel keeps 15 characters of it
-NAME = 8  # place of the instance's name in the stub's command line
+NAME = 8  # index of the instance's name in the stub's command line
 
 
 @dataclass(slots=True)
 class InstanceWatch:
-    """Looks at tritonserver's children; to be asked at intervals of about a second."""
+    """Watches tritonserver's children; poll it about once a second."""
 
     tritonserver: int  # process id
     _names: dict[int, str] = field(default_factory=dict)
     _zombies: set[int] = field(default_factory=set)
 
     def dead(self) -> str | None:
-        """The name of an instance that has been a zombie twice in a row; else None."""
+        """Name of an instance that is a zombie for the second poll in a row, or None."""
         zombies = set()
         for pid in self._children():
             try:
@@ -35,7 +35,7 @@ class InstanceWatch:
                 elif before.endswith(COMMAND):
                     zombies.add(pid)
             except OSError:
-                continue  # reaped while we looked
+                continue  # reaped meanwhile
         # Triton takes a moment to reap a stub that it stops itself.
         lasting = zombies & self._zombies
         self._zombies = zombies

@@ -1,4 +1,4 @@
-"""Starts one Triton server, waits until it serves, and stops it without a trace."""
+"""Starts one Triton server, waits until it serves, and stops it without leftovers."""
 
 import json
 import os
@@ -32,14 +32,14 @@ STOP = b"s"
 class TritonServer:
     """A tritonserver process with all its models loaded, as a context manager.
 
-    ``log`` receives each line that Triton and its stubs write, on a thread of the server's own.
+    ``log`` receives each line that Triton and its stubs write, on a separate thread.
     """
 
     def __init__(self, config: ServerConfig, log: Callable[[str], None] | None = None) -> None:
-        """Check the repository, the addresses and the runtime; nothing is started yet.
+        """Check the repository, the addresses and the runtime, without starting anything.
 
         Raises:
-            RepositoryError, PortError, RuntimeFilesError: what is wrong and what to do.
+            RepositoryError, PortError, RuntimeFilesError: The message says what to do.
         """
         self.models: tuple[PublishedModel, ...] = select_models(
             config.model_repository, config.models
@@ -54,7 +54,7 @@ class TritonServer:
         self._reader: threading.Thread | None = None
 
     def start(self) -> None:
-        """Clean up after dead launches, then start tritonserver; returns before it is ready."""
+        """Clean up after dead launches and start tritonserver, without waiting for it."""
         rundir.sweep()
         self._run = rundir.create(self._runtime, self.config.model_repository)
         order = GuardOrder(
@@ -80,7 +80,7 @@ class TritonServer:
         self._order(json.dumps(asdict(order)).encode() + b"\n")
 
     def wait_ready(self) -> None:
-        """Wait until Triton answers that it is ready.
+        """Wait until Triton reports that it is ready.
 
         With ``exit_on_error`` false, models that failed to load are reported to ``log`` only.
 
@@ -112,7 +112,7 @@ class TritonServer:
             self._log(problem)
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait for tritonserver's end: its exit code (128 + signal), or None after ``timeout``."""
+        """Wait for tritonserver's exit code (128 + signal), or None after ``timeout``."""
         if self._guard is None:
             return 0
         try:
@@ -121,7 +121,7 @@ class TritonServer:
             return None
 
     def exit_error(self) -> ServerExitedError:
-        """The error that tells how a tritonserver that has ended by itself came to its end."""
+        """Error that describes how tritonserver ended by itself."""
         code = self.wait() or 0
         how = f"exited with {code}"
         if code == INSTANCE_DIED:
@@ -135,7 +135,7 @@ class TritonServer:
         return ServerExitedError(f"tritonserver {how}; its last lines were:\n{self._last_lines()}")
 
     def stop(self) -> None:
-        """Let requests in flight finish and stop; after ``stop_timeout`` kill. Idempotent."""
+        """Stop after the requests in flight; kill after ``stop_timeout``. Idempotent."""
         self._order(STOP)
         self._finish()
 
@@ -191,16 +191,14 @@ class TritonServer:
                 if self._log:
                     self._log(text)
             except OSError:
-                self._log = None  # nobody reads it any more; Triton must not block on its log
+                self._log = None  # nobody reads the log any more, and Triton must not block on it
 
     def _unloaded(self, health: Health) -> dict[str, str]:
-        """Why each model that should be served and is not, is not."""
+        """Reason for each requested model that is not ready."""
         try:
             states = health.model_states(self.config.secret)
         except grpc.RpcError as error:
-            raise ServerError(
-                f"Triton does not tell which models it has loaded: {error}"
-            ) from error
+            raise ServerError(f"Triton does not list its models: {error}") from error
         ready = {model.name for model in states if model.state == "READY"}
         reasons = {model.name: readable_reason(model.reason) for model in states}
         return {

@@ -1,4 +1,4 @@
-"""Checks the addresses before Triton is started, so that the error names the option to change."""
+"""Checks addresses before Triton starts, so that an error names the option to change."""
 
 import socket
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ def claim(config: ServerConfig) -> ServerConfig:
 
 
 def reserve(wanted: Mapping[str, tuple[str, int]]) -> dict[str, int]:
-    """Check hosts and ports by the name of the option that sets each; a 0 becomes a free port.
+    """Check hosts and ports by the option that sets each; a 0 becomes a free port.
 
-    All are bound at once and released together, so that no two of them are equal.
+    It binds all at once and releases them together, so that no two are equal.
 
     Raises:
         PortError: naming the port and the option to change.
@@ -46,7 +46,7 @@ def reserve(wanted: Mapping[str, tuple[str, int]]) -> dict[str, int]:
 
 
 def addresses(config: ServerConfig) -> Addresses:
-    """Where clients on this machine reach a server with this (claimed) configuration."""
+    """Addresses at which clients on this machine reach a server with a claimed configuration."""
     host = "127.0.0.1" if config.host == "0.0.0.0" else config.host  # noqa: S104 (compared)
     return Addresses(
         grpc=f"{host}:{config.grpc_port}",

@@ -1,7 +1,7 @@
-"""Which Triton models a model repository publishes.
+"""Lists the Triton models that a model repository publishes.
 
-The repository's root holds one ``<id>.manifest.json`` per model, written last by the exporter:
-a Triton model that no manifest names is half written or left over, and is not served.
+The repository's root has one ``<id>.manifest.json`` per model, which the exporter writes last: a
+Triton model that no manifest names is incomplete or a leftover, and is not served.
 """
 
 import json
@@ -18,7 +18,7 @@ HOW_TO_EXPORT = "export one with: python -m export MODEL --repository DIR"
 
 @dataclass(frozen=True, slots=True)
 class PublishedModel:
-    """A model id and the Triton models, folders of the repository, that serve it."""
+    """A model id and the Triton models (folders of the repository) that serve it."""
 
     id: str
     triton_models: tuple[str, ...]
@@ -36,7 +36,7 @@ def published_models(repository: Path) -> tuple[PublishedModel, ...]:
     manifests = sorted(repository.glob(f"*{SUFFIX}"))
     if not manifests:
         raise RepositoryError(
-            f"model repository {repository} holds no model (no *{SUFFIX}); {HOW_TO_EXPORT}"
+            f"model repository {repository} contains no model (no *{SUFFIX}); {HOW_TO_EXPORT}"
         )
     models = tuple(_published(path) for path in manifests)
     owners: dict[str, str] = {}
@@ -52,10 +52,10 @@ def published_models(repository: Path) -> tuple[PublishedModel, ...]:
 
 
 def select_models(repository: Path, ids: Iterable[str]) -> tuple[PublishedModel, ...]:
-    """The published models with these ids, or all of them where ``ids`` is empty.
+    """Select the published models with these ids, or all if ``ids`` is empty.
 
     Raises:
-        RepositoryError: as ``published_models``; or an id that no manifest has.
+        RepositoryError: As ``published_models``, or no manifest has an id.
     """
     models = published_models(repository)
     wanted = tuple(dict.fromkeys(ids))
@@ -102,7 +102,7 @@ def _triton_names(path: Path, triton: object) -> tuple[str, ...]:
 def _name(path: Path, key: str, entry: object) -> str:
     name = entry.get("name") if isinstance(entry, dict) else None
     if not isinstance(name, str) or not name or Path(name).name != name:
-        raise RepositoryError(f"manifest {path}: key '{key}.name' must name a folder beside it")
+        raise RepositoryError(f"manifest {path}: key '{key}.name' must name a folder next to it")
     return name
 
 

@@ -1,9 +1,8 @@
 """The private folder of one launch, and the removal of everything a launch can leave behind.
 
-The folder's name is also the prefix of the launch's shared-memory regions and stands in the
-command line of its tritonserver and stubs, so that what is left of a killed launch can be found
-by that name alone. A lock, held for as long as the launcher or its guard lives, tells a dead
-launch from a running one; the kernel drops it however they end.
+The folder's name is the prefix of the launch's shared-memory regions and part of the command lines
+of its tritonserver and stubs, so the name alone finds the leftovers of a killed launch. A lock
+marks a running launch; the kernel drops it when launcher and guard have ended.
 """
 
 import fcntl
@@ -26,8 +25,9 @@ PROC = Path("/proc")
 PACKAGE = Path(__file__).resolve().parent
 
 # Triton starts it as the stub: MODEL_FILE REGION SIZE GROWTH PARENT UTILS OFFSET NAME BACKEND. A
-# load request may bring files along, or name another backend, and both are code that would run. An
-# instance that ended here would count as one that died; so the real stub loads what refuses.
+# load request may carry files or name another backend; both are code that would run. If this script
+# just exited, the instance would count as one that died, so the real stub loads a model that
+# refuses to load.
 GUARDED_STUB = """\
 #!/bin/sh
 file=$1
@@ -47,7 +47,7 @@ exec {stub} "$file" "$@"
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """A launch's folder and the descriptor that holds its lock."""
+    """A launch's folder and the descriptor of its lock."""
 
     path: Path
     lock: int
@@ -64,12 +64,12 @@ class RunDirectory:
 
 
 def create(runtime: Runtime, repository: Path) -> RunDirectory:
-    """Make a locked folder with the ``python`` and ``onnxruntime`` backends laid out in it.
+    """Make a locked folder with the ``python`` and ``onnxruntime`` backends.
 
-    They load from this model repository alone.
+    The backends load models from this model repository only.
     """
     path = Path(tempfile.mkdtemp(prefix=PREFIX))
-    # Renamed only once locked: a folder whose lock file can be locked belongs to no one.
+    # Renamed only once locked: a folder with an unlocked lock file belongs to a dead launch.
     unnamed = path / f"{LOCK}.new"
     lock = os.open(unnamed, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -134,7 +134,7 @@ def remove(path: Path) -> None:
 
 
 def _kill_processes(name: str) -> int:
-    """Send SIGKILL to every tritonserver and stub of the launch; return how many there were."""
+    """Send SIGKILL to every tritonserver and stub of the launch; return their number."""
     killed = 0
     for entry in PROC.glob("[0-9]*"):
         try:
@@ -143,5 +143,5 @@ def _kill_processes(name: str) -> int:
                 os.kill(int(entry.name), signal.SIGKILL)
                 killed += 1
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it ended while we looked, or is another user's
+            continue  # it has ended, or is another user's
     return killed

@@ -1,4 +1,4 @@
-"""Finds what a tritonserver process needs: the wheel's files, libpython, the environment."""
+"""Finds the files of the wheel, libpython, and the environment for tritonserver."""
 
 import os
 import sys
@@ -17,16 +17,16 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Absolute paths of everything that is started or loaded."""
+    """Absolute paths of the programs and libraries of Triton."""
 
     tritonserver: Path
     python_backend: Path  # folder of libtriton_python.so and triton_python_backend_utils.py
     stub: Path  # the process each model instance runs in, built for this Python version
-    libraries: Path  # shared libraries that the wheel brings
+    libraries: Path  # shared libraries of the wheel
     libpython: Path  # folder of libpython3.x.so.1.0
 
     def environment(self) -> dict[str, str]:
-        """This process's environment, changed to what tritonserver and its stubs need.
+        """This process's environment, adapted for tritonserver and its stubs.
 
         The stub embeds Python: it finds the virtual environment through the first ``python3``
         on PATH, and PYTHONHOME would point it elsewhere.
@@ -38,7 +38,7 @@ class Runtime:
         }
         for key, first in paths.items():
             env[key] = os.pathsep.join([*first, *filter(None, [env.get(key)])])
-        # From 1.29 on, ONNX Runtime's wheels report usage to Microsoft unless told not to.
+        # From 1.29 on, ONNX Runtime's wheels report usage to Microsoft by default.
         env.setdefault("ORT_DISABLE_TELEMETRY", "1")
         return env
 
@@ -47,7 +47,7 @@ def find_runtime() -> Runtime:
     """Locate the runtime without importing ``pytriton``, whose dependencies are not installed.
 
     Raises:
-        RuntimeFilesError: naming what is missing and how to get it.
+        RuntimeFilesError: Something is missing; the message says how to get it.
     """
     for package in BACKEND_PACKAGES:
         if find_spec(package) is None:
@@ -96,10 +96,10 @@ def _stub(folder: Path) -> Path:
 
 
 def find_libpython(version: str, folders: list[Path]) -> Path:
-    """The first of ``folders`` that holds the shared library of Python ``version`` ("3.11").
+    """Find the first of ``folders`` with the shared library of Python ``version`` ("3.11").
 
     Raises:
-        RuntimeFilesError: none does, as with a Python built without a shared library.
+        RuntimeFilesError: None has it, as with a Python built without a shared library.
     """
     library = f"libpython{version}.so.1.0"
     for folder in folders:
@@ -115,10 +115,10 @@ def find_libpython(version: str, folders: list[Path]) -> Path:
 
 
 def _library_folders() -> list[Path]:
-    """Where this interpreter's own libpython may be; never another interpreter's.
+    """Folders that may have this interpreter's own libpython.
 
-    The interpreter's own prefix comes first: relocatable builds (uv) record a LIBDIR that
-    existed on the machine that built them. Debian keeps the library under its multiarch name.
+    The interpreter's prefix comes first: relocatable builds (uv) record a LIBDIR of the machine
+    that built them. Debian keeps the library under its multiarch name.
     """
     prefix = Path(sys.base_prefix)
     libdir = sysconfig.get_config_var("LIBDIR")

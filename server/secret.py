@@ -1,7 +1,7 @@
-"""The secret that Triton asks for before it loads, unloads or reconfigures anything.
+"""The secret that Triton requires before it loads, unloads or reconfigures anything.
 
-A caller sends it as gRPC metadata, or as an HTTP header where HTTP is open. Inference, metadata and
-health need none. Standard library alone: NVIDIA's image runs this too.
+A caller sends it as gRPC metadata or as an HTTP header. Inference, metadata and health need none.
+Uses only the standard library: NVIDIA's image runs this too.
 """
 
 import os
@@ -12,46 +12,48 @@ from pathlib import Path
 
 from server.errors import SecretError
 
-# What changes the server, tells of its files, or hands it memory; all that can run code among it.
+# Protocols that change the server, reveal its files or share memory; some of them can run code.
 RESTRICTED = ("model-repository", "model-config", "shared-memory", "statistics", "trace", "logging")
 HEADER = "openclip-secret"
 METADATA = f"triton-grpc-protocol-{HEADER}"  # Triton sets the prefix
-VARIABLE = "TRITON_SECRET_FILE"  # names the file, in containers
-FORM = re.compile(r"[A-Za-z0-9_-]{16,256}")  # what an option of Triton and a header take as it is
+VARIABLE = "TRITON_SECRET_FILE"  # environment variable with the name of the file
+FORM = re.compile(r"[A-Za-z0-9_-]{16,256}")  # valid in an option of Triton and in a header
 
 
 def new() -> str:
-    """256 random bits."""
+    """Make a secret of 256 random bits."""
     return secrets.token_hex(32)
 
 
 def kept(path: Path) -> str:
-    """The secret of a file; where there is no such file, it is made with a new one.
+    """Read the secret from a file; create a missing file with a new secret.
 
     Raises:
-        SecretError: The file cannot be read or made, or holds no secret.
+        SecretError: The file cannot be read or created, or has no secret.
     """
     try:
         if not path.exists():
-            with suppress(FileExistsError):  # another who starts just now has made it
+            with suppress(FileExistsError):  # another process has just created it
                 private = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
                 with os.fdopen(private, "w") as file:
                     file.write(new() + "\n")
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SecretError(f"the file of Triton's secret, {path}, is of no use: {error}") from error
+        raise SecretError(
+            f"the file of Triton's secret, {path}, cannot be used: {error}"
+        ) from error
     if FORM.fullmatch(secret) is None:
         raise SecretError(
             f"{path}: Triton's secret must have 16 to 256 letters, digits, dashes and underscores; "
-            "remove the file to have one made"
+            "remove the file to get a new one"
         )
     return secret
 
 
 def options(secret: str) -> list[str]:
-    """Options of tritonserver that close what is restricted to all who do not have the secret.
+    """Options of tritonserver that restrict protocols to callers with the secret.
 
-    Those of HTTP do no harm where it is closed.
+    Those of HTTP have no effect while HTTP is off.
     """
     restricted = ",".join(RESTRICTED)
     return [

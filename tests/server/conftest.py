@@ -8,6 +8,7 @@ import tritonclient.grpc as grpc
 
 from server.config import ServerConfig
 from server.launcher import TritonServer
+from server.secret import METADATA
 from tests.server import tiny
 
 EVERY_KEY = tiny.parameters(
@@ -26,6 +27,11 @@ class Served:
     server: TritonServer
     client: grpc.InferenceServerClient
     log: list[str] = field(default_factory=list)
+
+    @property
+    def secret(self) -> dict[str, str]:
+        """Headers of restricted requests: statistics, configuration and index."""
+        return {METADATA: self.server.config.secret}
 
     def infer(self, model: str, name: str, array: np.ndarray) -> np.ndarray:
         types = {"uint8": "UINT8", "int32": "INT32"}

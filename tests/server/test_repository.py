@@ -31,7 +31,7 @@ def test_ids_restrict_the_models(repository: Path) -> None:
 
 
 def test_an_empty_repository_says_how_to_export(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match=f"{tmp_path} holds no model.*python -m export"):
+    with pytest.raises(RepositoryError, match=f"{tmp_path} contains no model.*python -m export"):
         published_models(tmp_path)
 
 

@@ -61,7 +61,9 @@ def until_joined(served: Served, ask: Callable[[], None]) -> None:
 
 def batches(served: Served) -> dict[int, int]:
     """Executions of demo.text-4 by batch size, from Triton's own statistics."""
-    statistics = served.client.get_inference_statistics("demo.text-4").model_stats[0]
+    statistics = served.client.get_inference_statistics(
+        "demo.text-4", headers=served.secret
+    ).model_stats[0]
     return {batch.batch_size: batch.compute_infer.count for batch in statistics.batch_stats}
 
 
@@ -104,16 +106,19 @@ def test_every_key_reaches_the_session(served: Served) -> None:
 
 
 def test_auto_complete_fills_in_what_the_configuration_leaves_out(served: Served) -> None:
-    config = served.client.get_model_config("bare.image").config
+    config = served.client.get_model_config("bare.image", headers=served.secret).config
     assert config.max_batch_size == 4
     assert [(i.name, i.data_type, list(i.dims)) for i in config.input] == [("pixels", 2, [2, 2, 3])]
     assert [(o.name, o.data_type, list(o.dims)) for o in config.output] == [("vector", 11, [12])]
     assert config.HasField("dynamic_batching")
-    assert served.client.get_model_config("bare.text-4").config.max_batch_size == 16
+    assert (
+        served.client.get_model_config("bare.text-4", headers=served.secret).config.max_batch_size
+        == 16
+    )
 
 
 def test_only_published_models_are_loaded(served: Served) -> None:
-    index = served.client.get_model_repository_index().models
+    index = served.client.get_model_repository_index(headers=served.secret).models
     ready = {model.name for model in index if model.state == "READY"}
     assert ready == {name for model in served.server.models for name in model.triton_models}
     assert "stray" not in ready

@@ -1,4 +1,4 @@
-"""Runs many requests in as few ONNX Runtime calls as their shapes allow."""
+"""Runs requests in as few ONNX Runtime calls as their shapes allow."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ Tensors = dict[str, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One request: its place among those of the call, its inputs, the outputs it asks for."""
+    """One request: its index in the call, its inputs and the outputs to return."""
 
     index: int
     inputs: Tensors  # batched: each [rows, ...]
-    wanted: tuple[str, ...]
+    outputs: tuple[str, ...]
 
     @property
     def rows(self) -> int:
@@ -25,19 +25,19 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """A session and how it may be called; ``max_batch_size`` 0 means requests never join."""
+    """A session and its run options; ``max_batch_size`` 0 means no batching."""
 
     session: ort.InferenceSession
     run_options: ort.RunOptions
     max_batch_size: int
 
     def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Tensors | Exception]]:
-        """Answer every item, with its outputs or with what went wrong with it alone."""
+        """Answer every item with its outputs or its own error."""
         for group in self._groups(items):
             yield from self._run_group(group)
 
     def _groups(self, items: Iterable[Item]) -> list[list[Item]]:
-        """Items whose inputs differ in the first dimension only, up to the maximum of rows."""
+        """Group items whose inputs differ in the first dimension only, up to the batch size."""
         if not self.max_batch_size:
             return [[item] for item in items]
         groups: list[list[Item]] = []
@@ -56,7 +56,7 @@ class Runner:
             results: list[Tensors | Exception] = list(self._call(group))
         except Exception as error:  # onnxruntime's errors share no narrower base class
             if len(group) > 1:
-                # One request's values (a token id out of range) can fail the whole run.
+                # One bad request (a token id out of range) fails the whole run.
                 for item in group:
                     yield from self._run_group([item])
                 return
@@ -64,7 +64,7 @@ class Runner:
         yield from zip(group, results, strict=True)
 
     def _call(self, group: list[Item]) -> list[Tensors]:
-        wanted = sorted({name for item in group for name in item.wanted})
+        wanted = sorted({name for item in group for name in item.outputs})
         inputs = group[0].inputs
         if len(group) > 1:
             inputs = {name: np.concatenate([i.inputs[name] for i in group]) for name in inputs}
@@ -85,5 +85,5 @@ def _split(outputs: Tensors, group: list[Item]) -> Iterator[Tensors]:
     start = 0
     for item in group:
         end = start + item.rows
-        yield {name: outputs[name][start:end] for name in item.wanted}
+        yield {name: outputs[name][start:end] for name in item.outputs}
         start = end

@@ -1,17 +1,17 @@
-"""Gives memory back to the system that loading a graph has freed."""
+"""Returns memory to the system after a graph has loaded."""
 
 import ctypes
 
 
 def trim() -> None:
-    """Returns the C library's free pages to the system; does nothing where it is not glibc.
+    """Return glibc's free pages to the system; do nothing with other C libraries.
 
-    ONNX Runtime parses the graph and lays its weights out anew while it loads them; glibc keeps
-    what is freed by that. For ViT-B-32 this is 0.2 GB of the image tower and 0.1 GB of each
-    text tower, as `benchmarks/experiments/load_memory.py` shows.
+    While loading, ONNX Runtime parses the graph and rearranges its weights; glibc keeps the memory
+    that this frees. For ViT-B-32 that is 0.2 GB for the image encoder and 0.1 GB for each text
+    encoder (`benchmarks/experiments/load_memory.py`).
     """
     try:
-        give_back = ctypes.CDLL(None).malloc_trim
+        malloc_trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError):
         return
-    give_back(0)
+    malloc_trim(0)

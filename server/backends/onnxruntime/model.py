@@ -1,8 +1,8 @@
 """A Python-based Triton backend named ``onnxruntime``: ONNX models without NVIDIA's container.
 
-Triton imports this file in a stub process per model instance. Where NVIDIA's own
-``libtriton_onnxruntime.so`` is installed Triton takes that instead, and the same
-``config.pbtxt`` serves; see ``options`` for the keys that are honoured.
+Triton imports this file in a stub process per model instance. If NVIDIA's own
+``libtriton_onnxruntime.so`` is installed, Triton uses that instead with the same ``config.pbtxt``;
+see ``options`` for the supported keys.
 """
 
 import json
@@ -32,10 +32,10 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config: "pb_utils.ModelConfig") -> "pb_utils.ModelConfig":
-        """Fill in inputs, outputs and max_batch_size where inputs or outputs are left out."""
+        """Fill in missing inputs or outputs, and max_batch_size."""
         given = config.as_dict()
         if given.get("input") and given.get("output"):
-            return config  # as the C++ backend does, and the graph need not be loaded twice
+            return config  # as the C++ backend does; it also saves loading the graph twice
         file = Path(given.get("default_model_filename") or DEFAULT_FILE).name
         path = _model_path(Path(pb_utils.get_model_dir()) / file)
         try:
@@ -90,10 +90,10 @@ class TritonPythonModel:
         return responses
 
     def _item(self, index: int, request: "pb_utils.InferenceRequest") -> Item:
-        """The inputs of a request, checked.
+        """Check the inputs of a request.
 
         Raises:
-            ValueError: an input is missing, or has another type or shape than the graph.
+            ValueError: An input is missing, or has another type or shape than the graph.
         """
         given = {tensor.name(): to_array(tensor) for tensor in request.inputs()}
         for spec in self._signature.inputs:
@@ -103,13 +103,13 @@ class TritonPythonModel:
                 raise ValueError(problem)
         if self._runner.max_batch_size and len({len(a) for a in given.values()}) != 1:
             raise ValueError("the inputs have different batch sizes")
-        asked = request.requested_output_names()
-        wanted = tuple(name for name in self._outputs if not asked or name in asked)
-        return Item(index, given, wanted)
+        requested = request.requested_output_names()
+        outputs = tuple(name for name in self._outputs if not requested or name in requested)
+        return Item(index, given, outputs)
 
 
 def _model_path(path: Path) -> Path:
-    """The graph's file; for a folder the ``model.onnx`` in it, as in the C++ backend."""
+    """Find the graph's file; in a folder it is ``model.onnx``, as in the C++ backend."""
     path = path / DEFAULT_FILE if path.is_dir() else path
     if not path.is_file():
         raise ModelLoadError(f"{path} does not exist")
@@ -131,7 +131,7 @@ def _response(item: Item, result: Tensors | Exception) -> "pb_utils.InferenceRes
         invalid = isinstance(result, InvalidArgument)
         codes = pb_utils.TritonError
         return _failure(str(result), codes.INVALID_ARG if invalid else codes.INTERNAL)
-    return pb_utils.InferenceResponse([to_tensor(name, result[name]) for name in item.wanted])
+    return pb_utils.InferenceResponse([to_tensor(name, result[name]) for name in item.outputs])
 
 
 def _failure(message: str, code: int) -> "pb_utils.InferenceResponse":

@@ -1,7 +1,7 @@
 """Session options from a model configuration, by the rules of NVIDIA's C++ backend.
 
-The keys, their defaults and their meaning are those of ``src/onnxruntime.cc`` in
-triton-inference-server/onnxruntime_backend, so that one ``config.pbtxt`` serves both.
+Keys, defaults and meanings follow ``src/onnxruntime.cc`` in
+triton-inference-server/onnxruntime_backend, so that one ``config.pbtxt`` works with both.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ GRAPH_LEVELS = {
 
 
 class ConfigError(ValueError):
-    """A key of the model configuration has a value that cannot be honoured."""
+    """A key of the model configuration has an unsupported value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the configuration asks of ONNX Runtime; a thread count of 0 is its default."""
+    """Settings of ONNX Runtime; a thread count of 0 is its default."""
 
     intra_op_thread_count: int = 0
     inter_op_thread_count: int = 0
@@ -41,10 +41,10 @@ class Settings:
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> Self:
-        """Read a model configuration as Triton hands it to Python backends, parsed from JSON.
+        """Read a model configuration, as Triton passes it to Python backends, parsed from JSON.
 
         Raises:
-            ConfigError: naming the key and its value.
+            ConfigError: The message names the key and its value.
         """
         parameters = {
             key: value.get("string_value", "")
@@ -65,7 +65,7 @@ class Settings:
         )
 
     def session_options(self) -> ort.SessionOptions:
-        """The options to create the session with."""
+        """Options of the session."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.intra_op_thread_count
         options.inter_op_num_threads = self.inter_op_thread_count
@@ -80,27 +80,27 @@ class Settings:
         options.enable_cpu_mem_arena = self.enable_mem_arena
         options.enable_mem_pattern = self.enable_mem_pattern
         for pool in ("intra_op", "inter_op"):
-            # Idle threads that spin take the cores that other instances, Triton and the gateway
-            # need: on 2 cores with 1 to 4 instances, spinning halved the throughput.
+            # Idle threads that spin block the cores for other instances, Triton and the gateway: on
+            # 2 cores with 1 to 4 instances, spinning halves the throughput.
             options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
         if saturates():
             options.add_session_config_entry("session.x64quantprecision", "1")
         return options
 
     def run_options(self) -> ort.RunOptions:
-        """The options of every run."""
+        """Options of every run."""
         options = ort.RunOptions()
-        options.log_severity_level = FATAL  # a failed run is answered to its client
+        options.log_severity_level = FATAL  # the client gets the error of a failed run
         if self.arena_shrinkage:
             options.add_run_config_entry(ARENA_SHRINKAGE, self.arena_shrinkage)
         return options
 
 
 def providers(config: dict[str, Any], kind: str, device: int) -> list[Any]:
-    """The execution providers for an instance of ``kind`` ("CPU" or "GPU").
+    """Choose the execution providers for an instance of ``kind`` ("CPU" or "GPU").
 
     Raises:
-        ConfigError: a GPU without CUDA in this onnxruntime, or an execution accelerator.
+        ConfigError: A GPU without CUDA in this onnxruntime, or an execution accelerator.
     """
     field = "gpu_execution_accelerator" if kind == "GPU" else "cpu_execution_accelerator"
     accelerators = config.get("optimization", {}).get("execution_accelerators", {}).get(field, [])

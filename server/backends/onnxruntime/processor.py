@@ -1,4 +1,4 @@
-"""What this processor needs of ONNX Runtime for INT8 to be right."""
+"""Detects processors whose INT8 arithmetic saturates."""
 
 import platform
 from pathlib import Path
@@ -8,14 +8,15 @@ VNNI = {"avx512_vnni", "avx_vnni"}
 
 
 def saturates(cpuinfo: Path = CPUINFO, machine: str = "") -> bool:
-    """Whether INT8 sums saturate here: on x86 without VNNI.
+    """Whether INT8 sums saturate on this processor: on x86 without VNNI.
 
     There ONNX Runtime adds products of unsigned activations and signed weights in 16 bits, unless
-    `session.x64quantprecision` is set, which elsewhere costs a fifth of the speed for nothing.
+    `session.x64quantprecision` is set. Elsewhere that option has no use and costs a fifth of the
+    speed.
 
     Args:
         cpuinfo: Linux's list of processors.
-        machine: As `platform.machine()` has it, which is asked where this is left out.
+        machine: Architecture; default `platform.machine()`.
     """
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64"):
         return False

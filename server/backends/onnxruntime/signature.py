@@ -1,4 +1,4 @@
-"""The inputs and outputs of an ONNX graph, held against a Triton model configuration.
+"""Compares the inputs and outputs of an ONNX graph with a Triton model configuration.
 
 The rules are those of the C++ backend: ``AutoCompleteConfig``, ``ValidateInputs`` and
 ``ValidateOutputs`` in its ``src/onnxruntime.cc``, ``CompareDimsSupported`` in its utilities.
@@ -40,22 +40,22 @@ NUMPY_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output as the graph declares it."""
+    """One input or output, as the graph declares it."""
 
     name: str
     data_type: str  # as in config.pbtxt, for example TYPE_FP32
-    dims: tuple[int, ...]  # batch dimension included; -1 where the graph leaves it open
+    dims: tuple[int, ...]  # with the batch dimension; -1 is any size
 
     @classmethod
     def of(cls, node: ort.NodeArg) -> Self:
-        """Translate what onnxruntime reports."""
+        """Convert onnxruntime's description."""
         if node.type not in TRITON_TYPES:
             raise ConfigError(f"tensor '{node.name}': {node.type} is not supported")
         dims = tuple(dim if isinstance(dim, int) else -1 for dim in node.shape)
         return cls(node.name, TRITON_TYPES[node.type], dims)
 
     def problem(self, array: np.ndarray) -> str:
-        """Why ``array`` cannot be fed to this input; empty where it can."""
+        """Reason why ``array`` does not fit this input; empty if it fits."""
         if array.dtype != NUMPY_TYPES[self.data_type]:
             return f"input '{self.name}': expected {self.data_type}, got {array.dtype}"
         if not _fits(self.dims, array.shape):
@@ -84,7 +84,7 @@ class Signature:
         return all(spec.dims[:1] == (-1,) for spec in self.inputs + self.outputs)
 
     def max_batch_size(self, configured: int) -> int:
-        """The batch size to serve with where the configuration leaves tensors out."""
+        """Batch size for a configuration that leaves tensors out."""
         if configured and not self.batches:
             raise ConfigError(
                 f"max_batch_size: {configured} is given, but the first dimension of some input "
@@ -96,7 +96,7 @@ class Signature:
         """Compare names, data types and dims with a complete configuration.
 
         Raises:
-            ConfigError: naming the tensor and both sides of the difference.
+            ConfigError: The message names the tensor and both sides of the difference.
         """
         batched = int(config.get("max_batch_size", 0)) > 0
         required = {entry["name"] for entry in config["input"] if not entry.get("optional")}
@@ -108,14 +108,14 @@ class Signature:
 
 
 def described(specs: Iterable[TensorSpec], batched: bool) -> list[dict[str, Any]]:
-    """Configuration entries for tensors that the configuration leaves out."""
+    """Build configuration entries for tensors that the configuration leaves out."""
     entries = []
     for spec in specs:
         dims = list(spec.dims[1:] if batched else spec.dims)
         if batched and not dims:
             raise ConfigError(
-                f"tensor '{spec.name}' has no dimension beside the batch: write its entry by hand, "
-                "with dims [ 1 ] and reshape { shape: [ ] }"
+                f"tensor '{spec.name}' has no dimension besides the batch: write its entry "
+                "by hand, with dims [ 1 ] and reshape { shape: [ ] }"
             )
         entries.append({"name": spec.name, "data_type": spec.data_type, "dims": dims or [1]})
     return entries
@@ -154,7 +154,7 @@ def _check(
 
 
 def _fits(declared: tuple[int, ...], given: tuple[int, ...]) -> bool:
-    """Whether every dimension that the graph fixes is the same on the other side."""
+    """Whether every dimension that the graph fixes equals the given one."""
     return len(declared) == len(given) and all(
         ours in (-1, theirs) for ours, theirs in zip(declared, given, strict=True)
     )

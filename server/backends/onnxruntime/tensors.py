@@ -1,4 +1,4 @@
-"""Triton tensors to NumPy arrays and back, through DLPack.
+"""Converts Triton tensors to NumPy arrays and back, through DLPack.
 
 The stub of the nvidia-pytriton wheel was built against NumPy 1. Under NumPy 2 it misreads the
 item size: ``Tensor.as_numpy()`` has strides of 0 (every element equals the first), and
@@ -10,20 +10,20 @@ import ctypes
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# The stub renames a capsule it has taken to a name that NumPy does not know, and NumPy then
-# prints a traceback as the capsule is freed; this is the name that the DLPack protocol requires.
+# The stub renames a consumed capsule to a name that NumPy does not know, and NumPy then prints a
+# traceback when it frees the capsule. The DLPack protocol requires this name.
 TAKEN = ctypes.c_char_p(b"used_dltensor")
 _set_name = ctypes.pythonapi.PyCapsule_SetName
 _set_name.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 
 def to_array(tensor: "pb_utils.Tensor") -> np.ndarray:
-    """A view of the tensor in shared memory; a copy only where that is not aligned."""
+    """View the tensor in shared memory; copy it only if it is not aligned."""
     return np.require(np.from_dlpack(tensor), requirements=["C", "A"])
 
 
 def to_tensor(name: str, array: np.ndarray) -> "pb_utils.Tensor":
-    """An output tensor that keeps ``array`` alive; Triton copies it into shared memory."""
+    """Make an output tensor that keeps ``array`` alive; Triton copies it into shared memory."""
     capsule = np.require(array, requirements=["C", "W"]).__dlpack__()
     tensor = pb_utils.Tensor.from_dlpack(name, capsule)
     _set_name(capsule, TAKEN)
@@ -31,10 +31,10 @@ def to_tensor(name: str, array: np.ndarray) -> "pb_utils.Tensor":
 
 
 def check_round_trip() -> None:
-    """Prove that arrays survive this stub and this NumPy.
+    """Check that this stub and this NumPy exchange arrays correctly.
 
     Raises:
-        RuntimeError: they do not, and every answer would be wrong.
+        RuntimeError: They do not, and every answer would be wrong.
     """
     for dtype in (np.uint8, np.int32, np.float16, np.float32):
         array = np.arange(6, dtype=dtype).reshape(2, 3)

@@ -1,11 +1,11 @@
-"""Stands for every model that is not in the model repository: it refuses to load."""
+"""Replaces every model from outside the model repository: it refuses to load."""
 
 
 class TritonPythonModel:
-    """Nothing that can be served."""
+    """A model that cannot be served."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Tell why; Triton reports it as the reason."""
+        """Raise the reason, which Triton reports."""
         raise PermissionError(
             f"model {args['model_name']}: only files of the model repository are loaded, by the "
             "onnxruntime backend"
