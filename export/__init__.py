@@ -1,1 +1,1 @@
-"""Turns OpenCLIP checkpoints into models that Triton serves."""
+"""Converts OpenCLIP checkpoints to models that Triton serves."""

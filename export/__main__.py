@@ -14,13 +14,13 @@ REFUSED = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Does what the command line asks for; returns the exit code."""
+    """Run the command line; return the exit code."""
     top = parser()
     given = top.parse_args(arguments)
-    wanted = (given.model, given.remove, given.check_engines, given.list or None)
-    if sum(each is not None for each in wanted) != 1:
+    actions = (given.model, given.remove, given.check_engines, given.list or None)
+    if sum(each is not None for each in actions) != 1:
         top.error("give MODEL, or one of --list, --remove ID and --check-engines DIR")
-    logging.disable(logging.ERROR)  # errors are said again, in one line
+    logging.disable(logging.ERROR)  # errors are reported below, in one line
     warnings.simplefilter("ignore")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall on a busy machine
@@ -71,7 +71,7 @@ def _check_engines(root: Path) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    # torch takes seconds to import; --help need not wait
+    # imports torch, which takes seconds
     from export.pipeline import Options, export_model
     from export.precision.variants import Variant
     from export.progress import Progress

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-REPOSITORY = Path("model_repository")  # that `make run` serves unless told otherwise
+REPOSITORY = Path("model_repository")  # the default of `make run`
 
 _DESCRIPTION = """\
-Turns an OpenCLIP model into encoders for Triton, in each precision asked for, compares them with
+Converts an OpenCLIP model to encoders for Triton, in each given precision, compares them with
 PyTorch FP32, and publishes those that pass in a model repository that Triton and the gateway
 serve. A running service keeps the old version until the new one is complete.
 """
@@ -24,12 +24,12 @@ examples:
   python -m export --remove my-resnet
 
 Without network, give files: --pretrained FILE, --tokenizer DIR, or local-dir:/FOLDER.
-Exit codes: 0 published, 1 an error, 2 a variant falls short of what it must pass.
+Exit codes: 0 published, 1 an error, 2 a variant failed the gate.
 """
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends with 1 where it is used wrongly: argparse's own 2 says that a gate was not passed."""
+    """Exits with 1 on wrong usage: argparse's 2 means that a variant failed the gate."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -37,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser of the command line."""
     top = _Parser(
         prog="python -m export",
         description=_DESCRIPTION,
@@ -48,16 +48,16 @@ def parser() -> argparse.ArgumentParser:
     # fmt: off
     add("model", nargs="?", metavar="MODEL",
         help="an OpenCLIP name, local-dir:/FOLDER, hf-hub:ORG/NAME or a JSON model config")
-    add("--pretrained", metavar="TAG|FILE", help="weights; left out: random ones, to try things")
+    add("--pretrained", metavar="TAG|FILE", help="weights (default: random ones, for tests)")
     add("--repository", type=Path, default=REPOSITORY, metavar="DIR",
         help="where to publish (default: %(default)s)")
     add("--id", metavar="ID",
-        help="what clients send as `model` (default: NAME or NAME.TAG); a variant adds its "
+        help="the `model` that clients send (default: NAME or NAME.TAG); a variant adds its "
         "precision and runtime, such as ID.int8")
     add("--version", type=_positive, metavar="N",
-        help="number of the version, which keeps the one before beside it: a running service goes "
-        "over to it without a failed request, and `python -m export.versions` goes back "
-        "(default: the next number, in place of the one before)")
+        help="version number; keeps the previous version, so that a running service switches "
+        "without a failed request and `python -m export.versions` can switch back "
+        "(default: the next number, replacing the previous version)")
     add("--tokenizer", type=Path, metavar="DIR",
         help="folder with a Hugging Face tokenizer, instead of the hub's")
     # fmt: on
@@ -72,16 +72,16 @@ def _add_variants(top: argparse.ArgumentParser) -> None:
     add = top.add_argument_group("variants").add_argument
     # fmt: off
     add("--precision", choices=("fp32", "fp16", "int8"), action="append", default=[],
-        help="may be repeated (default: fp32)")
+        help="repeatable (default: fp32)")
     add("--runtime", choices=("onnxruntime", "tensorrt"), action="append", default=[],
-        help="may be repeated (default: onnxruntime); tensorrt needs TensorRT and a GPU")
+        help="repeatable (default: onnxruntime); tensorrt needs TensorRT and a GPU")
     add("--compact", action="store_true",
-        help="store weights that FP16 holds exactly as FP16: the same results, a smaller file")
+        help="store weights as FP16 where that is exact: the same results, a smaller file")
     add("--calibrate-images", metavar="DIR|drawn",
-        help="pictures that INT8 takes its ranges from; `drawn`: the demo's scenes")
-    add("--calibrate-texts", type=Path, metavar="FILE", help="captions for that, one on each line")
+        help="pictures to calibrate INT8 with; `drawn`: the demo's scenes")
+    add("--calibrate-texts", type=Path, metavar="FILE", help="captions for it, one on each line")
     add("--calibration", choices=("minmax", "entropy", "percentile"), default="percentile",
-        help="how INT8 chooses its ranges (default: %(default)s)")
+        help="method that chooses the ranges of INT8 (default: %(default)s)")
     # fmt: on
 
 
@@ -89,48 +89,48 @@ def _add_serving(top: argparse.ArgumentParser) -> None:
     add = top.add_argument_group("how Triton serves it").add_argument
     # fmt: off
     add("--max-batch", type=_positive, default=64, metavar="N",
-        help="most items in one execution (default: %(default)s)")
+        help="largest batch (default: %(default)s)")
     add("--token-lengths", type=_lengths, metavar="packed|N,N,...,full",
-        help="`packed`: texts of any length share a batch and nothing is padded; or lengths to pad "
-        "text to, the full context always one of them; where the model allows (default: packed, "
-        "or 16,24,32,full where that cannot be, as with TensorRT)")
+        help="`packed`: texts of any length share a batch without padding; or the lengths to pad "
+        "text to, always including the full context (default: packed if the model and runtime "
+        "allow it, else 16,24,32,full)")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto",
-        help="where Triton runs it (default: %(default)s, a GPU if there is one)")
+        help="device that Triton runs it on (default: %(default)s, a GPU if there is one)")
     add("--instances", type=_positive, default=1, metavar="N",
         help="copies of each encoder on each device (default: %(default)s)")
     add("--threads", type=_positive, metavar="N",
-        help="ONNX Runtime threads of each instance on a CPU (default: its own choice)")
+        help="ONNX Runtime threads of each instance on a CPU (default: ONNX Runtime's)")
     # fmt: on
 
 
 def _add_gate(top: argparse.ArgumentParser) -> None:
-    add = top.add_argument_group("what it must pass").add_argument
+    add = top.add_argument_group("the gate").add_argument
     # fmt: off
     add("--evaluate", metavar="DIR|drawn",
-        help="pictures to measure on, besides the built-in ones: in folders named for their "
-        "classes, for zero-shot accuracy; `drawn`: the demo's scenes")
+        help="pictures to measure on, besides the built-in ones; folders named for their classes "
+        "give zero-shot accuracy; `drawn`: the demo's scenes")
     add("--evaluate-texts", type=Path, metavar="FILE",
         help="captions to measure on; `PICTURE<tab>CAPTION` lines give retrieval recall as well")
     add("--samples", type=Path, action="append", default=[], metavar="FILE",
-        help="one more picture to measure on; may be repeated")
+        help="one more picture to measure on; repeatable")
     add("--min-cosine", type=_cosine, metavar="X",
         help="refuse if any item falls below this cosine to PyTorch FP32 (default: fp32 0.99999, "
         "fp16 0.9995)")
     add("--mean-cosine", type=_cosine, metavar="X",
         help="refuse below this mean cosine (default: int8 0.99)")
     add("--max-accuracy-loss", type=float, metavar="POINTS",
-        help="refuse if more zero-shot accuracy is lost than this (default: int8 1)")
+        help="refuse a larger loss of zero-shot accuracy (default: int8 1)")
     add("--max-recall-loss", type=float, metavar="POINTS",
-        help="refuse if more of any retrieval recall is lost than this (default: any may be)")
+        help="refuse a larger loss of any retrieval recall (default: no limit)")
     add("--min-agreement", type=_cosine, metavar="SHARE",
-        help="refuse if fewer pictures have PyTorch's first candidate, 0 to 1 (default: any may)")
+        help="refuse if fewer pictures have PyTorch's first candidate, 0 to 1 (default: no limit)")
     add("--small-batch-items", type=_positive, default=1000, metavar="N",
-        help="most pictures, and texts of each length, to measure at batch 1 and 2; all run at "
-        "the largest batch (default: %(default)s)")
+        help="maximum number of pictures, and of texts of each length, to measure at batch 1 and "
+        "2; all run at the largest batch (default: %(default)s)")
     add("--allow-failing", action="store_true",
-        help="publish what falls short all the same, marked as failing")
+        help="publish a variant that fails the gate, marked as failing")
     add("--report", type=Path, metavar="DIR",
-        help="where report.md and its plots go (default: reports/ID)")
+        help="folder for report.md and its plots (default: reports/ID)")
     # fmt: on
 
 
@@ -139,7 +139,7 @@ def _add_instead(top: argparse.ArgumentParser) -> None:
     # fmt: off
     add("--list", action="store_true", help="show the models and weights that OpenCLIP offers")
     add("--remove", action="append", metavar="ID",
-        help="take a published model back; may be repeated")
+        help="remove a published model; repeatable")
     add("--check-engines", type=Path, metavar="DIR",
         help="check that the TensorRT plans of a repository can run on this machine")
     # fmt: on
@@ -160,7 +160,7 @@ def _cosine(text: str) -> float:
 
 
 def _lengths(text: str) -> tuple[int, ...] | None:
-    """`16,24,full` -> (16, 24); `packed` -> None."""
+    """Parse `16,24,full` to (16, 24), and `packed` to None."""
     if text == "packed":
         return None
     try:

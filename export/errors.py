@@ -1,18 +1,18 @@
-"""What can go wrong with an export, in the order of its stages.
+"""Errors of an export, in the order of its stages.
 
 ExportError
 ├── CheckpointError   the model, its weights or its configuration cannot be loaded
-│   └── HubError      something must be downloaded, and cannot be
+│   └── HubError      a necessary download fails
 ├── TokenizerError    the tokenizer cannot be written in the `tokenizers` format
 ├── GraphError        a tower cannot be turned into ONNX
 ├── GateError         the ONNX towers answer differently from OpenCLIP
 │   └── CrashError    ONNX Runtime crashes on a tower
-└── RepositoryError   the model repository cannot be written, or must not be
+└── RepositoryError   the model repository cannot be written, or writing would break it
 """
 
 
 class ExportError(Exception):
-    """Base of all errors that an export ends in; the message is one line for the user."""
+    """Base of all errors of an export; the message is one line for the user."""
 
     exit_code = 1
 
@@ -22,7 +22,7 @@ class CheckpointError(ExportError):
 
 
 class HubError(CheckpointError):
-    """Something must be downloaded, and cannot be."""
+    """A necessary download fails."""
 
 
 class TokenizerError(ExportError):
@@ -40,7 +40,7 @@ class GateError(ExportError):
 
 
 class CrashError(GateError):
-    """ONNX Runtime crashes on a tower, or does not come to an end with it."""
+    """ONNX Runtime crashes on a tower, or does not finish."""
 
 
 class RepositoryError(ExportError):
@@ -48,13 +48,13 @@ class RepositoryError(ExportError):
 
 
 def brief(error: BaseException, limit: int = 300) -> str:
-    """The first lines of a foreign error, as one line."""
+    """Shorten a foreign error to one line."""
     lines = [_cut(line.strip(), 160) for line in str(error).splitlines() if line.strip()]
     return _cut("; ".join(lines[:4]) or type(error).__name__, limit)
 
 
 def _cut(text: str, limit: int) -> str:
-    """At most `limit` characters; what is cut ends after a word, in "..."."""
+    """Cut the text to `limit` characters, after a word, with "..." at the end."""
     if len(text) <= limit:
         return text
     kept = text[: limit - 3]

@@ -1,4 +1,4 @@
-"""Orders the stages of an export: load, trace, then for each variant make, measure, publish."""
+"""Runs the stages of an export: load, trace, then convert, measure and publish each variant."""
 
 import re
 import tempfile
@@ -34,13 +34,13 @@ FP32 = Variant("fp32", "onnxruntime")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks for; `python -m export --help` explains each."""
+    """The options of the command line; `python -m export --help` explains each."""
 
     model: str
     repository: Path
     pretrained: str | None = None
     model_id: str | None = None
-    version: int | None = None  # keeps the one before beside it
+    version: int | None = None  # given: keeps the previous version
     tokenizer: Path | None = None
     token_lengths: tuple[int, ...] | None = None  # None: packed, where the model allows
     compact: bool = False
@@ -58,7 +58,7 @@ class Options:
 
 
 def default_id(name: str, pretrained: str | None) -> str:
-    """`<name>` or `<name>.<tag>`, with what a model id cannot hold made into dashes."""
+    """`<name>` or `<name>.<tag>`, with dashes for characters that a model id cannot have."""
     if pretrained is not None and pretrained != name:
         stem = re.sub(r"\.(safetensors|bin|pth?|npz|npy)$", "", Path(pretrained).name)
         name = f"{name}.{stem}"
@@ -66,10 +66,10 @@ def default_id(name: str, pretrained: str | None) -> str:
 
 
 def export_model(options: Options, progress: Progress) -> list[Outcome]:
-    """Exports one model in every variant asked for, and publishes those that pass.
+    """Export one model in every given variant, and publish those that pass.
 
     Raises:
-        ExportError: One of its kinds; what had been published before it stays so.
+        ExportError: A stage failed; variants published before it stay published.
     """
     _check(options)
     what = _evaluation_set(options)
@@ -108,11 +108,11 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
 
 
 def _check(options: Options) -> None:
-    """Refuses, before anything is loaded, what cannot come to a good end."""
+    """Refuse impossible options before anything is loaded."""
     if any(v.precision == "int8" for v in options.variants) and options.calibrate is None:
         raise ExportError(
-            "INT8 takes the ranges of its numbers from pictures and captions like those that it "
-            "will serve: give --calibrate-images DIR and --calibrate-texts FILE"
+            "INT8 needs pictures and captions like those that it will serve, to calibrate its "
+            "ranges: give --calibrate-images DIR and --calibrate-texts FILE"
         )
     if options.calibrate not in (None, DRAWN) and options.calibrate_texts is None:
         raise ExportError("--calibrate-images needs --calibrate-texts FILE as well")
@@ -143,7 +143,7 @@ def _prepare(
     samples: calibration.CalibrationSet,
     progress: Progress,
 ) -> ExportJob:
-    """All that the variants have in common."""
+    """Prepare everything that the variants share."""
     with (
         progress.stage("writing the tokenizer"),
         tempfile.TemporaryDirectory() as scratch,
@@ -200,7 +200,7 @@ def _text_graphs(
     runtime: Runtime,
     progress: Progress,
 ) -> TextGraphs:
-    """The text tower as a runtime is to serve it; notices say where that is not what was wanted."""
+    """Trace the text tower for a runtime; a notice says why it differs from the request."""
     wanted = DEFAULT_LENGTHS if options.token_lengths is None else options.token_lengths
     reason = towers.why_full_length_only(checkpoint.model, spec.pad_id)
     if reason and wanted:

@@ -1,4 +1,4 @@
-"""Shows how far an export is: a spinner on a terminal, plain lines elsewhere."""
+"""Progress of an export: a spinner on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -9,16 +9,16 @@ from rich.console import Console
 
 
 class Progress:
-    """Writes to standard error, so that standard output holds the summary alone."""
+    """Writes to standard error, so that standard output has only the summary."""
 
     def __init__(self) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._start = time.monotonic()
 
     @contextmanager
     def stage(self, what: str) -> Iterator[None]:
-        """Shows that `what` is being done, and when it was done."""
+        """Show a stage while it runs, and when it is done."""
         if not self._console.is_terminal:
             self._line(f"{what} ...")
         with self._spinner(what):
@@ -27,7 +27,7 @@ class Progress:
             self._line(f"{what}: done")
 
     def notice(self, text: str) -> None:
-        """Shows what may surprise, but need not stop anyone."""
+        """Show a warning that needs no action."""
         self._line(f"note: {text}")
 
     def _spinner(self, what: str) -> AbstractContextManager[object]:

@@ -1,6 +1,6 @@
-"""`python -m export.templates`: writes OpenCLIP's own template sets in the form the gateway reads.
+"""`python -m export.templates`: writes OpenCLIP's own template sets as a file for the gateway.
 
-The sets are those of `open_clip.zero_shot_metadata`, which are functions of a label.
+The sets come from `open_clip.zero_shot_metadata`, where a template is a function of a label.
 """
 
 import argparse
@@ -14,7 +14,7 @@ PLACEHOLDER = "{}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the file; returns the exit code."""
+    """Write the file; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m export.templates", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="YAML file to write")
     given = parser.parse_args(arguments)
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def template_sets() -> dict[str, list[str]]:
-    """OpenCLIP's templates by set, with `{}` where the label goes."""
+    """OpenCLIP's templates by set, with `{}` in place of the label."""
     from open_clip import zero_shot_metadata
 
     sets: dict[str, Sequence[Callable[[str], str]]] = {

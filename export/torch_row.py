@@ -1,4 +1,4 @@
-"""`python -m export.torch_row`: how fast OpenCLIP's own PyTorch model is, in FP32 on the CPU."""
+"""`python -m export.torch_row`: measures OpenCLIP's own PyTorch model, in FP32 on the CPU."""
 
 import argparse
 import json
@@ -24,12 +24,12 @@ MIN_CALLS = 3  # timed at each batch, however slow
 
 @dataclass(frozen=True, slots=True)
 class TorchRow:
-    """What was measured.
+    """A measurement.
 
     Attributes:
-        size_bytes: Of weights and buffers in FP32.
-        memory_bytes: Of this process (proportional set size), after the calls.
-        seconds: By tower (`image`, `text`) and batch size, of each call.
+        size_bytes: Size of weights and buffers in FP32.
+        memory_bytes: Proportional set size of this process after the calls.
+        seconds: Duration of each call, by tower (`image`, `text`) and batch size.
     """
 
     model: str
@@ -40,14 +40,12 @@ class TorchRow:
 
 
 def measure(checkpoint: Checkpoint, seconds: float, batches: Sequence[int] = BATCHES) -> TorchRow:
-    """Times `encode_image` and `encode_text` on input that is ready in memory.
-
-    Text is at its full padded length, as OpenCLIP takes it.
+    """Time `encode_image` and `encode_text` on inputs in memory, text at its full padded length.
 
     Args:
         checkpoint: The model.
-        seconds: For each tower and batch size.
-        batches: Items in a call.
+        seconds: Duration of the measurement for each tower and batch size.
+        batches: Batch sizes.
     """
     model = checkpoint.model
     picture = checkpoint.transform(
@@ -85,7 +83,7 @@ def _memory() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints; the exit code is that of `python -m export`."""
+    """Measure and print; return an exit code as `python -m export` does."""
     parser = argparse.ArgumentParser(prog="python -m export.torch_row", description=__doc__)
     add = parser.add_argument
     add("model", metavar="MODEL", help="as for `python -m export`")
@@ -95,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--batches", type=int, nargs="+", default=list(BATCHES), help="items in a call")
     add("--json", action="store_true", help="print every call's seconds as JSON")
     given = parser.parse_args(arguments)
-    logging.disable(logging.ERROR)  # errors are said again, in one line
+    logging.disable(logging.ERROR)  # errors are reported below, in one line
     warnings.simplefilter("ignore")
     try:
         checkpoint = load_checkpoint(given.model, given.pretrained, given.tokenizer)

@@ -1,7 +1,7 @@
-"""`python -m export.versions`: the versions of a model that lie side by side, and which is served.
+"""`python -m export.versions`: lists, switches and deletes the versions of a model.
 
-`python -m export ... --version N` adds a version and keeps the one before. Here one goes back to
-it, or lets it go. A running gateway follows within a second or so, without a failed request.
+`python -m export ... --version N` adds a version and keeps the previous one. This program switches
+back to it or deletes it. A running gateway follows within seconds, without a failed request.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from gateway.models.manifest import SUFFIX, Manifest
 
 
 def versions(root: Path, model_id: str) -> tuple[Manifest, list[Manifest]]:
-    """The version that is served, and those that are kept beside it, oldest first.
+    """The served version and the kept ones, oldest first.
 
     Raises:
         RepositoryError: No such model is published, or a manifest cannot be read.
@@ -31,10 +31,10 @@ def versions(root: Path, model_id: str) -> tuple[Manifest, list[Manifest]]:
 
 
 def use(root: Path, model_id: str, version: int) -> None:
-    """Serves a kept version, and keeps the one that was served.
+    """Serve a kept version, and keep the one served before.
 
     Raises:
-        RepositoryError: There is none of this number, or writing failed.
+        RepositoryError: No kept version has this number, or writing failed.
     """
     with locked(root):
         served, others = versions(root, model_id)
@@ -48,17 +48,17 @@ def use(root: Path, model_id: str, version: int) -> None:
 
 
 def drop(root: Path, model_id: str, version: int) -> None:
-    """Deletes a kept version.
+    """Delete a kept version.
 
     Raises:
-        RepositoryError: There is none of this number, or it is the one that is served.
+        RepositoryError: No kept version has this number, or it is served.
     """
     with locked(root):
         served, others = versions(root, model_id)
         if served.version == version:
             raise RepositoryError(
-                f"{model_id}: version {version} is served; use another one first, or take the "
-                f"whole model back with `python -m export --remove {model_id}`"
+                f"{model_id}: version {version} is served; use another one first, or remove "
+                f"the whole model with `python -m export --remove {model_id}`"
             )
         with staging(root) as staged:
             unwanted = _found(model_id, others, version)
@@ -68,7 +68,7 @@ def drop(root: Path, model_id: str, version: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Does what the command line asks for, and shows the versions; returns the exit code."""
+    """Run the command line and print the versions; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m export.versions", description=__doc__)
     parser.add_argument("id", metavar="ID", help="the model's id")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")

@@ -1,4 +1,4 @@
-"""What the variants of a model have in common."""
+"""The inputs that the variants of a model share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from gateway.models.gate import Thresholds
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """All that the variants of a model have in common."""
+    """Everything that the variants of a model share."""
 
     root: Path
     checkpoint: Checkpoint
     traced: Mapping[Runtime, Graphs]  # FP32
     what: EvaluationSet
     inputs: Inputs  # the evaluation set, as the gateway prepares it
-    calibrate: Inputs | None  # to take the ranges of INT8 from
+    calibrate: Inputs | None  # for INT8
     truth: References
     thresholds: Mapping[str, Thresholds]  # by precision
     method: Method
     compact: bool
     allow_failing: bool
-    small_batch_items: int  # most to measure at batch 1 and 2
+    small_batch_items: int  # maximum to measure at batch 1 and 2
     serving: Serving
     progress: Progress
     evaluated: bool = False  # whether the set has more than the built-in pictures
-    keep: bool = False  # whether the version that was published before stays beside the new one
+    keep: bool = False  # whether to keep the previous version
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Token lengths that text is measured, and unless it is packed served, at; rising."""
+        """Token lengths to measure text at, rising; packed text is served at any length."""
         return tuple(sorted({length for graphs in self.traced.values() for length in graphs.text}))

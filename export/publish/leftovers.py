@@ -1,4 +1,4 @@
-"""What a published model owns in a repository, and the clearing of what none does."""
+"""Finds the files of published models in a repository, and deletes leftovers."""
 
 import json
 import shutil
@@ -10,15 +10,15 @@ from export.errors import RepositoryError
 from gateway.models.manifest import KEPT_SUFFIX, SUFFIX, Manifest, ManifestError, read_manifest
 
 CONFIG = "config.pbtxt"
-STAGING = ".staging-"  # prefix of the folders that models are prepared in
-PLAN = "plan.json"  # in such a folder: the paths that publishing brings or makes superfluous
+STAGING = ".staging-"  # prefix of staging folders
+PLAN = "plan.json"  # in a staging folder: the paths that publishing adds or removes
 
 
 def sweep(root: Path) -> None:
-    """Deletes all that plans of staging folders name and no manifest does, and the folders.
+    """Delete staging folders, and the paths in their plans that no manifest names.
 
     Raises:
-        RepositoryError: A manifest cannot be read, so that nothing can be said to be unused.
+        RepositoryError: A manifest cannot be read, so it is unknown which paths are unused.
     """
     leftovers = sorted(root.glob(f"{STAGING}*"))
     if not leftovers:
@@ -37,7 +37,7 @@ def sweep(root: Path) -> None:
 
 
 def read(path: Path) -> Manifest:
-    """Reads one manifest.
+    """Read one manifest.
 
     Raises:
         RepositoryError: It cannot be read.
@@ -49,10 +49,10 @@ def read(path: Path) -> Manifest:
 
 
 def kept(root: Path, model_id: str | None = None) -> list[Manifest]:
-    """The versions that are kept beside those that are served, of one model or of all.
+    """List the kept versions of one model or of all.
 
     Raises:
-        RepositoryError: A manifest of theirs cannot be read.
+        RepositoryError: A manifest cannot be read.
     """
     found = []
     for path in sorted(root.glob(f"*{KEPT_SUFFIX}")):
@@ -66,12 +66,12 @@ def kept(root: Path, model_id: str | None = None) -> list[Manifest]:
 
 
 def kept_file(manifest: Manifest) -> str:
-    """Where the manifest of a kept version lies, relative to the repository."""
+    """File name of the manifest of a kept version."""
     return f"{manifest.id}.{manifest.version}{KEPT_SUFFIX}"
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """What is written of a manifest."""
+    """Serialize a manifest."""
     return manifest.model_dump_json(indent=1) + "\n"
 
 
@@ -79,7 +79,7 @@ def _planned(folder: Path) -> list[str]:
     try:
         return [str(name) for name in json.loads((folder / PLAN).read_text())]
     except (OSError, ValueError):
-        return []  # it died before the plan was complete, so nothing was moved out
+        return []  # the export died before the plan was complete, so it moved nothing
 
 
 def _delete_tower(folder: Path) -> None:
@@ -95,12 +95,12 @@ def _delete(path: Path) -> None:
 
 
 def towers_of(manifest: Manifest) -> dict[str, int]:
-    """Its Triton models and the largest batch of each."""
+    """Triton models of a manifest, with the largest batch of each."""
     image, texts = manifest.triton.image, manifest.triton.text
     return {image.name: image.max_batch} | {text.name: text.max_batch for text in texts}
 
 
 def paths_of(manifest: Manifest) -> list[str]:
-    """What a manifest owns, relative to the repository."""
+    """Paths that a manifest owns, relative to the repository."""
     version = str(manifest.version)
     return [*(f"{tower}/{version}" for tower in towers_of(manifest)), manifest.tokenizer.file]

@@ -1,4 +1,4 @@
-"""`config.pbtxt` of a tower, through Triton's own protobuf messages."""
+"""Writes `config.pbtxt` of a tower, through Triton's own protobuf messages."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,13 +11,13 @@ from export.precision.variants import Runtime
 from gateway.models.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
 
 QUEUE_DELAY_MICROSECONDS = 500
-ANY_LENGTH = -1  # Triton's sign for it
+ANY_LENGTH = -1  # in Triton's dims
 
-# Batches that TensorRT runs as CUDA graphs, besides the largest: so many kernels are launched for
-# so little work that a small batch waits for the CPU otherwise.
+# Batches that TensorRT runs as CUDA graphs, besides the largest: without a graph, a small batch
+# waits for the CPU to launch its many kernels.
 GRAPH_BATCHES = (1, 2, 4, 8, 16, 32)
-FILLED_UP = 8  # items: a batch up to this size without a graph of its own takes the next larger one
-PREFERRED = 8  # items: batches of fewer are not worth forming on purpose
+FILLED_UP = 8  # items: a batch of up to this size uses the next larger graph
+PREFERRED = 8  # items: smaller batches are not worth waiting for
 
 Device = Literal["auto", "cpu", "gpu"]
 MODEL_FILES: dict[Runtime, str] = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
@@ -33,11 +33,11 @@ class Serving:
     """How Triton runs each tower.
 
     Attributes:
-        max_batch: Items in one execution.
+        max_batch: Largest batch.
         device: `auto` is a GPU where Triton has one, and the CPU otherwise.
-        instances: Copies of each tower, on every device.
+        instances: Number of copies of each tower on every device.
         threads: ONNX Runtime's `intra_op_thread_count`; None leaves it to ONNX Runtime.
-        runtime: The backend. TensorRT runs on GPUs only, and has no use for `threads`.
+        runtime: The backend. TensorRT runs on GPUs only and ignores `threads`.
     """
 
     max_batch: int = 64
@@ -47,13 +47,13 @@ class Serving:
     runtime: Runtime = "onnxruntime"
 
     def __post_init__(self) -> None:
-        """Raises ExportError when the device cannot run the backend."""
+        """Raise ExportError if the device cannot run the backend."""
         if self.runtime == "tensorrt" and self.device == "cpu":
             raise ExportError("TensorRT runs on GPUs only; choose another --device or --runtime")
 
 
 def image_config(name: str, image_size: int, embedding_size: int, serving: Serving) -> str:
-    """The configuration of an image tower: uint8 [n, S, S, 3] -> float32 [n, D]."""
+    """Configuration of an image tower: uint8 [n, S, S, 3] -> float32 [n, D]."""
     pixels = config.ModelInput(
         name=PIXELS, data_type=config.TYPE_UINT8, dims=[image_size, image_size, 3]
     )
@@ -61,9 +61,9 @@ def image_config(name: str, image_size: int, embedding_size: int, serving: Servi
 
 
 def text_config(name: str, length: int, embedding_size: int, serving: Serving) -> str:
-    """The configuration of a text tower: int32 [n, length] -> float32 [n, D].
+    """Configuration of a text tower: int32 [n, length] -> float32 [n, D].
 
-    `ANY_LENGTH` is one that takes any: Triton then joins requests of equal length only.
+    With `ANY_LENGTH`, Triton batches only requests of equal length.
     """
     ids = config.ModelInput(name=TOKEN_IDS, data_type=config.TYPE_INT32, dims=[length])
     return _config(name, ids, TEXT_FEATURES, embedding_size, serving)
@@ -89,7 +89,7 @@ def _config(
     if serving.runtime == "tensorrt":
         _for_tensorrt(model, serving.max_batch)
         return str(text_format.MessageToString(model))
-    # Patterns are kept for each shape, and help only where one shape comes again and again.
+    # ONNX Runtime keeps a pattern per shape, which helps only if shapes repeat.
     model.parameters["enable_mem_pattern"].string_value = "0"
     if serving.threads is not None:
         model.parameters["intra_op_thread_count"].string_value = str(serving.threads)
@@ -97,11 +97,10 @@ def _config(
 
 
 def _for_tensorrt(model: config.ModelConfig, max_batch: int) -> None:
-    """Adds what TensorRT's backend reads.
+    """Add the settings of TensorRT's backend.
 
     The second copy stream costs a second set of input and output buffers, a few megabytes, and
-    lets a batch be copied while another is computed. Busy waiting is left off: the gateway needs
-    the CPU.
+    copies a batch while another is computed. Busy waiting stays off: the gateway needs the CPU.
     """
     model.default_model_filename = MODEL_FILES["tensorrt"]
     model.instance_group[0].kind = config.ModelInstanceGroup.KIND_GPU
@@ -121,7 +120,7 @@ def _graph(
 ) -> config.ModelOptimizationPolicy.Cuda.GraphSpec:
     """A CUDA graph for batches of `size`, used from `lowest` on.
 
-    Rows beyond the batch hold what was there before; no encoder mixes the rows of a batch.
+    Rows beyond the batch have stale contents; no encoder mixes the rows of a batch.
     Triton's backend compares the lower bound with the shape of every input, so both are given.
     """
     spec = config.ModelOptimizationPolicy.Cuda.GraphSpec(batch_size=size)

@@ -1,12 +1,12 @@
-"""Publishes a model in a Triton model repository, or takes it back, so that no crash can hurt.
+"""Publishes a model in a Triton model repository, or removes it, safely even if it crashes.
 
-Everything is written to a staging folder first, together with a plan: the paths that publishing
-will bring and those that it will make superfluous. Then version folders are renamed into place,
-`config.pbtxt` and tokenizer follow, and the manifest is last: with it the new version is served.
-Whatever the plan names and no manifest does is deleted, now or, after a crash, by the next run.
+A staging folder gets all files first, and a plan: the paths that publishing adds and removes. Then
+the version folders are renamed into place, `config.pbtxt` and tokenizer follow, and the manifest is
+last: it makes the new version served. Paths in the plan that no manifest names are deleted, now or,
+after a crash, by the next run.
 
-A version may be kept beside the one that is served: its manifest then has another name, and its
-folders stay. See `export/versions.py`.
+The previous version may be kept: its manifest gets another name, and its folders stay. See
+`export/versions.py`.
 """
 
 import json
@@ -30,10 +30,10 @@ from gateway.models.manifest import SUFFIX, Manifest
 
 
 def published(root: Path, model_id: str) -> Manifest | None:
-    """The manifest that is published under an id.
+    """Read the manifest published under an id, or None.
 
     Raises:
-        RepositoryError: It is there, but cannot be read.
+        RepositoryError: It exists, but cannot be read.
     """
     path = root / f"{model_id}{SUFFIX}"
     return read(path) if path.exists() else None
@@ -42,11 +42,11 @@ def published(root: Path, model_id: str) -> Manifest | None:
 def next_version(
     root: Path, model_id: str, image_size: int, embedding_size: int, wanted: int | None = None
 ) -> int:
-    """The version that a new export under this id will be: `wanted`, or the next.
+    """The number of a new version under this id: `wanted`, or the next.
 
     Raises:
-        RepositoryError: Inputs or outputs differ from what is published, so that clients would
-            break; or there is a version of this number.
+        RepositoryError: Inputs or outputs differ from the published model, which would break
+            clients; or the number is taken.
     """
     previous = published(root, model_id)
     if previous is None:
@@ -55,8 +55,8 @@ def next_version(
     if old != (image_size, embedding_size):
         raise RepositoryError(
             f"{model_id}: published with pictures of {old[0]} pixels and vectors of {old[1]}, but "
-            f"this model has {image_size} and {embedding_size}; choose another --id, or take the "
-            f"old one back with `python -m export --remove {model_id}`"
+            f"this model has {image_size} and {embedding_size}; choose another --id, or remove "
+            f"the old one with `python -m export --remove {model_id}`"
         )
     taken = {previous.version, *(manifest.version for manifest in kept(root, model_id))}
     if wanted in taken:
@@ -68,10 +68,10 @@ def next_version(
 
 
 def check_batch(root: Path, model_id: str, max_batch: int) -> None:
-    """Refuses a version whose batches differ from those of the one that is to stay beside it.
+    """Check that a new version has the batch size of the version to keep.
 
     Raises:
-        RepositoryError: They do, and both have one `config.pbtxt`.
+        RepositoryError: It differs, but both share one `config.pbtxt`.
     """
     previous = published(root, model_id)
     if previous is None:
@@ -79,24 +79,24 @@ def check_batch(root: Path, model_id: str, max_batch: int) -> None:
     before = previous.triton.image.max_batch
     if before != max_batch:
         raise RepositoryError(
-            f"{model_id}: version {previous.version}, which is to stay, has batches of {before}; "
+            f"{model_id}: version {previous.version}, which is kept, has batches of {before}; "
             f"give --max-batch {before}, or leave out --version"
         )
 
 
 def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False) -> None:
-    """Makes a staged model the one that is served under its id.
+    """Publish a staged model under its id.
 
     Args:
         root: The repository, locked.
-        staged: Holds `<tower>/config.pbtxt` and `<tower>/<version>/` for each tower, and the
-            tokenizer's file.
-        manifest: Describes it.
-        keep: Whether the version that was served before stays beside it.
+        staged: Folder with `<tower>/config.pbtxt` and `<tower>/<version>/` for each tower, and
+            the tokenizer's file.
+        manifest: Describes the model.
+        keep: Whether to keep the version served before.
 
     Raises:
-        RepositoryError: A folder is in the way that no published model owns; or the version that
-            is to stay takes other batches, which `config.pbtxt` has for all versions.
+        RepositoryError: A folder that no published model owns is in the way; or the version to
+            keep has another batch size, but `config.pbtxt` holds for all versions.
     """
     previous = published(root, manifest.id)
     if keep:
@@ -105,14 +105,14 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
     for tower in sorted(towers.keys() - known.keys()):
         if (root / tower).exists():
             raise RepositoryError(
-                f"{root / tower}: in the way, and no published model's; move it or choose "
+                f"{root / tower}: in the way, but not of a published model; move it or choose "
                 "another --id"
             )
     gone = previous if previous and not keep else None
     plan = [*paths_of(manifest), *(paths_of(gone) if gone else ())]
     (staged / PLAN).write_text(json.dumps(plan))
     sync_tree(staged)
-    # Requests for the old version go on until the manifest changes, so its batches must fit.
+    # Clients use the old version until the manifest changes, so its batches must fit.
     first = {tower for tower, batch in towers.items() if batch >= known.get(tower, 0)}
     for tower in towers:
         (root / tower).mkdir(exist_ok=True)
@@ -131,7 +131,7 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
 
 
 def remove(root: Path, *model_ids: str) -> None:
-    """Takes published models back: of each its manifest first, then all that it names.
+    """Remove published models: for each its manifest first, then its files.
 
     Raises:
         RepositoryError: One of them is not published, and none is removed; or one cannot be

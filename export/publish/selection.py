@@ -1,4 +1,4 @@
-"""One variant's graphs: made, written and measured, until they pass or no other is left."""
+"""Selects the graphs of a variant: makes, writes and measures candidates until one passes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +19,10 @@ Latencies = tuple[tuple[str, Latency], ...]  # by tower; text at the shortest le
 
 
 def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> tuple[Found, Latencies]:
-    """The graphs to publish, left in the staging folder, and how long they take.
+    """Select the graphs to publish, write them to the staging folder, and time them.
 
     Raises:
-        CrashError: They cannot be run here.
+        CrashError: ONNX Runtime crashes on all of them.
         ExportError: They cannot be made or written.
     """
     limits = job.thresholds[variant.precision]
@@ -36,7 +36,7 @@ def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> tuple[Found
         return measured, thresholds.failures(measured.measured, limits)
 
     found = _made(job, variant, limits, judge)
-    if written is not found.graphs:  # what was tried after it did worse
+    if written is not found.graphs:  # a later candidate was worse
         judge(found.graphs)
     return found, latency
 
@@ -55,7 +55,7 @@ def _made(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) ->
 
 
 def _searched(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
-    """INT8: candidates that pass by their cosines, then both towers by all figures."""
+    """Search INT8 graphs: first by the cosines of each tower, then by all figures of both."""
     if job.calibrate is None:
         raise ValueError("INT8 without calibration")
     feed: Feed = feed_of(job.calibrate, job.lengths)
@@ -98,11 +98,11 @@ def _written_and_measured(
 
 
 def _check_runs(stage: Stage, image: Path, texts: Mapping[int, Path]) -> None:
-    """Lets another process be the first to run the towers, at the smallest and largest batch."""
+    """Run the towers in another process first, at the smallest and largest batch."""
     batches = sorted({1, stage.serving.max_batch})
     size = stage.image_size
     runners.check_runs(image, [(batch, size, size, 3) for batch in batches])
-    lengths: dict[int, list[int]] = {}  # that share a file, by its inode
+    lengths: dict[int, list[int]] = {}  # lengths that share a file, by its inode
     for length, path in texts.items():
         lengths.setdefault(path.stat().st_ino, []).append(length)
     for shared in lengths.values():

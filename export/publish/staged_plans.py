@@ -1,4 +1,4 @@
-"""Typed ONNX towers -> TensorRT plans in their place, and how to run them on the GPU at hand."""
+"""Replaces staged ONNX towers by TensorRT plans, and runs them on this machine's GPU."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ TIMING_CACHE = ".tensorrt-timing-cache"
 def build_plans(
     stage: Stage, image: Path, texts: Mapping[int, Path], progress: Progress
 ) -> tuple[RunTower, dict[int, RunTower]]:
-    """Builds a plan for each tower, in place of its ONNX file, for the first GPU here.
+    """Replace the ONNX file of each tower by a plan for the first GPU of this machine.
 
     Raises:
         ExportError: No TensorRT, no GPU, or a plan cannot be built; see `plan.build_plan`.
@@ -49,7 +49,7 @@ def build_plans(
         written = path.with_name(MODEL_FILES["tensorrt"])
         written.write_bytes(plan)
         write_platform(written, platform_of(trt, find_gpus()[0]))
-        for onnx_file in path.parent.glob(f"{path.name}*"):  # and weights beside it
+        for onnx_file in path.parent.glob(f"{path.name}*"):  # and its external weights
             onnx_file.unlink()
         return plan_runner(trt, plan, name, output, stage.embedding_size)
 
@@ -64,10 +64,10 @@ def build_plans(
 def plan_runner(
     trt: ModuleType, plan: bytes, name: str, output: str, embedding_size: int
 ) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-    """Runs a plan on the current CUDA device, through PyTorch's memory.
+    """Make a function that runs a plan on the current CUDA device, in PyTorch's memory.
 
     Raises:
-        GateError: TensorRT does not take the plan or, later, does not run it.
+        GateError: TensorRT refuses the plan or, later, fails to run it.
     """
     messages, logger = messages_of(trt)
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)

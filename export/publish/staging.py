@@ -1,4 +1,4 @@
-"""Fills a staging folder with the towers of one variant, as the repository will hold them."""
+"""Writes the towers of one variant to a staging folder, laid out as in the repository."""
 
 import shutil
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from export.source import graph
 from gateway.models import manifest as contract
 from gateway.models.manifest import file_sha256
 
-PACKED = "text"  # ends the name of a text tower that takes any length
+PACKED = "text"  # suffix of the name of a packed text tower
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where the files of a model go, and what their configurations say."""
+    """The staging folder of a model, and the values of its configurations."""
 
     folder: Path
     model_id: str
@@ -29,17 +29,17 @@ class Stage:
 
     @property
     def tokenizer(self) -> Path:
-        """The tokenizer's file."""
+        """Path of the tokenizer's file."""
         return self.folder / f"{self.model_id}.{self.version}.tokenizer.json"
 
     def image(self, proto: onnx.ModelProto) -> Path:
-        """Writes the image tower; returns its graph's file."""
+        """Write the image tower; return the file of its graph."""
         name, folder = self._tower("image")
         config = image_config(name, self.image_size, self.embedding_size, self.serving)
         return self._write(proto, folder, config)
 
     def text(self, graphs: Graphs) -> dict[int, Path]:
-        """Writes the text tower at each token length; lengths of one graph share its file."""
+        """Write the text tower at each token length; lengths with one graph share its file."""
         protos, files = graphs.text, dict[int, Path]()
         if graphs.packed:
             name, folder = self._tower(PACKED)
@@ -56,7 +56,7 @@ class Stage:
         return dict(sorted(files.items()))
 
     def triton_models(self, graphs: Graphs) -> contract.TritonModels:
-        """What the manifest says of the towers."""
+        """Describe the towers for the manifest."""
         batch = self.serving.max_batch
         return contract.TritonModels(
             image=contract.ImageTower(name=self._tower("image")[0], max_batch=batch),
@@ -83,12 +83,12 @@ class Stage:
         return hashes
 
     def size(self) -> int:
-        """Bytes of the towers' files, each counted once."""
+        """Size of the towers' files in bytes, counting shared files once."""
         files = {path.stat().st_ino: path.stat().st_size for path in self.folder.rglob("*/*/*")}
         return sum(files.values())
 
     def clear(self) -> None:
-        """Takes the towers away again, for another try."""
+        """Remove the towers, for the next candidate."""
         for folder in self.folder.iterdir():
             if folder.is_dir():
                 shutil.rmtree(folder)
@@ -105,12 +105,12 @@ class Stage:
 
 
 def _link(source: Path, folder: Path, config: str) -> Path:
-    """Gives another tower the graph's file, and all beside it: hard links where there are any."""
+    """Link the files of a graph into the folder of another tower, or copy them."""
     folder.mkdir(parents=True)
     for path in source.parent.iterdir():
         try:
             (folder / path.name).hardlink_to(path)
-        except OSError:  # no hard links here; were the disk full, so would the copy say
+        except OSError:  # no hard links here; a full disk fails the copy as well
             shutil.copy2(path, folder / path.name)
     (folder.parent / CONFIG).write_text(config)
     return folder / source.name

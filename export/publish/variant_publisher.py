@@ -1,4 +1,4 @@
-"""One variant's way: its graphs are made and measured, then described and published."""
+"""Publishes one variant: selects its graphs, describes them in a manifest, and publishes both."""
 
 import time
 from dataclasses import dataclass, replace
@@ -19,19 +19,19 @@ from export.source.tokenizer import write_tokenizer
 from gateway.models.gate import Gate
 from gateway.models.manifest import Manifest, Tokenizer
 
-# Of cosine: another processor may round INT8 otherwise; a wrong model is off by far more.
+# Cosine: INT8 may round differently on other processors; a wrong model differs by far more.
 GOLDEN_MARGIN = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a variant.
+    """The result of a variant.
 
     Attributes:
-        id: The model id that it has, or would have had.
-        report: None where it could not be run.
-        manifest: None where it was not published.
-        failures: Where it fell short, or why it could not be run.
+        id: Its model id, published or not.
+        report: None if it could not run.
+        manifest: None if it was not published.
+        failures: Missed thresholds, or why it could not run.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: int) -> Outcome:
-    """Makes and measures a variant, and publishes it if it passes, or may fail.
+    """Convert and measure a variant, and publish it if it passes or failing is allowed.
 
     Raises:
         ExportError: It cannot be made or written.
@@ -52,7 +52,7 @@ def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: in
         stage = Stage(
             folder, model_id, version, rules.image_size, job.checkpoint.embedding_size, serving
         )
-        with job.progress.stage(f"{model_id}: making and measuring it"):
+        with job.progress.stage(f"{model_id}: converting and measuring"):
             try:
                 found, latency = select_graphs(job, variant, stage)
             except CrashError as error:  # other variants may run

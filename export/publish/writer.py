@@ -1,4 +1,4 @@
-"""One writer of a model repository at a time, in a folder of its own that vanishes with it."""
+"""Locks a model repository for one writer, and makes temporary folders to prepare models in."""
 
 import fcntl
 import tempfile
@@ -14,10 +14,10 @@ _LOCK = ".export.lock"
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Holds the repository for one writer, and clears what a dead one left behind.
+    """Lock the repository for one writer, and delete the leftovers of a dead one.
 
     Raises:
-        RepositoryError: Another export is at work here, or the folder cannot be written.
+        RepositoryError: Another export is running, or the folder cannot be written.
     """
     with _clear_errors(root, "nothing published"):
         root.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def locked(root: Path) -> Iterator[None]:
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
-    """A folder to prepare a model in; gone afterwards, with all that was not published.
+    """Make a folder to prepare a model in; delete it afterwards with everything unpublished.
 
     Raises:
         RepositoryError: Writing failed (disk full, no permission); nothing was published.

@@ -1,4 +1,4 @@
-"""Any OpenCLIP model -> its two encoders as PyTorch modules, ONNX graphs and a tokenizer file.
+"""Converts an OpenCLIP model to two encoders as PyTorch modules and ONNX graphs, and a tokenizer.
 
 May import `export.errors` and `gateway.models`.
 """

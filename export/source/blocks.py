@@ -1,4 +1,4 @@
-"""The steps of OpenCLIP's residual attention block, for towers that run some of them for less."""
+"""The steps of OpenCLIP's residual attention block, for towers that skip part of the work."""
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 def why_not_in_steps(block: nn.Module) -> str | None:
-    """Why the steps here do not make up a block; None when they do."""
+    """Reason why these steps do not reproduce a block, or None."""
     if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
         return f"its blocks are of another kind ({type(block).__name__})"
     attention = block.attn
@@ -22,9 +22,9 @@ def why_not_in_steps(block: nn.Module) -> str | None:
 
 
 def projection(attention: nn.MultiheadAttention, rows: slice) -> nn.Linear:
-    """The part of `in_proj` that makes the queries, or the keys and values.
+    """Slice the part of `in_proj` that makes the queries, or the keys and values.
 
-    A layer of its own, as an exporter leaves a weight that `forward` cuts to be cut in each run.
+    It becomes a layer of its own: a weight sliced in `forward` would be sliced in each run.
     """
     weight, bias = attention.in_proj_weight[rows], attention.in_proj_bias
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
@@ -41,10 +41,10 @@ def attend(
     value: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention within each row.
+    """Attend within each row.
 
     Args:
-        heads: Their number.
+        heads: Number of heads.
         query: float32 [rows, n, width].
         key: float32 [rows, length, width].
         value: The same shape.
@@ -62,7 +62,7 @@ def attend(
 
 
 def finish(block: ResidualAttentionBlock, hidden: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """What a block does with what attention has seen of its input `hidden`, of the same shape."""
+    """Apply the rest of a block to its input `hidden` and attention's result `seen`."""
     hidden = hidden + block.ls_1(block.attn.out_proj(seen))
     out: torch.Tensor = hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
     return out

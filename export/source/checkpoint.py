@@ -1,4 +1,4 @@
-"""Any name, tag, file or folder that OpenCLIP can load -> one frozen object."""
+"""Loads any name, tag, file or folder that OpenCLIP can load."""
 
 import warnings
 from collections.abc import Callable
@@ -24,15 +24,15 @@ SEED = 0  # of random weights, so that the same command gives the same model
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A loaded OpenCLIP model with all that belongs to it.
+    """A loaded OpenCLIP model with its tokenizer, transform and parameters.
 
     Attributes:
-        name: OpenCLIP's name of the architecture, the folder's or the hub's.
+        name: OpenCLIP's name of the architecture, or the name of the folder or hub repository.
         pretrained: Tag, file or hub name of the weights; None for random ones.
         model: `open_clip.CLIP`, `CustomTextCLIP` or `CoCa`, FP32, in evaluation mode.
         tokenizer: OpenCLIP's own; texts -> int64 [n, context_length].
         transform: OpenCLIP's own for evaluation; picture -> float32 [3, S, S].
-        notices: What the user should know, in plain sentences.
+        notices: Warnings for the user, in sentences.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Checkpoint:
 def load_checkpoint(
     model: str, pretrained: str | None = None, tokenizer: Path | None = None
 ) -> Checkpoint:
-    """Loads a model as OpenCLIP does, in FP32 on the CPU.
+    """Load a model as OpenCLIP does, in FP32 on the CPU.
 
     Args:
         model: An OpenCLIP name, `local-dir:/folder`, `hf-hub:org/name`, a folder, or a JSON
@@ -83,7 +83,7 @@ def load_checkpoint(
 
 
 def _network(source: Source, tokenizer: Path | None) -> AbstractContextManager[None]:
-    """The hub is asked nothing, not even whether it is there, where nothing is needed of it."""
+    """Probe the hub only if the model needs a download."""
     named = source.text_config.get("hf_tokenizer_name")
     remote = named and not tokenizer and not source.folder and not Path(named).is_dir()
     hf_text = source.text_config.get("hf_model_name")
@@ -92,7 +92,7 @@ def _network(source: Source, tokenizer: Path | None) -> AbstractContextManager[N
 
 
 def _load_tokenizer(source: Source, folder: Path | None) -> Callable[[list[str]], torch.Tensor]:
-    """OpenCLIP's tokenizer for the model, or the same wrapper around a local folder's."""
+    """Load OpenCLIP's tokenizer for the model, or wrap that of a local folder likewise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if folder is not None:

@@ -1,4 +1,4 @@
-"""Names the embedding space of a model: equal fingerprints mean comparable vectors."""
+"""Computes the fingerprint of an embedding space: equal ones mean comparable vectors."""
 
 import hashlib
 import json
@@ -8,9 +8,9 @@ import torch
 from export.source.towers import OpenClipModel
 from gateway.models.manifest import Preprocessing, Tokenizer
 
-# Not of either tower's vectors: the factors on their cosines, and CoCa's caption decoder.
+# Without effect on vectors: the factors on cosines, and CoCa's caption decoder.
 _OTHER_PARTS = ("logit_scale", "logit_bias", "text_decoder")
-# How a module is run, or where it came from; not what it computes. Private ones are left out too.
+# Attributes without effect on the result; private ones are ignored too.
 _OTHER_ATTRIBUTES = (
     "training", "fused_attn", "grad_checkpointing", "gradient_checkpointing", "name_or_path",
 )  # fmt: skip

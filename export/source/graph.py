@@ -1,4 +1,4 @@
-"""Towers -> ONNX graphs -> files."""
+"""Exports towers to ONNX graphs, and saves them."""
 
 import contextlib
 import io
@@ -15,21 +15,21 @@ from torch import nn
 
 from export.errors import GraphError, brief
 
-OPSET = 20  # what torch's exporter writes natively; ONNX Runtime and TensorRT 10 and 11 read it
+OPSET = 20  # native to torch's exporter; ONNX Runtime and TensorRT 10 and 11 read it
 PRODUCER = "openclip-triton"
-EXTERNAL_BYTES = 1_800_000_000  # protobuf ends at 2 GiB; weights over this go to a second file
+EXTERNAL_BYTES = 1_800_000_000  # protobuf's limit is 2 GiB; larger weights go to a second file
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One tower as ONNX: the model with its weights, and what the user should know of it."""
+    """One tower as ONNX with its weights, and a notice for the user."""
 
     proto: onnx.ModelProto
     notice: str | None = None
 
 
 def trace(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
-    """Exports one tower at the shape of an example, with any batch size.
+    """Export one tower at the shape of an example, with any batch size.
 
     Args:
         tower: In evaluation mode; its `forward` argument names the input.
@@ -37,7 +37,7 @@ def trace(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
         output: Name of the output, float32 [n, D].
 
     Raises:
-        GraphError: Neither of torch's two exporters can do it.
+        GraphError: Both of torch's exporters fail.
     """
     try:
         return Graph(_with_dynamo(tower, example, output))
@@ -52,10 +52,10 @@ def trace(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
 def trace_text(
     tower: nn.Module, example: torch.Tensor, lengths: tuple[int, ...], output: str
 ) -> dict[int, Graph]:
-    """Exports a text tower for each token length: one graph for all of them where it can be.
+    """Export a text tower for each token length, in one graph if possible.
 
     Args:
-        tower: One that takes any of `lengths`.
+        tower: Accepts any of `lengths`.
         example: int32 [2, length], two items at the last (full) length.
         lengths: In tokens, rising.
         output: Name of the output, float32 [n, D].
@@ -78,7 +78,7 @@ def trace_text(
 
 
 def trace_packed(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
-    """Exports a packed text tower, for any batch and length.
+    """Export a packed text tower, for any batch and length.
 
     Args:
         tower: In evaluation mode; its `forward` argument names the input.
@@ -86,7 +86,7 @@ def trace_packed(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
         output: Name of the output, float32 [n, D].
 
     Raises:
-        GraphError: torch's dynamo exporter cannot do it.
+        GraphError: torch's dynamo exporter fails.
     """
     full = example.shape[1]
     try:
@@ -148,14 +148,14 @@ def _with_torchscript(
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """The exporters print progress and warn about their own internals."""
+    """Suppress the exporters' progress output and internal warnings."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
 def _tidy(proto: onnx.ModelProto, output: str) -> onnx.ModelProto:
-    """Drops what the exporter notes about this machine's source code, and names the shapes."""
+    """Drop the exporter's notes about local source code, and name the batch dimension."""
     graph = proto.graph
     proto.producer_name, proto.producer_version, proto.doc_string = PRODUCER, "", ""
     del proto.metadata_props[:]
@@ -178,10 +178,10 @@ def _tidy(proto: onnx.ModelProto, output: str) -> onnx.ModelProto:
 def save(
     proto: onnx.ModelProto, path: Path, model_id: str, external_above: int = EXTERNAL_BYTES
 ) -> tuple[Path, ...]:
-    """Writes a graph and has ONNX check the file.
+    """Write a graph and check the file.
 
-    Weights of more than `external_above` bytes go to `model.onnx.data` beside it, which the
-    graph names relative to itself, so that the folder may be renamed. `proto` keeps its weights.
+    Weights of more than `external_above` bytes go to `model.onnx.data` in the same folder, by a
+    relative path, so that the folder may be renamed. `proto` keeps its weights.
 
     Returns:
         The files written.
@@ -195,8 +195,10 @@ def save(
     if size > external_above:
         files.append(path.with_name(f"{path.name}.data"))
         onnx.save_model(proto, path, save_as_external_data=True, location=files[1].name)
-        files[1].chmod(path.stat().st_mode)  # onnx keeps it from everyone but the user
-        load_external_data_for_model(proto, str(path.parent))  # which saving took from the graph
+        files[1].chmod(path.stat().st_mode)  # onnx makes it private to the user
+        load_external_data_for_model(
+            proto, str(path.parent)
+        )  # saving removed the weights from the graph
     else:
         onnx.save_model(proto, path)
     try:

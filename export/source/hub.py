@@ -1,4 +1,4 @@
-"""Downloads that fail within seconds where there is no network."""
+"""Makes downloads fail within seconds without network."""
 
 import socket
 import urllib.request
@@ -14,11 +14,11 @@ STALL_SECONDS = 20.0
 
 @contextmanager
 def quick_to_fail() -> Iterator[None]:
-    """Within it, downloads from the Hugging Face hub fail at once where it cannot be reached.
+    """Make downloads from the Hugging Face hub fail at once if it cannot be reached.
 
-    `huggingface_hub` retries each file for about 25 seconds, and OpenCLIP asks for several in
-    turn. So the hub is probed once; when it does not answer, the library's own offline mode is
-    on while this lasts, and only what is cached is found.
+    `huggingface_hub` retries each file for about 25 seconds, and OpenCLIP requests several in
+    turn. So this probes the hub once, and without an answer turns on the library's offline mode,
+    which finds cached files only.
     """
     offline, timeout = constants.HF_HUB_OFFLINE, socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)  # OpenCLIP's plain URL downloads have no timeout

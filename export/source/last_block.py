@@ -1,7 +1,7 @@
 """OpenCLIP's vision transformer with a last block that runs for the class token only.
 
-Where the class token is pooled, nothing reads what the last block makes of the other tokens: it
-needs their keys and values, but neither their queries nor their output projection and MLP.
+If only the class token is pooled, the last block needs the keys and values of the other tokens, but
+neither their queries nor their output projection and MLP.
 """
 
 import torch
@@ -14,35 +14,35 @@ from export.source.blocks import attend, finish, projection, why_not_in_steps
 
 
 class LastBlock(nn.Module):
-    """float32 [n, tokens, width] -> float32 [n, 1, width], the block's answer for the first."""
+    """float32 [n, tokens, width] -> float32 [n, 1, width], the block's output for the first."""
 
     def __init__(self, block: ResidualAttentionBlock) -> None:
-        """Takes the parts of a block, and shares its weights."""
+        """Share the weights of a block."""
         super().__init__()
         self.block, width = block, block.attn.embed_dim
         self.query = projection(block.attn, slice(0, width))
         self.key_value = projection(block.attn, slice(width, 3 * width))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Attends from the first token to all of them."""
+        """Attend from the first token to all tokens."""
         block, first = self.block, tokens[:, :1]
         key, value = self.key_value(block.ln_1(tokens)).chunk(2, dim=-1)
-        # A norm of its own: SmoothQuant folds scales only into one that layers alone read.
+        # A separate norm: SmoothQuant folds scales only into a norm that only layers read.
         query = self.query(block.ln_1(first))
         return finish(block, first, attend(block.attn.num_heads, query, key, value))
 
 
 class ClassTokenEncoder(nn.Module):
-    """float32 [n, 3, S, S] -> float32 [n, D], as the vision transformer that it is made of."""
+    """float32 [n, 3, S, S] -> float32 [n, D], as the wrapped vision transformer computes it."""
 
     def __init__(self, visual: VisionTransformer) -> None:
-        """Takes the transformer of a model for which `why_all_tokens` has nothing to say."""
+        """Wrap the transformer of a model for which `why_all_tokens` returns None."""
         super().__init__()
         self.visual = visual
         self.last = LastBlock(visual.transformer.resblocks[-1])
 
     def encode_image(self, pictures: torch.Tensor, normalize: bool = False) -> torch.Tensor:
-        """Encodes normalised pictures; with the name and arguments of OpenCLIP's."""
+        """Encode normalised pictures, as OpenCLIP's method of this name does."""
         tokens = self.visual._embeds(pictures)
         for block in self.visual.transformer.resblocks[:-1]:
             tokens = block(tokens)
@@ -54,7 +54,7 @@ class ClassTokenEncoder(nn.Module):
 
 
 def why_all_tokens(model: CLIP | CustomTextCLIP | CoCa) -> str | None:
-    """Why the last block of the image tower must run for all tokens; None when it need not."""
+    """Reason why the last block of the image tower must run for all tokens, or None."""
     visual = model.visual
     if type(visual) is not VisionTransformer:
         return f"{type(visual).__name__} is not OpenCLIP's own vision transformer"

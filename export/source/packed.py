@@ -1,4 +1,4 @@
-"""A text tower that spends nothing on padding."""
+"""A text tower without padding."""
 
 from typing import NamedTuple
 
@@ -13,22 +13,22 @@ from export.source.towers import OpenClipModel, pool_type, text_part, why_full_l
 
 
 class _Places(NamedTuple):
-    """How rows of tokens, [rows, length], and the same tokens side by side come together."""
+    """Maps between rows of tokens [rows, length] and the kept tokens side by side [tokens]."""
 
     rows: int
     length: int
-    taken: torch.Tensor  # int64 [tokens], the places of the tokens that are kept
+    taken: torch.Tensor  # int64 [tokens], the place of each kept token
     spread: torch.Tensor  # int64 [rows * length], the token of each place
     ends: torch.Tensor  # int64 [rows], the tokens that end a row
 
     @classmethod
     def until(cls, ends: torch.Tensor, length: int) -> "_Places":
-        """Keeps each row up to its end token."""
+        """Keep each row up to its end token."""
         rows = ends.shape[0]
         kept = (torch.arange(length) <= ends[:, None]).reshape(-1)
         taken = kept.nonzero().reshape(-1)
         torch._check(taken.shape[0] >= 1)
-        # A place whose token was dropped takes the one before: no query that is kept sees it.
+        # The place of a dropped token takes the token before: no kept query attends to it.
         spread = kept.long().cumsum(0) - 1
         last = spread.reshape(rows, length).gather(1, ends[:, None]).reshape(-1)
         return cls(rows, length, taken, spread, last)
@@ -45,14 +45,14 @@ class _Places(NamedTuple):
 class PackedTextTower(nn.Module):
     """int32 [n, length] -> float32 unit vectors [n, D], for any length up to the context.
 
-    What follows the end token cannot matter (see `CausalTextTower`), so it is dropped: the tokens
-    of all rows lie side by side, [1, tokens, width], and only attention sees them row by row. Only
-    the end tokens are pooled, so the last block runs for them alone. Rows of unequal length can
-    thus share a batch, each at the cost of its own tokens.
+    Tokens after the end token have no effect (see `CausalTextTower`) and are dropped: the tokens of
+    all rows lie side by side, [1, tokens, width], and only attention works row by row. Only the end
+    tokens are pooled, so the last block runs for them alone. Rows of unequal length thus share a
+    batch, each at the cost of its own tokens.
     """
 
     def __init__(self, model: OpenClipModel) -> None:
-        """Takes the parts of a model for which `why_not_packed` has nothing to say."""
+        """Wrap a model for which `why_not_packed` returns None."""
         super().__init__()
         self.text = text = text_part(model)
         self.by_id = pool_type(text) == "eos"
@@ -63,7 +63,7 @@ class PackedTextTower(nn.Module):
         self.final_key_value = projection(attention, slice(width, 3 * width))
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Encodes token ids; each row holds its end token, and anything after it."""
+        """Encode token ids; each row has its end token, then anything."""
         text, ids = self.text, token_ids.long()
         rows, length = ids.shape
         ends = ((ids == self.eos_id).int() if self.by_id else ids).argmax(dim=-1)
@@ -73,7 +73,7 @@ class PackedTextTower(nn.Module):
         hidden = hidden + text.positional_embedding.index_select(
             0, positions.index_select(0, places.taken)
         )
-        # As [1, tokens, width] the layers export as those of the other towers do.
+        # With [1, tokens, width] the layers export as in the other towers.
         hidden, mask = hidden[None], text.attn_mask[:length, :length]
         *blocks, final = text.transformer.resblocks
         for block in blocks:
@@ -96,14 +96,14 @@ class PackedTextTower(nn.Module):
         """The last block, for the end tokens only: [1, tokens, width] -> [1, rows, width]."""
         key, value = places.apart(self.final_key_value(block.ln_1(hidden))).chunk(2, dim=-1)
         last = hidden.index_select(1, places.ends)
-        # A norm of its own: SmoothQuant folds scales only into one that layers alone read.
+        # A separate norm: SmoothQuant folds scales only into a norm that only layers read.
         query = self.final_query(block.ln_1(last)).reshape(places.rows, 1, -1)
         seen = attend(block.attn.num_heads, query, key, value, masks)
         return finish(block, last, seen.reshape(1, places.rows, -1))
 
 
 def why_not_packed(model: OpenClipModel, pad_id: int) -> str | None:
-    """Why the text tower cannot be packed; None when it can."""
+    """Reason why the text tower cannot be packed, or None."""
     if reason := why_full_length_only(model, pad_id):
         return reason
     reasons = map(why_not_in_steps, text_part(model).transformer.resblocks)

@@ -1,4 +1,4 @@
-"""What the user named, before anything heavy is loaded."""
+"""Resolves the model and weights that the user named, without loading them."""
 
 import json
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ class Source:
     """One model, by name, tag, file or folder.
 
     Attributes:
-        open_clip_name: For `open_clip.create_model`.
-        label: For people: the name, the folder's name, or the hub's.
-        config: OpenCLIP's model configuration; empty where only the hub has it.
-        pretrained: For `open_clip.create_model`; None with a folder or the hub's name.
-        file: The checkpoint file, where it is a local one.
+        open_clip_name: Argument of `open_clip.create_model`.
+        label: Name for messages: of the architecture, folder or hub repository.
+        config: OpenCLIP's model configuration; empty if only the hub has it.
+        pretrained: Argument of `open_clip.create_model`; None for a folder or hub name.
+        file: A local checkpoint file.
         folder: The folder of `local-dir:`.
-        downloads: Weights or configuration may have to be downloaded.
+        downloads: Whether weights or configuration may need a download.
     """
 
     open_clip_name: str
@@ -57,7 +57,7 @@ class Source:
 
 
 def resolve(model: str, pretrained: str | None) -> Source:
-    """Finds out what `MODEL` and `--pretrained` mean.
+    """Resolve `MODEL` and `--pretrained`.
 
     Raises:
         CheckpointError: Unknown name or tag, missing file or folder, or a bad configuration.
@@ -85,7 +85,7 @@ def resolve(model: str, pretrained: str | None) -> Source:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
         CheckpointError: It is unreadable or not an object.
@@ -114,7 +114,7 @@ def _from_folder(folder: Path) -> Source:
     found = _find_checkpoint_in_dir(folder)
     if found is None:
         raise CheckpointError(
-            f"{folder}: holds no checkpoint (*.safetensors, *.bin or *.pth) beside {CONFIG_NAME}"
+            f"{folder}: holds no checkpoint (*.safetensors, *.bin or *.pth) next to {CONFIG_NAME}"
         )
     resolved = folder.resolve()
     return Source(
@@ -139,7 +139,7 @@ def _from_hub(model: str) -> Source:
 
 
 def _register(path: Path) -> str:
-    """Makes a JSON model configuration known to OpenCLIP under its file's stem."""
+    """Register a JSON model configuration with OpenCLIP under its file's stem."""
     _check_config(path, read_json(path))
     open_clip.add_model_config(path.resolve())
     return path.stem
@@ -158,8 +158,8 @@ def _unknown_name(model: str) -> str:
     near = [names[match] for match in get_close_matches(model.lower(), names, 5, 0.6)]
     hint = f"; did you mean {', '.join(near)}?" if near else "."
     return (
-        f"{model}: OpenCLIP has no model of that name{hint} A folder or a JSON model "
-        "configuration will do as well; `make export ARGS=--list` shows all names"
+        f"{model}: OpenCLIP has no model of that name{hint} Give a folder or a JSON model "
+        "configuration instead; `make export ARGS=--list` shows all names"
     )
 
 
@@ -170,7 +170,7 @@ def _unknown_tag(name: str, pretrained: str) -> str:
 
 
 def offered() -> list[tuple[str, list[str]]]:
-    """Every architecture of OpenCLIP, with the tags of its pretrained weights."""
+    """List every architecture of OpenCLIP with the tags of its pretrained weights."""
     return [
         (name, open_clip.list_pretrained_tags_by_model(name)) for name in open_clip.list_models()
     ]

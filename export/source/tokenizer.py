@@ -1,4 +1,4 @@
-"""OpenCLIP's tokenizer -> one file in the format of the `tokenizers` library."""
+"""Converts OpenCLIP's tokenizer to a file of the `tokenizers` library."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +20,14 @@ TokenizeFunction = Callable[[list[str]], torch.Tensor]
 
 
 def write_tokenizer(tokenizer: TokenizeFunction, path: Path) -> Tokenizer:
-    """Writes the tokenizer and describes it.
+    """Write the tokenizer and describe it.
 
     Args:
-        tokenizer: What `open_clip.get_tokenizer` returned.
+        tokenizer: A tokenizer of `open_clip.get_tokenizer`.
         path: The file to write.
 
     Raises:
-        TokenizerError: It works in a way that the file format or the gateway cannot express.
+        TokenizerError: The file format or the gateway does not support it.
     """
     if isinstance(tokenizer, SimpleTokenizer):
         if tokenizer.reduction_fn is not None:
@@ -52,7 +52,7 @@ def write_tokenizer(tokenizer: TokenizeFunction, path: Path) -> Tokenizer:
 def check_tokenizer(
     tokenizer: TokenizeFunction, spec: Tokenizer, folder: Path, texts: list[str]
 ) -> None:
-    """Compares the gateway's ids, from the written file, with OpenCLIP's.
+    """Compare the gateway's ids, from the written file, with OpenCLIP's.
 
     Raises:
         TokenizerError: They differ for one of the texts.
@@ -70,7 +70,7 @@ def check_tokenizer(
 
 
 def _from_simple(tokenizer: SimpleTokenizer) -> str:
-    """CLIP's byte-level BPE; the gateway splits by the tokenizer's own pattern beforehand."""
+    """Convert CLIP's byte-level BPE; the gateway splits by the tokenizer's own pattern first."""
     merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
     model = Tokenizers(models.BPE(tokenizer.encoder, merges, end_of_word_suffix="</w>"))
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -88,7 +88,7 @@ def _simple_rules(tokenizer: SimpleTokenizer) -> dict[str, Any]:
     return {
         "clean": _clean_name(tokenizer.clean_fn),
         "split_pattern": tokenizer.pat.pattern,
-        "pad_id": 0,  # OpenCLIP's SimpleTokenizer fills up with zeros
+        "pad_id": 0,  # OpenCLIP's SimpleTokenizer pads with zeros
     }
 
 

@@ -1,4 +1,4 @@
-"""The two encoders of an OpenCLIP model as they are served."""
+"""The two encoders of an OpenCLIP model, as PyTorch modules with the served inputs and outputs."""
 
 from typing import Any, TypeAlias
 
@@ -21,22 +21,22 @@ class ImageTower(nn.Module):
     std: torch.Tensor
 
     def __init__(self, model: OpenClipModel | ClassTokenEncoder, rules: Preprocessing) -> None:
-        """Wraps `model.encode_image` with the arithmetic of `ToTensor` and `Normalize`."""
+        """Wrap `model.encode_image` with the arithmetic of `ToTensor` and `Normalize`."""
         super().__init__()
         self.model = model
         self.register_buffer("mean", torch.tensor(rules.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(rules.std).view(1, 3, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Encodes RGB pictures that are already resized and cropped."""
-        # The cast first: TensorRT takes a UINT8 input into nothing else.
+        """Encode resized and cropped RGB pictures."""
+        # The cast comes first: TensorRT allows nothing else on a UINT8 input.
         picture = pixels.to(torch.float32).permute(0, 3, 1, 2) / 255.0
         features = self.model.encode_image((picture - self.mean) / self.std, normalize=False)
         return functional.normalize(features.float(), dim=-1)
 
 
 def image_tower(model: OpenClipModel, rules: Preprocessing) -> ImageTower:
-    """The image tower for `model`: its last block for one token only where that is sound."""
+    """Make the image tower; its last block runs for one token only if that is exact."""
     return ImageTower(model if why_all_tokens(model) else ClassTokenEncoder(model.visual), rules)
 
 
@@ -44,12 +44,12 @@ class TextTower(nn.Module):
     """int32 [n, context_length] -> float32 unit vectors [n, D]."""
 
     def __init__(self, model: OpenClipModel) -> None:
-        """Wraps `model.encode_text`."""
+        """Wrap `model.encode_text`."""
         super().__init__()
         self.model = model
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Encodes token ids that are padded to the full context."""
+        """Encode token ids padded to the full context."""
         features = self.model.encode_text(token_ids.long(), normalize=False)
         return functional.normalize(features.float(), dim=-1)
 
@@ -57,20 +57,20 @@ class TextTower(nn.Module):
 class CausalTextTower(nn.Module):
     """int32 [n, length] -> float32 unit vectors [n, D], for any length up to the context.
 
-    With a causal mask and pooling at the end token, nothing after that token can matter, so
-    text may be padded less. `open_clip.CLIP.encode_text` accepts the full length only; here its
-    positional embedding and mask are cut to the length at hand.
+    With a causal mask and pooling at the end token, later tokens have no effect, so text needs less
+    padding. `open_clip.CLIP.encode_text` accepts the full length only; this module cuts its
+    positional embedding and mask to the length of the input.
     """
 
     def __init__(self, model: OpenClipModel) -> None:
-        """Takes the parts of `open_clip.CLIP`, or of `CustomTextCLIP.text`."""
+        """Wrap the text part of `open_clip.CLIP`, or `CustomTextCLIP.text`."""
         super().__init__()
         self.text = text = text_part(model)
         self.pool_type = pool_type(text)
         self.eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Encodes token ids of any equal length; each row holds its end token."""
+        """Encode token ids of any equal length; each row has its end token."""
         text, ids = self.text, token_ids.long()
         length = ids.shape[1]
         hidden = text.token_embedding(ids) + text.positional_embedding[:length]
@@ -84,7 +84,7 @@ class CausalTextTower(nn.Module):
 
 
 def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
-    """Why the text tower cannot be served at less than its full length; None when it can."""
+    """Reason why the text tower cannot be served below its full length, or None."""
     text = text_part(model)
     if not isinstance(text, CLIP | TextTransformer):
         return f"{type(text).__name__} is not one of OpenCLIP's own text transformers"
@@ -104,29 +104,29 @@ def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
 
 
 def text_tower(model: OpenClipModel, pad_id: int) -> nn.Module:
-    """The text tower for `model`: any length where that is sound, else the full one."""
+    """Make the text tower: for any length if that is exact, else for the full length."""
     return TextTower(model) if why_full_length_only(model, pad_id) else CausalTextTower(model)
 
 
 def token_lengths(
     wanted: tuple[int, ...], context_length: int, *, any_length: bool
 ) -> tuple[int, ...]:
-    """The lengths to serve text at, rising and ending with the full context.
+    """List the token lengths to serve, rising and ending with the full context.
 
     Args:
-        wanted: In tokens, 2 or more; those at or over the context length fall away.
+        wanted: Lengths of 2 or more; those at or over the context length are dropped.
         context_length: In tokens.
-        any_length: Whether the tower takes less than the full length.
+        any_length: Whether the tower accepts less than the full length.
     """
     short = {length for length in wanted if 2 <= length < context_length} if any_length else set()
     return (*sorted(short), context_length)
 
 
 def text_part(model: OpenClipModel) -> Any:  # noqa: ANN401 (CLIP, or whatever module it holds)
-    """The module that holds the text tower's parts."""
+    """The module with the text tower's layers."""
     return model.text if isinstance(model, CustomTextCLIP) else model
 
 
 def pool_type(text: CLIP | TextTransformer) -> str:
-    """How OpenCLIP makes one vector of a text's tokens."""
+    """OpenCLIP's method of pooling the tokens of a text."""
     return str(text.text_pool_type if isinstance(text, CLIP) else text.pool_type)

@@ -1,4 +1,4 @@
-"""Both towers of a checkpoint as FP32 graphs, at the shapes that are served."""
+"""Traces both towers of a checkpoint to FP32 graphs, at the served shapes."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from export.source.graph import Graph
 from export.source.packed import PackedTextTower
 from gateway.models.manifest import IMAGE_FEATURES, TEXT_FEATURES, golden_pixels
 
-_EXAMPLES = ["a cat", "a photo of two dogs"]  # a trace needs two items; any will do
+_EXAMPLES = ["a cat", "a photo of two dogs"]  # a trace needs any two items
 
 
 def image_graph(checkpoint: Checkpoint) -> Graph:
-    """The image tower, uint8 [n, S, S, 3] -> float32 unit vectors [n, D].
+    """Trace the image tower, uint8 [n, S, S, 3] -> float32 unit vectors [n, D].
 
     Raises:
         GraphError: It cannot be exported.
@@ -27,18 +27,18 @@ def image_graph(checkpoint: Checkpoint) -> Graph:
 
 @dataclass(frozen=True, slots=True)
 class TextGraphs:
-    """The text tower, by token length; lengths may share a graph, and a packed one takes any."""
+    """The text tower by token length; lengths may share a graph, and a packed graph takes any."""
 
     by_length: dict[int, Graph]
     packed: bool = False
 
 
 def packed_text(checkpoint: Checkpoint, pad_id: int, wanted: tuple[int, ...]) -> TextGraphs:
-    """The packed text tower, int32 [n, any length] -> float32 unit vectors [n, D].
+    """Trace the packed text tower, int32 [n, any length] -> float32 unit vectors [n, D].
 
     Args:
-        checkpoint: A model for which `why_not_packed` has nothing to say.
-        pad_id: Of its tokenizer.
+        checkpoint: A model for which `why_not_packed` returns None.
+        pad_id: Padding id of its tokenizer.
         wanted: Token lengths to measure it at, besides the full context.
 
     Raises:
@@ -52,12 +52,12 @@ def packed_text(checkpoint: Checkpoint, pad_id: int, wanted: tuple[int, ...]) ->
 
 
 def text_graphs(checkpoint: Checkpoint, pad_id: int, wanted: tuple[int, ...]) -> TextGraphs:
-    """The text tower, int32 [n, length] -> float32 unit vectors [n, D], by token length.
+    """Trace the text tower, int32 [n, length] -> float32 unit vectors [n, D], by token length.
 
     Args:
         checkpoint: The model.
-        pad_id: Of its tokenizer.
-        wanted: Token lengths; only the full context where the tower takes no less.
+        pad_id: Padding id of its tokenizer.
+        wanted: Token lengths; ignored if the tower accepts the full context only.
 
     Raises:
         GraphError: It cannot be exported.

@@ -1,4 +1,4 @@
-"""Typed ONNX graphs -> TensorRT plans.
+"""Builds TensorRT plans from typed ONNX graphs.
 
 May import `export.errors` and `gateway.models`.
 """

@@ -1,6 +1,6 @@
-"""What a TensorRT plan was built for, and whether it can run here.
+"""Records the platform of a TensorRT plan, and checks whether the plan can run on this machine.
 
-Needs the standard library alone, so that it runs inside NVIDIA's Triton container as it is.
+Uses only the standard library, so that it runs in NVIDIA's Triton container.
 """
 
 import ctypes
@@ -25,11 +25,11 @@ Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
 @dataclass(frozen=True, slots=True)
 class PlanPlatform:
-    """The TensorRT and the GPU that a plan was built for, or that are here.
+    """TensorRT version and GPU, of a plan or of this machine.
 
-    NVIDIA's rule: without its compatibility modes, which cost speed, a plan runs under exactly
-    the TensorRT version that built it, on GPUs of the same compute capability; and a plan timed
-    on one model of GPU "may cause errors" on another.
+    NVIDIA's rule: without compatibility modes, which cost speed, a plan runs only under the
+    TensorRT version that built it, on GPUs of the same compute capability; and a plan timed on one
+    model of GPU "may cause errors" on another.
     """
 
     flavour: Flavour
@@ -45,12 +45,12 @@ class PlanPlatform:
 
 
 def flavour(trt: ModuleType) -> Flavour:
-    """Which of NVIDIA's two products a TensorRT module is."""
+    """The product of NVIDIA that a TensorRT module belongs to."""
     return "tensorrt_rtx" if trt.__name__.startswith("tensorrt_rtx") else "tensorrt"
 
 
 def platform_of(trt: ModuleType, target: Gpu | str) -> PlanPlatform:
-    """Of a plan that a TensorRT module builds, for a GPU or (RTX) a compute capability."""
+    """Platform of a plan that a TensorRT module builds for a GPU or (RTX) a compute capability."""
     version = ".".join(trt.__version__.split(".")[:4])  # a wheel may add ".post1"
     if isinstance(target, str):
         return PlanPlatform(flavour(trt), version, target, None)
@@ -58,7 +58,7 @@ def platform_of(trt: ModuleType, target: Gpu | str) -> PlanPlatform:
 
 
 def platforms_here(load: Loader = ctypes.CDLL) -> tuple[PlanPlatform, ...]:
-    """What a plan must have been built for to run here: one for each GPU.
+    """Platforms of this machine, one for each GPU.
 
     Raises:
         NoGpuError: There is no GPU.
@@ -72,14 +72,14 @@ def platforms_here(load: Loader = ctypes.CDLL) -> tuple[PlanPlatform, ...]:
 
 
 def write_platform(plan: Path, platform: PlanPlatform) -> Path:
-    """Writes `<plan>.json` beside a plan; returns it."""
+    """Write `<plan>.json` next to a plan; return its path."""
     path = plan.with_name(plan.name + PLATFORM_SUFFIX)
     path.write_text(json.dumps(dataclasses.asdict(platform), indent=2) + "\n")
     return path
 
 
 def read_platform(plan: Path) -> PlanPlatform:
-    """Reads what `write_platform` wrote.
+    """Read the platform of a plan.
 
     Raises:
         PlanError: It is missing or damaged.
@@ -95,10 +95,10 @@ def read_platform(plan: Path) -> PlanPlatform:
 
 
 def check_platform(built: PlanPlatform, here: PlanPlatform) -> None:
-    """Checks that a plan can run here.
+    """Check that a plan can run on this machine.
 
     Raises:
-        WrongEngineError: It cannot; the message names both.
+        WrongEngineError: It cannot; the message names both platforms.
     """
     same_gpu = built.gpu in (None, here.gpu)
     if dataclasses.replace(built, gpu=None) != dataclasses.replace(here, gpu=None) or not same_gpu:
@@ -106,23 +106,23 @@ def check_platform(built: PlanPlatform, here: PlanPlatform) -> None:
 
 
 def find_plans(root: Path) -> list[Path]:
-    """The plans of a Triton model repository, `<model>/<version>/model.plan`."""
+    """List the plans of a Triton model repository, `<model>/<version>/model.plan`."""
     plans = root.glob(f"*/[0-9]*/{PLAN}")
     return sorted(path for path in plans if not path.parent.parent.name.startswith("."))
 
 
 def check_repository(root: Path, here: Sequence[PlanPlatform]) -> list[str]:
-    """Checks all plans of a model repository before Triton loads them.
+    """Check all plans of a model repository before Triton loads them.
 
-    Triton, too, refuses a foreign plan, but says only that it cannot deserialize the engine.
+    Triton refuses a foreign plan too, but reports only that it cannot deserialize the engine.
 
     Args:
         root: The model repository.
-        here: What `platforms_here` returns. A plan must fit each GPU, since by default Triton
-            puts an instance on every one.
+        here: Platforms of this machine. A plan must fit each GPU, since by default Triton puts an
+            instance on every one.
 
     Returns:
-        One line for each plan that cannot run; none when all can.
+        One line for each plan that cannot run.
     """
     problems = []
     for plan in find_plans(root):
@@ -138,7 +138,7 @@ def check_repository(root: Path, here: Sequence[PlanPlatform]) -> list[str]:
 
 
 def check_engines(root: Path, load: Loader = ctypes.CDLL) -> list[str]:
-    """`check_repository` for this machine, which needs no GPU where there is no plan.
+    """Run `check_repository` for this machine; it needs a GPU only if there are plans.
 
     Raises:
         PlanError: There is no such folder.

@@ -1,12 +1,12 @@
-"""What can go wrong with a TensorRT plan, in the order of building and loading one.
+"""Errors of TensorRT plans, in the order of building and loading.
 
 PlanError
-├── TensorRtMissingError   there is no TensorRT here: no module to build with, or no library
+├── TensorRtMissingError   this machine has no TensorRT: no module to build with, or no library
 ├── NoGpuError             the machine has no NVIDIA GPU that can be used
 ├── UnsupportedLayerError  TensorRT's parser refuses a node of the graph
-├── OutOfMemoryError       GPU memory does not suffice to build
-├── NotBuiltError          TensorRT built no plan, for any other reason
-└── WrongEngineError       a plan was built for another TensorRT or GPU than those here
+├── OutOfMemoryError       the build needs more GPU memory
+├── NotBuiltError          TensorRT built no plan, for another reason
+└── WrongEngineError       a plan was built for another TensorRT or GPU
 """
 
 from export.errors import ExportError
@@ -17,7 +17,7 @@ class PlanError(ExportError):
 
 
 class TensorRtMissingError(PlanError):
-    """There is no TensorRT here: no module to build with, or no library to run with."""
+    """This machine has no TensorRT: no module to build with, or no library to run with."""
 
 
 class NoGpuError(PlanError):
@@ -29,7 +29,7 @@ class UnsupportedLayerError(PlanError):
 
 
 class OutOfMemoryError(PlanError):
-    """GPU memory does not suffice to build."""
+    """The build needs more GPU memory."""
 
 
 class NotBuiltError(PlanError):
@@ -37,4 +37,4 @@ class NotBuiltError(PlanError):
 
 
 class WrongEngineError(PlanError):
-    """A plan was built for another TensorRT or GPU than those here."""
+    """A plan was built for another TensorRT or GPU."""

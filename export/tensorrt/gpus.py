@@ -1,4 +1,4 @@
-"""The GPUs and the TensorRT library of this machine, asked without any Python bindings."""
+"""Finds the GPUs and the TensorRT library of this machine, without Python bindings."""
 
 import ctypes
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from export.tensorrt.errors import NoGpuError, TensorRtMissingError
 
 LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10")
 
-Foreign = Any  # a library that is known at run time only
-Loader = Callable[[str], Foreign]  # ctypes.CDLL, or what stands for it
+Foreign = Any  # a library known at run time only
+Loader = Callable[[str], Foreign]  # ctypes.CDLL or a fake
 
 _DRIVER = "libcuda.so.1"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
@@ -26,10 +26,10 @@ class Gpu:
 
 
 def find_gpus(load: Loader = ctypes.CDLL) -> tuple[Gpu, ...]:
-    """The GPUs that this process may use, through the CUDA driver API.
+    """List the GPUs that this process may use, through the CUDA driver API.
 
     Raises:
-        NoGpuError: There is none, or no driver.
+        NoGpuError: There is no GPU, or no driver.
     """
     try:
         driver = load(_DRIVER)
@@ -61,7 +61,7 @@ def _gpu(driver: Foreign, ordinal: int) -> Gpu:
 
 
 def library_version(load: Loader = ctypes.CDLL) -> str:
-    """Version of the TensorRT library that Triton would load; needs no Python bindings.
+    """Version of the TensorRT library that Triton loads.
 
     Raises:
         TensorRtMissingError: There is none.

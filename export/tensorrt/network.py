@@ -1,4 +1,4 @@
-"""An ONNX file as a strongly typed TensorRT network, with one range of batches."""
+"""Parses an ONNX file into a strongly typed TensorRT network with one range of batches."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +16,9 @@ NAMED = 3  # refused nodes that a message names
 def parse(
     trt: ModuleType, builder: Foreign, logger: Foreign, path: Path
 ) -> tuple[Foreign, Foreign]:
-    """Reads an ONNX file.
+    """Read an ONNX file.
 
-    TensorRT 10 is asked for strong typing; later ones know nothing else.
+    TensorRT 10 needs a flag for strong typing; later versions always use it.
 
     Returns:
         The network, and the parser, which owns the weights and must outlive it.
@@ -41,7 +41,7 @@ def parse(
 def _refusal(path: Path, errors: list[Foreign]) -> PlanError:
     nodes = [error for error in errors if error.node_operator() or error.node_name()]
     if not nodes:
-        why = plain(error.desc() for error in errors) or "it does not say why"
+        why = plain(error.desc() for error in errors) or "it gives no reason"
         return NotBuiltError(f"{path}: TensorRT cannot read this ONNX file: {why}")
     named = "; ".join(_describe(error) for error in nodes[:NAMED])
     more = f"; and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
@@ -57,10 +57,10 @@ def _describe(error: Foreign) -> str:
 def add_profile(
     builder: Foreign, network: Foreign, config: Foreign, shapes: Shapes, batches: Batches
 ) -> None:
-    """Gives a network its optimization profile: any batch in a range, one shape of items.
+    """Add the optimization profile: any batch in a range, one shape of items.
 
     Raises:
-        PlanError: The network's inputs are others, or have other shapes.
+        PlanError: The network has other inputs or shapes.
         NotBuiltError: TensorRT refuses the profile.
     """
     profile = builder.create_optimization_profile()

@@ -1,7 +1,7 @@
-"""Typed ONNX -> TensorRT plan, for TensorRT 10.x and 11.x and for TensorRT-RTX.
+"""Builds a TensorRT plan from typed ONNX, for TensorRT 10.x and 11.x and for TensorRT-RTX.
 
-Networks are strongly typed: precision lies in the ONNX file alone (FP16 tensors, Q/DQ nodes),
-and no builder flag asks for any.
+Networks are strongly typed: the ONNX file alone determines the precision (FP16 tensors, Q/DQ
+nodes), without builder flags.
 """
 
 import importlib
@@ -34,19 +34,19 @@ _HOW = (
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """How to build a plan.
+    """Options of a build.
 
     Attributes:
-        min_batch: Fewest items in one execution.
-        opt_batch: Items that TensorRT times its kernels with.
-        max_batch: Most items in one execution.
-        workspace_bytes: Most GPU memory for one layer's scratch space; None leaves it to
-            TensorRT, which may take all there is.
-        timing_cache: File with timings of earlier builds, used and renewed; TensorRT-RTX
+        min_batch: Smallest batch.
+        opt_batch: Batch that TensorRT times its kernels with.
+        max_batch: Largest batch.
+        workspace_bytes: Limit of GPU memory for one layer's scratch space; None is TensorRT's
+            default, all memory.
+        timing_cache: File with timings of earlier builds, read and updated; TensorRT-RTX
             times nothing.
-        compute_capability: Build ahead of time for such a GPU, as `8.9`, without having one;
-            TensorRT-RTX only. None builds for the GPU at hand.
-        tf32: Let FP32 products be rounded to TF32, as TensorRT does unless told not to.
+        compute_capability: Build ahead of time for GPUs of this capability, such as `8.9`;
+            TensorRT-RTX only. None builds for this machine's GPU.
+        tf32: Allow rounding of FP32 products to TF32, which is TensorRT's default.
     """
 
     min_batch: int = 1
@@ -58,7 +58,7 @@ class PlanOptions:
     tf32: bool = False
 
     def __post_init__(self) -> None:
-        """Raises PlanError on batches that do not rise."""
+        """Raise PlanError if the batches do not rise."""
         if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch:
             raise PlanError(
                 f"batches of {self.min_batch} at least, {self.opt_batch} at best and "
@@ -67,7 +67,7 @@ class PlanOptions:
 
 
 def import_tensorrt() -> ModuleType:
-    """The `tensorrt` module.
+    """Import the `tensorrt` module.
 
     Raises:
         TensorRtMissingError: It is not installed, broken or too old.
@@ -92,21 +92,21 @@ def build_plan(
     progress: Report | None = None,
     gpus: Callable[[], object] = find_gpus,
 ) -> bytes:
-    """Builds a plan with one optimization profile: any batch in the range, one item shape.
+    """Build a plan with one optimization profile: any batch in the range, one item shape.
 
     Args:
         trt: `tensorrt`, or `tensorrt_rtx_bindings`.
         onnx_path: The typed graph; its inputs are [batch, ...].
-        shapes: For each input the dimensions of one item, as `{"pixels": (224, 224, 3)}`.
-        options: As described there.
-        progress: Called with each outer phase and its steps; what it raises ends the build.
-        gpus: Raises when there is no GPU.
+        shapes: Dimensions of one item of each input, such as `{"pixels": (224, 224, 3)}`.
+        options: The options.
+        progress: Called with each outer phase and its steps; an exception stops the build.
+        gpus: Raises if there is no GPU.
 
     Raises:
-        NoGpuError: The plan is for the GPU at hand, and there is none.
+        NoGpuError: The plan is for this machine's GPU, but there is none.
         UnsupportedLayerError: A node is refused; the message names it and its operator.
-        OutOfMemoryError: GPU memory does not suffice.
-        NotBuiltError: Any other reason, in TensorRT's words.
+        OutOfMemoryError: The build needs more GPU memory.
+        NotBuiltError: Any other reason, with TensorRT's message.
         PlanError: The graph's inputs or the options do not fit.
     """
     if options.compute_capability is None:
@@ -116,7 +116,7 @@ def build_plan(
     phases = Phases(progress or _quiet)
     try:
         builder = trt.Builder(logger)
-    except TypeError as error:  # how the bindings say that C++ returned nothing
+    except TypeError as error:  # raised by the bindings if C++ returned nothing
         raise NoGpuError(f"TensorRT cannot use the GPU: {messages.why()}") from error
     network, parser = parse(trt, builder, logger, onnx_path)
     config = _config(trt, builder, options)
@@ -126,7 +126,7 @@ def build_plan(
     add_profile(builder, network, config, shapes, batches)
     cache = TimingCache(trt, config, options.timing_cache, phases.say)
     plan = builder.build_serialized_network(network, config)
-    del parser  # not sooner, as it owns the weights
+    del parser  # it owns the weights until here
     if phases.raised is not None:
         raise phases.raised
     if plan is None:
@@ -136,7 +136,7 @@ def build_plan(
 
 
 def _quiet(phase: str, done: int, steps: int) -> None:
-    """Shows nothing."""
+    """Report nothing."""
 
 
 def _config(trt: ModuleType, builder: Foreign, options: PlanOptions) -> Foreign:
