@@ -1,1 +1,1 @@
-"""The demo model: scenes to draw, captions to read, and the training that ties them together."""
+"""The demo model: drawn scenes, their captions, and its training."""

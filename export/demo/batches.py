@@ -1,4 +1,4 @@
-"""Training batches: one scene of every pair, with pixels and tokens as they are when served."""
+"""Training batches: one scene of every pair, preprocessed and tokenized as in serving."""
 
 import io
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from export.demo.captions import write_caption
 from export.demo.evaluate import DemoModel
 from export.demo.scenes import PAIRS, draw_scene
 
-LARGE_SIZES = (80, 96, 128, 192, 256)  # pixels; drawn so, then resized as any user's picture is
+LARGE_SIZES = (80, 96, 128, 192, 256)  # pixels; resized like a user's picture
 LARGE_RATE = 0.2
 JPEG_RATE = 0.2
 
@@ -35,7 +35,7 @@ def make_batch(rng: np.random.Generator, model: DemoModel) -> Batch:
 
     Args:
         rng: Source of every choice.
-        model: Whose transform and tokenizer to use.
+        model: Its transform and tokenizer are used.
     """
     images, captions = [], []
     for colour, shape in PAIRS:

@@ -58,7 +58,7 @@ LONGEST_FILLER = 4  # words at either end
 
 
 def _stray_word(rng: np.random.Generator) -> str:
-    """A known filler, or letters that make no word, so that unseen tokens come up as well."""
+    """Draw a known filler, or random letters, so that unseen tokens occur too."""
     if rng.uniform() < 0.5:
         return FILLERS[rng.integers(len(FILLERS))]
     letters = rng.integers(ord("a"), ord("z") + 1, size=rng.integers(2, 9))
@@ -70,7 +70,7 @@ def _stray_words(rng: np.random.Generator) -> list[str]:
 
 
 def write_caption(rng: np.random.Generator, scene: Scene) -> str:
-    """Describe a scene by a random training template, at times among stray words."""
+    """Describe a scene by a random training template, sometimes with stray words."""
     known = len(TRAIN_TEMPLATES)
     index = int(rng.integers(known + len(BACKGROUND_TEMPLATES)))
     if index < known:
@@ -84,6 +84,6 @@ def write_caption(rng: np.random.Generator, scene: Scene) -> str:
 
 
 def known_text() -> list[str]:
-    """Return texts that between them hold every word whose embedding training may learn."""
+    """Return texts with every word whose embedding training may learn."""
     backgrounds = [t.format("", background=b) for t in BACKGROUND_TEMPLATES for b in BACKGROUNDS]
     return [*LABELS, *(t.format("") for t in TRAIN_TEMPLATES), *backgrounds, " ".join(FILLERS)]

@@ -18,7 +18,7 @@ PLAIN_TEMPLATES: tuple[str, ...] = ("{}", "a photo of a {}.")
 
 @dataclass(frozen=True, slots=True)
 class DemoModel:
-    """An OpenCLIP model with what it needs to read images and text."""
+    """An OpenCLIP model with its transform and tokenizer."""
 
     clip: open_clip.CLIP
     transform: Callable[[Image.Image], torch.Tensor]  # RGB -> float32 [3, S, S]

@@ -70,7 +70,7 @@ def _tones(rng: np.random.Generator, paint: Plane) -> Plane:
 
 
 def _pattern(rng: np.random.Generator, background: str, x: Plane, y: Plane) -> Plane:
-    """How much of the second tone each pixel shows; soft edges keep it alike at every size."""
+    """Share of the second tone in each pixel; soft edges keep it similar at every size."""
     turn, frequency = rng.uniform(0, np.pi), 2 * np.pi * rng.uniform(3.5, 6.5)
     phase = rng.uniform(0, 2 * np.pi, size=2)
     u = np.sin(frequency * (x * np.cos(turn) + y * np.sin(turn)) + phase[0])
@@ -96,7 +96,7 @@ def _mask(rng: np.random.Generator, shape: str, size: int) -> Image.Image:
 
 
 def _light(rng: np.random.Generator, x: Plane, y: Plane, strength: float) -> Plane:
-    """Brightness factors ``[size, size, 1]``: light that falls in from one side."""
+    """Brightness factors ``[size, size, 1]`` of light from one side."""
     angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, strength)
     fall = (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle)
     return np.asarray(rng.uniform(0.92, 1.05) + slope * fall, np.float32)[..., None]
@@ -115,7 +115,7 @@ def draw_scene(
     size: int = 64,
     grain: float = 0.03,
 ) -> Scene:
-    """Draw one scene; what is left out is chosen by ``rng``.
+    """Draw one scene; ``rng`` chooses what is not given.
 
     Args:
         rng: Source of every choice; the same state gives the same scene at any ``size``.

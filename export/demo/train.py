@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing on drawn scenes, on the CPU and from one seed."""
+"""Trains the demo model from scratch on drawn scenes, on the CPU and from one seed."""
 
 import math
 import time
@@ -20,7 +20,7 @@ MAX_LOGIT_SCALE = 4.6  # CLIP's cap is ln 100 = 4.6052; this stays below it when
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that decides the weights, besides the code, its libraries and the machine."""
+    """Everything that determines the weights, besides code, libraries and machine."""
 
     seed: int = 1
     steps: int = 1200
@@ -30,7 +30,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training run stands after a step."""
+    """State of a training run after a step."""
 
     step: int  # from 1
     loss: float
@@ -41,7 +41,7 @@ class Progress:
 def _freeze_unknown_words(model: DemoModel) -> None:
     """Zero the token embeddings of all words outside the captions and keep them zero.
 
-    Words never trained would otherwise be noise; as zeros they say nothing, and compress away.
+    Untrained embeddings would be noise; zeros have no effect, and compress well.
     """
     weight = model.clip.token_embedding.weight  # [vocabulary, width]
     known = torch.zeros(len(weight), 1)
@@ -72,10 +72,10 @@ def _learn(model: DemoModel, rng: np.random.Generator) -> tuple[float, float]:
 
 
 def train(recipe: Recipe, report: Callable[[Progress], None]) -> DemoModel:
-    """Train from nothing with OpenCLIP's own contrastive loss.
+    """Train from scratch with OpenCLIP's own contrastive loss.
 
     Args:
-        recipe: What to do; equal recipes give equal weights on one machine with equal libraries.
+        recipe: Seed and schedule; equal ones give equal weights with equal machine and libraries.
         report: Called after every step.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Measures a variant against OpenCLIP in PyTorch FP32, and refuses what falls short.
+"""Measures a variant against OpenCLIP in PyTorch FP32, and refuses one that misses a threshold.
 
 May import `export.source`, `export.precision`, `export.demo`, `gateway.models` and
 `gateway.images`.

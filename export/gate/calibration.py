@@ -1,4 +1,4 @@
-"""Pictures and texts that INT8 takes the ranges of activations from."""
+"""Pictures and texts to calibrate INT8 with."""
 
 import io
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from export.errors import ExportError, brief
 from export.gate.evaluation import SUFFIXES
 from export.gate.samples import read_picture
 
-SEED = 30_001  # of scenes that neither training nor evaluation draws
-COUNT = 256  # scenes; more change the ranges little
-FEW = 32  # pictures, or captions: below it the ranges hang on single ones
-LARGEST = 512  # pictures, and texts, taken of a user's own: spread evenly over all there are
+SEED = 30_001  # unlike the seeds of training and evaluation
+COUNT = 256  # scenes; more hardly change the ranges
+FEW = 32  # pictures, or captions; with fewer, single ones determine the ranges
+LARGEST = 512  # maximum of a user's pictures, and texts; taken evenly
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSet:
-    """What to calibrate with: encoded image files, and texts; either may be empty."""
+    """Encoded image files and texts to calibrate with; either may be empty."""
 
     pictures: tuple[bytes, ...]
     texts: tuple[str, ...]
 
     @property
     def warning(self) -> str | None:
-        """What to say where there is little to calibrate with."""
+        """Warning about a small set, or None."""
         if min(len(self.pictures), len(self.texts)) >= FEW:
             return None
         return (
@@ -38,11 +38,11 @@ class CalibrationSet:
 
 
 def drawn(seed: int = SEED, count: int = COUNT, size: int = 64) -> CalibrationSet:
-    """The demo's scenes, each with a caption as in training.
+    """Draw the demo's scenes, each with a caption as in training.
 
     Args:
-        seed: Of scenes and captions.
-        count: Of scenes, cycled evenly over colours and shapes.
+        seed: Seed of scenes and captions.
+        count: Number of scenes, cycled evenly over colours and shapes.
         size: Side of the pictures in pixels.
     """
     scenes = draw_scenes(count, seed, size)
@@ -54,11 +54,11 @@ def drawn(seed: int = SEED, count: int = COUNT, size: int = 64) -> CalibrationSe
 
 
 def from_files(images: Path | None, texts: Path | None) -> CalibrationSet:
-    """The user's own; what is not given stays empty.
+    """Read the user's own pictures and captions; None leaves them empty.
 
     Args:
-        images: A folder; pictures are looked for in all folders below it, too.
-        texts: A file with a caption on each line, or what follows a tab as the caption.
+        images: A folder, searched recursively.
+        texts: A file with a caption on each line; only the part after a tab counts.
 
     Raises:
         ExportError: The folder has no pictures, a picture cannot be read, or the file has no

@@ -1,4 +1,4 @@
-"""What variants are measured on: pictures, texts, and what belongs together."""
+"""Evaluation sets: pictures and texts with classes and pairs."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ TEMPLATES = PLAIN_TEMPLATES
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 )
-HELD_OUT_SEED = 20_001  # of scenes that neither training nor calibration draws
+HELD_OUT_SEED = 20_001  # unlike the seeds of training and calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class EvaluationSet:
 
     Attributes:
         pictures: Encoded image files.
-        texts: Captions and others, each one once.
+        texts: Distinct captions and other texts.
         pairs: Index in `texts` of each picture's own text, or None.
         classes: Names of the classes.
         labels: Index in `classes` of each picture's class, or None.
-        templates: Prompts with one `{}` each, whose mean makes a class's vector.
+        templates: Prompts with one `{}` each; their mean is the vector of a class.
     """
 
     pictures: tuple[bytes, ...]
@@ -42,16 +42,16 @@ class EvaluationSet:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Each class in each template, class by class."""
+        """Prompts of each class, class by class."""
         return tuple(t.replace("{}", name) for name in self.classes for t in self.templates)
 
     @property
     def all_texts(self) -> tuple[str, ...]:
-        """All that the text tower encodes: `texts`, then `prompts`."""
+        """All texts to encode: `texts`, then `prompts`."""
         return self.texts + self.prompts
 
     def joined(self, other: "EvaluationSet") -> "EvaluationSet":
-        """Both sets in one; classes and templates are those of the one that has classes.
+        """Join both sets; classes and templates come from the set with classes.
 
         Raises:
             ExportError: Both have classes.
@@ -79,7 +79,7 @@ class EvaluationSet:
 
 
 def built_in(image_size: int, extra: Sequence[Path] = ()) -> EvaluationSet:
-    """Pictures of odd sizes and texts of many lengths, without labels or pairs.
+    """Make the built-in set: odd picture sizes and text lengths, without labels or pairs.
 
     Raises:
         ExportError: A file of `extra` cannot be read.
@@ -89,11 +89,11 @@ def built_in(image_size: int, extra: Sequence[Path] = ()) -> EvaluationSet:
 
 
 def drawn(count: int = 480, seed: int = HELD_OUT_SEED, size: int = 64) -> EvaluationSet:
-    """The demo's scenes, labelled and captioned.
+    """Draw the demo's scenes, labelled and captioned.
 
     Args:
-        count: Of scenes, cycled evenly over colours and shapes.
-        seed: Of the scenes.
+        count: Number of scenes, cycled evenly over colours and shapes.
+        seed: Seed of the scenes.
         size: Side of the pictures in pixels.
     """
     scenes = draw_scenes(count, seed, size)
@@ -112,18 +112,18 @@ def drawn(count: int = 480, seed: int = HELD_OUT_SEED, size: int = 64) -> Evalua
 def from_files(
     images: Path, texts: Path | None = None, templates: Sequence[str] = TEMPLATES
 ) -> EvaluationSet:
-    """A set of the user's own.
+    """Read the user's own set.
 
     Args:
-        images: A folder. Pictures in its subfolders are of the class that the subfolder is named
-            for (`golden_retriever` is "golden retriever"); pictures beside them have no class.
-        texts: A file with a caption on each line; or with a picture's path in `images`, a tab and
-            its caption, which then belong together.
+        images: A folder. The name of a subfolder is the class of its pictures
+            (`golden_retriever` is "golden retriever"); other pictures have no class.
+        texts: A file with a caption on each line, or with pairs of a picture's path in `images`
+            and its caption, separated by a tab.
         templates: Prompts for the classes.
 
     Raises:
         ExportError: The folder has no pictures, a picture cannot be read, the file has no
-            captions or names a picture that is not there, or only one class is there.
+            captions or names a missing picture, or there is only one class.
     """
     files = list(_picture_files(images))
     if not files:
@@ -163,7 +163,7 @@ def _picture_files(folder: Path) -> Iterator[Path]:
 def _captions(
     path: Path, images: Path, files: Sequence[Path]
 ) -> tuple[tuple[str, ...], tuple[int | None, ...] | None]:
-    """Captions, each one once, and which belongs to each picture."""
+    """Read the distinct captions, and the index of each picture's caption."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

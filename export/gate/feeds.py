@@ -1,4 +1,4 @@
-"""Prepared items -> batches for a tower, and the cosines that a graph reaches on them."""
+"""Batches prepared items for a tower, and measures a graph's cosines and latency on them."""
 
 import contextlib
 import tempfile
@@ -22,8 +22,8 @@ from gateway.models.tokenizer import padded
 
 BATCH = 16
 TIMED_RUNS = 40
-FEW = 16  # items to look for overflows with
-QUICK = 96  # items to tell INT8 recipes apart; the whole set is run on those that do well
+FEW = 16  # items to find overflows with
+QUICK = 96  # items to compare INT8 recipes with; good ones run on the whole set
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Feed:
 
 
 def feed_of(inputs: Inputs, lengths: tuple[int, ...], *, few: bool = False) -> Feed:
-    """Batches of prepared items; each text at the shortest length that holds it."""
+    """Batch prepared items; each text at the shortest length that fits."""
     limit = FEW if few else max(len(inputs.pixels), len(inputs.token_ids))
     by_length: dict[int, list[NDArray[Any]]] = {}
     for ids in inputs.token_ids[:limit]:
@@ -46,7 +46,7 @@ def feed_of(inputs: Inputs, lengths: tuple[int, ...], *, few: bool = False) -> F
 
 
 def image_measure(inputs: Inputs, truth: References) -> Measure:
-    """The mean cosine to PyTorch that an image tower's graph reaches."""
+    """Make a function that measures the mean cosine of an image tower's graph to PyTorch."""
     rows = _spread(len(inputs.pixels))
 
     def measure(proto: onnx.ModelProto) -> float:
@@ -59,7 +59,7 @@ def image_measure(inputs: Inputs, truth: References) -> Measure:
 
 
 def text_measure(inputs: Inputs, truth: References, lengths: tuple[int, ...]) -> Measure:
-    """The lowest, over the token lengths, of the mean cosines that a text tower's graph reaches."""
+    """Make a function that measures a text tower's mean cosine, the lowest of all token lengths."""
     rows = _spread(len(inputs.token_ids))
 
     def measure(proto: onnx.ModelProto) -> float:
@@ -77,7 +77,7 @@ def text_measure(inputs: Inputs, truth: References, lengths: tuple[int, ...]) ->
 
 
 def latency_of(run: runners.RunTower, item: NDArray[Any]) -> Latency:
-    """How long one item takes, after a warm-up."""
+    """Time one item, after a warm-up."""
     run(item)
     seconds = []
     for _ in range(TIMED_RUNS):
@@ -92,7 +92,7 @@ def latency_of(run: runners.RunTower, item: NDArray[Any]) -> Latency:
 def _opened(
     proto: onnx.ModelProto, name: str, shapes: Sequence[tuple[int, ...]]
 ) -> Iterator[runners.RunTower]:
-    """Opens a graph, once it is known not to crash."""
+    """Open a graph, after a check in another process that it does not crash."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         graph.save(proto, path, "candidate")

@@ -22,19 +22,19 @@ SMALL_BATCH_ITEMS = 1000  # pictures, and texts of each length, to run at batch 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The figures, and the cosines behind them at the largest batch."""
+    """The figures of a variant, and its cosines at the largest batch."""
 
     measured: Measured
     image_cosines: Cosines  # [pictures]
-    text_cosines: Cosines  # [texts], each at the shortest length that holds it
+    text_cosines: Cosines  # [texts], each at the shortest length that fits
 
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
     """A tower at one batch size."""
 
-    rows: NDArray[np.intp]  # items that ran at it, [n]
-    vectors: Vectors  # of all items, [items, D]; those that did not run are of the largest batch
+    rows: NDArray[np.intp]  # items that ran at this batch size, [n]
+    vectors: Vectors  # of all items, [items, D]; the others come from the largest batch
     figures: Run
 
 
@@ -44,7 +44,7 @@ class _Length:
 
     length: int
     rows: NDArray[np.intp]  # texts that fit, [n]
-    ran: dict[int, _Ran]  # whose items are those texts
+    ran: dict[int, _Ran]  # on those texts
 
 
 def evaluate(
@@ -56,23 +56,22 @@ def evaluate(
     max_batch: int,
     small_batch_items: int = SMALL_BATCH_ITEMS,
 ) -> Evaluation:
-    """Runs every tower on a set and compares what comes out with PyTorch.
+    """Run every tower on a set and compare the vectors with PyTorch's.
 
-    All items run at the largest batch and, spread over the set where there are more than
-    `small_batch_items`, at batch 1 and 2; texts that a token length cannot hold are left to the
-    longer ones.
+    All items run at the largest batch. At batch 1 and 2 run at most `small_batch_items`, spread
+    over the set. A text runs at every token length that fits.
 
     Args:
         run_image: uint8 [n, S, S, 3] -> float32 [n, D].
         run_texts: For each token length, int32 [n, length] -> float32 [n, D].
-        inputs: Of `prepare(what, ...)`.
-        truth: Of `references(..., what)`.
-        what: The set; each token length must hold one of its texts.
-        max_batch: Largest batch that is served.
-        small_batch_items: Most pictures, and texts of each length, at batch 1 and 2.
+        inputs: Result of `prepare(what, ...)`.
+        truth: Result of `references(..., what)`.
+        what: The set; one of its texts must fit each token length.
+        max_batch: Largest served batch.
+        small_batch_items: Maximum of pictures, and of texts of each length, at batch 1 and 2.
 
     Raises:
-        GateError: A tower does not run.
+        GateError: A tower fails to run.
         ValueError: No text fits the shortest token length.
     """
     images = _run_tower(run_image, inputs.pixels, truth.image, max_batch, small_batch_items, None)
@@ -106,13 +105,13 @@ def _run_tower(
     small_batch_items: int,
     length: int | None,
 ) -> dict[int, _Ran]:
-    """The vectors of all items and the figures, by batch size, the smallest first."""
+    """Run all items; return vectors and figures by batch size, the smallest first."""
     ran: dict[int, _Ran] = {}
     vectors = np.empty_like(truth)
     for batch in sorted({1, min(2, max_batch), max_batch}, reverse=True):
         count = len(items) if batch == max_batch else min(small_batch_items, len(items))
         once = np.linspace(0, len(items) - 1, count).round().astype(np.intp)
-        rows = np.resize(once, -(-count // batch) * batch)  # full batches, from the start again
+        rows = np.resize(once, -(-count // batch) * batch)  # fill the last batch from the start
         found = np.concatenate([run(items[part]) for part in rows.reshape(-1, batch)])
         if found.shape != (len(rows), truth.shape[1]):
             raise GateError(
@@ -133,7 +132,7 @@ def _run_tower(
 def _rankings(
     images: Mapping[int, _Ran], texts: Sequence[_Length], truth: References, what: EvaluationSet
 ) -> list[Ranking]:
-    """Of both towers at each batch size, with text at each length."""
+    """Rank with both towers at each batch size, and with text at each length."""
     rankings = []
     for batch, image in images.items():
         for start, shortest in enumerate(texts):
@@ -147,7 +146,7 @@ def _rankings(
 
 
 def _served(texts: Sequence[_Length], batch: int, truth: Vectors) -> tuple[Vectors, int]:
-    """Each text's vector at the shortest length that holds it, and how many ran at the batch."""
+    """Vectors of the texts at the shortest length that fits, and the number run at this batch."""
     found, ran = np.empty_like(truth), np.zeros(len(truth), bool)
     for each in reversed(texts):
         here = each.ran[batch]

@@ -1,7 +1,7 @@
 """Compares embeddings: cosines, agreement of rankings, zero-shot accuracy, retrieval recall.
 
 Scores are cosines, float64 [pictures, candidates]; equal scores rank in the order of the
-candidates, so that vectors which have all become alike do no better than chance.
+candidates, so that identical vectors score no better than chance.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gateway.models.gate import Recall
 
-NORM_TOLERANCE = 1e-3  # how far from 1 the length of a vector may be
+NORM_TOLERANCE = 1e-3  # allowed distance of a vector's length from 1
 
 Vectors = NDArray[np.float32]  # [n, D]
 Cosines = NDArray[np.float64]  # [n]
@@ -21,7 +21,7 @@ Scores = NDArray[np.float64]  # [pictures, candidates]
 
 @dataclass(frozen=True, slots=True)
 class CosineFigures:
-    """What a set of cosines comes to."""
+    """Summary of a set of cosines."""
 
     min_cosine: float
     mean_cosine: float
@@ -29,9 +29,9 @@ class CosineFigures:
 
 
 def row_cosines(found: Vectors, truth: Vectors) -> Cosines:
-    """Cosine of each row with its counterpart, float64 [n], whatever the lengths of the rows.
+    """Cosine of each row with its counterpart, float64 [n]; rows may have any length.
 
-    A row that points nowhere (zero, infinite or not a number) has the cosine 0.
+    A row that is zero, infinite or not a number has the cosine 0.
     """
     one, other = _finite(found), _finite(truth)
     lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
@@ -40,7 +40,7 @@ def row_cosines(found: Vectors, truth: Vectors) -> Cosines:
 
 
 def bad_vectors(found: Vectors) -> int:
-    """How many rows are not finite, or not of length 1 within `NORM_TOLERANCE`."""
+    """Number of rows that are not finite, or not of length 1 within `NORM_TOLERANCE`."""
     finite = np.isfinite(found).all(axis=-1)
     norms = np.linalg.norm(_finite(found), axis=-1)
     return int((~finite | (np.abs(norms - 1) > NORM_TOLERANCE)).sum())
@@ -59,9 +59,9 @@ def scores(images: Vectors, candidates: Vectors) -> Scores:
 
 
 def ensemble(prompts: Vectors, templates: int) -> Vectors:
-    """Prompt vectors [classes * templates, D], class by class -> classifier [classes, D].
+    """Average prompt vectors [classes * templates, D] to a classifier [classes, D].
 
-    The mean over the templates, renormalised, as OpenCLIP builds its classifier
+    It is the renormalised mean over the templates, as OpenCLIP builds its classifier
     (`open_clip.zero_shot_classifier.build_zero_shot_classifier`).
     """
     means = _finite(prompts).reshape(-1, templates, prompts.shape[-1]).mean(axis=1)
@@ -70,12 +70,12 @@ def ensemble(prompts: Vectors, templates: int) -> Vectors:
 
 
 def best(given: Scores, count: int) -> NDArray[np.int64]:
-    """The `count` best candidates of each row (all, where there are fewer), best first."""
+    """Indices of the (at most) `count` best candidates of each row, best first."""
     return np.asarray((-given).argsort(axis=1, kind="stable")[:, :count])
 
 
 def agreement(found: Scores, truth: Scores, count: int) -> float:
-    """Mean share of the true `count` best candidates of a row that are among the found ones."""
+    """Mean share of the true `count` best candidates that are among the found ones."""
     pairs = zip(best(found, count), best(truth, count), strict=True)
     return float(np.mean([len(np.intersect1d(one, other)) / len(other) for one, other in pairs]))
 
@@ -83,20 +83,20 @@ def agreement(found: Scores, truth: Scores, count: int) -> float:
 def accuracy(given: Scores, labels: Sequence[int | None]) -> float:
     """Share of the labelled rows whose best candidate is their label."""
     rows = [row for row, label in enumerate(labels) if label is not None]
-    wanted = np.array([label for label in labels if label is not None])
-    return float((best(given[rows], 1)[:, 0] == wanted).mean())
+    expected = np.array([label for label in labels if label is not None])
+    return float((best(given[rows], 1)[:, 0] == expected).mean())
 
 
 def recall(given: Scores, pairs: Sequence[int | None]) -> Recall:
-    """Retrieval both ways.
+    """Retrieval recall in both directions.
 
     Args:
         given: Scores of every picture with every text.
-        pairs: Index of the text that belongs to each picture; None where none does.
+        pairs: Index of each picture's text, or None.
 
     Returns:
         From image to text, the share of paired pictures whose text is among the first. From text
-        to image, the share of paired texts of which at least one picture is.
+        to image, the share of paired texts with a picture among the first.
     """
     own = [(picture, text) for picture, text in enumerate(pairs) if text is not None]
     image_to_text = [_hits(given, own, count) for count in (1, 5)]
@@ -114,6 +114,6 @@ def _hits(given: Scores, own: Sequence[tuple[int, int]], count: int) -> float:
 
 
 def _finite(vectors: Vectors) -> NDArray[np.float64]:
-    """As float64, with zeros for each row that holds anything infinite or not a number."""
+    """Convert to float64, with zeros for each row that is not finite."""
     kept = np.isfinite(vectors).all(axis=-1, keepdims=True)
     return np.where(kept, vectors, 0).astype(np.float64)

@@ -1,7 +1,7 @@
-"""Runs a new graph in a process of its own first, so that a crash there ends nothing here.
+"""Runs a new graph in a child process first, so that a crash does not end the export.
 
-ONNX Runtime is C++, and its optimizers have ended whole processes on FP16 graphs that were valid.
-The child is this very file, which needs NumPy and ONNX Runtime alone.
+ONNX Runtime is C++, and its optimizers have crashed on valid FP16 graphs. The child runs this file,
+which needs only NumPy and ONNX Runtime.
 """
 
 import json
@@ -28,19 +28,19 @@ def crash_of(
     child: Path | None = None,
     timeout: float = TIMEOUT_S,
 ) -> str | None:
-    """Why a graph cannot be run in this process; None when it can.
+    """Describe the crash of a graph, or return None if it runs.
 
-    Errors that ONNX Runtime reports as such are no crash: they come again, with their words, where
-    the graph is used.
+    Errors that ONNX Runtime reports do not count as crashes: they appear again when the graph is
+    used.
 
     Args:
-        path: Of the graph.
-        shapes: To run it at.
+        path: File of the graph.
+        shapes: Input shapes to run.
         entries: ONNX Runtime's session configuration.
-        child: The program to run; this file where left out.
+        child: The program to run (default: this file).
         timeout: In seconds.
     """
-    # Isolated, so that the modules beside this file hide none of the standard library's.
+    # Isolated, so that modules next to this file do not shadow the standard library.
     command = [sys.executable, "-I", str(child or CHILD), str(path)]
     command += [json.dumps(list(shapes)), json.dumps(dict(entries or {}))]
     try:
@@ -50,15 +50,15 @@ def crash_of(
     if ended.returncode >= 0:
         return None
     number = -ended.returncode
-    hint = ", mostly for want of memory" if number == signal.SIGKILL else ""
+    hint = ", often out of memory" if number == signal.SIGKILL else ""
     return f"ONNX Runtime ended with signal {number} ({_name(number)}{hint})"
 
 
 def items(shape: Shape) -> NDArray[Any]:
-    """Pictures, uint8 [n, S, S, 3], or texts that fill their rows, int32 [n, length].
+    """Make pictures, uint8 [n, S, S, 3], or texts that fill their rows, int32 [n, length].
 
-    A packed tower drops what follows a row's end token, which has the largest id or a small one.
-    So the ids count down, and the last is the largest.
+    A packed tower drops everything after a row's end token, which has the largest id or a small
+    one. So the ids count down, and the last is the largest.
     """
     if len(shape) != 2:
         return np.ones(shape, np.uint8)
@@ -74,7 +74,7 @@ def _name(number: int) -> str:
 
 
 def _run(path: str, shapes: Sequence[Sequence[int]], entries: Mapping[str, str]) -> None:
-    import resource  # here, since only the child may lose the right to leave a core file
+    import resource  # only the child gives up core files
 
     import onnxruntime
 

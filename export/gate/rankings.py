@@ -1,4 +1,4 @@
-"""How pictures rank texts and classes, beside how they do by PyTorch."""
+"""Compares how pictures rank texts and classes with PyTorch's rankings."""
 
 from collections.abc import Sequence
 
@@ -22,16 +22,16 @@ def rank(
     truth: References,
     what: EvaluationSet,
 ) -> Ranking:
-    """Compares the rankings that a variant's vectors make with those of PyTorch's.
+    """Compare the rankings of a variant's vectors with those of PyTorch's.
 
     Args:
-        length: In tokens, for the record, as `batch` and `texts_run` are.
-        batch: Items in one execution.
-        rows: Of the pictures to rank, [n].
-        image: Of the whole set, [pictures, D].
-        text: Of the whole set, [texts, D], the prompts last.
-        texts_run: How many texts ran at this batch size.
-        truth: What PyTorch says.
+        length: Token length, only recorded, like `batch` and `texts_run`.
+        batch: Batch size.
+        rows: Rows of the pictures to rank, [n].
+        image: Vectors of the whole set, [pictures, D].
+        text: Vectors of the whole set, [texts, D], the prompts last.
+        texts_run: Number of texts that ran at this batch size.
+        truth: PyTorch's vectors.
         what: The set.
     """
     texts = len(what.texts)
@@ -56,7 +56,7 @@ def rank(
 def _of(
     given: Sequence[int | None] | None, rows: NDArray[np.intp]
 ) -> tuple[int | None, ...] | None:
-    """The entries of some rows; None where there are none."""
+    """Select the entries of some rows; None if all are None."""
     chosen = tuple(given[row] for row in rows) if given else ()
     return chosen if any(each is not None for each in chosen) else None
 

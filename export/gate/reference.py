@@ -1,4 +1,4 @@
-"""What both sides are given, and what OpenCLIP in PyTorch FP32 says of it."""
+"""Prepares an evaluation set for the variants, and encodes it with OpenCLIP in PyTorch FP32."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ _CHUNK = 16  # items that PyTorch encodes at a time
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What OpenCLIP says of a set, from its own transform and tokenizer, at full length."""
+    """OpenCLIP's vectors of a set, from its own transform and tokenizer, at full length."""
 
     image: Vectors  # [pictures, D]
     text: Vectors  # [texts, D], the prompts last
@@ -36,7 +36,7 @@ class References:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The same set as the gateway's own code prepares it."""
+    """A set as the gateway's code prepares it."""
 
     pixels: NDArray[np.uint8]  # [pictures, S, S, 3]
     token_ids: tuple[TokenIds, ...]  # int32 [tokens] each, not padded
@@ -44,7 +44,7 @@ class Inputs:
 
 
 def references(checkpoint: Checkpoint, what: EvaluationSet) -> References:
-    """Encodes a set with OpenCLIP in PyTorch FP32, text at its full padded length."""
+    """Encode a set with OpenCLIP in PyTorch FP32, text at its full padded length."""
     model = checkpoint.model
     images = (
         torch.stack([checkpoint.transform(_picture(data)) for data in part])
@@ -55,25 +55,25 @@ def references(checkpoint: Checkpoint, what: EvaluationSet) -> References:
 
 
 def prepare(what: EvaluationSet, rules: Preprocessing, spec: Tokenizer, folder: Path) -> Inputs:
-    """Prepares a set as the gateway does; `folder` holds the tokenizer's file.
+    """Prepare a set as the gateway does, with the tokenizer's file in `folder`.
 
     Raises:
-        GateError: The gateway would refuse a picture or a text.
+        GateError: The gateway refuses a picture or a text.
     """
     tokenizer = TextTokenizer(spec, folder)
     try:
         ids = tuple(tokenizer.encode(text).ids for text in what.all_texts)
     except RequestError as error:
-        raise GateError(f"a text is not one that the gateway takes: {error}") from error
+        raise GateError(f"the gateway refuses a text: {error}") from error
     return Inputs(_pixels(what.pictures, rules), ids, spec.pad_id)
 
 
 def golden(
     checkpoint: Checkpoint, spec: Tokenizer, folder: Path, length: int, min_cosine: float
 ) -> Golden:
-    """Known answers from PyTorch FP32 for the golden picture and a short text.
+    """Compute golden vectors in PyTorch FP32, for the golden picture and a short text.
 
-    The text is the first golden one that `length`, the shortest text tower's, can hold.
+    The text is the first golden one that fits `length`, that of the shortest text tower.
     """
     tokenizer, model = TextTokenizer(spec, folder), checkpoint.model
     encoded = [tokenizer.encode(text).ids for text in GOLDEN_TEXTS]
@@ -102,7 +102,7 @@ def _pixels(pictures: Sequence[bytes], rules: Preprocessing) -> NDArray[np.uint8
     try:
         return np.stack([preprocess(data, rules, ImageLimits()) for data in pictures])
     except RequestError as error:
-        raise GateError(f"a picture is not one that the gateway takes: {error}") from error
+        raise GateError(f"the gateway refuses a picture: {error}") from error
 
 
 def _picture(data: bytes) -> Image.Image:

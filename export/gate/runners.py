@@ -16,19 +16,19 @@ from gateway.models.manifest import TOKEN_IDS
 
 CPUINFO = Path("/proc/cpuinfo")
 VNNI = frozenset(("avx512_vnni", "avx_vnni"))
-PRECISE = "session.x64quantprecision"  # has INT8 weights made unsigned when they are loaded
+PRECISE = "session.x64quantprecision"  # makes INT8 weights unsigned on load
 
 RunTower = Callable[[NDArray[Any]], Vectors]
 
 
 def saturates(cpuinfo: Path = CPUINFO, machine: str = "") -> bool:
-    """Whether INT8 sums saturate on this processor: an x86 one without VNNI.
+    """Whether INT8 sums saturate on this processor: on x86 without VNNI.
 
-    There, ONNX Runtime adds products of unsigned activations and signed weights in 16 bits.
+    There ONNX Runtime adds products of unsigned activations and signed weights in 16 bits.
 
     Args:
         cpuinfo: Linux's list of processors.
-        machine: As `platform.machine()` has it, which is asked where this is left out.
+        machine: Architecture; default `platform.machine()`.
     """
     try:
         lines = cpuinfo.read_text().splitlines()
@@ -43,20 +43,20 @@ def session_options() -> onnxruntime.SessionOptions:
     """Options of every session that measures a graph."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if saturates():  # elsewhere it gives the same vectors, and costs a fifth of the speed
+    if saturates():  # elsewhere it has no use and costs a fifth of the speed
         options.add_session_config_entry(PRECISE, "1")
     return options
 
 
 def check_runs(path: Path, shapes: Sequence[probe.Shape]) -> None:
-    """Runs a new graph in another process first.
+    """Run a new graph in another process first.
 
     Args:
-        path: Of the graph.
-        shapes: Of its input, batch first, to run it at.
+        path: File of the graph.
+        shapes: Input shapes to run, batch first.
 
     Raises:
-        CrashError: ONNX Runtime crashes, or does not come to an end.
+        CrashError: ONNX Runtime crashes or does not finish.
     """
     why = probe.crash_of(path, shapes, {PRECISE: "1"} if saturates() else {})
     if why is not None:
@@ -66,15 +66,15 @@ def check_runs(path: Path, shapes: Sequence[probe.Shape]) -> None:
 def onnx_runner(
     path: Path, name: str, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> RunTower:
-    """Runs a graph in ONNX Runtime.
+    """Make a function that runs a graph in ONNX Runtime.
 
     Args:
-        path: Of the graph.
-        name: Of its input.
+        path: File of the graph.
+        name: Name of its input.
         providers: ONNX Runtime's execution providers, the preferred one first.
 
     Raises:
-        GateError: It does not load or, later, does not run at a shape.
+        GateError: It fails to load or, later, to run at a shape.
     """
     try:
         session = onnxruntime.InferenceSession(path, session_options(), providers=list(providers))
@@ -95,7 +95,7 @@ def onnx_runner(
 def onnx_text_runners(
     files: Mapping[int, Path], providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> dict[int, RunTower]:
-    """Runs the text tower of each token length; hard links of one file share a session.
+    """Make a runner for each token length; hard links of one file share a session.
 
     Raises:
         GateError: As `onnx_runner`.

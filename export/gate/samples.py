@@ -1,4 +1,4 @@
-"""Pictures and texts to measure an exported model on, the same every time."""
+"""Built-in pictures and texts to measure an exported model on."""
 
 import io
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from PIL import Image
 from export.errors import ExportError, brief
 from gateway.models.manifest import golden_pixels
 
-GOLDEN_TEXTS = ("a photo of a cat", "a cat", "cat", "")  # the first that is short enough
+GOLDEN_TEXTS = ("a photo of a cat", "a cat", "cat", "")  # the first that fits
 
 _SIZES = ((64, 64), (640, 480), (333, 500), (47, 31), (97, 300), (300, 97))  # width, height
 _WORD_COUNTS = (1, 3, 6, 10, 13, 14, 18, 22, 28, 30, 31, 45, 70, 80, 200)
@@ -30,11 +30,11 @@ _ODD_TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What both sides encode.
+    """Samples that the variant and PyTorch encode.
 
     Attributes:
-        pictures: Encoded image files; the first is the golden picture, which no resize changes.
-        texts: Of many lengths, longer than the context among them.
+        pictures: Encoded image files; the first is the golden picture, which needs no resize.
+        texts: Texts of many lengths, some longer than the context.
     """
 
     pictures: tuple[bytes, ...]
@@ -42,7 +42,7 @@ class Samples:
 
 
 def make_samples(image_size: int, extra: tuple[Path, ...] = ()) -> Samples:
-    """Draws pictures of several sizes, and adds the user's own.
+    """Draw pictures of several sizes, and add the user's own.
 
     Raises:
         ExportError: A file of `extra` cannot be read.
@@ -55,7 +55,7 @@ def make_samples(image_size: int, extra: tuple[Path, ...] = ()) -> Samples:
 
 
 def _scene(rng: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
-    """Slopes, a few boxes and some noise, uint8 [height, width, 3]."""
+    """Draw gradients, boxes and noise, uint8 [height, width, 3]."""
     rows, columns = np.mgrid[:height, :width]
     slopes = rng.uniform(-1, 1, (2, 3))
     scene = 128 + 127 * (
@@ -76,10 +76,10 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def read_picture(path: Path) -> bytes:
-    """The bytes of an image file, which has been seen to decode.
+    """Read an image file, and check that it decodes.
 
     Raises:
-        ExportError: It cannot be read, or is no picture.
+        ExportError: It cannot be read, or is not a picture.
     """
     try:
         data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Finds INT8 graphs that pass the gate: the fastest recipe first, then ever safer ones."""
+"""Searches for INT8 graphs that pass the gate, from the fastest recipe to safer ones."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -8,14 +8,14 @@ from export.errors import CrashError
 from export.gate.measurement import Evaluation
 from export.precision.variants import Candidate, Graphs
 
-MAX_EVALUATIONS = 12  # of both towers together; each runs the whole evaluation set
+MAX_EVALUATIONS = 12  # pairs of towers, each on the whole evaluation set
 
-Judge = Callable[[Graphs], tuple[Evaluation, Sequence[str]]]  # figures, and what fell short
+Judge = Callable[[Graphs], tuple[Evaluation, Sequence[str]]]  # figures, and missed thresholds
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The graphs that were chosen, and how they did."""
+    """The chosen graphs, with their figures and missed thresholds."""
 
     graphs: Graphs
     evaluation: Evaluation
@@ -23,7 +23,7 @@ class Found:
 
 
 def first_good(tried: Iterator[Candidate], needed: float) -> Iterator[Candidate]:
-    """Those that reach the mean cosine needed; if none does, the one that comes nearest."""
+    """Yield the candidates that reach a mean cosine; if none does, the best one."""
     best: Candidate | None = None
     good = False
     for candidate in tried:
@@ -42,22 +42,22 @@ def search(
     traced: Graphs,
     judge: Judge,
 ) -> Found:
-    """Judges candidates of both towers together, until all figures pass.
+    """Judge pairs of candidates until all figures pass.
 
-    Accuracy and recall do not tell which tower spoils them, so both get safer in turn: first the
-    image tower, then the text tower. A pair that ONNX Runtime crashes on is passed over.
+    Accuracy and recall do not show which tower causes a loss, so both get safer in turn: first the
+    image tower, then the text tower. Pairs that crash ONNX Runtime are skipped.
 
     Args:
         images: Candidates for the image tower, the fastest first; at least one.
         texts: Candidates for the text tower, likewise.
-        traced: What the candidates were made of.
+        traced: The FP32 graphs.
         judge: Runs the gate.
 
     Returns:
-        The first that passes; or, of those judged, the one with the fewest failures.
+        The first pair that passes, or the one with the fewest failures.
 
     Raises:
-        CrashError: ONNX Runtime crashed on every one.
+        CrashError: ONNX Runtime crashed on every pair.
     """
     best: Found | None = None
     crash: CrashError | None = None
@@ -85,7 +85,7 @@ def search(
 def _in_turn(
     images: Iterator[Candidate], texts: Iterator[Candidate]
 ) -> Iterator[tuple[Candidate, Candidate]]:
-    """Pairs of which one is new each time; a tower that has no more stays as it is."""
+    """Yield pairs that replace one tower at a time; a tower without candidates stays."""
     image, text = next(images, None), next(texts, None)
     if image is None or text is None:
         return

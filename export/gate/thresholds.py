@@ -1,10 +1,10 @@
-"""What a variant must reach, and where it falls short."""
+"""The thresholds of each precision, and the check of a variant's figures."""
 
 from collections.abc import Callable, Iterator, Mapping
 
 from gateway.models.gate import RECALLS, Measured, Ranking, Thresholds
 
-_ROUNDING = 1e-9  # of float64 sums; not a shortfall
+_ROUNDING = 1e-9  # of float64 sums
 
 Shares = tuple[float, float]  # the variant's and PyTorch's
 
@@ -17,10 +17,10 @@ DEFAULT_THRESHOLDS: Mapping[str, Thresholds] = {
 
 
 def failures(measured: Measured, thresholds: Thresholds) -> list[str]:
-    """One line for each figure that falls short, saying by how much; none when all pass.
+    """Describe each figure that misses its threshold, and by how much.
 
-    Accuracy, recall and agreement are judged at each batch size and token length. Vectors that
-    are not finite or not of length 1 are a failure whatever the thresholds are.
+    Accuracy, recall and agreement count at each batch size and token length. Vectors that are not
+    finite or not of length 1 fail in any case.
     """
     found = []
     for name, tower in (("image", measured.image), ("text", measured.text)):
@@ -41,13 +41,13 @@ def failures(measured: Measured, thresholds: Thresholds) -> list[str]:
 def unjudged(
     model_id: str, measured: Measured, thresholds: Thresholds, *, evaluated: bool
 ) -> str | None:
-    """What to say of a variant whose loss of accuracy is limited, but was not measured.
+    """Warning about a variant whose accuracy has a threshold but was not measured, or None.
 
     Args:
         model_id: Its id.
         measured: Its figures.
-        thresholds: What was asked of it.
-        evaluated: Whether there were pictures to evaluate on, so that these have no classes.
+        thresholds: Its thresholds.
+        evaluated: Whether the user gave pictures to evaluate on (then they have no classes).
     """
     if thresholds.accuracy_loss is None or measured.zero_shot is not None:
         return None
@@ -84,7 +84,7 @@ def _lost(
     shares_of: Callable[[Ranking], Shares | None],
     limit: float | None,
 ) -> Iterator[str]:
-    """A line where the worst ranking has lost more than the limit, in percentage points."""
+    """Report the worst ranking if it loses more than the limit, in percentage points."""
     shares = [(each, pair) for each in measured.rankings if (pair := shares_of(each))]
     if limit is None or not shares:
         return

@@ -1,4 +1,4 @@
-"""What is reported of one variant."""
+"""The measurements of one variant, for the report."""
 
 from dataclasses import dataclass
 
@@ -16,22 +16,22 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class VariantReport:
-    """One variant as it was measured.
+    """One measured variant.
 
     Attributes:
-        id: The model id that it has, or would have had.
+        id: Its model id, published or not.
         precision: `fp32`, `fp16` or `int8`.
         runtime: `onnxruntime` or `tensorrt`.
-        size_bytes: Of its files, each one counted once.
+        size_bytes: Size of its files, counting shared files once.
         measured: Its figures.
-        image_cosines: Of each picture, float64 [pictures].
-        text_cosines: Of each text, float64 [texts].
-        thresholds: What was asked of it.
-        failures: What fell short; empty when it passed.
-        published: Whether it was, be it as failing.
-        recipe: How it was made, in a sentence or more.
-        latency: By tower (`image`, `text`), where it was timed.
-        notes: What was not judged, in sentences.
+        image_cosines: Cosine of each picture, float64 [pictures].
+        text_cosines: Cosine of each text, float64 [texts].
+        thresholds: Its thresholds.
+        failures: Missed thresholds; empty if it passed.
+        published: Whether it is published, possibly as failing.
+        recipe: Description of its INT8 recipe.
+        latency: Latency by tower (`image`, `text`), if timed.
+        notes: Warnings about what was not measured.
     """
 
     id: str
@@ -50,7 +50,7 @@ class VariantReport:
 
     @property
     def outcome(self) -> str:
-        """In a word or three."""
+        """The outcome in one to three words."""
         if not self.failures:
             return "published" if self.published else "passed, not published"
         return "published as failing" if self.published else "refused"

@@ -1,4 +1,4 @@
-"""An FP32 graph -> FP16 and INT8 graphs.
+"""Converts FP32 graphs to FP16 and INT8.
 
 May import `export.errors`.
 """

@@ -1,4 +1,4 @@
-"""Reading, running and rewriting ONNX graphs in memory: what FP16 and INT8 share."""
+"""Reads, runs and rewrites ONNX graphs in memory, for FP16 and INT8."""
 
 import contextlib
 import tempfile
@@ -15,16 +15,16 @@ from onnx import numpy_helper
 from export.errors import GraphError, brief
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-IN_MEMORY_BYTES = 1_800_000_000  # protobuf ends at 2 GiB; larger graphs are run from files
+IN_MEMORY_BYTES = 1_800_000_000  # protobuf's limit is 2 GiB; larger graphs run from files
 SMALL_BYTES = 4096  # shape inference reads the values of small tensors: shapes, axes, pads
-ROWS = 4  # items per observed run, which holds every observed activation in memory
+ROWS = 4  # items per run; all observed activations stay in memory
 
 
 def prepare(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy to rewrite: weights that are stored with a Cast unfolded, every node named.
+    """Copy a graph for rewriting, with compacted weights restored and every node named.
 
     Raises:
-        GraphError: The graph has parts that the rewriting does not know.
+        GraphError: The graph has unsupported parts.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -44,7 +44,7 @@ def weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Puts nodes in the place of all there are, and drops initializers that none of them reads."""
+    """Replace all nodes, and drop initializers that no node reads."""
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)
@@ -55,7 +55,7 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> No
 
 
 def drop_unread(graph: onnx.GraphProto) -> None:
-    """Removes nodes that no other reads, and that make no output; then their weights."""
+    """Remove nodes without effect on the outputs, and their weights."""
     wanted, nodes = {item.name for item in graph.output}, []
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
@@ -65,7 +65,7 @@ def drop_unread(graph: onnx.GraphProto) -> None:
 
 
 def _lift_constants(graph: onnx.GraphProto) -> None:
-    """Makes initializers of `Constant` nodes, and of `Cast(FP16 weight) -> FP32`."""
+    """Turn `Constant` nodes and `Cast(FP16 weight) -> FP32` into initializers."""
     tensors, nodes = weights(graph), []
     for node in graph.node:
         lifted = None
@@ -84,12 +84,12 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
 
 
 def element_types(proto: onnx.ModelProto) -> dict[str, int]:
-    """The element type of every value, by name (`onnx.TensorProto.FLOAT` and so on).
+    """Infer the element type of every value, by name (`onnx.TensorProto.FLOAT` and so on).
 
-    Large weights are left out of what shape inference sees, so that it works at any size.
+    Shape inference runs without the values of large weights, so that it works at any size.
 
     Raises:
-        GraphError: A value's type cannot be told.
+        GraphError: The type of a value is unknown.
     """
     graph, skeleton = proto.graph, onnx.ModelProto(ir_version=proto.ir_version)
     skeleton.opset_import.extend(proto.opset_import)
@@ -115,10 +115,10 @@ def element_types(proto: onnx.ModelProto) -> dict[str, int]:
 
 @contextlib.contextmanager
 def session(proto: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
-    """Opens a graph on ONNX Runtime's CPU provider, whatever its size.
+    """Open a graph of any size on ONNX Runtime's CPU provider.
 
     Raises:
-        GraphError: ONNX Runtime does not take it.
+        GraphError: ONNX Runtime refuses it.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -143,12 +143,12 @@ def session(proto: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
 def observe(
     proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]], names: Sequence[str]
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """Runs a graph and yields inner values, a few items of the feeds at a time.
+    """Run a graph and yield inner values, for a few items of the feeds at a time.
 
     Args:
-        proto: With one input.
-        feeds: Batches of that input, each of any number of items.
-        names: Values to yield; inputs and weights are none.
+        proto: A graph with one input.
+        feeds: Batches of that input, of any size.
+        names: Values to yield, other than inputs and weights.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -160,7 +160,7 @@ def observe(
 def extremes(
     proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]], names: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
-    """The smallest and the largest element that inner FP32 values take over all feeds."""
+    """Smallest and largest element of inner FP32 values over all feeds."""
     copy, wanted = onnx.ModelProto(), list(dict.fromkeys(names))
     copy.CopyFrom(proto)
     for name in wanted:

@@ -1,7 +1,7 @@
-"""FP32 graph -> typed FP16 graph: every change of type is a Cast that can be seen.
+"""Converts an FP32 graph to FP16 with explicit Casts.
 
-TensorRT builds strongly typed networks from it, and ONNX Runtime runs it as it stands. What sums
-or squares many numbers stays in FP32, where FP16's largest number, 65504, and its 11 bits do harm.
+TensorRT builds strongly typed networks from it, and ONNX Runtime runs it directly. Layers that sum
+or square many numbers stay in FP32, since FP16 overflows at 65504 and has only 11 bits.
 """
 
 from collections import Counter
@@ -18,9 +18,9 @@ from export.precision.edit import FLOAT, FLOAT16
 
 LARGEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).smallest_normal)  # values below lose bits, then vanish
-HEADROOM = LARGEST / 2  # of activations: what users send may exceed the samples
+HEADROOM = LARGEST / 2  # of activations: users' inputs may exceed the samples
 MASKED = 1e4  # stands for infinity in masks: exp(-1e4) is 0, and two of them still fit FP16
-INFINITE = 1e8  # no weight is so large; masks use -inf, -1e9 or the lowest FP32
+INFINITE = 1e8  # larger than any weight; masks use -inf, -1e9 or the lowest FP32
 ROUNDING = 1e-3  # relative L2 error allowed of a weight; rounding to 11 bits makes 2e-4
 
 _FP32_OPS = frozenset((
@@ -29,22 +29,22 @@ _FP32_OPS = frozenset((
     "LpNormalization", "LpPool", "Pow", "Range", "ReduceL1", "ReduceL2", "ReduceLogSumExp",
     "ReduceMean", "ReduceSum", "ReduceSumSquare", "Resize", "RMSNormalization", "Softmax", "Sqrt",
 ))  # fmt: skip
-_BOUNDS = frozenset(("Clip", "Max", "Min"))  # whose infinities mean "no bound", not "masked"
+_BOUNDS = frozenset(("Clip", "Max", "Min"))  # their infinities mean "no bound", not "masked"
 
 
 def to_fp16(proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]] = ()) -> onnx.ModelProto:
-    """Makes weights and activations FP16, and keeps inputs and outputs as they are.
+    """Convert weights and activations to FP16; inputs and outputs keep their types.
 
     LayerNorm, softmax, pooling, the final L2 norm and the arithmetic on pixels stay FP32, as do
     layers whose weights FP16 cannot hold. Masks become finite.
 
     Args:
         proto: FP32 graph, kept as it is.
-        feeds: Batches of its input. With them, layers whose activations come near to 65504, or
-            are all below 6e-5, on these samples stay in FP32 as well.
+        feeds: Batches of its input. Layers whose activations on them come near 65504, or are all
+            below 6e-5, stay in FP32 too.
 
     Raises:
-        GraphError: The graph is of a kind that cannot be retyped.
+        GraphError: The graph cannot be retyped.
     """
     half = edit.prepare(proto)
     _bound_masks(half.graph)
@@ -75,9 +75,9 @@ def _bound(tensor: onnx.TensorProto) -> None:
 
 
 def _merge_scales(graph: onnx.GraphProto) -> None:
-    """Scales attention once: `(q * s) @ (k * s)` becomes `(q * s * s) @ k`.
+    """Scale attention once: `(q * s) @ (k * s)` becomes `(q * s * s) @ k`.
 
-    torch's exporter writes the former. In FP16, ONNX Runtime 1.31 crashes on it as it moves the
+    torch's exporter writes the former. In FP16, ONNX Runtime 1.31 crashes on it when it moves the
     transpose of k past the product (MatmulTransposeFusion, on a CPU).
     """
     tensors = edit.weights(graph)
@@ -102,7 +102,7 @@ def _merge_scales(graph: onnx.GraphProto) -> None:
 
 
 def _fits(tensor: onnx.TensorProto) -> bool:
-    """Whether FP16 holds a weight: no overflow, and not much lost near zero."""
+    """Whether FP16 can represent a weight without overflow or a large rounding error."""
     values = numpy_helper.to_array(tensor)
     if not values.size:
         return True
@@ -113,7 +113,7 @@ def _fits(tensor: onnx.TensorProto) -> bool:
 
 
 def _kept(graph: onnx.GraphProto, types: dict[str, int]) -> set[str]:
-    """Names of the nodes that stay FP32, whatever the activations."""
+    """Names of the nodes that stay FP32 for any activations."""
     outputs = {item.name for item in graph.output}
     unfit = {t.name for t in graph.initializer if t.data_type == FLOAT and not _fits(t)}
     kept = {
@@ -128,7 +128,7 @@ def _kept(graph: onnx.GraphProto, types: dict[str, int]) -> set[str]:
 
 
 def _head(graph: onnx.GraphProto, types: dict[str, int]) -> set[str]:
-    """The arithmetic on pixels, up to the first convolution or product."""
+    """Nodes of the arithmetic on pixels, up to the first convolution or product."""
     if types[graph.input[0].name] != onnx.TensorProto.UINT8:
         return set()
     head, reached = set(), {graph.input[0].name}
@@ -142,7 +142,7 @@ def _head(graph: onnx.GraphProto, types: dict[str, int]) -> set[str]:
 
 
 def _norms(graph: onnx.GraphProto, kept: set[str]) -> set[str]:
-    """What follows the last ReduceL2; divisions by, and transposes of, what FP32 layers make."""
+    """Nodes after the last ReduceL2, and divisions by and transposes of FP32 layers' outputs."""
     last = max((i for i, n in enumerate(graph.node) if n.op_type == "ReduceL2"), default=None)
     reached: set[str] = set()
     found: set[str] = set()
@@ -153,8 +153,8 @@ def _norms(graph: onnx.GraphProto, kept: set[str]) -> set[str]:
             found.add(node.name)
         if node.op_type == "Div" and node.input[1] in precise:
             found.add(node.name)
-        # The Cast after an FP32 layer goes behind its transpose, as that crashes likewise
-        # (see _merge_scales) when it stands before Transpose and MatMul.
+        # The Cast after an FP32 layer goes behind its transpose: before Transpose and MatMul it
+        # causes the crash of _merge_scales.
         if node.op_type == "Transpose" and node.input[0] in precise:
             found.add(node.name)
         if node.name in kept or node.name in found:
@@ -165,7 +165,7 @@ def _norms(graph: onnx.GraphProto, kept: set[str]) -> set[str]:
 def _overflowing(
     proto: onnx.ModelProto, types: dict[str, int], feeds: Sequence[NDArray[Any]]
 ) -> set[str]:
-    """Nodes that read or write values which FP16 does not hold with room to spare."""
+    """Nodes that read or write values near the limits of FP16."""
     if not len(feeds):
         return set()
     names = [n for node in proto.graph.node for n in node.output if types.get(n) == FLOAT]
@@ -182,7 +182,9 @@ class _Retyping:
         self.graph, self.types, self.kept = graph, types, kept
         self.tensors = edit.weights(graph)
         inputs = [item.name for item in graph.input]
-        self.native = dict.fromkeys((*self.tensors, *inputs), FLOAT)  # what floats are made as
+        self.native = dict.fromkeys(
+            (*self.tensors, *inputs), FLOAT
+        )  # type that floats are computed in
         self.copies: dict[tuple[str, int], str] = {}
         self.nodes: list[onnx.NodeProto] = []
 
@@ -201,7 +203,7 @@ class _Retyping:
         edit.replace_nodes(self.graph, self.nodes)
 
     def _read(self, name: str, wanted: int) -> str:
-        """The name under which a value can be had in the wanted type."""
+        """Name of a value in the given type; adds a Cast or a converted weight if needed."""
         if self.native[name] == wanted:
             return name
         copy = f"{name}.{'fp16' if wanted == FLOAT16 else 'fp32'}"
@@ -217,7 +219,7 @@ class _Retyping:
 
 
 def _retype_attributes(node: onnx.NodeProto) -> None:
-    """Has a node that states its output's type state FP16."""
+    """Change the output type in a node's attributes to FP16."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to":
             attribute.i = FLOAT16

@@ -13,17 +13,17 @@ from export.precision.edit import FLOAT
 from export.precision.ranges import Range
 from export.precision.targets import Target
 
-BIAS_LIMIT = 2**30  # of an INT32 bias, leaving room for the sum that is added to it
+BIAS_LIMIT = 2**30  # of an INT32 bias, leaving room for the sum
 
 
 def quantize_weight(
     values: NDArray[np.float32], axis: int, least: NDArray[np.float32] | float = 0.0
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric INT8 with one scale per output channel.
+    """Quantize to symmetric INT8 with one scale per output channel.
 
     Args:
         values: The weight.
-        axis: Of the output channels.
+        axis: Axis of the output channels.
         least: Lower bounds of the scales.
 
     Returns:
@@ -52,14 +52,14 @@ def insert_qdq(
     *,
     unsigned: bool,
 ) -> None:
-    """Puts Q/DQ pairs before the targets, and DQ behind their INT8 weights.
+    """Insert Q/DQ pairs before the targets, and DQ behind their INT8 weights.
 
     Args:
         graph: Changed in place.
         targets: All layers that become INT8.
-        ranges: Of the targets' activations; where `unsigned`, of the Convs' outputs as well.
-        unsigned: uint8 activations with zero points; Convs get INT32 biases and quantized outputs
-            too, without which ONNX Runtime runs none of them in INT8. TensorRT takes neither.
+        ranges: Ranges of the targets' activations, and with `unsigned` of the Convs' outputs.
+        unsigned: Use uint8 activations with zero points, and give Convs INT32 biases and quantized
+            outputs, which ONNX Runtime needs to run them in INT8. TensorRT supports neither.
     """
     writer = _Writer(graph, ranges, unsigned=unsigned)
     by_name = {target.node: target for target in targets}
@@ -98,7 +98,7 @@ class _Writer:
         return output
 
     def pair(self, name: str) -> str:
-        """The dequantized copy of an activation, one for all its readers."""
+        """Name of the dequantized copy of an activation, which all its readers share."""
         if name not in self.done:
             scale, zero = activation_scale(self.ranges[name], unsigned=self.unsigned)
             scales = [self.add(f"{name}.scale", scale), self.add(f"{name}.zero", zero)]
@@ -107,13 +107,13 @@ class _Writer:
         return self.done[name]
 
     def weigh(self, node: onnx.NodeProto, target: Target) -> None:
-        """Has a layer read its weight, and an unsigned Conv its bias, as integers."""
+        """Make a layer read its weight, and an unsigned Conv its bias, as integers."""
         values = numpy_helper.to_array(self.tensors[target.weight])
         name, bias = target.weight, None
         least: NDArray[np.float32] | float = 0.0
         step = activation_scale(self.ranges[target.activation], unsigned=self.unsigned)[0]
         if self.unsigned and target.bias in self.tensors:
-            name = f"{target.node}.weight"  # the bias has a say in its scale
+            name = f"{target.node}.weight"  # its scale depends on the bias
             bias = numpy_helper.to_array(self.tensors[target.bias])
             least = abs(bias) / (step * BIAS_LIMIT)
         output = f"{name}.int8"
@@ -134,7 +134,7 @@ class _Writer:
 
 
 def insert_dynamic(graph: onnx.GraphProto, targets: Sequence[Target]) -> None:
-    """Puts DynamicQuantizeLinear and MatMulInteger in the place of MatMuls, which ORT fuses."""
+    """Replace MatMuls by DynamicQuantizeLinear and MatMulInteger, which ONNX Runtime fuses."""
     writer = _Writer(graph, {}, unsigned=True)
     by_name = {target.node: target for target in targets}
     for node in list(graph.node):

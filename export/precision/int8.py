@@ -1,8 +1,8 @@
-"""FP32 graph -> INT8 graph, in the form that TensorRT or ONNX Runtime on a CPU does best.
+"""Converts an FP32 graph to INT8, in the fastest form for TensorRT or ONNX Runtime on a CPU.
 
-recipe.py     what to try, in which order    ranges.py   calibration: activations -> scales
+recipe.py     recipes in order of speed       ranges.py   calibration: activations -> scales
 targets.py    the layers that can be INT8    smooth.py   SmoothQuant
-insert.py     writes Q/DQ or dynamic nodes   sensitivity.py  which layers INT8 hurts most
+insert.py     writes Q/DQ or dynamic nodes   sensitivity.py  error of each layer
 """
 
 from collections.abc import Sequence
@@ -28,16 +28,16 @@ __all__ = [
 def quantize(
     proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]], recipe: Recipe
 ) -> onnx.ModelProto:
-    """Makes a graph's large layers INT8; weights are symmetric, one scale per output channel.
+    """Quantize a graph's large layers; weights are symmetric, one scale per output channel.
 
     Args:
-        proto: FP32 graph, kept as it is.
-        feeds: Batches of its input to calibrate with; more than a few hundred items gain little.
-        recipe: What to do.
+        proto: FP32 graph, not changed.
+        feeds: Batches of its input to calibrate with; a few hundred items suffice.
+        recipe: The recipe.
 
     Raises:
-        GraphError: The graph has no layer to quantize, the recipe excludes a node that it does
-            not have, or samples are missing.
+        GraphError: The graph has no layer to quantize, the recipe excludes an unknown node, or
+            there are no samples.
     """
     graph = split_gemms(edit.prepare(proto), recipe.excluded)
     known = {node.name for node in graph.graph.node}

@@ -1,4 +1,4 @@
-"""Calibration: what activations take on samples -> the range that INT8 covers."""
+"""Calibration: chooses the INT8 range of each activation from samples."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ Method: TypeAlias = Literal["minmax", "entropy", "percentile"]
 Range: TypeAlias = tuple[float, float]
 
 BINS = {"percentile": 2048, "entropy": 512}  # entropy tries each bin's edge, in plain Python
-QUANTIZED_BINS = 128  # that entropy compares with, as TensorRT's calibrator did
+QUANTIZED_BINS = 128  # of entropy, as in TensorRT's calibrator
 PERCENTILE = 99.99  # of the magnitudes
 
 
@@ -30,13 +30,13 @@ def measure_ranges(
     *,
     unsigned: bool,
 ) -> dict[str, Range]:
-    """The range of each activation that is to be quantized, by value name.
+    """Measure the range of each activation to quantize, by value name.
 
-    `entropy` and `percentile` choose it by ONNX Runtime's calibrators; their histograms take one
-    small batch after the other, so that memory stays bounded.
+    `entropy` and `percentile` use ONNX Runtime's calibrators; their histograms grow by one small
+    batch at a time, so that memory stays bounded.
 
     Raises:
-        GraphError: There are no samples, or the graph makes infinite values of them.
+        GraphError: There are no samples, or they give infinite values.
     """
     names = [target.activation for target in targets]
     if unsigned:
@@ -66,7 +66,7 @@ def _histograms(
         percentile=PERCENTILE,
         scenario="same",
     )
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         for run in edit.observe(proto, feeds, names):
             collector.collect({name: [values] for name, values in run.items()})
         found = collector.compute_collection_result()

@@ -1,4 +1,4 @@
-"""How to make a graph INT8, and what to try when the plain way falls short."""
+"""Recipes to quantize a graph to INT8, from the fastest to safer ones."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ from export.precision.ranges import Method
 from export.precision.sensitivity import sensitivity
 from export.precision.targets import find_targets, split_gemms
 
-# qdq: int8 activations, symmetric, quantized where they enter a layer: what TensorRT takes.
+# qdq: symmetric int8 activations, quantized at the input of a layer, for TensorRT.
 # uint8: uint8 activations with zero points; Convs with INT32 bias and quantized output.
-# dynamic: activations get their scales anew in each run; MatMuls only.
+# dynamic: the scales of activations are computed in each run; MatMuls only.
 Form: TypeAlias = Literal["qdq", "uint8", "dynamic"]
 
 # By `python -m benchmarks.experiments.int8_forms`: how many times FP32's items/s (8 images, 8 texts
@@ -35,15 +35,15 @@ SHARES = (0.1, 0.25, 0.5)  # of the layers, most sensitive first, left in FP32
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One way to make a graph INT8."""
+    """One way to quantize a graph to INT8."""
 
     form: Form
-    method: Method  # how the ranges of activations are chosen; `dynamic` needs none
+    method: Method  # chooses the ranges of activations; unused by `dynamic`
     smooth: float | None = None  # SmoothQuant's alpha
     excluded: tuple[str, ...] = ()  # names of nodes that stay FP32
 
     def describe(self) -> str:
-        """For people, in one line."""
+        """Describe the recipe in one line."""
         parts: list[str] = [self.form]
         if self.form != "dynamic":
             parts.append(self.method)
@@ -57,15 +57,15 @@ class Recipe:
 def recipes(
     proto: onnx.ModelProto, form: Form, method: Method, feeds: Sequence[NDArray[Any]]
 ) -> Iterator[Recipe]:
-    """Recipes in the order to try them: each costs more speed than those before it.
+    """Yield recipes in the order to try them, each slower than those before.
 
-    Plain; smoothed; then with the first and the last layer in FP32, and more and more of the most
-    sensitive layers, each plain and smoothed. Sensitivity is measured only once it is needed.
+    First plain, then smoothed; then with the first and last layer and more and more of the most
+    sensitive layers in FP32, each plain and smoothed. It measures sensitivity only when needed.
 
     Args:
         proto: FP32 graph.
-        form: Of all the recipes.
-        method: Of all the recipes.
+        form: Form of all recipes.
+        method: Method of all recipes.
         feeds: Batches of the graph's input; the first few items are used.
     """
     plain = Recipe(form, method)

@@ -1,4 +1,4 @@
-"""Which layers INT8 hurts most."""
+"""Measures the error that INT8 causes in each layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,18 +12,18 @@ from export.precision import edit
 from export.precision.insert import activation_scale, quantize_weight
 from export.precision.targets import Target, find_targets, split_gemms
 
-ITEMS = 4  # samples looked at
+ITEMS = 4  # samples
 ROWS = 256  # of each activation
 
 
 def sensitivity(proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]]) -> list[tuple[str, float]]:
-    """Relative error that INT8 makes in each layer, on a few samples; largest first.
+    """Measure the relative error of INT8 in each layer on a few samples, largest first.
 
-    For a MatMul it is that of the product, with weight and activation rounded; for a Conv the
-    root of the summed squares of the two errors, which is what random errors make of the product.
+    For a MatMul it is the error of the product of the rounded weight and activation; for a Conv
+    the root of the summed squares of both errors, as for independent random errors.
 
     Args:
-        proto: FP32 graph, kept as it is.
+        proto: FP32 graph, not changed.
         feeds: Batches of its input; the first few items are used.
 
     Returns:

@@ -1,8 +1,8 @@
-"""SmoothQuant: moves outliers of activations into the weights that they meet.
+"""SmoothQuant: moves outliers of activations into the weights.
 
 Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
 Models", ICML 2023. Input channel j is divided by s_j = max|X_j|^alpha / max|W_j|^(1 - alpha) and
-row j of the weight multiplied by it, so that in FP32 the answer stays as it was.
+row j of the weight multiplied by it, which leaves the FP32 result unchanged.
 """
 
 from collections import Counter
@@ -25,14 +25,14 @@ def smooth(
     alpha: float,
     excluded: Collection[str] = (),
 ) -> onnx.ModelProto:
-    """A graph of the same function whose MatMuls are easier to quantize.
+    """Make MatMuls easier to quantize, without changing the function of the graph.
 
-    The division is folded into the LayerNorm that makes the activation, where only smoothed layers
-    read it; else a Mul is inserted.
+    If only smoothed layers read an activation, the division becomes part of the LayerNorm that
+    makes it; else a Mul does it.
 
     Args:
-        proto: FP32 graph, kept as it is.
-        feeds: Batches of its input to find the channels' maxima with.
+        proto: FP32 graph, not changed.
+        feeds: Batches of its input, to find the channels' maxima.
         alpha: From 0 (leave the activations) to 1 (leave the weights).
         excluded: Names of nodes that will not be quantized.
 
@@ -101,7 +101,7 @@ def _divide(
 
 
 def _foldable(graph: onnx.GraphProto, activation: str, readers: set[str]) -> onnx.NodeProto | None:
-    """The LayerNorm whose output only these nodes read, through transposes at most."""
+    """Find the LayerNorm whose output only these nodes read, directly or through transposes."""
     makers = {name: node for node in graph.node for name in node.output}
     uses = Counter(name for node in graph.node for name in node.input)
     count = sum(activation in node.input for node in graph.node if node.name in readers)

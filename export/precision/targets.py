@@ -22,8 +22,8 @@ class Target:
     activation: str  # value name
     weight: str  # initializer name; [in, out] of a MatMul, [out, in / groups, ...] of a Conv
     bias: str | None  # initializer name, of a Conv
-    product: str  # value name of what it makes
-    output: str  # the same, or of the Relu that alone reads it
+    product: str  # value name of the product
+    output: str  # the same, or that of a Relu that is its only reader
 
     @property
     def axis(self) -> int:
@@ -32,10 +32,10 @@ class Target:
 
 
 def split_gemms(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> onnx.ModelProto:
-    """Turns each Gemm with a constant weight into MatMul and Add, in place; returns the graph.
+    """Replace each Gemm with a constant weight by MatMul and Add, in place; return the graph.
 
-    ONNX Runtime runs a quantized MatMul in INT8 beside an FP32 bias, but a Gemm only with an INT32
-    bias, which TensorRT does not take.
+    ONNX Runtime runs a quantized MatMul in INT8 with an FP32 bias, but a Gemm only with an INT32
+    bias, which TensorRT does not support.
     """
     graph, nodes = proto.graph, []
     tensors = edit.weights(graph)
@@ -72,10 +72,10 @@ def _is_weight(tensor: onnx.TensorProto | None) -> bool:
 
 
 def find_targets(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> tuple[Target, ...]:
-    """Layers in the order of the graph: MatMuls and, in convolutional towers, Convs.
+    """List layers in the order of the graph: MatMuls and, in convolutional towers, Convs.
 
-    A tower with a single convolution is a transformer that cuts its picture into patches; that
-    layer is cheap and sees the raw pixels, so it stays FP32.
+    A tower with a single convolution is a vision transformer; that layer makes the patches, is
+    cheap and reads raw pixels, so it stays FP32.
     """
     graph, tensors = proto.graph, edit.weights(proto.graph)
     convolutional = sum(node.op_type == "Conv" for node in graph.node) > 1

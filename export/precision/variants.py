@@ -1,4 +1,4 @@
-"""The variants of one model: which there are, and how the graphs of each are made."""
+"""The variants of a model, and the conversion of its graphs to each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "tensorrt"]  # the backend that serves it
 
 Feeds = Sequence[NDArray[Any]]  # batches of a tower's input
-Measure = Callable[[onnx.ModelProto], float]  # the mean cosine to PyTorch that a graph reaches
+Measure = Callable[[onnx.ModelProto], float]  # mean cosine of a graph to PyTorch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +36,23 @@ class Variant:
 
     @property
     def form(self) -> Form:
-        """The form of INT8 that the runtime is fast with."""
+        """The fastest form of INT8 for the runtime."""
         return "qdq" if self.runtime == "tensorrt" else int8.DEFAULT_CPU_FORM
 
 
 @dataclass(frozen=True, slots=True)
 class Graphs:
-    """The towers of a variant; token lengths may share a graph, and then it is one object."""
+    """The towers of a variant; token lengths that share a graph share one object."""
 
     image: onnx.ModelProto
     text: dict[int, onnx.ModelProto]
     recipe: dict[str, str] = field(default_factory=dict)  # of INT8, by tower
-    packed: bool = False  # whether the one text graph is served for any length
+    packed: bool = False  # whether one text graph serves any length
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An INT8 graph, how it was made, and how near it comes."""
+    """An INT8 graph with its recipe and mean cosine."""
 
     recipe: int8.Recipe
     proto: onnx.ModelProto
@@ -60,7 +60,7 @@ class Candidate:
 
 
 def compacted(graphs: Graphs) -> Graphs:
-    """Copies of the graphs, with weights that FP16 holds exactly stored so."""
+    """Copy the graphs, storing weights as FP16 where that is exact."""
     copies: dict[int, onnx.ModelProto] = {}
     for proto in (graphs.image, *graphs.text.values()):
         if id(proto) not in copies:
@@ -72,7 +72,7 @@ def compacted(graphs: Graphs) -> Graphs:
 
 
 def halved(graphs: Graphs, pixels: Feeds, ids: Mapping[int, Feeds]) -> Graphs:
-    """The graphs in FP16; layers that near overflow on the feeds stay FP32."""
+    """Convert the graphs to FP16; layers near overflow on the feeds stay FP32."""
     done: dict[int, onnx.ModelProto] = {}
     for length, proto in graphs.text.items():
         if id(proto) not in done:
@@ -86,16 +86,16 @@ def halved(graphs: Graphs, pixels: Feeds, ids: Mapping[int, Feeds]) -> Graphs:
 def candidates(
     proto: onnx.ModelProto, form: Form, method: Method, feeds: Feeds, measure: Measure
 ) -> Iterator[Candidate]:
-    """INT8 graphs in the order to try them, the fastest first.
+    """Yield INT8 graphs in the order to try them, the fastest first.
 
     Raises:
-        CrashError: ONNX Runtime crashed on every one.
+        CrashError: ONNX Runtime crashed on all of them.
     """
     crash: CrashError | None = None
     some = False
     for recipe in int8.recipes(proto, form, method, feeds):
         made = int8.quantize(proto, feeds, recipe)
-        if form == "qdq":  # on a GPU, what is not INT8 is better FP16 than FP32
+        if form == "qdq":  # on a GPU, FP16 is faster than FP32 for the other layers
             made = half.to_fp16(made)
         try:
             cosine = measure(made)

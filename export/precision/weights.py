@@ -1,4 +1,4 @@
-"""How the weights of a graph are stored."""
+"""Stores the weights of a graph compactly."""
 
 import numpy as np
 import onnx
@@ -8,13 +8,12 @@ COMPACT_ELEMENTS = 256  # smaller tensors are not worth a Cast
 
 
 def compact(proto: onnx.ModelProto) -> int:
-    """Stores FP32 weights as FP16, with a Cast, wherever no value changes by a single bit.
+    """Store FP32 weights as FP16 with a Cast where every value stays bit-equal.
 
-    Weights that were FP16 in the checkpoint halve in size; ONNX Runtime folds the Cast when it
-    loads.
+    Weights that were FP16 in the checkpoint halve in size; ONNX Runtime folds the Cast on load.
 
     Returns:
-        How many tensors were made smaller.
+        Number of compacted tensors.
     """
     casts = []
     for tensor in proto.graph.initializer:

@@ -1,4 +1,4 @@
-"""The report on the variants of one model: tables, plots, and what was refused.
+"""Reports on the variants of one model: tables, plots and refusals.
 
 May import `export.publish` and what is below it.
 """

@@ -1,4 +1,4 @@
-"""Plots of measured variants, as PNG files, in colours that the colour-blind can tell apart."""
+"""Plots of measured variants as PNG files, in colours for the colour-blind."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,20 +10,20 @@ from matplotlib.ticker import PercentFormatter
 
 from export.gate.metrics import Cosines
 
-# Okabe and Ito, "Color Universal Design"; its yellow is left out, too pale on white.
+# Okabe and Ito, "Color Universal Design"; without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 GREY = "#777777"
 LINES = ("solid", "dashed", "dashdot", "dotted")
-RESOLUTION = 1e-8  # below it, a distance of float32 vectors means nothing
+RESOLUTION = 1e-8  # smaller distances of float32 vectors are noise
 DPI = 120
-MANY = 12  # bars side by side whose values still can be written over them
+MANY = 12  # maximum number of bars with values written above them
 
 Series = tuple[str, Sequence[float | None]]  # name, one value per group
 Intervals = tuple[str, Sequence[tuple[float, float] | None]]  # name, (p50, p99) per group
 
 
 def cosine_histogram(path: Path, towers: dict[str, Sequence[tuple[str, Cosines]]]) -> None:
-    """One panel per tower, one line per variant: how far from PyTorch its items are.
+    """Plot the distances to PyTorch: one panel per tower, one line per variant.
 
     Args:
         path: PNG to write.
@@ -53,12 +53,12 @@ def cosine_histogram(path: Path, towers: dict[str, Sequence[tuple[str, Cosines]]
 
 
 def shares_chart(path: Path, groups: Sequence[str], series: Sequence[Series]) -> None:
-    """Bars from 0 to 100 %, one group per figure, the first series (PyTorch) in grey.
+    """Plot bars from 0 to 100 %, one group per figure, the first series (PyTorch) in grey.
 
     Args:
         path: PNG to write.
         groups: Names of the figures.
-        series: For each variant its values, 0 to 1; None where there is none.
+        series: Values of each variant, 0 to 1, or None.
     """
     figure = Figure(figsize=(max(6.0, 1.2 + 0.36 * len(groups) * len(series)), 3.6))
     figure.set_layout_engine("constrained")
@@ -87,12 +87,12 @@ def shares_chart(path: Path, groups: Sequence[str], series: Sequence[Series]) ->
 
 
 def latency_chart(path: Path, groups: Sequence[str], series: Sequence[Intervals]) -> None:
-    """Median and 99th percentile in milliseconds, one row per variant and group.
+    """Plot median and 99th percentile in milliseconds, one row per variant and group.
 
     Args:
         path: PNG to write.
-        groups: Names of what was timed.
-        series: For each variant its (p50, p99) in milliseconds; None where there is none.
+        groups: Names of the timed towers.
+        series: (p50, p99) of each variant in milliseconds, or None.
     """
     rows = sum(interval is not None for _, values in series for interval in values)
     figure = Figure(figsize=(7, 1.2 + 0.3 * (rows + len(groups))), layout="constrained")

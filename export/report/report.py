@@ -1,4 +1,4 @@
-"""A readable report on the variants of one model: tables, plots, and what was refused and why."""
+"""Writes a report on the variants of one model: tables, plots, and refusals with reasons."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from gateway.models.gate import RECALLS, Measured, Thresholds
 def write_report(
     folder: Path, variants: Sequence[VariantReport], machine: str, not_run: Sequence[str] = ()
 ) -> Path:
-    """Writes `report.md` with its plots.
+    """Write `report.md` with its plots.
 
     Args:
-        folder: Made if need be; files of an earlier report in it are replaced.
+        folder: Created if missing; replaces the files of an earlier report.
         variants: At least one, all of one model.
-        machine: What it was measured on, in a line.
-        not_run: A line on each variant that could not be run.
+        machine: Description of the machine, in one line.
+        not_run: One line about each variant that could not run.
 
     Returns:
         The path of `report.md`.
@@ -126,7 +126,7 @@ def _rankings(folder: Path, variants: Sequence[VariantReport]) -> str:
 
 
 def _counts(measured: Measured) -> str:
-    """Over how much the shares were taken."""
+    """Number of pictures behind the shares."""
     zero_shot, retrieval = measured.zero_shot, measured.retrieval
     return ", ".join(
         [

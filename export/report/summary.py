@@ -1,4 +1,4 @@
-"""What an export tells the user at its end, and the report that it leaves."""
+"""The summary that an export prints, and the report that it writes."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from export.report.report import write_report
 
 
 def summary(outcome: Outcome, root: Path) -> str:
-    """A few lines: id, place, sizes, cosines and fingerprint."""
+    """Summarize a variant in a few lines: id, place, sizes, cosines and fingerprint."""
     if outcome.report is None:
         return f"refused      {outcome.id}\n"
     manifest, figures = outcome.manifest, outcome.report.measured
@@ -39,14 +39,14 @@ def summary(outcome: Outcome, root: Path) -> str:
 
 
 def how_to_serve(root: Path) -> str:
-    """A line for the end, whatever was published in `root`."""
+    """The last line of the summary: how to serve the repository."""
     default = root.resolve() == REPOSITORY.resolve()
     place = "" if default else f" MODEL_REPOSITORY={shlex.quote(str(root))}"
-    return f"serve it     make run{place}; a running service takes it up by itself\n"
+    return f"serve it     make run{place}; a running service loads it by itself\n"
 
 
 def write_reports(outcomes: Sequence[Outcome], folder: Path | None) -> Path | None:
-    """Writes one report on all variants; returns its path, or None where none could be run.
+    """Write one report on all variants; return its path, or None if no variant could run.
 
     Raises:
         ExportError: The folder cannot be written.
