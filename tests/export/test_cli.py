@@ -92,7 +92,7 @@ def test_publishes_a_checkpoint_and_says_so(
     assert re.search(r"\[ +\d+\.\d s\] tracing the image tower", err)
     for shown in (manifest.id, str(root), manifest.fingerprint, "12, 24 tokens"):
         assert shown in out
-    served = f"make run MODEL_REPOSITORY={root}; a running service takes it up by itself"
+    served = f"make run MODEL_REPOSITORY={root}; a running service loads it by itself"
     assert out.endswith(f"serve it     {served}\n")
     assert manifest.pretrained == "step_9.safetensors"
     config = (root / "tiny-vit.step_9.image" / "config.pbtxt").read_text()
@@ -175,7 +175,7 @@ def test_remove_several(tmp_path: Path, repository: Path, fails: Callable[..., s
 
 
 def test_how_to_serve(tmp_path: Path) -> None:
-    takes_up = "; a running service takes it up by itself\n"
+    takes_up = "; a running service loads it by itself\n"
     assert how_to_serve(Path("model_repository")) == f"serve it     make run{takes_up}"
     elsewhere = how_to_serve(tmp_path / "my models")
     assert f"make run MODEL_REPOSITORY='{tmp_path}/my models'{takes_up}" in elsewhere

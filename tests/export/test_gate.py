@@ -459,7 +459,7 @@ def test_int8_is_told_to_be_precise_where_it_would_saturate(
 def test_a_picture_or_text_that_the_gateway_refuses_is_an_error(tiny: Tiny) -> None:
     *_, manifest, root = tiny
     for what in (EvaluationSet((b"no picture",), ("x",)), EvaluationSet((), ("\ud800",))):
-        with pytest.raises(GateError, match="not one that the gateway takes"):
+        with pytest.raises(GateError, match="the gateway refuses"):
             prepare(what, manifest.preprocessing, manifest.tokenizer, root)
 
 
