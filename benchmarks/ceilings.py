@@ -10,21 +10,18 @@
 """
 
 import argparse
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import program
-from benchmarks.reporting.results import ROOT, SUFFIX, Label, Results, Row, collect
+from benchmarks.reporting.results import SUFFIX, Label, Row, collect
 from benchmarks.systems import decoding
 from benchmarks.systems.direct import measure_triton
 from benchmarks.systems.encoders import Encoders, caption_lengths, shares
 from benchmarks.systems.published import Manifest, find, on_onnx_runtime, packed
-from benchmarks.traffic.errors import BenchmarkError
 
 BATCHES = (1, 8, 32)
 LARGE = BATCHES[1:]
@@ -55,31 +52,6 @@ def measure(
             "concurrency": TRITON_CONCURRENCY,
         }
         yield Row(labels, measured.values())
-
-
-def in_a_process(repository: Path, manifest: Manifest, seconds: float, triton: str) -> list[Row]:
-    """As `measure`; no thread and no memory of it is left when it returns.
-
-    Raises:
-        BenchmarkError: It failed.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable, "-m", "benchmarks.ceilings", "--repository", str(repository),
-            "--model", manifest["id"], "--triton", triton, "--seconds", str(seconds),
-            "--output", folder,
-        ]  # fmt: skip
-        done = subprocess.run(  # noqa: S603 (the project's own program)
-            command,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise BenchmarkError(f"the ceilings: {done.stderr.strip()[-2000:]}")
-        return list(Results.read(Path(folder) / f"ceilings{SUFFIX}").rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

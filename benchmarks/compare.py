@@ -14,17 +14,48 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
-from benchmarks import program, report, rounds, stage_budget
-from benchmarks.reporting import targets
-from benchmarks.reporting.results import SUFFIX, Results, Row, collect
-from benchmarks.reporting.targets import GATEWAY
+from benchmarks import program, stage_budget
+from benchmarks.reporting import stages, targets
+from benchmarks.reporting.page import tables
+from benchmarks.reporting.results import SUFFIX, Label, Results, Row, ceilings, collect
+from benchmarks.reporting.targets import (
+    CAPTION,
+    CAPTION_GRPC,
+    CAPTIONS,
+    CHECKED,
+    GATEWAY,
+    IMAGE,
+    IMAGE_GRPC,
+    LABEL_SET,
+    OPEN_LOOP,
+)
 from benchmarks.systems import services
-from benchmarks.systems.contenders import PADDED, TORCH, Wanted, start
-from benchmarks.systems.published import Manifest, find
+from benchmarks.systems.batching import Counts
+from benchmarks.systems.contenders import OURS, PADDED, TORCH, Systems, Wanted, start
+from benchmarks.systems.published import Manifest, find, packed
+from benchmarks.traffic import loops
+from benchmarks.traffic.arrivals import offer
+from benchmarks.traffic.requests import Request, full_captions, requests
 
 NAME = "compare"
+KIND_OF = {
+    CAPTION: "rest-text", CAPTIONS: "rest-texts", IMAGE: "rest-image", LABEL_SET: "label-set",
+    CAPTION_GRPC: "grpc-text", IMAGE_GRPC: "grpc-image",
+}  # fmt: skip
+LOADS = {
+    OURS: (
+        (IMAGE, 1), (IMAGE, 8), (LABEL_SET, 8), (IMAGE, 32), (CAPTION, 1), (CAPTION, 8),
+        (CAPTION, 32), (CAPTIONS, 8), (IMAGE_GRPC, 32), (CAPTION_GRPC, 32),
+    ),
+    PADDED: ((CAPTION, 8), (CAPTION, 32)),
+    TORCH: ((IMAGE, 1), (IMAGE, 8), (IMAGE, 32), (CAPTION, 1), (CAPTION, 8), (CAPTION, 32)),
+}  # fmt: skip
+CAPACITY_LOAD = 32  # whose throughput is the capacity that the open loop offers a part of
+OPEN_LONGER = 2.0  # times the seconds of a closed loop: a p99 needs many requests
+SEEDS = 1_000  # of one round, so that no caption comes twice in a run
 
 
 class Recorder:
@@ -44,14 +75,14 @@ class Recorder:
             print(f"{what}: {figures}", flush=True)
         results = self.results()
         results.write(self._given.output / f"{NAME}{SUFFIX}")
-        (self._given.output / f"{NAME}.md").write_text(report.tables(results) + "\n")
+        (self._given.output / f"{NAME}.md").write_text(tables(results) + "\n")
 
     def results(self) -> Results:
         """The medians so far, with the checks on them."""
         rows = targets.medians(self._rows)
         alone = [_unmarked(row) for row in rows if row.labels.get("system") == GATEWAY]
         checks = targets.checks(rows, self._manifest)
-        checks += stage_budget.checks(alone)
+        checks += stages.checks(alone)
         return collect(NAME, self._manifest, vars(self._given), rows, checks)
 
 
@@ -63,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in measure(given):
         recorder.add(row)
     results = recorder.results()
-    print(f"\n{report.tables(results)}\n\nWritten to {given.output}: {NAME}{SUFFIX}, {NAME}.md")
+    print(f"\n{tables(results)}\n\nWritten to {given.output}: {NAME}{SUFFIX}, {NAME}.md")
     return 0
 
 
@@ -81,13 +112,69 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
     with ExitStack() as stack:
         systems = start(wanted, stack)
         for repeat in range(given.repeats):
-            yield from rounds.measure(systems, given.seconds, repeat)
+            yield from _round(systems, given.seconds, repeat)
     if GATEWAY not in given.without:
         kinds = stage_budget.KINDS
         budget = stage_budget.measure(
             given.repository, manifest, kinds, given.seconds / 2, given.repeats, settings
         )
         yield from (Row({"system": GATEWAY, **row.labels}, row.values) for row in budget)
+
+
+def _round(systems: Systems, seconds: float, repeat: int) -> Iterator[Row]:
+    """Every load and every ceiling once; in the first round the memory, before Triton's ceiling."""
+    seeds = count(repeat * SEEDS)
+    for system in systems.served:
+        capacity: dict[str, float] = {}
+        for kind, load in LOADS[system]:
+            row = _closed(systems, system, kind, load, seconds, next(seeds))
+            yield _repeated(row, repeat)
+            if load == CAPACITY_LOAD:
+                capacity[kind] = row.values["per_second"]
+        if system == OURS:
+            for kind in (IMAGE, CAPTION):
+                yield _repeated(_open(systems, kind, capacity[kind], seconds, next(seeds)), repeat)
+            if repeat == 0:
+                yield _repeated(Row({"system": OURS, "kind": "memory"}, systems.memory()), repeat)
+    rows = ceilings(systems.repository, systems.manifest, seconds, systems.triton.grpc)
+    yield from (_repeated(row, repeat) for row in rows)
+
+
+def requests_for(
+    system: str, kind: str, manifest: Manifest, model: str, seed: int
+) -> Iterator[Request]:
+    """What a system is sent; `model` is its own name for the model.
+
+    A packed text tower drops padding, so captions as long as the context stand for padded ones.
+    """
+    if system == PADDED and packed(manifest):
+        return full_captions(model, manifest["tokenizer"]["context_length"], seed)
+    return requests(KIND_OF[kind], model, seed)
+
+
+def _closed(systems: Systems, system: str, kind: str, load: int, seconds: float, seed: int) -> Row:
+    texts = [tower["name"] for tower in systems.manifest["triton"]["text"]]
+    before = Counts.read(systems.triton.metrics, texts)
+    target = systems.served[system].target
+    stream = requests_for(system, kind, systems.manifest, target.model, seed)
+    values = loops.measure_stream(target, stream, load, seconds).values()
+    if system == OURS and kind in (CAPTION, CAPTION_GRPC):
+        after = Counts.read(systems.triton.metrics, texts)
+        values["mean_batch"] = after.mean_batch_since(before)
+    return Row({"system": system, "kind": kind, "concurrency": load}, values)
+
+
+def _open(systems: Systems, kind: str, capacity: float, seconds: float, seed: int) -> Row:
+    target = systems.served[OURS].target
+    length, rate = seconds * OPEN_LONGER, capacity * CHECKED
+    outcome = offer(target, KIND_OF[kind], rate, length, seed=seed)
+    labels: dict[str, Label] = {"system": OPEN_LOOP, "kind": kind}
+    labels["percent_of_capacity"] = round(CHECKED * 100)
+    return Row(labels, outcome.values(rate, length))
+
+
+def _repeated(row: Row, repeat: int) -> Row:
+    return Row({**row.labels, "repeat": repeat}, row.values)
 
 
 def _unmarked(row: Row) -> Row:

@@ -17,8 +17,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import ceilings, program
-from benchmarks.reporting.results import ROOT, SUFFIX, Label, Row, collect
+from benchmarks import program
+from benchmarks.reporting.results import ROOT, SUFFIX, Label, Row, ceilings, collect
 from benchmarks.reporting.tables import markdown
 from benchmarks.systems import services
 from benchmarks.systems.published import Manifest, find
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         service = _service(given, stack)
         if service.manifest and not given.without_ceilings:
-            rows += ceilings.in_a_process(
+            rows += ceilings(
                 given.repository.resolve(), service.manifest, given.seconds / 4, service.triton
             )
         for row in _runs(service, given):

@@ -22,9 +22,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import program
 from benchmarks.reporting import plots
-from benchmarks.reporting.results import SUFFIX, Check, Row, collect, ratio
-from benchmarks.reporting.stages import hottest, shares
-from benchmarks.reporting.tables import Cell, markdown
+from benchmarks.reporting.results import SUFFIX, Row, collect
+from benchmarks.reporting.stages import ALONE, checks, functions, hottest, shares, table
 from benchmarks.systems import decoding, services
 from benchmarks.systems.gateway_cpu import medians_ms, metrics_error, profiled
 from benchmarks.systems.null_encoder import write_repository
@@ -33,11 +32,8 @@ from benchmarks.systems.published import Manifest, find
 KINDS = ("rest-text", "grpc-text", "rest-image", "rest-image-base64", "grpc-image")
 WORKERS = 2
 WORKER_KINDS = ("rest-text", "grpc-text")  # of which it is seen that more workers cost no more
-WORKERS_MOST = 1.1  # times the CPU of one worker
-MOST_MS = 1.0  # of a text request, and of an image request beside decoding
 CALLS = "2"  # the gateway's default: as before a GPU, another call may be under way meanwhile
 FUNCTIONS = 15  # the hottest, that are kept of each kind
-ALONE = "decode alone"
 
 
 def measure(
@@ -72,56 +68,6 @@ def measure(
             for kind, cost in medians_ms(served, both, seconds, repeats, WORKERS).items():
                 values = {"cpu_ms": cost, "metrics_error": metrics_error(served, kind, seconds)}
                 yield Row({"kind": kind, "workers": WORKERS}, values)
-
-
-def checks(rows: Sequence[Row]) -> list[Check]:
-    """What the gateway may cost; of what was not measured there are none."""
-    whole = {str(r.labels["kind"]): r.values["cpu_ms"] for r in rows if set(r.labels) == {"kind"}}
-    made = []
-    if "rest-text" in whole:
-        value = whole["rest-text"]
-        made.append(Check("gateway CPU per text request, REST, ms", value, MOST_MS, False))
-    if "rest-image" in whole:
-        value = whole["rest-image"] - whole[ALONE]
-        name = "gateway CPU per image request beside decoding, REST, ms"
-        made.append(Check(name, value, MOST_MS, False))
-    for what in ("text", "image"):
-        if {f"rest-{what}", f"grpc-{what}"} <= set(whole):
-            value = ratio(whole[f"grpc-{what}"], whole[f"rest-{what}"])
-            made.append(Check(f"gateway CPU per {what} request, gRPC / REST", value, 1.0, False))
-    for row in (row for row in rows if "workers" in row.labels):
-        kind, workers = str(row.labels["kind"]), row.labels["workers"]
-        name = f"gateway CPU per request, {kind}, {workers} workers / 1"
-        value = ratio(row.values["cpu_ms"], whole[kind])
-        made.append(Check(name, value, WORKERS_MOST, False))
-        name = f"requests that the metrics of {workers} workers miscount, {kind}"
-        made.append(Check(name, row.values["metrics_error"], 0.0, False))
-    return made
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Stages down, kinds across, milliseconds."""
-    kinds = list(dict.fromkeys(str(r.labels["kind"]) for r in rows if "stage" in r.labels))
-    names = list(dict.fromkeys(str(r.labels["stage"]) for r in rows if "stage" in r.labels))
-    known = {
-        (row.labels["kind"], row.labels.get("stage", "all")): row.values["cpu_ms"]
-        for row in rows
-        if "cpu_ms" in row.values and not {"workers", "function"} & set(row.labels)
-    }
-    lines: list[list[Cell]] = [
-        [name, *(known.get((kind, name)) for kind in kinds)] for name in [*names, "all"]
-    ]
-    return markdown(["CPU ms per request", *kinds], lines)
-
-
-def functions(rows: Sequence[Row]) -> str:
-    """For each kind, the functions of the main thread that use most."""
-    found = [row for row in rows if "function" in row.labels]
-    lines: list[list[Cell]] = [
-        [f"`{row.labels['function']}`", str(row.labels["kind"]), row.values["share_of_main_thread"]]
-        for row in found
-    ]
-    return markdown(["function", "kind", "share of the main thread"], lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -61,7 +61,7 @@ def start(wanted: Wanted, stack: ExitStack) -> Systems:
     triton = stack.enter_context(services.triton(repository, model))
     served = {OURS: stack.enter_context(services.gateway(repository, model, triton.grpc, ours))}
     if PADDED not in wanted.without and packed(manifest):
-        served[PADDED] = served[OURS]  # sent other captions: `benchmarks.rounds`
+        served[PADDED] = served[OURS]  # sent other captions: `benchmarks.compare`
     elif PADDED not in wanted.without:
         copy = stack.enter_context(repositories.copy(repository, manifest))
         repositories.keep_lengths(copy, manifest, [manifest["tokenizer"]["context_length"]])

@@ -8,9 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from benchmarks import stage_budget
 from benchmarks.reporting.results import Row
-from benchmarks.reporting.stages import shares
+from benchmarks.reporting.stages import ALONE, checks, shares, table
 from benchmarks.systems import gateway_cpu, null_encoder, services
 from benchmarks.systems.published import CONFIG, find, manifests, packed, towers
 from benchmarks.traffic.errors import BenchmarkError
@@ -120,14 +119,14 @@ def test_what_cannot_be_made_is_refused(null: Path, tmp_path: Path) -> None:
 
 def test_checks_of_the_budget() -> None:
     rows = [
-        Row({"kind": stage_budget.ALONE}, {"cpu_ms": 3.0}),
+        Row({"kind": ALONE}, {"cpu_ms": 3.0}),
         Row({"kind": "rest-text"}, {"cpu_ms": 0.8}),
         Row({"kind": "rest-text", "stage": "HTTP"}, {"cpu_ms": 0.2, "share": 0.25}),
         Row({"kind": "rest-image"}, {"cpu_ms": 4.5}),
         Row({"kind": "grpc-text"}, {"cpu_ms": 0.4}),
         Row({"kind": "rest-text", "workers": 2}, {"cpu_ms": 1.0, "metrics_error": 0.0}),
     ]
-    found = {check.name: (check.value, check.passed) for check in stage_budget.checks(rows)}
+    found = {check.name: (check.value, check.passed) for check in checks(rows)}
     assert found == {
         "gateway CPU per text request, REST, ms": (0.8, True),
         "gateway CPU per image request beside decoding, REST, ms": (1.5, False),
@@ -135,4 +134,4 @@ def test_checks_of_the_budget() -> None:
         "gateway CPU per request, rest-text, 2 workers / 1": (1.25, False),
         "requests that the metrics of 2 workers miscount, rest-text": (0.0, True),
     }
-    assert "| HTTP | 0.20 |" in stage_budget.table(rows)
+    assert "| HTTP | 0.20 |" in table(rows)

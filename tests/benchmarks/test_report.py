@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
+from benchmarks.reporting import page
 from benchmarks.reporting.results import Results, ResultsError
 
 STORED = Path(__file__).parent / "stored.benchmark.json"
@@ -20,19 +21,19 @@ def test_a_stored_run_is_reported(tmp_path: Path) -> None:
 
 
 def test_the_short_table_sets_us_beside_the_others() -> None:
-    text = report.tables(Results.read(STORED))
+    text = page.tables(Results.read(STORED))
     lines = [line for line in text.splitlines() if line.startswith("| caption | 8 ")]
     assert lines == ["| caption | 8 | 35.3 | 173 | 737 | 773 | 0 | 122 | 15.8 | 620 | 9.64 | 856 |"]
 
 
 def test_checks_say_what_was_missed() -> None:
-    text = report.checks_table(Results.read(STORED))
+    text = page.checks_table(Results.read(STORED))
     assert "| caption, 8 at a time: p99 / p50 | 4.47 | at most 2 | **miss** |" in text
     assert "| caption, 32 at a time: mean Triton batch | 4.26 | at least 4 | pass |" in text
 
 
 def test_stages_have_a_table_and_functions_none() -> None:
-    text = report.tables(Results.read(STORED))
+    text = page.tables(Results.read(STORED))
     assert "| tokenize | 0.10 |" in text
     assert "gateway.models.tokenizer:encode" not in text
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import rounds
+from benchmarks import compare
 from benchmarks.reporting import targets
 from benchmarks.systems import contenders
 from benchmarks.traffic import loops
@@ -57,10 +57,10 @@ def test_full_captions_fill_the_context(api: httpx.Client) -> None:
 def test_only_a_packed_model_is_sent_full_captions_instead_of_padded_ones(tmp_path: Path) -> None:
     for form in FORMS:
         manifest = write_form(tmp_path / form, form)
-        sent = rounds.requests_for(contenders.PADDED, targets.CAPTION, manifest, "demo", 4)
+        sent = compare.requests_for(contenders.PADDED, targets.CAPTION, manifest, "demo", 4)
         lengths = {tokens(json.loads(request.body)["input"]) for request in islice(sent, 50)}
         assert (lengths == {CONTEXT}) == (form == PACKED)
-        ours = rounds.requests_for(contenders.OURS, targets.CAPTION, manifest, "demo", 4)
+        ours = compare.requests_for(contenders.OURS, targets.CAPTION, manifest, "demo", 4)
         assert list(islice(ours, 5)) == list(islice(KINDS["rest-text"]("demo", 4), 5))
 
 
