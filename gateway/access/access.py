@@ -1,12 +1,49 @@
-"""Who asks, and whether they may: the same for both protocols."""
+"""Who sends a request, and whether they may: the same for both protocols."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gateway.access.keys import Key, Keyring
 from gateway.access.quotas import Quotas
+from gateway.admission.permits import Permit
 from gateway.errors import Unauthenticated
+from gateway.models.values import Cost
 from gateway.telemetry.record import Record
+
+
+class Account:
+    """The quota that one request is paid from."""
+
+    def __init__(self, key: Key, keyring: Keyring, quotas: Quotas, record: Record) -> None:
+        self._key = key
+        self._keyring = keyring
+        self._quotas = quotas
+        self._record = record
+
+    def spend(self, items: int) -> None:
+        """Takes items from the key's quota.
+
+        Raises:
+            Unauthenticated: The key was revoked; a stream may outlive it.
+            QuotaExceeded: The quota has too few left.
+        """
+        key = self._keyring.again(self._key)
+        self._quotas.spend(key.name, key.quota, items)
+        self._record.spent += items
+
+
+def charge(cost: Cost, permit: Permit, account: Account | None) -> None:
+    """Takes room in flight and then, where there is room, the quota for a valid request.
+
+    Raises:
+        Overloaded: There is no room.
+        Unauthenticated, QuotaExceeded: See `Account.spend`.
+    """
+    permit.claim(cost.items, cost.images)
+    if cost.bytes:
+        permit.hold(cost.bytes)
+    if account:
+        account.spend(cost.items)
 
 
 class Access:
@@ -25,13 +62,13 @@ class Access:
         return self._keyring.find(_bearer(authorization))
 
     @contextmanager
-    def entered(self, authorization: Sequence[str], record: Record) -> Iterator[None]:
-        """While a request is worked on; what it embeds is taken from its key's quota.
+    def entered(self, authorization: Sequence[str], record: Record) -> Iterator[Account]:
+        """While a request is worked on: what its items are paid from.
 
         Args:
             authorization: The values of the request's `authorization` headers.
-            record: Takes the key's name, which is its client's as well, and how its items are paid
-                for.
+            record: Takes the key's name, which is its client's as well, and the items that were
+                spent.
 
         Raises:
             Unauthenticated: There is no key, or none that is known.
@@ -39,15 +76,8 @@ class Access:
         """
         key = self.check(authorization)
         record.key = record.client = key.name
-
-        def spend(items: int, images: int) -> None:
-            now = self._keyring.again(key)  # a stream may outlive its key
-            self._quotas.spend(now.name, now.quota, items)
-            record.spent += items
-
-        record.spend = spend
         with self._quotas.running(key.name, key.quota):
-            yield
+            yield Account(key, self._keyring, self._quotas, record)
 
 
 def _bearer(authorization: Sequence[str]) -> str:

@@ -64,9 +64,17 @@ class RequestLimits:
         """
         if not text:
             raise MalformedRequest(f"{param}: the text is empty", param=param)
+        self.characters(len(text), param)
+
+    def characters(self, count: int, param: str) -> None:
+        """Refuses a text of more characters than a text may have.
+
+        Raises:
+            TooLarge: It has more.
+        """
         limit = self.max_text_characters
-        if len(text) > limit:
-            raise _over(param, len(text), "characters", "GATEWAY_MAX_TEXT_CHARACTERS", limit)
+        if count > limit:
+            raise _over(param, count, "characters", "GATEWAY_MAX_TEXT_CHARACTERS", limit)
 
 
 def _over(param: str, count: int, what: str, setting: str, limit: int) -> TooLarge:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from gateway.admission.wait import LONGEST_S, SHORTEST_S, Drain, WaitEstimator
 from gateway.errors import DeadlineExceeded, Overloaded
-from gateway.models.values import Deadline, Spend
+from gateway.models.values import Deadline
 
 LARGE_ITEMS = 8  # a request with more items is large, and goes behind the small ones
 LARGE_PART = 2  # large requests together may hold 1 / LARGE_PART of the items
@@ -82,21 +82,12 @@ class Permit(Held):
         self._admission.grow(self, items, images)
 
     def hold(self, size: int) -> None:
-        """Takes room for so many bytes more, as they arrive or as they become larger.
+        """Takes room for more bytes, as they arrive or as they become larger.
 
         Raises:
             Overloaded: There is none. What this request holds already never refuses it.
         """
         self._admission.hold(self, size)
-
-    def before(self, spend: Spend) -> Spend:
-        """Takes room for items, and only then what `spend` takes for them."""
-
-        def both(items: int, images: int) -> None:
-            self.claim(items, images)
-            spend(items, images)
-
-        return both
 
 
 class Admission(Held):

@@ -32,15 +32,24 @@ def web_url(item: ImageItem) -> str | None:
     return data if ":" in data[:_SCHEME_CHARACTERS] else None
 
 
-def image_bytes(item: ImageItem) -> bytes:
-    """The encoded image.
+def check_source(item: ImageItem, *, fetches: bool) -> None:
+    """Refuses an image of no bytes, and a URL where those are not fetched.
 
     Raises:
-        ImageError: A data URL is malformed, or what should be base64 is not.
-        MalformedRequest: It is a URL, which is not fetched, or there is nothing.
+        MalformedRequest: It is one of them.
     """
     if not item.data:
         raise MalformedRequest(f"{item.param}: the image is empty", param=item.param)
+    if not fetches and web_url(item) is not None:
+        raise MalformedRequest(_NOT_FETCHED, code="url_not_allowed", param=item.param)
+
+
+def image_bytes(item: ImageItem) -> bytes:
+    """The encoded image, of an item that `check_source` let pass.
+
+    Raises:
+        ImageError: A data URL is malformed, or what should be base64 is not.
+    """
     if isinstance(item.data, bytes):
         return item.data
     if _DATA.match(item.data):
@@ -48,6 +57,4 @@ def image_bytes(item: ImageItem) -> bytes:
         if not match:
             raise ImageError("a data URL of an image must begin with `data:image/<type>;base64,`")
         return from_base64(item.data[match.end() :])
-    if web_url(item) is not None:
-        raise MalformedRequest(_NOT_FETCHED, code="url_not_allowed")
     return from_base64(item.data)

@@ -1,7 +1,7 @@
 """The values that pass between the stages of a request."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -72,20 +72,18 @@ class Deadline:
         return left
 
 
-Spend = Callable[[int, int], None]  # takes so many items, of which so many are images
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a valid request takes before any work on it."""
 
-
-def _free(items: int, images: int) -> None:
-    """Pays for items where nobody counts them."""
-
-
-def _unbounded(size: int) -> None:
-    """Takes room for bytes where nobody counts them."""
+    items: int  # texts and images: of the room in flight, and of the key's quota
+    images: int = 0  # among them
+    bytes: int = 0  # of pixels and of the answer, beside the request's own
 
 
 @dataclass(slots=True)
 class Timings:
-    """What the stages tell of a request: what it waited for, and what was embedded."""
+    """What the stages report of a request: what it waited for, and what was embedded."""
 
     stages: dict[str, float] = field(default_factory=dict)  # seconds by stage
     model: str = ""  # the model's id, once it is known
@@ -93,8 +91,6 @@ class Timings:
     texts: int = 0
     images: int = 0
     failed: int = 0  # items that were skipped, each with its error
-    hold: Callable[[int], None] = _unbounded  # takes room for bytes; raises Overloaded
-    spend: Spend = _free  # from a quota, and of the room there is; raises QuotaExceeded, Overloaded
     trace: Trace | None = None  # where the request is traced
 
     @contextmanager

@@ -55,7 +55,7 @@ class Classifiers:
         self._doubted = asyncio.Event()
         self._doubts = Counter[str]()  # by fingerprint
 
-    async def of_labels(
+    async def _of_labels(
         self,
         model: Model,
         labels: Sequence[Label],
@@ -63,13 +63,9 @@ class Classifiers:
         deadline: Deadline,
         timings: Timings,
     ) -> Classifier:
-        """The classifier of these labels; only labels that are not known are encoded.
+        """Only labels that are not in the cache are encoded.
 
         A label's row is the mean over its names in every template, scaled to unit length again.
-
-        Raises:
-            RequestError: A label cannot be tokenized; `param` says which.
-            DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
 
         async def make(positions: list[int]) -> list[Encoded]:
@@ -89,12 +85,18 @@ class Classifiers:
     ) -> Classifier:
         """The classifier of a label set, encoded at start or, before that is done, now.
 
-        Raises: As `of_labels`.
+        Labels of a request come as a set without a name.
+
+        Raises:
+            RequestError: A label cannot be tokenized; `param` says which.
+            DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
         held = self._held.get((model.manifest.fingerprint, label_set.name))
         if held is not None:
             return held
-        return await self.of_labels(model, label_set.labels, label_set.templates, deadline, timings)
+        return await self._of_labels(
+            model, label_set.labels, label_set.templates, deadline, timings
+        )
 
     def waiting(self, model: Model) -> list[str]:
         """The label sets that are not encoded yet for a model, one line each."""
@@ -136,7 +138,7 @@ class Classifiers:
     async def hold(self, model: Model) -> None:
         """Encodes every label set for a model, which need not be served yet.
 
-        Raises: As `of_labels`.
+        Raises: As `of_set`.
         """
         for label_set in self._sets.label_sets.values():
             fingerprint = model.manifest.fingerprint
@@ -154,7 +156,7 @@ class Classifiers:
 
     async def _whole(self, model: Model, label_set: LabelSet) -> Classifier:
         parts = [
-            await self.of_labels(
+            await self._of_labels(
                 model,
                 label_set.labels[start : start + WARM_CHUNK],
                 label_set.templates,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.errors import RequestError
 from gateway.inference.batching import Batcher
 from gateway.inference.client import Encoder
 from gateway.inference.encoders import by_text_encoder, image_encoder
@@ -107,10 +108,30 @@ class Embedder:
         self._preparer = preparer
         self._encoder = encoder
 
+    def checked(
+        self, items: Sequence[Item | RequestError], *, skip: bool = False
+    ) -> list[Item | RequestError]:
+        """The items, as far as they can be checked before any work on them.
+
+        Where `skip` is true, its error stands in the place of an item that is wrong.
+
+        Raises:
+            RequestError: An item is wrong and `skip` is false; `param` says which.
+            Unavailable: There are images, and no Triton answers.
+        """
+        outcomes = [self._preparer.checked(item) for item in items]
+        if not skip:
+            for outcome in outcomes:
+                if isinstance(outcome, RequestError):
+                    raise outcome
+        if any(isinstance(outcome, ImageItem) for outcome in outcomes):
+            self._encoder.check()  # text may be in the cache, an image has to be encoded
+        return outcomes
+
     async def embed(
         self,
         model: Model,
-        items: Sequence[Item],
+        items: Sequence[Item | RequestError],
         deadline: Deadline,
         timings: Timings,
         *,
@@ -122,21 +143,17 @@ class Embedder:
 
         Args:
             model: Whose encoders.
-            items: Texts and images, mixed as they come.
+            items: Texts and images, mixed as they come, as `checked` returns them.
             deadline: Of the request.
             timings: Takes the time of each stage, and counts what was embedded.
             truncate: Whether text over the context length is cut; otherwise it is wrong.
             skip: Whether items that are wrong are left out, each with its error.
-            bulk: Whether they may wait for what others want at once.
+            bulk: Whether they go behind requests that need a quick answer.
 
         Raises:
             RequestError: An item is wrong and `skip` is false; `param` says which.
-            Overloaded: There is no room for the pixels.
             DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
-        if images := sum(isinstance(item, ImageItem) for item in items):
-            self._encoder.check()  # text may be known, an image has to be encoded
-            timings.hold(images * 3 * model.manifest.preprocessing.image_size**2)
         prepared = await self._preparer.prepare(
             model, items, deadline, timings, truncate=truncate, skip=skip
         )

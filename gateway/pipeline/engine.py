@@ -1,6 +1,6 @@
-"""The engine: what each kind of request asks for, from its items to its vectors or scores.
+"""The engine: what each kind of request needs, from its items to its vectors or scores.
 
-limits and quota -> vectors (`gateway.pipeline.embedding`) -> cosines and scores.
+request -> checks -> `Plan`; plan -> vectors (`gateway.pipeline.embedding`) -> cosines and scores.
 """
 
 from collections.abc import Sequence
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from gateway.admission.limits import RequestLimits
-from gateway.errors import MalformedRequest
+from gateway.errors import MalformedRequest, RequestError
 from gateway.models.manifest import Manifest
 from gateway.models.registry import Model, Models
 from gateway.models.values import (
     Classified,
     Compared,
+    Cost,
     Deadline,
     Embedded,
     ImageItem,
@@ -22,15 +23,27 @@ from gateway.models.values import (
     Timings,
 )
 from gateway.pipeline import requests
-from gateway.pipeline.classifiers import Classifier, Classifiers
+from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import both, nearby
 from gateway.pipeline.embedding import Embedder
-from gateway.pipeline.label_sets import LabelSets
-from gateway.pipeline.scoring import Label, answer_bytes, classify, cosines, cut, logits
+from gateway.pipeline.label_sets import LabelSet, LabelSets
+from gateway.pipeline.requests import Plan
+from gateway.pipeline.scoring import (
+    PLACEHOLDER,
+    Label,
+    answer_bytes,
+    classify,
+    cosines,
+    cut,
+    logits,
+)
 
 
 class Engine:
-    """Turns items into vectors, and images and texts into scores."""
+    """Turns items into vectors, and images and texts into scores.
+
+    Each method checks a request and returns a plan for it, and works only when the plan is run.
+    """
 
     def __init__(
         self,
@@ -46,163 +59,183 @@ class Engine:
         self._embedder = embedder
         self._classifiers = classifiers
 
-    def chosen(self, ask: requests.Embed) -> Model:
-        """The model that an ask names, once its options are known to be right for it.
+    def chosen(self, request: requests.Embed, timings: Timings) -> Model:
+        """The model that a request names, after the check of the request's options.
 
         Raises:
             UnknownModel: It is not served.
             MalformedRequest: None is named, and there is no default; or the dimensions are wrong.
         """
-        model = self.models.find(ask.model)
-        _dimensions(ask.dimensions, model.manifest)
+        model = self._found(request.model, timings)
+        _dimensions(request.dimensions, model.manifest)
         return model
 
-    async def embed(
-        self, ask: requests.Embed, deadline: Deadline, timings: Timings, model: Model | None = None
-    ) -> Embedded:
-        """Embeds texts and images, with `model` where one asks many times and wants the same.
+    def embed(
+        self, request: requests.Embed, timings: Timings, model: Model | None = None
+    ) -> Plan[Embedded]:
+        """Embeds texts and images.
+
+        Args:
+            request: Is checked here, as far as it can be before any work on it.
+            timings: Takes the model's id, and what the stages of the work report.
+            model: The request's model, for a caller that embeds many batches with one.
 
         Raises:
             RequestError: The request, or an item where `skip` is false, is wrong; `param` says
-                which.
-            DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
+                which. To run the plan may raise it as well.
+            Unavailable: There are images, and no Triton answers.
+            DeadlineExceeded, Unavailable, InferenceFailed: Only to run the plan raises these; see
+                `InferClient.infer`.
         """
-        model = model or self._found(ask.model, timings)
-        timings.model = model.manifest.id
-        dimensions = _dimensions(ask.dimensions, model.manifest)
-        self._limits.items(len(ask.items), "input")
-        timings.spend(len(ask.items), _images(ask.items))
-        embedded = await self._embedder.embed(
-            model,
-            ask.items,
-            deadline,
-            timings,
-            truncate=ask.truncate,
-            skip=ask.skip,
-            bulk=ask.bulk,
-        )
-        with timings.stage("encode"):
-            return embedded.cut(cut(embedded.vectors, dimensions))
+        chosen = model or self._found(request.model, timings)
+        dimensions = _dimensions(request.dimensions, chosen.manifest)
+        self._limits.items(len(request.items), "input")
+        items = self._embedder.checked(request.items, skip=request.skip)
 
-    async def classify(
-        self, ask: requests.Classify, deadline: Deadline, timings: Timings
-    ) -> Classified:
+        async def run(deadline: Deadline) -> Embedded:
+            embedded = await self._embedder.embed(
+                chosen,
+                items,
+                deadline,
+                timings,
+                truncate=request.truncate,
+                skip=request.skip,
+                bulk=request.bulk,
+            )
+            with timings.stage("encode"):
+                return embedded.cut(cut(embedded.vectors, dimensions))
+
+        return Plan(_cost(chosen, items), run)
+
+    def classify(self, request: requests.Classify, timings: Timings) -> Plan[Classified]:
         """Classifies images; with known labels, at the cost of embedding them.
 
-        Raises: As `embed`.
+        Args and Raises: As `embed`.
         """
-        model = self._found(ask.model, timings)
-        self._limits.items(len(ask.images), "images")
-        if ask.top_k is not None and ask.top_k < 1:
+        model = self._found(request.model, timings)
+        self._limits.items(len(request.images), "images")
+        if request.top_k is not None and request.top_k < 1:
             raise MalformedRequest("top_k: must be at least 1", param="top_k")
-        timings.spend(len(ask.images) + self._prompts(ask), len(ask.images))
-        classifying = self._classifier(model, ask, deadline, timings)
-        embedding = self._embedder.embed(model, ask.images, deadline, timings)
-        classifier, embedded = await both(classifying, embedding)
-        top_k = ask.top_k or len(classifier.labels)
-        size = answer_bytes(len(ask.images), classifier.labels, top_k)
+        label_set = self._label_set(request)
+        images = self._embedder.checked(request.images)
+        names = [label.name for label in label_set.labels]
+        top_k = request.top_k or len(names)
+        size = answer_bytes(len(images), names, top_k)
         self._limits.answer(size)
-        timings.hold(size)
-        with timings.stage("encode"):
-            predictions = await nearby(
-                classify,
-                embedded.vectors,
-                classifier.rows,
-                classifier.labels,
-                model.manifest,
-                top_k,
-                values=len(ask.images) * len(classifier.labels),
-            )
-        return Classified(
-            model.manifest, predictions, classifier.truncated, classifier.tokens, embedded.images
-        )
+        # The texts of a named set are encoded already.
+        prompts = 0 if label_set.name else len(names) * len(label_set.templates)
 
-    async def similarity(
-        self, ask: requests.Similarity, deadline: Deadline, timings: Timings
-    ) -> Compared:
+        async def run(deadline: Deadline) -> Classified:
+            classifier, embedded = await both(
+                self._classifiers.of_set(model, label_set, deadline, timings),
+                self._embedder.embed(model, images, deadline, timings),
+            )
+            with timings.stage("encode"):
+                predictions = await nearby(
+                    classify,
+                    embedded.vectors,
+                    classifier.rows,
+                    classifier.labels,
+                    model.manifest,
+                    top_k,
+                    values=len(images) * len(names),
+                )
+            return Classified(
+                model.manifest,
+                predictions,
+                classifier.truncated,
+                classifier.tokens,
+                embedded.images,
+            )
+
+        return Plan(_cost(model, images, prompts=prompts, answer=size), run)
+
+    def similarity(self, request: requests.Similarity, timings: Timings) -> Plan[Compared]:
         """Compares every image with every text.
 
-        Raises: As `embed`.
+        Args and Raises: As `embed`.
         """
-        model = self._found(ask.model, timings)
-        for count, param in ((len(ask.images), "images"), (len(ask.texts), "texts")):
-            self._limits.items(count, param)
-        items: list[Item] = [*ask.images, *ask.texts]
-        self._limits.items(len(items), "images", "texts and images")
-        timings.spend(len(items), len(ask.images))
-        embedded = await self._embedder.embed(model, items, deadline, timings)
-        with timings.stage("encode"):
-            images, texts = np.split(embedded.vectors, [len(ask.images)])
-            cosine = cosines(images, texts)
-        return Compared(
-            model.manifest,
-            cosine,
-            logits(cosine, model.manifest),
-            embedded.truncated[len(ask.images) :],
-            embedded.tokens,
-            embedded.images,
-        )
+        model = self._found(request.model, timings)
+        images, texts = request.images, request.texts
+        self._limits.items(len(images), "images")
+        self._limits.items(len(texts), "texts")
+        self._limits.items(len(images) + len(texts), "images", "texts and images")
+        items = self._embedder.checked([*images, *texts])
 
-    async def rerank(self, ask: requests.Rerank, deadline: Deadline, timings: Timings) -> Ranked:
+        async def run(deadline: Deadline) -> Compared:
+            embedded = await self._embedder.embed(model, items, deadline, timings)
+            with timings.stage("encode"):
+                of_images, of_texts = np.split(embedded.vectors, [len(images)])
+                cosine = cosines(of_images, of_texts)
+            return Compared(
+                model.manifest,
+                cosine,
+                logits(cosine, model.manifest),
+                embedded.truncated[len(images) :],
+                embedded.tokens,
+                embedded.images,
+            )
+
+        return Plan(_cost(model, items), run)
+
+    def rerank(self, request: requests.Rerank, timings: Timings) -> Plan[Ranked]:
         """Orders documents by their cosine with the query, best first.
 
-        Raises: As `embed`.
+        Args and Raises: As `embed`.
         """
-        model = self._found(ask.model, timings)
-        self._limits.items(len(ask.documents), "documents")
-        if ask.top_n is not None and ask.top_n < 1:
+        model = self._found(request.model, timings)
+        self._limits.items(len(request.documents), "documents")
+        if request.top_n is not None and request.top_n < 1:
             raise MalformedRequest("top_n: must be at least 1", param="top_n")
-        items = [ask.query, *ask.documents]
-        timings.spend(len(items), _images(items))
-        embedded = await self._embedder.embed(model, items, deadline, timings)
-        with timings.stage("encode"):
-            [cosine] = cosines(embedded.vectors[:1], embedded.vectors[1:])
-            order = (-cosine).argsort(kind="stable")[: ask.top_n]
-        return Ranked(
-            model.manifest,
-            tuple((int(index), float(cosine[index])) for index in order),
-            any(embedded.truncated),
-            embedded.tokens,
-            embedded.images,
-        )
+        items = self._embedder.checked([request.query, *request.documents])
+
+        async def run(deadline: Deadline) -> Ranked:
+            embedded = await self._embedder.embed(model, items, deadline, timings)
+            with timings.stage("encode"):
+                [cosine] = cosines(embedded.vectors[:1], embedded.vectors[1:])
+                order = (-cosine).argsort(kind="stable")[: request.top_n]
+            return Ranked(
+                model.manifest,
+                tuple((int(index), float(cosine[index])) for index in order),
+                any(embedded.truncated),
+                embedded.tokens,
+                embedded.images,
+            )
+
+        return Plan(_cost(model, items), run)
 
     def _found(self, name: str | None, timings: Timings) -> Model:
         model = self.models.find(name)
         timings.model = model.manifest.id
         return model
 
-    def _prompts(self, ask: requests.Classify) -> int:
-        """How many texts may have to be encoded; those of a label set are encoded already."""
-        if not ask.labels:
-            return 0
-        templates = self.sets.templates(ask.templates, self._limits)
-        self._limits.labels(len(ask.labels), len(templates))
-        return len(ask.labels) * len(templates)
-
-    async def _classifier(
-        self, model: Model, ask: requests.Classify, deadline: Deadline, timings: Timings
-    ) -> Classifier:
-        if (ask.labels is None) == (ask.label_set is None):
+    def _label_set(self, request: requests.Classify) -> LabelSet:
+        """The set that a request names, or its own labels as a set without a name."""
+        if (request.labels is None) == (request.label_set is None):
             raise MalformedRequest("labels: give either `labels` or `label_set`", param="labels")
-        if ask.label_set is not None:
-            if ask.templates is not None:
+        if request.label_set is not None:
+            if request.templates is not None:
                 raise MalformedRequest(
                     "templates: a label set has its own; leave them out", param="templates"
                 )
-            return await self._classifiers.of_set(
-                model, self.sets.find(ask.label_set), deadline, timings
-            )
-        labels, templates = ask.labels or (), self.sets.templates(ask.templates, self._limits)
+            return self.sets.find(request.label_set)
+        labels = request.labels or ()
+        templates = self.sets.templates(request.templates, self._limits)
         self._limits.labels(len(labels), len(templates))
-        for name, texts in (("labels", labels), ("templates", templates)):
-            for index, text in enumerate(texts):
-                self._limits.text(text, f"{name}[{index}]")
-        wanted = [Label(label, (label,)) for label in labels]
-        return await self._classifiers.of_labels(model, wanted, templates, deadline, timings)
+        longest = max(map(len, templates)) - len(PLACEHOLDER)
+        for index, label in enumerate(labels):
+            self._limits.text(label, f"labels[{index}]")
+            self._limits.characters(longest + len(label), f"labels[{index}]")
+        return LabelSet("", tuple(Label(label, (label,)) for label in labels), templates)
 
 
-def _images(items: Sequence[Item]) -> int:
-    return sum(isinstance(item, ImageItem) for item in items)
+def _cost(
+    model: Model, items: Sequence[Item | RequestError], *, prompts: int = 0, answer: int = 0
+) -> Cost:
+    """What these items take, with texts made of labels, and the bytes of the answer."""
+    images = sum(isinstance(item, ImageItem) for item in items)
+    pixels = images * 3 * model.manifest.preprocessing.image_size**2
+    return Cost(len(items) + prompts, images, pixels + answer)
 
 
 def _dimensions(asked: int | None, manifest: Manifest) -> int:

@@ -37,9 +37,9 @@ class LabelSetError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """Labels and templates that are known before any request."""
+    """Labels and the templates that they stand in."""
 
-    name: str
+    name: str  # empty where a request brings them
     labels: tuple[Label, ...]
     templates: tuple[str, ...]
 

@@ -9,7 +9,7 @@ from gateway.admission.limits import RequestLimits
 from gateway.errors import RequestError, about
 from gateway.images.fetch import Fetcher
 from gateway.images.preprocess import Decode
-from gateway.images.sources import image_bytes, web_url
+from gateway.images.sources import check_source, image_bytes, web_url
 from gateway.models.registry import Model
 from gateway.models.values import Deadline, ImageItem, Item, Pixels, TextItem, Timings, Tokens
 from gateway.pipeline.concurrency import Threads, gather
@@ -45,7 +45,7 @@ class Preparer:
         *,
         long: Threads | None = None,
     ) -> None:
-        """Takes what does the work.
+        """Makes one that works in these threads.
 
         Args:
             threads: Decode images, and tokenize the texts of requests with few of them.
@@ -60,17 +60,28 @@ class Preparer:
         self._decoder = decode
         self._fetcher = fetcher
 
+    def checked(self, item: Item | RequestError) -> Item | RequestError:
+        """The item, or what is wrong with it as far as that shows before any work on it."""
+        try:
+            if isinstance(item, TextItem):
+                self._limits.text(item.text, item.param)
+            elif isinstance(item, ImageItem):
+                check_source(item, fetches=self._fetcher is not None)
+        except RequestError as error:
+            return error
+        return item
+
     async def prepare(
         self,
         model: Model,
-        items: Sequence[Item],
+        items: Sequence[Item | RequestError],
         deadline: Deadline,
         timings: Timings,
         *,
         truncate: bool,
         skip: bool,
     ) -> Prepared:
-        """Token ids of texts and pixels of images.
+        """Token ids of texts and pixels of images, of items that were `checked`.
 
         Where `skip` is true, an item that cannot be prepared stands in `failed`; so does one whose
         URL is not fetched in good time before the deadline.
@@ -81,7 +92,7 @@ class Preparer:
         """
         texts = {i: item for i, item in enumerate(items) if isinstance(item, TextItem)}
         images = {i: item for i, item in enumerate(items) if isinstance(item, ImageItem)}
-        failed: dict[int, RequestError] = {}
+        failed = {i: item for i, item in enumerate(items) if isinstance(item, RequestError)}
 
         def keep(indices: Sequence[int], outcomes: Sequence[T | RequestError]) -> dict[int, T]:
             kept = {}
@@ -106,14 +117,11 @@ class Preparer:
         self, model: Model, items: Sequence[TextItem], truncate: bool
     ) -> list[Tokens | RequestError]:
         def one(item: TextItem) -> Tokens:
-            self._limits.text(item.text, item.param)
             return model.tokenizer.encode(item.text, truncate=truncate)
 
-        def several(chunk: Sequence[TextItem]) -> list[Tokens | RequestError]:
-            checked = [_outcome(self._checked, item) for item in chunk]
-            texts = [text for text in checked if isinstance(text, str)]
-            encoded = iter(model.tokenizer.encode_all(texts, truncate=truncate))
-            outcomes = [next(encoded) if isinstance(each, str) else each for each in checked]
+        def several(chunk: Sequence[TextItem]) -> Sequence[Tokens | RequestError]:
+            texts = [item.text for item in chunk]
+            outcomes = model.tokenizer.encode_all(texts, truncate=truncate)
             for item, outcome in zip(chunk, outcomes, strict=True):
                 if isinstance(outcome, RequestError):
                     outcome.param = item.param
@@ -125,10 +133,6 @@ class Preparer:
         threads = self._threads if charged <= CHUNK_CHARACTERS else self._long
         parts = await threads.map(several, chunks(items))
         return [outcome for part in parts for outcome in part]
-
-    def _checked(self, item: TextItem) -> str:
-        self._limits.text(item.text, item.param)
-        return item.text
 
     async def _images(
         self,

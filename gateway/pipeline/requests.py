@@ -1,9 +1,25 @@
-"""What an edge asks of the engine, the same for REST and gRPC."""
+"""The requests that the engine takes from either edge, and its plan for each."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from gateway.models.values import ImageItem, Item, TextItem
+from gateway.errors import RequestError
+from gateway.models.values import Cost, Deadline, ImageItem, Item, TextItem
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[T]):
+    """A valid request: what it takes, and the work that answers it.
+
+    The edge takes the cost from the room in flight and from the key's quota before it runs the
+    plan. Nothing is taken for a request that is wrong, as there is no plan for it.
+    """
+
+    cost: Cost
+    run: Callable[[Deadline], Awaitable[T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,11 +27,11 @@ class Embed:
     """Embed texts and images, mixed as they come."""
 
     model: str | None  # None: the default model
-    items: Sequence[Item]
+    items: Sequence[Item | RequestError]  # an error where an edge could not read an item
     dimensions: int | None = None  # None: all
     truncate: bool = True  # False: text over the context length is an error
     skip: bool = False  # whether a bad item fails alone, rather than the whole request
-    bulk: bool = False  # whether it may wait for what others want at once
+    bulk: bool = False  # whether it goes behind requests that need a quick answer
 
 
 @dataclass(frozen=True, slots=True)

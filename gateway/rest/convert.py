@@ -14,10 +14,11 @@ from gateway.images.sources import is_data_url
 from gateway.models.gate import Gate
 from gateway.models.manifest import Manifest
 from gateway.models.registry import Models
-from gateway.models.values import Embedded, ImageItem, Item, Prediction, TextItem, Timings, Vectors
+from gateway.models.values import Embedded, ImageItem, Item, Prediction, TextItem, Vectors
 from gateway.rest.fields import ImageBytes, ImageLink, ImageObject, Message, TextObject, TextPart
 from gateway.rest.problems import error_object
 from gateway.rest.schemas import EmbeddingsRequest
+from gateway.telemetry.record import Record
 
 Given = str | TextObject | ImageObject | ImageBytes | ImageLink
 
@@ -130,17 +131,14 @@ def model_object(models: Models, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def answer(content: object, manifest: Manifest, timings: Timings) -> Response:
+def answer(content: object, manifest: Manifest, record: Record) -> Response:
     """A response, with the headers that every answer of a model has."""
-    return plain(content, headers(manifest, timings))
+    return plain(content, headers(manifest, record))
 
 
-def headers(manifest: Manifest, timings: Timings) -> dict[str, str]:
+def headers(manifest: Manifest, record: Record) -> dict[str, str]:
     """The space that the vectors live in, and milliseconds by stage."""
-    stages = ", ".join(
-        f"{name};dur={seconds * 1000:.2f}" for name, seconds in timings.stages.items()
-    )
-    return {"x-model-fingerprint": manifest.fingerprint, "server-timing": stages}
+    return {"x-model-fingerprint": manifest.fingerprint, "server-timing": record.server_timing}
 
 
 def plain(content: object, headers: dict[str, str] | None = None) -> Response:

@@ -10,15 +10,15 @@ from fastapi import Request, Response
 from starlette.datastructures import Headers
 
 from gateway.errors import MalformedRequest, quoted
-from gateway.models.values import Classified, Embedded, ImageItem, TextItem, Timings
+from gateway.models.values import Classified, Embedded, ImageItem, TextItem
 from gateway.pipeline import requests
-from gateway.pipeline import requests as asks
 from gateway.pipeline.concurrency import nearby
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, schemas
 from gateway.rest.forms import Forms
 from gateway.rest.intake import FORM, RAW, Intake, Work
 from gateway.rest.schemas import ImageQuery
+from gateway.telemetry.record import Record
 
 
 class InferenceRoutes:
@@ -32,15 +32,15 @@ class InferenceRoutes:
         """Texts and images may be mixed. Vectors have unit length."""
         async with self._intake.work(request) as work:
             asked = await work.parse(schemas.EmbeddingsRequest)
-            ask = asks.Embed(
+            wanted = requests.Embed(
                 asked.model or None,
                 convert.embedding_items(asked),
                 asked.dimensions,
                 truncate=asked.cuts,
                 skip=asked.on_error == "skip",
             )
-            embedded = await self._engine.embed(ask, work.deadline, work.timings)
-            with work.timings.stage("encode"):
+            embedded = await work.run(self._engine.embed(wanted, work.record))
+            with work.record.stage("encode"):
                 encoding = asked.encoding_format or asked.embedding_type or "float"
                 content = {
                     "id": f"embd-{work.request_id}",
@@ -50,13 +50,13 @@ class InferenceRoutes:
                     "model": asked.model or embedded.manifest.id,
                     "usage": convert.usage(embedded.tokens, embedded.images),
                 }
-            return convert.answer(content, embedded.manifest, work.timings)
+            return convert.answer(content, embedded.manifest, work.record)
 
     async def zero_shot(self, request: Request) -> Response:
         """Scores are a softmax over the labels, or for SigLIP models a sigmoid for each."""
         async with self._intake.work(request, images=True) as work:
             asked = await work.parse(schemas.ZeroShotRequest)
-            ask = asks.Classify(
+            wanted = requests.Classify(
                 asked.model or None,
                 convert.images(asked.image, asked.images),
                 asked.labels,
@@ -64,20 +64,20 @@ class InferenceRoutes:
                 asked.templates,
                 asked.top_k,
             )
-            classified = await self._engine.classify(ask, work.deadline, work.timings)
+            classified = await work.run(self._engine.classify(wanted, work.record))
             model = asked.model or classified.manifest.id
             values = sum(map(len, classified.predictions))
-            return await nearby(_classified, classified, model, work.timings, values=values)
+            return await nearby(_classified, classified, model, work.record, values=values)
 
     async def similarity(self, request: Request) -> Response:
         """The cosine of every image with every text, and OpenCLIP's logits."""
         async with self._intake.work(request, images=True) as work:
             asked = await work.parse(schemas.SimilarityRequest)
             texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(asked.texts)]
-            ask = asks.Similarity(
+            wanted = requests.Similarity(
                 asked.model or None, texts, convert.images(asked.image, asked.images)
             )
-            compared = await self._engine.similarity(ask, work.deadline, work.timings)
+            compared = await work.run(self._engine.similarity(wanted, work.record))
             content: dict[str, Any] = {
                 "object": "similarity",
                 "model": asked.model or compared.manifest.id,
@@ -88,17 +88,17 @@ class InferenceRoutes:
             }
             if any(compared.truncated):
                 content["truncated"] = [i for i, cut in enumerate(compared.truncated) if cut]
-            return convert.answer(content, compared.manifest, work.timings)
+            return convert.answer(content, compared.manifest, work.record)
 
     async def rerank(self, request: Request) -> Response:
         """Documents by their cosine with the query, best first."""
         async with self._intake.work(request) as work:
             asked = await work.parse(schemas.RerankRequest)
             documents = convert.items(asked.documents, "documents")
-            ask = asks.Rerank(
+            wanted = requests.Rerank(
                 asked.model or None, convert.item(asked.query, "query"), documents, asked.top_n
             )
-            ranked = await self._engine.rerank(ask, work.deadline, work.timings)
+            ranked = await work.run(self._engine.rerank(wanted, work.record))
             results: list[dict[str, Any]] = [
                 {"index": index, "relevance_score": cosine} for index, cosine in ranked.order
             ]
@@ -114,10 +114,10 @@ class InferenceRoutes:
             }
             if ranked.truncated:
                 content["truncated"] = True
-            return convert.answer(content, ranked.manifest, work.timings)
+            return convert.answer(content, ranked.manifest, work.record)
 
 
-def _classified(classified: Classified, model: str, timings: Timings) -> Response:
+def _classified(classified: Classified, model: str, record: Record) -> Response:
     content: dict[str, Any] = {
         "object": "zero_shot",
         "model": model,
@@ -129,7 +129,7 @@ def _classified(classified: Classified, model: str, timings: Timings) -> Respons
     }
     if classified.truncated:
         content["truncated"] = True
-    return convert.answer(content, classified.manifest, timings)
+    return convert.answer(content, classified.manifest, record)
 
 
 PACKED = "application/octet-stream"
@@ -150,8 +150,8 @@ class UploadRoutes:
         async with self._intake.work(request, images=True, multiple=multiple) as work:
             images, fields = await self._images(request.headers, work)
             asked = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
-            ask = requests.Embed(asked.model or None, images, asked.dimensions)
-            embedded = await self._engine.embed(ask, work.deadline, work.timings)
+            wanted = requests.Embed(asked.model or None, images, asked.dimensions)
+            embedded = await work.run(self._engine.embed(wanted, work.record))
             if _accepts_packed(request.headers.get("accept", "")):
                 return _packed(embedded, work)
             content = {
@@ -162,7 +162,7 @@ class UploadRoutes:
                 "model": asked.model or embedded.manifest.id,
                 "usage": convert.usage(0, embedded.images),
             }
-            return convert.answer(content, embedded.manifest, work.timings)
+            return convert.answer(content, embedded.manifest, work.record)
 
     async def _images(self, headers: Headers, work: Work) -> tuple[list[ImageItem], dict[str, str]]:
         """The images, and the fields of a form."""
@@ -204,7 +204,7 @@ def _accepts_packed(accept: str) -> bool:
 
 def _packed(embedded: Embedded, work: Work) -> Response:
     rows, size = embedded.vectors.shape
-    headers = convert.headers(embedded.manifest, work.timings)
+    headers = convert.headers(embedded.manifest, work.record)
     return Response(
         np.ascontiguousarray(embedded.vectors, dtype="<f4").tobytes(),
         media_type=PACKED,

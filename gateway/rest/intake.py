@@ -19,9 +19,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
-from gateway.admission.permits import Admission, within
+from gateway.access.access import Account, charge
+from gateway.admission.permits import Admission, Permit, within
 from gateway.errors import MalformedRequest, TooLarge, TooSlow, quoted
 from gateway.models.values import Deadline
+from gateway.pipeline.requests import Plan
 from gateway.rest.fields import NAME_CHARACTERS, TAGS
 from gateway.telemetry.record import Record
 
@@ -107,6 +109,7 @@ ESCAPED_BYTES = 12  # of one character in JSON, at most
 STALL_S = 10.0  # over so many seconds the rate is looked at
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -115,16 +118,25 @@ class Work:
 
     body: bytes  # empty once it is parsed
     deadline: Deadline
-    timings: Record
+    record: Record
+    permit: Permit
+    account: Account | None  # None: nobody needs a key
     max_values: int  # of a JSON body
     media_type: str  # as the client names it
-    hold: Callable[[int], None]  # takes room for bytes
     max_wide_bytes: int  # of a string with characters beyond ASCII
 
     @property
     def request_id(self) -> str:
         """See `Record`."""
-        return self.timings.request_id
+        return self.record.request_id
+
+    async def run(self, plan: Plan[T]) -> T:
+        """Takes what a valid request costs, and only then works on it.
+
+        Raises: As `charge`, and as the plan.
+        """
+        charge(plan.cost, self.permit, self.account)
+        return await plan.run(self.deadline)
 
     async def parse(self, schema: type[S]) -> S:
         """The body as this schema; a large one is parsed in a thread.
@@ -139,7 +151,7 @@ class Work:
         if await asyncio.to_thread(_wide, body) if large else _wide(body):
             if len(body) > self.max_wide_bytes:
                 await asyncio.to_thread(self._check_wide, body)
-            self.hold(WIDE * len(body))
+            self.permit.hold(WIDE * len(body))
         if not large:
             return self._parsed(schema, body)
         return await asyncio.to_thread(self._parsed, schema, body)
@@ -218,7 +230,8 @@ class Intake:
         """
         _check_encoding(request)
         declared, timeout_s = self._declared_size(request), self._timeout(request)
-        record: Record = request.scope["state"]["record"]
+        state = request.scope["state"]
+        record: Record = state["record"]
         arriving = self._admission.arriving(
             multiple * declared, client=record.client, images=images
         )
@@ -226,16 +239,16 @@ class Intake:
             with arriving as permit:
                 body = await self._body(request, lambda size: permit.hold(multiple * size))
                 with self._admission.working(permit, images=images):
-                    record.spend, record.hold = permit.before(record.spend), permit.hold
                     async with _while_there(request):
                         media_type = request.headers.get("content-type", "")
                         yield Work(
                             body,
                             deadline,
                             record,
+                            permit,
+                            state.get("account"),
                             self._max_values,
                             media_type,
-                            permit.hold,
                             self._max_wide_bytes,
                         )
 

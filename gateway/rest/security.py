@@ -152,7 +152,7 @@ def _is_foreign(method: str, host: bytes, said: Mapping[bytes, list[bytes]]) -> 
 
 
 class KeyGuard:
-    """Asks for a key before anything else is looked at, and holds its quota meanwhile."""
+    """Checks the key of a request before anything else, and counts the request as under way."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -166,7 +166,8 @@ class KeyGuard:
         record = scope["state"]["record"]
         offered = Headers(scope=scope).getlist("authorization")
         try:
-            with self._access.entered(offered, record):
+            with self._access.entered(offered, record) as account:
+                scope["state"]["account"] = account
                 await self._app(scope, receive, send)
         except GatewayError as error:
             # What arises further in is rendered there, so nothing has been sent yet.

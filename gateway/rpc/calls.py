@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from operator import methodcaller
 from traceback import clear_frames
 from typing import TypeVar
@@ -11,11 +12,12 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from gateway.access.access import Access
+from gateway.access.access import Access, Account, charge
 from gateway.access.clients import by_peer
-from gateway.admission.permits import Admission
+from gateway.admission.permits import Admission, Permit
 from gateway.errors import GatewayError, MalformedRequest, TooLarge, Unauthenticated
-from gateway.models.values import Deadline, Timings
+from gateway.models.values import Deadline
+from gateway.pipeline.requests import Plan
 from gateway.rpc.config import RpcConfig
 from gateway.rpc.incoming import Incoming
 from gateway.rpc.message_limits import Bounds
@@ -25,8 +27,27 @@ from gateway.telemetry.record import HEADER, Record, request_id
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
+T = TypeVar("T")
 
 serialized = methodcaller("SerializeToString")
+
+
+@dataclass(slots=True)
+class Work:
+    """One call that was let in."""
+
+    deadline: Deadline
+    record: Record
+    permit: Permit
+    account: Account | None  # None: nobody needs a key
+
+    async def run(self, plan: Plan[T]) -> T:
+        """Takes what a valid request costs, and only then works on it.
+
+        Raises: As `charge`, and as the plan.
+        """
+        charge(plan.cost, self.permit, self.account)
+        return await plan.run(self.deadline)
 
 
 class Calls:
@@ -51,7 +72,7 @@ class Calls:
     def unary(
         self,
         schema: type[Q],
-        answer: Callable[[Q, Deadline, Timings], Awaitable[A]],
+        answer: Callable[[Q, Work], Awaitable[A]],
         *,
         images: bool | None = None,
     ) -> grpc.RpcMethodHandler:
@@ -64,20 +85,19 @@ class Calls:
 
         async def handle(messages: object, context: grpc.aio.ServicerContext) -> A:
             operation = answer.__name__.title().replace("_", "")
-            async with self.answering(context, operation) as record:
+            async with self.answering(context, operation) as (record, account):
                 due = time.monotonic() + self._timeout(context)
                 data = await self._only(context, due - time.monotonic())
                 size, timeout_s = self.takes(schema, data), due - time.monotonic()
                 working = self.admission.work(size, timeout_s, record.client, images=images)
                 async with working as (deadline, permit):
-                    record.spend, record.hold = permit.before(record.spend), permit.hold
                     message = self.parse(schema, data)
-                    answering = answer(message, deadline, record)
+                    answering = answer(message, Work(deadline, record, permit, account))
                     del data, message  # which an error would keep to its end
                     answered = await answering
                 # The id goes with the answer: sent ahead of it, it would cost a tenth of the call.
                 context.set_trailing_metadata(
-                    ((HEADER, record.request_id), ("server-timing", _written(record)))
+                    ((HEADER, record.request_id), ("server-timing", record.server_timing))
                 )
                 return answered
 
@@ -129,8 +149,8 @@ class Calls:
     @asynccontextmanager
     async def answering(
         self, context: grpc.aio.ServicerContext, operation: str
-    ) -> AsyncIterator[Record]:
-        """Gives a call its id, and ends it with a status where an error arises."""
+    ) -> AsyncIterator[tuple[Record, Account | None]]:
+        """Gives a call its id and its key's quota, and ends it with a status after an error."""
         metadata = context.invocation_metadata() or ()
         offered = (value for key, value in metadata if key == HEADER and isinstance(value, str))
         record = Record(
@@ -140,8 +160,8 @@ class Calls:
         status = grpc.StatusCode.CANCELLED
         with self._observer.observing(record, metadata):
             try:
-                with self._entered(metadata, record):
-                    yield record
+                with self._entered(metadata, record) as account:
+                    yield record, account
                 status = grpc.StatusCode.OK
             except grpc.aio.BaseError as gone:
                 # What grpc itself raises here says that the call is over: nobody is left to be
@@ -157,7 +177,7 @@ class Calls:
 
     def _entered(
         self, metadata: Iterable[tuple[str, str | bytes]], record: Record
-    ) -> AbstractContextManager[None]:
+    ) -> AbstractContextManager[Account | None]:
         if self._access is None:
             return nullcontext()
         return self._access.entered(authorization(metadata), record)
@@ -175,10 +195,6 @@ def authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[st
     """What a call's metadata offers as its key."""
     pairs = metadata or ()
     return [value for name, value in pairs if name == "authorization" and isinstance(value, str)]
-
-
-def _written(timings: Timings) -> str:
-    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in timings.stages.items())
 
 
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]]

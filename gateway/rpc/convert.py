@@ -1,7 +1,6 @@
 """Between messages and the pipeline: the items of a request, and results as an answer."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,6 @@ from gateway.models.values import (
 from gateway.pipeline import requests
 from openclip_api.v1 import clip_pb2
 
-Unread = Mapping[int, RequestError]  # by index: entries of the input that are no items
-
 
 def item(message: clip_pb2.Item, param: str) -> Item:
     """A text or an image; `param` is where in the request it stands.
@@ -48,37 +45,27 @@ def item(message: clip_pb2.Item, param: str) -> Item:
     return ImageItem(data, param)
 
 
-def embed(message: clip_pb2.EmbedRequest) -> tuple[requests.Embed, Unread]:
-    """What an EmbedRequest asks; and, where bad items are skipped, what is wrong with some already.
-
-    In the place of each of these stands an empty text, which the engine skips as well.
-
-    Raises:
-        MalformedRequest: An item is none, and bad ones are not skipped.
-    """
-    items: list[Item] = []
-    unread: dict[int, RequestError] = {}
-    for index, each in enumerate(message.input):
-        param = f"input[{index}]"
-        try:
-            items.append(item(each, param))
-        except RequestError as error:
-            if not message.skip_errors:
-                raise
-            items.append(TextItem("", param))
-            unread[index] = error
-    asked = requests.Embed(
+def embed(message: clip_pb2.EmbedRequest) -> requests.Embed:
+    """The request of an EmbedRequest; its error stands in the place of an entry that is no item."""
+    return requests.Embed(
         message.model or None,
-        items,
+        [read(each, f"input[{index}]") for index, each in enumerate(message.input)],
         dimensions=message.dimensions if message.HasField("dimensions") else None,
         truncate=message.truncate if message.HasField("truncate") else True,
         skip=message.skip_errors,
     )
-    return asked, unread
+
+
+def read(message: clip_pb2.Item, param: str) -> Item | RequestError:
+    """As `item`, but returns the error of an entry that is no item."""
+    try:
+        return item(message, param)
+    except RequestError as error:
+        return error
 
 
 def classify(message: clip_pb2.ClassifyRequest) -> requests.Classify:
-    """What a ClassifyRequest asks.
+    """The request of a ClassifyRequest.
 
     Raises:
         MalformedRequest: Templates are given twice, or an image is none.
@@ -98,13 +85,13 @@ def classify(message: clip_pb2.ClassifyRequest) -> requests.Classify:
 
 
 def similarity(message: clip_pb2.SimilarityRequest) -> requests.Similarity:
-    """What a SimilarityRequest asks."""
+    """The request of a SimilarityRequest."""
     texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(message.texts)]
     return requests.Similarity(message.model or None, texts, _images(message.images))
 
 
 def rerank(message: clip_pb2.RerankRequest) -> requests.Rerank:
-    """What a RerankRequest asks."""
+    """The request of a RerankRequest."""
     return requests.Rerank(
         message.model or None,
         item(message.query, "query"),
@@ -150,9 +137,8 @@ def outcomes(embedded: Embedded) -> list[clip_pb2.Embedding | clip_pb2.Error]:
     ]
 
 
-def embed_response(embedded: Embedded, unread: Unread) -> clip_pb2.EmbedResponse:
-    """The answer to an EmbedRequest; see `inputs.embed`."""
-    embedded = replace(embedded, failed={**embedded.failed, **unread})
+def embed_response(embedded: Embedded) -> clip_pb2.EmbedResponse:
+    """The answer to an EmbedRequest."""
     results = [
         clip_pb2.EmbedResult(error=each)
         if isinstance(each, clip_pb2.Error)

@@ -9,11 +9,10 @@ from typing import TypeVar
 import grpc
 
 from gateway.admission.permits import Permit
-from gateway.models.values import Deadline, Timings
 from gateway.pipeline.concurrency import nearby
 from gateway.pipeline.engine import Engine
 from gateway.rpc import convert
-from gateway.rpc.calls import Calls, serialized
+from gateway.rpc.calls import Calls, Work, serialized
 from gateway.rpc.stream import EmbedStream
 from gateway.rpc.streambatches import StreamCall
 from gateway.rpc.streamroom import StreamRoom
@@ -57,13 +56,10 @@ class ClipService:
             },
         )
 
-    async def embed(
-        self, message: clip_pb2.EmbedRequest, deadline: Deadline, timings: Timings
-    ) -> clip_pb2.EmbedResponse:
+    async def embed(self, message: clip_pb2.EmbedRequest, work: Work) -> clip_pb2.EmbedResponse:
         """Embeds texts and images, mixed as they come."""
-        asked, unread = convert.embed(message)
-        embedded = await self._engine.embed(asked, deadline, timings)
-        return _named(convert.embed_response(embedded, unread), message.model)
+        embedded = await work.run(self._engine.embed(convert.embed(message), work.record))
+        return _named(convert.embed_response(embedded), message.model)
 
     async def embed_stream(self, messages: object, context: grpc.aio.ServicerContext) -> None:
         """Embeds any number of items; see `EmbedStream`.
@@ -85,7 +81,7 @@ class ClipService:
                 yield message
                 del message
 
-        async with self._calls.answering(context, "EmbedStream") as record:
+        async with self._calls.answering(context, "EmbedStream") as (record, account):
             await context.send_initial_metadata(((HEADER, record.request_id),))
 
             def permit(size: int) -> AbstractContextManager[Permit]:
@@ -96,35 +92,39 @@ class ClipService:
 
             with StreamRoom(permit, config.timeout_s) as room:
                 call = StreamCall(
-                    self._engine, config, room, context.time_remaining, self._draining, record
+                    self._engine,
+                    config,
+                    room,
+                    context.time_remaining,
+                    self._draining,
+                    record,
+                    account,
                 )
                 await EmbedStream(call, context.write).run(parsed(room))
 
     async def classify(
-        self, message: clip_pb2.ClassifyRequest, deadline: Deadline, timings: Timings
+        self, message: clip_pb2.ClassifyRequest, work: Work
     ) -> clip_pb2.ClassifyResponse:
         """Zero-shot classification."""
-        classified = await self._engine.classify(convert.classify(message), deadline, timings)
+        classified = await work.run(self._engine.classify(convert.classify(message), work.record))
         values = sum(map(len, classified.predictions))
         answer = await nearby(convert.classify_response, classified, values=values)
         return _named(answer, message.model)
 
     async def similarity(
-        self, message: clip_pb2.SimilarityRequest, deadline: Deadline, timings: Timings
+        self, message: clip_pb2.SimilarityRequest, work: Work
     ) -> clip_pb2.SimilarityResponse:
         """Compares every image with every text."""
-        compared = await self._engine.similarity(convert.similarity(message), deadline, timings)
+        compared = await work.run(self._engine.similarity(convert.similarity(message), work.record))
         return _named(convert.similarity_response(compared), message.model)
 
-    async def rerank(
-        self, message: clip_pb2.RerankRequest, deadline: Deadline, timings: Timings
-    ) -> clip_pb2.RerankResponse:
+    async def rerank(self, message: clip_pb2.RerankRequest, work: Work) -> clip_pb2.RerankResponse:
         """Orders documents by their likeness to a query."""
-        ranked = await self._engine.rerank(convert.rerank(message), deadline, timings)
+        ranked = await work.run(self._engine.rerank(convert.rerank(message), work.record))
         return _named(convert.rerank_response(ranked), message.model)
 
     async def list_models(
-        self, message: clip_pb2.ListModelsRequest, deadline: Deadline, timings: Timings
+        self, message: clip_pb2.ListModelsRequest, work: Work
     ) -> clip_pb2.ListModelsResponse:
         """The served models."""
         served = self._engine.models

@@ -39,6 +39,7 @@ class EmbedStream:
         self._idle_s = config.stream_idle_s
         self._draining = call.draining
         self._room = call.room
+        self._record = call.record
         self._write = write
         self._batches = Batches(call)
         self._window = Window(
@@ -70,13 +71,13 @@ class EmbedStream:
     async def _run(self, messages: AsyncIterator[clip_pb2.EmbedStreamRequest]) -> None:
         first = await self._next(messages)
         if first is not None:
-            ask = _options(first.options)
-            model = self._engine.chosen(ask)
+            options = _options(first.options)
+            model = self._engine.chosen(options, self._record)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._read(first, messages))
                     for _ in range(BATCHES):
-                        tasks.create_task(self._work(ask, model))
+                        tasks.create_task(self._work(options, model))
             except ExceptionGroup as group:
                 raise group.exceptions[0] from None
         if self._cut_short:
@@ -119,12 +120,12 @@ class EmbedStream:
             reading.cancel()
             draining.cancel()
 
-    async def _work(self, ask: requests.Embed, model: Model) -> None:
+    async def _work(self, options: requests.Embed, model: Model) -> None:
         while batch := await self._window.take():
             self._answering += 1
             self._active()
             try:
-                response = await self._batches.answer(batch, ask, model)
+                response = await self._batches.answer(batch, options, model)
             finally:
                 self._answering -= 1
             self._active()
@@ -158,12 +159,7 @@ def _options(options: clip_pb2.StreamOptions) -> requests.Embed:
 
 def _pending(entry: clip_pb2.StreamItem) -> Pending:
     """The item, named by its own field: the client knows it by its id."""
-    try:
-        item: Item | RequestError = convert.item(
-            entry.item, entry.item.WhichOneof("content") or "item"
-        )
-    except RequestError as error:
-        item = error
+    item = convert.read(entry.item, entry.item.WhichOneof("content") or "item")
     return Pending(entry.id, item, len(entry.id) + _size(item))
 
 

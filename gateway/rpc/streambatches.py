@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.access.access import Account
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -40,6 +41,7 @@ class StreamCall:
         draining: When set, no more is read, nothing waits for its quota any more, what was read
             is answered, and the call ends.
         record: Of the call.
+        account: What items are paid from; None where nobody needs a key.
     """
 
     engine: Engine
@@ -48,6 +50,7 @@ class StreamCall:
     left: Callable[[], float | None]
     draining: asyncio.Event
     record: Record
+    account: Account | None
 
 
 class Batches:
@@ -57,7 +60,7 @@ class Batches:
         self._call = call
 
     async def answer(
-        self, batch: Sequence[Pending], ask: requests.Embed, model: Model
+        self, batch: Sequence[Pending], options: requests.Embed, model: Model
     ) -> clip_pb2.EmbedStreamResponse:
         """Embeds the items of a batch; each has a vector or its own error in the message.
 
@@ -67,9 +70,9 @@ class Batches:
         """
         manifest = model.manifest
         response = clip_pb2.EmbedStreamResponse(
-            model=ask.model or manifest.id,
+            model=options.model or manifest.id,
             fingerprint=manifest.fingerprint,
-            dimensions=ask.dimensions or manifest.embedding_size,
+            dimensions=options.dimensions or manifest.embedding_size,
         )
         items: list[Item] = []
         ids: list[str] = []
@@ -80,30 +83,34 @@ class Batches:
                 items.append(pending.item)
                 ids.append(pending.id)
         if items:
-            outcomes = await self._outcomes(replace(ask, items=items), response, model)
+            outcomes = await self._outcomes(replace(options, items=items), response, model)
             response.results.extend(map(_result, ids, outcomes))
         return response
 
     async def _outcomes(
-        self, ask: requests.Embed, response: clip_pb2.EmbedStreamResponse, model: Model
+        self, request: requests.Embed, response: clip_pb2.EmbedStreamResponse, model: Model
     ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-        engine, record, left = self._call.engine, self._call.record, self._call.left()
+        engine, record, account = self._call.engine, self._call.record, self._call.account
+        left = self._call.left()
         timeout_s = self._call.config.timeout_s
         limit = timeout_s if left is None else min(timeout_s, left)
         try:
             async with asyncio.timeout(limit):
-                embedded = await engine.embed(ask, Deadline.after(limit), record, model)
+                plan = engine.embed(request, record, model)
+                if account:
+                    account.spend(plan.cost.items)
+                embedded = await plan.run(Deadline.after(limit))
         except (RequestError, Unauthenticated):
             raise  # bad items are skipped, so this is about the options, or the key is revoked
         except QuotaExceeded as spent:
             if await self._rested(spent.retry_after_s or 0.0):
-                return await self._outcomes(ask, response, model)
-            return self._failed(ask, spent)
+                return await self._outcomes(request, response, model)
+            return self._failed(request, spent)
         except TimeoutError:
             late = DeadlineExceeded(f"the item was not embedded within {limit:g} seconds")
-            return self._failed(ask, late)
+            return self._failed(request, late)
         except Exception as error:  # the stream outlives a batch, whatever befell it
-            return self._failed(ask, told(error, record.request_id))
+            return self._failed(request, told(error, record.request_id))
         response.usage.CopyFrom(convert.usage(embedded))
         return convert.outcomes(embedded)
 
@@ -115,9 +122,9 @@ class Batches:
         return not await comes(self._call.draining, seconds)
 
     def _failed(
-        self, ask: requests.Embed, error: GatewayError
+        self, request: requests.Embed, error: GatewayError
     ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-        return [convert.error(error)] * len(ask.items)
+        return [convert.error(error)] * len(request.items)
 
 
 def _result(item_id: str, outcome: clip_pb2.Embedding | clip_pb2.Error) -> clip_pb2.StreamResult:

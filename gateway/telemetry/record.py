@@ -41,6 +41,13 @@ class Record(Timings):
             return "mixed"
         return "text" if self.texts else "image" if self.images else ""
 
+    @property
+    def server_timing(self) -> str:
+        """Milliseconds by stage, as the header `server-timing` has them."""
+        return ", ".join(
+            f"{name};dur={seconds * 1000:.2f}" for name, seconds in self.stages.items()
+        )
+
     def end(self, code: str) -> None:
         """Records the status and the duration."""
         self.code = code

@@ -26,6 +26,7 @@ from gateway.pipeline.concurrency import Threads
 from gateway.pipeline.embedding import CachedEncoder, Embedder
 from gateway.pipeline.engine import Engine
 from gateway.pipeline.prepare import Preparer
+from gateway.pipeline.requests import Plan
 from gateway.rpc.config import RpcConfig
 from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
@@ -47,15 +48,20 @@ class Watched(Engine):
         self.asked: list[int] = []
         self.cancelled = 0
 
-    async def embed(
-        self, ask: requests.Embed, deadline: Deadline, timings: Timings, model: Model | None = None
-    ) -> Embedded:
-        self.asked.append(len(ask.items))
-        try:
-            return await super().embed(ask, deadline, timings, model)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
+    def embed(
+        self, request: requests.Embed, timings: Timings, model: Model | None = None
+    ) -> Plan[Embedded]:
+        plan = super().embed(request, timings, model)
+
+        async def run(deadline: Deadline) -> Embedded:
+            self.asked.append(len(request.items))
+            try:
+                return await plan.run(deadline)
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+
+        return Plan(plan.cost, run)
 
 
 @dataclass(frozen=True, slots=True)

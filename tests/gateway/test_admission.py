@@ -144,24 +144,6 @@ def test_a_clients_only_request_may_hold_more_than_its_share() -> None:
             pass
 
 
-def test_room_is_taken_before_anything_is_paid() -> None:
-    permits, paid = admission(items=10), list[int]()
-
-    def pay(items: int, images: int) -> None:
-        paid.append(items)
-
-    with permits.permit(0) as first, permits.permit(0) as second:
-        first.before(pay)(5, 0)
-        second.claim(5)
-        third = permits.permit(0)
-        with pytest.raises(Overloaded):
-            third.__enter__()
-        second.claim(1)
-        with permits.permit(0) as fourth, pytest.raises(Overloaded):
-            fourth.before(pay)(5, 0)
-    assert paid == [5]
-
-
 def test_items_are_claimed_once_they_are_known() -> None:
     permits = admission(items=10)
     with permits.permit(0) as first, permits.permit(0) as second:

@@ -1,16 +1,20 @@
 """API keys and quotas of a real gateway, over both protocols."""
 
+import base64
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from openclip_triton import Client, Unauthenticated
@@ -18,7 +22,7 @@ from openclip_triton import Client, Unauthenticated
 from gateway.rest.security import guarded_operation
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
-from tests.conftest import GatewayClient, GatewayFactory, Outside, free_port
+from tests.conftest import SAMPLES, GatewayClient, GatewayFactory, Outside, free_port
 from tests.gateway.keyed import Keys, bearer, call, embed, metadata, trailing
 from tests.gateway.waiting import unfinished_request, wait_until
 
@@ -46,10 +50,15 @@ def guarded(
     triton: TritonServer, start_gateway: GatewayFactory, keys: Keys, log: Path
 ) -> Iterator[GatewayClient]:
     """A gateway that asks for keys, and logs everything it can into a file."""
+    sets = keys.path.parent / "sets"
+    sets.mkdir()
+    (sets / "shapes.yaml").write_text("{name: shapes, labels: [a square, a circle, a star]}")
     with start_gateway(
         Outside(log=log),
         triton_address=triton.addresses.grpc,
         api_keys_file=keys.path,
+        label_sets=sets,
+        max_text_characters=1_000,
         log_format="json",
         log_level="debug",
     ) as client:
@@ -245,6 +254,186 @@ def test_items_a_minute(guarded: GatewayClient, channel: grpc.Channel, keys: Key
     assert trailing(caught.value)["error-code"] == "quota_exceeded"
     assert 1 <= int(trailing(caught.value)["retry-after"]) <= 60
     assert embed(guarded, keys.secret("alice"), items=12).status_code == 200
+
+
+PICTURE = (SAMPLES / "red-circle.png").read_bytes()
+BASE64 = base64.b64encode(PICTURE).decode()
+LONG = "a" * 600
+
+
+METHODS = {
+    "/v1/embeddings": "Embed", "/v1/zero-shot": "Classify",
+    "/v1/similarity": "Similarity", "/v1/rerank": "Rerank",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request over both protocols, and the items that it takes from a quota."""
+
+    path: str
+    body: dict[str, Any]
+    message: Message | None  # None: gRPC cannot say it
+    items: int = 0
+
+
+def texts(*given: str) -> list[clip_pb2.Item]:
+    return [clip_pb2.Item(text=text) for text in given]
+
+
+def embedding(items: int, *given: str, **more: Any) -> Case:
+    message = clip_pb2.EmbedRequest(input=texts(*given), **more)
+    return Case("/v1/embeddings", {"input": list(given)} | more, message, items)
+
+
+def classification(items: int, images: int = 1, **more: Any) -> Case:
+    pictures = [clip_pb2.Item(image=PICTURE)] * images
+    named = isinstance(more.get("templates"), str)
+    said = {"template_set" if named and k == "templates" else k: v for k, v in more.items()}
+    message = clip_pb2.ClassifyRequest(images=pictures, **said)
+    return Case("/v1/zero-shot", {"images": [BASE64] * images} | more, message, items)
+
+
+def comparison(items: int, *given: str, images: int = 1, **more: Any) -> Case:
+    pictures = [clip_pb2.Item(image=PICTURE)] * images
+    message = clip_pb2.SimilarityRequest(images=pictures, texts=given, **more)
+    body = {"images": [BASE64] * images, "texts": list(given)} | more
+    return Case("/v1/similarity", body, message, items)
+
+
+def ranking(items: int, query: str, *documents: str, **more: Any) -> Case:
+    [asked] = texts(query)
+    message = clip_pb2.RerankRequest(query=asked, documents=texts(*documents), **more)
+    return Case("/v1/rerank", {"query": query, "documents": list(documents)} | more, message, items)
+
+
+WRONG = {
+    "no input": embedding(0),
+    "too many items": embedding(0, *["a"] * 257),
+    "unknown model": embedding(0, "a", model="none"),
+    "wrong dimensions": embedding(0, "a", dimensions=4_000),
+    "an empty text": embedding(0, "a", ""),
+    "a long text": embedding(0, "a", "a" * 1_001),
+    "an image by URL": Case(
+        "/v1/embeddings",
+        {"input": ["a", {"image": "http://127.0.0.1/a.png"}]},
+        clip_pb2.EmbedRequest(
+            input=[*texts("a"), clip_pb2.Item(image_url="http://127.0.0.1/a.png")]
+        ),
+    ),
+    "an empty image": Case(
+        "/v1/embeddings",
+        {"input": ["a", {"image": ""}]},
+        clip_pb2.EmbedRequest(input=[*texts("a"), clip_pb2.Item(image=b"")]),
+    ),
+    "an entry that is none": Case(
+        "/v1/embeddings",
+        {"input": ["a", None]},
+        clip_pb2.EmbedRequest(input=[*texts("a"), clip_pb2.Item()]),
+    ),
+    "no labels": classification(0),
+    "empty labels": Case("/v1/zero-shot", {"image": BASE64, "labels": []}, None),
+    "unknown label set": classification(0, label_set="none"),
+    "labels and a set": classification(0, labels=["a", "b"], label_set="shapes"),
+    "templates for a set": classification(0, label_set="shapes", templates=["a {}"]),
+    "no images": classification(0, images=0, labels=["a"]),
+    "an empty label": classification(0, labels=["a", ""]),
+    "a long label": classification(0, labels=["a", "a" * 1_001]),
+    "a label that is long in its template": classification(
+        0, labels=["a", LONG], templates=["{}", LONG + "{}"]
+    ),
+    "no place in a template": classification(0, labels=["a"], templates=["a"]),
+    "unknown template set": classification(0, labels=["a"], templates="none"),
+    "top_k of zero": classification(0, labels=["a"], top_k=0),
+    "too many prompts": classification(
+        0, labels=[f"{i}" for i in range(1_000)], templates=[f"{i} {{}}" for i in range(101)]
+    ),
+    "no texts": comparison(0),
+    "nothing to compare": comparison(0, "a", images=0),
+    "an empty text to compare": comparison(0, "a", ""),
+    "too many to compare": comparison(0, *["a"] * 200, images=100),
+    "no documents": ranking(0, "a"),
+    "an empty query": ranking(0, "", "a"),
+    "an empty document": ranking(0, "a", ""),
+    "top_n of zero": ranking(0, "a", "b", top_n=0),
+}
+RIGHT = {
+    "texts": embedding(3, "a", "b", "c"),
+    "texts that are equal": embedding(2, "a", "a"),
+    "labels": classification(3, labels=["a", "b"]),
+    "labels in templates": classification(
+        8, images=2, labels=["a", "b"], templates=["{}", "a {}", "the {}"]
+    ),
+    "labels in a template set": classification(3, labels=["a", "b"], templates="photo"),
+    "a label set": classification(2, images=2, label_set="shapes"),
+    "a comparison": comparison(5, "a", "b", "c", images=2),
+    "a ranking": ranking(4, "a", "b", "c", "d"),
+}
+
+
+def counted(api: httpx.Client, keys: Keys, name: str) -> tuple[float, float]:
+    """Requests that ended with this key, and items taken from its quota."""
+    text = api.get("/metrics", headers=bearer(keys.secret("alice"))).text
+    return tuple(  # type: ignore[return-value]
+        sum(
+            map(
+                float,
+                re.findall(rf'^openclip_key_{each}_total{{.*key="{name}".*}} (.*)', text, re.M),
+            )
+        )
+        for each in ("requests", "items")
+    )
+
+
+@pytest.fixture(scope="module")
+def spender(guarded: GatewayClient, keys: Keys) -> str:
+    return known(guarded, keys, "spender", items_per_minute=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "case"),
+    [
+        pytest.param(protocol, case, id=f"{protocol}-{what}")
+        for what, case in (WRONG | RIGHT).items()
+        for protocol in ("rest", "grpc")
+        if protocol == "rest" or case.message is not None
+    ],
+)
+def test_wrong_requests_spend_nothing_and_right_ones_their_items(
+    guarded: GatewayClient,
+    channel: grpc.Channel,
+    keys: Keys,
+    spender: str,
+    protocol: str,
+    case: Case,
+) -> None:
+    requests, items = counted(guarded, keys, "spender")
+    if protocol == "rest":
+        answer = guarded.post(case.path, json=case.body, headers=bearer(spender))
+        assert answer.status_code in ({200} if case.items else {400, 404, 413}), answer.text
+    else:
+        send = getattr(clip_pb2_grpc.ClipServiceStub(channel), METHODS[case.path])
+        answered = send.future(case.message, metadata=metadata(spender), timeout=30)
+        assert answered.code().name in (
+            {"OK"} if case.items else {"INVALID_ARGUMENT", "NOT_FOUND"}
+        ), answered.details()
+    wait_until(lambda: counted(guarded, keys, "spender")[0] > requests, "it was not counted")
+    assert counted(guarded, keys, "spender")[1] - items == case.items
+
+
+def test_items_that_are_skipped_are_spent_as_well(
+    guarded: GatewayClient, channel: grpc.Channel, keys: Keys
+) -> None:
+    secret = known(guarded, keys, "skipper", items_per_minute=1_000_000)
+    body = {"input": ["a", "", {"image": "no image"}], "on_error": "skip"}
+    assert guarded.post("/v1/embeddings", json=body, headers=bearer(secret)).status_code == 200
+    assert counted(guarded, keys, "skipper")[1] == 3
+    asked = clip_pb2.EmbedRequest(input=[*texts("a", ""), clip_pb2.Item()], skip_errors=True)
+    answer = clip_pb2_grpc.ClipServiceStub(channel).Embed(asked, metadata=metadata(secret))
+    assert [result.WhichOneof("outcome") for result in answer.results] == [
+        "embedding", "error", "error"
+    ]  # fmt: skip
+    wait_until(lambda: counted(guarded, keys, "skipper")[1] == 6, "three more were to be spent")
 
 
 def test_labels_cost_as_many_items_as_texts_are_made_of_them(

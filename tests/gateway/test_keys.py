@@ -17,11 +17,13 @@ import grpc
 import pytest
 
 import gateway.access.keys
-from gateway.access.access import Access
+from gateway.access.access import Access, charge
 from gateway.access.keys import Keyring, KeysError, read_keys
 from gateway.access.quotas import Quota, Quotas
-from gateway.errors import QuotaExceeded, Unauthenticated
+from gateway.admission.permits import Admission, Room
+from gateway.errors import Overloaded, QuotaExceeded, Unauthenticated
 from gateway.inference.client import FakeInferClient
+from gateway.models.values import Cost
 from gateway.telemetry.record import Record
 from openclip_api.v1 import clip_pb2
 from tests.conftest import ROOT, free_ports
@@ -230,17 +232,34 @@ async def test_a_changed_quota_and_a_revoked_key_reach_what_runs(keys: Keys) -> 
     secret = keys.add("alice", items_per_minute=10)
     keyring = Keyring(keys.path)
     record = Record()
-    with Access(keyring, Quotas()).entered([f"Bearer {secret}"], record):
-        record.spend(10, 0)
+    with Access(keyring, Quotas()).entered([f"Bearer {secret}"], record) as account:
+        account.spend(10)
         assert (record.key, record.spent) == ("alice", 10)
         async with following(keyring):
             keys.add("alice", items_per_minute=1_000)
             await until(lambda: keyring.find(secret).quota.items_per_minute == 1_000)
-            record.spend(10, 0)
+            account.spend(10)
             keys.revoke("alice")
             await until(lambda: unknown(keyring, secret))
             with pytest.raises(Unauthenticated):
-                record.spend(1, 0)
+                account.spend(1)
+
+
+def test_room_is_taken_before_the_quota(keys: Keys) -> None:
+    secret = keys.add("alice", items_per_minute=100)
+    permits, record = Admission(Room(requests=9, items=10, bytes=100)), Record()
+    with (
+        Access(Keyring(keys.path), Quotas()).entered([f"Bearer {secret}"], record) as account,
+        permits.permit(0) as first,
+        permits.permit(0) as second,
+    ):
+        charge(Cost(5, 1, bytes=60), first, account)
+        for too_much in (Cost(6), Cost(1, 1, bytes=60)):
+            with pytest.raises(Overloaded):
+                charge(too_much, second, account)
+        assert record.spent == 5
+        charge(Cost(5), second, account)
+        assert record.spent == 10
 
 
 async def test_a_message_is_not_read_without_a_key(keys: Keys) -> None:
