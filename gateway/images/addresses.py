@@ -1,6 +1,6 @@
-"""Which URLs, and which addresses on the network, the service may be sent to.
+"""The URLs and the network addresses that the service may fetch from.
 
-Only one spelling of a URL is taken: what two parsers might read differently is refused, not mended.
+Only one spelling of a URL is accepted: one that two parsers might read differently is refused.
 """
 
 import re
@@ -19,10 +19,10 @@ _URL = re.compile(
     r"(?P<target>[/?][^#]*)?(?:#.*)?",
     re.IGNORECASE | re.ASCII,  # else the Kelvin sign is a k, and the long s an s
 )
-_UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")  # what parsers strip, or read as something else
+_UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")  # stripped by some parsers, or read differently
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # a last label that makes a host an IPv4 address
-_RESERVED = "!#$%&'()*+,/:;=?@[]~"  # of a path and query; left as they are
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # as the last label, it makes a host an IPv4 address
+_RESERVED = "!#$%&'()*+,/:;=?@[]~"  # in a path and query; left unquoted
 
 # https://www.iana.org/assignments/iana-ipv4-special-registry, and multicast.
 _NEVER_V4 = tuple(map(ip_network, (
@@ -34,19 +34,19 @@ _PRIVATE = tuple(map(ip_network, (
     "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128",
     "fc00::/7",
 )))  # fmt: skip
-# Clouds tell machines their secrets here: Alibaba's, Azure's, Amazon's and Google's.
+# Metadata services, which hold machines' secrets: Alibaba's, Azure's, Amazon's and Google's.
 _METADATA = frozenset(map(ip_address, (
     "100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254",
 )))  # fmt: skip
 _GLOBAL_V6 = IPv6Network("2000::/3")
-# Teredo and other protocols of IETF, documentation, 6to4, and documentation again.
+# Teredo and other IETF protocols, documentation, 6to4, documentation.
 _NEVER_V6 = tuple(map(ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One URL, taken apart."""
+    """A parsed URL."""
 
     scheme: str  # http or https
     host: str  # in lower case: a name, or an address without brackets
@@ -59,10 +59,10 @@ class Target:
 
 
 def parse(url: str) -> Target:
-    """Takes a URL apart.
+    """Parses a URL.
 
     Raises:
-        MalformedRequest: It is no plain http or https URL.
+        MalformedRequest: It is not a plain http or https URL.
     """
     if len(url) > _MAX_CHARACTERS:
         raise refused(f"a URL may have {_MAX_CHARACTERS:,} characters")
@@ -91,10 +91,10 @@ def refused(why: str) -> MalformedRequest:
 
 
 def allowed(address: Address, *, private: bool) -> bool:
-    """Whether an address may be connected to: public ones, and where `private` is set those too.
+    """Whether to connect to an address: a public one, or with `private` a private one.
 
-    Link-local, multicast, reserved and metadata addresses never are. An IPv6 address that stands
-    for one of IPv4 is as good as that one.
+    Link-local, multicast, reserved and metadata addresses are never allowed. An IPv6 address that
+    embeds an IPv4 address is treated like that one.
     """
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
@@ -111,7 +111,7 @@ def allowed(address: Address, *, private: bool) -> bool:
 
 
 def listed(host: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a host is one of these; `*.example.org` stands for every name below it."""
+    """Whether a host matches a pattern; `*.example.org` matches every name below it."""
     return any(
         host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
         for pattern in map(str.lower, patterns)

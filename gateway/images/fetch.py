@@ -1,8 +1,8 @@
 """URL -> bytes, safe by default.
 
-What a name stands for is looked up once, every address is checked, and the connection is made to
-an address that was checked; so nothing that changes in between can lead elsewhere. Redirects go
-the same way from the start. No proxy, cookie, credential or compression is used.
+A name is resolved once, every address is checked, and the connection goes to a checked address, so
+a change in between has no effect. Each redirect takes the same steps. No proxy, cookie, credential
+or compression is used.
 """
 
 import asyncio
@@ -33,19 +33,21 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 @dataclass(frozen=True, slots=True)
 class FetchRules:
-    """What may be fetched, and at what cost."""
+    """The URLs that may be fetched, and the limits of a fetch."""
 
     hosts: tuple[str, ...] = ()  # names, or *.name; empty: every host
     ports: frozenset[int] = frozenset({80, 443})
-    private: bool = False  # whether private and loopback addresses may be connected to
+    private: bool = False  # whether private and loopback addresses are allowed
     max_bytes: int = 32 * 2**20  # of one image
-    timeout_s: float = 5.0  # for one image, from the lookup to the last byte; not for its slot
+    timeout_s: float = (
+        5.0  # for one image, from the lookup to the last byte; without the wait for a slot
+    )
     max_redirects: int = 3
-    concurrency: int = 8  # images that are fetched, or held until they are decoded
+    concurrency: int = 8  # images being fetched, or held until they are decoded
 
 
 class Fetcher:
-    """Fetches images. Made inside the running event loop."""
+    """Fetches images. Create it inside the running event loop."""
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class Fetcher:
         network: httpcore2.AsyncNetworkBackend | None = None,
         trust: ssl.SSLContext | None = None,
     ) -> None:
-        """Takes the rules; and for tests how names are looked up, the net, and whom TLS trusts."""
+        """Takes the rules; tests also pass a resolver, a network and a TLS context."""
         self._rules = rules
         self._resolve = resolve or look_up
         self._network = network or httpcore2.AnyIOBackend()
@@ -63,17 +65,17 @@ class Fetcher:
 
     @asynccontextmanager
     async def fetched(self, url: str, request: Owner, until: Deadline) -> AsyncIterator[bytes]:
-        """The bytes that a URL leads to. Its slot is held while the block uses them.
+        """Fetches a URL, and holds a slot while the block uses the bytes.
 
         Args:
-            url: Where the image is.
-            request: The one that it is fetched for; requests and clients share the slots.
-            until: When the image must be there, however late its slot was free.
+            url: The URL of the image.
+            request: The request that it is for; requests and clients share the slots.
+            until: The deadline of the fetch, including the wait for a slot.
 
         Raises:
-            MalformedRequest: It may not be fetched (`url_not_allowed`).
-            ImageError: It cannot be fetched (`url_failed`).
-            TooLarge: It is larger than an image may be.
+            MalformedRequest: The URL may not be fetched (`url_not_allowed`).
+            ImageError: The fetch failed (`url_failed`).
+            TooLarge: The body is larger than an image may be.
         """
         target = parse(url)
         try:
@@ -108,14 +110,14 @@ class Fetcher:
         raise _failed(f"there are more than {self._rules.max_redirects} redirects")
 
     async def _checked(self, target: Target) -> Sequence[Address]:
-        """The addresses that a host stands for, all of which may be connected to."""
+        """Resolves a host, and checks that every address is allowed."""
         rules = self._rules
         if target.port not in rules.ports:
             raise refused(f"port {target.port} is not fetched from (GATEWAY_FETCH_PORTS)")
         if rules.hosts and not listed(target.host, rules.hosts):
             raise refused(f"host {target.host!r} is not listed (GATEWAY_FETCH_HOSTS)")
         found = await self._addresses(target)
-        # One answer for both, so that nobody learns which internal names there are.
+        # The same error for both, so that it does not reveal which internal names exist.
         if not found or not all(allowed(each, private=rules.private) for each in found):
             raise refused(f"host {target.host!r} has no address, or not only public ones")
         return found
@@ -129,7 +131,7 @@ class Fetcher:
             return []
 
     async def _get(self, target: Target, addresses: Sequence[Address]) -> bytes | str:
-        """The body, or where it has moved to."""
+        """The body, or the location of a redirect."""
         url = httpcore2.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.path
         )
@@ -167,20 +169,20 @@ class Fetcher:
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
-    """The addresses that the system has for a name.
+    """Resolves a name with the system's resolver.
 
-    Each lookup has a thread of its own, which nobody waits for: where the name server hangs,
-    neither other lookups nor the gateway's end are held up.
+    Each lookup has a daemon thread: a name server that hangs delays neither other lookups nor the
+    gateway's stop.
 
     Raises:
-        OSError: There are none.
+        OSError: The name has no address.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Sequence[str]] = loop.create_future()
 
-    def tell(found: Sequence[str], error: Exception | None) -> None:
+    def finish(found: Sequence[str], error: Exception | None) -> None:
         if answer.done():
-            return  # nobody waits any more
+            return  # the fetch was cancelled
         if error is None:
             answer.set_result(found)
         else:
@@ -195,14 +197,14 @@ async def look_up(host: str, port: int) -> Sequence[str]:
         except (OSError, UnicodeError) as error:
             failed = error
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(tell, found, failed)
+            loop.call_soon_threadsafe(finish, found, failed)
 
     threading.Thread(target=work, name="look-up", daemon=True).start()
     return await answer
 
 
 class _Pinned(httpcore2.AsyncNetworkBackend):
-    """Connects to the first of these addresses that answers, whatever the host's name."""
+    """Connects to the first of these addresses that answers; ignores the host's name."""
 
     def __init__(
         self, addresses: Sequence[Address], network: httpcore2.AsyncNetworkBackend

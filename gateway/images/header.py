@@ -1,8 +1,8 @@
-"""What an opened picture tells before it is decoded: the memory it takes, and how it was held."""
+"""Facts from an image's header, before decoding: the memory it takes, and its orientation."""
 
 from PIL import Image
 
-ORIENTATION = 0x0112  # the tag of EXIF
+ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -15,19 +15,19 @@ _TURNS = {
 _SWAPPING = {5, 6, 7, 8}  # these exchange width and height
 
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
-_ALPHA = {"RGBA", "LA", "PA"}  # premultiplied for the resize, in a copy
+_ALPHA = {"RGBA", "LA", "PA"}  # the resize premultiplies a copy
 
-# Measured over pictures of 20 megapixels: what a decoder holds besides Pillow's own picture.
+# Bytes a pixel, measured at 20 megapixels: what a decoder holds beside Pillow's own image.
 _WEBP, _AVIF, _TIFF = 14, 6, 4
 _JPEG2000_BAND, _PROGRESSIVE_BAND = 5, 2
 
 
 def decode_bytes(image: Image.Image, *, turned: bool = False) -> int:
-    """Roughly how many bytes decoding and resizing an opened picture holds at most.
+    """Estimates the peak memory of decoding and resizing an opened image, in bytes.
 
     Args:
         image: Opened, not loaded.
-        turned: Whether it is turned as its EXIF orientation says, which takes a copy.
+        turned: Whether its EXIF orientation is applied, which takes a copy.
     """
     stored = _STORED.get(image.mode, 4)
     copies = 1 + turned + (image.mode in _ALPHA)
@@ -44,18 +44,18 @@ def _decoder_bytes(image: Image.Image) -> int:
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """What sets the picture upright, by its EXIF; None where it is, or the EXIF is garbage."""
+    """The transpose that its EXIF orientation asks for; None without one, or with bad EXIF."""
     return _TURNS.get(_orientation(image))
 
 
 def swaps(turn: Image.Transpose | None) -> bool:
-    """Whether a turn exchanges width and height."""
+    """Whether a transpose exchanges width and height."""
     return turn in {_TURNS[each] for each in _SWAPPING}
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         found = image.getexif().get(ORIENTATION)
-    except Exception:  # garbage makes Pillow raise anything; the pixels are none the worse for it
+    except Exception:  # bad EXIF makes Pillow raise anything; the pixels may be fine
         return 1
     return found if isinstance(found, int) else 1

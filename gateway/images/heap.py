@@ -1,4 +1,4 @@
-"""How the C library holds the memory of this process."""
+"""Settings of glibc's heap."""
 
 import ctypes
 
@@ -7,11 +7,11 @@ _M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def pin() -> None:
-    """Has every large block go back to the system when it is freed; nothing where it is not glibc.
+    """Makes freed large blocks go back to the system; does nothing without glibc.
 
-    glibc maps blocks of 128 KB and more by themselves, but raises that limit, up to 32 MB, to the
-    size of each that is freed. From then on decoded pictures come from the heaps of the threads,
-    where small blocks that live longer keep what was freed around them.
+    glibc maps blocks of 128 KB and more separately, but each time such a block is freed it raises
+    that limit to the block's size, up to 32 MB. Decoded images then come from the threads' heaps,
+    where small blocks that live longer keep freed memory from going back.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt

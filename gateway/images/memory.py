@@ -1,4 +1,4 @@
-"""A memory budget that threads share: who finds no room waits, first come, first served."""
+"""A memory budget for threads: a thread waits until there is room, first come, first served."""
 
 import threading
 from collections import deque

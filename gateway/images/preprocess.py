@@ -1,8 +1,8 @@
 """Encoded image -> uint8 [S, S, 3], bit-equal to OpenCLIP's own evaluation transform.
 
-The rules are those of `open_clip.transform.image_transform(is_train=False)`, which rest on
-torchvision's `resize`, `center_crop` and `pad` for PIL images: the picture is resized and cropped
-in the mode it was stored in, and only then made RGB. `DecodeOptions` departs from them on request.
+The rules are those of `open_clip.transform.image_transform(is_train=False)`, which uses
+torchvision's `resize`, `center_crop` and `pad` for PIL images: the image is resized and cropped in
+its stored mode, and converted to RGB last. `DecodeOptions` departs from the rules on request.
 """
 
 import binascii
@@ -22,30 +22,30 @@ from gateway.images.memory import MemoryBudget
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
 
-# What Pillow may try. Its other readers are seldom used, seldom looked at, and some start programs.
+# The formats that Pillow may read. Its other readers are less reviewed, and some start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 
-DRAFT_SCALE = 3  # of the resized size: what a scaled JPEG decode must keep at least
+DRAFT_SCALE = 3  # a scaled JPEG decode keeps at least this multiple of the resized size
 
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object in memory, which is nobody's affair
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # the address of an object, which no client may learn
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What one image may cost."""
+    """The limits of one image."""
 
     max_bytes: int = 32 * 2**20  # encoded
     max_pixels: int = 50_000_000  # decoded
-    max_resized_pixels: int = 4_000_000  # what the resize makes, before the crop
-    max_decode_bytes: int = 256 * 2**20  # what decoding and resizing hold
+    max_resized_pixels: int = 4_000_000  # after the resize, before the crop
+    max_decode_bytes: int = 256 * 2**20  # peak memory of decoding and resizing
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """Where to depart from OpenCLIP's own transform; by default nowhere."""
+    """Departures from OpenCLIP's own transform; by default none."""
 
-    exif_orientation: bool = False  # turn pictures upright as their EXIF says
+    exif_orientation: bool = False  # apply the orientation in the EXIF
     jpeg_draft: bool = False  # decode large JPEGs at a half, a quarter or an eighth of their size
 
 
@@ -54,7 +54,7 @@ Decode = Callable[[bytes, Preprocessing], Pixels]  # raises as `preprocess`
 
 
 class Decoder:
-    """Decodes images in the calling thread, all threads within the memory of one. Thread-safe."""
+    """Decodes images in the calling thread; all threads share one memory budget. Thread-safe."""
 
     def __init__(self, limits: ImageLimits, options: DecodeOptions = EXACT) -> None:
         self._limits = limits
@@ -73,16 +73,16 @@ def preprocess(
     options: DecodeOptions = EXACT,
     memory: MemoryBudget | None = None,
 ) -> Pixels:
-    """Decodes one image and prepares it for the image tower.
+    """Decodes one image and prepares it for the image encoder.
 
-    Blocks for milliseconds to seconds: call it in a thread. Of an animation, the first frame is
-    taken. Once the header is read, it waits until `memory` has what decoding takes.
+    Blocks for milliseconds to seconds: call it in a thread. Of an animation it takes the first
+    frame. After the header is read, it waits until `memory` has room for the decoding.
 
     Returns:
         uint8 [S, S, 3], RGB, not normalised.
 
     Raises:
-        ImageError: Not an image, of a format that is not accepted, truncated or corrupt.
+        ImageError: Not an image, not an accepted format, truncated, or corrupt.
         TooLarge: The image is over one of the limits.
     """
     if not data:
@@ -113,18 +113,18 @@ def preprocess(
             "the image has more pixels than the limit (GATEWAY_MAX_IMAGE_PIXELS) of "
             f"{limits.max_pixels:,}"
         ) from error
-    except Exception as error:  # a bad file makes Pillow raise anything, KeyError included
+    except Exception as error:  # a bad file makes Pillow raise anything, even KeyError
         raise ImageError(f"the image cannot be decoded: {_reason(error)}") from error
 
 
 def from_base64(text: str) -> bytes:
-    """The bytes that standard base64 stands for; line breaks in it are passed over.
+    """Decodes standard base64; ignores white space in it.
 
     Raises:
-        ImageError: It is not base64.
+        ImageError: The text is not base64.
     """
     try:
-        # Not `split`: of a text with a space after every letter it makes as many strings.
+        # Not `split`, which makes a string for each letter of a text with spaces between all.
         stripped = text.encode("ascii").translate(None, string.whitespace.encode())
         return binascii.a2b_base64(stripped, strict_mode=True)
     except ValueError as error:  # binascii.Error, or characters beyond ASCII
@@ -132,7 +132,7 @@ def from_base64(text: str) -> bytes:
 
 
 def resized_size(width: int, height: int, rules: Preprocessing) -> tuple[int, int]:
-    """Width and height that the resize makes of a picture, before the crop.
+    """Width and height of an image after the resize, before the crop.
 
     As torchvision's `Resize(S)` for `shortest` (the long side is rounded down), and
     `open_clip.transform.ResizeKeepRatio` for `longest` (both sides are rounded to even halves).
@@ -159,7 +159,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _check_size(width: int, height: int, rules: Preprocessing, limits: ImageLimits) -> None:
-    """Refuses before any pixel is decoded."""
+    """Refuses an image before any pixel is decoded."""
     if not width or not height:
         raise ImageError(f"the image has {width} x {height} pixels, which is none")
     if width * height > limits.max_pixels:
@@ -191,7 +191,7 @@ def _check_memory(image: Image.Image, needed: int, limits: ImageLimits) -> None:
 
 
 def _pixels(image: Image.Image, size: tuple[int, int], rules: Preprocessing) -> Pixels:
-    """Resizes to `size`, as `resized_size` has it, then crops or pads."""
+    """Resizes to `size`, which `resized_size` gave, then crops or pads."""
     if size != image.size:
         image = image.resize(size, _FILTERS[rules.interpolation])
     if rules.resize_mode == "longest":
@@ -202,7 +202,7 @@ def _pixels(image: Image.Image, size: tuple[int, int], rules: Preprocessing) -> 
 def _centre_crop(image: Image.Image, size: int) -> Image.Image:
     if image.size == (size, size):
         return image
-    left = round((image.width - size) / 2.0)  # to even halves, as torchvision
+    left = round((image.width - size) / 2.0)  # `round` takes halves to even, as torchvision does
     top = round((image.height - size) / 2.0)
     return image.crop((left, top, left + size, top + size))
 

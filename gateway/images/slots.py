@@ -1,4 +1,4 @@
-"""Slots that requests share: none of them, and no client, holds all for long."""
+"""Slots that requests share fairly, by request and by client."""
 
 import asyncio
 from collections import Counter
@@ -7,29 +7,29 @@ Owner = tuple[str, int]  # a client, and which of its requests
 
 
 class Slots:
-    """A fixed number of slots. Lives on the event loop, so it needs no lock.
+    """A fixed number of slots. Runs on the event loop, so it needs no lock.
 
-    A request takes a slot only while more are free than it holds: alone it holds half of them, and
-    the next one still finds some. A free slot goes to the waiting request whose client holds the
-    fewest, then to the one that holds the fewest itself, then to the one whose last turn is the
-    longest ago.
+    A request takes a slot only while more are free than it holds, so a request alone holds half of
+    them, and the next one finds some. A free slot goes to the waiting request whose client holds
+    the fewest; among these to the one that holds the fewest itself, then to the one whose last turn
+    was the longest ago.
     """
 
     def __init__(self, count: int) -> None:
         self._free = count
         self._held: Counter[Owner | str] = Counter()  # by request, and by client
-        # Of each request that waits, its turns in order; the one whose turn comes next is first.
+        # The futures of each waiting request, in order; the request with the next turn is first.
         self._waiting: dict[Owner, dict[asyncio.Future[None], None]] = {}
 
     async def take(self, owner: Owner, within: float) -> None:
         """Takes a slot, which `give_back` frees.
 
         Args:
-            owner: Whose it is.
-            within: Seconds to wait for it at most.
+            owner: The request that takes it.
+            within: The longest wait, in seconds.
 
         Raises:
-            TimeoutError: The request did not get one by then.
+            TimeoutError: No slot was free in time.
         """
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, {})[turn] = None
@@ -40,7 +40,7 @@ class Slots:
         except (TimeoutError, asyncio.CancelledError):
             if turn.cancelled():
                 self._dequeue(owner, turn)
-            else:  # it came in the moment in which nobody waited any more
+            else:  # the slot came just as the wait ended
                 self.give_back(owner)
             raise
 
