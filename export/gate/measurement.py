@@ -14,7 +14,7 @@ from export.gate.metrics import Cosines, Vectors
 from export.gate.rankings import rank
 from export.gate.reference import Inputs, References
 from export.gate.runners import RunTower
-from gateway.models.gate import Measured, Ranking, Run, TowerFigures
+from gateway.models.gate import EncoderFigures, Measured, Ranking, Run
 from gateway.models.tokenizer import padded
 
 SMALL_BATCH_ITEMS = 1000  # pictures, and texts of each length, to run at batch 1 and 2
@@ -86,8 +86,8 @@ def evaluate(
         )
         texts.append(_Length(length, rows, ran))
     measured = Measured.of(
-        TowerFigures.of([ran.figures for ran in images.values()]),
-        TowerFigures.of([ran.figures for each in texts for ran in each.ran.values()]),
+        EncoderFigures.of([ran.figures for ran in images.values()]),
+        EncoderFigures.of([ran.figures for each in texts for ran in each.ran.values()]),
         _rankings(images, texts, truth, what),
     )
     return Evaluation(

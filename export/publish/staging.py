@@ -59,9 +59,9 @@ class Stage:
         """Describe the towers for the manifest."""
         batch = self.serving.max_batch
         return contract.TritonModels(
-            image=contract.ImageTower(name=self._tower("image")[0], max_batch=batch),
+            image=contract.ImageEncoder(name=self._tower("image")[0], max_batch=batch),
             text=tuple(
-                contract.TextTower(
+                contract.TextEncoder(
                     name=self._tower(PACKED if graphs.packed else f"text-{length}")[0],
                     length=length,
                     max_batch=batch,

@@ -14,7 +14,7 @@ from gateway.models.manifest import (
     TEXT_FEATURES,
     TOKEN_IDS,
     Manifest,
-    TextTower,
+    TextEncoder,
     golden_pixels,
 )
 from gateway.models.tokenizer import padded
@@ -36,7 +36,7 @@ def image_encoder(manifest: Manifest) -> Encoder:
     )
 
 
-def text_encoder(manifest: Manifest, served: TextTower) -> Encoder:
+def text_encoder(manifest: Manifest, served: TextEncoder) -> Encoder:
     """A text encoder: int32 [n, length] -> vectors; a packed one takes any length."""
     return Encoder(
         served.name,
@@ -83,7 +83,7 @@ def _golden_image(manifest: Manifest) -> Golden:
     return Golden(pixels[None], np.array(golden.image_features), golden.min_cosine)
 
 
-def _golden_text(manifest: Manifest, served: TextTower) -> Golden:
+def _golden_text(manifest: Manifest, served: TextEncoder) -> Golden:
     golden = manifest.golden
     ids = np.array(golden.token_ids, dtype=np.int32)
     length = len(ids) if served.packed else served.length

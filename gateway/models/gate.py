@@ -42,7 +42,7 @@ class Run(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class TowerFigures(_Strict):
+class EncoderFigures(_Strict):
     """One encoder: the worst of its runs."""
 
     min_cosine: Cosine
@@ -158,15 +158,15 @@ class Measured(_Strict):
             manifests.
     """
 
-    image: TowerFigures
-    text: TowerFigures
+    image: EncoderFigures
+    text: EncoderFigures
     agreement: Agreement
     zero_shot: ZeroShot | None
     retrieval: Retrieval | None
     rankings: tuple[Ranking, ...] = ()
 
     @classmethod
-    def of(cls, image: TowerFigures, text: TowerFigures, rankings: Sequence[Ranking]) -> Self:
+    def of(cls, image: EncoderFigures, text: EncoderFigures, rankings: Sequence[Ranking]) -> Self:
         """The worst of at least one ranking."""
         most = max(each.pictures for each in rankings)
         whole = [each for each in rankings if each.pictures == most]

@@ -66,14 +66,14 @@ class Tokenizer(_Frozen):
     zeroed_id: int | None = None  # OpenCLIP's `strip_sep_token`: this id becomes 0
 
 
-class ImageTower(_Frozen):
+class ImageEncoder(_Frozen):
     """The Triton model that turns uint8 [n, S, S, 3] into float32 unit vectors [n, D]."""
 
     name: str
     max_batch: int = Field(ge=1)
 
 
-class TextTower(_Frozen):
+class TextEncoder(_Frozen):
     """One Triton model that turns int32 [n, length] into float32 unit vectors [n, D].
 
     A `packed` one takes any length up to `length`. It drops what comes after the end token, which
@@ -89,8 +89,8 @@ class TextTower(_Frozen):
 class TritonModels(_Frozen):
     """The Triton models of both encoders; text lengths rise to the full context length."""
 
-    image: ImageTower
-    text: tuple[TextTower, ...] = Field(min_length=1)
+    image: ImageEncoder
+    text: tuple[TextEncoder, ...] = Field(min_length=1)
 
 
 class Golden(_Frozen):

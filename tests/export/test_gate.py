@@ -25,13 +25,13 @@ from export.source.checkpoint import Checkpoint, load_checkpoint
 from export.source.towers import ImageTower, token_lengths
 from gateway.models.gate import (
     Agreement,
+    EncoderFigures,
     Measured,
     Ranking,
     Recall,
     Retrieval,
     Run,
     Thresholds,
-    TowerFigures,
     ZeroShot,
 )
 from gateway.models.manifest import (
@@ -203,8 +203,8 @@ def test_vectors_not_of_length_one_fail_whatever_is_asked(factor: float) -> None
     json.dumps(asdict(measured), allow_nan=False)
 
 
-def figures(minimum: float = 1.0, mean: float = 1.0) -> TowerFigures:
-    return TowerFigures.of([Run(None, 1, 9, minimum, mean, minimum, 0)])
+def figures(minimum: float = 1.0, mean: float = 1.0) -> EncoderFigures:
+    return EncoderFigures.of([Run(None, 1, 9, minimum, mean, minimum, 0)])
 
 
 def ranked(batch: int, accuracy: float, **figures: Any) -> Ranking:

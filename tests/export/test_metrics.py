@@ -5,7 +5,7 @@ import pytest
 
 from export.gate import metrics
 from export.gate.metrics import Vectors
-from gateway.models.gate import Run, TowerFigures
+from gateway.models.gate import EncoderFigures, Run
 
 
 def unit(count: int, size: int = 8, seed: int = 0) -> Vectors:
@@ -44,7 +44,7 @@ def test_summary() -> None:
 
 def test_worst_of_runs() -> None:
     runs = (Run(16, 1, 9, 0.9, 0.99, 0.95, 0), Run(77, 2, 9, 0.8, 0.999, 0.96, 2))
-    assert TowerFigures.of(runs) == TowerFigures(0.8, 0.99, 0.95, 2, runs)
+    assert EncoderFigures.of(runs) == EncoderFigures(0.8, 0.99, 0.95, 2, runs)
 
 
 def test_ensemble_is_the_renormalised_mean_by_class() -> None:

@@ -11,13 +11,13 @@ from export.report.report import write_report
 from export.report.tables import table
 from gateway.models.gate import (
     Agreement,
+    EncoderFigures,
     Measured,
     Ranking,
     Recall,
     Retrieval,
     Run,
     Thresholds,
-    TowerFigures,
     ZeroShot,
 )
 
@@ -26,8 +26,8 @@ def variant(model_id: str, noise: float) -> VariantReport:
     cosines = 1 - np.abs(np.random.default_rng(0).normal(0, noise, 200))
     found = summarise(cosines)
     lowest, mean, p1 = found.min_cosine, found.mean_cosine, found.p1_cosine
-    image = TowerFigures.of([Run(None, n, 200, lowest, mean, p1, 0) for n in (1, 2, 32)])
-    text = TowerFigures.of([Run(16, 32, 99, lowest, mean, p1, 0)])
+    image = EncoderFigures.of([Run(None, n, 200, lowest, mean, p1, 0) for n in (1, 2, 32)])
+    text = EncoderFigures.of([Run(16, 32, 99, lowest, mean, p1, 0)])
     rankings = [
         Ranking(16, batch, 200, 99, Agreement(48, 0.97, 0.99), ZeroShot(200, accuracy, 0.965))
         for batch, accuracy in ((1, 0.96), (32, 0.955))

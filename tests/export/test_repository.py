@@ -11,13 +11,13 @@ import pytest
 
 from export.errors import RepositoryError
 from export.publish import repository, writer
-from gateway.models.gate import Agreement, Gate, Run, Thresholds, TowerFigures
+from gateway.models.gate import Agreement, EncoderFigures, Gate, Run, Thresholds
 from gateway.models.manifest import (
     Golden,
-    ImageTower,
+    ImageEncoder,
     Manifest,
     Preprocessing,
-    TextTower,
+    TextEncoder,
     Tokenizer,
     TritonModels,
     file_sha256,
@@ -32,7 +32,7 @@ class Killed(BaseException):
 
 
 def passed_gate() -> Gate:
-    tower = TowerFigures(1, 1, 1, 0, (Run(None, 1, 1, 1, 1, 1, 0),))
+    tower = EncoderFigures(1, 1, 1, 0, (Run(None, 1, 1, 1, 1, 1, 0),))
     return Gate(tower, tower, Agreement(1, 1, 1), None, None, thresholds=Thresholds(0.9))
 
 
@@ -67,9 +67,9 @@ def stage(folder: Path, version: int, lengths: tuple[int, ...], batch: int) -> M
             context_length=lengths[-1], pad_id=0,
         ),
         triton=TritonModels(
-            image=ImageTower(name=towers[0], max_batch=batch),
+            image=ImageEncoder(name=towers[0], max_batch=batch),
             text=tuple(
-                TextTower(name=f"{ID}.text-{n}", length=n, max_batch=batch) for n in lengths
+                TextEncoder(name=f"{ID}.text-{n}", length=n, max_batch=batch) for n in lengths
             ),
         ),
         golden=Golden(
