@@ -230,7 +230,7 @@ def test_a_failure_at_any_step_is_cleared_at_once(
 def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
     export(tmp_path)
     script = (
-        "import os, signal, sys; from pathlib import Path; from export import writer\n"
+        "import os, signal, sys; from pathlib import Path; from export.publish import writer\n"
         "with writer.locked(Path(sys.argv[1])), writer.staging(Path(sys.argv[1])) as s:\n"
         "    (s / 'big').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
