@@ -1,8 +1,8 @@
 """`python -m benchmarks.ceilings`: what this machine allows, with no service around it.
 
-- Each encoder alone in ONNX Runtime, with all cores, in batches. A packed text tower gets our
+- Each encoder alone in ONNX Runtime, with all cores, in batches. A packed text encoder gets our
   captions as they come, and its best batch is the ceiling. Another one is timed at the lengths that
-  the model is served at, which are weighed by how many of our captions fall into each; and, where
+  the model is served at, weighted by the number of our captions that fall into each; and, where
   the encoder takes any length, as if no caption were padded at all.
 - Decoding and resizing alone, in as many threads as there are cores.
 - Both together, one after the other on the same cores: 1 / (1 / encode + 1 / decode).
@@ -32,7 +32,7 @@ TRITON_CONCURRENCY = 32
 def measure(
     repository: Path, manifest: Manifest, seconds: float, triton: str | None = None
 ) -> Iterator[Row]:
-    """Every ceiling, each measured for so many seconds.
+    """Every ceiling, each measured for `seconds`.
 
     Raises:
         BenchmarkError: The model is not served by ONNX Runtime, or there are no photos.

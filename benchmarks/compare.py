@@ -2,12 +2,12 @@
 
 For one model, in one run: the ceilings (`benchmarks.ceilings`), our service, our service with text
 padded to the full context, and OpenCLIP in PyTorch behind a plain FastAPI server. A packed text
-tower drops padding, so there the padded system is the same service with captions as long as the
-context: it computes the same positions. All are up at the same time and are measured in turns, one
-at a time, so many times over, so that a machine that slows down slows all of them; the medians
-count. At the end the gateway alone, before encoders that
-do no work (`benchmarks.stage_budget`). A JSON file, and a Markdown file with every figure and every
-target, are written anew after each measurement, so that a run that is stopped is of use.
+encoder drops padding, so there the padded system is the same service with captions as long as the
+context: it computes the same positions. All run at the same time and are measured in turns, one at
+a time, for `--repeats` rounds, so that a machine that slows down slows all of them; the medians
+count. Last comes the gateway alone, with encoders that do no work (`benchmarks.stage_budget`). A
+JSON file, and a Markdown file with every figure and target, are written after each measurement, so
+that a run that is stopped is of use.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(given: argparse.Namespace) -> Iterator[Row]:
-    """Everything that is asked for.
+    """Measures everything that the options name.
 
     Raises:
         BenchmarkError: A program did not start, or the model cannot be measured so.
@@ -145,7 +145,7 @@ def requests_for(
 ) -> Iterator[Request]:
     """What a system is sent; `model` is its own name for the model.
 
-    A packed text tower drops padding, so captions as long as the context stand for padded ones.
+    A packed text encoder drops padding, so captions as long as the context stand for padded ones.
     """
     if system == PADDED and packed(manifest):
         return full_captions(model, manifest["tokenizer"]["context_length"], seed)

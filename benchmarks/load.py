@@ -1,7 +1,7 @@
 """`python -m benchmarks.load`: Locust, headless, at several concurrencies; one readable table.
 
 Each kind of user runs alone at each concurrency against a service that is started for it, or one
-that runs already (`--url`). Locust's own CSV and HTML files are kept beside the table. Before the
+that runs already (`--url`). Locust's own CSV and HTML files are kept too. Before the
 load, what the machine allows is measured (`benchmarks.ceilings`), for a quarter of the time.
 """
 
@@ -173,7 +173,7 @@ def _write(rows: Sequence[Row], manifest: Manifest | None, given: argparse.Names
 
 
 def _path() -> str:
-    """For Locust, which looks for modules beside the locustfile rather than here."""
+    """`PYTHONPATH` for Locust, which looks for modules in the locustfile's folder."""
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 

@@ -1,6 +1,6 @@
 """Locust users of a running service: `locust -f benchmarks/locustfile.py RestText ...`.
 
-Name the users that you want: RestText, RestImage, ZeroShot, Mixed, GrpcText, GrpcImage, BulkStream.
+Name the users: RestText, RestImage, ZeroShot, Mixed, GrpcText, GrpcImage, BulkStream.
 None of them waits between requests. `--host` is the REST API's URL; `--grpc-address` is the gRPC
 API's host:port, and `--clip-model` the model, which may be left out where one is served. For a
 load that changes, add a shape: `-f benchmarks/locustfile.py,benchmarks/traffic/shapes/ramp.py`.
@@ -33,9 +33,9 @@ seeds = itertools.count(1)  # every user its own captions; Locust's processes di
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_arguments(parser: ArgumentParser) -> None:
-    """Our options, beside Locust's own."""
+    """Adds our options to Locust's."""
     parser.add_argument("--grpc-address", default="127.0.0.1:8081", help="gRPC API's host:port")
-    parser.add_argument("--clip-model", default="", help="model to ask for")
+    parser.add_argument("--clip-model", default="", help="id of the model")
     parser.add_argument("--caption-seed", type=int, default=0, help="another one: other captions")
     parser.add_argument("--totals", default="", help="file that the figures of the run go to, JSON")
 
@@ -153,7 +153,7 @@ class _GrpcEmbed(_Grpc):
         def call() -> int:
             answer: bytes = self.embed(request.body, timeout=120)
             if vectors(answer) != request.items:
-                raise ValueError("the answer holds fewer vectors than were asked for")
+                raise ValueError("the answer lacks vectors")
             return len(answer)
 
         self.timed(f"Embed ({self.kind})", call)

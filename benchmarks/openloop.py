@@ -2,7 +2,7 @@
 
 First a closed loop finds the capacity. Then loads that are fractions of it are offered, each at
 a constant rate with Poisson arrivals, and latency counts from when a request was due. Writes a
-JSON file and a plot, and prints a table. The client's own lateness stands beside the latencies:
+JSON file and a plot, and prints a table. The client's own lateness has a column too:
 where it is not far below them, use more client processes or a machine of its own.
 """
 

@@ -1,10 +1,10 @@
 """`python -m benchmarks.overload`: ten times more than the service can take.
 
-First a closed loop finds the best throughput. Then an open loop offers a multiple of it. What is
-accepted should come through at nearly the best rate and not wait long, what is refused should be
-told at once, memory should stay flat, and as soon as the last of the flood is answered the service
-should be as good as before: only then is it measured again. The client works on the same CPUs, so
-it is told how many of them it took, and how many the gateway.
+First a closed loop finds the best throughput. Then an open loop offers a multiple of it. Accepted
+requests should come through at nearly the best rate and not wait long, refusals should come at
+once, and memory should stay flat. After the last answer the service should be as good as before;
+only then is it measured again. The client shares the CPUs of the service, so the results name the
+cores that each of the two has used.
 """
 
 import argparse

@@ -3,8 +3,8 @@
 The encoders are replaced by ones that do no work (`benchmarks.systems.null_encoder`), so that the
 machine has time for the gateway, and what is measured is the gateway's own.
 
-1. Totals: user and kernel time of the gateway's processes from /proc, before and after so many
-   requests, divided by their number. Nothing is installed in the gateway for it.
+1. Totals: user and kernel time of the gateway's processes from /proc, before and after a number of
+   requests, divided by that number. Nothing is installed in the gateway for it.
 2. Stages: the same load on a gateway that runs under `benchmarks.systems.sampler`, which puts the
    main thread's CPU time down to the code that it is in, and counts other threads apart. A sample
    is of the stage of the innermost frame that belongs to one. The shares are then applied to the

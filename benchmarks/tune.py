@@ -132,12 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results = collect("tune", manifest, vars(given), rows)
             path = results.write(given.output / f"tune{SUFFIX}")
             (given.output / "tune.md").write_text(table(rows) + "\n")
-    print(f"\n{table(rows)}\n\nWritten to {path} and tune.md beside it")
+    print(f"\n{table(rows)}\n\nWritten to {path}, with tune.md")
     return 0
 
 
 def _choices(given: argparse.Namespace) -> dict[str, list[str]]:
-    """What was asked for, by the name of what is changed.
+    """The values to try, by the name of what they change.
 
     Raises:
         BenchmarkError: An `--env` is not NAME=VALUE,VALUE.

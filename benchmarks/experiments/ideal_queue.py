@@ -2,8 +2,8 @@
 
 Requests come as in `benchmarks.openloop` (Poisson) and are served in the order in which they come;
 whenever the server is free it takes all that wait, up to its largest call. A call takes a fixed
-time, and a time for each item. This is what a real service can be held against: it waits as long,
-and has the unevenness of its machine beside.
+time, and a time for each item. A real service is compared with it: it waits as long, and suffers
+from the unevenness of its machine too.
 """
 
 import argparse
@@ -28,7 +28,7 @@ class Server:
     largest: int  # items of a call
 
     def takes(self, items: int) -> float:
-        """Of a call with so many items."""
+        """The time of a call with this number of items."""
         return self.fixed + (1 - self.fixed) * items
 
     def capacity(self) -> float:

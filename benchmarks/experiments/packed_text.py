@@ -1,4 +1,4 @@
-"""What a packed text tower gains: captions per second beside fixed lengths and exact ones.
+"""What a packed text encoder gains: captions per second, against fixed and exact lengths.
 
 All ways run the same captions in turns, on all cores; the median of the rounds counts. Batches are
 filled in the captions' order: at fixed lengths with those that are padded to the same length, at
@@ -24,7 +24,7 @@ from benchmarks.systems.published import TOKEN_IDS, Manifest
 from benchmarks.traffic.captions import Captions, tokens
 
 CLIP: Manifest = {"golden": {"token_ids": (49406, 320, 49407)}, "tokenizer": {"pad_id": 0}}
-LENGTHS = (16, 24, 32)  # the full context beside them
+LENGTHS = (16, 24, 32)  # and the full context
 BATCHES, PACKED_BATCHES = (4, 8, 16), (1, 4, 8, 16, 32)
 HEADER = ("captions", "rows at most", "mean rows", "texts/s")
 
@@ -43,7 +43,7 @@ class Way:
 
 
 def ways(packed: Path, fixed: Path, counts: Sequence[int], context: int) -> list[Way]:
-    """Every way to run captions of so many tokens each; none has more than the context."""
+    """Every way to run captions with these token counts, none above the context."""
     lengths = [*(length for length in LENGTHS if length < context), context]
     name = f"padded to {'/'.join(map(str, lengths))}"
     exact = range(1, context + 1)

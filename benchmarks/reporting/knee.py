@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-SLACK = 0.05  # a load counts as carried when so little of it, at most, was left unanswered
+SLACK = 0.05  # a load counts as carried when at most this part of it was left unanswered
 
 
 def knee(offered: Sequence[float], latency: Sequence[float]) -> int:

@@ -1,4 +1,4 @@
-"""What the service must reach beside what the machine allows and what users run today."""
+"""The targets of the service, relative to what the machine allows and what users run today."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
@@ -41,8 +41,8 @@ def checks(rows: Sequence[Row], manifest: Manifest) -> list[Check]:
 
     Args:
         rows: The medians. What is missing of a system that was measured fails, as NaN.
-        manifest: Of the model. Others' figures are known for ViT-B-32 only, and a packed text tower
-            has one ceiling, since it drops all padding.
+        manifest: Of the model. Others' figures are known for ViT-B-32 only, and a packed text
+            encoder has one ceiling, since it drops all padding.
     """
     known: dict[Key, Mapping[str, float]] = {
         (

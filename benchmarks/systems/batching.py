@@ -1,4 +1,4 @@
-"""How many items Triton ran together, from its own counters."""
+"""Mean batch sizes in Triton, from its own counters."""
 
 import re
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ class Counts:
 
     @classmethod
     def read(cls, metrics_url: str, models: Iterable[str]) -> Self:
-        """Asks Triton's metrics."""
+        """Reads them from Triton's metrics."""
         with urlopen(metrics_url, timeout=10) as answer:  # noqa: S310 (a Triton of ours)
             return cls.parse(answer.read().decode(), models)
 

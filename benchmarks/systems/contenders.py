@@ -11,7 +11,7 @@ from benchmarks.systems import processes, repositories, services
 from benchmarks.systems.published import Manifest, packed, weights_bytes
 from benchmarks.traffic.requests import LABEL_SET, labels
 
-OURS, PADDED, TORCH = "ours", "padded", "pytorch"  # by which results name them
+OURS, PADDED, TORCH = "ours", "padded", "pytorch"  # their names in the results
 LABELS = 1_000
 MB = 10**6
 

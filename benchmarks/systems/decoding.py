@@ -17,7 +17,7 @@ FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 
 def decode(data: bytes, manifest: Manifest) -> NDArray[np.uint8]:
-    """A photo as uint8 [S, S, 3], resized and cropped as the model wants it."""
+    """A photo as uint8 [S, S, 3], resized and cropped for the model."""
     rules = manifest["preprocessing"]
     size, resample = rules["image_size"], FILTERS[rules["interpolation"]]
     with Image.open(BytesIO(data)) as opened:
@@ -38,7 +38,7 @@ def rate(manifest: Manifest, seconds: float) -> float:
 
 
 def _decode(manifest: Manifest, seconds: float) -> int:
-    """Decodes and resizes on all cores for so long, and returns how many photos."""
+    """Decodes and resizes on all cores for `seconds`; returns the number of photos."""
     files = photos()
     end = time.perf_counter() + seconds
 

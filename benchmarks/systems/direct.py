@@ -17,12 +17,12 @@ from benchmarks.traffic.connection import RequestFailed
 from benchmarks.traffic.loops import Measurement, drive
 from benchmarks.traffic.requests import Request
 
-RAW = "triton"  # the protocol of these requests: a tower's name and the bytes of its input
+RAW = "triton"  # the protocol of these requests: an encoder's name and the bytes of its input
 JOINED_LENGTH = 32  # tokens; nearly no caption is longer
 
 
 class TritonConnection:
-    """Sends raw input to a tower; see `benchmarks.traffic.connection.Connection`."""
+    """Sends raw input to an encoder; see `benchmarks.traffic.connection.Connection`."""
 
     def __init__(self, client: Any, manifest: Manifest) -> None:  # noqa: ANN401 (untyped)
         self._client = client
@@ -66,7 +66,7 @@ def measure_triton(
 
 
 def image_requests(manifest: Manifest) -> Iterator[Request]:
-    """Pictures of noise for the image tower, uint8 [1, S, S, 3]."""
+    """Pictures of noise for the image encoder, uint8 [1, S, S, 3]."""
     size = manifest["preprocessing"]["image_size"]
     noise = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
     tower = manifest["triton"]["image"]["name"]
@@ -74,10 +74,10 @@ def image_requests(manifest: Manifest) -> Iterator[Request]:
 
 
 def text_requests(manifest: Manifest, seed: int = 0) -> Iterator[Request]:
-    """Token ids as long as our captions, int32 [1, length], each for the tower that takes it.
+    """Token ids as long as our captions, int32 [1, length], each for the encoder that takes it.
 
-    For a packed tower they are padded to a multiple of `JOINED_LENGTH`: Triton runs requests of
-    equal length together, and the tower drops the padding.
+    For a packed encoder they are padded to a multiple of `JOINED_LENGTH`: Triton runs requests of
+    equal length together, and the encoder drops the padding.
     """
     texts = manifest["triton"]["text"]
     lengths = padded_lengths(manifest)
@@ -98,13 +98,13 @@ def padded_lengths(manifest: Manifest) -> list[int]:
 def batch_of(
     manifest: Manifest, counts: Sequence[int], length: int | None = None
 ) -> NDArray[np.int32]:
-    """`token_ids` of captions of so many tokens, int32 [n, length]; without one, of the longest."""
+    """`token_ids` of captions with these token counts, int32 [n, length]; length: the longest's."""
     length = length or max(counts)
     return np.stack([token_ids(manifest, count, length) for count in counts])
 
 
 def token_ids(manifest: Manifest, count: int, length: int) -> NDArray[np.int32]:
-    """Ids that stand for a caption of so many tokens, int32 [length].
+    """Ids that stand for a caption of `count` tokens, int32 [length].
 
     Between start and end token is always the same word: encoders take as long for any.
     """

@@ -27,10 +27,10 @@ class Encoders:
     def __init__(self, repository: Path, manifest: Manifest) -> None:
         self._repository = repository
         self._manifest = manifest
-        self._sessions: dict[int, Any] = {}  # by inode: towers may share a file
+        self._sessions: dict[int, Any] = {}  # by inode: encoders may share a file
 
     def image(self, batch: int, seconds: float) -> Sequence[float]:
-        """Seconds of each call of the image tower on a batch."""
+        """Seconds of each call of the image encoder on a batch."""
         size = self._manifest["preprocessing"]["image_size"]
         pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
         return self._times(self._manifest["triton"]["image"], PIXELS, [pixels], seconds)
@@ -38,20 +38,20 @@ class Encoders:
     def text(
         self, tower: dict[str, Any], batch: int, seconds: float, length: int | None = None
     ) -> Sequence[float]:
-        """Seconds of each call of a text tower on a batch, of its length or another one."""
+        """Seconds of each call of a text encoder on a batch, of its length or another one."""
         length = length or tower["length"]
         ids = batch_of(self._manifest, [length] * batch)
         return self._times(tower, TOKEN_IDS, [ids], seconds)
 
     def captions(self, tower: dict[str, Any], batch: int, seconds: float) -> Sequence[float]:
-        """Seconds of each call of a packed tower on a batch of our captions, as they come."""
+        """Seconds of each call of a packed encoder on a batch of our captions, as they come."""
         drawn = caption_lengths(tower["length"])
         starts = range(0, len(drawn) - batch + 1, batch)
         ids = [batch_of(self._manifest, drawn[start : start + batch]) for start in starts]
         return self._times(tower, TOKEN_IDS, ids, seconds)
 
     def takes_any_length(self, tower: dict[str, Any]) -> bool:
-        """Whether the file of a text tower is not bound to the tower's length."""
+        """Whether the file of a text encoder is not bound to the encoder's length."""
         [given] = self._session(tower).get_inputs()
         return not isinstance(given.shape[1], int)
 
@@ -73,12 +73,12 @@ class Encoders:
 
 
 def caption_lengths(most: int) -> list[int]:
-    """How many tokens our captions have, cut to the most that a model takes."""
+    """Token counts of our captions, cut to the most that a model takes."""
     return [min(tokens(caption), most) for caption in Captions().take(CAPTIONS)]
 
 
 def shares(manifest: Manifest) -> dict[int, float]:
-    """Which part of our captions goes to the text tower of each length, by length."""
+    """Which part of our captions goes to the text encoder of each length, by length."""
     lengths = [tower["length"] for tower in manifest["triton"]["text"]]
     drawn = caption_lengths(lengths[-1])
     counts = Counter(lengths[bisect_left(lengths, length)] for length in drawn)

@@ -38,7 +38,7 @@ def medians_ms(
 
 
 def profiled(served: services.Gateway, kind: str, seconds: float, file: Path) -> dict[str, Any]:
-    """What `benchmarks.systems.sampler` writes, under which the gateway runs, of a load.
+    """The profile of a load; the gateway runs under `benchmarks.systems.sampler`, which writes it.
 
     Raises:
         BenchmarkError: It wrote nothing, or requests failed.
@@ -59,7 +59,7 @@ def profiled(served: services.Gateway, kind: str, seconds: float, file: Path) ->
 
 
 def metrics_error(served: services.Gateway, kind: str, seconds: float) -> float:
-    """How far the gateway's metrics are from the number of requests that it was sent."""
+    """The difference between the gateway's metrics and the number of requests sent to it."""
     before = _counted(served)
     sent = _load(served, kind, seconds, 300)
     return abs(_counted(served) - before - sent)
@@ -73,7 +73,7 @@ def _cpu_ms(served: services.Gateway, kind: str, seconds: float, seed: int, work
 
 
 def _load(served: services.Gateway, kind: str, seconds: float, seed: int, workers: int = 1) -> int:
-    """Sends requests, and returns how many; each worker gets as many at a time as one alone."""
+    """Sends requests, and returns their number; each worker gets as many at a time as one alone."""
     load = CONCURRENCY * workers
     seed += SEEDS * list(KINDS).index(kind)
     measured = loops.measure(served.target, kind, load, seconds, seed, warm_up=0.0)

@@ -1,6 +1,6 @@
 """`python -m benchmarks.systems.null_encoder`: a model repository whose encoders do no work.
 
-Everything is as in the published model that it is made from, but each tower's graph takes its
+Everything is as in the published model that it is made from, but each encoder's graph takes its
 input and answers one fixed unit vector for each row. What is left of a request's time is Triton's
 and the gateway's own. The golden vectors are that vector, so `/readyz` holds.
 """
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _changed(manifest: Manifest, vector: NDArray[np.float32]) -> Manifest:
-    """The vectors of the copy are not to be compared with those of the model."""
+    """The manifest of the copy; its own fingerprint keeps its vectors apart from the model's."""
     known = [float(value) for value in vector]
     fingerprint = hashlib.sha256(f"null {manifest['fingerprint']}".encode()).hexdigest()
     golden = manifest["golden"] | {"text_features": known, "image_features": known}

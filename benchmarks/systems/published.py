@@ -1,4 +1,4 @@
-"""The published models of a model repository, as their manifests tell of them."""
+"""The published models of a model repository, read from their manifests."""
 
 import json
 import re
@@ -54,24 +54,24 @@ def on_onnx_runtime(manifest: Manifest) -> Manifest:
 
 
 def towers(manifest: Manifest) -> list[dict[str, Any]]:
-    """The Triton models behind a model, the image tower first."""
+    """The Triton models behind a model, the image encoder first."""
     return [manifest["triton"]["image"], *manifest["triton"]["text"]]
 
 
 def packed(manifest: Manifest) -> bool:
-    """Whether one text tower takes captions of any length and drops what pads them."""
+    """Whether one text encoder takes captions of any length and drops what pads them."""
     return bool(manifest["triton"]["text"][0].get("packed", False))
 
 
 def size_bytes(repository: Path, manifest: Manifest) -> int:
-    """Size of the towers' files; one that several towers share by hard links counts once."""
+    """Size of the encoders' files; one that several encoders share by hard links counts once."""
     names = {tower["name"] for tower in towers(manifest)}
     files = [repository / name for name in manifest["files"] if name.split("/")[0] in names]
     return sum({(s.st_dev, s.st_ino): s.st_size for s in (f.stat() for f in files)}.values())
 
 
 def weights_bytes(repository: Path, manifest: Manifest) -> int:
-    """Size of all towers' files, each tower counted in full, times its instances."""
+    """Size of all encoders' files, each encoder counted in full, times its instances."""
     return sum(
         sum(file.stat().st_size for file in _files(repository / tower["name"], manifest))
         * _instances(repository / tower["name"])

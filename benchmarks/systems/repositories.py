@@ -61,7 +61,7 @@ def check_lengths_are_fixed(manifest: Manifest) -> None:
     """Nothing, for a model that serves text at fixed lengths.
 
     Raises:
-        BenchmarkError: Its text tower is packed.
+        BenchmarkError: Its text encoder is packed.
     """
     if packed(manifest):
         raise BenchmarkError(
@@ -71,7 +71,7 @@ def check_lengths_are_fixed(manifest: Manifest) -> None:
 
 
 def set_max_batch(repository: Path, manifest: Manifest, size: int) -> Manifest:
-    """Lets Triton run so many items at a time, of every tower."""
+    """Sets the largest batch that Triton runs, for every encoder."""
 
     def changed(tower: dict[str, Any]) -> dict[str, Any]:
         return tower | {"max_batch": size}
@@ -86,14 +86,14 @@ def set_max_batch(repository: Path, manifest: Manifest, size: int) -> Manifest:
 
 
 def set_queue_delay(repository: Path, manifest: Manifest, microseconds: int) -> None:
-    """Lets Triton wait so long for more requests to join a batch."""
+    """Sets how long Triton waits for more requests to join a batch."""
     wanted = f"max_queue_delay_microseconds: {microseconds}"
     for tower in towers(manifest):
         _edit(repository / tower["name"], r"max_queue_delay_microseconds:\s*\d+", wanted)
 
 
 def set_instances(repository: Path, manifest: Manifest, count: int, threads: int) -> None:
-    """So many instances of every tower, each with so many ONNX Runtime threads."""
+    """Sets the instances of every encoder, and the ONNX Runtime threads of each."""
     entry = f'parameters {{ key: "{THREADS}" value {{ string_value: "{threads}" }} }}\n'
     for tower in towers(manifest):
         folder = repository / tower["name"]

@@ -55,7 +55,7 @@ def climb(
     rounds: int = 2,
     batches: Sequence[int] = BATCHES,
 ) -> list[Row]:
-    """Times PyTorch and each published variant, one after the other, so many times over.
+    """Times PyTorch and each published variant, one after the other, for several rounds.
 
     Raises:
         BenchmarkError: One of the programs failed.

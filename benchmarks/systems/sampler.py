@@ -3,8 +3,8 @@
 SIGUSR1 starts to count anew, SIGUSR2 writes the counts to FILE. In between, a timer that runs on
 the process's CPU time interrupts the main thread, and each time the CPU time that the main thread
 has used since the last interrupt is put down to the code that it is in. So the parts add up to the
-main thread's CPU time exactly, and code that waits costs nothing. Other threads are told apart by
-the CPU time that the kernel has counted for each.
+main thread's CPU time exactly, and code that waits costs nothing. For other threads the
+kernel's own count of CPU time is used.
 
 The interrupt is handled between two bytecodes: time in a C function is put down to the Python code
 that called it, and time in the event loop's own C code to the callback that runs next.

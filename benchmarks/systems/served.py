@@ -50,16 +50,16 @@ class Served:
         self._stack.close()
 
     def image_times(self, batches: Sequence[int], seconds: float) -> Times:
-        """Times the image tower on a picture of noise, for so many seconds at each batch size."""
+        """Times the image encoder on a picture of noise, for `seconds` at each batch size."""
         tower = self._manifest["triton"]["image"]
         size = self._manifest["preprocessing"]["image_size"]
         pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
         return self._times(tower, PIXELS, pixels, batches, seconds)
 
     def text_times(self, batches: Sequence[int], seconds: float) -> Times:
-        """Times texts as long as the context: PyTorch always computes so many positions.
+        """Times texts as long as the context, since PyTorch always computes all of its positions.
 
-        No position is padding, so that a packed tower has as much to do as any other.
+        No position is padding, so that a packed encoder has as much to do as any other.
         """
         tower = self._manifest["triton"]["text"][-1]
         ids = token_ids(self._manifest, tower["length"], tower["length"])
@@ -81,7 +81,7 @@ class Served:
         batches: Sequence[int],
         seconds: float,
     ) -> Times:
-        """Batches over what the tower takes in one execution are left out."""
+        """Batches over what the encoder takes in one execution are left out."""
         times: Times = {}
         for batch in batches:
             if batch > tower["max_batch"]:

@@ -44,7 +44,7 @@ class Outcome:
     elapsed: float = 0.0  # seconds, from the first that was due to the last answer
 
     def values(self, offered: float, seconds: float) -> dict[str, float]:
-        """The figures of a row of results, of a load that was offered for so many seconds."""
+        """The figures of a row of results, of a load that was offered for `seconds`."""
         at = np.percentile(self.latencies, [50, 95, 99]) * 1000 if self.latencies else [np.nan] * 3
         late = float(np.percentile(self.lateness, 99)) * 1000 if self.lateness else 0.0
         return {
@@ -77,7 +77,7 @@ def due_times(rate: float, seconds: float, seed: int) -> Iterator[float]:
 def offer(
     target: Target, kind: str, rate: float, seconds: float, processes: int = 1, seed: int = 0
 ) -> Outcome:
-    """Offers a load for so many seconds, from one or more client processes, and waits for the end.
+    """Offers a load for `seconds`, from one or more client processes, and waits for the end.
 
     Poisson processes add up to a Poisson process, so each client process sends its share alone.
     """

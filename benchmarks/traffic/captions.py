@@ -35,7 +35,8 @@ PREPOSITIONS = "near behind beside under above with inside outside against acros
 class Captions:
     """An endless, repeatable stream of captions; two with different seeds share next to none.
 
-    With a length all have so many tokens, start and end token included; else they are of the mix.
+    With `length` all have that number of tokens, start and end token included; else they follow
+    the mix.
     """
 
     def __init__(self, seed: int = 0, length: int | None = None) -> None:
@@ -60,7 +61,7 @@ class Captions:
                 return caption
 
     def take(self, count: int) -> list[str]:
-        """The next so many captions."""
+        """The next `count` captions."""
         return [next(self) for _ in range(count)]
 
     def _tokens(self) -> int:
@@ -70,7 +71,7 @@ class Captions:
         return min(max(drawn, SHORTEST), LONGEST)
 
     def _sentence(self, words: int) -> str:
-        """A sentence of so many words."""
+        """A sentence of this number of words."""
         one_of = self._random.choice
         said = [
             one_of(self._determiners),

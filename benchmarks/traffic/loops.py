@@ -1,4 +1,4 @@
-"""Closed loops: so many clients, each sending its next request when the last is answered."""
+"""Closed loops: a number of clients, each sending its next request when the last is answered."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ from benchmarks.traffic.requests import Request, requests
 
 MIN_ANSWERS = 3  # of each client while it is measured, however slow the service
 WARM_UP = 0.25  # of the measured time, before it
-FAILED_PAUSE = 0.05  # seconds before a client that got an error goes on
+FAILED_PAUSE = 0.05  # seconds that a client waits after an error
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ class PhotoError(BenchmarkError):
 
 @functools.cache  # they take a second to make
 def photos(count: int = COUNT) -> tuple[bytes, ...]:
-    """So many JPEG files, 640 x 480, each another cut of one of the photos.
+    """`count` JPEG files, 640 x 480, each another cut of one of the photos.
 
     Raises:
         PhotoError: scikit-image is not installed, or lacks a photo.
@@ -51,7 +51,7 @@ def photos(count: int = COUNT) -> tuple[bytes, ...]:
 
 
 def _cut(image: Image.Image, chance: random.Random) -> bytes:
-    """A random part of the shape that is wanted, brought to its size, as a JPEG file."""
+    """A random part of the image with the proportions of `SIZE`, resized to it, as a JPEG file."""
     share = chance.uniform(0.7, 1.0)
     largest = min(image.width / SIZE[0], image.height / SIZE[1])
     width, height = (side * largest * share for side in SIZE)

@@ -49,7 +49,7 @@ def full_captions(model: str, context: int, seed: int = 0) -> Iterator[Request]:
 
 
 def labels(count: int) -> list[str]:
-    """So many different labels."""
+    """A list of `count` different labels."""
     return Captions(seed=1_000).take(count)
 
 

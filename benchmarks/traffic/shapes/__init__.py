@@ -1,1 +1,1 @@
-"""Loads that change over time, for Locust: one shape to a file, as Locust wants it."""
+"""Loads that change over time, for Locust, which expects one shape to a file."""

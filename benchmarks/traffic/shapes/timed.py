@@ -1,4 +1,4 @@
-"""What the shapes have in common: they tell users by the part of the run time that is over."""
+"""The base of the shapes: the number of users follows from the elapsed part of the run time."""
 
 from abc import abstractmethod
 
@@ -12,7 +12,7 @@ class Timed(LoadTestShape):  # type: ignore[misc]  # Locust is untyped here
     use_common_options = True
 
     def tick(self) -> tuple[int, float] | None:
-        """How many users there should be now, and how many may start a second; None at the end."""
+        """The number of users now, and the number that may start a second; None at the end."""
         options = self.runner.environment.parsed_options
         done = self.get_run_time() / (options.run_time or 60)
         if done >= 1:
@@ -21,4 +21,4 @@ class Timed(LoadTestShape):  # type: ignore[misc]  # Locust is untyped here
 
     @abstractmethod
     def users(self, most: int, done: float) -> int:
-        """How many of at most so many there should be, when so much is over (from 0 to 1)."""
+        """The number of users, at most `most`, when `done` (0 to 1) of the run time is over."""

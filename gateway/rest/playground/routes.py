@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent / "static"
 # Not below `/playground/`, which is open to those who have no key.
 FACTS = "/playground.json"
 HEADERS = {
-    # Kept, but asked for each time: after an upgrade nobody sees an old page.
+    # A browser keeps a file but revalidates it each time: after an upgrade nobody sees an old page.
     "cache-control": "no-cache",
     "content-security-policy": (
         "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
