@@ -11,7 +11,6 @@ import string
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from gateway.errors import ImageError, RequestError, TooLarge
 from gateway.images.header import decode_bytes, swaps, turn_of
 from gateway.images.memory import MemoryBudget
+from gateway.images.structure import Source, structure_bytes
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
 
@@ -101,7 +101,7 @@ def preprocess(
             if options.jpeg_draft and image.format == "JPEG":
                 kept = size[::-1] if swaps(turn) else size
                 image.draft(None, (DRAFT_SCALE * kept[0], DRAFT_SCALE * kept[1]))
-            needed = decode_bytes(image, turned=turn is not None)
+            needed = decode_bytes(image, turned=turn is not None) + structure_bytes(image, data)
             _check_memory(image, needed, limits)
             with memory.taken(needed) if memory else nullcontext():
                 image.load()
@@ -150,7 +150,7 @@ def resized_size(width: int, height: int, rules: Preprocessing) -> tuple[int, in
 
 def _open(data: bytes) -> Image.Image:
     try:
-        return Image.open(BytesIO(data), formats=FORMATS)
+        return Image.open(Source(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageError(
             "the bytes are not an image of an accepted format "

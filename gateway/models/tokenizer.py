@@ -34,6 +34,9 @@ def clean(text: str, how: str) -> str:
     Args:
         text: Any text without lone surrogates.
         how: `lower`, `whitespace` or `canonicalize` (lower case, no punctuation; SigLIP).
+
+    Raises:
+        TextError: A character reference of HTML has thousands of digits.
     """
     return " ".join(clean_lines(text, how))
 
@@ -56,12 +59,19 @@ def clean_lines(text: str, how: str) -> Iterator[str]:
         if "&" in line or not (line.isascii() and line.rstrip("\n").isprintable()):
             if not line.translate(_BLANK):
                 continue
-            line = html.unescape(html.unescape(ftfy.fix_text(line, unescape_html=unescape)))
+            line = _unescaped(ftfy.fix_text(line, unescape_html=unescape))
         if how == "canonicalize":
             line = line.replace("_", " ").translate(_PUNCTUATION).lower()
         line = " ".join(line.split())
         if line:
             yield line.lower() if how == "lower" else line
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return html.unescape(html.unescape(text))
+    except ValueError as error:  # Python makes no number of so many digits, nor does OpenCLIP
+        raise TextError("the text holds a character reference of too many digits") from error
 
 
 def checked_file(spec: Tokenizer, repository: Path) -> Path:
@@ -110,7 +120,8 @@ class TextTokenizer:
         Like OpenCLIP, cuts a text over the context length, and keeps its end token.
 
         Raises:
-            TextError: The text holds lone surrogates, or is too long and `truncate` is false.
+            TextError: The text holds lone surrogates or a reference of thousands of digits,
+            or is too long and `truncate` is false.
         """
         words = self._words(text)
         return self._tokens(self._model.encode(words, is_pretokenized=bool(self._split)), truncate)

@@ -117,7 +117,41 @@ def hazards() -> dict[str, bytes]:
         "a flood of empty blocks": PNG + png_chunk(b"tEXt", b"k\0v") * 100_000,
         "unfinished zlib": bomb.compress(zeros),
         "nothing": b"",
+        "JPEG of 2,000,000 empty segments": after(2, b"\xff\xe5\0\2" * 2_000_000, "JPEG"),
+        "GIF of 4,000,000 comments": after(19, b"\x21\xfe" + b"\1a" * 4_000_000 + b"\0", "GIF"),
+        "PNG of 1,000,000 empty chunks": after(33, png_chunk(b"prVt", b"") * 1_000_000, "PNG"),
+        "JPEG 2000 of 65,025 tiles": jpeg2000(255, tile=1, levels=5),
+        "JPEG 2000 of 1,000,000 precincts": jpeg2000(1_000, tile=1_000, levels=0, precincts=b"\0"),
+        "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": tiff_of_one_tile(30_000),
     }
+
+
+def after(place: int, more: bytes, name: str) -> bytes:
+    """A small picture with something at this place of its file."""
+    data = encoded(Image.new("P", (16, 16)).convert("P" if name == "GIF" else "RGB"), name)
+    return data[:place] + more + data[place:]
+
+
+def jpeg2000(side: int, *, tile: int, levels: int, precincts: bytes = b"") -> bytes:
+    """A codestream of three bands, without a pixel."""
+    size = struct.pack(">HIIIIIIIIH", 0, side, side, 0, 0, tile, tile, 0, 0, 3) + b"\7\1\1" * 3
+    style = bytes([bool(precincts), 0, 0, 1, 0, levels, 4, 4, 0, 1]) + precincts
+    steps = b"\x20" + bytes(1 + 3 * levels)
+    segments = [(0x51, size), (0x52, style), (0x5C, steps), (0x90, b"\0\0\0\0\0\0\0\1")]
+    head = b"".join(struct.pack(">BBH", 255, kind, len(data) + 2) + data for kind, data in segments)
+    return b"\xff\x4f" + head + b"\xff\x93" + bytes(100) + b"\xff\xd9"
+
+
+def tiff_of_one_tile(side: int) -> bytes:
+    """64 x 64 grey pixels in a tile that is far larger."""
+    tile = zlib.compress(bytes(side * side))
+    values = {
+        256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8,
+        325: len(tile),
+    }  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(tile))
+    return head + tile + struct.pack("<H", len(values)) + entries + bytes(4)
 
 
 class Memory:

@@ -42,6 +42,12 @@ EXPECTED = {
     "a flood of empty blocks": 400,
     "unfinished zlib": 400,
     "nothing": 400,
+    "JPEG of 2,000,000 empty segments": 400,
+    "GIF of 4,000,000 comments": 400,
+    "PNG of 1,000,000 empty chunks": 400,
+    "JPEG 2000 of 65,025 tiles": 413,
+    "JPEG 2000 of 1,000,000 precincts": 413,
+    "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": 413,
 }
 
 
@@ -154,6 +160,7 @@ def test_hazards(client: GatewayClient, memory: Memory, name: str) -> None:
         b'{"input": "a", "dimensions": ' + b"9" * 100_000 + b"}",
         b'{"input": "a", "dimensions": -1}',
         b'{"input": Infinity}',
+        b'{"input": "&#' + b"1" * 5_000 + b';"}',
         b'{"input": "\\ud800"}',
         b"\xff\xfe\x00",
         b'{"input": {"image": "' + b"A" * 1_000_000 + b'"}}',

@@ -1,0 +1,147 @@
+"""What a file makes a decoder hold or do besides its pixels, which a hostile one chooses freely."""
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from io import BytesIO
+
+from PIL import Image
+
+from gateway.errors import ImageError
+
+# A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.
+MOST_READS = 2**16
+_RLE_READS = 2**20  # of a BMP, which Pillow reads byte by byte where it is compressed
+
+
+class Source(BytesIO):
+    """The bytes of an image, which may be read a limited number of times.
+
+    Pillow keeps each segment, chunk or comment of a file: 32 MB of empty ones become a gigabyte.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = _RLE_READS if data.startswith(b"BM") else MOST_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See `BytesIO`.
+
+        Raises:
+            ImageError: It was read too often.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise ImageError("the image consists of too many parts")
+        return super().read(size)
+
+
+def structure_bytes(image: Image.Image, data: bytes) -> int:
+    """How many bytes tiles and the like take while an opened picture is decoded."""
+    if image.format == "JPEG2000":
+        return max((_codestream(data, at.start()) for at in _CODESTREAM.finditer(data)), default=0)
+    if image.format == "TIFF":
+        return _tile_bytes(data)
+    return 0
+
+
+# A JPEG 2000 codestream may stand anywhere in its file, and begins with these two markers.
+_CODESTREAM = re.compile(b"\xff\x4f\xff\x51")
+_COD, _COC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF90, 0xFF93
+_SIZ = struct.Struct(">HHIIIIIIIIH")
+_WHOLE = 15  # the exponent of a precinct where none is told
+# Measured with OpenJPEG 2.5.
+_TILE, _TILE_COMPONENT, _PRECINCT, _BLOCK = 9_000, 1_100, 450, 200
+
+
+def _codestream(data: bytes, start: int) -> int:
+    """What OpenJPEG takes for the tiles, precincts and code-blocks of a codestream."""
+    at = start + 4
+    try:
+        length, _, right, bottom, left, top, wide, high, tile_left, tile_top, bands = (
+            _SIZ.unpack_from(data, at)
+        )
+    except struct.error:
+        return 0
+    if length != 38 + 3 * bands or not wide or not high or right <= left or bottom <= top:
+        return 0  # OpenJPEG refuses it
+    tiles = -(-(right - tile_left) // wide) * -(-(bottom - tile_top) // high)
+    styles = _styles(data, at + length, bands)
+    parts = max((_parts(each, right - left, bottom - top) for each in styles), default=0)
+    return int(tiles * (_TILE + _TILE_COMPONENT * bands) + bands * parts)
+
+
+def _styles(data: bytes, at: int, bands: int) -> Iterator[bytes]:
+    """How each COD and COC divides resolutions: from the number of levels on, and if it says so."""
+    part = 0
+    try:
+        while True:
+            marker, length = struct.unpack_from(">HH", data, at)
+            if marker == _SOT:
+                [size] = struct.unpack_from(">I", data, at + 6)
+                part = at + size if size else len(data)
+            elif marker == _SOD:
+                if part <= at:
+                    return
+                at = part
+                continue
+            elif marker in {_COD, _COC}:
+                style = at + 4 if marker == _COD else at + 5 + (bands > 256)
+                own = data[style] & 1
+                yield bytes([own]) + data[style + (5 if marker == _COD else 1) : at + 2 + length]
+            at += 2 + length
+    except (struct.error, IndexError):
+        return
+
+
+def _parts(style: bytes, width: int, height: int) -> int:
+    """Bytes of the precincts and code-blocks of one band."""
+    try:
+        own, levels, block_x, block_y = style[:4]
+        total = 0
+        for level in range(levels + 1):
+            size = style[6 + level] if own else _WHOLE * 17
+            x, y = size & 15, size >> 4
+            scale = levels - level
+            wide, high = -(-width >> scale), -(-height >> scale)
+            precincts = -(-wide >> x) * -(-high >> y)
+            x, y = min(x, (block_x & 15) + 2), min(y, (block_y & 15) + 2)
+            total += 3 * precincts * _PRECINCT + -(-wide >> x) * -(-high >> y) * _BLOCK
+    except (ValueError, IndexError):
+        return 0
+    return total
+
+
+_TILE_SIDES = 322, 323  # the tags
+_PIXEL_BYTES = 8  # of those that Pillow reads, at most
+_SHORT, _SIGNED_SHORT, _LONG8, _SIGNED_LONG8 = 3, 8, 16, 17
+
+
+def _tile_bytes(data: bytes) -> int:
+    """What libtiff takes for one tile of a TIFF's first picture, however small the picture is.
+
+    It takes types of numbers that Pillow passes over.
+    """
+    order = "<" if data.startswith(b"I") else ">"
+    sides = dict.fromkeys(_TILE_SIDES, 0)
+
+    def number(kind: str, at: int) -> int:
+        return int(struct.unpack_from(order + kind, data, at)[0])
+
+    try:
+        large = number("H", 2) == 43
+        own, start, size = ("Q", 8, 20) if large else ("I", 4, 12)
+        at = number(own, start)
+        count, at = (number("Q", at), at + 8) if large else (number("H", at), at + 2)
+        for entry in range(at, min(at + count * size, len(data)), size):
+            tag, kind, value = number("H", entry), number("H", entry + 2), entry + size // 2 + 2
+            if tag in sides:
+                if kind in {_LONG8, _SIGNED_LONG8}:
+                    side = number("Q", value if large else number("I", value))
+                else:
+                    side = number("H" if kind in {_SHORT, _SIGNED_SHORT} else "I", value)
+                sides[tag] = max(sides[tag], side)
+    except struct.error:
+        return 0  # libtiff reads no further either
+    return math.prod(sides.values()) * _PIXEL_BYTES
