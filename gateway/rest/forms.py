@@ -11,6 +11,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from gateway.errors import MalformedRequest, TooLarge, quoted
 from gateway.rest.intake import INLINE_BYTES
 
+KIND_CHARACTERS = 2**10  # of a form's content type: parsing it takes the square of its length
 FIELD_BYTES = 2**10  # the value of a field is a name or a number; a file may have any size
 
 
@@ -37,6 +38,10 @@ class Forms:
             MalformedRequest: It is no form, ends early, holds no file, or an unknown field.
             TooLarge: It holds too many files.
         """
+        if len(headers["content-type"]) > KIND_CHARACTERS:
+            raise MalformedRequest(
+                f"the content-type of a form may have {KIND_CHARACTERS:,} characters"
+            )
         if len(body) <= INLINE_BYTES:
             return await self._read(headers, body)
         return await asyncio.to_thread(lambda: asyncio.run(self._read(headers, body)))

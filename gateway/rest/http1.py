@@ -224,7 +224,8 @@ class Http1(HttpToolsProtocol):
             if isinstance(error.__context__, TooManyHeaders):
                 self._head_too_large()
                 return b""
-            self.logger.warning("Invalid HTTP request received.")
+            # Anybody can send such as fast as a log is written.
+            self.logger.debug("Invalid HTTP request received.")
             self.send_400_response("")
         except httptools.HttpParserUpgrade as stopped:
             method = self.parser.get_method()

@@ -104,6 +104,12 @@ def test_not_json(api: httpx.Client, body: bytes) -> None:
         assert_refused(api.post(path, content=body), 400, "not JSON")
 
 
+def test_a_long_content_type_of_a_form(api: httpx.Client) -> None:
+    headers = {"content-type": "multipart/form-data;a=" + ";" * 1_024}
+    refused = api.post("/v1/embeddings/image", content=b"a", headers=headers)
+    assert_refused(refused, 400, "content-type")
+
+
 def test_a_form_where_json_is_wanted(api: httpx.Client) -> None:
     for path in ("/v1/embeddings", "/v1/zero-shot", "/v1/similarity", "/v1/rerank"):
         refused = api.post(path, files={"image": b"a picture"})
