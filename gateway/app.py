@@ -1,8 +1,8 @@
-"""The composition root: builds every part once, and takes them down in turn."""
+"""The composition root: build the application, start it and shut it down in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
@@ -14,24 +14,15 @@ from gateway.access.access import Access
 from gateway.access.keys import Keyring, KeysError
 from gateway.access.quotas import Quotas
 from gateway.access.tls import Tls, TlsError, read_tls
-from gateway.admission.permits import Admission
-from gateway.build import Background, Core
-from gateway.inference.batching import Batcher
+from gateway.build import BackgroundTasks, Components
 from gateway.inference.client import InferClient
 from gateway.inference.grpc_client import NO_SECRET, GrpcInferClient
 from gateway.inference.secret import Secret, SecretError
-from gateway.models.manifest import Manifest, ManifestError
+from gateway.models.manifest import ManifestError
 from gateway.models.registry import Models
-from gateway.operations.readiness import Readiness
-from gateway.operations.signals import told
-from gateway.operations.updates import Updates
-from gateway.pipeline.cache import VectorCache
-from gateway.pipeline.classifiers import Classifiers
-from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.embedding import CachedEncoder, Embedder
-from gateway.pipeline.engine import Engine
+from gateway.operations.signals import signals_handled
+from gateway.pipeline.concurrency import first
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
-from gateway.pipeline.prepare import Preparer
 from gateway.rest import admin, openapi, problems
 from gateway.rest.direct import Direct, direct
 from gateway.rest.intake import Intake
@@ -87,15 +78,18 @@ def create_app(
     settings: Settings,
     loaded: Loaded,
     connect: Callable[[Sequence[str]], InferClient] | None = None,
-    agrees: Callable[[Iterable[Manifest]], None] = lambda manifests: None,
+    *,
+    waits_until_ready: bool = False,
 ) -> FastAPI:
-    """The REST application over these models; its parts, gRPC too, live as long as its lifespan.
+    """The REST application; its lifespan runs the gRPC server and the background tasks too.
 
-    `connect` makes another client of Triton, inside the running event loop; `agrees` is told, in a
-    thread, what is served whenever that changes.
+    Args:
+        settings: What is configured.
+        loaded: What was read from disk.
+        connect: Makes another client of Triton, inside the running event loop.
+        waits_until_ready: Whether it takes connections only once `/readyz` would answer 200.
     """
     metrics = Metrics()
-    metrics.serves(model.manifest for model in loaded.models)
     if loaded.tls:
         metrics.certificate(loaded.tls.certificate.expires)
     traces = build.traces(settings)
@@ -112,32 +106,44 @@ def create_app(
             if connect
             else GrpcInferClient(addresses, metrics.tritons, loaded.secret)
         )
-        core = await _build(settings, loaded, metrics, client, agrees)
-        posted.update(_route(app, settings, loaded, core, metrics))
+        components = await build.components(settings, loaded.models, loaded.sets, metrics, client)
+        readiness = components.readiness
+        posted.update(_add_routes(app, settings, loaded, components, metrics))
         config = build.rpc_config(settings, tls)
-        rpc = RpcServer(core.engine, core.admission, core.readiness, observer, config, access)
-        await rpc.start(settings.host, settings.grpc_port)
-        scraped = build.metrics_server(settings, metrics)
-        background = _begin(settings, loaded, core, metrics)
-        draining: list[asyncio.Task[None]] = []
-
-        def drain() -> None:
-            draining.append(asyncio.create_task(rpc.stop(settings.drain_s)))
-
-        try:
-            with told(reload=core.updates.ask, drain=drain):
+        rpc = RpcServer(
+            components.engine, components.admission, readiness, observer, config, access
+        )
+        metrics_server = build.metrics_server(settings, metrics)
+        background = _start_background_tasks(settings, loaded, components, metrics)
+        stop = asyncio.Event()
+        with signals_handled(reload=components.updates.ask, drain=stop.set):
+            if waits_until_ready:
+                await first(readiness.reached(), stop.wait())
+            metrics.serves(model.manifest for model in loaded.models)
+            if not stop.is_set():
+                await rpc.start(settings.host, settings.grpc_port)
+            draining = asyncio.create_task(_drain(rpc, stop, settings.drain_s))
+            try:
                 yield
-        finally:
-            drain()
-            await asyncio.gather(*draining)
-            await background.end(scraped)
-            await core.close(traces)
+            finally:
+                stop.set()
+                await draining
+                await background.end(metrics_server)
+                await components.close(traces)
 
-    app = _application(lifespan)
+    app = FastAPIOffline(
+        redoc_url=None,
+        redirect_slashes=False,
+        title="openclip-triton",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is of both protocols
+    )
     app.state.tls = tls  # for whoever accepts connections
     problems.install(app)
     openapi.install(app, keys=access is not None)
-    app.include_router(playground(_facts(settings, loaded.sets)))
+    app.include_router(playground(_playground_facts(settings, loaded.sets)))
     app.add_middleware(Direct, routes=posted)
     if access is not None:
         app.add_middleware(KeyGuard, access=access)
@@ -148,59 +154,17 @@ def create_app(
     return app
 
 
-def _application(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
-    return FastAPIOffline(
-        redoc_url=None,
-        redirect_slashes=False,
-        title="openclip-triton",
-        version=VERSION,
-        description=DESCRIPTION,
-        lifespan=lifespan,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is of both protocols
-    )
+async def _drain(rpc: RpcServer, stop: asyncio.Event, grace_s: float) -> None:
+    await stop.wait()
+    await rpc.stop(grace_s)
 
 
-async def _build(
-    settings: Settings,
-    loaded: Loaded,
-    metrics: Metrics,
-    client: InferClient,
-    agrees: Callable[[Iterable[Manifest]], None],
-) -> Core:
-    threads, long = Threads(settings.threads()), Threads(1)
-    cache = VectorCache(settings.text_cache_bytes, metrics.looked_up)
-    limits = build.request_limits(settings)
-    decoder = await asyncio.to_thread(build.decoder, settings)
-    preparer = Preparer(threads, limits, decoder, build.fetcher(settings), long=long)
-    encoder = CachedEncoder(Batcher(client, settings.triton_calls, metrics.called), cache)
-    classifiers = Classifiers(loaded.models, loaded.sets, preparer, encoder, cache)
-
-    def doubt(fingerprint: str) -> None:
-        cache.clear()
-        classifiers.doubt(fingerprint)
-
-    return Core(
-        client,
-        (threads, long),
-        decoder,
-        classifiers,
-        Engine(loaded.models, loaded.sets, limits, Embedder(preparer, encoder), classifiers),
-        Admission(build.room(settings)),
-        Readiness(
-            loaded.models, client, classifiers, doubt, every=settings.ready_all, told=metrics.ready
-        ),
-        Updates(
-            loaded.models, build.selection(settings), client, classifiers, metrics.serves, agrees
-        ),
-    )
-
-
-def _route(
-    app: FastAPI, settings: Settings, loaded: Loaded, core: Core, metrics: Metrics
+def _add_routes(
+    app: FastAPI, settings: Settings, loaded: Loaded, components: Components, metrics: Metrics
 ) -> dict[str, APIRoute]:
-    """Adds the routes of the API; those that need no routing, by their paths."""
+    """Add the routes of the API; return those that need no routing, by their paths."""
     intake = Intake(
-        core.admission,
+        components.admission,
         settings.max_body_bytes,
         settings.request_timeout_s,
         build.max_values(settings),
@@ -208,24 +172,26 @@ def _route(
         settings.max_text_characters,
     )
     shown = None if settings.metrics_port else metrics
-    routes = router(core.engine, intake, core.readiness, shown, settings.max_items)
+    routes = router(components.engine, intake, components.readiness, shown, settings.max_items)
     app.include_router(routes)
-    app.include_router(admin.router(loaded.models, core.updates))
+    app.include_router(admin.router(loaded.models, components.updates))
     return direct(routes.routes)
 
 
-def _begin(settings: Settings, loaded: Loaded, core: Core, metrics: Metrics) -> Background:
+def _start_background_tasks(
+    settings: Settings, loaded: Loaded, components: Components, metrics: Metrics
+) -> BackgroundTasks:
     keyring, tls = loaded.keyring, loaded.tls
-    return Background(
+    return BackgroundTasks(
         asyncio.create_task(keyring.follow()) if keyring else None,
         asyncio.create_task(tls.follow(metrics.certificate)) if tls else None,
-        asyncio.create_task(core.classifiers.warm()),
-        asyncio.create_task(core.readiness.watch(settings.triton_verify_s)),
-        asyncio.create_task(core.updates.follow(settings.reload_s)),
+        asyncio.create_task(components.classifiers.warm()),
+        asyncio.create_task(components.readiness.watch(settings.triton_verify_s)),
+        asyncio.create_task(components.updates.follow(settings.reload_s)),
     )
 
 
-def _facts(settings: Settings, sets: LabelSets) -> Facts:
+def _playground_facts(settings: Settings, sets: LabelSets) -> Facts:
     return Facts(
         version=VERSION,
         max_items=settings.max_items,

@@ -12,13 +12,18 @@ from gateway.admission.permits import Admission, Room
 from gateway.images.fetch import Fetcher, FetchRules
 from gateway.images.pool import DecodePool
 from gateway.images.preprocess import DecodeOptions, Decoder, ImageLimits
+from gateway.inference.batching import Batcher
 from gateway.inference.client import InferClient
-from gateway.models.registry import Selection
+from gateway.models.registry import Models, Selection
 from gateway.operations.readiness import Readiness
 from gateway.operations.updates import Updates
+from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
+from gateway.pipeline.embedding import CachedEncoder, Embedder
 from gateway.pipeline.engine import Engine
+from gateway.pipeline.label_sets import LabelSets
+from gateway.pipeline.prepare import Preparer
 from gateway.rpc.config import RpcConfig
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
@@ -26,6 +31,8 @@ from gateway.telemetry.metrics_server import MetricsServer
 
 if TYPE_CHECKING:
     from gateway.telemetry.traces import Traces
+
+logger = logging.getLogger(__name__)
 
 STREAM_WINDOW_BYTES = 16 * 2**20  # so that a few streams do not take all the bytes in flight
 
@@ -138,12 +145,9 @@ def rpc_config(settings: Settings, tls: Tls | None) -> RpcConfig:
     )
 
 
-logger = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True, slots=True)
-class Core:
-    """What answers requests, whichever protocol they come by."""
+class Components:
+    """What serves the requests of both protocols."""
 
     client: InferClient
     threads: tuple[Threads, ...]
@@ -155,7 +159,7 @@ class Core:
     updates: Updates
 
     async def close(self, traces: "Traces | None") -> None:
-        """Closes what no request uses any more, and between its parts the traces of requests."""
+        """Close them, and the traces once no thread of a request adds to them."""
         await self.readiness.close()
         await self.client.close()
         for threads in self.threads:
@@ -166,39 +170,69 @@ class Core:
             await asyncio.to_thread(self.decoder.close)
 
 
-@dataclass(frozen=True, slots=True)
-class Background:
-    """What goes on beside requests."""
+async def components(
+    settings: Settings, models: Models, sets: LabelSets, metrics: Metrics, client: InferClient
+) -> Components:
+    """Build the components that serve these models and label sets."""
+    threads, long = Threads(settings.threads()), Threads(1)
+    cache = VectorCache(settings.text_cache_bytes, metrics.looked_up)
+    limits = request_limits(settings)
+    images = await asyncio.to_thread(decoder, settings)
+    preparer = Preparer(threads, limits, images, fetcher(settings), long=long)
+    encoder = CachedEncoder(Batcher(client, settings.triton_calls, metrics.called), cache)
+    classifiers = Classifiers(models, sets, preparer, encoder, cache)
 
-    following: asyncio.Task[NoReturn] | None  # the file of keys
-    renewing: asyncio.Task[NoReturn] | None  # the certificate
-    warming: asyncio.Task[NoReturn]
-    verifying: asyncio.Task[NoReturn]
-    updating: asyncio.Task[NoReturn]
+    def doubt(fingerprint: str) -> None:
+        cache.clear()
+        classifiers.doubt(fingerprint)
+
+    return Components(
+        client,
+        (threads, long),
+        images,
+        classifiers,
+        Engine(models, sets, limits, Embedder(preparer, encoder), classifiers),
+        Admission(room(settings)),
+        Readiness(
+            models, client, classifiers, doubt, every=settings.ready_all, on_states=metrics.ready
+        ),
+        Updates(models, selection(settings), client, classifiers, metrics.serves),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundTasks:
+    """Tasks that run until the end; one that fails is logged as critical."""
+
+    follow_keys: asyncio.Task[NoReturn] | None
+    follow_certificate: asyncio.Task[NoReturn] | None
+    warm_label_sets: asyncio.Task[NoReturn]
+    check_readiness: asyncio.Task[NoReturn]
+    follow_repository: asyncio.Task[NoReturn]
 
     def __post_init__(self) -> None:
-        tasks = self.following, self.renewing, self.warming, self.verifying, self.updating
-        for task in filter(None, tasks):
-            task.add_done_callback(_ended)
+        for task in self._all():
+            task.add_done_callback(_log_failure)
 
-    async def end(self, scraped: MetricsServer | None) -> None:
-        """Ends all of it, and with it the server that metrics are read from."""
-        self.updating.cancel()
-        for reading in (self.following, self.renewing):
-            if reading:
-                reading.cancel()
-        if scraped:
-            await asyncio.to_thread(scraped.close)
-        self.warming.cancel()
-        self.verifying.cancel()
-        await asyncio.gather(self.updating, self.warming, self.verifying, return_exceptions=True)
+    def _all(self) -> list[asyncio.Task[NoReturn]]:
+        of_files = self.follow_keys, self.follow_certificate
+        of_models = self.warm_label_sets, self.check_readiness, self.follow_repository
+        return [task for task in (*of_files, *of_models) if task is not None]
+
+    async def end(self, metrics_server: MetricsServer | None) -> None:
+        """Cancel them, and close the server of the metrics."""
+        for task in self._all():
+            task.cancel()
+        if metrics_server:
+            await asyncio.to_thread(metrics_server.close)
+        await asyncio.gather(*self._all(), return_exceptions=True)
 
 
-def _ended(task: asyncio.Task[Any]) -> None:
-    # Nobody awaits it before the end, so that its failure would be told to nobody.
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    # Nothing awaits it before the end, so its failure would go unnoticed.
     if task.cancelled():
         error: BaseException | None = None if task.cancelling() else asyncio.CancelledError()
     else:
         error = task.exception()
     if error is not None:
-        logger.critical("what goes on beside requests has failed: restart", exc_info=error)
+        logger.critical("a background task has failed: restart the gateway", exc_info=error)

@@ -54,7 +54,7 @@ class Readiness:
         wrong: Callable[[str], None] = lambda fingerprint: None,
         *,
         every: bool = False,
-        told: Callable[[Mapping[str, bool]], None] = lambda ready: None,
+        on_states: Callable[[Mapping[str, bool]], None] = lambda ready: None,
     ) -> None:
         """Takes what is checked.
 
@@ -64,14 +64,14 @@ class Readiness:
             classifiers: Tells which label sets are not encoded yet.
             wrong: Told whose fingerprint another model answers for.
             every: Whether all models must be ready for the gateway to be.
-            told: Told which models are ready, whenever they were looked at.
+            on_states: Called with which models are ready after each look at them.
         """
         self._models = models
         self._client = client
         self._classifiers = classifiers
         self._wrong = wrong
         self._every = every
-        self._told = told
+        self._on_states = on_states
         self._checks: dict[str, _Check] = {}
         self._running: set[asyncio.Task[None]] = set()
 
@@ -89,7 +89,7 @@ class Readiness:
             )
             for check in checks
         }
-        self._told({model_id: state.ready for model_id, state in states.items()})
+        self._on_states({model_id: state.ready for model_id, state in states.items()})
         return states
 
     def verdict(self, states: Mapping[str, State]) -> list[str]:
@@ -108,6 +108,15 @@ class Readiness:
     async def problems(self) -> list[str]:
         """See `verdict`."""
         return self.verdict(await self.states())
+
+    async def reached(self) -> None:
+        """Return once `verdict` finds nothing wrong."""
+        before: list[str] = []
+        while problems := await self.problems():
+            if problems != before:
+                logger.warning("not serving yet: %s", "; ".join(problems))
+                before = problems
+            await asyncio.sleep(FRESH_S)
 
     async def watch(self, every_s: float) -> NoReturn:
         """Checks by itself, so that a model that was replaced under Triton is soon found out."""

@@ -1,11 +1,12 @@
-"""What the gateway does when a signal comes, besides what uvicorn does.
+"""Signals of an operator: reload on SIGHUP, drain on SIGTERM and SIGINT.
 
-A process holds SIGHUP back from its start (`hold_hang_up`) until there is something to reload:
-that it is sent a little early must not end it, nor be forgotten.
+A process blocks SIGHUP from its start (`hold_hang_up`) until there is something to reload. So one
+that comes early neither ends the process nor is lost.
 """
 
 import asyncio
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,11 +17,12 @@ from typing import Any, Self
 Handler = Callable[[int, FrameType | None], object]
 
 _HANG_UP = {signal.SIGHUP}
+_STOPS = signal.SIGINT, signal.SIGTERM
 
 
 @contextmanager
 def hold_hang_up() -> Iterator[None]:
-    """Processes that are started in the block hold SIGHUP back, as this one does."""
+    """Block SIGHUP, here and in processes that are started in the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANG_UP)
     try:
         yield
@@ -28,34 +30,32 @@ def hold_hang_up() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class Asked:
-    """SIGHUP, SIGINT and SIGTERM as they come, to be waited for like what can be read."""
+class ReceivedSignals:
+    """Queue SIGCHLD, SIGHUP, SIGINT and SIGTERM, for a process without an event loop."""
 
     def __enter__(self) -> Self:
-        """Takes the signals, and those of them that were held back."""
+        """Take these signals, and a SIGHUP that was held until now."""
         self._reader, self._writer = os.pipe()
         for end in (self._reader, self._writer):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(self._writer)
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)  # its number is written to the pipe
+        for number in (signal.SIGCHLD, signal.SIGHUP, *_STOPS):
+            signal.signal(number, lambda *_: None)  # Python writes its number to the pipe
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANG_UP)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Signals are forgotten from now on; the process is about to end."""
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        """Ignore them from now on; the process is about to end."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGHUP, *_STOPS):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         os.close(self._reader)
         os.close(self._writer)
 
-    def fileno(self) -> int:
-        """Can be read from when a signal came."""
-        return self._reader
-
-    def numbers(self) -> bytes:
-        """Those that came since this was last asked."""
+    def wait(self, seconds: float | None) -> bytes:
+        """Return the numbers of the signals that came; empty after this time without one."""
+        select.select([self._reader], [], [], seconds)
         try:
             return os.read(self._reader, 4096)
         except BlockingIOError:
@@ -63,12 +63,12 @@ class Asked:
 
 
 @contextmanager
-def told(reload: Callable[[], None], drain: Callable[[], None]) -> Iterator[None]:
-    """Calls `reload` on SIGHUP, and `drain` as soon as SIGTERM or SIGINT asks for the end.
+def signals_handled(reload: Callable[[], object], drain: Callable[[], object]) -> Iterator[None]:
+    """Call `reload` on SIGHUP, and `drain` as soon as SIGTERM or SIGINT comes.
 
-    Both are called on the running event loop. uvicorn closes its own sockets first, and only when
-    they have drained does it end the lifespan, which other servers learn of too late. Outside the
-    main thread, where no signal arrives, nothing is done.
+    Both run on the event loop. uvicorn ends the lifespan only when its own connections have
+    drained: too late for other servers to start to drain. Outside the main thread, where no
+    signal arrives, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -87,7 +87,7 @@ def told(reload: Callable[[], None], drain: Callable[[], None]) -> Iterator[None
 
     replaced: dict[signal.Signals, tuple[Any, Handler]]
     replaced = {signal.SIGHUP: (signal.signal(signal.SIGHUP, hang_up), hang_up)}
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPS:
         before = signal.getsignal(number)
         if callable(before):
             ours = chained(before)

@@ -35,7 +35,6 @@ class Updates:
         client: InferClient,
         classifiers: Classifiers,
         serves: Callable[[Iterable[Manifest]], None] = lambda manifests: None,
-        agrees: Callable[[Iterable[Manifest]], None] = lambda manifests: None,
     ) -> None:
         """Takes what is served, and where the rest comes from.
 
@@ -45,14 +44,12 @@ class Updates:
             client: Loads and checks encoders.
             classifiers: Encodes the label sets of a model before it is served.
             serves: Told what is served whenever that changes.
-            agrees: Told likewise, in a thread.
         """
         self._models = models
         self._selection = selection
         self._client = client
         self._classifiers = classifiers
         self._serves = serves
-        self._agrees = agrees
         self._lock = asyncio.Lock()
         self._asked = asyncio.Event()
         self._seen: object = None
@@ -104,7 +101,7 @@ class Updates:
         for model in self._models:
             if model.manifest.id not in found:
                 self._models.drop(model.manifest.id)
-                await self._changed(f"model {model.manifest.id} is gone, and not served any more")
+                self._changed(f"model {model.manifest.id} is gone, and not served any more")
         return [problem for problem in problems if problem]
 
     async def _take(self, model: Model) -> str:
@@ -129,18 +126,17 @@ class Updates:
             return f"model {manifest.id}, version {manifest.version}, is refused: {why}{stays}"
         self._models.put(model)
         came_from = f", in place of version {before.manifest.version}" if before else ""
-        await self._changed(
+        self._changed(
             f"serving {manifest.id}, version {manifest.version}{came_from}; its fingerprint is "
             f"{manifest.fingerprint}"
         )
         return ""
 
-    async def _changed(self, what: str) -> None:
+    def _changed(self, what: str) -> None:
         self._classifiers.forget()
         served = [model.manifest for model in self._models]
         self._serves(served)
         logger.info("%s", what)
-        await asyncio.to_thread(self._agrees, served)
 
 
 def _check(before: Model | None, manifest: Manifest) -> None:

@@ -46,6 +46,18 @@ async def both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
     return first.result(), second.result()
 
 
+async def first(one: Awaitable[object], other: Awaitable[object]) -> None:
+    """Await two things side by side until the first of them ends; cancel the other."""
+    tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 async def nearby(function: Callable[..., T], *arguments: object, values: int) -> T:
     """Calls a function that goes through so many values: here if they are few, else in a thread."""
     if values <= FEW_VALUES:

@@ -1,4 +1,4 @@
-"""How uvicorn serves the application, in the one process or in each of several."""
+"""Serve the application with uvicorn, in the only process or in each worker."""
 
 import asyncio
 import logging
@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, cast
@@ -25,19 +24,16 @@ if TYPE_CHECKING:
     from gateway.access.tls import Tls
 
 KEEP_ALIVE_S = 75  # a proxy that closes idle connections after 60 s, as is usual, does so first
-BEAT_S = 1.0  # how often the event loop tells that it runs
-END_S = 5.0  # that the end may take after the time for draining
-
-Beat = Callable[[], None]
+END_S = 5.0  # for the end, after the time for draining
 
 logger = logging.getLogger(__name__)
 
 
 class Config(uvicorn.Config):
-    """Takes the certificate from the application, whose two protocols are served with one."""
+    """uvicorn's configuration, with the certificate of the application for TLS."""
 
     def load_app(self) -> FastAPI:
-        """The application; its context is the server's."""
+        """Load the application, and take its TLS context."""
         app: FastAPI = super().load_app()
         tls: Tls | None = app.state.tls
         self.ssl = tls.context if tls else None
@@ -45,19 +41,17 @@ class Config(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """Calls `beat` from the moment it serves until its event loop ends, drains included."""
+    """uvicorn's server, with a limit of the time that its end takes."""
 
-    def __init__(self, config: uvicorn.Config, beat: Beat | None) -> None:
+    def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._beat = beat
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = threading.Event()
 
     def limit_end(self, seconds: float) -> None:
-        """Ends the process with 1 where it has not ended so long after it was asked to.
+        """End the process with exit code 1 if a stop takes longer than this.
 
-        From a thread, since it may be the event loop that stands still; what everything stands at
-        is told first.
+        A thread does it, since the event loop itself may hang. It logs all stacks first.
         """
 
         def limit() -> None:
@@ -78,24 +72,17 @@ class Server(uvicorn.Server):
         """See `uvicorn.Server.handle_exit`."""
         first = not self.should_exit
         super().handle_exit(sig, frame)
-        if first:  # a second signal may come in the midst of the first, whose lock it would want
+        if first:  # a second signal may interrupt the first, which holds the event's lock
             self._stopping.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server.startup`."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        if self.started and self._beat:
-            self._beating = asyncio.create_task(self._beats(self._beat))
-
-    async def _beats(self, beat: Beat) -> None:
-        while True:
-            beat()
-            await asyncio.sleep(BEAT_S)
 
 
 def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves."""
+    """The configuration of uvicorn."""
     limits = ConnectionLimits(
         settings.max_connections,
         settings.head_timeout_s,
@@ -112,18 +99,16 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )  # fmt: skip
 
 
-def serve(
-    app: FastAPI, settings: Settings, listener: socket.socket, beat: Beat | None = None
-) -> None:
-    """Serves until SIGINT or SIGTERM, and what is under way then."""
-    server = Server(config(app, settings), beat)
+def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM, then finish the requests under way."""
+    server = Server(config(app, settings))
     server.limit_end(settings.drain_s + END_S)
-    # uvicorn takes these signals only while it runs, and raises them again at its end: one that
-    # comes before is heeded so, and a stop that was asked for is no failure.
+    # uvicorn handles these signals only while it runs, and raises them again at its end. With
+    # this handler, one that comes earlier counts, and a stop by a signal is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
-    # Until there is something to reload it is held back, and when nothing is left it says nothing.
+    # SIGHUP is blocked until there is something to reload, and does nothing after the lifespan.
     signal.signal(signal.SIGHUP, lambda *_: None)
     server.run(sockets=[listener])
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):  # the end has its limit
-        signal.signal(number, signal.SIG_IGN)  # unlike a handler it holds to the very end
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # unlike a handler, this holds to the very end

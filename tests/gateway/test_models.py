@@ -8,7 +8,7 @@ from typing import NoReturn, cast
 
 import pytest
 
-from gateway.build import Background
+from gateway.build import BackgroundTasks
 from gateway.errors import MalformedRequest, UnknownModel
 from gateway.inference.client import FakeInferClient
 from gateway.models.manifest import ManifestError, read_manifest
@@ -152,7 +152,7 @@ async def test_background_work_that_fails_is_in_the_log(caplog: pytest.LogCaptur
         raise AssertionError
 
     begun = [asyncio.create_task(work()) for work in (follows, follows, fails)]
-    background = Background(None, None, *begun)
+    background = BackgroundTasks(None, None, *begun)
     await asyncio.sleep(0)
     await background.end(None)
     [line] = caplog.records
@@ -167,7 +167,7 @@ async def test_background_work_that_ends_as_if_cancelled_is_in_the_log_too(
     async def ends() -> NoReturn:
         raise asyncio.CancelledError  # by gRPC, whose channel was closed
 
-    background = Background(None, None, *(asyncio.create_task(ends()) for _ in range(3)))
+    background = BackgroundTasks(None, None, *(asyncio.create_task(ends()) for _ in range(3)))
     await asyncio.sleep(0)
     await background.end(None)
     assert [line.levelname for line in caplog.records] == ["CRITICAL"] * 3

@@ -341,7 +341,7 @@ def test_a_hangup_reaches_every_worker_and_streams_keep_their_version(root: Path
         assert alive(client.process)
 
 
-def test_a_worker_that_starts_serves_nothing_that_the_others_refused(root: Path) -> None:
+def test_a_worker_that_starts_serves_only_what_gives_right_golden_vectors(root: Path) -> None:
     log = root.parent / "log"
     with serving(root, Outside(log=log), reload_s=0.1, workers=2) as client:
         first = fingerprint(client)
@@ -349,16 +349,29 @@ def test_a_worker_that_starts_serves_nothing_that_the_others_refused(root: Path)
         wait_until(lambda: log.read_text().count("is refused") == 2)
         killed, other = children(client.process)
         os.kill(killed, signal.SIGKILL)
-        waits = "before the repository holds what the others serve: demo"
-        wait_until(lambda: waits in log.read_text())
-        assert fingerprints(client) == {first}
+        wait_until(lambda: "not serving yet: " in log.read_text())
+        for _ in range(3):  # the new worker takes no connection
+            assert fingerprints(client) == {first}
         versions.main(["demo", "--repository", str(root), "--use", "1"])
         os.kill(other, signal.SIGSTOP)  # so that it is the new one that answers
         try:
             with httpx.Client(base_url=client.base_url, timeout=60) as fresh:
                 assert fingerprint(fresh) == first
+                assert fresh.post("/v1/embeddings", json={"input": TEXTS[0]}).is_success
         finally:
             os.kill(other, signal.SIGCONT)
+
+
+def test_a_worker_that_waits_to_be_ready_is_stopped_at_once(root: Path) -> None:
+    log = root.parent / "log"
+    with serving(root, Outside(log=log), reload_s=0, workers=2, drain_s=0) as client:
+        publish(root, 2, golden=False)
+        killed, _ = children(client.process)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: "not serving yet: " in log.read_text())
+    # That the gateway ended, and with 0, was seen by `run_gateway`.
+    assert "cut short" not in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def fingerprints(client: GatewayClient) -> set[str]:

@@ -88,12 +88,14 @@ def test_an_end_that_does_not_come_is_cut_short(
     stands: str, told: str, workers: int, tmp_path: Path
 ) -> None:
     stuck = (
-        "import asyncio, runpy, sys, time; from gateway import core, serving; "
-        f"serving.END_S = 1; core.Background.end = lambda *_: {stands}; "
+        "import asyncio, runpy, sys, time; from gateway import build; "
+        "from gateway.process import serving; "
+        f"serving.END_S = 1; build.BackgroundTasks.end = lambda *_: {stands}; "
     )
     run = "runpy.run_module({!r}, run_name='__main__')".format
     one = (sys.executable, "-c", stuck + run("gateway.process.worker"))
-    all_ = f"{stuck} from gateway import workers; workers.COMMAND = {one!r}; {run('gateway')}"
+    supervised = f"from gateway.process import workers; workers.COMMAND = {one!r}; "
+    all_ = f"{stuck}{supervised}{run('gateway')}"
     outside = Outside(log=tmp_path / "log", command=(sys.executable, "-c", all_), code=1)
     triton_address = f"127.0.0.1:{free_port()}"
     with run_gateway(outside, triton_address=triton_address, drain_s=0, workers=workers):

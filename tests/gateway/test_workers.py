@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import grpc
 import httpx
 import pytest
 
+from gateway.process.workers import STEADY_S, _Worker
 from gateway.telemetry.metrics import FOLDER
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
@@ -136,20 +138,6 @@ def test_a_stop_while_a_worker_starts(gateway: GatewayClient, heeds: bool) -> No
     # That the gateway then ends, and with 0, is seen by the fixture.
 
 
-def test_a_worker_that_hangs_is_replaced(
-    triton: TritonServer, start_gateway: GatewayFactory
-) -> None:
-    outside = Outside(command=with_constants(SILENT_S=10, TICK_S=0.2))
-    address = triton.addresses.grpc
-    with start_gateway(outside, triton_address=address, workers=COUNT) as client:
-        wait_until(lambda: all_hold(client, rpc_port(client), LISTENING))
-        hung, other = workers(client)
-        os.kill(hung, signal.SIGSTOP)
-        wait_until(lambda: hung not in workers(client) and len(workers(client)) == COUNT)
-        assert other in workers(client)
-        wait_until(lambda: all_hold(client, rpc_port(client), LISTENING))
-
-
 def test_a_worker_that_hangs_does_not_hold_up_the_end(
     triton: TritonServer, start_gateway: GatewayFactory
 ) -> None:
@@ -196,6 +184,29 @@ def test_workers_that_cannot_start_end_the_gateway() -> None:
     environment |= {"GATEWAY_GRPC_PORT": str(grpc_port)}
     ran = subprocess.run(command, cwd=ROOT, env=os.environ | environment, timeout=60, check=False)
     assert ran.returncode == 1
+
+
+def test_the_pause_before_a_restart_grows_while_workers_die_young(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    ended.wait(60)
+    worker = _Worker(ended)
+    assert worker.failed_first_start
+    pauses = []
+    for _ in range(7):
+        worker.died()
+        assert worker.restart_at is not None
+        pauses.append(worker.restart_at - now)
+        now = worker.restart_at
+        worker.restarted(ended)
+        assert not worker.failed_first_start
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+    now += STEADY_S
+    worker.died()
+    assert worker.restart_at == now
 
 
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
