@@ -1,144 +1,48 @@
-"""`python -m gateway`: reads the settings and serves until stopped."""
+"""`python -m gateway`: print the help, or serve until stopped."""
 
 import argparse
-import difflib
-import importlib
-import logging
 import os
-import re
-import socket
 import sys
 import textwrap
-import warnings
-from contextlib import ExitStack
 
-# Before numpy is imported. OpenBLAS's threads spin when they have done their part: on two cores,
-# one image against 1,000 labels then costs 10 ms of them, not 0.4
-# (benchmarks/experiments/blas_threads.py).
+# Before numpy is imported. OpenBLAS's threads spin after each product: on two cores, one image
+# against 1,000 labels then costs 10 ms of them, not 0.4 (benchmarks/experiments/blas_threads.py).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import SettingsError
 
-from gateway.app import NOT_LOADED, create_app, load
-from gateway.images import heap
-from gateway.operations.signals import hold_hang_up
-from gateway.process import workers
-from gateway.process.ports import PortError, listen, reserve
-from gateway.process.serving import serve
-from gateway.settings import Settings
-from gateway.telemetry.logs import logging_to_stderr
-
-PREFIX = "GATEWAY_"
-JSON_EXAMPLES = {
-    "models": '["a", "b"]', "model_aliases": '{"a": "b"}', "fetch_hosts": '["a", "b"]',
-    "fetch_ports": "[1, 2]", "hosts": '["a", "b"]', "trusted_proxies": '["a", "b"]',
-}  # fmt: skip
-
-logger = logging.getLogger("gateway")
-
-
-class StartError(Exception):
-    """The gateway cannot start; the message says why and what to do."""
-
-
-STOPPED_BY = (StartError, PortError, *NOT_LOADED)
+from gateway.settings import PREFIX, Settings
 
 
 def main() -> int:
-    """Serves until SIGINT or SIGTERM; returns the exit code."""
-    _arguments()
-    heap.pin()
-    # What Pillow finds odd in a client's picture is the client's affair, not the log's.
-    warnings.filterwarnings("ignore", module="PIL")
-    with hold_hang_up(), ExitStack() as stack:
-        try:
-            settings = load_settings()
-            loaded = load(settings)
-            listener = stack.enter_context(listen(settings.host, settings.http_port))
-            grpc = stack.enter_context(reserve(settings.host, settings.grpc_port))
-            if settings.metrics_port is not None:
-                host = settings.metrics_host or settings.host
-                stack.enter_context(reserve(host, settings.metrics_port, "GATEWAY_METRICS_PORT"))
-        except STOPPED_BY as error:
-            sys.stderr.write(f"gateway: {error}\n")
-            return 1
-        stack.enter_context(logging_to_stderr(settings.log_level, settings.log_format))
-        settings = settings.model_copy(update={"grpc_port": grpc.getsockname()[1]})
-        served = ", ".join(model.manifest.id for model in loaded.models)
-        host, port = listener.getsockname()[:2]
-        logger.info(
-            "serving %s on %s://%s:%d and %s://%s:%d", served,
-            "https" if loaded.tls else "http", host, port,
-            "grpcs" if loaded.tls else "grpc", host, settings.grpc_port,
-        )  # fmt: skip
-        if settings.workers > 1:
-            return _several(settings, listener)
-        grpc.close()
-        serve(create_app(settings, loaded), settings, listener)
-        return 0
+    """Serve until SIGINT or SIGTERM; return the exit code."""
+    _parse_arguments()
+    # The help needs none of these imports, which take a second of CPU.
+    from gateway.operations.signals import hold_hang_up
+
+    with hold_hang_up():
+        from gateway.process.start import start
+
+        return start()
 
 
-def _several(settings: Settings, listener: socket.socket) -> int:
-    try:
-        return workers.run(settings, listener)
-    except OSError as error:
-        logger.error("worker processes cannot be started: %s", error)
-        return 1
-
-
-def load_settings() -> Settings:
-    """The settings from the environment.
-
-    Raises:
-        StartError: One is wrong, or a `GATEWAY_` variable is none of them.
-    """
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-            raise StartError(f"{name}: no such setting" + (f"; {near[0]}?" if near else ""))
-    try:
-        settings = Settings()
-        if settings.otlp_endpoint:
-            importlib.import_module("gateway.telemetry.traces")
-        return settings
-    except ModuleNotFoundError as error:
-        raise StartError(
-            f"GATEWAY_OTLP_ENDPOINT: {error.name} is not installed; install the extra `otel`"
-        ) from error
-    except SettingsError as error:  # what should be a list or an object is no JSON
-        field = re.findall(r'"(\w+)"', str(error))[0]
-        raise StartError(
-            f"{PREFIX}{field.upper()}: must be JSON, such as {JSON_EXAMPLES[field]}"
-        ) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:
-            raise StartError(message) from error
-        field, *places = first["loc"]
-        name = PREFIX + str(field).upper() + "".join(f"[{place}]" for place in places)
-        raise StartError(f"{name}: {message}") from error
-
-
-def _arguments() -> None:
-    def told(field: FieldInfo) -> str:
-        shown = "" if field.default in (None, (), {}) else f" (default: {field.default})"
-        indent = " " * 6
-        text = f"{field.description}{shown}"
-        return textwrap.fill(text, 96, initial_indent=indent, subsequent_indent=indent)
-
-    lines = [
-        f"  {PREFIX}{name.upper()}\n{told(field)}" for name, field in Settings.model_fields.items()
-    ]
+def _parse_arguments() -> None:
+    fields = Settings.model_fields.items()
+    variables = "\n".join(_described(name, field) for name, field in fields)
     argparse.ArgumentParser(
         prog="python -m gateway",
         description="Serves the models of a Triton model repository over REST and gRPC.",
-        epilog="environment variables:\n" + "\n".join(lines),
+        epilog=f"environment variables:\n{variables}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
+
+
+def _described(name: str, field: FieldInfo) -> str:
+    default = "" if field.default in (None, (), {}) else f" (default: {field.default})"
+    indent = " " * 6
+    text = f"{field.description}{default}"
+    filled = textwrap.fill(text, 96, initial_indent=indent, subsequent_indent=indent)
+    return f"  {PREFIX}{name.upper()}\n{filled}"
 
 
 if __name__ == "__main__":

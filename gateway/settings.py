@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+PREFIX = "GATEWAY_"  # of every environment variable that is a setting
 LARGEST = 2**40  # of what is counted, in items or bytes: beyond, numbers do not fit everywhere
 
 Host = Annotated[str, Field(pattern=r"^((\*\.)?[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+)$")]
@@ -17,7 +18,7 @@ class Settings(BaseSettings):
     """The gateway's settings, read once at start."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GATEWAY_", env_ignore_empty=True, frozen=True, extra="ignore"
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore"
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")

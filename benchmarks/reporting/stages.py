@@ -20,6 +20,7 @@ STAGES = (
     # What runs the loop, as uvicorn's other modules do, is below every stack, and so is reached
     # only where nothing else fits.
     ("gateway.__main__", LOOP),
+    ("gateway.process", LOOP),
     ("gateway.images.preprocess", "decode"),
     ("PIL.", "decode"),
     ("gateway.models.tokenizer", "tokenize"),

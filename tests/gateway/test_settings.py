@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gateway.__main__ import StartError, load_settings
+from gateway.process.start import StartError, load_settings
 from gateway.settings import LARGEST
 
 

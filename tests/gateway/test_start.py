@@ -6,7 +6,9 @@ import sys
 
 from tests.conftest import ROOT
 
-THREADS = "import gateway.__main__, os; print(len(os.listdir('/proc/self/task')))"
+THREADS = (
+    "import gateway.__main__, gateway.process.start, os; print(len(os.listdir('/proc/self/task')))"
+)
 
 
 def threads(**settings: str) -> int:

@@ -22,12 +22,12 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from gateway.__main__ import StartError, load_settings
 from gateway.errors import InferenceFailed
 from gateway.inference.batching import Batcher
 from gateway.inference.client import Call, FakeInferClient
 from gateway.inference.encoders import image_encoder
 from gateway.models.values import Deadline, Timings
+from gateway.process.start import StartError, load_settings
 from gateway.telemetry.traces import RequestTrace
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
