@@ -43,7 +43,7 @@ NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError, SecretError)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What is read from disk before anything is served."""
+    """Read from disk before anything is served."""
 
     models: Models
     sets: LabelSets
@@ -53,7 +53,7 @@ class Loaded:
 
 
 def load(settings: Settings) -> Loaded:
-    """The models to serve with their tokenizers, the label sets, keys and the certificate.
+    """Read the models with their tokenizers, the label sets, the keys and the certificate.
 
     Raises:
         ManifestError: The repository, a manifest or a tokenizer is wrong, or a model is missing.
@@ -117,6 +117,8 @@ def create_app(
         background = _start_background_tasks(settings, loaded, components, metrics)
         stop = asyncio.Event()
         with signals_handled(reload=components.updates.ask, drain=stop.set):
+            if app.state.stop_requested():  # before that handler was there
+                stop.set()
             if waits_until_ready:
                 await first(readiness.reached(), stop.wait())
             metrics.serves(model.manifest for model in loaded.models)
@@ -140,7 +142,8 @@ def create_app(
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is of both protocols
     )
-    app.state.tls = tls  # for whoever accepts connections
+    app.state.tls = tls  # for whoever accepts connections, who may set the next as well
+    app.state.stop_requested = lambda: False
     problems.install(app)
     openapi.install(app, keys=access is not None)
     app.include_router(playground(_playground_facts(settings, loaded.sets)))

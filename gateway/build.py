@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STREAM_WINDOW_BYTES = 16 * 2**20  # so that a few streams do not take all the bytes in flight
+STREAM_WINDOW_BYTES = 16 * 2**20  # a few streams must not take all the bytes in flight
 
 
 def selection(settings: Settings) -> Selection:
-    """Which models are to be served."""
+    """The models to serve, by the settings."""
     return Selection(
         settings.model_repository, settings.models, settings.default_model, settings.model_aliases
     )
 
 
 def decoder(settings: Settings) -> Decoder | DecodePool:
-    """Decodes in threads, or in processes of its own, which are started here."""
+    """Decode in threads, or in processes, which this starts."""
     limits = ImageLimits(
         settings.max_image_bytes,
         settings.max_image_pixels,
@@ -59,12 +59,12 @@ def decoder(settings: Settings) -> Decoder | DecodePool:
 
 
 def max_values(settings: Settings) -> int:
-    """JSON values that a request within the limits may hold; an item is up to six of them."""
+    """The number of JSON values that a valid request may hold; an item has up to six."""
     return 6 * settings.max_items + settings.max_labels + settings.max_prompts + 1_000
 
 
 def request_limits(settings: Settings) -> RequestLimits:
-    """How much one request may ask for."""
+    """The limits of one request."""
     return RequestLimits(
         settings.max_items,
         settings.max_labels,
@@ -75,7 +75,7 @@ def request_limits(settings: Settings) -> RequestLimits:
 
 
 def room(settings: Settings) -> Room:
-    """How much may be worked on at a time, over all requests."""
+    """The limits over all requests in flight."""
     return Room(
         settings.max_inflight,
         settings.max_inflight_items,
@@ -86,7 +86,7 @@ def room(settings: Settings) -> Room:
 
 
 def fetcher(settings: Settings) -> Fetcher | None:
-    """Fetches images by URL; None where that is off."""
+    """Fetch images by URL; None where that is off."""
     if not settings.fetch_urls:
         return None
     return Fetcher(
@@ -103,7 +103,7 @@ def fetcher(settings: Settings) -> Fetcher | None:
 
 
 def traces(settings: Settings) -> "Traces | None":
-    """Sends spans to a collector; None where none is named."""
+    """Send spans to a collector; None where none is set."""
     if settings.otlp_endpoint is None:
         return None
     from gateway.telemetry.traces import Traces  # needs OpenTelemetry, which is an extra
@@ -112,7 +112,7 @@ def traces(settings: Settings) -> "Traces | None":
 
 
 def hosts(settings: Settings, bound: str) -> Hosts | None:
-    """The names that a port bound to this address answers to without keys; None: every name."""
+    """The host names that a port at this address answers to without keys; None: every name."""
     local = is_loopback(bound)
     if not (local or settings.hosts):
         return None
@@ -120,7 +120,7 @@ def hosts(settings: Settings, bound: str) -> Hosts | None:
 
 
 def metrics_server(settings: Settings, metrics: Metrics) -> MetricsServer | None:
-    """Listens on the port for metrics; None where they have none of their own."""
+    """Listen on the port for metrics; None where they have no port of their own."""
     if settings.metrics_port is None:
         return None
     host = settings.metrics_host or settings.host
@@ -130,7 +130,7 @@ def metrics_server(settings: Settings, metrics: Metrics) -> MetricsServer | None
 
 
 def rpc_config(settings: Settings, tls: Tls | None) -> RpcConfig:
-    """What the gRPC server needs to know."""
+    """The configuration of the gRPC server."""
     return RpcConfig(
         max_message_bytes=settings.max_body_bytes,
         inflight_bytes=settings.max_inflight_bytes,

@@ -1,4 +1,4 @@
-"""Whether the gateway can give right answers: a golden vector through every encoder."""
+"""Readiness: check a golden vector through every encoder."""
 
 import asyncio
 import logging
@@ -13,23 +13,23 @@ from gateway.inference.encoders import encoders_of
 from gateway.models.registry import Model, Models
 from gateway.pipeline.classifiers import Classifiers
 
-FRESH_S = 1.0  # how long one check speaks for those that ask after it
+FRESH_S = 1.0  # for which the result of a check is reused
 TIMEOUT_S = 5.0
-PATIENCE_S = 2.0  # after which what was known before is told: a model that hangs holds up no probe
+PATIENCE_S = 2.0  # after which the last result stands: a model that hangs delays no probe
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Whether one model gives right answers."""
+    """The state of one model."""
 
-    default: bool  # requests that name no model are for it
+    default: bool  # whether it serves requests that name no model
     problems: tuple[str, ...]  # one line per encoder or label set; none where it is ready
 
     @property
     def ready(self) -> bool:
-        """Whether it does."""
+        """Whether the model gives right answers."""
         return not self.problems
 
 
@@ -38,13 +38,13 @@ class _Check:
     """The checks of one model, one at a time."""
 
     model: Model
-    problems: tuple[str, ...]  # as the last one that ended tells
+    problems: tuple[str, ...]  # found by the last one that ended
     task: "asyncio.Task[None] | None" = None  # the last one
     ended: float = -FRESH_S
 
 
 class Readiness:
-    """Checks every encoder of every model; those that ask at the same time share one check."""
+    """Checks every encoder of every model; callers at the same time share one check."""
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class Readiness:
         every: bool = False,
         on_states: Callable[[Mapping[str, bool]], None] = lambda ready: None,
     ) -> None:
-        """Takes what is checked.
+        """Build the check; nothing runs yet.
 
         Args:
             models: What is served.
             client: Runs the golden inputs.
-            classifiers: Tells which label sets are not encoded yet.
-            wrong: Told whose fingerprint another model answers for.
-            every: Whether all models must be ready for the gateway to be.
+            classifiers: Knows which label sets are not encoded yet.
+            wrong: Called with a model's fingerprint when another model answers in its place.
+            every: Whether the gateway is ready only when all models are.
             on_states: Called with which models are ready after each look at them.
         """
         self._models = models
@@ -81,7 +81,7 @@ class Readiness:
         tasks = [check.task for check in checks if check.task is not None]
         done, _ = await asyncio.wait(tasks, timeout=PATIENCE_S) if tasks else ((), ())
         for task in done:
-            task.result()  # raises where a check has failed by our own fault
+            task.result()  # raises where the check itself failed
         states = {
             check.model.manifest.id: State(
                 self._models.is_default(check.model.manifest.id),
@@ -93,10 +93,10 @@ class Readiness:
         return states
 
     def verdict(self, states: Mapping[str, State]) -> list[str]:
-        """What stands in the way of being ready, one line each; empty when ready.
+        """The reasons why the gateway is not ready, one line each; empty when it is.
 
-        Ready is who answers right for the default model; where none is the default, for any; and
-        if so set, for all.
+        It is ready when the default model is; without a default, when any is; with `every`, when
+        all are.
         """
         if not states:
             return ["no model is served"]
@@ -119,7 +119,7 @@ class Readiness:
             await asyncio.sleep(FRESH_S)
 
     async def watch(self, every_s: float) -> NoReturn:
-        """Checks by itself, so that a model that was replaced under Triton is soon found out."""
+        """Check at this interval, so that a model replaced in Triton is soon noticed."""
         before: list[str] = []
         while True:
             await asyncio.sleep(every_s)
@@ -129,13 +129,13 @@ class Readiness:
                 before = problems
 
     async def close(self) -> None:
-        """Ends the checks that run."""
+        """Cancel the running checks."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _check(self, model: Model) -> _Check:
-        """What is known of a model; has it checked where that is not fresh."""
+        """The last check of a model; start another where it is too old."""
         check = self._checks.get(model.manifest.id)
         if check is None or check.model is not model:
             unknown = f"{model.manifest.id} was not checked yet"

@@ -1,7 +1,7 @@
-"""Takes new versions of models into service while requests run, and old ones back.
+"""Rolling updates: serve another version of a model while requests run.
 
 manifest changed -> its encoders loaded in every Triton -> golden vectors -> label sets encoded ->
-the new model in place of the old, at once. What fails on the way leaves the old model in service.
+the new model in place of the old, at once. If a step fails, the old model stays in service.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from gateway.pipeline.concurrency import comes, gather
 
 LOAD_S = 300.0  # for all encoders of a model to be loaded
 VERIFY_S = 30.0
-RETRY_S, RETRY_MOST_S = 5.0, 60.0  # between attempts at what was refused; doubles each time
+RETRY_S, RETRY_MOST_S = 5.0, 60.0  # before a refused model is tried again; doubles each time
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +36,14 @@ class Updates:
         classifiers: Classifiers,
         serves: Callable[[Iterable[Manifest]], None] = lambda manifests: None,
     ) -> None:
-        """Takes what is served, and where the rest comes from.
+        """Follow nothing yet.
 
         Args:
             models: What is served; changed here.
             selection: Which models are wanted.
             client: Loads and checks encoders.
             classifiers: Encodes the label sets of a model before it is served.
-            serves: Told what is served whenever that changes.
+            serves: Called with all served manifests whenever they change.
         """
         self._models = models
         self._selection = selection
@@ -55,15 +55,15 @@ class Updates:
         self._seen: object = None
         self._problems: list[str] = []
         self._wait_s = RETRY_S
-        self._again = 0.0  # when to try once more what was refused
+        self._again = 0.0  # when to try refused models again
 
     def ask(self) -> None:
-        """Makes `follow` look now, whether or not anything seems to have changed."""
+        """Make `follow` reload now, even if the repository seems unchanged."""
         self._seen = None
         self._asked.set()
 
     async def follow(self, every_s: float) -> NoReturn:
-        """Looks every so many seconds; for 0, only when it is asked."""
+        """Look for changes at this interval; for 0, only after `ask`."""
         while True:
             await comes(self._asked, every_s or None)
             self._asked.clear()
@@ -73,7 +73,7 @@ class Updates:
                 await self.reload()
 
     async def reload(self) -> list[str]:
-        """Serves what the repository holds; returns what was refused and why, one line each."""
+        """Serve what the repository holds; return what was refused and why, one line each."""
         async with self._lock:
             state = await self._state()
             self._wait_s = RETRY_S if state != self._seen else min(2 * self._wait_s, RETRY_MOST_S)
@@ -89,7 +89,7 @@ class Updates:
     async def _state(self) -> object:
         try:
             return await asyncio.to_thread(repository_state, self._selection.repository)
-        except OSError as error:  # a file system that is away: `_all` meets it too, and tells
+        except OSError as error:  # the file system is gone; `_all` reports it
             return str(error)
 
     async def _all(self) -> list[str]:
@@ -105,7 +105,7 @@ class Updates:
         return [problem for problem in problems if problem]
 
     async def _take(self, model: Model) -> str:
-        """Serves this model; returns why not, where it is refused."""
+        """Serve this model; return the reason where it is refused, else an empty string."""
         manifest = model.manifest
         before = self._models.served(manifest.id)
         if before is not None and before.manifest == manifest:
@@ -140,10 +140,10 @@ class Updates:
 
 
 def _check(before: Model | None, manifest: Manifest) -> None:
-    """Two models under one version could be mistaken for each other while one replaces the other.
+    """Refuse two models under one version: one could answer in the other's place.
 
     Raises:
-        ManifestError: They are.
+        ManifestError: The version is served, with another fingerprint.
     """
     if before is None or before.manifest.version != manifest.version:
         return

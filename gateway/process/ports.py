@@ -1,4 +1,4 @@
-"""The ports, taken before anything starts, so that a taken one is told at once."""
+"""Take the ports before anything starts, so that a port in use is reported at once."""
 
 import errno
 import socket
@@ -9,7 +9,7 @@ class PortError(Exception):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket for REST; several processes may accept from it.
+    """Return a listening socket for REST; several processes may accept from it.
 
     Raises:
         PortError: The address cannot be listened on.
@@ -21,12 +21,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def reserve(host: str, port: int, setting: str = "GATEWAY_GRPC_PORT") -> socket.socket:
-    """Holds a port, without listening, so that worker processes can share it.
+    """Bind a port, without listening, so that worker processes can share it.
 
     Raises:
-        PortError: Somebody listens there, or the address is not ours.
+        PortError: The port is in use, or the address is not one of this machine.
     """
-    # SO_REUSEPORT alone would let another gateway on this machine join in unnoticed.
+    # Bind once without SO_REUSEPORT: with it, another gateway on this machine would go unnoticed.
     with _bound(host, port, setting) as free:
         port = free.getsockname()[1]
     return _bound(host, port, setting, reuse=True)

@@ -68,6 +68,10 @@ class Server(uvicorn.Server):
 
         threading.Thread(target=limit, name="end", daemon=True).start()
 
+    def stop_requested(self) -> bool:
+        """Whether SIGINT or SIGTERM came."""
+        return self._stopping.is_set()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See `uvicorn.Server.handle_exit`."""
         first = not self.should_exit
@@ -103,6 +107,7 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests under way."""
     server = Server(config(app, settings))
     server.limit_end(settings.drain_s + END_S)
+    app.state.stop_requested = server.stop_requested
     # uvicorn handles these signals only while it runs, and raises them again at its end. With
     # this handler, one that comes earlier counts, and a stop by a signal is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):

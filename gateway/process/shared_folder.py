@@ -1,4 +1,4 @@
-"""A temporary folder that several processes share, and that outlives none of them for long."""
+"""A temporary folder for the metrics of several processes, removed even if they are killed."""
 
 import fcntl
 import os
@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PREFIX = "openclip-metrics-"
-NEW_S = 60.0  # so long a folder may be without its lock
+NEW_S = 60.0  # a younger folder may not have its lock yet
 
 
 @contextmanager
 def shared_folder() -> Iterator[Path]:
-    """A new folder, removed at the end; those that killed processes have left are removed first.
+    """Make a folder, and remove it at the end; first remove those that killed processes left.
 
-    Its lock, which the kernel drops with the process, tells that it is in use: others of us, and
-    systemd-tmpfiles, which removes what is old, leave it alone.
+    A lock, which the kernel releases with the process, marks the folder as in use. Other gateways
+    and systemd-tmpfiles, which removes old files, leave a locked folder alone.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The folder cannot be made.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         _remove_if_left(left)
@@ -41,7 +41,7 @@ def _remove_if_left(path: Path) -> None:
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)
     except OSError:
-        return  # it is in use, somebody else's, or gone meanwhile
+        return  # in use, another user's, or gone
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a process is about: where its tasks and its threads stand."""
+"""Print the stacks of all tasks and threads of this process."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ _AWAITED = "cr_await", "gi_yieldfrom", "ag_await"
 
 
 def stacks(loop: asyncio.AbstractEventLoop | None) -> str:
-    """Of every task of an event loop, and of every thread; to be called in any thread."""
+    """The stacks of every task of an event loop and of every thread; callable from any thread."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     threads = [
         f"thread {names.get(ident, ident)}\n{''.join(traceback.format_stack(frame))}"
@@ -29,14 +29,14 @@ def _standing(task: asyncio.Task[Any]) -> str:
 
 
 def _awaits(task: asyncio.Task[Any]) -> Iterator[tuple[FrameType, int]]:
-    """The task's coroutine, what that awaits, and so on: `Task.get_stack` has only the first."""
+    """The frames of a task's coroutine and of all that it awaits; `Task.get_stack` has one."""
     awaited: Any = task.get_coro()
     while awaited is not None:
         frame = _first(awaited, _FRAME)
         if frame is not None:
             yield frame, frame.f_lineno
             awaited = _first(awaited, _AWAITED)
-        else:  # a step of an asynchronous generator, which it does not name
+        else:  # a step of an asynchronous generator has no attribute for it
             held = gc.get_referents(awaited)
             awaited = next((each for each in held if isinstance(each, AsyncGeneratorType)), None)
 

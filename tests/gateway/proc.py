@@ -1,6 +1,7 @@
 """What the kernel tells of processes."""
 
 import contextlib
+import re
 from pathlib import Path
 
 
@@ -19,4 +20,12 @@ def alive(pid: int) -> bool:
     """Whether it has not ended, be it waited for or not."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for the signal."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        return bool(int(re.findall(r"SigCgt:\s(\w+)", status)[0], 16) >> (number - 1) & 1)
     return False

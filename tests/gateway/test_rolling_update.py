@@ -32,7 +32,7 @@ from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, SAMPLES, GatewayClient, Outside, run_gateway
 from tests.gateway.fakes import unit
-from tests.gateway.proc import alive, children
+from tests.gateway.proc import alive, catches, children
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 
 REQUESTS = int(os.environ.get("ROLLING_REQUESTS", "1500"))
@@ -362,13 +362,22 @@ def test_a_worker_that_starts_serves_only_what_gives_right_golden_vectors(root: 
             os.kill(other, signal.SIGCONT)
 
 
-def test_a_worker_that_waits_to_be_ready_is_stopped_at_once(root: Path) -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_a_worker_that_waits_to_be_ready_is_stopped_at_once(root: Path, early: bool) -> None:
     log = root.parent / "log"
+
+    def waits(process: int) -> bool:
+        if early:
+            return catches(process, signal.SIGTERM)
+        return "not serving yet: " in log.read_text()
+
     with serving(root, Outside(log=log), reload_s=0, workers=2, drain_s=0) as client:
         publish(root, 2, golden=False)
-        killed, _ = children(client.process)
+        killed, other = children(client.process)
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: "not serving yet: " in log.read_text())
+        wait_until(lambda: [pid for pid in children(client.process) if pid != other])
+        [process] = {*children(client.process)} - {other}
+        wait_until(lambda: waits(process))
     # That the gateway ended, and with 0, was seen by `run_gateway`.
     assert "cut short" not in log.read_text()
     assert "Traceback" not in log.read_text()

@@ -31,7 +31,7 @@ from tests.conftest import (
     Outside,
     free_ports,
 )
-from tests.gateway.proc import alive, children
+from tests.gateway.proc import alive, catches, children
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 
 COUNT = 2
@@ -238,14 +238,6 @@ def with_constants(**values: object) -> list[str]:
         "-c",
         f"import runpy; from gateway.process import workers; {given}{run}",
     ]
-
-
-def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for the signal."""
-    with contextlib.suppress(OSError):
-        status = Path(f"/proc/{pid}/status").read_text()
-        return bool(int(re.findall(r"SigCgt:\s(\w+)", status)[0], 16) >> (number - 1) & 1)
-    return False
 
 
 def test_without_their_parent_workers_stop(
