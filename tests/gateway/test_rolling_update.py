@@ -373,10 +373,10 @@ def test_a_worker_that_waits_to_be_ready_is_stopped_at_once(root: Path, early: b
 
     with serving(root, Outside(log=log), reload_s=0, workers=2, drain_s=0) as client:
         publish(root, 2, golden=False)
-        killed, other = children(client.process)
-        os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: [pid for pid in children(client.process) if pid != other])
-        [process] = {*children(client.process)} - {other}
+        before = children(client.process)
+        os.kill(before[0], signal.SIGKILL)
+        wait_until(lambda: {*children(client.process)} - {*before})
+        [process] = {*children(client.process)} - {*before}
         wait_until(lambda: waits(process))
     # That the gateway ended, and with 0, was seen by `run_gateway`.
     assert "cut short" not in log.read_text()
