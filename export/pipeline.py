@@ -72,7 +72,7 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
         ExportError: A stage failed; variants published before it stay published.
     """
     _check(options)
-    what = _evaluation_set(options)
+    dataset = _evaluation_set(options)
     samples = _calibration_set(options)
     with progress.stage(f"loading {options.model}"):
         checkpoint = load_checkpoint(options.model, options.pretrained, options.tokenizer)
@@ -85,9 +85,9 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
     for model_id in ids.values():
         if not re.match(contract.MODEL_ID_PATTERN, model_id):
             raise ExportError(f"--id {model_id}: an id matches {contract.MODEL_ID_PATTERN}")
-    what = evaluation.built_in(checkpoint.preprocessing.image_size, options.samples).joined(what)
+    rules = checkpoint.preprocessing
+    dataset = evaluation.built_in(rules.image_size, options.samples).joined(dataset)
     with locked(options.repository):
-        rules = checkpoint.preprocessing
         for model_id in ids.values() if options.version is not None else ():
             repository.check_batch(options.repository, model_id, options.serving.max_batch)
         versions = {
@@ -100,7 +100,7 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
             )
             for variant, model_id in ids.items()
         }
-        job = _prepare(options, checkpoint, what, samples, progress)
+        job = _prepare(options, checkpoint, dataset, samples, progress)
         return [
             publish_variant(job, variant, ids[variant], versions[variant])
             for variant in options.variants
@@ -139,7 +139,7 @@ def _calibration_set(options: Options) -> calibration.CalibrationSet:
 def _prepare(
     options: Options,
     checkpoint: Checkpoint,
-    what: EvaluationSet,
+    dataset: EvaluationSet,
     samples: calibration.CalibrationSet,
     progress: Progress,
 ) -> ExportJob:
@@ -151,8 +151,8 @@ def _prepare(
         folder = Path(scratch)
         spec = write_tokenizer(checkpoint.tokenizer, folder / "tokenizer.json")
         _check_lengths(options, spec.context_length)
-        check_tokenizer(checkpoint.tokenizer, spec, folder, list(what.all_texts))
-        inputs = prepare(what, checkpoint.preprocessing, spec, folder)
+        check_tokenizer(checkpoint.tokenizer, spec, folder, list(dataset.all_texts))
+        inputs = prepare(dataset, checkpoint.preprocessing, spec, folder)
         calibrate = (
             prepare(
                 EvaluationSet(samples.pictures, samples.texts),
@@ -173,11 +173,11 @@ def _prepare(
             text = _text_graphs(options, checkpoint, spec, runtime, progress)
         by_length = {length: made.proto for length, made in text.by_length.items()}
         traced[runtime] = Graphs(image.proto, by_length, packed=text.packed)
-    with progress.stage(f"encoding {_size(what)} with OpenCLIP in PyTorch"):
-        truth: References = references(checkpoint, what)
+    with progress.stage(f"encoding {_size(dataset)} with OpenCLIP in PyTorch"):
+        truth: References = references(checkpoint, dataset)
     limits = {name: _merged(each, options.thresholds) for name, each in DEFAULT_THRESHOLDS.items()}
     return ExportJob(
-        options.repository, checkpoint, traced, what, inputs, calibrate, truth, limits,
+        options.repository, checkpoint, traced, dataset, inputs, calibrate, truth, limits,
         options.method, options.compact, options.allow_failing,
         options.small_batch_items, options.serving, progress,
         evaluated=options.evaluate is not None, keep=options.version is not None,
@@ -221,8 +221,8 @@ def _text_graphs(
     return text
 
 
-def _size(what: EvaluationSet) -> str:
-    return f"{len(what.pictures)} pictures and {len(what.all_texts)} texts"
+def _size(dataset: EvaluationSet) -> str:
+    return f"{len(dataset.pictures)} pictures and {len(dataset.all_texts)} texts"
 
 
 def _merged(defaults: Thresholds, given: Thresholds) -> Thresholds:

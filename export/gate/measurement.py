@@ -52,7 +52,7 @@ def evaluate(
     run_texts: Mapping[int, RunTower],
     inputs: Inputs,
     truth: References,
-    what: EvaluationSet,
+    dataset: EvaluationSet,
     max_batch: int,
     small_batch_items: int = SMALL_BATCH_ITEMS,
 ) -> Evaluation:
@@ -64,9 +64,9 @@ def evaluate(
     Args:
         run_image: uint8 [n, S, S, 3] -> float32 [n, D].
         run_texts: For each token length, int32 [n, length] -> float32 [n, D].
-        inputs: Result of `prepare(what, ...)`.
-        truth: Result of `references(..., what)`.
-        what: The set; one of its texts must fit each token length.
+        inputs: Result of `prepare(dataset, ...)`.
+        truth: Result of `references(..., dataset)`.
+        dataset: The set; one of its texts must fit each token length.
         max_batch: Largest served batch.
         small_batch_items: Maximum of pictures, and of texts of each length, at batch 1 and 2.
 
@@ -88,7 +88,7 @@ def evaluate(
     measured = Measured.of(
         EncoderFigures.of([ran.figures for ran in images.values()]),
         EncoderFigures.of([ran.figures for each in texts for ran in each.ran.values()]),
-        _rankings(images, texts, truth, what),
+        _rankings(images, texts, truth, dataset),
     )
     return Evaluation(
         measured,
@@ -130,7 +130,7 @@ def _run_tower(
 
 
 def _rankings(
-    images: Mapping[int, _Ran], texts: Sequence[_Length], truth: References, what: EvaluationSet
+    images: Mapping[int, _Ran], texts: Sequence[_Length], truth: References, dataset: EvaluationSet
 ) -> list[Ranking]:
     """Rank with both towers at each batch size, and with text at each length."""
     rankings = []
@@ -139,7 +139,7 @@ def _rankings(
             text, count = _served(texts[start:], batch, truth.text)
             rankings.append(
                 rank(
-                    shortest.length, batch, image.rows, image.vectors, text, count, truth, what
+                    shortest.length, batch, image.rows, image.vectors, text, count, truth, dataset
                 )
             )  # fmt: skip
     return rankings

@@ -20,7 +20,7 @@ def rank(
     text: Vectors,
     texts_run: int,
     truth: References,
-    what: EvaluationSet,
+    dataset: EvaluationSet,
 ) -> Ranking:
     """Compare the rankings of a variant's vectors with those of PyTorch's.
 
@@ -32,15 +32,16 @@ def rank(
         text: Vectors of the whole set, [texts, D], the prompts last.
         texts_run: Number of texts that ran at this batch size.
         truth: PyTorch's vectors.
-        what: The set.
+        dataset: The set.
     """
-    texts = len(what.texts)
+    texts = len(dataset.texts)
     over_texts = metrics.scores(image[rows], text[:texts])
     true_texts = metrics.scores(truth.image[rows], truth.text[:texts])
     candidates, true_candidates = over_texts, true_texts
-    if what.classes:
+    if dataset.classes:
         found, true = (
-            metrics.ensemble(vectors[texts:], len(what.templates)) for vectors in (text, truth.text)
+            metrics.ensemble(vectors[texts:], len(dataset.templates))
+            for vectors in (text, truth.text)
         )
         candidates = metrics.scores(image[rows], found)
         true_candidates = metrics.scores(truth.image[rows], true)
@@ -48,8 +49,8 @@ def rank(
     return Ranking(
         length, batch, len(rows), texts_run,
         Agreement(true_candidates.shape[1], *agreements),
-        _zero_shot(candidates, true_candidates, _of(what.labels, rows)),
-        _retrieval(over_texts, true_texts, _of(what.pairs, rows)),
+        _zero_shot(candidates, true_candidates, _of(dataset.labels, rows)),
+        _retrieval(over_texts, true_texts, _of(dataset.pairs, rows)),
     )  # fmt: skip
 
 

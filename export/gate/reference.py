@@ -43,18 +43,18 @@ class Inputs:
     pad_id: int
 
 
-def references(checkpoint: Checkpoint, what: EvaluationSet) -> References:
+def references(checkpoint: Checkpoint, dataset: EvaluationSet) -> References:
     """Encode a set with OpenCLIP in PyTorch FP32, text at its full padded length."""
     model = checkpoint.model
     images = (
         torch.stack([checkpoint.transform(_picture(data)) for data in part])
-        for part in _chunks(what.pictures)
+        for part in _chunks(dataset.pictures)
     )
-    ids = (checkpoint.tokenizer(list(part)) for part in _chunks(what.all_texts))
+    ids = (checkpoint.tokenizer(list(part)) for part in _chunks(dataset.all_texts))
     return References(_encode(model.encode_image, images), _encode(model.encode_text, ids))
 
 
-def prepare(what: EvaluationSet, rules: Preprocessing, spec: Tokenizer, folder: Path) -> Inputs:
+def prepare(dataset: EvaluationSet, rules: Preprocessing, spec: Tokenizer, folder: Path) -> Inputs:
     """Prepare a set as the gateway does, with the tokenizer's file in `folder`.
 
     Raises:
@@ -62,10 +62,10 @@ def prepare(what: EvaluationSet, rules: Preprocessing, spec: Tokenizer, folder: 
     """
     tokenizer = TextTokenizer(spec, folder)
     try:
-        ids = tuple(tokenizer.encode(text).ids for text in what.all_texts)
+        ids = tuple(tokenizer.encode(text).ids for text in dataset.all_texts)
     except RequestError as error:
         raise GateError(f"the gateway refuses a text: {error}") from error
-    return Inputs(_pixels(what.pictures, rules), ids, spec.pad_id)
+    return Inputs(_pixels(dataset.pictures, rules), ids, spec.pad_id)
 
 
 def golden(

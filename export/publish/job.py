@@ -21,7 +21,7 @@ class ExportJob:
     root: Path
     checkpoint: Checkpoint
     traced: Mapping[Runtime, Graphs]  # FP32
-    what: EvaluationSet
+    dataset: EvaluationSet
     inputs: Inputs  # the evaluation set, as the gateway prepares it
     calibrate: Inputs | None  # for INT8
     truth: References

@@ -87,7 +87,7 @@ def _written_and_measured(
         run_image = runners.onnx_runner(image, PIXELS)
         run_texts = runners.onnx_text_runners(texts)
     evaluation = evaluate(
-        run_image, run_texts, job.inputs, job.truth, job.what, job.serving.max_batch,
+        run_image, run_texts, job.inputs, job.truth, job.dataset, job.serving.max_batch,
         job.small_batch_items,
     )  # fmt: skip
     feed, length = feed_of(job.inputs, job.lengths, few=True), min(run_texts)
