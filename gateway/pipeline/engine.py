@@ -238,13 +238,13 @@ def _cost(
     return Cost(len(items) + prompts, images, pixels + answer)
 
 
-def _dimensions(asked: int | None, manifest: Manifest) -> int:
+def _dimensions(wanted: int | None, manifest: Manifest) -> int:
     size = manifest.embedding_size
-    if asked is None:
+    if wanted is None:
         return size
-    if not 1 <= asked <= size:
+    if not 1 <= wanted <= size:
         raise MalformedRequest(
-            f"dimensions: {asked} is not between 1 and the {size} of model {manifest.id!r}",
+            f"dimensions: {wanted} is not between 1 and the {size} of model {manifest.id!r}",
             param="dimensions",
         )
-    return asked
+    return wanted

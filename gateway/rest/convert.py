@@ -23,19 +23,19 @@ from gateway.telemetry.record import Record
 Given = str | TextObject | ImageObject | ImageBytes | ImageLink
 
 
-def embedding_items(asked: EmbeddingsRequest) -> list[Item]:
+def embedding_items(body: EmbeddingsRequest) -> list[Item]:
     """The items of an embeddings request, in order.
 
     Raises:
         MalformedRequest: There is neither `input` nor `messages`, or both.
     """
-    if (asked.input is None) == (asked.messages is None):
+    if (body.input is None) == (body.messages is None):
         raise MalformedRequest("input: give either `input` or `messages`", param="input")
-    if asked.messages is not None:
-        return [_of_message(asked.messages[0])]
-    if isinstance(asked.input, list):
-        return items(asked.input, "input", asked.modality)
-    return [] if asked.input is None else [item(asked.input, "input", asked.modality)]
+    if body.messages is not None:
+        return [_of_message(body.messages[0])]
+    if isinstance(body.input, list):
+        return items(body.input, "input", body.modality)
+    return [] if body.input is None else [item(body.input, "input", body.modality)]
 
 
 def items(given: Sequence[Given], param: str, modality: str | None = None) -> list[Item]:

@@ -1,6 +1,8 @@
-"""The way of inference requests past FastAPI's routing, which would cost more than their parsing.
+"""Calls the handlers of inference requests without FastAPI's middleware and routing.
 
-The routes stay FastAPI's, for the OpenAPI document and for every other method and path.
+Starlette's own routes for the same handlers cost 0.2 ms more CPU for each caption: 0.93 ms against
+0.72 ms, medians of 30 interleaved rounds of the application alone. A caption costs the whole
+gateway 0.7 ms. FastAPI keeps its routes for the OpenAPI document and for all other requests.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping

@@ -31,23 +31,23 @@ class InferenceRoutes:
     async def embeddings(self, request: Request) -> Response:
         """Texts and images may be mixed. Vectors have unit length."""
         async with self._intake.work(request) as work:
-            asked = await work.parse(schemas.EmbeddingsRequest)
-            wanted = requests.Embed(
-                asked.model or None,
-                convert.embedding_items(asked),
-                asked.dimensions,
-                truncate=asked.cuts,
-                skip=asked.on_error == "skip",
+            body = await work.parse(schemas.EmbeddingsRequest)
+            inference_request = requests.Embed(
+                body.model or None,
+                convert.embedding_items(body),
+                body.dimensions,
+                truncate=body.cuts,
+                skip=body.on_error == "skip",
             )
-            embedded = await work.run(self._engine.embed(wanted, work.record))
+            embedded = await work.run(self._engine.embed(inference_request, work.record))
             with work.record.stage("encode"):
-                encoding = asked.encoding_format or asked.embedding_type or "float"
+                encoding = body.encoding_format or body.embedding_type or "float"
                 content = {
                     "id": f"embd-{work.request_id}",
                     "object": "list",
                     "created": int(time.time()),
                     "data": convert.embedding_objects(embedded, encoding),
-                    "model": asked.model or embedded.manifest.id,
+                    "model": body.model or embedded.manifest.id,
                     "usage": convert.usage(embedded.tokens, embedded.images),
                 }
             return convert.answer(content, embedded.manifest, work.record)
@@ -55,32 +55,32 @@ class InferenceRoutes:
     async def zero_shot(self, request: Request) -> Response:
         """Scores are a softmax over the labels, or for SigLIP models a sigmoid for each."""
         async with self._intake.work(request, images=True) as work:
-            asked = await work.parse(schemas.ZeroShotRequest)
-            wanted = requests.Classify(
-                asked.model or None,
-                convert.images(asked.image, asked.images),
-                asked.labels,
-                asked.label_set,
-                asked.templates,
-                asked.top_k,
+            body = await work.parse(schemas.ZeroShotRequest)
+            inference_request = requests.Classify(
+                body.model or None,
+                convert.images(body.image, body.images),
+                body.labels,
+                body.label_set,
+                body.templates,
+                body.top_k,
             )
-            classified = await work.run(self._engine.classify(wanted, work.record))
-            model = asked.model or classified.manifest.id
+            classified = await work.run(self._engine.classify(inference_request, work.record))
+            model = body.model or classified.manifest.id
             values = sum(map(len, classified.predictions))
             return await nearby(_classified, classified, model, work.record, values=values)
 
     async def similarity(self, request: Request) -> Response:
         """The cosine of every image with every text, and OpenCLIP's logits."""
         async with self._intake.work(request, images=True) as work:
-            asked = await work.parse(schemas.SimilarityRequest)
-            texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(asked.texts)]
-            wanted = requests.Similarity(
-                asked.model or None, texts, convert.images(asked.image, asked.images)
+            body = await work.parse(schemas.SimilarityRequest)
+            texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(body.texts)]
+            inference_request = requests.Similarity(
+                body.model or None, texts, convert.images(body.image, body.images)
             )
-            compared = await work.run(self._engine.similarity(wanted, work.record))
+            compared = await work.run(self._engine.similarity(inference_request, work.record))
             content: dict[str, Any] = {
                 "object": "similarity",
-                "model": asked.model or compared.manifest.id,
+                "model": body.model or compared.manifest.id,
                 "cosine": compared.cosine.tolist(),
                 "logits_per_image": compared.logits.tolist(),
                 "logits_per_text": compared.logits.T.tolist(),
@@ -93,22 +93,22 @@ class InferenceRoutes:
     async def rerank(self, request: Request) -> Response:
         """Documents by their cosine with the query, best first."""
         async with self._intake.work(request) as work:
-            asked = await work.parse(schemas.RerankRequest)
-            documents = convert.items(asked.documents, "documents")
-            wanted = requests.Rerank(
-                asked.model or None, convert.item(asked.query, "query"), documents, asked.top_n
+            body = await work.parse(schemas.RerankRequest)
+            documents = convert.items(body.documents, "documents")
+            inference_request = requests.Rerank(
+                body.model or None, convert.item(body.query, "query"), documents, body.top_n
             )
-            ranked = await work.run(self._engine.rerank(wanted, work.record))
+            ranked = await work.run(self._engine.rerank(inference_request, work.record))
             results: list[dict[str, Any]] = [
                 {"index": index, "relevance_score": cosine} for index, cosine in ranked.order
             ]
-            if asked.return_documents:
+            if body.return_documents:
                 for result in results:
                     result["document"] = convert.document(documents[result["index"]])
             content: dict[str, Any] = {
                 "id": f"rerank-{work.request_id}",
                 "object": "rerank",
-                "model": asked.model or ranked.manifest.id,
+                "model": body.model or ranked.manifest.id,
                 "results": results,
                 "usage": convert.usage(ranked.tokens, ranked.images),
             }
@@ -149,17 +149,17 @@ class UploadRoutes:
         multiple = FORM if _kind(request.headers) == FORM_DATA else RAW
         async with self._intake.work(request, images=True, multiple=multiple) as work:
             images, fields = await self._images(request.headers, work)
-            asked = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
-            wanted = requests.Embed(asked.model or None, images, asked.dimensions)
-            embedded = await work.run(self._engine.embed(wanted, work.record))
+            options = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
+            inference_request = requests.Embed(options.model or None, images, options.dimensions)
+            embedded = await work.run(self._engine.embed(inference_request, work.record))
             if _accepts_packed(request.headers.get("accept", "")):
                 return _packed(embedded, work)
             content = {
                 "id": f"embd-{work.request_id}",
                 "object": "list",
                 "created": int(time.time()),
-                "data": convert.embedding_objects(embedded, asked.encoding_format),
-                "model": asked.model or embedded.manifest.id,
+                "data": convert.embedding_objects(embedded, options.encoding_format),
+                "model": options.model or embedded.manifest.id,
                 "usage": convert.usage(0, embedded.images),
             }
             return convert.answer(content, embedded.manifest, work.record)

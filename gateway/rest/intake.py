@@ -253,16 +253,16 @@ class Intake:
                         )
 
     def _timeout(self, request: Request) -> float:
-        """What the client asks for, if that is less than what is set."""
-        asked = request.headers.get("x-request-timeout-ms")
-        if asked is None:
+        """The seconds that the client gives the request, at most those of the settings."""
+        given = request.headers.get("x-request-timeout-ms")
+        if given is None:
             return self._timeout_s
-        if not re.fullmatch(r"[0-9]{1,9}", asked) or not int(asked):
+        if not re.fullmatch(r"[0-9]{1,9}", given) or not int(given):
             raise MalformedRequest(
                 "the header x-request-timeout-ms must be a positive whole number",
                 param="x-request-timeout-ms",
             )
-        return min(self._timeout_s, int(asked) / 1000)
+        return min(self._timeout_s, int(given) / 1000)
 
     def _declared_size(self, request: Request) -> int:
         """Bytes of the body, as declared; 0 where nothing is."""

@@ -10,17 +10,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.access.clients import by_address
 from gateway.errors import Unavailable
 from gateway.rest.problems import internal_error, rendered
-from gateway.rest.security import SecurityHeaders
+from gateway.rest.security import LIVE, READY, SecurityHeaders
 from gateway.telemetry.observer import Observer
 from gateway.telemetry.record import HEADER, Record, request_id
+
+# Routes of probes and of pages, whose files are about twenty requests of a browser.
+_QUIET = frozenset(
+    {
+        *LIVE, *READY, "/metrics", "/", "/playground/{name}", "/playground.json",
+        "/docs", "/openapi.json", "/static-offline-docs",
+    }
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 
 class RequestContext:
-    """Gives each request its id, `x-request-id`, and tells the observer of it.
+    """Gives each request its record and its id, `x-request-id`, and has the observer record it.
 
-    Every answer gets the headers that browsers take for a service that is not a web site.
+    Adds the security headers to every answer.
     """
 
     def __init__(self, app: ASGIApp, observer: Observer, *, tls: bool) -> None:
@@ -67,6 +75,7 @@ class RequestContext:
                 await internal_error(record.request_id)(scope, receive, send_with_id)
             finally:
                 record.operation = _operation(scope) or record.operation
+                record.quiet = record.operation in _QUIET
                 record.end(str(status))
 
 

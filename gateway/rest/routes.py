@@ -13,8 +13,8 @@ from gateway.rest.handlers import InferenceRoutes, UploadRoutes
 from gateway.rest.intake import Intake
 from gateway.rest.openapi import answers, body, image_body
 from gateway.rest.problems import problem
+from gateway.rest.security import LIVE, READY
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
-from gateway.telemetry.observer import LIVE, READY
 
 
 class CatalogueRoutes:

@@ -1,4 +1,4 @@
-"""Who is let in over REST, and what browsers are told."""
+"""The checks of keys, hosts and origins over REST, and the security headers of every answer."""
 
 from collections.abc import Mapping
 
@@ -10,8 +10,9 @@ from gateway.access.access import Access
 from gateway.access.hosts import Hosts, name_of
 from gateway.errors import GatewayError, quoted
 from gateway.rest.problems import problem, rendered
-from gateway.telemetry.observer import LIVE, READY
 
+LIVE = ("/livez", "/v1/health/live")  # the paths of one probe
+READY = ("/readyz", "/v1/health/ready", "/health", "/v1/health")
 # What may be had without a key: probes, the playground's files, and what the API looks like.
 _OPEN = frozenset(
     {

@@ -132,8 +132,8 @@ class ClipService:
         return clip_pb2.ListModelsResponse(models=models)
 
 
-def _named(response: R, asked: str) -> R:
+def _named(response: R, name: str) -> R:
     """With the model's name as the client knows it, which may be an alias."""
-    if asked:
-        response.model = asked
+    if name:
+        response.model = name
     return response

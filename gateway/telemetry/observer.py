@@ -12,13 +12,6 @@ from gateway.telemetry.record import Record
 if TYPE_CHECKING:  # imported only where traces are on
     from gateway.telemetry.traces import Traces
 
-LIVE = ("/livez", "/v1/health/live")  # the names of one probe
-READY = ("/readyz", "/v1/health/ready", "/health", "/v1/health")
-PROBES = (*LIVE, *READY, "/metrics")
-PAGE = ("/", "/playground/{name}", "/playground.json")  # a browser asks for some twenty files
-DOCS = ("/docs", "/openapi.json", "/static-offline-docs")  # the page and its files
-QUIET = frozenset(PROBES + PAGE + DOCS)  # logged at `debug` only, and never traced
-
 logger = logging.getLogger("gateway.request")
 
 
@@ -46,7 +39,7 @@ class Observer:
         finally:
             self.metrics.ended(record)
             # A probe without its key is logged.
-            quiet = record.operation in QUIET and record.error != Unauthenticated.code
+            quiet = record.quiet and record.error != Unauthenticated.code
             if trace is not None and not quiet:
                 trace.end(record)
             level = logging.DEBUG if quiet else logging.INFO

@@ -25,6 +25,7 @@ class Record(Timings):
     protocol: str = ""  # rest or grpc
     method: str = ""  # of HTTP
     operation: str = ""  # the route or method; empty where none matched
+    quiet: bool = False  # such as a probe: logged at `debug` only, and never traced
     request_id: str = ""
     trace_id: str = ""  # 32 hexadecimal digits, where there are traces
     key: str = ""  # the name of the API key, never the key
