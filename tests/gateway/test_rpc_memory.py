@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import json
 import statistics
 import threading
 import time
@@ -46,6 +47,23 @@ def gateway(
     triton: TritonServer, start_gateway: GatewayFactory, keys: Keys
 ) -> Iterator[GatewayClient]:
     """Two processes with default settings, and keys."""
+    with started(triton, start_gateway, keys) as client:
+        yield client
+
+
+@pytest.fixture
+def fresh(
+    triton: TritonServer, start_gateway: GatewayFactory, keys: Keys
+) -> Iterator[GatewayClient]:
+    """The same, of which nothing was asked before that could have left memory behind."""
+    with started(triton, start_gateway, keys) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def started(
+    triton: TritonServer, start_gateway: GatewayFactory, keys: Keys
+) -> Iterator[GatewayClient]:
     with start_gateway(
         triton_address=triton.addresses.grpc, workers=WORKERS, api_keys_file=keys.path,
         log_level="warning",
@@ -213,8 +231,8 @@ def test_messages_that_are_never_whole_keep_to_the_bytes_in_flight(
     assert not seen.failed
 
 
-def test_what_the_dearest_messages_become_keeps_to_the_bytes_in_flight(
-    gateway: GatewayClient, memory: Memory, keys: Keys
+def test_what_the_dearest_requests_become_keeps_to_the_bytes_in_flight(
+    fresh: GatewayClient, keys: Keys
 ) -> None:
     wide = "a" * (45 * MIB) + "\N{GRINNING FACE}"  # one character makes all of them four bytes
     label = "a" * 32_767 + "\N{GRINNING FACE}"
@@ -231,14 +249,32 @@ def test_what_the_dearest_messages_become_keeps_to_the_bytes_in_flight(
     }
     secret = keyed.metadata(keys.secret("mallory"))
     whole = [(name.strip() or "Embed", each.SerializeToString()) for name, each in messages.items()]
-    with ExitStack() as stack, others(gateway, keys.secret("alice")) as seen:
+    bodies = [
+        ("/v1/embeddings", json.dumps({"input": [part] * 140}, ensure_ascii=False).encode())
+        for part in ("a" * 300_000 + "\N{GRINNING FACE}", "QU FB " * 50_000)
+    ] + [("/v1/embeddings/image", bytes(47 * MIB))]
+
+    def post(path: str, body: bytes) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            headers = {"authorization": f"Bearer {keys.secret('mallory')}"}
+            httpx.post(f"{fresh.base_url}{path}", content=body, headers=headers, timeout=60)
+
+    with (
+        ExitStack() as stack,
+        Memory(*children(fresh.process)) as memory,
+        others(fresh, keys.secret("alice")) as seen,
+    ):
+        posting = [threading.Thread(target=post, args=each) for each in bodies * 3]
+        for each in posting:
+            stack.callback(each.join)
+            each.start()
         calls = []
         for method, message in whole * 2:
             options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-            channel = stack.enter_context(grpc.insecure_channel(gateway.grpc_address, options))
+            channel = stack.enter_context(grpc.insecure_channel(fresh.grpc_address, options))
             call = channel.unary_unary(f"/{NAME}/{method}")
             calls.append(call.future(message, metadata=secret, timeout=60))
         ended = {call.code() for call in calls if call.exception(90) or True}
     print(f"{ended}, {memory.most / MIB:.0f} MiB held; others: {seen}")
-    assert memory.most < LIMIT
+    assert memory.most < LIMIT * 85 // 100  # so that other machines keep to it as well
     assert not seen.failed
