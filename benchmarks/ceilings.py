@@ -80,8 +80,8 @@ def _images(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[
 
 
 def _packed_texts(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[Row]:
-    [tower] = manifest["triton"]["text"]
-    texts = {batch: encoders.captions(tower, batch, seconds / 3) for batch in BATCHES}
+    [encoder] = manifest["triton"]["text"]
+    texts = {batch: encoders.captions(encoder, batch, seconds / 3) for batch in BATCHES}
     for batch, taken in texts.items():
         yield _row("encode-text", _rate(batch, taken), taken, batch=batch)
     best = max(_rate(batch, taken) for batch, taken in texts.items())
@@ -90,26 +90,28 @@ def _packed_texts(encoders: Encoders, manifest: Manifest, seconds: float) -> Ite
 
 def _texts(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[Row]:
     parts = shares(manifest)
-    towers = manifest["triton"]["text"]
-    used = [tower for tower in towers if parts[tower["length"]]]
+    texts = manifest["triton"]["text"]
+    used = [encoder for encoder in texts if parts[encoder["length"]]]
     best: dict[int, float] = {}
-    for tower in used if towers[-1] in used else [*used, towers[-1]]:
+    for encoder in used if texts[-1] in used else [*used, texts[-1]]:
         for batch in LARGE:
-            taken = encoders.text(tower, batch, seconds / 3)
+            taken = encoders.text(encoder, batch, seconds / 3)
             rate = _rate(batch, taken)
-            yield _row("encode-text", rate, taken, batch=batch, length=tower["length"])
-            best[tower["length"]] = max(rate, best.get(tower["length"], 0.0))
-    mean = sum(parts[tower["length"]] / best[tower["length"]] for tower in used)
+            yield _row("encode-text", rate, taken, batch=batch, length=encoder["length"])
+            best[encoder["length"]] = max(rate, best.get(encoder["length"], 0.0))
+    mean = sum(parts[encoder["length"]] / best[encoder["length"]] for encoder in used)
     yield _row("text", 1 / mean, encoders.text(used[0], 1, seconds / 3))
 
 
 def _exact_texts(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[Row]:
     """The mix with no caption padded, at the larger batch."""
-    tower = manifest["triton"]["text"][-1]
-    lengths = [length for length in EXACT_LENGTHS if length < tower["length"]]
-    if len(manifest["triton"]["text"]) == 1 or not encoders.takes_any_length(tower):
+    encoder = manifest["triton"]["text"][-1]
+    lengths = [length for length in EXACT_LENGTHS if length < encoder["length"]]
+    if len(manifest["triton"]["text"]) == 1 or not encoders.takes_any_length(encoder):
         return
-    cost = [1 / _rate(LARGE[-1], encoders.text(tower, LARGE[-1], seconds / 8, n)) for n in lengths]
+    cost = [
+        1 / _rate(LARGE[-1], encoders.text(encoder, LARGE[-1], seconds / 8, n)) for n in lengths
+    ]
     mean = float(np.mean(np.interp(caption_lengths(lengths[-1]), lengths, cost)))
     yield Row({"system": "ceiling", "kind": "text, not padded"}, {"per_second": 1 / mean})
 

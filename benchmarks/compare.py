@@ -153,7 +153,7 @@ def requests_for(
 
 
 def _closed(systems: Systems, system: str, kind: str, load: int, seconds: float, seed: int) -> Row:
-    texts = [tower["name"] for tower in systems.manifest["triton"]["text"]]
+    texts = [encoder["name"] for encoder in systems.manifest["triton"]["text"]]
     before = Counts.read(systems.triton.metrics, texts)
     target = systems.served[system].target
     stream = requests_for(system, kind, systems.manifest, target.model, seed)

@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--queue-delays", nargs="*", default=QUEUE_DELAYS, metavar="US", help="microseconds")
     add("--max-batches", nargs="*", default=MAX_BATCHES, metavar="N", help="items in a batch")
     add("--token-lengths", nargs="*", default=[], metavar="N+N",
-        help="such as 16+77 16+24+32+77; of a model whose text tower is not packed")  # fmt: skip
+        help="such as 16+77 16+24+32+77; of a model whose text encoder is not packed")  # fmt: skip
     add("--env", action="append", default=[], metavar="NAME=V,V",
         help="values of a setting of the gateway; may be repeated")  # fmt: skip
     add("--grid", action="store_true", help="every combination, not one change at a time")

@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="items per run (default: 8)")
     parser.add_argument("--rounds", type=int, default=15, help="runs per file (default: 15)")
     parser.add_argument("--threads", type=int, default=0, help="0 means one per core")
-    parser.add_argument("--length", type=int, default=32, help="tokens, for a text tower")
+    parser.add_argument("--length", type=int, default=32, help="tokens, for a text encoder")
     options = parser.parse_args()
     rows = compare(options.files, options.batch, options.rounds, options.threads, options.length)
     for row in rows:

@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.experiments.packed_text", description=__doc__
     )
     add = parser.add_argument
-    add("packed", type=Path, metavar="PACKED.onnx", help="a packed text tower of a CLIP model")
+    add("packed", type=Path, metavar="PACKED.onnx", help="a packed text encoder of a CLIP model")
     add("fixed", type=Path, metavar="FIXED.onnx", help="one of the same model at fixed lengths")
     add("--context", type=int, default=77, metavar="N", help="tokens at most (default: 77)")
     add("--captions", type=int, default=192, metavar="N", help="how many (default: 192)")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reporting import results
-from benchmarks.systems.rungs import BATCHES, TOWERS, Row
+from benchmarks.systems.rungs import BATCHES, ENCODERS, Row
 from benchmarks.systems.variants import Target
 
 NONE = "–"  # noqa: RUF001 (an en dash, for an empty cell)
@@ -15,15 +15,15 @@ PyTorch runs in its own process, with OMP_WAIT_POLICY=PASSIVE, on input that is 
 The others are served by Triton, one at a time, and timed by a client on the same machine that
 sends its next request when the last is answered. Text is at the full context length for all of
 them; served at fewer tokens it is faster. Memory is that of tritonserver and the processes of all
-towers, or of PyTorch's process."""
+encoders, or of PyTorch's process."""
 
 
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table, one row per variant, PyTorch first."""
     head = [
         "model", "size, MB", "lowest cosine, image / text", "zero-shot, %",
-        *(f"{t}: p50 / p99 at batch 1, ms" for t in TOWERS),
-        *(f"{t}s/s at batch {' / '.join(map(str, BATCHES[1:]))}" for t in TOWERS),
+        *(f"{t}: p50 / p99 at batch 1, ms" for t in ENCODERS),
+        *(f"{t}s/s at batch {' / '.join(map(str, BATCHES[1:]))}" for t in ENCODERS),
         "memory, MB",
     ]  # fmt: skip
     lines = [head, ["---"] + ["--:"] * (len(head) - 1), *(_cells(row) for row in rows)]
@@ -36,8 +36,8 @@ def _cells(row: Row) -> list[str]:
         f"{row.size_bytes / 1e6:.1f}",
         " / ".join(f"{cosine:.6f}" for cosine in row.min_cosines or ()) or NONE,
         NONE if row.zero_shot is None else f"{100 * row.zero_shot:.1f}",
-        *(_joined([row.percentile(tower, p) for p in (50, 99)]) for tower in TOWERS),
-        *(_joined([row.per_second(tower, n) for n in BATCHES[1:]]) for tower in TOWERS),
+        *(_joined([row.percentile(encoder, p) for p in (50, 99)]) for encoder in ENCODERS),
+        *(_joined([row.per_second(encoder, n) for n in BATCHES[1:]]) for encoder in ENCODERS),
         f"{max(row.memory_bytes) / 1e6:.0f}" if row.memory_bytes else NONE,
     ]
 
@@ -61,13 +61,15 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "zero_shot_accuracy": row.zero_shot,
             "memory_bytes": row.memory_bytes,
             "towers": {
-                tower: {
-                    "p50_ms": row.percentile(tower, 50),
-                    "p99_ms": row.percentile(tower, 99),
-                    "items_per_second": {n: row.per_second(tower, n) for n in row.seconds[tower]},
-                    "calls": {n: len(taken) for n, taken in row.seconds[tower].items()},
+                encoder: {
+                    "p50_ms": row.percentile(encoder, 50),
+                    "p99_ms": row.percentile(encoder, 99),
+                    "items_per_second": {
+                        n: row.per_second(encoder, n) for n in row.seconds[encoder]
+                    },
+                    "calls": {n: len(taken) for n, taken in row.seconds[encoder].items()},
                 }
-                for tower in TOWERS
+                for encoder in ENCODERS
             },
         }
         for row in rows

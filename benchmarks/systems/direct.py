@@ -69,8 +69,8 @@ def image_requests(manifest: Manifest) -> Iterator[Request]:
     """Pictures of noise for the image encoder, uint8 [1, S, S, 3]."""
     size = manifest["preprocessing"]["image_size"]
     noise = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
-    tower = manifest["triton"]["image"]["name"]
-    return itertools.cycle([Request(RAW, tower, each.tobytes(), PIXELS) for each in noise])
+    encoder = manifest["triton"]["image"]["name"]
+    return itertools.cycle([Request(RAW, encoder, each.tobytes(), PIXELS) for each in noise])
 
 
 def text_requests(manifest: Manifest, seed: int = 0) -> Iterator[Request]:
@@ -84,13 +84,13 @@ def text_requests(manifest: Manifest, seed: int = 0) -> Iterator[Request]:
     for caption in Captions(seed):
         place = bisect_left(lengths, min(tokens(caption), lengths[-1]))
         ids = token_ids(manifest, tokens(caption), lengths[place])
-        tower = texts[0] if packed(manifest) else texts[place]
-        yield Request(RAW, tower["name"], ids.tobytes(), TOKEN_IDS)
+        encoder = texts[0] if packed(manifest) else texts[place]
+        yield Request(RAW, encoder["name"], ids.tobytes(), TOKEN_IDS)
 
 
 def padded_lengths(manifest: Manifest) -> list[int]:
     """The lengths that `text_requests` pads to, rising to the full context."""
-    lengths = [tower["length"] for tower in manifest["triton"]["text"]]
+    lengths = [encoder["length"] for encoder in manifest["triton"]["text"]]
     shorter = range(JOINED_LENGTH, lengths[0], JOINED_LENGTH) if packed(manifest) else ()
     return [*shorter, *lengths]
 

@@ -36,33 +36,33 @@ class Encoders:
         return self._times(self._manifest["triton"]["image"], PIXELS, [pixels], seconds)
 
     def text(
-        self, tower: dict[str, Any], batch: int, seconds: float, length: int | None = None
+        self, encoder: dict[str, Any], batch: int, seconds: float, length: int | None = None
     ) -> Sequence[float]:
         """Seconds of each call of a text encoder on a batch, of its length or another one."""
-        length = length or tower["length"]
+        length = length or encoder["length"]
         ids = batch_of(self._manifest, [length] * batch)
-        return self._times(tower, TOKEN_IDS, [ids], seconds)
+        return self._times(encoder, TOKEN_IDS, [ids], seconds)
 
-    def captions(self, tower: dict[str, Any], batch: int, seconds: float) -> Sequence[float]:
+    def captions(self, encoder: dict[str, Any], batch: int, seconds: float) -> Sequence[float]:
         """Seconds of each call of a packed encoder on a batch of our captions, as they come."""
-        drawn = caption_lengths(tower["length"])
+        drawn = caption_lengths(encoder["length"])
         starts = range(0, len(drawn) - batch + 1, batch)
         ids = [batch_of(self._manifest, drawn[start : start + batch]) for start in starts]
-        return self._times(tower, TOKEN_IDS, ids, seconds)
+        return self._times(encoder, TOKEN_IDS, ids, seconds)
 
-    def takes_any_length(self, tower: dict[str, Any]) -> bool:
+    def takes_any_length(self, encoder: dict[str, Any]) -> bool:
         """Whether the file of a text encoder is not bound to the encoder's length."""
-        [given] = self._session(tower).get_inputs()
+        [given] = self._session(encoder).get_inputs()
         return not isinstance(given.shape[1], int)
 
     def _times(
-        self, tower: dict[str, Any], name: str, batches: Iterable[NDArray[Any]], seconds: float
+        self, encoder: dict[str, Any], name: str, batches: Iterable[NDArray[Any]], seconds: float
     ) -> Sequence[float]:
-        session, given = self._session(tower), itertools.cycle(batches)
+        session, given = self._session(encoder), itertools.cycle(batches)
         return _repeat(lambda: session.run(None, {name: next(given)}), seconds)
 
-    def _session(self, tower: dict[str, Any]) -> Any:  # noqa: ANN401 (onnxruntime is untyped)
-        path = self._repository / tower["name"] / str(self._manifest["version"]) / "model.onnx"
+    def _session(self, encoder: dict[str, Any]) -> Any:  # noqa: ANN401 (onnxruntime is untyped)
+        path = self._repository / encoder["name"] / str(self._manifest["version"]) / "model.onnx"
         inode = path.stat().st_ino
         if inode not in self._sessions:
             options = onnxruntime.SessionOptions()
@@ -79,7 +79,7 @@ def caption_lengths(most: int) -> list[int]:
 
 def shares(manifest: Manifest) -> dict[int, float]:
     """Which part of our captions goes to the text encoder of each length, by length."""
-    lengths = [tower["length"] for tower in manifest["triton"]["text"]]
+    lengths = [encoder["length"] for encoder in manifest["triton"]["text"]]
     drawn = caption_lengths(lengths[-1])
     counts = Counter(lengths[bisect_left(lengths, length)] for length in drawn)
     return {length: counts[length] / len(drawn) for length in lengths}

@@ -21,10 +21,10 @@ from benchmarks.systems.published import (
     PIXELS,
     TOKEN_IDS,
     Manifest,
+    encoders,
     find,
     on_onnx_runtime,
     packed,
-    towers,
 )
 from benchmarks.systems.repositories import write_manifest
 from benchmarks.traffic.errors import BenchmarkError
@@ -51,14 +51,14 @@ def write_repository(repository: Path, manifest: Manifest, target: Path) -> Mani
     shapes: dict[str, tuple[str, int, tuple[int | str, ...]]] = {
         manifest["triton"]["image"]["name"]: (PIXELS, UINT8, (size, size, 3))
     }
-    for tower in manifest["triton"]["text"]:
-        length = "length" if packed(manifest) else tower["length"]
-        shapes[tower["name"]] = (TOKEN_IDS, INT32, (length,))
-    for tower in towers(manifest):
-        folder = target / tower["name"] / str(manifest["version"])
+    for encoder in manifest["triton"]["text"]:
+        length = "length" if packed(manifest) else encoder["length"]
+        shapes[encoder["name"]] = (TOKEN_IDS, INT32, (length,))
+    for encoder in encoders(manifest):
+        folder = target / encoder["name"] / str(manifest["version"])
         folder.mkdir(parents=True)
-        shutil.copy(repository / tower["name"] / CONFIG, folder.parent / CONFIG)
-        (folder / "model.onnx").write_bytes(graph(*shapes[tower["name"]], vector))
+        shutil.copy(repository / encoder["name"] / CONFIG, folder.parent / CONFIG)
+        (folder / "model.onnx").write_bytes(graph(*shapes[encoder["name"]], vector))
     tokenizer = manifest["tokenizer"]["file"]
     shutil.copy(repository / tokenizer, target / tokenizer)
     changed = _changed(manifest, vector)

@@ -53,7 +53,7 @@ def on_onnx_runtime(manifest: Manifest) -> Manifest:
     return manifest
 
 
-def towers(manifest: Manifest) -> list[dict[str, Any]]:
+def encoders(manifest: Manifest) -> list[dict[str, Any]]:
     """The Triton models behind a model, the image encoder first."""
     return [manifest["triton"]["image"], *manifest["triton"]["text"]]
 
@@ -65,7 +65,7 @@ def packed(manifest: Manifest) -> bool:
 
 def size_bytes(repository: Path, manifest: Manifest) -> int:
     """Size of the encoders' files; one that several encoders share by hard links counts once."""
-    names = {tower["name"] for tower in towers(manifest)}
+    names = {encoder["name"] for encoder in encoders(manifest)}
     files = [repository / name for name in manifest["files"] if name.split("/")[0] in names]
     return sum({(s.st_dev, s.st_ino): s.st_size for s in (f.stat() for f in files)}.values())
 
@@ -73,9 +73,9 @@ def size_bytes(repository: Path, manifest: Manifest) -> int:
 def weights_bytes(repository: Path, manifest: Manifest) -> int:
     """Size of all encoders' files, each encoder counted in full, times its instances."""
     return sum(
-        sum(file.stat().st_size for file in _files(repository / tower["name"], manifest))
-        * _instances(repository / tower["name"])
-        for tower in towers(manifest)
+        sum(file.stat().st_size for file in _files(repository / encoder["name"], manifest))
+        * _instances(repository / encoder["name"])
+        for encoder in encoders(manifest)
     )
 
 

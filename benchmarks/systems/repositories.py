@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.systems.published import CONFIG, SUFFIX, Manifest, packed, towers
+from benchmarks.systems.published import CONFIG, SUFFIX, Manifest, encoders, packed
 from benchmarks.traffic.errors import BenchmarkError
 
 THREADS = "intra_op_thread_count"
@@ -25,9 +25,9 @@ def copy(repository: Path, manifest: Manifest) -> Iterator[Path]:
     # Beside the original, since hard links do not reach other file systems.
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=repository.parent) as name:
         folder = Path(name)
-        for tower in towers(manifest):
-            source = repository / tower["name"]
-            shutil.copytree(source, folder / tower["name"], copy_function=_link)
+        for encoder in encoders(manifest):
+            source = repository / encoder["name"]
+            shutil.copytree(source, folder / encoder["name"], copy_function=_link)
         tokenizer = manifest["tokenizer"]["file"]
         _link(str(repository / tokenizer), str(folder / tokenizer))
         write_manifest(folder, manifest)
@@ -51,7 +51,7 @@ def keep_lengths(repository: Path, manifest: Manifest, lengths: Sequence[int]) -
     context = manifest["tokenizer"]["context_length"]
     if context not in lengths:
         raise BenchmarkError(f"token lengths {lengths}: the full context, {context}, is missing")
-    texts = [tower for tower in manifest["triton"]["text"] if tower["length"] in lengths]
+    texts = [encoder for encoder in manifest["triton"]["text"] if encoder["length"] in lengths]
     changed = manifest | {"triton": manifest["triton"] | {"text": texts}}
     write_manifest(repository, changed)
     return changed
@@ -65,19 +65,19 @@ def check_lengths_are_fixed(manifest: Manifest) -> None:
     """
     if packed(manifest):
         raise BenchmarkError(
-            f"{manifest['id']}: its text tower is packed and has no fixed token lengths to choose "
-            "from; export the model with --token-lengths 16,24,32,full to compare lengths"
+            f"{manifest['id']}: its text encoder is packed and has no fixed token lengths to "
+            "choose from; export the model with --token-lengths 16,24,32,full to compare lengths"
         )
 
 
 def set_max_batch(repository: Path, manifest: Manifest, size: int) -> Manifest:
     """Sets the largest batch that Triton runs, for every encoder."""
 
-    def changed(tower: dict[str, Any]) -> dict[str, Any]:
-        return tower | {"max_batch": size}
+    def changed(encoder: dict[str, Any]) -> dict[str, Any]:
+        return encoder | {"max_batch": size}
 
-    for tower in towers(manifest):
-        _edit(repository / tower["name"], r"max_batch_size:\s*\d+", f"max_batch_size: {size}")
+    for encoder in encoders(manifest):
+        _edit(repository / encoder["name"], r"max_batch_size:\s*\d+", f"max_batch_size: {size}")
     models = manifest["triton"]
     known = {"image": changed(models["image"]), "text": [changed(t) for t in models["text"]]}
     result = manifest | {"triton": known}
@@ -88,15 +88,15 @@ def set_max_batch(repository: Path, manifest: Manifest, size: int) -> Manifest:
 def set_queue_delay(repository: Path, manifest: Manifest, microseconds: int) -> None:
     """Sets how long Triton waits for more requests to join a batch."""
     wanted = f"max_queue_delay_microseconds: {microseconds}"
-    for tower in towers(manifest):
-        _edit(repository / tower["name"], r"max_queue_delay_microseconds:\s*\d+", wanted)
+    for encoder in encoders(manifest):
+        _edit(repository / encoder["name"], r"max_queue_delay_microseconds:\s*\d+", wanted)
 
 
 def set_instances(repository: Path, manifest: Manifest, count: int, threads: int) -> None:
     """Sets the instances of every encoder, and the ONNX Runtime threads of each."""
     entry = f'parameters {{ key: "{THREADS}" value {{ string_value: "{threads}" }} }}\n'
-    for tower in towers(manifest):
-        folder = repository / tower["name"]
+    for encoder in encoders(manifest):
+        folder = repository / encoder["name"]
         _edit(folder, r"count:\s*\d+", f"count: {count}")
         own = r"parameters\s*\{\s*key:\s*\"" + THREADS + r"\"\s*value:?\s*\{[^}]*\}\s*\}\s*"
         text = re.sub(own, "", (folder / CONFIG).read_text())

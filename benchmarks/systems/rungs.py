@@ -17,7 +17,7 @@ from benchmarks.systems.variants import Target
 from benchmarks.traffic.errors import BenchmarkError
 
 BATCHES = (1, 8, 32)
-TOWERS = ("image", "text")
+ENCODERS = ("image", "text")
 
 
 @dataclass(slots=True)
@@ -29,21 +29,21 @@ class Row:
     min_cosines: tuple[float, float] | None = None  # image, text
     zero_shot: float | None = None  # 0 to 1
     memory_bytes: list[int] = field(default_factory=list)  # one per round
-    seconds: dict[str, Times] = field(default_factory=lambda: {tower: {} for tower in TOWERS})
+    seconds: dict[str, Times] = field(default_factory=lambda: {encoder: {} for encoder in ENCODERS})
 
-    def add(self, tower: str, times: Times) -> None:
+    def add(self, encoder: str, times: Times) -> None:
         """Adds the times of another round."""
         for batch, taken in times.items():
-            self.seconds[tower].setdefault(batch, []).extend(taken)
+            self.seconds[encoder].setdefault(batch, []).extend(taken)
 
-    def percentile(self, tower: str, percent: float) -> float | None:
+    def percentile(self, encoder: str, percent: float) -> float | None:
         """Of the latency at batch 1, in milliseconds."""
-        taken = self.seconds[tower].get(1)
+        taken = self.seconds[encoder].get(1)
         return float(np.percentile(taken, percent)) * 1000 if taken else None
 
-    def per_second(self, tower: str, batch: int) -> float | None:
+    def per_second(self, encoder: str, batch: int) -> float | None:
         """Items per second when calls of this batch size follow one another."""
-        taken = self.seconds[tower].get(batch)
+        taken = self.seconds[encoder].get(batch)
         return batch * len(taken) / sum(taken) if taken else None
 
 
@@ -100,8 +100,8 @@ def _time_pytorch(row: Row, target: Target, seconds: float, batches: Sequence[in
     found: dict[str, Any] = json.loads(done.stdout)
     row.size_bytes = found["size_bytes"]
     row.memory_bytes.append(found["memory_bytes"])
-    for tower in TOWERS:
-        row.add(tower, {int(batch): taken for batch, taken in found["seconds"][tower].items()})
+    for encoder in ENCODERS:
+        row.add(encoder, {int(batch): taken for batch, taken in found["seconds"][encoder].items()})
 
 
 def _time_served(

@@ -51,19 +51,19 @@ class Served:
 
     def image_times(self, batches: Sequence[int], seconds: float) -> Times:
         """Times the image encoder on a picture of noise, for `seconds` at each batch size."""
-        tower = self._manifest["triton"]["image"]
+        encoder = self._manifest["triton"]["image"]
         size = self._manifest["preprocessing"]["image_size"]
         pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
-        return self._times(tower, PIXELS, pixels, batches, seconds)
+        return self._times(encoder, PIXELS, pixels, batches, seconds)
 
     def text_times(self, batches: Sequence[int], seconds: float) -> Times:
         """Times texts as long as the context, since PyTorch always computes all of its positions.
 
         No position is padding, so that a packed encoder has as much to do as any other.
         """
-        tower = self._manifest["triton"]["text"][-1]
-        ids = token_ids(self._manifest, tower["length"], tower["length"])
-        return self._times(tower, TOKEN_IDS, ids, batches, seconds)
+        encoder = self._manifest["triton"]["text"][-1]
+        ids = token_ids(self._manifest, encoder["length"], encoder["length"])
+        return self._times(encoder, TOKEN_IDS, ids, batches, seconds)
 
     def memory(self) -> int:
         """Bytes of tritonserver and its model processes (their proportional set sizes)."""
@@ -75,7 +75,7 @@ class Served:
 
     def _times(
         self,
-        tower: dict[str, Any],
+        encoder: dict[str, Any],
         name: str,
         item: NDArray[Any],
         batches: Sequence[int],
@@ -84,12 +84,12 @@ class Served:
         """Batches over what the encoder takes in one execution are left out."""
         times: Times = {}
         for batch in batches:
-            if batch > tower["max_batch"]:
+            if batch > encoder["max_batch"]:
                 continue
             items = np.repeat(item[None], batch, axis=0)
             given = triton.InferInput(name, items.shape, DATATYPES[items.dtype])
             given.set_data_from_numpy(items)
-            times[batch] = self._time(tower["name"], given, seconds)
+            times[batch] = self._time(encoder["name"], given, seconds)
         return times
 
     def _time(self, model: str, given: Any, seconds: float) -> list[float]:  # noqa: ANN401 (untyped)

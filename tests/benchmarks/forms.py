@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmarks.systems.published import CONFIG, Manifest, manifests, packed, towers
+from benchmarks.systems.published import CONFIG, Manifest, encoders, manifests, packed
 from benchmarks.systems.repositories import write_manifest
 from tests.conftest import REPOSITORY
 
@@ -42,7 +42,7 @@ def write_form(folder: Path, form: str) -> Manifest:
 
 
 def _copy_text(target: Path, tower: dict[str, Any]) -> None:
-    _copy(REPOSITORY / towers(DEMO)[-1]["name"], target)
+    _copy(REPOSITORY / encoders(DEMO)[-1]["name"], target)
     text = (target / CONFIG).read_text()
     length = -1 if tower.get("packed") else tower["length"]
     text = re.sub(r'^name: ".*"', f'name: "{tower["name"]}"', text)

@@ -76,7 +76,7 @@ def test_sizes_and_figures_are_those_of_the_manifests(climbed: Climbed) -> None:
     for name, manifest in found.items():
         gate, row = manifest["gate"], climbed.rows[name]
         assert row["zero_shot_accuracy"] == gate["zero_shot"]["accuracy"]
-        assert row["min_cosines"] == [gate[tower]["min_cosine"] for tower in rungs.TOWERS]
+        assert row["min_cosines"] == [gate[tower]["min_cosine"] for tower in rungs.ENCODERS]
         # Both text lengths share one file.
         towers = (
             climbed.repository / f"{name}.{tower}/1/model.onnx" for tower in ("image", "text-24")

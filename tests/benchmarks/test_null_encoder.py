@@ -11,7 +11,7 @@ import pytest
 from benchmarks.reporting.results import Row
 from benchmarks.reporting.stages import ALONE, checks, shares, table
 from benchmarks.systems import gateway_cpu, null_encoder, services
-from benchmarks.systems.published import CONFIG, find, manifests, packed, towers
+from benchmarks.systems.published import CONFIG, encoders, find, manifests, packed
 from benchmarks.traffic.errors import BenchmarkError
 from tests.benchmarks.forms import FORMS, write_form
 from tests.conftest import REPOSITORY
@@ -44,7 +44,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def sessions(repository: Path) -> dict[str, Any]:
     """By the name of the tower."""
     manifest = manifests(repository)["demo"]
-    files = {t["name"]: Path(t["name"], str(manifest["version"])) for t in towers(manifest)}
+    files = {t["name"]: Path(t["name"], str(manifest["version"])) for t in encoders(manifest)}
     return {
         name: onnxruntime.InferenceSession(repository / file / "model.onnx")
         for name, file in files.items()

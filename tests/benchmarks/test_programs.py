@@ -15,7 +15,7 @@ from benchmarks.experiments import packed_text
 from benchmarks.reporting import targets
 from benchmarks.reporting.results import Results, Row
 from benchmarks.systems import contenders, processes
-from benchmarks.systems.published import packed, towers
+from benchmarks.systems.published import encoders, packed
 from tests.benchmarks.forms import CONTEXT, DEMO, FIXED, FORMS, PACKED, write_form
 from tests.conftest import REPOSITORY, ROOT, GatewayClient
 from tests.gateway.waiting import wait_until
@@ -92,7 +92,7 @@ def test_ceilings(tmp_path: Path, form: str) -> None:
 
 
 def test_packed_text(capsys: pytest.CaptureFixture[str]) -> None:
-    graph = str(REPOSITORY / towers(DEMO)[-1]["name"] / str(DEMO["version"]) / "model.onnx")
+    graph = str(REPOSITORY / encoders(DEMO)[-1]["name"] / str(DEMO["version"]) / "model.onnx")
     sizes = ["--context", str(CONTEXT), "--captions", "9", "--rounds", "1"]
     packed_text.main([graph, graph, *sizes])
     _, _, *lines = capsys.readouterr().out.splitlines()

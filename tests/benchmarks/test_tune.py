@@ -53,10 +53,10 @@ def test_text_is_never_served_without_the_full_length(tmp_path: Path) -> None:
 def test_a_packed_model_has_no_lengths_to_choose(tmp_path: Path) -> None:
     """Which is said before anything is served."""
     manifest = write_form(tmp_path / "repository", PACKED)
-    with pytest.raises(BenchmarkError, match="demo: its text tower is packed"):
+    with pytest.raises(BenchmarkError, match="demo: its text encoder is packed"):
         keep_lengths(tmp_path, manifest, [CONTEXT])
     words = ["--repository", str(tmp_path / "repository"), "--output", str(tmp_path / "out")]
-    with pytest.raises(BenchmarkError, match="demo: its text tower is packed"):
+    with pytest.raises(BenchmarkError, match="demo: its text encoder is packed"):
         tune.main([*words, "--token-lengths", str(CONTEXT)])
     assert not (tmp_path / "out").exists()
 
