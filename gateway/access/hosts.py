@@ -1,7 +1,7 @@
 """The names that the service answers to.
 
 A page on the web can have its own host name point to this machine once it is loaded (DNS
-rebinding); a browser then takes this service for the page's. The request's Host header tells.
+rebinding); a browser then takes this service for the page's. The request's Host header shows it.
 """
 
 import re

@@ -85,7 +85,7 @@ class Keyring:
     def find(self, presented: str) -> Key:
         """The entry of a key.
 
-        Every entry is compared in full, so that the time tells nothing of what is in the file.
+        Every entry is compared in full, so that the time reveals nothing about the file.
 
         Raises:
             Unauthenticated: There is none.

@@ -1,4 +1,4 @@
-"""How much each key may ask for: items a minute, and requests at a time."""
+"""Quotas of keys: items a minute, and requests at a time."""
 
 import math
 import time
@@ -14,7 +14,7 @@ _RETRY_CONCURRENT_S = 1.0  # when one of a key's requests ends is not known
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one key may ask for; None is no limit."""
+    """The limits of one key; None is no limit."""
 
     items_per_minute: int | None = None
     concurrency: int | None = None
@@ -36,7 +36,7 @@ class Quotas:
     """
 
     def __init__(self, share: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
-        """Takes how many processes share the limits, and what tells seconds."""
+        """Sets the number of processes that share the limits, and the clock, in seconds."""
         self._share = share
         self._clock = clock
         self._spent: dict[str, _Spent] = {}
@@ -67,7 +67,7 @@ class Quotas:
         let in when all of them are there, and those after it wait the longer.
 
         Raises:
-            QuotaExceeded: They are not there yet; `retry_after_s` tells when they are.
+            QuotaExceeded: They are not there yet; `retry_after_s` says when they are.
         """
         if quota.items_per_minute is None:
             return

@@ -26,7 +26,7 @@ async def gather(work: Iterable[Awaitable[T]]) -> list[T]:
 
 
 async def comes(event: asyncio.Event, within: float | None) -> bool:
-    """Whether it is set within so many seconds; None sets no limit.
+    """Whether the event is set within this number of seconds; None sets no limit.
 
     Not by `asyncio.wait_for`: in Python 3.11 that loses a cancellation which comes just as what it
     waits for is done, and a task that was cancelled once is then awaited for ever.
@@ -39,8 +39,8 @@ async def comes(event: asyncio.Event, within: float | None) -> bool:
     return True
 
 
-async def both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
-    """Awaits two things side by side; as `gather`."""
+async def gather_two(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
+    """Awaits two awaitables concurrently, as `gather`."""
     first, second = asyncio.ensure_future(one), asyncio.ensure_future(other)
     await gather([first, second])
     return first.result(), second.result()
@@ -58,8 +58,8 @@ async def first(one: Awaitable[object], other: Awaitable[object]) -> None:
             task.cancel()
 
 
-async def nearby(function: Callable[..., T], *arguments: object, values: int) -> T:
-    """Calls a function that goes through so many values: here if they are few, else in a thread."""
+async def in_thread_if_large(function: Callable[..., T], *arguments: object, values: int) -> T:
+    """Calls a function of this number of values: in a thread if they are many, else directly."""
     if values <= FEW_VALUES:
         return function(*arguments)
     return await asyncio.to_thread(function, *arguments)

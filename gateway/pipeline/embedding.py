@@ -13,7 +13,7 @@ from gateway.inference.encoders import by_text_encoder, image_encoder
 from gateway.models.registry import Model
 from gateway.models.values import Deadline, Embedded, ImageItem, Item, Pixels, Timings, Tokens
 from gateway.pipeline.cache import Encoded, VectorCache
-from gateway.pipeline.concurrency import both, gather
+from gateway.pipeline.concurrency import gather, gather_two
 from gateway.pipeline.prepare import Prepared, Preparer
 
 BULK_ROWS = 8  # a request that wants more of one encoder goes behind those that want little
@@ -187,5 +187,5 @@ class Embedder:
         images = self._encoder.images(model, prepared.pixels, deadline, timings, bulk=bulk)
         if not prepared.tokens:
             return await images
-        of_texts, of_images = await both(texts(), images)
+        of_texts, of_images = await gather_two(texts(), images)
         return of_texts | of_images

@@ -24,7 +24,7 @@ from gateway.models.values import (
 )
 from gateway.pipeline import requests
 from gateway.pipeline.classifiers import Classifiers
-from gateway.pipeline.concurrency import both, nearby
+from gateway.pipeline.concurrency import gather_two, in_thread_if_large
 from gateway.pipeline.embedding import Embedder
 from gateway.pipeline.label_sets import LabelSet, LabelSets
 from gateway.pipeline.requests import Plan
@@ -126,12 +126,12 @@ class Engine:
         prompts = 0 if label_set.name else len(names) * len(label_set.templates)
 
         async def run(deadline: Deadline) -> Classified:
-            classifier, embedded = await both(
+            classifier, embedded = await gather_two(
                 self._classifiers.of_set(model, label_set, deadline, timings),
                 self._embedder.embed(model, images, deadline, timings),
             )
             with timings.stage("encode"):
-                predictions = await nearby(
+                predictions = await in_thread_if_large(
                     classify,
                     embedded.vectors,
                     classifier.rows,

@@ -125,7 +125,7 @@ class LabelSets:
 
 
 def read_label_sets(folder: Path | None, templates_file: Path | None) -> LabelSets:
-    """Reads every `*.yaml` of a folder, and a file of template sets beside the built-in ones.
+    """Reads every `*.yaml` of a folder, and a file of template sets to add to the built-in ones.
 
     Raises:
         LabelSetError: A file is missing, is not YAML, or says something that cannot be.

@@ -17,8 +17,8 @@ from gateway.pipeline.concurrency import Threads, gather
 INLINE_CHARACTERS = 2_000  # tokenizing so few takes less time than handing them to a thread
 CHUNK = 256  # texts that a thread tokenizes at a time; what others want comes in between
 FETCHING = 0.75  # of the time that a request has left; the rest is for what was fetched
-CHUNK_CHARACTERS = 2**16  # of these texts: tokenizing so many may take a tenth of a second
-LINE_CHARACTERS = 32  # what cleaning a line takes beside its characters, in characters
+CHUNK_CHARACTERS = 2**16  # of these texts: tokenizing them may take a tenth of a second
+LINE_CHARACTERS = 32  # the cost of cleaning a line, on top of its characters
 
 T = TypeVar("T")
 I = TypeVar("I", TextItem, ImageItem)  # noqa: E741 - an item of either kind

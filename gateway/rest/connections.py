@@ -9,11 +9,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-STALL_S = 10.0  # over so many seconds a least rate is looked at
+STALL_S = 10.0  # seconds over which the rate is measured
 
 
 class Connection(Protocol):
-    """What is asked of one."""
+    """A connection, as far as the limits need it."""
 
     @property
     def transport(self) -> asyncio.Transport:

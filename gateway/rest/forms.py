@@ -27,7 +27,7 @@ class Forms:
     """Reads forms; a large one in a thread."""
 
     def __init__(self, max_files: int, fields: Collection[str]) -> None:
-        """Takes how many files a form may hold, and the names of the fields beside them."""
+        """Sets the largest number of files in a form, and the names of its other fields."""
         self._max_files = max_files
         self._fields = fields
 

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from gateway.errors import MalformedRequest, quoted
 from gateway.models.values import Classified, Embedded, ImageItem, TextItem
 from gateway.pipeline import requests
-from gateway.pipeline.concurrency import nearby
+from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, schemas
 from gateway.rest.forms import Forms
@@ -67,7 +67,9 @@ class InferenceRoutes:
             classified = await work.run(self._engine.classify(inference_request, work.record))
             model = body.model or classified.manifest.id
             values = sum(map(len, classified.predictions))
-            return await nearby(_classified, classified, model, work.record, values=values)
+            return await in_thread_if_large(
+                _classified, classified, model, work.record, values=values
+            )
 
     async def similarity(self, request: Request) -> Response:
         """The cosine of every image with every text, and OpenCLIP's logits."""

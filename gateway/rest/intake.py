@@ -106,7 +106,7 @@ WIDE = 3  # times more where the strings hold characters that take four bytes ea
 RAW = 2  # the body, and a copy
 FORM = 5  # the body, the files within, and how they grow
 ESCAPED_BYTES = 12  # of one character in JSON, at most
-STALL_S = 10.0  # over so many seconds the rate is looked at
+STALL_S = 10.0  # seconds over which the rate is measured
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
@@ -217,13 +217,13 @@ class Intake:
 
         Args:
             request: Its body is read where it could be let in.
-            images: Whether it holds images, where the route tells.
+            images: Whether it holds images, where the route decides that.
             multiple: How many times its bytes the body takes at worst.
 
         Raises:
             Overloaded: No permit is free, or what came before takes too long.
             MalformedRequest: `x-request-timeout-ms` is not a positive whole number; the body is
-                compressed; or the client left, and nobody is there to be told.
+                compressed; or the client has left.
             TooLarge: The body is over the limit.
             TooSlow: The body does not arrive.
             DeadlineExceeded: The request's time is over, be it in reading its body.

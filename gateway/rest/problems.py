@@ -48,7 +48,7 @@ _TYPES = {  # OpenAI's words where it has one
 
 def error_object(error: errors.GatewayError) -> dict[str, str | None]:
     """What an error of one item says."""
-    return _object(STATUS[type(error)], *_told(error))
+    return _object(STATUS[type(error)], *_described(error))
 
 
 def _object(status: int, message: str, code: str, param: str | None) -> dict[str, str | None]:
@@ -56,7 +56,7 @@ def _object(status: int, message: str, code: str, param: str | None) -> dict[str
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
-def _told(error: errors.GatewayError) -> tuple[str, str, str | None]:
+def _described(error: errors.GatewayError) -> tuple[str, str, str | None]:
     return (
         errors.shortened(error.message),
         error.code,
@@ -71,10 +71,10 @@ def problem(
     param: str | None = None,
     *,
     retry: bool = False,
-    beside: Mapping[str, object] = MappingProxyType({}),
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> Response:
-    """The error envelope; with what is told beside the error, where there is anything."""
-    body = {"error": _object(status, message, code, param), **beside}
+    """The response to an error: the error envelope, with `more` fields next to the error."""
+    body = {"error": _object(status, message, code, param), **more}
     headers = {"retry-after": str(RETRY_AFTER_S)} if retry else {}
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
 
@@ -98,7 +98,7 @@ def rendered(error: errors.GatewayError, record: Record) -> Response:
         request_id = record.request_id
         logger.error("request %s: %s", request_id, error.message)
         return internal_error(request_id)
-    response = problem(status, *_told(error), retry=status in _RETRIED)
+    response = problem(status, *_described(error), retry=status in _RETRIED)
     if error.retry_after_s is not None:
         response.headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if status == HTTPStatus.REQUEST_TIMEOUT:

@@ -51,7 +51,7 @@ class CatalogueRoutes:
         if not problems:
             return convert.plain({"status": "ready", "models": models})
         message = "not ready: " + "; ".join(problems)
-        return problem(503, message, "not_ready", retry=True, beside={"models": models})
+        return problem(503, message, "not_ready", retry=True, more={"models": models})
 
 
 class MetricsRoute:

@@ -29,7 +29,7 @@ _GUARDED = frozenset(
 _ONE_MODEL = "/v1/models/{model_id:path}"
 _OPEN_BELOW = ("/playground/", "/static-offline-docs/")
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-# What tells whom a request is for, and who had it sent.
+# The headers that name the host that a request is for, and the page that sent it.
 _TELLING = frozenset({b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"})
 _OURS = frozenset({b"same-origin", b"none"})  # from our own pages, or from the user
 

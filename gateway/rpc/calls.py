@@ -21,7 +21,7 @@ from gateway.pipeline.requests import Plan
 from gateway.rpc.config import RpcConfig
 from gateway.rpc.incoming import Incoming
 from gateway.rpc.message_limits import Bounds
-from gateway.rpc.problems import STATUS, abort, told
+from gateway.rpc.problems import STATUS, abort, known_error
 from gateway.telemetry.observer import Observer
 from gateway.telemetry.record import HEADER, Record, request_id
 
@@ -164,11 +164,10 @@ class Calls:
                     yield record, account
                 status = grpc.StatusCode.OK
             except grpc.aio.BaseError as gone:
-                # What grpc itself raises here says that the call is over: nobody is left to be
-                # told.
+                # What grpc itself raises here says that the call is over.
                 raise asyncio.CancelledError from gone
             except Exception as error:
-                known = told(error, record.request_id)
+                known = known_error(error, record.request_id)
                 status, record.error = STATUS[type(known)], known.code
                 _forget(error)
                 await abort(context, known, record.request_id)

@@ -117,7 +117,7 @@ _FINAL = (RequestError, Unauthenticated, InferenceFailed)  # the same again woul
 
 
 def error(problem: GatewayError) -> clip_pb2.Error:
-    """What an item is told in place of its vector."""
+    """The error that stands in place of an item's vector."""
     return clip_pb2.Error(
         code=problem.code,
         message=problem.message,

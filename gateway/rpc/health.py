@@ -1,4 +1,4 @@
-"""`grpc.health.v1`, serving only while right answers can be given, and reflection beside it.
+"""`grpc.health.v1`, serving only while right answers can be given, and reflection.
 
 Both are open without a key. Their messages are small, and read only as far as that.
 """
@@ -79,13 +79,13 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
     async def _watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> None:
-        told = None
+        sent = None
         while True:
             draining = self._draining.is_set()
             status = await self._status(request.service)
-            if status != told:
+            if status != sent:
                 await context.write(health_pb2.HealthCheckResponse(status=status))
-                told = status
+                sent = status
             if draining:
                 return
             await comes(self._draining, WATCH_S)
@@ -111,12 +111,14 @@ MOST_BYTES = 2**12
 Q = TypeVar("Q", bound=Message)
 
 
-def beside(health: Health, incoming: Incoming, *names: str) -> tuple[grpc.GenericRpcHandler, ...]:
+def health_and_reflection(
+    health: Health, incoming: Incoming, *names: str
+) -> tuple[grpc.GenericRpcHandler, ...]:
     """Health, and reflection of it, of itself and of the services of these names."""
-    asked, reflected = health_pb2.HealthCheckRequest, reflection_pb2.ServerReflectionRequest
+    check_request, reflected = health_pb2.HealthCheckRequest, reflection_pb2.ServerReflectionRequest
     reflection = aio.ReflectionServicer((*names, HEALTH, REFLECTION))
-    check = _of_one(_Small(asked, incoming), health.Check)
-    watch = _of_one(_Small(asked, incoming), health.Watch)
+    check = _of_one(_Small(check_request, incoming), health.Check)
+    watch = _of_one(_Small(check_request, incoming), health.Watch)
     info = _of_many(_Small(reflected, incoming), reflection.ServerReflectionInfo)
     # All take streams, of which nothing is read but by `_Small`.
     return (

@@ -1,6 +1,6 @@
 """Messages on their way in: what they may take of memory before they are whole.
 
-gRPC hands a message over when all of it has come, and tells nothing of it before: a call that is
+gRPC hands a message over when all of it has come, and reports nothing of it before: a call that is
 silent looks like one that has sent most of 64 MiB. Of a call that nobody reads it takes no more
 than `WINDOW_BYTES`, so messages are read here alone. The kernel counts what has come on each
 connection; what was not handed over yet is held. Where that is too much, those who hold the most
@@ -68,7 +68,7 @@ class Incoming:
     """Reads the messages of all calls. Lives on the event loop, so it needs no lock."""
 
     def __init__(self, admission: Admission, most_bytes: int) -> None:
-        """Takes what holds the messages that are whole, and how many bytes both may hold."""
+        """Shares a limit of bytes with the admission that counts the whole messages."""
         self._admission = admission
         self._most_bytes = most_bytes
         self._sockets = Sockets()

@@ -1,4 +1,4 @@
-"""Errors -> gRPC statuses, in one table, and what a client is told of them."""
+"""Maps errors to gRPC statuses, in one table, and writes them for the client."""
 
 import logging
 import math
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 async def abort(
     context: grpc.aio.ServicerContext, known: errors.GatewayError, request_id: str
 ) -> NoReturn:
-    """Ends a call with the status of an error that was made fit to be `told`.
+    """Ends a call with the status of an error that `known_error` returned.
 
     Details are its message; the metadata that trails holds `error-code`, `error-param`,
     `retry-after` (seconds) and `x-request-id`.
@@ -55,8 +55,8 @@ async def abort(
     raise AssertionError("unreachable: `abort` raises")
 
 
-def told(error: Exception, request_id: str) -> errors.GatewayError:
-    """The error as the client may know it. Our own faults are logged, and only their id is told."""
+def known_error(error: Exception, request_id: str) -> errors.GatewayError:
+    """The error as the client may see it. Our own faults are logged, and show only the id."""
     if isinstance(error, errors.GatewayError) and not isinstance(error, errors.InferenceFailed):
         return error
     if isinstance(error, errors.InferenceFailed):

@@ -12,7 +12,7 @@ from gateway.pipeline.engine import Engine
 from gateway.rpc import service
 from gateway.rpc.calls import Calls, Guard
 from gateway.rpc.config import RpcConfig
-from gateway.rpc.health import Health, beside
+from gateway.rpc.health import Health, health_and_reflection
 from gateway.rpc.incoming import WINDOW_BYTES, Incoming
 from gateway.telemetry.observer import Observer
 
@@ -43,7 +43,7 @@ def _configuration(certificate: Certificate) -> grpc.ServerCertificateConfigurat
 
 __all__ = ["RpcConfig", "RpcServer"]
 
-# Over our own limit, so that nearly all who are over it are told which setting it is.
+# Over our own limit, so that nearly every refusal names the setting.
 _SLACK_BYTES = 2**20
 
 _OPTIONS = {
@@ -91,7 +91,9 @@ class RpcServer:
         clip = service.ClipService(engine, calls, self._draining)
         self._server.add_generic_rpc_handlers((clip.handlers(),))
         checked = Health((service.NAME,), readiness, self._draining)
-        self._server.add_generic_rpc_handlers(beside(checked, incoming, service.NAME))
+        self._server.add_generic_rpc_handlers(
+            health_and_reflection(checked, incoming, service.NAME)
+        )
 
     async def start(self, host: str, port: int) -> int:
         """Begins to listen; returns the port, which for port 0 is a free one.

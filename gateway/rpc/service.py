@@ -9,7 +9,7 @@ from typing import TypeVar
 import grpc
 
 from gateway.admission.permits import Permit
-from gateway.pipeline.concurrency import nearby
+from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rpc import convert
 from gateway.rpc.calls import Calls, Work, serialized
@@ -108,7 +108,7 @@ class ClipService:
         """Zero-shot classification."""
         classified = await work.run(self._engine.classify(convert.classify(message), work.record))
         values = sum(map(len, classified.predictions))
-        answer = await nearby(convert.classify_response, classified, values=values)
+        answer = await in_thread_if_large(convert.classify_response, classified, values=values)
         return _named(answer, message.model)
 
     async def similarity(

@@ -46,8 +46,8 @@ def _seen(number: int) -> tuple[str, int] | None:
         return None
     try:
         name = _named(one.getpeername())
-        told = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + 8)
-        return name, struct.unpack_from("=Q", told, _RECEIVED)[0]
+        info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + 8)
+        return name, struct.unpack_from("=Q", info, _RECEIVED)[0]
     except (OSError, struct.error):
         return None
     finally:

@@ -28,7 +28,7 @@ class EmbedStream:
     """One call of EmbedStream."""
 
     def __init__(self, call: StreamCall, write: Write) -> None:
-        """Takes what belongs to the call.
+        """Makes one for a call.
 
         Args:
             call: Its engine, its limits and how it ends.

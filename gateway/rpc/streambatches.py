@@ -19,7 +19,7 @@ from gateway.pipeline.concurrency import comes
 from gateway.pipeline.engine import Engine
 from gateway.rpc import convert
 from gateway.rpc.config import RpcConfig
-from gateway.rpc.problems import told
+from gateway.rpc.problems import known_error
 from gateway.rpc.streamroom import StreamRoom
 from gateway.rpc.window import Pending
 from gateway.telemetry.record import Record
@@ -110,7 +110,7 @@ class Batches:
             late = DeadlineExceeded(f"the item was not embedded within {limit:g} seconds")
             return self._failed(request, late)
         except Exception as error:  # the stream outlives a batch, whatever befell it
-            return self._failed(request, told(error, record.request_id))
+            return self._failed(request, known_error(error, record.request_id))
         response.usage.CopyFrom(convert.usage(embedded))
         return convert.outcomes(embedded)
 

@@ -18,12 +18,12 @@ class StreamRoom:
     def __init__(
         self, permit: Callable[[int], AbstractContextManager[Permit]], wait_s: float
     ) -> None:
-        """Takes what holds room for a window and so many bytes more, and how long to wait."""
+        """`permit` holds room for a window and more bytes; `wait_s` is the longest wait for it."""
         self._permit = permit
         self._wait_s = wait_s
         self._began = False
         self._held: Permit | None = None
-        self._message_bytes = 0  # of the largest, beside the window's
+        self._message_bytes = 0  # of the largest message, on top of the window
         self._stack = ExitStack()
         self._resting: asyncio.TimerHandle | None = None
 
@@ -34,7 +34,7 @@ class StreamRoom:
         self._leave()
 
     async def enter(self, size: int) -> None:
-        """Takes room for a message that takes so many bytes.
+        """Takes room for a message of this size in memory, in bytes.
 
         Raises:
             Overloaded: There is none: for the first message at once, for a later one after a while.

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.pipeline.concurrency import FEW_VALUES, Threads, comes, nearby
+from gateway.pipeline.concurrency import FEW_VALUES, Threads, comes, in_thread_if_large
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ async def test_a_failure_ends_the_rest(thread: Threads) -> None:
 
 @pytest.mark.parametrize(("values", "here"), [(FEW_VALUES, True), (FEW_VALUES + 1, False)])
 async def test_much_is_gone_through_in_a_thread(values: int, here: bool) -> None:
-    thread = await nearby(threading.get_ident, values=values)
+    thread = await in_thread_if_large(threading.get_ident, values=values)
     assert (thread == threading.get_ident()) == here
 
 
