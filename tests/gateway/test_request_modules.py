@@ -58,7 +58,7 @@ def passage() -> Iterator[Passage]:
     noted = Passage()
     threading.setprofile(noted)
     yield noted
-    threading.setprofile(None)  # type: ignore[arg-type] # which ends it
+    threading.setprofile(None)
 
 
 @pytest.fixture(scope="module")
