@@ -9,6 +9,7 @@ from io import BytesIO
 from PIL import Image
 
 from gateway.errors import ImageError
+from gateway.images.avif import frames_bytes
 
 # A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.
 MOST_READS = 2**16
@@ -38,12 +39,22 @@ class Source(BytesIO):
 
 
 def structure_bytes(image: Image.Image, data: bytes) -> int:
-    """How many bytes tiles and the like take while an opened picture is decoded."""
+    """How many bytes tiles and the like take while an opened picture is decoded.
+
+    Raises:
+        ImageError: The structure is broken, or too large.
+    """
     if image.format == "JPEG2000":
         return max((_codestream(data, at.start()) for at in _CODESTREAM.finditer(data)), default=0)
+    if image.format == "AVIF":
+        own = _AVIF_ALPHA if image.mode == "RGBA" else _AVIF
+        return max(0, frames_bytes(data) - own * image.width * image.height)
     if image.format == "TIFF":
         return _tile_bytes(data)
     return 0
+
+
+_AVIF, _AVIF_ALPHA = 4, 7  # bytes a pixel of frames, which `decode_bytes` counts
 
 
 # A JPEG 2000 codestream may stand anywhere in its file, and begins with these two markers.

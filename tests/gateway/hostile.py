@@ -123,6 +123,7 @@ def hazards() -> dict[str, bytes]:
         "JPEG 2000 of 65,025 tiles": jpeg2000(255, tile=1, levels=5),
         "JPEG 2000 of 1,000,000 precincts": jpeg2000(1_000, tile=1_000, levels=0, precincts=b"\0"),
         "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": tiff_of_one_tile(30_000),
+        "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": avif_of_a_large_frame(16_000, 8_000),
     }
 
 
@@ -152,6 +153,13 @@ def tiff_of_one_tile(side: int) -> bytes:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
     head = b"II*\0" + struct.pack("<I", 8 + len(tile))
     return head + tile + struct.pack("<H", len(values)) + entries + bytes(4)
+
+
+def avif_of_a_large_frame(width: int, height: int) -> bytes:
+    """64 x 64 pixels, says the file; the AV1 frame in it is larger."""
+    data = encoded(Image.new("RGB", (width, height)), "AVIF", subsampling="4:4:4", speed=10)
+    size = struct.Struct(">4sIII")
+    return data.replace(size.pack(b"ispe", 0, width, height), size.pack(b"ispe", 0, 64, 64))
 
 
 class Memory:

@@ -1,0 +1,244 @@
+"""What an AVIF makes its decoder hold: the AV1 streams in it state sizes of their own."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from gateway.errors import ImageError
+
+_MOST_PARTS = 2**16  # boxes, items, extents and OBUs in all
+_MOST_BYTES = 2**26  # of all items together: several may share their bytes
+_STREAM_BYTES = 2**18  # what a decoder of one stream takes besides frames
+# By whether chroma may be in full, and samples longer than 8 bits; 1 is for what goes with a pixel.
+_PIXEL_BYTES = (3, 4), (4, 7)
+_SEQUENCE, _FRAMES = 1, {3, 6, 7}  # types of OBU
+
+
+def frames_bytes(data: bytes) -> int:
+    """An upper bound of what all frames take that come before the first picture is whole.
+
+    Raises:
+        ImageError: The file's structure is broken, or too large.
+    """
+    return _File(memoryview(data)).frames_bytes()
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One item, or the first sample of a track."""
+
+    frames: int = 0
+    early: int = 0  # of these, before the first sequence header
+    frame_bytes: int = 0  # of the largest that its sequence headers allow
+
+
+@dataclass(slots=True)
+class _File:
+    """It reads boxes as libavif does; where a box is broken, both end."""
+
+    data: memoryview
+    _parts: int = field(default=0)
+
+    def frames_bytes(self) -> int:
+        try:
+            items = [self._stream(each) for each in self._items()]
+            samples = [self._stream(each) for each in self._samples()]
+        except (struct.error, IndexError):
+            raise ImageError("the AVIF's structure is broken") from None
+        largest = max((each.frame_bytes for each in chain(items, samples)), default=0)
+        if not largest:
+            raise ImageError("the AVIF holds no picture")
+        # libavif decodes items or tracks, never both. Items may share a decoder, which keeps the
+        # sequence header of the item before.
+        return max(
+            sum(
+                _STREAM_BYTES + each.early * largest + (each.frames - each.early) * each.frame_bytes
+                for each in streams
+            )
+            for streams in (items, samples)
+        )
+
+    def _count(self) -> None:
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise ImageError("the image consists of too many parts")
+
+    def _number(self, at: int, size: int) -> int:
+        if at + size > len(self.data):
+            raise IndexError
+        return int.from_bytes(self.data[at : at + size])
+
+    def _boxes(self, kind: bytes, places: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Where the contents of each box of a kind are, in other boxes."""
+        for at, end in places:
+            while at + 8 <= end:
+                self._count()
+                size, start = self._number(at, 4), at + 8
+                if size == 1:
+                    size, start = self._number(start, 8), start + 8
+                following = at + size if size else end
+                if not start <= following <= end:
+                    break
+                if self.data[at + 4 : at + 8] == kind:
+                    yield start, following
+                at = following
+
+    def _within(self, *path: bytes) -> Iterator[tuple[int, int]]:
+        places = iter([(0, len(self.data))])
+        for kind in path:
+            places = self._boxes(kind, places)
+            if kind == b"meta":
+                places = ((at + 4, end) for at, end in places)
+            elif kind == b"iinf":
+                places = ((at + (8 if self.data[at] else 6), end) for at, end in places)
+        return places
+
+    def _items(self) -> Iterator[memoryview]:
+        """The bytes of each item that is coded as AV1."""
+        coded = set()
+        for at, _ in self._within(b"meta", b"iinf", b"infe"):
+            size = 2 if self.data[at] == 2 else 4
+            if bytes(self.data[at + 6 + size : at + 10 + size]) == b"av01":
+                coded.add(self._number(at + 4, size))
+        stored = [self.data[at:end] for at, end in self._within(b"meta", b"idat")]
+        if len(stored) > 1:
+            raise IndexError
+        taken = 0
+        for at, _ in self._within(b"meta", b"iloc"):
+            for item, method, extents in self._locations(at):
+                if item not in coded:
+                    continue
+                source = stored[0] if method else self.data
+                taken += sum(size for _, size in extents)
+                if taken > _MOST_BYTES:
+                    raise ImageError("the AVIF's items are too large")
+                if any(start + size > len(source) for start, size in extents):
+                    raise IndexError
+                yield memoryview(b"".join(source[at : at + size] for at, size in extents))
+
+    def _locations(self, at: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+        """Each item's id, construction method, and the offsets and lengths of its extents."""
+        version, sizes = self.data[at], self._number(at + 4, 2)
+        offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+        index = index if version else 0
+        wide = 4 if version == 2 else 2
+        items, at = self._number(at + 6, wide), at + 6 + wide
+        for _ in range(items):
+            self._count()
+            item, at = self._number(at, wide), at + wide
+            method = 0
+            if version:
+                method, at = self._number(at, 2) & 15, at + 2
+            start, at = self._number(at + 2, base), at + 2 + base
+            count, at = self._number(at, 2), at + 2
+            extents = []
+            for _ in range(count):
+                self._count()
+                at += index
+                extents.append(
+                    (start + self._number(at, offset), self._number(at + offset, length))
+                )
+                at += offset + length
+            yield item, method, extents
+
+    def _samples(self) -> Iterator[memoryview]:
+        """The bytes of each track's first sample."""
+        for table in self._within(b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+            sizes = (
+                self._number(at + 4, 4) or (self._number(at + 12, 4) if end > at + 12 else 0)
+                for at, end in self._boxes(b"stsz", iter([table]))
+            )
+            size = max(sizes, default=0)
+            for kind, wide in ((b"stco", 4), (b"co64", 8)):
+                for at, end in self._boxes(kind, iter([table])):
+                    if end > at + 8:
+                        start = self._number(at + 8, wide)
+                        yield self.data[start : start + size]
+
+    def _stream(self, stream: memoryview) -> _Stream:
+        found, at = _Stream(), 0
+        while at < len(stream):
+            self._count()
+            kind, extended, sized = stream[at] >> 3 & 15, stream[at] >> 2 & 1, stream[at] >> 1 & 1
+            at += 1 + extended
+            size = len(stream) - at
+            if sized:
+                size, at = _leb128(stream, at)
+            if not 0 <= size <= len(stream) - at:
+                raise IndexError
+            if kind == _SEQUENCE:
+                bits = _Bits(bytes(stream[at : at + min(size, 1_024)]))
+                found.frame_bytes = max(found.frame_bytes, _frame_bytes(bits))
+            elif kind in _FRAMES:
+                found.frames += 1
+                found.early += not found.frame_bytes
+            at += size
+        return found
+
+
+def _leb128(data: memoryview, at: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    value = 0
+    for shift in range(0, 56, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise IndexError
+
+
+class _Bits:
+    """Bits of an OBU, the first one first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data)
+        self._left = 8 * len(data)
+
+    def __call__(self, count: int = 1) -> int:
+        self._left -= count
+        if self._left < 0:
+            raise IndexError
+        return self._value >> self._left & (1 << count) - 1
+
+
+def _frame_bytes(bits: _Bits) -> int:
+    """What the largest frame takes that a sequence header allows (AV1, 5.5)."""
+    profile, _, reduced = bits(3), bits(), bits()
+    if reduced:
+        bits(5)
+    else:
+        _skip_operating_points(bits)
+    wide, high = bits(4) + 1, bits(4) + 1
+    width, height = bits(wide) + 1, bits(high) + 1
+    deep = True
+    if reduced:
+        bits(6)
+        deep = bool(bits())
+    else:  # a frame may override the size
+        width, height = 1 << wide, 1 << high
+    return width * height * _PIXEL_BYTES[profile > 0][deep]
+
+
+def _skip_operating_points(bits: _Bits) -> None:
+    delay = 0
+    if bits():  # timing
+        bits(64)
+        if bits():  # all pictures last equally long
+            zeros = 0
+            while not bits():
+                zeros += 1
+            bits(zeros)
+        if bits():  # decoder model
+            delay = bits(5) + 1
+            bits(42)
+    displayed = bits()
+    for _ in range(bits(5) + 1):
+        bits(12)
+        if bits(5) > 7:
+            bits()
+        if delay and bits():
+            bits(2 * delay + 1)
+        if displayed and bits():
+            bits(4)
