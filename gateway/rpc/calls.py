@@ -170,7 +170,12 @@ class Calls:
                 known = known_error(error, record.request_id)
                 status, record.error = STATUS[type(known)], known.code
                 _forget(error)
-                await abort(context, known, record.request_id)
+                try:
+                    await abort(context, known, record.request_id)
+                except grpc.aio.AbortError:
+                    raise
+                except grpc.aio.BaseError as gone:
+                    raise asyncio.CancelledError from gone
             finally:
                 record.end(status.name)
 

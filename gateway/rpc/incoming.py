@@ -96,6 +96,7 @@ class Incoming:
             DeadlineExceeded: It did not come in time.
             Overloaded: It held too much, or came too slowly, while others need the room.
         """
+        timeout_s = None if timeout_s is None else max(0.0, timeout_s)
         connection = self._connection(context.peer())
         reading = _Reading(connection, known, asyncio.timeout(timeout_s))
         among = self._readings[known]

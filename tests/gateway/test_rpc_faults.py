@@ -152,6 +152,26 @@ async def test_the_clients_deadline_frees_the_work() -> None:
         await until(lambda: gateway.admission.requests == 0)
 
 
+async def test_an_error_after_the_call_is_over_is_not_a_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def over(*_: object) -> None:
+        raise grpc.aio.InternalError("ExecuteBatchError: the call is over")
+
+    monkeypatch.setattr("gateway.rpc.calls.abort", over)
+    async with served(FakeInferClient(failing(errors.Unavailable("gone")))) as gateway:
+        await refused(gateway.stub.Embed(EMBED, timeout=2))
+        await until(lambda: gateway.admission.requests == 0)
+    assert not caplog.records
+
+
+async def test_a_message_that_is_late_at_once() -> None:
+    async with served(FakeInferClient(unit), timeout_s=0) as gateway:
+        raised = await refused(gateway.stub.Embed(EMBED))
+        assert raised.code() == Code.DEADLINE_EXCEEDED
+        assert "within 0 seconds" in raised.details()
+
+
 async def test_a_client_that_cancels_frees_the_work() -> None:
     client = FakeInferClient(unit, delay=60)
     async with served(client) as gateway:
