@@ -93,7 +93,7 @@ class Batches:
         engine, record, account = self._call.engine, self._call.record, self._call.account
         left = self._call.left()
         timeout_s = self._call.config.timeout_s
-        limit = timeout_s if left is None else min(timeout_s, left)
+        limit = timeout_s if left is None else max(0.0, min(timeout_s, left))
         try:
             async with asyncio.timeout(limit):
                 plan = engine.embed(request, record, model)
