@@ -60,7 +60,8 @@ def test_one_json_line_for_each_request(
     assert (mixed["protocol"], mixed["model"]) == ("rest", "demo")
     assert mixed["texts"] == mixed["images"] == 1
     assert {"ms", "decode_ms", "tokenize_ms", "queue_ms", "infer_ms"} <= mixed.keys()
-    assert mixed["ms"] >= mixed["infer_ms"]
+    # The text and the image are encoded at the same time, and each counts.
+    assert 2 * mixed["ms"] >= mixed["infer_ms"]
     assert (wrong["code"], wrong["error"]) == ("400", "invalid_image")
     assert (unary["operation"], unary["code"], unary["protocol"]) == ("Embed", "OK", "grpc")
     assert stream["operation"] == "EmbedStream"
