@@ -28,7 +28,7 @@ MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-compose check format proto lock export ladder bench bench-compare bench-open \
+.PHONY: help run test test-fast test-compose check format proto lock export ladder bench bench-compare bench-open \
 	bench-budget bench-report tune demo-model setup clean
 
 help: ## List the targets
@@ -46,6 +46,9 @@ run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gat
 
 test: $(DEV)/.ready ## Run every test, against the real Triton
 	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --durations 40 $(ARGS)
+
+test-fast: $(DEV)/.ready ## Run the tests that export nothing and share one Triton, about two minutes
+	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope -m "not slow" $(ARGS)
 
 check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile, YAML, workflows and Kubernetes files
 	$(DEV)/bin/ruff format --check $(SOURCES)

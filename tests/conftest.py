@@ -47,6 +47,18 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Folders whose tests export models, drive a browser or start whole stacks.
+SLOW_FOLDERS = {"export", "playground", "deploy"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow what `make test-fast` leaves out: exports, and gateways of a test's own."""
+    for item in items:
+        gateways = "start_gateway" in getattr(item, "fixturenames", ())
+        if gateways or item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
+
+
 # What is not on every machine, by a word of the reason for which tests skip without it.
 PACKAGES = {"Chromium": "chromium", "prom": "prometheus", "Compose": "docker-compose"}
 

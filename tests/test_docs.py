@@ -16,6 +16,8 @@ from gateway.inference.client import WRONG
 from gateway.settings import Settings
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text()
 PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 EVERYTHING = "\n".join([README, *PAGES.values()])

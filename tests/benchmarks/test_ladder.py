@@ -18,6 +18,8 @@ from benchmarks.traffic.errors import BenchmarkError
 from export import torch_row
 from tests.export import models
 
+pytestmark = pytest.mark.slow
+
 SERVED = ("tiny-ladder", "tiny-ladder.fp16")
 NAMES = ("PyTorch FP32", *SERVED)
 ON_8 = {"1", "8"}  # batch sizes that a tower with at most 8 items can be timed at

@@ -10,6 +10,8 @@ from benchmarks.reporting.results import Results, Row
 from benchmarks.traffic.errors import BenchmarkError
 from tests.conftest import GatewayClient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

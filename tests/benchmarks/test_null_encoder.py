@@ -16,6 +16,8 @@ from benchmarks.traffic.errors import BenchmarkError
 from tests.benchmarks.forms import FORMS, write_form
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 Both = tuple[Path, Path]
 
 

@@ -20,6 +20,8 @@ from tests.benchmarks.forms import CONTEXT, DEMO, FIXED, FORMS, PACKED, write_fo
 from tests.conftest import REPOSITORY, ROOT, GatewayClient
 from tests.gateway.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 CLOSED = 10  # loads of our own service
 
 

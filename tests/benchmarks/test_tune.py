@@ -10,6 +10,8 @@ from benchmarks.traffic.errors import BenchmarkError
 from tests.benchmarks.forms import CONTEXT, DEMO, FIXED, FORMS, PACKED, write_form
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 
 def configs(repository: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(repository.glob(f"*/{CONFIG}")))

@@ -3,11 +3,14 @@
 import itertools
 from pathlib import Path
 
+import pytest
 from openclip_triton import Client
 
 from server.launcher import TritonServer
 from tests.client import bulk
 from tests.conftest import free_port, run_gateway
+
+pytestmark = pytest.mark.slow
 
 COUNT = 5_000
 MOST_GROWTH_MIB = 100

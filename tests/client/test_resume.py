@@ -15,6 +15,8 @@ from openclip_triton.store import SAVE_EVERY
 from tests.client.conftest import command, draw, start
 from tests.client.fake import Fake, vector_of
 
+pytestmark = pytest.mark.slow
+
 COUNT = 1500
 BAD = frozenset(range(7, COUNT, 100))
 IN_FLIGHT = 256 + 16 + SAVE_EVERY

@@ -12,6 +12,8 @@ from export.demo.evaluate import create_demo
 from export.demo.scenes import PAIRS
 from export.demo.train import Progress, Recipe, save_checkpoint, train
 
+pytestmark = pytest.mark.slow
+
 Run = tuple[dict[str, torch.Tensor], list[Progress]]
 
 SHORT = Recipe(seed=7, steps=12, warmup=4)

@@ -17,6 +17,8 @@ from tests.gateway.steady import Seen, golden_values, steady_load
 from tests.gateway.tritons import SteeredTriton, steered
 from tests.gateway.waiting import until
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "3"))
 BACK_S = 2.0  # from Triton's readiness to the first success
 SLACK_S = 5.0  # that a machine full of other tests may take on top

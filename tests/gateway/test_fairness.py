@@ -21,6 +21,8 @@ from tests.gateway.keyed import Keys, bearer
 from tests.gateway.slow import SlowEncoder, served
 from tests.gateway.waiting import until
 
+pytestmark = pytest.mark.slow
+
 GREEDY, OTHER = "127.0.0.2", "127.0.0.3"  # every address of 127.0.0.0/8 is this machine's
 TRIES = 15
 MAX_BATCH = 32  # rows of one call of the demo model

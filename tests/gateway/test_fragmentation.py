@@ -6,12 +6,15 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 from PIL import Image
 
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import run_gateway
 from tests.gateway.hostile import Memory, encoded
+
+pytestmark = pytest.mark.slow
 
 MIB = 2**20
 KEPT, MOST = 40 * MIB, 150 * MIB  # above what is held when idle: after the load, and meanwhile

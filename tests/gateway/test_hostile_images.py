@@ -16,6 +16,8 @@ from server.launcher import TritonServer
 from tests.conftest import GatewayClient, run_gateway
 from tests.gateway.hostile import Memory, accepted_seeds, encoded, hazards, mutations, seeds
 
+pytestmark = pytest.mark.slow
+
 MUTATIONS = 2_000
 SLOW_S = 2.0
 MIB = 2**20

@@ -12,6 +12,8 @@ from pydantic import BaseModel
 
 from gateway.rest import responses, schemas
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "60")  # for each operation
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"

@@ -16,6 +16,8 @@ from tests.conftest import SAMPLES, GatewayFactory
 from tests.gateway.slow import SlowEncoder, served
 from tests.gateway.waiting import unfinished_request
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 3.0
 RATE = 200.0  # a second, held by the 8 permits below to what they can do
 MOST_GROWTH = 150 * 2**20

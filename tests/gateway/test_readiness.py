@@ -21,6 +21,8 @@ from tests.conftest import REPOSITORY, GatewayClient, GatewayFactory
 from tests.gateway.tritons import SteeredTriton, add_copies, copied, steered
 from tests.gateway.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 SERVING, NOT_SERVING = (
     health_pb2.HealthCheckResponse.SERVING,
     health_pb2.HealthCheckResponse.NOT_SERVING,

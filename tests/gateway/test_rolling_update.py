@@ -35,6 +35,8 @@ from tests.gateway.fakes import unit
 from tests.gateway.proc import alive, catches, children
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = int(os.environ.get("ROLLING_REQUESTS", "1500"))
 SWITCH_S = 60.0
 TEXTS = [f"a {colour} {shape}" for colour in ("red", "blue") for shape in ("circle", "star")]

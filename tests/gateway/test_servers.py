@@ -19,6 +19,8 @@ from tests.conftest import REPOSITORY, free_port
 from tests.gateway.tritons import SteeredTriton, steered, write_impostor
 from tests.gateway.waiting import until
 
+pytestmark = pytest.mark.slow
+
 OPENS_S = 20.0  # of a breaker
 BACK_S = 2.0  # from the return of a server to its use
 SLACK_S = 10.0  # for its model to be verified, on a machine full of other tests

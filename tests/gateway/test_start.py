@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
 
 THREADS = (
     "import gateway.__main__, gateway.process.start, os; print(len(os.listdir('/proc/self/task')))"

@@ -20,6 +20,8 @@ from tests.conftest import Outside, free_port, run_gateway
 from tests.gateway.proc import alive
 from tests.gateway.waiting import inflight, wait_until
 
+pytestmark = pytest.mark.slow
+
 STOPS = int(os.environ.get("STOPS", "5"))
 DRAIN_S = 20.0  # which a silent stream does not take; with the rest it bounds the end
 SLOW_S = 60.0  # that a busy machine may add

@@ -19,6 +19,8 @@ from gateway.models.tokenizer import _BLANK, TextTokenizer, clean, padded
 from gateway.models.values import TextItem
 from gateway.pipeline.prepare import CHUNK_CHARACTERS, chunks
 
+pytestmark = pytest.mark.slow
+
 CONTEXT = 77
 OPENCLIP = SimpleTokenizer(context_length=CONTEXT)
 

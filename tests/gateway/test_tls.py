@@ -21,6 +21,8 @@ from tests.gateway.certificates import Authority, Mounted, Pair, expiry
 from tests.gateway.keyed import call
 from tests.gateway.waiting import until, wait_until
 
+pytestmark = pytest.mark.slow
+
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 

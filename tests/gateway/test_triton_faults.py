@@ -21,6 +21,8 @@ from tests.gateway.steady import IMAGE, golden_values
 from tests.gateway.tritons import SteeredTriton, copied, scaled, steered, write_impostor
 from tests.gateway.waiting import inflight, wait_until
 
+pytestmark = pytest.mark.slow
+
 SOON_S = 12.0  # two seconds are promised; the rest is for a machine full of other tests
 OPENS_S = 20.0
 IMAGE_MODEL, TEXT_MODEL = "demo.image", "demo.text"

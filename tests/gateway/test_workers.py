@@ -34,6 +34,8 @@ from tests.conftest import (
 from tests.gateway.proc import alive, catches, children
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 
+pytestmark = pytest.mark.slow
+
 COUNT = 2
 ESTABLISHED, LISTENING = "01", "0A"  # as /proc/net/tcp has them
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)

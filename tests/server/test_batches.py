@@ -9,6 +9,8 @@ import pytest
 from server.backends.onnxruntime.batches import Item, Runner
 from tests.server import tiny
 
+pytestmark = pytest.mark.slow
+
 
 class CountedSession(ort.InferenceSession):  # type: ignore[misc]
     """A real session that keeps the row count of each run."""

@@ -17,6 +17,8 @@ from server.__main__ import parse
 from tests.conftest import interruptible, killed_after
 from tests.server import tiny
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds until a hanging test fails
 

@@ -10,6 +10,8 @@ from server.errors import ModelLoadError
 from server.launcher import TritonServer
 from tests.server import tiny
 
+pytestmark = pytest.mark.slow
+
 COMMON = "max_batch_size: 8\n" + tiny.ONE_INSTANCE
 TEXT = COMMON + tiny.TEXT_IO
 BROKEN = {  # Triton model: its graph, its configuration, what its reason says

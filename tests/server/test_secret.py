@@ -21,6 +21,8 @@ from server.launcher import TritonServer
 from tests.server import tiny
 from tests.server.test_lifecycle import children, command_line
 
+pytestmark = pytest.mark.slow
+
 SECRET = secret.new()
 PLANT = """\
 open({marker!r}, "w").close()

@@ -10,6 +10,8 @@ from tritonclient.utils import InferenceServerException
 from tests.server import tiny
 from tests.server.conftest import Served
 
+pytestmark = pytest.mark.slow
+
 
 def mean_row(ids: list[int]) -> np.ndarray:
     row: np.ndarray = tiny.TABLE[ids].mean(axis=0)
