@@ -45,10 +45,10 @@ run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gat
 		--triton-grpc-port $(TRITON_GRPC_PORT) --triton-metrics-port $(TRITON_METRICS_PORT) --model-repository "$(MODEL_REPOSITORY)"
 
 test: $(DEV)/.ready ## Run every test, against the real Triton
-	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --durations 40 $(ARGS)
+	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations 40 $(ARGS)
 
 test-fast: $(DEV)/.ready ## Run the tests that export nothing and share one Triton, about two minutes
-	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope -m "not slow" $(ARGS)
+	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
 check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile, YAML, workflows and Kubernetes files
 	$(DEV)/bin/ruff format --check $(SOURCES)

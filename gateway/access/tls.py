@@ -93,10 +93,12 @@ class TlsFiles:
         with _file(chain) as chain_file, _file(key) as key_file:
             try:
                 context.load_cert_chain(chain_file, key_file, password=_encrypted)
-            except ssl.SSLError as error:
+            # Not SSLError alone: CPython raises a bare OSError where errno happens to be set.
+            except OSError as error:
+                reason = getattr(error, "reason", None) or "they are not"
                 raise TlsError(
                     f"GATEWAY_TLS_CERT {self.chain} and GATEWAY_TLS_KEY {self.key} must be a "
-                    f"certificate and its key, both PEM: {error.reason or 'they are not'}"
+                    f"certificate and its key, both PEM: {reason}"
                 ) from error
         if client_ca is not None:
             self._trust(context, client_ca)
@@ -109,7 +111,7 @@ class TlsFiles:
         with _file(client_ca) as file:
             try:
                 context.load_verify_locations(file)
-            except ssl.SSLError as error:
+            except OSError as error:  # as above
                 raise TlsError(
                     f"GATEWAY_TLS_CLIENT_CA: {self.client_ca} holds no certificate in PEM"
                 ) from error

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import re
 import socket
 import ssl
@@ -311,6 +313,21 @@ async def test_what_stays_broken_is_told_once(
     broken, missing = (record.getMessage() for record in caplog.records)
     assert "must be a certificate and its key" in broken
     assert re.search("GATEWAY_TLS_KEY: .*key.pem cannot be read: No such file", missing)
+
+
+@pytest.mark.parametrize("method", ["load_cert_chain", "load_verify_locations"])
+def test_an_error_of_the_system_is_one_of_the_files(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """CPython raises it for files that do not fit, where errno was left set."""
+
+    def load(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    pair = authority.issue("errno.test")
+    monkeypatch.setattr(ssl.SSLContext, method, load)
+    with pytest.raises(TlsError, match="GATEWAY_TLS_"):
+        TlsFiles(pair.certificate, pair.key, pair.certificate).read()
 
 
 @pytest.mark.parametrize("days", [1, 20_000])  # written with a year of two digits, and of four
