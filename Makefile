@@ -47,7 +47,7 @@ run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gat
 test: $(DEV)/.ready ## Run every test, against the real Triton
 	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations 40 $(ARGS)
 
-test-fast: $(DEV)/.ready ## Run the tests that export nothing and share one Triton, about two minutes
+test-fast: $(DEV)/.ready ## Run the tests that export nothing and share one Triton, about three minutes
 	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
 check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile, YAML, workflows and Kubernetes files
