@@ -61,7 +61,7 @@ _AVIF, _AVIF_ALPHA = 4, 7  # bytes a pixel of frames, which `decode_bytes` count
 _CODESTREAM = re.compile(b"\xff\x4f\xff\x51")
 _COD, _COC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF90, 0xFF93
 _SIZ = struct.Struct(">HHIIIIIIIIH")
-_WHOLE = 15  # the exponent of a precinct where none is told
+_WHOLE = 15  # the exponent of a precinct where the file gives none
 # Measured with OpenJPEG 2.5.
 _TILE, _TILE_COMPONENT, _PRECINCT, _BLOCK = 9_000, 1_100, 450, 200
 

@@ -70,7 +70,7 @@ def clean_lines(text: str, how: str) -> Iterator[str]:
 def _unescaped(text: str) -> str:
     try:
         return html.unescape(html.unescape(text))
-    except ValueError as error:  # Python makes no number of so many digits, nor does OpenCLIP
+    except ValueError as error:  # Python converts no number of over 4,300 digits
         raise TextError("the text holds a character reference of too many digits") from error
 
 

@@ -73,7 +73,7 @@ class Http1(HttpToolsProtocol):
         self._arrived = b""  # and is not parsed yet
         self._unfinished = 0  # bytes since the parser last had something whole
         self._begun = self._in_body = False  # a message; its head is there
-        self._left = 0  # bytes of a body whose length was told
+        self._left = 0  # bytes of a body whose length the head gives
         self._given_up = False
         self._timer: asyncio.TimerHandle | None = None
         self._connections.came(self)

@@ -86,7 +86,7 @@ class EmbeddingsRequest(Request):
         "`ubinary` (uint8) pack the signs of eight entries into one number.",
     )
     dimensions: int | None = Field(
-        None, ge=1, description="Keep so many entries, scaled to unit length again."
+        None, ge=1, description="Number of leading entries to keep, scaled to unit length."
     )
     truncate: Flag | None = Field(
         True,
@@ -150,7 +150,7 @@ class ZeroShotRequest(_OfImages):
         "label's vector is the mean over them. If left out, labels are taken as they are.",
     )
     top_k: int | None = Field(
-        None, ge=1, description="Return so many labels per image, the best; all if left out."
+        None, ge=1, description="Number of labels to return per image, best first; all if left out."
     )
 
 
@@ -171,7 +171,7 @@ class RerankRequest(Request):
     model: ModelName = None
     query: InputItem
     documents: Annotated[list[InputItem], Field(min_length=1, fail_fast=True)]
-    top_n: int | None = Field(None, ge=1, description="Return so many, the best.")
+    top_n: int | None = Field(None, ge=1, description="Number of documents to return, best first.")
     return_documents: bool | None = Field(
         False, description="Send the documents back with their scores."
     )
@@ -185,6 +185,6 @@ class ImageQuery(BaseModel):
 
     model: ModelName = None
     dimensions: int | None = Field(
-        None, ge=1, description="Keep so many entries, scaled to unit length again."
+        None, ge=1, description="Number of leading entries to keep, scaled to unit length."
     )
     encoding_format: EmbeddingType = Field("float", description="As in `/v1/embeddings`.")

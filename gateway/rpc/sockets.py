@@ -12,7 +12,7 @@ _MAPPED = "::ffff:"  # before an IPv4 address on a socket of IPv6
 
 
 class Sockets:
-    """Finds the sockets that gRPC holds, which it does not tell of."""
+    """Finds the sockets that gRPC holds, which gRPC does not expose."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}  # file descriptors, by the peer's name

@@ -146,7 +146,7 @@ class EmbedRequest(_message.Message):
     model: _builtins.str
     """may be empty where one model is served"""
     dimensions: _builtins.int
-    """keep so many entries, scaled to unit length again"""
+    """number of leading entries to keep, scaled to unit length"""
     truncate: _builtins.bool
     """default true; false: text over the context length is an error"""
     skip_errors: _builtins.bool
