@@ -85,6 +85,8 @@ def serving(
         ) as client,
     ):
         wait_until(lambda: client.get("/readyz").status_code == 200)
+        # A worker that starts late would read what the test publishes.
+        wait_until(lambda: all(catches(each, signal.SIGTERM) for each in children(client.process)))
         yield client
 
 
