@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import re
+import resource
 import socket
 import sys
 import warnings
@@ -18,6 +19,7 @@ from gateway.images import heap
 from gateway.process import workers
 from gateway.process.ports import PortError, listen, reserve
 from gateway.process.serving import serve
+from gateway.rpc.server import MAX_CONNECTIONS
 from gateway.settings import PREFIX, Settings
 from gateway.telemetry.logs import logging_to_stderr
 
@@ -25,6 +27,8 @@ JSON_EXAMPLES = {
     "models": '["a", "b"]', "model_aliases": '{"a": "b"}', "fetch_hosts": '["a", "b"]',
     "fetch_ports": "[1, 2]", "hosts": '["a", "b"]', "trusted_proxies": '["a", "b"]',
 }  # fmt: skip
+
+OTHER_FILES = 512  # of a process: Triton, images by URL, libraries, scrapers
 
 logger = logging.getLogger("gateway")
 
@@ -54,6 +58,7 @@ def start() -> int:
             sys.stderr.write(f"gateway: {error}\n")
             return 1
         stack.enter_context(logging_to_stderr(settings.log_level, settings.log_format))
+        _raise_open_files(settings.max_connections + MAX_CONNECTIONS + OTHER_FILES)
         settings = settings.model_copy(update={"grpc_port": grpc.getsockname()[1]})
         served = ", ".join(model.manifest.id for model in loaded.models)
         host, port = listener.getsockname()[:2]
@@ -67,6 +72,20 @@ def start() -> int:
         grpc.close()
         serve(create_app(settings, loaded), settings, listener)
         return 0
+
+
+def _raise_open_files(wanted: int) -> None:
+    """Raise the limit of open files as far as the system lets, here and in the processes started.
+
+    A process that reaches it accepts nobody until a connection ends.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < wanted:
+        logger.warning(
+            "at most %d files can be open (ulimit -Hn), and all connections may take %d: raise it, "
+            "or lower GATEWAY_MAX_CONNECTIONS", hard, wanted,
+        )  # fmt: skip
 
 
 def _several(settings: Settings, listener: socket.socket) -> int:

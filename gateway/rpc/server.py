@@ -43,6 +43,8 @@ def _configuration(certificate: Certificate) -> grpc.ServerCertificateConfigurat
 
 __all__ = ["RpcConfig", "RpcServer"]
 
+MAX_CONNECTIONS = 4_096  # of one process
+
 # Over our own limit, so that nearly every refusal names the setting.
 _SLACK_BYTES = 2**20
 
@@ -52,7 +54,7 @@ _OPTIONS = {
     # 128 MiB; for a message that is read it opens by 1 MiB at a time all the same.
     "grpc.http2.bdp_probe": 0,
     "grpc.http2.lookahead_bytes": WINDOW_BYTES,
-    "grpc.max_allowed_incoming_connections": 4_096,
+    "grpc.max_allowed_incoming_connections": MAX_CONNECTIONS,
     "grpc.max_connection_idle_ms": 300_000,  # without a call; clients connect again by themselves
     "grpc.server_handshake_timeout_ms": 10_000,
     "grpc.max_send_message_length": -1,

@@ -3,12 +3,14 @@
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from gateway.telemetry.metrics import CONTENT_TYPE
 
-_TIMEOUT_S = 10.0  # to receive a request
+CONNECTIONS = 16  # at a time; beyond, the oldest is ended
+_TIMEOUT_S = 10.0  # without a byte of a request
 
 
 class MetricsServer:
@@ -47,11 +49,30 @@ class MetricsServer:
 
 class _Server(ThreadingHTTPServer):
     allow_reuse_port = True
+    request_queue_size = 128  # where many connect at once, five would not do for the scraper
     block_on_close = False
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
         super().__init__(address, handler)
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        """Accepts a connection; ends the oldest one where there are too many."""
+        connection, address = super().get_request()
+        with self._lock:
+            self._open.append(connection)
+            if len(self._open) > CONNECTIONS:
+                with suppress(OSError):  # its client was faster
+                    self._open.pop(0).shutdown(socket.SHUT_RDWR)
+        return connection, address
+
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        """See `socketserver.BaseServer.shutdown_request`."""
+        with self._lock:
+            self._open = [each for each in self._open if each is not request]
+        super().shutdown_request(request)
 
     def server_bind(self) -> None:
         # The base class would look up our own name.

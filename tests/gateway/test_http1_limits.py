@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ import httpx
 import pytest
 
 from gateway.rest.http1 import HEAD_BYTES, HEADERS
+from gateway.telemetry.metrics_server import CONNECTIONS as METRICS_CONNECTIONS
 from server.launcher import TritonServer
-from tests.conftest import GatewayClient, GatewayFactory
+from tests.conftest import GatewayClient, GatewayFactory, Outside, free_ports, run_gateway
 from tests.gateway.underattack import UnderAttack
 from tests.gateway.waiting import wait_until
 
@@ -179,3 +181,40 @@ def open_connections(raw: socket.socket) -> bool:
     port = raw.getsockname()[1]
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(line[2].endswith(f":{port:04X}") and line[3] == "01" for line in lines)
+
+
+def test_more_connections_than_the_usual_limit_of_open_files(triton: TritonServer) -> None:
+    command = ("sh", "-c", f"ulimit -Sn 256; ulimit -Hn 2048; exec {sys.executable} -m gateway")
+    with (
+        run_gateway(Outside(command=command), triton_address=triton.addresses.grpc) as api,
+        contextlib.ExitStack() as opened,
+    ):
+        for _ in range(400):
+            opened.enter_context(connect(api)).sendall(START)
+        assert api.post("/v1/embeddings", json={"input": "a"}, timeout=20).is_success
+
+
+def test_the_port_of_metrics_has_few_threads(triton: TritonServer) -> None:
+    (port,) = free_ports(1)
+    with (
+        run_gateway(triton_address=triton.addresses.grpc, metrics_port=port) as api,
+        contextlib.ExitStack() as opened,
+    ):
+        before = threads(api)
+        slow = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            for _ in range(100)
+        ]
+
+        def few() -> bool:
+            for raw in slow:
+                with contextlib.suppress(OSError):
+                    raw.sendall(b"x")
+            return threads(api) - before <= METRICS_CONNECTIONS + 8
+
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=20).is_success
+        wait_until(few)
+
+
+def threads(api: GatewayClient) -> int:
+    return len(list(Path(f"/proc/{api.process}/task").iterdir()))
