@@ -5,10 +5,10 @@ import os
 import sqlite3
 import sys
 
-from openclip_triton.cli import app
+from openclip_triton.bulk.job import JobError, Stopped
+from openclip_triton.bulk.store import StoreError
+from openclip_triton.command.cli import app
 from openclip_triton.errors import ClientError
-from openclip_triton.job import JobError, Stopped
-from openclip_triton.store import StoreError
 
 FAILURE = 1
 USAGE = 2

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from openclip_triton.layouts import BATCH, IMAGES, TEXTS, Folder, Kind, Table, layout_of
+from openclip_triton.bulk.layouts import BATCH, IMAGES, TEXTS, Folder, Kind, Table, layout_of
 from openclip_triton.values import Vector
 
 COUNT = BATCH + 10

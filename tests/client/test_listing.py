@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from openclip_triton import listing
-from openclip_triton.listing import EXTENSIONS, Listing
+from openclip_triton.bulk import listing
+from openclip_triton.bulk.listing import EXTENSIONS, Listing
 
 
 def keys(found: Listing) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from openclip_triton.store import SAVE_EVERY
+from openclip_triton.bulk.store import SAVE_EVERY
 
 from tests.client.conftest import command, draw, start
 from tests.client.fake import Fake, vector_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from openclip_triton.store import Entry, Outcome, Store, StoreError, discard, forget
+from openclip_triton.bulk.store import Entry, Outcome, Store, StoreError, discard, forget
 
 RUN = {"model": "demo", "fingerprint": "f1"}
 VECTOR = np.arange(4, dtype=np.float32)

@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from openclip_triton.bulk.listing import Listing
 from openclip_triton.client import Client
 from openclip_triton.errors import ClientError, InvalidRequest, UnreadableFile
-from openclip_triton.listing import Listing
 from openclip_triton.values import Prediction
 
 REQUESTS = 8

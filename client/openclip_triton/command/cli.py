@@ -8,11 +8,12 @@ from typing import Annotated, TextIO
 
 import typer
 
-from openclip_triton import listing, options, printing
-from openclip_triton.classification import Question, classify_each
-from openclip_triton.display import display_for
-from openclip_triton.job import Job, run
-from openclip_triton.layouts import IMAGES, SHARD_SIZE, TEXTS, Kind, Layout, layout_of
+from openclip_triton.bulk import listing
+from openclip_triton.bulk.display import display_for
+from openclip_triton.bulk.job import Job, run
+from openclip_triton.bulk.layouts import IMAGES, SHARD_SIZE, TEXTS, Kind, Layout, layout_of
+from openclip_triton.command import options, printing
+from openclip_triton.command.classification import Question, classify_each
 
 app = typer.Typer(
     no_args_is_help=True,

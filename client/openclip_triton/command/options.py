@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from openclip_triton import handshake
 from openclip_triton.client import Client
+from openclip_triton.command import handshake
 from openclip_triton.errors import ConnectionFailed, Unauthenticated
 
 Server = Annotated[

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from openclip_triton.bulk.display import Display
+from openclip_triton.bulk.layouts import IMAGES, Kind, Layout, Table
+from openclip_triton.bulk.listing import Listing
+from openclip_triton.bulk.store import Counts, Entry, Failure, Outcome, Store, discard, forget
 from openclip_triton.client import Client
-from openclip_triton.display import Display
 from openclip_triton.errors import ClientError
-from openclip_triton.layouts import IMAGES, Kind, Layout, Table
-from openclip_triton.listing import Listing
-from openclip_triton.store import Counts, Entry, Failure, Outcome, Store, discard, forget
 from openclip_triton.values import Content, Result, Space
 
 SHOWN_FAILURES = 20
