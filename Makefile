@@ -88,7 +88,7 @@ ladder: $(EXPORT)/.ready ## Export MODEL in every precision, serve each, and pri
 bench: $(BENCH)/.ready ## Load MODEL with Locust at 1, 8, 32 and 128 users: CSV, HTML and a table
 	$(BENCH)/bin/python -m benchmarks.load $(MEASURED)
 
-bench-compare: $(BENCH)/.ready $(EXPORT)/.ready ## Hold MODEL against the ceilings and plain PyTorch, about 25 minutes
+bench-compare: $(BENCH)/.ready $(EXPORT)/.ready ## Hold MODEL against the ceilings and plain PyTorch, about 20 minutes
 	$(BENCH)/bin/python -m benchmarks.compare --torch-python $(EXPORT)/bin/python $(MEASURED)
 
 bench-open: $(BENCH)/.ready ## Draw the latency of MODEL against offered load, with the knee

@@ -2,11 +2,9 @@
 
 - Each encoder alone in ONNX Runtime, with all cores, in batches. A packed text encoder gets our
   captions as they come, and its best batch is the ceiling. Another one is timed at the lengths that
-  the model is served at, weighted by the number of our captions that fall into each; and, where
-  the encoder takes any length, as if no caption were padded at all.
+  the model is served at, weighted by the number of our captions that fall into each.
 - Decoding and resizing alone, in as many threads as there are cores.
 - Both together, one after the other on the same cores: 1 / (1 / encode + 1 / decode).
-- With `--triton`, the same Triton straight over gRPC.
 """
 
 import argparse
@@ -17,21 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import program
-from benchmarks.reporting.results import SUFFIX, Label, Row, collect
+from benchmarks.reporting.results import SUFFIX, Row, collect
 from benchmarks.systems import decoding
-from benchmarks.systems.direct import measure_triton
-from benchmarks.systems.encoders import Encoders, caption_lengths, shares
+from benchmarks.systems.encoders import Encoders, shares
 from benchmarks.systems.published import Manifest, find, on_onnx_runtime, packed
 
 BATCHES = (1, 8, 32)
 LARGE = BATCHES[1:]
-EXACT_LENGTHS = (8, 12, 16, 20, 24, 32)  # what lies between is interpolated
-TRITON_CONCURRENCY = 32
 
 
-def measure(
-    repository: Path, manifest: Manifest, seconds: float, triton: str | None = None
-) -> Iterator[Row]:
+def measure(repository: Path, manifest: Manifest, seconds: float) -> Iterator[Row]:
     """Every ceiling, each measured for `seconds`.
 
     Raises:
@@ -43,15 +36,6 @@ def measure(
         yield from _packed_texts(encoders, manifest, seconds)
     else:
         yield from _texts(encoders, manifest, seconds)
-        yield from _exact_texts(encoders, manifest, seconds)
-    for kind in ("image", "text") if triton else ():
-        measured = measure_triton(str(triton), manifest, kind, TRITON_CONCURRENCY, seconds)
-        labels: dict[str, Label] = {
-            "system": "triton",
-            "kind": f"encode-{kind}",  # no decoding, no tokenizing
-            "concurrency": TRITON_CONCURRENCY,
-        }
-        yield Row(labels, measured.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = program.shortened(_parser().parse_args(arguments))
     manifest = find(given.repository, given.model)
     rows = []
-    for row in measure(given.repository.resolve(), manifest, given.seconds, given.triton):
+    for row in measure(given.repository.resolve(), manifest, given.seconds):
         rows.append(row)
         print(_line(row), flush=True)
     collect("ceilings", manifest, vars(given), rows).write(given.output / f"ceilings{SUFFIX}")
@@ -103,19 +87,6 @@ def _texts(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[R
     yield _row("text", 1 / mean, encoders.text(used[0], 1, seconds / 3))
 
 
-def _exact_texts(encoders: Encoders, manifest: Manifest, seconds: float) -> Iterator[Row]:
-    """The mix with no caption padded, at the larger batch."""
-    encoder = manifest["triton"]["text"][-1]
-    lengths = [length for length in EXACT_LENGTHS if length < encoder["length"]]
-    if len(manifest["triton"]["text"]) == 1 or not encoders.takes_any_length(encoder):
-        return
-    cost = [
-        1 / _rate(LARGE[-1], encoders.text(encoder, LARGE[-1], seconds / 8, n)) for n in lengths
-    ]
-    mean = float(np.mean(np.interp(caption_lengths(lengths[-1]), lengths, cost)))
-    yield Row({"system": "ceiling", "kind": "text, not padded"}, {"per_second": 1 / mean})
-
-
 def _rate(batch: int, taken: Sequence[float]) -> float:
     return batch * len(taken) / sum(taken)
 
@@ -135,7 +106,6 @@ def _line(row: Row) -> str:
 def _parser() -> argparse.ArgumentParser:
     made = program.parser("ceilings", __doc__)
     program.add_model(made)
-    made.add_argument("--triton", metavar="HOST:PORT", help="gRPC of a Triton that serves it")
     program.add_length(made, seconds=5.0)
     program.add_output(made)
     return made

@@ -1,32 +1,31 @@
 """`python -m benchmarks.compare`: our service, what the machine allows, and what users run today.
 
-For one model, in one run: the ceilings (`benchmarks.ceilings`), our service, our service with text
-padded to the full context, and OpenCLIP in PyTorch behind a plain FastAPI server. A packed text
-encoder drops padding, so there the padded system is the same service with captions as long as the
-context: it computes the same positions. All run at the same time and are measured in turns, one at
-a time, for `--repeats` rounds, so that a machine that slows down slows all of them; the medians
-count. Last comes the gateway alone, with encoders that do no work (`benchmarks.stage_budget`). A
-JSON file, and a Markdown file with every figure and target, are written after each measurement, so
-that a run that is stopped is of use.
+For one model, in one run: the ceilings (`benchmarks.ceilings`), our service, and OpenCLIP in
+PyTorch behind a plain FastAPI server. A packed text encoder drops padding; what that gains is seen
+on the same service with captions as long as the context, the padded system. All run at the same
+time and are measured in turns, one at a time, for `--repeats` rounds, so that a machine that slows
+down slows all of them; the medians count. A JSON file, and a Markdown file with every figure and
+target, are written after each measurement, so that a run that is stopped is of use.
 """
 
 import argparse
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
-from benchmarks import program, stage_budget
-from benchmarks.reporting import stages, targets
+from benchmarks import program
+from benchmarks.reporting import targets
 from benchmarks.reporting.page import tables
-from benchmarks.reporting.results import SUFFIX, Label, Results, Row, ceilings, collect
+from benchmarks.reporting.results import ROOT, SUFFIX, Label, Results, Row, collect
 from benchmarks.reporting.targets import (
     CAPTION,
     CAPTION_GRPC,
     CAPTIONS,
     CHECKED,
-    GATEWAY,
     IMAGE,
     IMAGE_GRPC,
     LABEL_SET,
@@ -35,9 +34,10 @@ from benchmarks.reporting.targets import (
 from benchmarks.systems import services
 from benchmarks.systems.batching import Counts
 from benchmarks.systems.contenders import OURS, PADDED, TORCH, Systems, Wanted, start
-from benchmarks.systems.published import Manifest, find, packed
+from benchmarks.systems.published import Manifest, find
 from benchmarks.traffic import loops
 from benchmarks.traffic.arrivals import offer
+from benchmarks.traffic.errors import BenchmarkError
 from benchmarks.traffic.requests import Request, full_captions, requests
 
 NAME = "compare"
@@ -69,10 +69,9 @@ class Recorder:
     def add(self, row: Row) -> None:
         """Takes a row, prints it, and writes the files."""
         self._rows.append(row)
-        if "function" not in row.labels:
-            what = ", ".join(str(value) for value in row.labels.values())
-            figures = "  ".join(f"{name} {value:.4g}" for name, value in row.values.items())
-            print(f"{what}: {figures}", flush=True)
+        what = ", ".join(str(value) for value in row.labels.values())
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in row.values.items())
+        print(f"{what}: {figures}", flush=True)
         results = self.results()
         results.write(self._given.output / f"{NAME}{SUFFIX}")
         (self._given.output / f"{NAME}.md").write_text(tables(results) + "\n")
@@ -80,10 +79,7 @@ class Recorder:
     def results(self) -> Results:
         """The medians so far, with the checks on them."""
         rows = targets.medians(self._rows)
-        alone = [_unmarked(row) for row in rows if row.labels.get("system") == GATEWAY]
-        checks = targets.checks(rows, self._manifest)
-        checks += stages.checks(alone)
-        return collect(NAME, self._manifest, vars(self._given), rows, checks)
+        return collect(NAME, self._manifest, vars(self._given), rows, targets.checks(rows))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,41 +109,55 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
         systems = start(wanted, stack)
         for repeat in range(given.repeats):
             yield from _round(systems, given.seconds, repeat)
-    if GATEWAY not in given.without:
-        kinds = stage_budget.KINDS
-        budget = stage_budget.measure(
-            given.repository, manifest, kinds, given.seconds / 2, given.repeats, settings
-        )
-        yield from (Row({"system": GATEWAY, **row.labels}, row.values) for row in budget)
 
 
 def _round(systems: Systems, seconds: float, repeat: int) -> Iterator[Row]:
-    """Every load and every ceiling once; in the first round the memory, before Triton's ceiling."""
+    """Every load and every ceiling once; in the first round the memory."""
     seeds = count(repeat * SEEDS)
     for system in systems.served:
         capacity: dict[str, float] = {}
         for kind, load in LOADS[system]:
             row = _closed(systems, system, kind, load, seconds, next(seeds))
-            yield _repeated(row, repeat)
+            yield row
             if load == CAPACITY_LOAD:
                 capacity[kind] = row.values["per_second"]
         if system == OURS:
             for kind in (IMAGE, CAPTION):
-                yield _repeated(_open(systems, kind, capacity[kind], seconds, next(seeds)), repeat)
+                yield _open(systems, kind, capacity[kind], seconds, next(seeds))
             if repeat == 0:
-                yield _repeated(Row({"system": OURS, "kind": "memory"}, systems.memory()), repeat)
-    rows = ceilings(systems.repository, systems.manifest, seconds, systems.triton.grpc)
-    yield from (_repeated(row, repeat) for row in rows)
+                yield Row({"system": OURS, "kind": "memory"}, systems.memory())
+    yield from ceilings(systems.repository, systems.manifest, seconds)
+
+
+def ceilings(repository: Path, manifest: Manifest, seconds: float) -> list[Row]:
+    """Runs `python -m benchmarks.ceilings`, and returns its rows.
+
+    Raises:
+        BenchmarkError: It failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "benchmarks.ceilings", "--repository", str(repository),
+            "--model", manifest["id"], "--seconds", str(seconds), "--output", folder,
+        ]  # fmt: skip
+        done = subprocess.run(  # noqa: S603 (the project's own program)
+            command,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise BenchmarkError(f"the ceilings: {done.stderr.strip()[-2000:]}")
+        return list(Results.read(Path(folder) / f"ceilings{SUFFIX}").rows)
 
 
 def requests_for(
     system: str, kind: str, manifest: Manifest, model: str, seed: int
 ) -> Iterator[Request]:
-    """What a system is sent; `model` is its own name for the model.
-
-    A packed text encoder drops padding, so captions as long as the context stand for padded ones.
-    """
-    if system == PADDED and packed(manifest):
+    """What a system is sent; `model` is its own name for the model."""
+    if system == PADDED:
         return full_captions(model, manifest["tokenizer"]["context_length"], seed)
     return requests(KIND_OF[kind], model, seed)
 
@@ -173,14 +183,6 @@ def _open(systems: Systems, kind: str, capacity: float, seconds: float, seed: in
     return Row(labels, outcome.values(rate, length))
 
 
-def _repeated(row: Row, repeat: int) -> Row:
-    return Row({**row.labels, "repeat": repeat}, row.values)
-
-
-def _unmarked(row: Row) -> Row:
-    return Row({name: v for name, v in row.labels.items() if name != "system"}, row.values)
-
-
 def _parser() -> argparse.ArgumentParser:
     made = program.parser(NAME, __doc__)
     program.add_model(made)
@@ -188,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pretrained", help="the weights for PyTorch: tag or checkpoint (default: random)")
     add("--torch-python", type=Path, default=Path(sys.executable), metavar="FILE",
         help="a Python with open_clip and fastapi, such as .venv/export/bin/python")  # fmt: skip
-    add("--without", nargs="+", default=[], choices=[PADDED, TORCH, GATEWAY],
+    add("--without", nargs="+", default=[], choices=[PADDED, TORCH],
         help="leave these out")  # fmt: skip
     services.add_env(made)
     program.add_length(made, seconds=8.0, repeats=3)

@@ -1,8 +1,7 @@
 """`python -m benchmarks.load`: Locust, headless, at several concurrencies; one readable table.
 
 Each kind of user runs alone at each concurrency against a service that is started for it, or one
-that runs already (`--url`). Locust's own CSV and HTML files are kept too. Before the
-load, what the machine allows is measured (`benchmarks.ceilings`), for a quarter of the time.
+that runs already (`--url`). Locust's own CSV and HTML files are kept too.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import program
-from benchmarks.reporting.results import ROOT, SUFFIX, Label, Row, ceilings, collect
+from benchmarks.reporting.results import ROOT, SUFFIX, Label, Row, collect
 from benchmarks.reporting.tables import markdown
 from benchmarks.systems import services
 from benchmarks.systems.published import Manifest, find
@@ -27,7 +26,7 @@ from benchmarks.traffic.errors import BenchmarkError
 USERS = ("RestText", "RestImage", "ZeroShot", "Mixed", "GrpcText", "GrpcImage", "BulkStream")
 CONCURRENCY = (1, 8, 32, 128)
 SHAPES = ("ramp", "spike")
-LOCUSTFILE = "benchmarks/locustfile.py"
+LOCUSTFILE, SHAPEFILE = "benchmarks/locustfile.py", "benchmarks/traffic/shapes.py"
 COLUMNS = ("per_second", "p50_ms", "p95_ms", "p99_ms", "requests", "errors")
 SPAWNING = 1  # second, in which the users start; it counts for nothing (--reset-stats)
 STOPPING = 60  # seconds that Locust may take beyond the run time
@@ -55,15 +54,15 @@ def run(
     """
     output.mkdir(parents=True, exist_ok=True)
     prefix = output / "-".join(filter(None, [user, str(concurrency), shape]))
-    files = [LOCUSTFILE, *([f"benchmarks/traffic/shapes/{shape}.py"] if shape else [])]
+    files = f"{LOCUSTFILE},{SHAPEFILE}" if shape else LOCUSTFILE
     command = [
-        sys.executable, "-m", "locust", "-f", ",".join(files), "--headless", "--only-summary",
+        sys.executable, "-m", "locust", "-f", files, "--headless", "--only-summary",
         "--host", url, "--grpc-address", rpc, "--clip-model", model, "--caption-seed", str(seed),
         "--users", str(concurrency), "--spawn-rate", str(concurrency),
         "--run-time", str(math.ceil(seconds) + SPAWNING),
         "--stop-timeout", "30", "--reset-stats", "--exit-code-on-error", "0",
         "--totals", f"{prefix.resolve()}.json", "--csv", str(prefix.resolve()),
-        "--html", f"{prefix.resolve()}.html", user,
+        "--html", f"{prefix.resolve()}.html", *(["--shape", shape] if shape else []), user,
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": _path()}
     done = subprocess.run(  # noqa: S603 (Locust on our own file)
@@ -102,7 +101,6 @@ def table(rows: Sequence[Row]) -> str:
          *(row.values[name] for name in COLUMNS[:4]),
          int(row.values["requests"]), int(row.values["errors"])]
         for row in rows
-        if "user" in row.labels
     ]  # fmt: skip
     return markdown(["user", "at a time", "shape", "requests/s", *COLUMNS[1:]], lines)
 
@@ -115,14 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     with ExitStack() as stack:
         service = _service(given, stack)
-        if service.manifest and not given.without_ceilings:
-            rows += ceilings(
-                given.repository.resolve(), service.manifest, given.seconds / 4, service.triton
-            )
         for row in _runs(service, given):
             rows.append(row)
             _write(rows, service.manifest, given)
-    print(f"\n{_page(rows)}\n\nWritten to {given.output}: load.md, and CSV and HTML of each run")
+    print(f"\n{table(rows)}\n\nWritten to {given.output}: load.md, and CSV and HTML of each run")
     return 2 if any(row.values.get("errors") for row in rows) else 0
 
 
@@ -134,7 +128,6 @@ class Service:
     url: str
     rpc: str  # host:port of the gRPC API
     model: str  # its id, or empty
-    triton: str  # host:port of Triton's gRPC, or empty
 
 
 def _runs(service: Service, given: argparse.Namespace) -> Iterator[Row]:
@@ -148,28 +141,17 @@ def _runs(service: Service, given: argparse.Namespace) -> Iterator[Row]:
 
 def _service(given: argparse.Namespace, stack: ExitStack) -> Service:
     if given.url:
-        return Service(None, given.url, given.grpc, given.model or "", "")
+        return Service(None, given.url, given.grpc, given.model or "")
     manifest = find(given.repository, given.model)
     model = manifest["id"]
     triton = stack.enter_context(services.triton(given.repository, model))
     served = stack.enter_context(services.gateway(given.repository, model, triton.grpc))
-    return Service(manifest, f"http://{served.target.http}", served.target.grpc, model, triton.grpc)
-
-
-def _page(rows: Sequence[Row]) -> str:
-    """The table of the users, and below it the ceilings, those of single batches left out."""
-    lines = [
-        [str(row.labels["kind"]), row.values["per_second"], row.values.get("p50_ms")]
-        for row in rows
-        if "system" in row.labels and not {"batch", "length"} & set(row.labels)
-    ]
-    ceiling = markdown(["what the machine allows", "per second", "p50 ms"], lines)
-    return "\n\n".join([table(rows), *([ceiling] if lines else [])])
+    return Service(manifest, f"http://{served.target.http}", served.target.grpc, model)
 
 
 def _write(rows: Sequence[Row], manifest: Manifest | None, given: argparse.Namespace) -> None:
     collect("load", manifest, vars(given), rows).write(given.output / f"load{SUFFIX}")
-    (given.output / "load.md").write_text(_page(rows) + "\n")
+    (given.output / "load.md").write_text(table(rows) + "\n")
 
 
 def _path() -> str:
@@ -188,7 +170,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--concurrency", nargs="+", type=int, default=CONCURRENCY, metavar="N",
         help="users at a time (default: 1 8 32 128)")  # fmt: skip
     add("--shape", choices=SHAPES, help="let the load change over the run")
-    add("--without-ceilings", action="store_true", help="do not measure what the machine allows")
     program.add_length(made, seconds=20.0)
     program.add_output(made, program.OUTPUT / "load")
     return made

@@ -3,7 +3,7 @@
 Name the users: RestText, RestImage, ZeroShot, Mixed, GrpcText, GrpcImage, BulkStream.
 None of them waits between requests. `--host` is the REST API's URL; `--grpc-address` is the gRPC
 API's host:port, and `--clip-model` the model, which may be left out where one is served. For a
-load that changes, add a shape: `-f benchmarks/locustfile.py,benchmarks/traffic/shapes/ramp.py`.
+load that changes: `-f benchmarks/locustfile.py,benchmarks/traffic/shapes.py --shape ramp`.
 """
 
 import itertools
@@ -37,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--grpc-address", default="127.0.0.1:8081", help="gRPC API's host:port")
     parser.add_argument("--clip-model", default="", help="id of the model")
     parser.add_argument("--caption-seed", type=int, default=0, help="another one: other captions")
+    parser.add_argument("--shape", default="ramp", help="ramp or spike, beside shapes.py")
     parser.add_argument("--totals", default="", help="file that the figures of the run go to, JSON")
 
 

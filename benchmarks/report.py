@@ -38,12 +38,8 @@ def draw(results: Results, output: Path) -> list[Path]:
     """The plots that belong to a run."""
     if results.program == "openloop":
         return [plots.open_loop(results, output / "openloop.png")]
-    if results.program == "stage_budget":
-        return [plots.stages(results, output / "stage_budget.png")]
     if results.program == "compare":
         return [plots.throughput(results, COMPARED, output / "compare.png")]
-    if results.program == "load":
-        return [plots.latencies(results, output / "load.png")]
     return []
 
 

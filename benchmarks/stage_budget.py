@@ -9,7 +9,7 @@ machine has time for the gateway, and what is measured is the gateway's own.
    main thread's CPU time down to the code that it is in, and counts other threads apart. A sample
    is of the stage of the innermost frame that belongs to one. The shares are then applied to the
    totals, so that what the sampler itself costs is in none of them.
-3. Totals once more with several worker processes, and whether their metrics add up.
+3. Totals once more with several worker processes.
 4. Decoding and resizing alone, on all cores at once, in this program: what an image must cost.
 """
 
@@ -21,11 +21,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks import program
-from benchmarks.reporting import plots
 from benchmarks.reporting.results import SUFFIX, Row, collect
 from benchmarks.reporting.stages import ALONE, checks, functions, hottest, shares, table
 from benchmarks.systems import decoding, services
-from benchmarks.systems.gateway_cpu import medians_ms, metrics_error, profiled
+from benchmarks.systems.gateway_cpu import medians_ms, profiled
 from benchmarks.systems.null_encoder import write_repository
 from benchmarks.systems.published import Manifest, find
 
@@ -66,12 +65,11 @@ def measure(
         with services.gateway(*start, several) as served:
             both = [kind for kind in WORKER_KINDS if kind in kinds]
             for kind, cost in medians_ms(served, both, seconds, repeats, WORKERS).items():
-                values = {"cpu_ms": cost, "metrics_error": metrics_error(served, kind, seconds)}
-                yield Row({"kind": kind, "workers": WORKERS}, values)
+                yield Row({"kind": kind, "workers": WORKERS}, {"cpu_ms": cost})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints, draws and writes; returns the exit code."""
+    """Measures, prints and writes; returns the exit code."""
     given = program.shortened(_parser().parse_args(arguments))
     manifest = find(given.repository, given.model)
     settings = services.settings(given.env)
@@ -85,8 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{'pass' if each.passed else 'MISS'}  {each.name}: {each.value:.2f}")
     results = collect("stage_budget", manifest, vars(given), rows, made)
     path = results.write(given.output / f"stage_budget{SUFFIX}")
-    drawn = plots.stages(results, given.output / "stage_budget.png")
-    print(f"\nWritten to {path} and {drawn}")
+    print(f"\nWritten to {path}")
     return 0
 
 

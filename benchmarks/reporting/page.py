@@ -11,12 +11,12 @@ from benchmarks.systems.contenders import OURS, PADDED, TORCH
 
 FIGURES = (
     "offered_per_second", "per_second", "p50_ms", "p95_ms", "p99_ms", "mean_batch", "requests",
-    "errors", "client_late_p99_ms", "cpu_ms", "metrics_error", "gateway_mb", "triton_mb",
+    "errors", "client_late_p99_ms", "cpu_ms", "gateway_mb", "triton_mb",
     "weights_mb", "best_per_second", "accepted_per_second", "accepted_median_ms", "accepted_p99_ms",
     "refused_per_second", "refused_median_ms", "other", "unsent", "grown_megabytes",
     "gateway_cores", "client_cores", "after_per_second",
 )  # fmt: skip
-WHOLE = ("requests", "errors", "metrics_error", "other", "unsent")  # figures that are counts
+WHOLE = ("requests", "errors", "other", "unsent")  # figures that are counts
 APART = ("stage", "function")  # labels of rows that have tables of their own
 CEILINGS = {IMAGE: "image", CAPTION: "text"}  # of each kind of request
 OTHERS = {PADDED: "at the full context", TORCH: "PyTorch and FastAPI"}

@@ -67,42 +67,6 @@ def throughput(results: Results, kinds: Mapping[str, str], path: Path) -> Path:
     return _save(figure, path)
 
 
-def latencies(results: Results, path: Path) -> Path:
-    """p50 and p99 by concurrency: a panel for each kind of user."""
-    rows = [row for row in results.rows if "user" in row.labels]
-    users = list(dict.fromkeys(row.labels["user"] for row in rows))
-    figure = Figure(figsize=(4 * max(1, len(users)), 3.6), layout="constrained")
-    for axes, user in zip(_panels(figure, len(users)), users, strict=True):
-        shown = [row for row in rows if row.labels["user"] == user]
-        loads = [int(row.labels["concurrency"]) for row in shown]
-        for name, label, style in PERCENTILES:
-            axes.plot(loads, [row.values[name] for row in shown], style, marker="o", label=label)
-        axes.set(title=str(user), xlabel="users", ylabel="latency, ms", xscale="log", yscale="log")
-        axes.legend()
-    return _save(figure, path)
-
-
-def stages(results: Results, path: Path) -> Path:
-    """CPU of the gateway by stage, a stacked bar for each kind of request."""
-    rows = [row for row in results.rows if "stage" in row.labels]
-    kinds = list(dict.fromkeys(str(row.labels["kind"]) for row in rows))
-    names = list(dict.fromkeys(row.labels["stage"] for row in rows))
-    figure = Figure(figsize=(8, 0.6 * len(kinds) + 1.6), layout="constrained")
-    axes = figure.subplots()
-    left = np.zeros(len(kinds))
-    for name in names:
-        found = {
-            str(r.labels["kind"]): r.values["cpu_ms"] for r in rows if r.labels["stage"] == name
-        }
-        widths = np.array([found.get(kind, 0.0) for kind in kinds])
-        axes.barh(kinds, widths, left=left, label=str(name))
-        left += widths
-    axes.set(xlabel="CPU of the gateway per request, ms")
-    axes.invert_yaxis()
-    axes.legend(fontsize="small", ncols=2)
-    return _save(figure, path)
-
-
 def _rate(rows: Sequence[Row], system: str | int, load: int) -> float:
     found = [
         row.values["per_second"]

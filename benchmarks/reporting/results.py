@@ -4,8 +4,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -133,31 +131,6 @@ def collect(
         rows=tuple(rows),
         checks=tuple(checks),
     )
-
-
-def ceilings(repository: Path, manifest: Manifest, seconds: float, triton: str) -> list[Row]:
-    """Runs `python -m benchmarks.ceilings`, and returns its rows.
-
-    Raises:
-        BenchmarkError: It failed.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable, "-m", "benchmarks.ceilings", "--repository", str(repository),
-            "--model", manifest["id"], "--triton", triton, "--seconds", str(seconds),
-            "--output", folder,
-        ]  # fmt: skip
-        done = subprocess.run(  # noqa: S603 (the project's own program)
-            command,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise BenchmarkError(f"the ceilings: {done.stderr.strip()[-2000:]}")
-        return list(Results.read(Path(folder) / f"ceilings{SUFFIX}").rows)
 
 
 def machine() -> dict[str, Label]:

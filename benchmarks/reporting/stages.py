@@ -92,8 +92,6 @@ def checks(rows: Sequence[Row]) -> list[Check]:
         name = f"gateway CPU per request, {kind}, {workers} workers / 1"
         value = ratio(row.values["cpu_ms"], whole[kind])
         made.append(Check(name, value, WORKERS_MOST, False))
-        name = f"requests that the metrics of {workers} workers miscount, {kind}"
-        made.append(Check(name, row.values["metrics_error"], 0.0, False))
     return made
 
 

@@ -5,23 +5,14 @@ from statistics import median
 
 from benchmarks.reporting.results import Check, Row, ratio
 from benchmarks.systems.contenders import OURS, PADDED, TORCH
-from benchmarks.systems.published import Manifest, packed
 
-CEILING, TRITON = "ceiling", "triton"
-OPEN_LOOP, GATEWAY = "open loop", "gateway"  # ours at a constant rate; its gateway alone
+CEILING = "ceiling"
+OPEN_LOOP = "open loop"  # ours at a constant rate
 CAPTION, CAPTIONS, IMAGE = "caption", "16 captions", "image"
 LABEL_SET, CAPTION_GRPC, IMAGE_GRPC = "zero-shot, 1,000 labels", "caption, gRPC", "image, gRPC"
 SERVED_LOADS = (8, 32)
 CHECKED = 0.7  # of the capacity: the load at which an open loop's p99 is held against its p50
 MEMORY_MB, SERVER_SLACK_MB = 200, 300
-
-# Items per second with ViT-B/32 in FP32, seen on another 2-core AVX2 machine.
-OTHERS = {
-    "infinity 0.0.78": {
-        (CAPTION, 32): 51.0, (CAPTION, 8): 25.0, (CAPTIONS, 8): 71.0, (IMAGE, 32): 11.0,
-    },
-    "ingrain_server": {(CAPTION, 32): 17.0, (IMAGE, 32): 12.0},
-}  # fmt: skip
 
 Key = tuple[str, str, int]  # system, kind, concurrency
 Figure = Callable[[Key, str], float]
@@ -31,18 +22,15 @@ def medians(rows: Iterable[Row]) -> list[Row]:
     """One row for all repeats of a measurement: the median of each figure; errors are added up."""
     grouped: dict[tuple[tuple[str, str | int], ...], list[Row]] = {}
     for row in rows:
-        labels = {key: value for key, value in row.labels.items() if key != "repeat"}
-        grouped.setdefault(tuple(labels.items()), []).append(row)
+        grouped.setdefault(tuple(row.labels.items()), []).append(row)
     return [Row(dict(labels), _median(several)) for labels, several in grouped.items()]
 
 
-def checks(rows: Sequence[Row], manifest: Manifest) -> list[Check]:
+def checks(rows: Sequence[Row]) -> list[Check]:
     """Every target that has to do with the systems that were measured.
 
     Args:
         rows: The medians. What is missing of a system that was measured fails, as NaN.
-        manifest: Of the model. Others' figures are known for ViT-B-32 only, and a packed text
-            encoder has one ceiling, since it drops all padding.
     """
     known: dict[Key, Mapping[str, float]] = {
         (
@@ -51,7 +39,7 @@ def checks(rows: Sequence[Row], manifest: Manifest) -> list[Check]:
             int(row.labels.get("concurrency", 0)),
         ): row.values
         for row in rows
-        if not {"batch", "length", "stage", "function"} & set(row.labels)
+        if not {"batch", "length"} & set(row.labels)
     }
     systems = {system for system, _, _ in known}
 
@@ -59,10 +47,8 @@ def checks(rows: Sequence[Row], manifest: Manifest) -> list[Check]:
         return known.get(key, {}).get(name, float("nan"))
 
     made = _ceilings(figure)
-    made += [] if packed(manifest) else _exact_ceiling(figure)
     made += _padded(figure) if PADDED in systems else []
     made += _pytorch(figure) if TORCH in systems else []
-    made += _others(figure) if manifest["open_clip_name"] == "ViT-B-32" else []
     return [*made, *_tails(figure), *_costs(figure)]
 
 
@@ -111,13 +97,6 @@ def _ceilings(figure: Figure) -> list[Check]:
     return made
 
 
-def _exact_ceiling(figure: Figure) -> list[Check]:
-    captions = figure((OURS, CAPTION, 32), "per_second")
-    ceiling = figure((CEILING, "text, not padded", 0), "per_second")
-    name = "caption, 32 at a time: texts/s of encoder alone, no caption padded"
-    return [_check(name, ratio(captions, ceiling), 0.85)]
-
-
 def _padded(figure: Figure) -> list[Check]:
     captions, padded = (figure((system, CAPTION, 32), "per_second") for system in (OURS, PADDED))
     return [
@@ -144,18 +123,6 @@ def _pytorch(figure: Figure) -> list[Check]:
         for kind in (IMAGE, CAPTION)
     ]
     return made
-
-
-def _others(figure: Figure) -> list[Check]:
-    return [
-        _check(
-            f"{kind}, {load} at a time: items/s of {other} (another machine)",
-            figure((OURS, kind, load), "per_second") / rate,
-            1.0,
-        )
-        for other, known in OTHERS.items()
-        for (kind, load), rate in known.items()
-    ]
 
 
 def _tails(figure: Figure) -> list[Check]:

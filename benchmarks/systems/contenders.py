@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.systems import processes, repositories, services
+from benchmarks.systems import processes, services
 from benchmarks.systems.published import Manifest, packed, weights_bytes
 from benchmarks.traffic.requests import LABEL_SET, labels
 
@@ -62,12 +62,6 @@ def start(wanted: Wanted, stack: ExitStack) -> Systems:
     served = {OURS: stack.enter_context(services.gateway(repository, model, triton.grpc, ours))}
     if PADDED not in wanted.without and packed(manifest):
         served[PADDED] = served[OURS]  # sent other captions: `benchmarks.compare`
-    elif PADDED not in wanted.without:
-        copy = stack.enter_context(repositories.copy(repository, manifest))
-        repositories.keep_lengths(copy, manifest, [manifest["tokenizer"]["context_length"]])
-        behind = stack.enter_context(services.triton(copy, model))
-        padded = services.gateway(copy, model, behind.grpc, wanted.settings)
-        served[PADDED] = stack.enter_context(padded)
     if TORCH not in wanted.without:
         words = [manifest["open_clip_name"]]
         words += ["--pretrained", wanted.pretrained] if wanted.pretrained else []

@@ -13,8 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.systems.decoding import cores
-from benchmarks.systems.direct import batch_of
-from benchmarks.systems.published import PIXELS, TOKEN_IDS, Manifest
+from benchmarks.systems.published import PIXELS, TOKEN_IDS, Manifest, batch_of
 from benchmarks.traffic.captions import Captions, tokens
 
 MIN_CALLS = 3  # timed, however slow
@@ -35,12 +34,9 @@ class Encoders:
         pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
         return self._times(self._manifest["triton"]["image"], PIXELS, [pixels], seconds)
 
-    def text(
-        self, encoder: dict[str, Any], batch: int, seconds: float, length: int | None = None
-    ) -> Sequence[float]:
-        """Seconds of each call of a text encoder on a batch, of its length or another one."""
-        length = length or encoder["length"]
-        ids = batch_of(self._manifest, [length] * batch)
+    def text(self, encoder: dict[str, Any], batch: int, seconds: float) -> Sequence[float]:
+        """Seconds of each call of a text encoder on a batch of its length."""
+        ids = batch_of(self._manifest, [encoder["length"]] * batch)
         return self._times(encoder, TOKEN_IDS, [ids], seconds)
 
     def captions(self, encoder: dict[str, Any], batch: int, seconds: float) -> Sequence[float]:
@@ -49,11 +45,6 @@ class Encoders:
         starts = range(0, len(drawn) - batch + 1, batch)
         ids = [batch_of(self._manifest, drawn[start : start + batch]) for start in starts]
         return self._times(encoder, TOKEN_IDS, ids, seconds)
-
-    def takes_any_length(self, encoder: dict[str, Any]) -> bool:
-        """Whether the file of a text encoder is not bound to the encoder's length."""
-        [given] = self._session(encoder).get_inputs()
-        return not isinstance(given.shape[1], int)
 
     def _times(
         self, encoder: dict[str, Any], name: str, batches: Iterable[NDArray[Any]], seconds: float

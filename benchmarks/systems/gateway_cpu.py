@@ -2,14 +2,12 @@
 
 import json
 import os
-import re
 import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.request import urlopen
 
 from benchmarks.systems import processes, services
 from benchmarks.traffic import loops
@@ -19,8 +17,6 @@ from benchmarks.traffic.requests import KINDS
 CONCURRENCY = 8
 SEEDS = 1_000  # between kinds: a caption that comes again is answered from the cache
 WAIT = 30.0  # seconds, for the sampler to write
-SETTLED = 0.2  # seconds in which nothing more was counted, in any process
-COUNTED = re.compile(r'^openclip_requests_total\{.*modality="[a-z]+".*\} (\S+)', re.MULTILINE)
 
 
 def medians_ms(
@@ -58,13 +54,6 @@ def profiled(served: services.Gateway, kind: str, seconds: float, file: Path) ->
     return profile
 
 
-def metrics_error(served: services.Gateway, kind: str, seconds: float) -> float:
-    """The difference between the gateway's metrics and the number of requests sent to it."""
-    before = _counted(served)
-    sent = _load(served, kind, seconds, 300)
-    return abs(_counted(served) - before - sent)
-
-
 def _cpu_ms(served: services.Gateway, kind: str, seconds: float, seed: int, workers: int) -> float:
     _load(served, kind, min(1.0, seconds), 100 + seed, workers)
     before = processes.tree_cpu_seconds(served.pid)
@@ -80,17 +69,3 @@ def _load(served: services.Gateway, kind: str, seconds: float, seed: int, worker
     if measured.errors:
         raise BenchmarkError(f"{kind}: {measured.errors.most_common(1)[0][0]}")
     return len(measured.latencies)
-
-
-def _counted(served: services.Gateway) -> float:
-    """Requests that were counted, once no more are: answers come a little before."""
-    before, found = -1.0, _read(served)
-    while found != before:
-        time.sleep(SETTLED)
-        before, found = found, _read(served)
-    return found
-
-
-def _read(served: services.Gateway) -> float:
-    with urlopen(f"http://{served.target.http}/metrics", timeout=10) as answer:
-        return sum(float(value) for value in COUNTED.findall(answer.read().decode()))

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.systems.null_encoder`: a model repository whose encoders do no work.
+"""A model repository whose encoders do no work.
 
 Everything is as in the published model that it is made from, but each encoder's graph takes its
 input and answers one fixed unit vector for each row. What is left of a request's time is Triton's
@@ -7,22 +7,18 @@ and the gateway's own. The golden vectors are that vector, so `/readyz` holds.
 
 import hashlib
 import shutil
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import program
 from benchmarks.systems.published import (
     CONFIG,
     PIXELS,
     TOKEN_IDS,
     Manifest,
     encoders,
-    find,
     on_onnx_runtime,
     packed,
 )
@@ -100,17 +96,6 @@ def graph(
     return _message((1, IR_VERSION), (7, body), (8, _message((1, ""), (2, OPSET))))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the repository; returns the exit code."""
-    made = program.parser("null_encoder", __doc__)
-    program.add_model(made)
-    made.add_argument("target", type=Path, help="folder to write; it must not exist yet")
-    given = made.parse_args(arguments)
-    write_repository(given.repository, find(given.repository, given.model), given.target)
-    print(f"Written to {given.target}")
-    return 0
-
-
 def _changed(manifest: Manifest, vector: NDArray[np.float32]) -> Manifest:
     """The manifest of the copy; its own fingerprint keeps its vectors apart from the model's."""
     known = [float(value) for value in vector]
@@ -163,7 +148,3 @@ def _varint(number: int) -> bytes:
         encoded.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes([*encoded, number])
-
-
-if __name__ == "__main__":
-    sys.exit(program.run(main))

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.traffic.errors import BenchmarkError
 
@@ -61,6 +62,27 @@ def encoders(manifest: Manifest) -> list[dict[str, Any]]:
 def packed(manifest: Manifest) -> bool:
     """Whether one text encoder takes captions of any length and drops what pads them."""
     return bool(manifest["triton"]["text"][0].get("packed", False))
+
+
+def batch_of(
+    manifest: Manifest, counts: Sequence[int], length: int | None = None
+) -> NDArray[np.int32]:
+    """`token_ids` of captions with these token counts, int32 [n, length]; length: the longest's."""
+    length = length or max(counts)
+    return np.stack([token_ids(manifest, count, length) for count in counts])
+
+
+def token_ids(manifest: Manifest, count: int, length: int) -> NDArray[np.int32]:
+    """Ids that stand for a caption of `count` tokens, int32 [length].
+
+    Between start and end token is always the same word: encoders take as long for any.
+    """
+    known = manifest["golden"]["token_ids"]
+    ids = np.full(length, manifest["tokenizer"]["pad_id"], np.int32)
+    count = min(count, length)
+    ids[:count] = known[1]
+    ids[0], ids[count - 1] = known[0], known[-1]
+    return ids
 
 
 def size_bytes(repository: Path, manifest: Manifest) -> int:

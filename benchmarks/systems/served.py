@@ -11,8 +11,7 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 
 from benchmarks.systems import processes, services
-from benchmarks.systems.direct import token_ids
-from benchmarks.systems.published import DATATYPES, PIXELS, TOKEN_IDS, Manifest
+from benchmarks.systems.published import DATATYPES, PIXELS, TOKEN_IDS, Manifest, token_ids
 from benchmarks.traffic.errors import BenchmarkError
 
 MIN_CALLS = 3  # timed at each batch, however slow

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.traffic.connection import Pool, RequestFailed, Target
+from benchmarks.traffic.loops import percentiles_ms
 from benchmarks.traffic.requests import Request, requests
 
 MOST_CONNECTIONS = 512  # of one process; a request that finds none free waits, which counts
@@ -45,15 +46,12 @@ class Outcome:
 
     def values(self, offered: float, seconds: float) -> dict[str, float]:
         """The figures of a row of results, of a load that was offered for `seconds`."""
-        at = np.percentile(self.latencies, [50, 95, 99]) * 1000 if self.latencies else [np.nan] * 3
         late = float(np.percentile(self.lateness, 99)) * 1000 if self.lateness else 0.0
         return {
             "offered_per_second": offered,
             "sent_per_second": self.sent / seconds,
             "per_second": len(self.latencies) / self.elapsed if self.elapsed else 0.0,
-            "p50_ms": float(at[0]),
-            "p95_ms": float(at[1]),
-            "p99_ms": float(at[2]),
+            **percentiles_ms(self.latencies),
             "requests": self.sent,
             "errors": self.errors.total(),
             "client_late_p99_ms": late,

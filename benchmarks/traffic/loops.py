@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,22 +41,20 @@ class Measurement:
     latencies: Sequence[float]  # seconds, of each request that was answered
     errors: Counter[str]  # by message
 
-    def percentile(self, percent: float) -> float:
-        """Of the latency, in milliseconds; not a number where nothing was answered."""
-        if not self.latencies:
-            return float("nan")
-        return float(np.percentile(self.latencies, percent)) * 1000
-
     def values(self) -> dict[str, float]:
         """The figures of a row of results."""
         return {
             "per_second": self.per_second,
-            "p50_ms": self.percentile(50),
-            "p95_ms": self.percentile(95),
-            "p99_ms": self.percentile(99),
+            **percentiles_ms(self.latencies),
             "requests": len(self.latencies),
             "errors": self.errors.total(),
         }
+
+
+def percentiles_ms(latencies: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99 of latencies in seconds; not a number where nothing was answered."""
+    at = np.percentile(latencies, [50, 95, 99]) * 1000 if latencies else [np.nan] * 3
+    return dict(zip(("p50_ms", "p95_ms", "p99_ms"), map(float, at), strict=True))
 
 
 def measure(
@@ -81,26 +79,21 @@ def measure_stream(
     seconds: float,
     warm_up: float = WARM_UP,
 ) -> Measurement:
-    """As `measure`, with any requests."""
-    return asyncio.run(drive(stream, lambda p: connect(p, target), concurrency, seconds, warm_up))
-
-
-async def drive(
-    stream: Iterator[Request],
-    open_connection: Callable[[str], Connection],
-    concurrency: int,
-    seconds: float,
-    warm_up: float = WARM_UP,
-) -> Measurement:
-    """As `measure`, with any requests over any connections.
+    """As `measure`, with any requests.
 
     The throughput is the sum over the clients of each one's rate between its first and its last
     answer. Counting answers in a window of time would err by a whole batch at either end, which
     with slow models is a tenth of all.
     """
+    return asyncio.run(_drive(target, stream, concurrency, seconds, warm_up))
+
+
+async def _drive(
+    target: Target, stream: Iterator[Request], concurrency: int, seconds: float, warm_up: float
+) -> Measurement:
     first = next(stream)
     stream = itertools.chain([first], stream)
-    connections = [open_connection(first.protocol) for _ in range(concurrency)]
+    connections = [connect(first.protocol, target) for _ in range(concurrency)]
     begin = time.perf_counter() + seconds * warm_up
     clients = [Client() for _ in connections]
     try:

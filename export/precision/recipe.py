@@ -18,9 +18,8 @@ from export.precision.targets import find_targets, split_gemms
 # dynamic: the scales of activations are computed in each run; MatMuls only.
 Form: TypeAlias = Literal["qdq", "uint8", "dynamic"]
 
-# By `python -m benchmarks.experiments.int8_forms`: how many times FP32's items/s (8 images, 8 texts
-# of 16 tokens, 4 images), random weights, ONNX Runtime 1.31, 2 cores of an AMD EPYC with
-# AVX512-VNNI:
+# How many times FP32's items/s (8 images, 8 texts of 16 tokens, 4 images), measured in turns on
+# 2026-11-21: random weights, ONNX Runtime 1.31, 2 cores of an AMD EPYC with AVX512-VNNI:
 #            ViT-B-32 image   ViT-B-32 text   RN50 image
 #   uint8         2.26             2.14           2.09
 #   dynamic       2.27             2.10           0.90

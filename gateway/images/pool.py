@@ -1,7 +1,7 @@
 """Decodes images in processes of their own, so that a crash in a codec costs one image.
 
-It costs CPU for the way to the process and back, and memory for each process; see
-`benchmarks/experiments/decode_pool.py`. Bytes go over a socket: at the sizes of real images, what
+It costs CPU for the way to the process and back, and memory for each process; docs/operations.md
+has the figures. Bytes go over a socket: at the sizes of real images, what
 shared memory would save is lost in the noise of decoding. A pool of the standard library does not
 fit: one process that dies breaks all of it, and no task of it has a time limit.
 """

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import ceilings, compare, openloop
-from benchmarks.experiments import packed_text
 from benchmarks.reporting import targets
 from benchmarks.reporting.results import Results, Row
 from benchmarks.systems import contenders, processes
-from benchmarks.systems.published import encoders, packed
-from tests.benchmarks.forms import CONTEXT, DEMO, FIXED, FORMS, PACKED, write_form
+from benchmarks.systems.published import batch_of, packed
+from tests.benchmarks.forms import DEMO, FIXED, FORMS, PACKED, write_form
 from tests.conftest import REPOSITORY, ROOT, GatewayClient
 from tests.gateway.waiting import wait_until
 
@@ -81,7 +81,7 @@ def test_ceilings(tmp_path: Path, form: str) -> None:
     rows = Results.read(tmp_path / "ceilings.benchmark.json").rows
     rates = {str(r.labels["kind"]): r.values["per_second"] for r in rows if len(r.labels) == 2}
     kinds = {"encode-image", "decode", "image", "text"}
-    assert set(rates) == (kinds if form == PACKED else kinds | {"text, not padded"})
+    assert set(rates) == kinds
     both = 1 / (1 / rates["encode-image"] + 1 / rates["decode"])
     assert rates["image"] == pytest.approx(both)
     texts = [row for row in rows if row.labels["kind"] == "encode-text"]
@@ -93,33 +93,12 @@ def test_ceilings(tmp_path: Path, form: str) -> None:
     assert lengths == (fixed if form == FIXED else set())
 
 
-def test_packed_text(capsys: pytest.CaptureFixture[str]) -> None:
-    graph = str(REPOSITORY / encoders(DEMO)[-1]["name"] / str(DEMO["version"]) / "model.onnx")
-    sizes = ["--context", str(CONTEXT), "--captions", "9", "--rounds", "1"]
-    packed_text.main([graph, graph, *sizes])
-    _, _, *lines = capsys.readouterr().out.splitlines()
-    padded = f"padded to 16/24/{CONTEXT}"
-    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert [(name, int(most)) for name, most, _, _ in shown] == [
-        *((name, size) for name in (padded, "exact lengths") for size in packed_text.BATCHES),
-        *(("packed", size) for size in packed_text.PACKED_BATCHES),
-    ]
-    assert shown[-1][2] == "9.00"  # all captions in one call
-    assert all(float(rate) > 0 for _, _, _, rate in shown)
-
-
-def test_every_way_runs_every_caption() -> None:
-    counts = [7, 16, 17, 20, CONTEXT, 7, 9]
-    for way in packed_text.ways(Path("a"), Path("b"), counts, CONTEXT):
-        assert all(len(ids) <= way.batch for ids in way.calls)
-        ends = [int(end) + 1 for ids in way.calls for end in ids.argmax(axis=1)]
-        assert sorted(ends) == sorted(counts)
-        if way.name == "packed":
-            assert ends == counts
-        lengths = {ids.shape[1] for ids in way.calls}
-        if way.name == "exact lengths":
-            assert lengths == set(counts)
-        assert way.graph == Path("a" if way.name == "packed" else "b")
+def test_a_batch_is_padded_to_its_longest_caption() -> None:
+    assert batch_of(DEMO, [7, 12, 9]).shape == (3, 12)
+    ids = batch_of(DEMO, [7, 12, 9], length=16)
+    assert ids.shape == (3, 16)
+    assert ids.dtype == np.int32
+    assert ids.argmax(axis=1).tolist() == [6, 11, 8]
 
 
 def test_open_loop(api: GatewayClient, tmp_path: Path) -> None:
@@ -134,9 +113,7 @@ def test_open_loop(api: GatewayClient, tmp_path: Path) -> None:
 
 def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--seconds", "0.1", "--repeats", "1", "--output", str(tmp_path)]
-    left_out = ["--without", contenders.TORCH, targets.GATEWAY]
-    if not packed(DEMO):
-        left_out.append(contenders.PADDED)  # which would be one more Triton
+    left_out = ["--without", contenders.TORCH]
     assert compare.main(["--repository", str(REPOSITORY), *words, *left_out]) == 0
     results = Results.read(tmp_path / "compare.benchmark.json")
     ours = [row for row in results.rows if row.labels["system"] == contenders.OURS]
@@ -144,12 +121,7 @@ def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not [row for row in results.rows if row.values.get("errors")]
     measured = {row.labels["system"] for row in results.rows}
     padded = {contenders.PADDED} if packed(DEMO) else set()
-    assert measured == padded | {
-        contenders.OURS,
-        targets.CEILING,
-        targets.TRITON,
-        targets.OPEN_LOOP,
-    }
+    assert measured == padded | {contenders.OURS, targets.CEILING, targets.OPEN_LOOP}
     written = (tmp_path / "compare.md").read_text()
     assert written.strip() in capsys.readouterr().out
     for check in results.checks:
@@ -172,7 +144,6 @@ def test_a_comparison_that_is_stopped_is_of_use(
             "system": contenders.OURS,
             "kind": targets.IMAGE,
             "concurrency": 8,
-            "repeat": 0,
         }
         yield Row(labels, values)
         raise KeyboardInterrupt

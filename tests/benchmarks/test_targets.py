@@ -5,7 +5,6 @@ import pytest
 from benchmarks.reporting import targets
 from benchmarks.reporting.results import Row
 from benchmarks.systems import contenders
-from benchmarks.systems.published import Manifest
 
 ROW = {"per_second": 10.0, "p50_ms": 100.0, "p99_ms": 150.0, "mean_batch": 5.0}
 
@@ -13,11 +12,6 @@ ROW = {"per_second": 10.0, "p50_ms": 100.0, "p99_ms": 150.0, "mean_batch": 5.0}
 def row(system: str, kind: str, load: int | None, **values: float) -> Row:
     labels: dict[str, str | int] = {"system": system, "kind": kind}
     return Row(labels if load is None else labels | {"concurrency": load}, ROW | values)
-
-
-def fixed(name: str = "ViT-B-32") -> Manifest:
-    texts = [{"name": f"m.text-{length}", "length": length} for length in (16, 77)]
-    return {"open_clip_name": name, "triton": {"text": texts}}
 
 
 def measured() -> list[Row]:
@@ -61,41 +55,29 @@ def measured() -> list[Row]:
     ],
 )
 def test_targets(name: str, value: float, passed: bool) -> None:
-    [found] = [check for check in targets.checks(measured(), fixed()) if check.name == name]
+    [found] = [check for check in targets.checks(measured()) if check.name == name]
     assert found.value == pytest.approx(value)
     assert found.passed is passed
 
 
 def test_what_is_missing_fails() -> None:
-    checks = targets.checks([row(contenders.OURS, targets.IMAGE, 8)], fixed())
+    checks = targets.checks([row(contenders.OURS, targets.IMAGE, 8)])
     missing = [check for check in checks if "ceiling" in check.name]
     assert missing
     assert all(math.isnan(check.value) and not check.passed for check in missing)
-
-
-def test_a_packed_text_tower_has_one_ceiling() -> None:
-    packed = fixed() | {"triton": {"text": [{"name": "m.text", "length": 77, "packed": True}]}}
-    names = {check.name for check in targets.checks(measured(), packed)}
-    others = {check.name for check in targets.checks(measured(), fixed())}
-    assert others - names == {"caption, 32 at a time: texts/s of encoder alone, no caption padded"}
-    assert names < others
 
 
 def test_systems_that_were_left_out_have_no_checks() -> None:
     rows = [
         r for r in measured() if r.labels["system"] not in (contenders.PADDED, contenders.TORCH)
     ]
-    names = [check.name for check in targets.checks(rows, fixed("ViT-L-14"))]
+    names = [check.name for check in targets.checks(rows)]
     assert not [name for name in names if "PyTorch" in name or "the model padded" in name]
-    assert not [name for name in names if "another machine" in name]
 
 
 def test_medians_take_the_middle_and_add_up_errors() -> None:
-    rows = [
-        Row({"kind": "a", "repeat": n}, {"p50_ms": value, "errors": 1})
-        for n, value in enumerate((5.0, 1.0, 2.0))
-    ]
-    rows.append(Row({"kind": "b", "repeat": 0}, {"p50_ms": 7.0}))
+    rows = [Row({"kind": "a"}, {"p50_ms": value, "errors": 1}) for value in (5.0, 1.0, 2.0)]
+    rows.append(Row({"kind": "b"}, {"p50_ms": 7.0}))
     assert targets.medians(rows) == [
         Row({"kind": "a"}, {"p50_ms": 2.0, "errors": 3}),
         Row({"kind": "b"}, {"p50_ms": 7.0}),

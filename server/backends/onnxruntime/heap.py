@@ -8,7 +8,7 @@ def trim() -> None:
 
     While loading, ONNX Runtime parses the graph and rearranges its weights; glibc keeps the memory
     that this frees. For ViT-B-32 that is 0.2 GB for the image encoder and 0.1 GB for each text
-    encoder (`benchmarks/experiments/load_memory.py`).
+    encoder (ONNX Runtime 1.31, 2026-11-21).
     """
     try:
         malloc_trim = ctypes.CDLL(None).malloc_trim

@@ -1,1 +1,0 @@
-"""Loads that change over time, for Locust, which expects one shape to a file."""
