@@ -42,8 +42,12 @@ LABEL org.opencontainers.image.title="openclip-triton gateway" \
     org.opencontainers.image.licenses="Apache-2.0"
 
 FROM venv AS triton-venv
-COPY requirements/triton.txt requirements/
-RUN pip install --require-hashes --no-deps --no-compile -r requirements/triton.txt \
+# "triton openvino" serves models in BF16 as well.
+ARG TRITON_REQUIREMENTS=triton
+COPY requirements/triton.txt requirements/openvino.txt requirements/
+RUN for list in ${TRITON_REQUIREMENTS}; do \
+        pip install --require-hashes --no-deps --no-compile -r "requirements/$list.txt" || exit 1; \
+    done \
     && pip uninstall --yes setuptools pip
 
 FROM python AS triton-cpu
@@ -57,7 +61,7 @@ HEALTHCHECK --interval=10s --timeout=6s --start-period=300s --retries=3 \
     CMD ["python", "-m", "server.health", "127.0.0.1:8001"]
 ENTRYPOINT ["python", "-m", "server", "--host", "0.0.0.0", "--model-repository", "/models"]
 LABEL org.opencontainers.image.title="openclip-triton triton-cpu" \
-    org.opencontainers.image.description="Triton with an ONNX Runtime backend for CPUs" \
+    org.opencontainers.image.description="Triton with backends for CPUs" \
     org.opencontainers.image.licenses="Apache-2.0"
 
 FROM venv AS load-venv

@@ -18,6 +18,10 @@ SERVE := .venv/serve
 EXPORT := .venv/export
 DEV := .venv/dev
 BENCH := .venv/bench
+# OpenVINO, 180 MB, is installed where a model needs it.
+OPENVINO := $(if $(shell grep -ls '"runtime": "openvino"' "$(MODEL_REPOSITORY)"/*.manifest.json),.openvino)
+SERVE_READY := $(SERVE)/.ready $(addprefix $(SERVE)/,$(OPENVINO))
+BENCH_READY := $(BENCH)/.ready $(addprefix $(BENCH)/,$(OPENVINO))
 SOURCES := openclip_api gateway server export client benchmarks deploy tests
 PROTO := openclip_api/v1/clip.proto
 
@@ -39,7 +43,7 @@ help: ## List the targets
 	@echo "  of export, ladder, bench, bench-compare, bench-open, bench-budget and tune:"
 	@echo "  MODEL ARGS MODEL_REPOSITORY; of test and bench-report: ARGS; of every target: PYTHON"
 
-run: $(SERVE)/.ready ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
+run: $(SERVE_READY) ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
 	@$(SERVE)/bin/python -m deploy.stack --host $(HOST) --http-port $(HTTP_PORT) \
 		--grpc-port $(GRPC_PORT) --triton-http-port "$(TRITON_HTTP_PORT)" \
 		--triton-grpc-port $(TRITON_GRPC_PORT) --triton-metrics-port $(TRITON_METRICS_PORT) --model-repository "$(MODEL_REPOSITORY)"
@@ -85,22 +89,22 @@ export: $(EXPORT)/.ready ## Export MODEL=name, with ARGS="--pretrained ...", int
 ladder: $(EXPORT)/.ready ## Export MODEL in every precision, serve each, and print one table of all
 	$(EXPORT)/bin/python -m benchmarks.ladder --model $(MODEL) --repository "$(MODEL_REPOSITORY)" $(ARGS)
 
-bench: $(BENCH)/.ready ## Load MODEL with Locust at 1, 8, 32 and 128 users: CSV, HTML and a table
+bench: $(BENCH_READY) ## Load MODEL with Locust at 1, 8, 32 and 128 users: CSV, HTML and a table
 	$(BENCH)/bin/python -m benchmarks.load $(MEASURED)
 
-bench-compare: $(BENCH)/.ready $(EXPORT)/.ready ## Hold MODEL against the ceilings and plain PyTorch, about 20 minutes
+bench-compare: $(BENCH_READY) $(EXPORT)/.ready ## Hold MODEL against the ceilings and plain PyTorch, about 20 minutes
 	$(BENCH)/bin/python -m benchmarks.compare --torch-python $(EXPORT)/bin/python $(MEASURED)
 
-bench-open: $(BENCH)/.ready ## Draw the latency of MODEL against offered load, with the knee
+bench-open: $(BENCH_READY) ## Draw the latency of MODEL against offered load, with the knee
 	$(BENCH)/bin/python -m benchmarks.openloop $(MEASURED)
 
-bench-budget: $(BENCH)/.ready ## Show what a request costs the gateway, stage by stage, with encoders that do no work
+bench-budget: $(BENCH_READY) ## Show what a request costs the gateway, stage by stage, with encoders that do no work
 	$(BENCH)/bin/python -m benchmarks.stage_budget $(MEASURED)
 
 bench-report: $(BENCH)/.ready ## Draw the plots and write the tables of all benchmarks that were run
 	$(BENCH)/bin/python -m benchmarks.report $(ARGS)
 
-tune: $(BENCH)/.ready ## Try instances, threads, queue delays and batch sizes on this machine
+tune: $(BENCH_READY) ## Try instances, threads, queue delays and batch sizes on this machine
 	$(BENCH)/bin/python -m benchmarks.tune $(MEASURED)
 
 demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
@@ -128,4 +132,8 @@ $(UV): requirements/uv.txt
 	@echo "Setting up $(@D)"
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
 	@VIRTUAL_ENV=$(CURDIR)/$(@D) $(UV) pip sync --quiet --require-hashes $<
+	@touch $@
+
+.venv/%/.openvino: requirements/openvino.txt .venv/%/.ready
+	@VIRTUAL_ENV=$(CURDIR)/$(@D) $(UV) pip install --quiet --require-hashes --no-deps --requirement $<
 	@touch $@

@@ -13,14 +13,17 @@ lock gateway pyproject.toml --extra gateway --extra otel --override requirements
 lock triton pyproject.toml --extra triton --override requirements/overrides.txt
 lock serve pyproject.toml --extra serve --override requirements/overrides.txt
 lock client pyproject.toml --extra client
-lock export pyproject.toml --extra serve --extra export --override requirements/overrides.txt
+# Without dependencies: it comes beside serve or triton, and works without its telemetry.
+lock openvino pyproject.toml --extra openvino --no-deps
+lock export pyproject.toml --extra serve --extra openvino --extra export \
+    --override requirements/overrides.txt
 # Locust needs the pyzmq that is left out everywhere else.
 with_zmq=$(mktemp)
 trap 'rm -f "$with_zmq"' EXIT
 grep -v '^pyzmq' requirements/overrides.txt > "$with_zmq"
 lock bench pyproject.toml --extra serve --extra bench --override "$with_zmq"
-lock dev pyproject.toml --extra serve --extra client --extra export --extra bench --extra dev \
-    --override "$with_zmq"
+lock dev pyproject.toml --extra serve --extra openvino --extra client --extra export \
+    --extra bench --extra dev --override "$with_zmq"
 # One list for each: a list of pip's may name a package once.
 mkdir -p requirements/tensorrt
 grep -v '^#' requirements/tensorrt.in | while read -r line; do

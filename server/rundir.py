@@ -23,6 +23,7 @@ KILL_TIMEOUT = 10.0  # seconds; a killed process can linger while the kernel fre
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (POSIX shared memory on Linux)
 PROC = Path("/proc")
 PACKAGE = Path(__file__).resolve().parent
+BACKENDS = ("onnxruntime", "openvino")  # based on Triton's `python` backend
 
 # Triton starts it as the stub: MODEL_FILE REGION SIZE GROWTH PARENT UTILS OFFSET NAME BACKEND. A
 # load request may carry files or name another backend; both are code that would run. If this script
@@ -34,7 +35,7 @@ file=$1
 shift
 case "$file" in
     */../*) allowed= ;;
-    {repository}/*) [ "$8" = {backend} ] && allowed=yes ;;
+    {repository}/*) case "$8" in {backends}) allowed=yes ;; esac ;;
     *) allowed= ;;
 esac
 if [ -z "$allowed" ]; then
@@ -64,7 +65,7 @@ class RunDirectory:
 
 
 def create(runtime: Runtime, repository: Path) -> RunDirectory:
-    """Make a locked folder with the ``python`` and ``onnxruntime`` backends.
+    """Make a locked folder with Triton's ``python`` backend and those based on it.
 
     The backends load models from this model repository only.
     """
@@ -82,22 +83,24 @@ def create(runtime: Runtime, repository: Path) -> RunDirectory:
     utils = "triton_python_backend_utils.py"
     (python / utils).symlink_to(runtime.python_backend / utils)
     _write_stub(python / STUB, runtime, run, repository)
-    onnxruntime = run.backends / "onnxruntime"
-    onnxruntime.mkdir()
-    (onnxruntime / "model.py").symlink_to(PACKAGE / "backends" / "onnxruntime" / "model.py")
-    # The stub ignores PYTHONPATH, but imports from the backend's folder.
-    (onnxruntime / PACKAGE.name).symlink_to(PACKAGE)
+    for name in BACKENDS:
+        backend = run.backends / name
+        backend.mkdir()
+        (backend / "model.py").symlink_to(PACKAGE / "backends" / name / "model.py")
+        # The stub ignores PYTHONPATH, but imports from the backend's folder.
+        (backend / PACKAGE.name).symlink_to(PACKAGE)
     return run
 
 
 def _write_stub(path: Path, runtime: Runtime, run: RunDirectory, repository: Path) -> None:
     names = {
         "repository": repository.resolve(),
-        "backend": run.backends / "onnxruntime",
         "refused": PACKAGE / "backends" / "refused" / "1" / "model.py",
         "stub": runtime.stub,
     }
-    path.write_text(GUARDED_STUB.format(**{k: shlex.quote(str(v)) for k, v in names.items()}))
+    quoted = {key: shlex.quote(str(value)) for key, value in names.items()}
+    backends = "|".join(shlex.quote(str(run.backends / name)) for name in BACKENDS)
+    path.write_text(GUARDED_STUB.format(**quoted, backends=backends))
     path.chmod(0o755)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from server.backends.onnxruntime.options import ARENA_SHRINKAGE, ConfigError, Settings, providers
-from server.backends.onnxruntime.processor import saturates
+from server.backends.errors import ConfigError
+from server.backends.onnxruntime.options import ARENA_SHRINKAGE, Settings, providers
+from server.backends.processor import saturates
 
 
 def config(**values: str) -> dict[str, Any]:

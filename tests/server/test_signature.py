@@ -6,13 +6,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from server.backends.onnxruntime.options import ConfigError
-from server.backends.onnxruntime.signature import Signature, TensorSpec, described
+from server.backends.errors import ConfigError
+from server.backends.onnxruntime.signature import signature_of
+from server.backends.signature import Signature, TensorSpec, described
 from tests.server import tiny
 
 
 def signature(batch: str | int = "n") -> Signature:
-    return Signature.of(ort.InferenceSession(tiny.image_graph(batch).SerializeToString()))
+    return signature_of(ort.InferenceSession(tiny.image_graph(batch).SerializeToString()))
 
 
 def config(**changes: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 import onnxruntime as ort
 
-from server.backends.onnxruntime.processor import saturates
+from server.backends.errors import ConfigError
+from server.backends.processor import saturates
 
 ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 FATAL = 4  # of ONNX Runtime's log severities
@@ -21,10 +22,6 @@ GRAPH_LEVELS = {
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
-
-
-class ConfigError(ValueError):
-    """A key of the model configuration has an unsupported value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
-"""Runs requests in as few ONNX Runtime calls as their shapes allow."""
+"""Runs requests in as few calls of a graph as their shapes allow."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime as ort
 
 Tensors = dict[str, np.ndarray]
+Call = Callable[[list[str], Tensors], list[np.ndarray]]  # names of outputs, inputs -> outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """A session and its run options; ``max_batch_size`` 0 means no batching."""
+    """A graph to call; ``max_batch_size`` 0 means no batching."""
 
-    session: ort.InferenceSession
-    run_options: ort.RunOptions
+    call: Call
     max_batch_size: int
 
     def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Tensors | Exception]]:
@@ -54,7 +53,7 @@ class Runner:
     def _run_group(self, group: list[Item]) -> Iterator[tuple[Item, Tensors | Exception]]:
         try:
             results: list[Tensors | Exception] = list(self._call(group))
-        except Exception as error:  # onnxruntime's errors share no narrower base class
+        except Exception as error:  # the errors of a graph share no narrower base class
             if len(group) > 1:
                 # One bad request (a token id out of range) fails the whole run.
                 for item in group:
@@ -68,7 +67,7 @@ class Runner:
         inputs = group[0].inputs
         if len(group) > 1:
             inputs = {name: np.concatenate([i.inputs[name] for i in group]) for name in inputs}
-        arrays = self.session.run(wanted, inputs, self.run_options)
+        arrays = self.call(wanted, inputs)
         outputs: Tensors = dict(zip(wanted, arrays, strict=True))
         if len(group) == 1:
             return [outputs]

@@ -1,0 +1,94 @@
+"""What both backends do the same way: find a graph, check the configuration, answer requests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from server.backends.batches import Call, Item, Runner, Tensors
+from server.backends.errors import ModelLoadError
+from server.backends.signature import Signature
+from server.backends.tensors import to_array, to_tensor
+
+# Quoted annotations: the stub adds Tensor and the like to pb_utils only after this import.
+
+
+class Instance:
+    """One instance of one model; a backend's ``TritonPythonModel`` loads the graph.
+
+    Attributes:
+        invalid: Errors of a run that are the client's fault.
+    """
+
+    invalid: tuple[type[Exception], ...] = ()
+
+    def serve(self, config: dict[str, Any], signature: Signature, call: Call) -> None:
+        """Serve a loaded graph.
+
+        Args:
+            config: The complete model configuration.
+            signature: Inputs and outputs of the graph.
+            call: Runs the graph.
+
+        Raises:
+            ConfigError: The configuration does not fit the graph.
+        """
+        signature.check(config)
+        self._signature = signature
+        self._outputs = tuple(entry["name"] for entry in config["output"])
+        self._runner = Runner(call, int(config.get("max_batch_size", 0)))
+
+    def execute(self, requests: "Sequence[pb_utils.InferenceRequest]") -> list[Any]:
+        """Answer every request of the batch, each with its own outputs or its own error."""
+        responses: list[Any] = [None] * len(requests)
+        items = []
+        for index, request in enumerate(requests):
+            try:
+                items.append(self._item(index, request))
+            except ValueError as error:
+                responses[index] = _failure(str(error), pb_utils.TritonError.INVALID_ARG)
+        for item, result in self._runner.run(items):
+            responses[item.index] = self._response(item, result)
+        return responses
+
+    def _item(self, index: int, request: "pb_utils.InferenceRequest") -> Item:
+        """Check the inputs of a request.
+
+        Raises:
+            ValueError: An input is missing, or has another type or shape than the graph.
+        """
+        given = {tensor.name(): to_array(tensor) for tensor in request.inputs()}
+        for spec in self._signature.inputs:
+            if spec.name not in given:
+                raise ValueError(f"input '{spec.name}' is missing")
+            if problem := spec.problem(given[spec.name]):
+                raise ValueError(problem)
+        if self._runner.max_batch_size and len({len(a) for a in given.values()}) != 1:
+            raise ValueError("the inputs have different batch sizes")
+        requested = request.requested_output_names()
+        outputs = tuple(name for name in self._outputs if not requested or name in requested)
+        return Item(index, given, outputs)
+
+    def _response(self, item: Item, result: Tensors | Exception) -> "pb_utils.InferenceResponse":
+        if isinstance(result, Exception):
+            codes = pb_utils.TritonError
+            code = codes.INVALID_ARG if isinstance(result, self.invalid) else codes.INTERNAL
+            return _failure(str(result), code)
+        return pb_utils.InferenceResponse([to_tensor(name, result[name]) for name in item.outputs])
+
+
+def model_path(path: Path, default: str) -> Path:
+    """Find the graph's file; in a folder it has the default name, as in the C++ backends.
+
+    Raises:
+        ModelLoadError: There is none.
+    """
+    path = path / default if path.is_dir() else path
+    if not path.is_file():
+        raise ModelLoadError(f"{path} does not exist")
+    return path
+
+
+def _failure(message: str, code: int) -> "pb_utils.InferenceResponse":
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -1,0 +1,1 @@
+"""The ``openvino`` backend; Triton loads ``model.py``."""

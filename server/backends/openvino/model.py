@@ -1,0 +1,85 @@
+"""A Python-based Triton backend named ``openvino``: OpenVINO graphs on a CPU.
+
+Triton imports this file in a stub process per model instance. Its ``config.pbtxt`` is that of
+NVIDIA's openvino_backend; see ``options`` for the supported keys. Unlike there, the configuration
+must list inputs and outputs.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from server.backends.batches import Tensors
+from server.backends.errors import ConfigError, ModelLoadError
+from server.backends.heap import trim
+from server.backends.instance import Instance, model_path
+from server.backends.openvino.options import Settings
+from server.backends.signature import NUMPY_TYPES, Signature, TensorSpec
+from server.backends.tensors import check_round_trip
+
+try:
+    import openvino as ov
+except ImportError as error:
+    raise ImportError(
+        f"this model needs the Python package openvino: pip install --no-deps -r "
+        f"requirements/openvino.txt ({error})"
+    ) from None
+
+DEFAULT_FILE = "model.xml"  # beside it model.bin, which OpenVINO maps into memory
+TRITON_TYPES = {kind: name for name, kind in NUMPY_TYPES.items()}
+
+
+class TritonPythonModel(Instance):
+    """One instance of one model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Compile the graph and check the configuration against it."""
+        config: dict[str, Any] = json.loads(args["model_config"])
+        file = config.get("default_model_filename") or DEFAULT_FILE
+        version = Path(args["model_repository"]) / args["model_version"]
+        path = model_path(version / file, DEFAULT_FILE)
+        try:
+            check_round_trip()
+            if args["model_instance_kind"] == "GPU":
+                raise ConfigError(
+                    "instance_group kind KIND_GPU: OpenVINO runs on a CPU; use KIND_CPU"
+                )
+            settings = Settings.read(config)
+            compiled = _compiled(path, settings)
+            self._request = compiled.create_infer_request()
+            self.serve(config, _signature(compiled), self._run)
+        except (ConfigError, RuntimeError) as error:
+            raise ModelLoadError(f"model {args['model_name']}: {error}") from None
+        trim()
+        name = args["model_instance_name"]
+        if settings.warning:
+            pb_utils.Logger.log_warn(f"{name}: {settings.warning}")
+        pb_utils.Logger.log_info(f"{name}: {path}, {settings}")
+
+    def _run(self, outputs: list[str], inputs: Tensors) -> list[np.ndarray]:
+        self._request.infer(inputs, share_inputs=True)
+        # Copied: the next run writes to the same memory.
+        return [self._request.get_tensor(name).data.copy() for name in outputs]
+
+
+def _compiled(path: Path, settings: Settings) -> ov.CompiledModel:
+    try:
+        return ov.Core().compile_model(path, "CPU", settings.properties)
+    except Exception as error:  # OpenVINO's errors are plain RuntimeErrors
+        reason = " ".join(str(error).split())  # in one line, as the other backend's
+        raise ModelLoadError(f"{path} cannot be loaded: {reason}") from None
+
+
+def _signature(model: ov.CompiledModel) -> Signature:
+    return Signature(tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs)))
+
+
+def _spec(port: ov.ConstOutput) -> TensorSpec:
+    kind = np.dtype(port.get_element_type().to_dtype())
+    dims = tuple(dim.get_length() if dim.is_static else -1 for dim in port.get_partial_shape())
+    if kind not in TRITON_TYPES:
+        raise ConfigError(f"tensor '{port.get_any_name()}': {kind} is not supported")
+    return TensorSpec(port.get_any_name(), TRITON_TYPES[kind], dims)
