@@ -24,17 +24,16 @@ from gateway.operations.signals import signals_handled
 from gateway.pipeline.concurrency import first
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.rest import admin, openapi, problems
-from gateway.rest.direct import Direct, direct
 from gateway.rest.intake import Intake
-from gateway.rest.middleware import RequestContext
+from gateway.rest.middleware import RequestContext, posted_routes
 from gateway.rest.playground.routes import Facts
 from gateway.rest.playground.routes import router as playground
 from gateway.rest.routes import router
-from gateway.rest.security import BrowserGuard, KeyGuard
+from gateway.rest.security import BrowserGuard
 from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.observer import Observer
+from gateway.telemetry.record import Observer
 
 VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
@@ -147,13 +146,12 @@ def create_app(
     problems.install(app)
     openapi.install(app, keys=access is not None)
     app.include_router(playground(_playground_facts(settings, loaded.sets)))
-    app.add_middleware(Direct, routes=posted)
-    if access is not None:
-        app.add_middleware(KeyGuard, access=access)
     # A page has no key, whatever its name leads to.
-    hosts = None if access else build.hosts(settings, settings.host)
-    app.add_middleware(BrowserGuard, hosts=hosts)
-    app.add_middleware(RequestContext, observer=observer, tls=tls is not None)
+    guard = BrowserGuard(None if access else build.hosts(settings, settings.host))
+    app.add_middleware(
+        RequestContext, observer=observer, guard=guard, access=access, posted=posted,
+        tls=tls is not None,
+    )  # fmt: skip
     return app
 
 
@@ -178,7 +176,7 @@ def _add_routes(
     routes = router(components.engine, intake, components.readiness, shown, settings.max_items)
     app.include_router(routes)
     app.include_router(admin.router(loaded.models, components.updates))
-    return direct(routes.routes)
+    return posted_routes(routes.routes)
 
 
 def _start_background_tasks(

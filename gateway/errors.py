@@ -19,9 +19,6 @@ GatewayError
 Nothing here knows HTTP or gRPC: each edge maps the tree to its statuses in one table.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class GatewayError(Exception):
     """Base of all errors that a request can end in.
@@ -148,13 +145,3 @@ def quoted(sent: str) -> str:
     if len(sent) <= QUOTED_CHARACTERS:
         return repr(sent)
     return f"{sent[:QUOTED_CHARACTERS]!r}..."
-
-
-@contextmanager
-def about(param: str) -> Iterator[None]:
-    """Gives a request error from the block its field, unless it has one."""
-    try:
-        yield
-    except RequestError as error:
-        error.param = error.param or param
-        raise

@@ -5,9 +5,7 @@ from contextlib import contextmanager
 
 from gateway.access.keys import Key, Keyring
 from gateway.access.quotas import Quotas
-from gateway.admission.permits import Permit
 from gateway.errors import Unauthenticated
-from gateway.models.values import Cost
 from gateway.telemetry.record import Record
 
 
@@ -30,20 +28,6 @@ class Account:
         key = self._keyring.again(self._key)
         self._quotas.spend(key.name, key.quota, items)
         self._record.spent += items
-
-
-def charge(cost: Cost, permit: Permit, account: Account | None) -> None:
-    """Takes room in flight and then, where there is room, the quota for a valid request.
-
-    Raises:
-        Overloaded: There is no room.
-        Unauthenticated, QuotaExceeded: See `Account.spend`.
-    """
-    permit.claim(cost.items, cost.images)
-    if cost.bytes:
-        permit.hold(cost.bytes)
-    if account:
-        account.spend(cost.items)
 
 
 class Access:

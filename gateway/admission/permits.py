@@ -8,13 +8,13 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from gateway.admission.wait import LONGEST_S, SHORTEST_S, Drain, WaitEstimator
-from gateway.errors import DeadlineExceeded, Overloaded
-from gateway.models.values import Deadline
+from gateway.errors import DeadlineExceeded, GatewayError, Overloaded
+from gateway.models.values import Cost, Deadline
 
 LARGE_ITEMS = 8  # a request with more items is large, and goes behind the small ones
 LARGE_PART = 2  # large requests together may hold 1 / LARGE_PART of the items
@@ -52,22 +52,38 @@ class Held:
         """Items of small and large requests together."""
         return self.small + self.large
 
-    def add(self, other: "Held", sign: int = 1) -> None:
-        """Adds what another holds; with -1 subtracts it."""
-        self.requests += sign * other.requests
-        self.small += sign * other.small
-        self.large += sign * other.large
-        self.bytes += sign * other.bytes
+    def add(self, requests: int, small: int, large: int, size: int) -> None:
+        """Adds to what is held; `size` is in bytes, and negative numbers subtract."""
+        self.requests += requests
+        self.small += small
+        self.large += large
+        self.bytes += size
 
 
 class Permit(Held):
-    """The room that one request holds. It claims its items once they are known."""
+    """The room that one request holds, given back at the end of its `with` block.
+
+    It claims its items once they are known.
+    """
+
+    __slots__ = ("_admission", "client", "wait")
 
     def __init__(self, admission: "Admission", client: str) -> None:
         """Starts with nothing held."""
         super().__init__()
         self._admission = admission
         self.client = client
+        self.wait: WaitEstimator[Permit] | None = None  # that it has entered
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.release(kind)
+
+    def release(self, error: type[BaseException] | None = None) -> None:
+        """Gives all of it back; `error` is what the request ended in."""
+        self._admission.release(self, error)
 
     def claim(self, items: int, images: int = 0) -> None:
         """Takes room for all items of the request, before work on any of them begins.
@@ -80,6 +96,16 @@ class Permit(Held):
             Overloaded: There is no room, or the expected wait is too long.
         """
         self._admission.grow(self, items, images)
+
+    def charge(self, cost: Cost) -> None:
+        """Claims all that a valid request costs.
+
+        Raises:
+            Overloaded: As `claim` and `hold`.
+        """
+        self.claim(cost.items, cost.images)
+        if cost.bytes:
+            self.hold(cost.bytes)
 
     def hold(self, size: int) -> None:
         """Takes room for more bytes, as they arrive or as they become larger.
@@ -116,11 +142,8 @@ class Admission(Held):
         }
         self._clients = defaultdict[str, Held](Held)  # those that hold something
 
-    @contextmanager
-    def arriving(
-        self, size: int, *, client: str = "", images: bool | None = None
-    ) -> Iterator[Permit]:
-        """Counts the bytes of a request while it arrives, before work on it begins.
+    def arriving(self, size: int, *, client: str = "", images: bool | None = None) -> Permit:
+        """The permit of a request that arrives: it holds bytes as they come, until it may `begin`.
 
         It is refused at once if its whole body would find no room. A declared size takes no room
         before its bytes arrive.
@@ -135,14 +158,12 @@ class Admission(Held):
         """
         permit = Permit(self, client)
         self._check_entry(permit, size, 1, images)
-        with self._given_back(permit):
-            yield permit
+        return permit
 
-    @contextmanager
     def permit(
         self, size: int, items: int = 1, *, client: str = "", images: bool | None = None
-    ) -> Iterator[Permit]:
-        """Holds room for one request.
+    ) -> Permit:
+        """The permit of a request that is there, for a `with` block.
 
         Args:
             size: Bytes of its body.
@@ -154,87 +175,73 @@ class Admission(Held):
             Overloaded: There is no room, or the expected wait is too long.
         """
         permit = Permit(self, client)
-        with self._given_back(permit), self.working(permit, size, items, images=images):
-            yield permit
+        self.begin(permit, size, items, images=images)
+        return permit
 
-    @contextmanager
-    def working(
+    def begin(
         self, permit: Permit, size: int = 0, items: int = 1, *, images: bool | None = None
-    ) -> Iterator[None]:
-        """Holds room for a request whose bytes have arrived; see `arriving` and `permit`.
-
-        Raises:
-            Overloaded: As `permit`.
-        """
+    ) -> None:
+        """Takes the room of a request whose body has arrived; see `permit`."""
         self._check_entry(permit, size, items, images)
-        self._take(permit, Held(1, items, 0, size))
-        refused, answered = False, False
-        try:
-            yield
-            answered = True
-        except Overloaded:
-            refused = True
-            raise
-        finally:
-            self._leave(permit, answered=answered)
-            if not refused:
-                self._drain.add(permit.items)
+        self._take(permit, 1, items, 0, size)
 
-    @contextmanager
-    def _given_back(self, permit: Permit) -> Iterator[None]:
-        """Gives back all that a request holds when the block ends."""
-        try:
-            yield
-        finally:
+    def release(self, permit: Permit, error: type[BaseException] | None) -> None:
+        """See `Permit.release`."""
+        if permit.wait is not None:
+            permit.wait.leave(permit, answered=error is None)
+        if permit.requests and not (error and issubclass(error, Overloaded)):
+            self._drain.add(permit.items)
+        if permit.requests or permit.bytes:
+            self._take(permit, -permit.requests, -permit.small, -permit.large, -permit.bytes)
             mine = self._clients[permit.client]
-            self.add(permit, -1)
-            mine.add(permit, -1)
             if not mine.requests and not mine.bytes:
                 del self._clients[permit.client]
 
     def _check_entry(self, permit: Permit, size: int, items: int, images: bool | None) -> None:
-        mine = self._of(permit)
-        self._check(_REQUESTS, self._room.requests, 1, self.requests, mine.requests)
+        room, mine = self._room, self._clients.get(permit.client, _NOTHING)
+        self._check(_REQUESTS, room.requests, 1, self.requests, mine.requests)
         if size:
-            self._check(_BYTES, self._room.bytes, size, self.bytes, mine.bytes)
-        self._check(_ITEMS, self._room.items, items, self.items, mine.small)
-        likely = (False, True) if images is None else (images,)
-        self._check_wait(permit.client, *(self._waits[each, False] for each in likely))
+            others, own = self.bytes - permit.bytes, mine.bytes - permit.bytes
+            self._check(_BYTES, room.bytes, size + permit.bytes, others, own)
+        self._check(_ITEMS, room.items, items, self.items, mine.small)
+        wait_s = self._waits[images is True, False].wait_s(permit.client)
+        if wait_s and images is None:  # which of the two it is for is not known
+            wait_s = min(wait_s, self._waits[True, False].wait_s(permit.client))
+        self._check_wait(wait_s)
 
     def grow(self, permit: Permit, items: int, images: int) -> None:
         """See `Permit.claim`."""
-        others, mine = self.items - permit.items, self._of(permit)
+        room, mine = self._room, self._clients.get(permit.client, _NOTHING)
+        others = self.items - permit.items
+        small = large = 0
         if items > LARGE_ITEMS:
-            pool = max(1, self._room.items // LARGE_PART)
+            pool = max(1, room.items // LARGE_PART)
             # The items of a very large request are not all in memory at a time.
-            wanted = Held(large=min(items, max(1, self._room.items // MOST_PART)))
-            self._check(_ITEMS, self._room.items, wanted.large, others)
-            large = self.large - permit.large
-            self._check(_LARGE, pool, wanted.large, large, mine.large, self._room.items)
+            large = min(items, max(1, room.items // MOST_PART))
+            self._check(_ITEMS, room.items, large, others)
+            own = mine.large - permit.large
+            self._check(_LARGE, pool, large, self.large - permit.large, own, room.items)
         else:
-            wanted = Held(small=min(items, self._room.items))
-            self._check(_ITEMS, self._room.items, wanted.small, others, mine.small)
-        self._enter_wait(permit, items, images)
-        wanted.add(Held(small=permit.small, large=permit.large), -1)
-        self._take(permit, wanted)
+            small = min(items, room.items)
+            self._check(_ITEMS, room.items, small, others, mine.small - permit.small)
+        if permit.wait is not None:
+            permit.wait.leave(permit, answered=False)
+        wait = self._waits[images > 0, items > LARGE_ITEMS]
+        self._check_wait(wait.wait_s(permit.client))
+        wait.enter(permit, images or items, permit.client)
+        permit.wait = wait
+        self._take(permit, 0, small - permit.small, large - permit.large, 0)
 
     def hold(self, permit: Permit, size: int) -> None:
         """See `Permit.hold`."""
-        size += permit.bytes
+        own = self._clients.get(permit.client, _NOTHING).bytes - permit.bytes
         others = self.bytes - permit.bytes
-        self._check(_BYTES, self._room.bytes, size, others, self._of(permit).bytes)
-        self._take(permit, Held(bytes=size - permit.bytes))
+        self._check(_BYTES, self._room.bytes, size + permit.bytes, others, own)
+        self._take(permit, 0, 0, 0, size)
 
-    def _of(self, permit: Permit) -> Held:
-        """What its client holds without this request."""
-        held = Held()
-        held.add(self._clients.get(permit.client, held))
-        held.add(permit, -1)
-        return held
-
-    def _take(self, permit: Permit, more: Held) -> None:
+    def _take(self, permit: Permit, requests: int, small: int, large: int, size: int) -> None:
         for held in (permit, self._clients[permit.client], self):
-            held.add(more)
+            held.add(requests, small, large, size)
 
     def _check(
         self,
@@ -270,19 +277,8 @@ class Admission(Held):
                 "is for others"
             )
 
-    def _enter_wait(self, permit: Permit, items: int, images: int) -> None:
-        """Enters a request into its wait estimator, unless it would wait too long."""
-        self._leave(permit, answered=False)
-        wait = self._waits[images > 0, items > LARGE_ITEMS]
-        self._check_wait(permit.client, wait)
-        wait.enter(permit, images or items, permit.client)
-
-    def _leave(self, permit: Permit, *, answered: bool) -> None:
-        for wait in self._waits.values():
-            wait.leave(permit, answered=answered)
-
-    def _check_wait(self, client: str, *waits: WaitEstimator[Permit]) -> None:
-        wait_s, limit = min(wait.wait_s(client) for wait in waits), self._room.wait_s
+    def _check_wait(self, wait_s: float) -> None:
+        limit = self._room.wait_s
         if wait_s > limit:
             raise Overloaded(
                 f"what came before takes {wait_s:.1f} seconds: the limit (GATEWAY_MAX_WAIT_S) is "
@@ -290,37 +286,76 @@ class Admission(Held):
                 retry_after_s=min(LONGEST_S, max(SHORTEST_S, wait_s)),
             )
 
-    @asynccontextmanager
-    async def work(
-        self, size: int, timeout_s: float, client: str = "", *, images: bool | None = None
-    ) -> AsyncIterator[tuple[Deadline, Permit]]:
-        """Holds a permit for a request, and ends the request at its deadline.
-
-        Raises:
-            Overloaded: As `permit`, whose arguments these are.
-            DeadlineExceeded: The deadline has passed.
-        """
-        with self.permit(size, client=client, images=images) as permit:
-            async with within(timeout_s) as deadline:
-                yield deadline, permit
-
     def _full(self, why: str) -> Overloaded:
         return Overloaded(
             f"too much is in flight: {why}", retry_after_s=self._drain.seconds(self.items)
         )
 
 
-@asynccontextmanager
-async def within(timeout_s: float) -> AsyncIterator[Deadline]:
-    """Cancels the block after `timeout_s` seconds.
+_NOTHING = Held()  # held by a client that is not known
 
-    Raises:
-        DeadlineExceeded: The deadline has passed.
+
+class TimeLimit:
+    """Ends the task inside its `with` block with an error: at the deadline, or by `end`.
+
+    One timer does for the deadline and for an earlier moment, which can be put off at no cost.
+
+    Attributes:
+        deadline: Of the request.
+        earlier: When the block ends before its deadline, on the same clock; None: never.
     """
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield Deadline.after(timeout_s)
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"the request was not answered within {timeout_s:g} seconds"
-        ) from None
+
+    def __init__(
+        self, seconds: float, earlier_s: float | None = None,
+        too_early: Callable[[], GatewayError] | None = None,
+    ) -> None:  # fmt: skip
+        """Begins to count; `too_early` makes the error of the earlier moment."""
+        self.deadline = Deadline.after(seconds)
+        self.earlier = None if earlier_s is None else Deadline.now() + earlier_s
+        self._too_early = too_early
+        self._seconds = seconds
+        self._error: GatewayError | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        assert self._task is not None  # noqa: S101 - narrows what a coroutine always has
+        self._cancelling = self._task.cancelling()
+        self._arm()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
+        task, self._task = self._task, None
+        # As `asyncio.timeout` has it: a cancellation by another is left alone.
+        if (
+            self._error is not None
+            and task is not None
+            and (task.uncancel() <= self._cancelling and kind is asyncio.CancelledError)
+        ):
+            raise self._error from None
+
+    def end(self, error: GatewayError) -> None:
+        """Ends the block with an error, unless it has ended."""
+        if self._error is None and self._task is not None:
+            self._error = error
+            self._task.cancel()
+
+    def _arm(self) -> None:
+        at = self.deadline.at if self.earlier is None else min(self.earlier, self.deadline.at)
+        if at < math.inf:  # a timer may come a little early
+            self._timer = self._loop.call_later(max(0.0, at - Deadline.now()), self._look)
+
+    def _look(self) -> None:
+        now = Deadline.now()
+        if now >= self.deadline.at:
+            self.end(
+                DeadlineExceeded(f"the request was not answered within {self._seconds:g} seconds")
+            )
+        elif self.earlier is not None and self._too_early is not None and now >= self.earlier:
+            self.end(self._too_early())
+        else:
+            self._arm()

@@ -9,19 +9,11 @@ from gateway.models.values import ImageItem
 # Pillow finds out what it is: the media type may be any, or missing. Bounded, since texts are long.
 _DATA_URL = re.compile(r"\s{0,100}data:[^,]{0,1000};\s{0,100}base64,", re.IGNORECASE)
 _DATA = re.compile(r"\s{0,100}data:", re.IGNORECASE)
-_SAYS_IMAGE = re.compile(
-    r"\s{0,100}data:(?:\s{0,100}image/|[^,]{0,200};\s{0,100}base64,)", re.IGNORECASE
-)
 _NOT_FETCHED = (
     "this service does not fetch URLs (GATEWAY_FETCH_URLS); send the image as "
     "`data:image/...;base64,...`"
 )
 _SCHEME_CHARACTERS = 32  # before the colon; base64 has none
-
-
-def is_data_url(text: str) -> bool:
-    """Whether a string says of itself that it is an image, or other bytes as base64."""
-    return _SAYS_IMAGE.match(text) is not None
 
 
 def web_url(item: ImageItem) -> str | None:

@@ -59,6 +59,9 @@ class Capacity:
 
 def split(encoder: Encoder, rows: Rows) -> Iterator[Rows]:
     """Splits rows, in their order, into parts of a call; at least one row in each."""
+    if len(rows) == 1:  # as most requests have it
+        yield rows
+        return
     begin, part = 0, Capacity(encoder, PARTS)
     for end, row in enumerate(rows):
         if end > begin and not part.fits([row]):
@@ -150,6 +153,8 @@ class Schedule:
 
     def next(self) -> tuple[Encoder, list[Job]] | None:
         """Takes the jobs of the next call: the first job decides for which encoder it is."""
+        if not self.clients:
+            return None
         first = []
         for client, mine in list(self.clients.items()):
             own = [(p, encoder) for encoder in list(mine.queues) if (p := mine.priority(encoder))]

@@ -12,7 +12,7 @@ from gateway.errors import DeadlineExceeded, InferenceFailed, Unavailable
 from gateway.models.values import Vectors
 
 WRONG = "wrong_model"  # the code of errors that mean that a wrong model answered
-LENGTHS = 0.99, 1.01  # bounds of a unit vector's length, in any precision
+SHORTEST, LONGEST = 0.99**2, 1.01**2  # a unit vector's squared length, in any precision
 LATE = "the request ran out of time while its model ran"
 
 
@@ -38,6 +38,9 @@ class Encoder:
     queue: str  # encoders that share it take turns: those of one text encoder at several lengths
     golden: Callable[[], Golden] = field(compare=False, repr=False)
     pad_id: int | None = None  # of rows of any length, padded to the longest; None: one shape
+
+    def __hash__(self) -> int:
+        return hash((self.model, self.version))  # equal for equal ones, and soon made
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +170,7 @@ def checked(vectors: NDArray[Any] | None, call: Call) -> Vectors:
     if vectors is None or vectors.shape != wanted or vectors.dtype != np.float32:
         found = "nothing" if vectors is None else f"{vectors.dtype} {list(vectors.shape)}"
         raise InferenceFailed(f"{name}: answered {found}, not float32 {list(wanted)}", code=WRONG)
-    shortest, longest = LENGTHS
-    squares = np.einsum("nd,nd->n", vectors, vectors)
-    if not ((squares >= shortest**2) & (squares <= longest**2)).all():  # NaN fails both
+    squares = np.vecdot(vectors, vectors)
+    if not ((squares >= SHORTEST) & (squares <= LONGEST)).all():  # NaN fails both
         raise InferenceFailed(f"{name}: answered vectors that are not of unit length", code=WRONG)
     return vectors

@@ -58,23 +58,32 @@ def encoders_of(manifest: Manifest) -> Iterator[Encoder]:
         yield text_encoder(manifest, served)
 
 
-def by_text_encoder(
-    manifest: Manifest, texts: Mapping[int, TokenIds]
-) -> dict[Encoder, dict[int, TokenIds]]:
-    """Groups texts by the shortest encoder that takes them, each padded to its length.
+class ModelEncoders:
+    """The encoders of one model, built once for all its requests."""
 
-    Rows of one shape can share a call, and the shortest encoder spends the least on padding. The
-    texts of a packed encoder stay as they are.
-    """
-    served = manifest.triton.text
-    if not manifest.token_lengths:
-        return {text_encoder(manifest, served[0]): dict(texts)} if texts else {}
-    grouped: dict[int, dict[int, TokenIds]] = defaultdict(dict)
-    for index, ids in texts.items():
-        position = bisect_left(manifest.token_lengths, len(ids))
-        length = manifest.token_lengths[position]
-        grouped[position][index] = padded(ids, length, manifest.tokenizer.pad_id)
-    return {text_encoder(manifest, served[position]): rows for position, rows in grouped.items()}
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.image = image_encoder(manifest)
+        self._texts = [text_encoder(manifest, served) for served in manifest.triton.text]
+        self._lengths = manifest.token_lengths
+        self._pad_id = manifest.tokenizer.pad_id
+
+    def by_text_encoder(
+        self, texts: Mapping[int, TokenIds]
+    ) -> Mapping[Encoder, Mapping[int, TokenIds]]:
+        """Groups texts by the shortest encoder that takes them, each padded to its length.
+
+        Rows of one shape can share a call, and the shortest encoder spends the least on padding.
+        The texts of a packed encoder stay as they are.
+        """
+        if not self._lengths:
+            return {self._texts[0]: texts}
+        grouped: dict[Encoder, dict[int, TokenIds]] = defaultdict(dict)
+        for index, ids in texts.items():
+            position = bisect_left(self._lengths, len(ids))
+            row = padded(ids, self._lengths[position], self._pad_id)
+            grouped[self._texts[position]][index] = row
+        return grouped
 
 
 def _golden_image(manifest: Manifest) -> Golden:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,7 +37,7 @@ def output(response: service_pb2.ModelInferResponse) -> NDArray[Any] | None:
     if len(response.outputs) != 1 or len(response.raw_output_contents) != 1:
         return None
     [described], [raw] = response.outputs, response.raw_output_contents
-    if described.datatype != "FP32" or len(raw) != 4 * int(np.prod(described.shape)):
+    if described.datatype != "FP32" or len(raw) != 4 * math.prod(described.shape):
         return None
     return np.frombuffer(raw, dtype="<f4").reshape(described.shape)
 
@@ -81,24 +82,22 @@ class GrpcInferClient:
 
     def check(self) -> None:
         """See `InferClient.check`."""
-        if self._servers.broken():
+        if self._servers.broken:
             raise Unavailable("the inference server does not answer", retry_after_s=RETRY_S)
 
     async def infer(self, call: Call, within: float) -> Vectors:
         """See `InferClient.infer`. Tries a second server once if the first connection breaks."""
         deadline = _now() + within
-        try:
-            async with asyncio.timeout(within):
-                server = await self._servers.pick()
-        except TimeoutError:
-            raise Unavailable("the inference server's name cannot be resolved") from None
+        if not self._servers.resolved:
+            await self._all(within)
+        server = self._servers.pick()
         if server is None:
             self.check()
             raise Unavailable("the inference server's name stands for no address")
         try:
             return await self._call(server, call, deadline)
         except _ElsewhereError as first:
-            second = await self._servers.pick(without=server)
+            second = self._servers.pick(without=server)
             if second is None:
                 raise first.unavailable from first
         try:
@@ -120,14 +119,10 @@ class GrpcInferClient:
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """See `InferClient.verify`."""
         deadline = _now() + within
-        try:
-            async with asyncio.timeout(within):
-                servers = await self._servers.all()
-        except TimeoutError:
-            servers = []
+        servers = await self._all(within)
         if not servers:
             self.check()
-            raise Unavailable("the inference server's name cannot be resolved")
+            raise Unavailable("the inference server's name stands for no address")
         outcomes = await asyncio.gather(
             *(self._verify(server, encoder, deadline, again=True) for server in servers),
             return_exceptions=True,
@@ -145,6 +140,13 @@ class GrpcInferClient:
     async def close(self) -> None:
         """See `InferClient.close`."""
         await self._servers.close()
+
+    async def _all(self, within: float) -> list[Server]:
+        try:
+            async with asyncio.timeout(within):
+                return await self._servers.all()
+        except TimeoutError:
+            raise Unavailable("the inference server's name cannot be resolved") from None
 
     async def _call(self, server: Server, call: Call, deadline: float) -> Vectors:
         if not server.trusts(call.encoder):
@@ -198,11 +200,10 @@ class GrpcInferClient:
             encoder.model, encoder.version, encoder.input_name, encoder.output_name, call.batch
         )
         try:
-            async with server.working():
-                with detect_closing():
-                    response = await server.stub.ModelInfer(
-                        request, timeout=within, metadata=_metadata(call)
-                    )
+            with server.working(), detect_closing():
+                response = await server.stub.ModelInfer(
+                    request, timeout=within, metadata=_metadata(call)
+                )
         except grpc.aio.AioRpcError as error:
             raise await _translated(error, server, call, within) from error
         except ClosedError as error:

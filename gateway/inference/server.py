@@ -8,8 +8,8 @@ probe at a time; the first answer closes the breaker.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import grpc
@@ -110,8 +110,8 @@ class Server:
         state = self.channel.get_state(try_to_connect=True)
         return bool(state == grpc.ChannelConnectivity.READY)
 
-    @asynccontextmanager
-    async def working(self) -> AsyncIterator["Server"]:
+    @contextmanager
+    def working(self) -> Iterator["Server"]:
         """Counts a call as under way during the block."""
         self._silent_since = self._silent_since or _now()
         self.inflight += 1
@@ -229,11 +229,10 @@ async def load(server: Server, model: str, version: int, within: float, secret: 
         return
     request = service_pb2.RepositoryModelLoadRequest(model_name=model)
     try:
-        async with server.working():
-            with detect_closing():
-                await server.stub.RepositoryModelLoad(
-                    request, timeout=within, metadata=secret.metadata()
-                )
+        with server.working(), detect_closing():
+            await server.stub.RepositoryModelLoad(
+                request, timeout=within, metadata=secret.metadata()
+            )
     except SecretError as error:
         raise Unavailable(f"{model}: {error}") from error
     except grpc.aio.AioRpcError as error:

@@ -36,6 +36,7 @@ class Servers:
         self._on_status = on_status
         self._lookup = lookup or _lookup
         self._servers: dict[str, Server] = {}
+        self.broken = False  # there are servers, and none of them answers
         self._closing: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
         self._resolved = asyncio.Event()
         self._resolving = asyncio.create_task(self._keep_resolving())
@@ -43,18 +44,22 @@ class Servers:
     def __len__(self) -> int:
         return len(self._servers)
 
-    def broken(self) -> bool:
-        """Whether there are servers, and none of them answers."""
-        return bool(self._servers) and all(each.open for each in self._servers.values())
+    @property
+    def resolved(self) -> bool:
+        """Whether the names have been resolved once."""
+        return self._resolved.is_set()
 
     async def all(self) -> list[Server]:
-        """The servers whose breaker is closed."""
+        """The servers whose breaker is closed, once the names have been resolved."""
         await self._resolved.wait()
+        return self._answering()
+
+    def _answering(self) -> list[Server]:
         return [server for server in self._servers.values() if not server.open]
 
-    async def pick(self, without: Server | None = None) -> Server | None:
+    def pick(self, without: Server | None = None) -> Server | None:
         """The server with the fewest calls, connected ones first; None if no other answers."""
-        candidates = [server for server in await self.all() if server is not without]
+        candidates = [server for server in self._answering() if server is not without]
         return min(candidates, key=lambda s: (not s.connected(), s.inflight), default=None)
 
     async def close(self) -> None:
@@ -95,6 +100,7 @@ class Servers:
 
     def _report(self) -> None:
         broken = sum(server.open for server in self._servers.values())
+        self.broken = 0 < broken == len(self._servers)
         self._on_status(len(self._servers) - broken, broken)
 
 

@@ -4,6 +4,7 @@ import html
 import string
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from operator import methodcaller
 from pathlib import Path
 
 import ftfy
@@ -16,6 +17,7 @@ from gateway.errors import TextError
 from gateway.models.manifest import ManifestError, Tokenizer, file_sha256
 from gateway.models.values import TokenIds, Tokens
 
+_GROUP = methodcaller("group")  # the whole match
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 # The characters that ftfy removes, and white space that it does not take for a wrong encoding. A
@@ -166,7 +168,7 @@ class TextTokenizer:
         words: list[str] = []
         for line in clean_lines(text, self._spec.clean):
             found = islice(self._split.finditer(line), self._spec.context_length - len(words))
-            words += (word.group() for word in found)
+            words += map(_GROUP, found)
             if len(words) == self._spec.context_length:
                 break
         return words

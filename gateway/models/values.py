@@ -1,9 +1,8 @@
 """The values that pass between the stages of a request."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,14 +92,9 @@ class Timings:
     failed: int = 0  # items that were skipped, each with its error
     trace: Trace | None = None  # where the request is traced
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Adds the duration of the block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - start)
+    def stage(self, name: str) -> "Stage":
+        """Adds the duration of a `with` block to a stage."""
+        return Stage(self, name, time.perf_counter())
 
     def add(
         self, name: str, seconds: float, *, end: float | None = None, calls: Sequence[CallSpan] = ()
@@ -119,6 +113,21 @@ class Timings:
             self.trace.stage(name, end - seconds, end, calls)
 
 
+@dataclass(slots=True)
+class Stage:
+    """One stage of a request, which ends with its `with` block."""
+
+    timings: Timings
+    name: str
+    start: float  # on the clock of `time.perf_counter`
+
+    def __enter__(self) -> None:
+        """The stage began when this was made."""
+
+    def __exit__(self, *_: object) -> None:
+        self.timings.add(self.name, time.perf_counter() - self.start)
+
+
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """The vectors of a request's items, in the order of the items."""
@@ -129,10 +138,6 @@ class Embedded:
     failed: Mapping[int, RequestError]  # by the index of the item
     tokens: int  # without padding
     images: int
-
-    def cut(self, vectors: Vectors) -> "Embedded":
-        """The same items with other vectors."""
-        return replace(self, vectors=vectors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from gateway.errors import RequestError
 from gateway.inference.batching import Batcher
 from gateway.inference.client import Encoder
-from gateway.inference.encoders import by_text_encoder, image_encoder
+from gateway.inference.encoders import ModelEncoders
+from gateway.models.manifest import Manifest
 from gateway.models.registry import Model
 from gateway.models.values import Deadline, Embedded, ImageItem, Item, Pixels, Timings, Tokens
 from gateway.pipeline.cache import Encoded, VectorCache
@@ -27,6 +28,7 @@ class CachedEncoder:
     def __init__(self, batcher: Batcher, cache: VectorCache) -> None:
         self._batcher = batcher
         self._cache = cache
+        self._encoders: dict[str, ModelEncoders] = {}  # by the model's id
 
     def check(self) -> None:
         """Says at once when work is in vain.
@@ -55,11 +57,15 @@ class CachedEncoder:
 
         async def make(positions: list[int]) -> list[Encoded]:
             ids = {position: texts[position].ids for position in positions}
-            encoders = by_text_encoder(manifest, ids).items()
-            parts = await gather(
-                self._run(encoder, rows, deadline, timings, bulk) for encoder, rows in encoders
-            )
-            vectors = {position: vector for part in parts for position, vector in part.items()}
+            [(encoder, rows), *others] = self._of(manifest).by_text_encoder(ids).items()
+            running = self._run(encoder, rows, deadline, timings, bulk)
+            if others:
+                parts = await gather(
+                    [running, *(self._run(*each, deadline, timings, bulk) for each in others)]
+                )
+                vectors = {position: vector for part in parts for position, vector in part.items()}
+            else:
+                vectors = await running
             return [
                 Encoded(vectors[each], len(texts[each].ids), texts[each].truncated)
                 for each in positions
@@ -84,7 +90,14 @@ class CachedEncoder:
         """
         if not pixels:
             return {}
-        return await self._run(image_encoder(model.manifest), pixels, deadline, timings, bulk)
+        encoder = self._of(model.manifest).image
+        return await self._run(encoder, pixels, deadline, timings, bulk)
+
+    def _of(self, manifest: Manifest) -> ModelEncoders:
+        known = self._encoders.get(manifest.id)
+        if known is None or known.manifest is not manifest:
+            known = self._encoders[manifest.id] = ModelEncoders(manifest)
+        return known
 
     async def _run(
         self,

@@ -4,6 +4,7 @@ request -> checks -> `Plan`; plan -> vectors (`gateway.pipeline.embedding`) -> c
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -103,7 +104,9 @@ class Engine:
                 bulk=request.bulk,
             )
             with timings.stage("encode"):
-                return embedded.cut(cut(embedded.vectors, dimensions))
+                if dimensions < chosen.manifest.embedding_size:
+                    embedded = replace(embedded, vectors=cut(embedded.vectors, dimensions))
+                return embedded
 
         return Plan(_cost(chosen, items), run)
 
@@ -114,8 +117,7 @@ class Engine:
         """
         model = self._found(request.model, timings)
         self._limits.items(len(request.images), "images")
-        if request.top_k is not None and request.top_k < 1:
-            raise MalformedRequest("top_k: must be at least 1", param="top_k")
+        _at_least_one(request.top_k, "top_k")
         label_set = self._label_set(request)
         images = self._embedder.checked(request.images)
         names = [label.name for label in label_set.labels]
@@ -185,8 +187,7 @@ class Engine:
         """
         model = self._found(request.model, timings)
         self._limits.items(len(request.documents), "documents")
-        if request.top_n is not None and request.top_n < 1:
-            raise MalformedRequest("top_n: must be at least 1", param="top_n")
+        _at_least_one(request.top_n, "top_n")
         items = self._embedder.checked([request.query, *request.documents])
 
         async def run(deadline: Deadline) -> Ranked:
@@ -236,6 +237,11 @@ def _cost(
     images = sum(isinstance(item, ImageItem) for item in items)
     pixels = images * 3 * model.manifest.preprocessing.image_size**2
     return Cost(len(items) + prompts, images, pixels + answer)
+
+
+def _at_least_one(count: int | None, param: str) -> None:
+    if count is not None and count < 1:
+        raise MalformedRequest(f"{param}: must be at least 1", param=param)
 
 
 def _dimensions(wanted: int | None, manifest: Manifest) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from gateway.admission.limits import RequestLimits
-from gateway.errors import RequestError, about
+from gateway.errors import RequestError
 from gateway.images.fetch import Fetcher
 from gateway.images.preprocess import Decode
 from gateway.images.sources import check_source, image_bytes, web_url
@@ -153,11 +153,11 @@ class Preparer:
                 return await self._decode(model, item, skip)
             arrived = False
             try:
-                with about(item.param):
-                    async with self._fetcher.fetched(url, request, until) as data:
-                        fetched, arrived = time.perf_counter(), True
-                        return await self._decode(model, replace(item, data=data), skip)
+                async with self._fetcher.fetched(url, request, until) as data:
+                    fetched, arrived = time.perf_counter(), True
+                    return await self._decode(model, replace(item, data=data), skip)
             except RequestError as error:
+                error.param = error.param or item.param
                 if not arrived:
                     fetched = time.perf_counter()
                 if not skip:
@@ -200,7 +200,7 @@ def charge(item: TextItem) -> int:
 
 def _outcome(function: Callable[[I], T], item: I) -> T | RequestError:
     try:
-        with about(item.param):
-            return function(item)
+        return function(item)
     except RequestError as error:
+        error.param = error.param or item.param
         return error

@@ -24,7 +24,7 @@ def normalise(vectors: Vectors) -> Vectors:
 
 def cut(vectors: Vectors, dimensions: int) -> Vectors:
     """The first `dimensions` entries of each row, scaled to unit length again."""
-    return vectors if dimensions == vectors.shape[-1] else normalise(vectors[:, :dimensions])
+    return normalise(vectors[:, :dimensions])
 
 
 def cosines(images: Vectors, texts: Rows) -> Scores:

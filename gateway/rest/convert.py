@@ -1,6 +1,7 @@
 """Between JSON bodies and the pipeline: the items of a request, and results as an answer."""
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,6 @@ from fastapi import Response
 from numpy.typing import NDArray
 
 from gateway.errors import GatewayError, MalformedRequest
-from gateway.images.sources import is_data_url
 from gateway.models.gate import Gate
 from gateway.models.manifest import Manifest
 from gateway.models.registry import Models
@@ -19,6 +19,11 @@ from gateway.rest.fields import ImageBytes, ImageLink, ImageObject, Message, Tex
 from gateway.rest.problems import error_object
 from gateway.rest.schemas import EmbeddingsRequest
 from gateway.telemetry.record import Record
+
+# What a string says of itself that is an image, or other bytes as base64. Texts are long.
+_SAYS_IMAGE = re.compile(
+    r"\s{0,100}data:(?:\s{0,100}image/|[^,]{0,200};\s{0,100}base64,)", re.IGNORECASE
+)
 
 Given = str | TextObject | ImageObject | ImageBytes | ImageLink
 
@@ -38,6 +43,17 @@ def embedding_items(body: EmbeddingsRequest) -> list[Item]:
     return [] if body.input is None else [item(body.input, "input", body.modality)]
 
 
+def encoding(body: EmbeddingsRequest) -> str:
+    """The encoding of the vectors.
+
+    Raises:
+        MalformedRequest: It is given under both of its names.
+    """
+    if body.encoding_format and body.embedding_type:
+        raise MalformedRequest("body: give either `encoding_format` or `embedding_type`")
+    return body.encoding_format or body.embedding_type or "float"
+
+
 def items(given: Sequence[Given], param: str, modality: str | None = None) -> list[Item]:
     """The items of a list; `param` is the field that holds it."""
     return [item(entry, f"{param}[{index}]", modality) for index, entry in enumerate(given)]
@@ -54,13 +70,19 @@ def item(given: Given, param: str, modality: str | None = None) -> Item:
             return ImageItem(given.bytes, param)
         case ImageLink():
             return ImageItem(given.url, param)
-    if modality == "image" or (modality is None and is_data_url(given)):
+    if modality == "image" or (modality is None and _SAYS_IMAGE.match(given)):
         return ImageItem(given, param)
     return TextItem(given, param)
 
 
 def images(image: str | None, several: Sequence[str] | None) -> list[ImageItem]:
-    """The images of a request that has either one or a list."""
+    """The images of a request.
+
+    Raises:
+        MalformedRequest: It has neither one nor a list of them, or both.
+    """
+    if (image is None) == (several is None):
+        raise MalformedRequest("body: give either `image` or `images`")
     if image is not None:
         return [ImageItem(image, "image")]
     return [ImageItem(each, f"images[{index}]") for index, each in enumerate(several or ())]

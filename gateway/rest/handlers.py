@@ -32,16 +32,16 @@ class InferenceRoutes:
         """Texts and images may be mixed. Vectors have unit length."""
         async with self._intake.work(request) as work:
             body = await work.parse(schemas.EmbeddingsRequest)
+            encoding = convert.encoding(body)
             inference_request = requests.Embed(
                 body.model or None,
                 convert.embedding_items(body),
                 body.dimensions,
-                truncate=body.cuts,
+                truncate=body.truncate is not False and body.truncation is not False,
                 skip=body.on_error == "skip",
             )
             embedded = await work.run(self._engine.embed(inference_request, work.record))
             with work.record.stage("encode"):
-                encoding = body.encoding_format or body.embedding_type or "float"
                 content = {
                     "id": f"embd-{work.request_id}",
                     "object": "list",

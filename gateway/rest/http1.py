@@ -33,6 +33,7 @@ HEADERS = 100
 PIECE_BYTES = 2**11  # given to the parser where nobody knows what they hold: maybe 100 requests
 LINGER_S = 1.0  # a connection that is given up is read to no purpose, so that the answer arrives
 _HEAD_END = b"\r\n\r\n"
+_ABSOLUTE = re.compile(rb"[^/?#]+://([^/?#]*)")  # a request's target that names its host
 
 
 class Flow(FlowControl):
@@ -85,6 +86,8 @@ class Http1(HttpToolsProtocol):
         self._arrived = b""
         self._stop_timer()
         super().connection_lost(exc)
+        if self._answering() and (left := self.cycle.scope["state"].get("left")):
+            left()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: parts of requests, or several."""
@@ -97,29 +100,24 @@ class Http1(HttpToolsProtocol):
         self._begun, self._left = True, 0
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A line of a head is there; what stands behind a chunked body is not for the application.
+    def on_headers_complete(self) -> None:
+        """The head of a request is there; one that asks for an upgrade will be parsed again.
 
         Raises:
-            TooManyHeaders: There are more than may be.
+            TooManyHeaders: It has more lines than it may have.
         """
-        if self._in_body:
-            return
-        super().on_header(name, value)
+        self._unfinished = 0
         if len(self.headers) > HEADERS:
             raise TooManyHeaders
-        if name.lower() == b"content-length" and value.isdigit():
-            self._left = int(value)
-
-    def on_headers_complete(self) -> None:
-        """The head of a request is there; one that asks for an upgrade will be parsed again."""
-        self._unfinished = 0
         if not self.parser.should_upgrade():
             self._in_body = True
-            if absolute := re.match(rb"[^/?#]+://([^/?#]*)", self.url):
+            length = dict(self.headers).get(b"content-length", b"")
+            self._left = int(length) if length.isdigit() else 0
+            if not self.url.startswith(b"/") and (absolute := _ABSOLUTE.match(self.url)):
                 host = absolute[1]
                 self.headers[:] = [(n, host if n == b"host" else v) for n, v in self.headers]
             super().on_headers_complete()
+            self.headers = []  # what stands behind a chunked body is not for the application
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body is there."""
@@ -135,12 +133,14 @@ class Http1(HttpToolsProtocol):
             super().on_message_complete()
             if not self.cycle.response_complete:
                 self._connections.works(self)
+                self.flow.resume_reading()  # else the end of the connection would not show
 
     def on_response_complete(self) -> None:
         """An answer was sent, or is on its way: it is the client's turn."""
         self._connections.waits(self)
         super().on_response_complete()
-        if not self.transport.is_closing():
+        more = self._arrived or self._begun or self._unfinished
+        if more and not self.transport.is_closing():
             self._parse()
 
     def pause_writing(self) -> None:
@@ -235,7 +235,8 @@ class Http1(HttpToolsProtocol):
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                 return head + data[stopped.args[0] :]
             self.send_400_response("")
-        if self._unfinished > HEAD_BYTES:
+        lines = len(self.headers) if self._begun and not self._in_body else 0
+        if self._unfinished > HEAD_BYTES or lines > HEADERS:
             self._head_too_large()
         return b""
 

@@ -1,102 +1,28 @@
 """HTTP request -> permit, deadline, and a validated body.
 
-The values of a JSON text are counted before it is parsed. A parser makes an object of every value
-and holds the interpreter's lock meanwhile: 60 MB of `0,` would stop the whole process for seconds
-and take gigabytes. Counting needs neither.
+Values are counted before a body is parsed, see `gateway.rest.json_limits`.
 """
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 from fastapi import Request
-from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
-from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
-from gateway.access.access import Account, charge
-from gateway.admission.permits import Admission, Permit, within
+from gateway.access.access import Account
+from gateway.admission.permits import Admission, Permit, TimeLimit
 from gateway.errors import MalformedRequest, TooLarge, TooSlow, quoted
 from gateway.models.values import Deadline
 from gateway.pipeline.requests import Plan
 from gateway.rest.fields import NAME_CHARACTERS, TAGS
+from gateway.rest.json_limits import count_values, has_long_wide_string
 from gateway.telemetry.record import Record
-
-CHUNK_BYTES = 2**20
-_QUOTE, _BACKSLASH, _U = ord('"'), ord("\\"), ord("u")
-_BEYOND_ASCII = 128
-# Which bytes, outside strings, come before a value.
-_BEFORE_VALUE = np.isin(np.arange(256), [ord(each) for each in "[{,:"])
-
-
-def count_values(body: bytes, most: int) -> int:
-    """How many values, names included, a JSON text holds, roughly; stops counting beyond `most`.
-
-    Wherever the text is JSON, each value but the outermost one has its own `[`, `{`, `,` or `:`
-    before it, outside strings.
-    """
-    text = np.frombuffer(body, dtype=np.uint8)
-    inside = escaped = False
-    count = 1
-    for start in range(0, len(text), CHUNK_BYTES):
-        chunk = text[start : start + CHUNK_BYTES]
-        quotes = chunk == _QUOTE
-        masked = _escaped(chunk, escaped)
-        escaped = bool(masked[-1])
-        quotes &= ~masked[:-1]
-        within = np.logical_xor.accumulate(quotes) ^ inside
-        inside = bool(within[-1])
-        count += int(np.count_nonzero(_BEFORE_VALUE[chunk] & ~within))
-        if count > most:
-            break
-    return count
-
-
-def has_long_wide_string(body: bytes, most: int) -> bool:
-    """Whether more than `most` bytes between two quotes hold a character beyond ASCII.
-
-    Each character of such a string takes up to four bytes, and is copied several times meanwhile.
-    """
-    text = np.frombuffer(body, dtype=np.uint8)
-    escaped = open_wide = False
-    begin = 0  # of what stands between quotes where a chunk begins
-    for start in range(0, len(text), CHUNK_BYTES):
-        chunk = text[start : start + CHUNK_BYTES]
-        masked = _escaped(chunk, escaped)
-        escaped = bool(masked[-1])
-        quotes = (chunk == _QUOTE) & ~masked[:-1]
-        wide = (chunk >= _BEYOND_ASCII) | ((chunk == _U) & masked[:-1])
-        edges = np.concatenate([[begin], np.flatnonzero(quotes) + start, [start + len(chunk)]])
-        within = np.unique(np.cumsum(quotes)[wide])  # numbers of pieces between quotes
-        if open_wide and (not within.size or within[0]):
-            within = np.concatenate([[0], within])
-        if within.size and np.max(edges[within + 1] - edges[within]) > most:
-            return True
-        open_wide = bool(within.size) and within[-1] == len(edges) - 2
-        begin = int(edges[-2])
-    return False
-
-
-def _escaped(chunk: NDArray[np.uint8], before: bool) -> NDArray[np.bool_]:
-    """Which bytes, and whether the one after the chunk, follow an odd number of backslashes."""
-    masked = np.zeros(len(chunk) + 1, dtype=np.bool_)
-    masked[0] = before
-    places = np.flatnonzero(chunk == _BACKSLASH)
-    if before and places.size and places[0] == 0:
-        places = places[1:]  # it is escaped itself, and escapes nothing
-    if not places.size:
-        return masked
-    starts = np.flatnonzero(np.diff(places, prepend=-2) > 1)
-    lengths = np.diff(starts, append=places.size)
-    ends = places[starts] + lengths
-    masked[ends[lengths % 2 == 1]] = True
-    return masked
-
 
 SCANNED_BYTES = 2**15  # a body up to this size cannot hold enough values to matter
 INLINE_BYTES = 2**18  # parsing up to this size takes less time than others notice
@@ -122,7 +48,7 @@ class Work:
     permit: Permit
     account: Account | None  # None: nobody needs a key
     max_values: int  # of a JSON body
-    media_type: str  # as the client names it
+    media_type: bytes  # as the client names it
     max_wide_bytes: int  # of a string with characters beyond ASCII
 
     @property
@@ -133,9 +59,11 @@ class Work:
     async def run(self, plan: Plan[T]) -> T:
         """Takes what a valid request costs, and only then works on it.
 
-        Raises: As `charge`, and as the plan.
+        Raises: As `Permit.charge`, as `Account.spend`, and as the plan.
         """
-        charge(plan.cost, self.permit, self.account)
+        self.permit.charge(plan.cost)
+        if self.account:
+            self.account.spend(plan.cost.items)
         return await plan.run(self.deadline)
 
     async def parse(self, schema: type[S]) -> S:
@@ -173,7 +101,7 @@ class Work:
         try:
             return schema.model_validate_json(body)
         except ValidationError as error:
-            if self.media_type.lower().startswith("multipart/"):
+            if self.media_type.lower().startswith(b"multipart/"):
                 raise MalformedRequest("this route takes JSON, and no form") from None
             raise _malformed(error) from None
 
@@ -228,74 +156,78 @@ class Intake:
             TooSlow: The body does not arrive.
             DeadlineExceeded: The request's time is over, be it in reading its body.
         """
-        _check_encoding(request)
-        declared, timeout_s = self._declared_size(request), self._timeout(request)
+        headers = dict(reversed(request.scope["headers"]))  # of equal names the first one counts
+        _check_encoding(headers.get(b"content-encoding", b"identity").decode("latin-1"))
+        declared = self._declared_size(headers.get(b"content-length", b""))
+        timeout_s = self._timeout(headers.get(b"x-request-timeout-ms"))
         state = request.scope["state"]
         record: Record = state["record"]
-        arriving = self._admission.arriving(
-            multiple * declared, client=record.client, images=images
-        )
-        async with within(timeout_s) as deadline:
-            with arriving as permit:
-                body = await self._body(request, lambda size: permit.hold(multiple * size))
-                with self._admission.working(permit, images=images):
-                    async with _while_there(request):
-                        media_type = request.headers.get("content-type", "")
-                        yield Work(
-                            body,
-                            deadline,
-                            record,
-                            permit,
-                            state.get("account"),
-                            self._max_values,
-                            media_type,
-                            self._max_wide_bytes,
-                        )
+        permit = self._admission.arriving(multiple * declared, client=record.client, images=images)
+        stall_s = STALL_S if self._min_rate else None
+        with TimeLimit(timeout_s, stall_s, self._too_slow) as limit, permit:
+            state["left"] = lambda: limit.end(_left())  # see `gateway.rest.http1`
+            body = await self._body(request.receive, permit, multiple, limit)
+            self._admission.begin(permit, images=images)
+            yield Work(
+                body,
+                limit.deadline,
+                record,
+                permit,
+                state.get("account"),
+                self._max_values,
+                headers.get(b"content-type", b""),
+                self._max_wide_bytes,
+            )
 
-    def _timeout(self, request: Request) -> float:
+    def _timeout(self, given: bytes | None) -> float:
         """The seconds that the client gives the request, at most those of the settings."""
-        given = request.headers.get("x-request-timeout-ms")
         if given is None:
             return self._timeout_s
-        if not re.fullmatch(r"[0-9]{1,9}", given) or not int(given):
+        if not re.fullmatch(rb"[0-9]{1,9}", given) or not int(given):
             raise MalformedRequest(
                 "the header x-request-timeout-ms must be a positive whole number",
                 param="x-request-timeout-ms",
             )
         return min(self._timeout_s, int(given) / 1000)
 
-    def _declared_size(self, request: Request) -> int:
+    def _declared_size(self, length: bytes) -> int:
         """Bytes of the body, as declared; 0 where nothing is."""
-        length = request.headers.get("content-length", "")
-        if not length.isdecimal():
+        if not length.isdigit():
             return 0
         if int(length) > self._max_body_bytes:
             raise self._too_large()
         return int(length)
 
-    async def _body(self, request: Request, hold: Callable[[int], None]) -> bytes:
+    async def _body(
+        self, receive: Receive, permit: Permit, multiple: int, limit: TimeLimit
+    ) -> bytes:
         # Not a list of pieces, which malloc would keep for itself in the end.
         body = bytearray()
-        loop = asyncio.get_running_loop()
-        due = loop.time() + STALL_S  # each byte that comes puts it off
-        try:
-            async with asyncio.timeout_at(due if self._min_rate else None) as limit:
-                async for chunk in request.stream():
-                    if len(body) + len(chunk) > self._max_body_bytes:
-                        raise self._too_large()
-                    hold(len(chunk))
-                    body += chunk
-                    if self._min_rate:
-                        due = min(due + len(chunk) / self._min_rate, loop.time() + STALL_S)
-                        limit.reschedule(due)
-        except ClientDisconnect:
-            raise _left("its body was read") from None
-        except TimeoutError:
-            raise TooSlow(
-                "the body arrives too slowly: the limit (GATEWAY_MIN_RATE) is "
-                f"{self._min_rate:,} bytes a second"
-            ) from None
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _left()
+            chunk: bytes = message.get("body", b"")
+            if len(body) + len(chunk) > self._max_body_bytes:
+                raise self._too_large()
+            permit.hold(multiple * len(chunk))
+            more = message.get("more_body", False)
+            if more and limit.earlier is not None:  # each byte that comes puts it off
+                due = limit.earlier + len(chunk) / self._min_rate
+                limit.earlier = min(due, Deadline.now() + STALL_S)
+            elif not more:
+                limit.earlier = None
+                if not body:
+                    return chunk
+            body += chunk
         return bytes(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(bytes, body)
+
+    def _too_slow(self) -> TooSlow:
+        return TooSlow(
+            "the body arrives too slowly: the limit (GATEWAY_MIN_RATE) is "
+            f"{self._min_rate:,} bytes a second"
+        )
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
@@ -303,9 +235,9 @@ class Intake:
         )
 
 
-def _check_encoding(request: Request) -> None:
+def _check_encoding(encoding: str) -> None:
     """Bodies are not decompressed, as a small one could become any size."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = encoding.strip().lower()
     if encoding != "identity":
         raise MalformedRequest(
             f"the header content-encoding is {quoted(encoding)}: send the body uncompressed",
@@ -326,32 +258,8 @@ def _check_beginning(body: bytes) -> None:
         raise MalformedRequest(f"the body is not JSON: {error}") from None
 
 
-@asynccontextmanager
-async def _while_there(request: Request) -> AsyncIterator[None]:
-    """Ends the work inside when the client leaves; the request was read to its end."""
-    left, work = False, asyncio.current_task()
-    assert work is not None  # noqa: S101 - narrows what a coroutine always has
-
-    async def watch() -> None:
-        nonlocal left
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        work.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if left and not work.uncancel():
-            raise _left("it was answered") from None
-        raise
-    finally:
-        watching.cancel()
-
-
-def _left(before: str) -> MalformedRequest:
-    return MalformedRequest(f"the client left before {before}", code="client_left")
+def _left() -> MalformedRequest:
+    return MalformedRequest("the client left before it was answered", code="client_left")
 
 
 def _malformed(error: ValidationError) -> MalformedRequest:

@@ -5,7 +5,7 @@ Their examples can be sent as they are to the demo model.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.rest.fields import (
     EmbeddingType,
@@ -106,17 +106,6 @@ class EmbeddingsRequest(Request):
     input_type: str | None = Field(None, description="NVIDIA's; not used, as `task`.")
     user: str | None = Field(None, description="OpenAI's end-user id; not used.")
 
-    @property
-    def cuts(self) -> bool:
-        """Whether text over the context length is cut, rather than refused."""
-        return self.truncate is not False and self.truncation is not False
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "EmbeddingsRequest":
-        if self.encoding_format and self.embedding_type:
-            raise ValueError("give either `encoding_format` or `embedding_type`")
-        return self
-
 
 class _OfImages(Request):
     image: str | None = Field(
@@ -126,12 +115,6 @@ class _OfImages(Request):
         "this service fetches those.",
     )
     images: Strings | None = Field(None, description="Several images, in place of `image`.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "_OfImages":
-        if (self.image is None) == (self.images is None):
-            raise ValueError("give either `image` or `images`")
-        return self
 
 
 class ZeroShotRequest(_OfImages):

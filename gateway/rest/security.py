@@ -1,15 +1,13 @@
-"""The checks of keys, hosts and origins over REST, and the security headers of every answer."""
+"""Which requests need a key, the check of hosts and origins, and every answer's headers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
-from gateway.access.access import Access
 from gateway.access.hosts import Hosts, name_of
-from gateway.errors import GatewayError, quoted
-from gateway.rest.problems import problem, rendered
+from gateway.errors import quoted
+from gateway.rest.problems import problem
 
 LIVE = ("/livez", "/v1/health/live")  # the paths of one probe
 READY = ("/readyz", "/v1/health/ready", "/health", "/v1/health")
@@ -99,43 +97,43 @@ class BrowserGuard:
     ones its `Origin`; programs send neither. Links to a page of ours may be followed.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Hosts | None) -> None:
+    def __init__(self, hosts: Hosts | None) -> None:
         """`hosts`: those that are answered to; None: all."""
-        self._app = app
         self._hosts = hosts
+        self._passed: bytes | None = None  # the last host that may pass: mostly the next as well
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application, inside `RequestContext`."""
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        if refusal is None:
-            await self._app(scope, receive, send)
-            return
-        code, response = refusal
-        record = scope["state"]["record"]
-        record.operation, record.error = guarded_operation(scope["path"]), code
-        await response(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> tuple[str, Response] | None:
+    def refusal(self, scope: Scope) -> tuple[str, Response] | None:
         """The error's code and its answer; None where the request may pass."""
         said: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             if name in _TELLING:
                 said.setdefault(name, []).append(value)
-        [host, *more] = said.get(b"host") or [b""]
+        hosts = said.get(b"host", ())
+        if (len(hosts) != 1 or hosts[0] != self._passed) and (
+            wrong := self._wrong_host(hosts, scope["http_version"])
+        ):
+            return wrong
+        if _is_foreign(scope["method"], hosts[0] if hosts else b"", said):
+            code = "cross_origin"
+            return code, problem(403, "pages of other origins may not use this service", code)
+        return None
+
+    def _wrong_host(self, hosts: Sequence[bytes], version: str) -> tuple[str, Response] | None:
+        """As `refusal`, by what the request's Host headers say."""
+        [host, *more] = hosts or [b""]
         name = name_of(host.decode("latin-1"))
         # RFC 9112, section 3.2.
-        if more or name is None or (b"host" not in said and scope["http_version"] >= "1.1"):
+        if more or name is None or (not hosts and version >= "1.1"):
             code = "invalid_request"
             return code, problem(400, "a request needs one Host header, which names a host", code)
-        if self._hosts is not None and b"host" in said and name not in self._hosts:
+        if self._hosts is not None and hosts and name not in self._hosts:
             code = "unknown_host"
             message = (
                 f"{quoted(name)} is no name of this service; set GATEWAY_HOSTS if it should be"
             )
             return code, problem(421, message, code)
-        if _is_foreign(scope["method"], host, said):
-            code = "cross_origin"
-            return code, problem(403, "pages of other origins may not use this service", code)
+        if hosts:
+            self._passed = host
         return None
 
 
@@ -150,27 +148,3 @@ def _is_foreign(method: str, host: bytes, said: Mapping[bytes, list[bytes]]) -> 
         return not (followed or _OURS.issuperset(sites))
     origins = said.get(b"origin", ())
     return any(origin.partition(b"://")[2].lower() != host.lower() for origin in origins)
-
-
-class KeyGuard:
-    """Checks the key of a request before anything else, and counts the request as under way."""
-
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app = app
-        self._access = access
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application, inside `RequestContext`."""
-        if scope["type"] != "http" or is_open(scope):
-            await self._app(scope, receive, send)
-            return
-        record = scope["state"]["record"]
-        offered = Headers(scope=scope).getlist("authorization")
-        try:
-            with self._access.entered(offered, record) as account:
-                scope["state"]["account"] = account
-                await self._app(scope, receive, send)
-        except GatewayError as error:
-            # What arises further in is rendered there, so nothing has been sent yet.
-            record.operation = guarded_operation(scope["path"])
-            await rendered(error, record)(scope, receive, send)

@@ -1,9 +1,8 @@
 """gRPC call -> key, request id, message, permit and deadline; errors become statuses."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from operator import methodcaller
 from traceback import clear_frames
@@ -12,9 +11,9 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from gateway.access.access import Access, Account, charge
+from gateway.access.access import Access, Account
 from gateway.access.clients import by_peer
-from gateway.admission.permits import Admission, Permit
+from gateway.admission.permits import Admission, Permit, TimeLimit
 from gateway.errors import GatewayError, MalformedRequest, TooLarge, Unauthenticated
 from gateway.models.values import Deadline
 from gateway.pipeline.requests import Plan
@@ -22,8 +21,7 @@ from gateway.rpc.config import RpcConfig
 from gateway.rpc.incoming import Incoming
 from gateway.rpc.message_limits import Bounds
 from gateway.rpc.problems import STATUS, abort, known_error
-from gateway.telemetry.observer import Observer
-from gateway.telemetry.record import HEADER, Record, request_id
+from gateway.telemetry.record import HEADER, Observer, Record, request_id
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -44,9 +42,11 @@ class Work:
     async def run(self, plan: Plan[T]) -> T:
         """Takes what a valid request costs, and only then works on it.
 
-        Raises: As `charge`, and as the plan.
+        Raises: As `Permit.charge`, as `Account.spend`, and as the plan.
         """
-        charge(plan.cost, self.permit, self.account)
+        self.permit.charge(plan.cost)
+        if self.account:
+            self.account.spend(plan.cost.items)
         return await plan.run(self.deadline)
 
 
@@ -86,15 +86,14 @@ class Calls:
         async def handle(messages: object, context: grpc.aio.ServicerContext) -> A:
             operation = answer.__name__.title().replace("_", "")
             async with self.answering(context, operation) as (record, account):
-                due = time.monotonic() + self._timeout(context)
-                data = await self._only(context, due - time.monotonic())
-                size, timeout_s = self.takes(schema, data), due - time.monotonic()
-                working = self.admission.work(size, timeout_s, record.client, images=images)
-                async with working as (deadline, permit):
-                    message = self.parse(schema, data)
-                    answering = answer(message, Work(deadline, record, permit, account))
-                    del data, message  # which an error would keep to its end
-                    answered = await answering
+                with TimeLimit(self._timeout(context)) as limit:
+                    data = await self._only(context, limit)
+                    size = self.takes(schema, data)
+                    with self.admission.permit(size, client=record.client, images=images) as permit:
+                        message = self.parse(schema, data)
+                        answering = answer(message, Work(limit.deadline, record, permit, account))
+                        del data, message  # which an error would keep to its end
+                        answered = await answering
                 # The id goes with the answer: sent ahead of it, it would cost a tenth of the call.
                 context.set_trailing_metadata(
                     ((HEADER, record.request_id), ("server-timing", record.server_timing))
@@ -103,8 +102,8 @@ class Calls:
 
         return grpc.stream_unary_rpc_method_handler(handle, None, serialized)
 
-    async def _only(self, context: grpc.aio.ServicerContext, timeout_s: float) -> bytes:
-        data = await self.incoming.read(context, timeout_s)
+    async def _only(self, context: grpc.aio.ServicerContext, limit: TimeLimit) -> bytes:
+        data = await self.incoming.read(context, limit)
         if data is None:
             raise MalformedRequest("the call ended without a message")
         self.check(data)
@@ -158,33 +157,29 @@ class Calls:
             client=by_peer(context.peer()),
         )  # fmt: skip
         status = grpc.StatusCode.CANCELLED
-        with self._observer.observing(record, metadata):
-            try:
-                with self._entered(metadata, record) as account:
+        self._observer.begin(record, metadata)
+        try:
+            if self._access is None:
+                yield record, None
+            else:
+                with self._access.entered(authorization(metadata), record) as account:
                     yield record, account
-                status = grpc.StatusCode.OK
+            status = grpc.StatusCode.OK
+        except grpc.aio.BaseError as gone:
+            # What grpc itself raises here says that the call is over.
+            raise asyncio.CancelledError from gone
+        except Exception as error:
+            known = known_error(error, record.request_id)
+            status, record.error = STATUS[type(known)], known.code
+            _forget(error)
+            try:
+                await abort(context, known, record.request_id)
+            except grpc.aio.AbortError:
+                raise
             except grpc.aio.BaseError as gone:
-                # What grpc itself raises here says that the call is over.
                 raise asyncio.CancelledError from gone
-            except Exception as error:
-                known = known_error(error, record.request_id)
-                status, record.error = STATUS[type(known)], known.code
-                _forget(error)
-                try:
-                    await abort(context, known, record.request_id)
-                except grpc.aio.AbortError:
-                    raise
-                except grpc.aio.BaseError as gone:
-                    raise asyncio.CancelledError from gone
-            finally:
-                record.end(status.name)
-
-    def _entered(
-        self, metadata: Iterable[tuple[str, str | bytes]], record: Record
-    ) -> AbstractContextManager[Account | None]:
-        if self._access is None:
-            return nullcontext()
-        return self._access.entered(authorization(metadata), record)
+        finally:
+            self._observer.end(record, status.name)
 
 
 def _forget(error: BaseException | None) -> None:

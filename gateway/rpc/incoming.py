@@ -8,14 +8,15 @@ are ended, and where too many calls are silent, the one that was silent longest.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import grpc
 
-from gateway.admission.permits import Admission
-from gateway.errors import DeadlineExceeded, Overloaded
+from gateway.admission.permits import Admission, TimeLimit
+from gateway.errors import Overloaded
 from gateway.rpc.sockets import Sockets
 
 WINDOW_BYTES = 2**16 - 1  # HTTP/2's own; see `grpc.http2.lookahead_bytes`
@@ -55,13 +56,10 @@ class _Reading:
 
     connection: _Connection
     known: bool  # whether the caller may call
-    limit: asyncio.Timeout
-    ended: str = ""  # why
+    limit: TimeLimit
 
     def end(self, why: str) -> None:
-        if not self.ended and not self.limit.expired():
-            self.ended = why
-            self.limit.reschedule(0)
+        self.limit.end(Overloaded(why))
 
 
 class Incoming:
@@ -79,7 +77,7 @@ class Incoming:
     async def read(
         self,
         context: Context,
-        timeout_s: float | None = None,
+        limit: TimeLimit | None = None,
         *,
         known: bool = True,
         admit: Callable[[bytes], Awaitable[None]] | None = None,
@@ -88,30 +86,26 @@ class Incoming:
 
         Args:
             context: The call.
-            timeout_s: How long to wait for it.
+            limit: Of the call, which runs already; None: no time is too long.
             known: Whether the caller may call; else its message is a small one.
             admit: Takes room for a message, which is held until then.
 
         Raises:
-            DeadlineExceeded: It did not come in time.
             Overloaded: It held too much, or came too slowly, while others need the room.
         """
-        timeout_s = None if timeout_s is None else max(0.0, timeout_s)
+        if limit is None:
+            with TimeLimit(math.inf) as own:
+                return await self.read(context, own, known=known, admit=admit)
         connection = self._connection(context.peer())
-        reading = _Reading(connection, known, asyncio.timeout(timeout_s))
+        reading = _Reading(connection, known, limit)
         among = self._readings[known]
         connection.readings[reading] = among[reading] = None
         try:
-            async with reading.limit:
-                if len(among) > MOST_READINGS:
-                    next(iter(among)).end("too many calls are silent, this one the longest")
-                data: bytes = await context.read()
-                if admit and data is not grpc.aio.EOF:
-                    await admit(data)
-        except TimeoutError:
-            if reading.ended:
-                raise Overloaded(reading.ended) from None
-            raise DeadlineExceeded(f"no message came within {timeout_s:g} seconds") from None
+            if len(among) > MOST_READINGS:
+                next(iter(among)).end("too many calls are silent, this one the longest")
+            data: bytes = await context.read()
+            if admit and data is not grpc.aio.EOF:
+                await admit(data)
         finally:
             del connection.readings[reading], among[reading]
         if data is grpc.aio.EOF:

@@ -14,7 +14,7 @@ from gateway.rpc.calls import Calls, Guard
 from gateway.rpc.config import RpcConfig
 from gateway.rpc.health import Health, health_and_reflection
 from gateway.rpc.incoming import WINDOW_BYTES, Incoming
-from gateway.telemetry.observer import Observer
+from gateway.telemetry.record import Observer
 
 
 def server_credentials(tls: Tls) -> grpc.ServerCredentials:

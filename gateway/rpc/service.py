@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeVar
 
@@ -84,7 +83,7 @@ class ClipService:
         async with self._calls.answering(context, "EmbedStream") as (record, account):
             await context.send_initial_metadata(((HEADER, record.request_id),))
 
-            def permit(size: int) -> AbstractContextManager[Permit]:
+            def permit(size: int) -> Permit:
                 size += config.stream_window_bytes
                 return self._calls.admission.permit(
                     size, config.stream_window_items, client=record.client

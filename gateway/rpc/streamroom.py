@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
 from typing import Self
 
 from gateway.admission.permits import Permit
@@ -15,16 +14,13 @@ RETRY_S = 0.1
 class StreamRoom:
     """One permit, for as long as the stream has something to do."""
 
-    def __init__(
-        self, permit: Callable[[int], AbstractContextManager[Permit]], wait_s: float
-    ) -> None:
+    def __init__(self, permit: Callable[[int], Permit], wait_s: float) -> None:
         """`permit` holds room for a window and more bytes; `wait_s` is the longest wait for it."""
         self._permit = permit
         self._wait_s = wait_s
         self._began = False
         self._held: Permit | None = None
         self._message_bytes = 0  # of the largest message, on top of the window
-        self._stack = ExitStack()
         self._resting: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -60,7 +56,7 @@ class StreamRoom:
     def _take(self, size: int) -> None:
         more = size - self._message_bytes
         if self._held is None:
-            self._held = self._stack.enter_context(self._permit(size))
+            self._held = self._permit(size)
         elif more > 0:
             self._held.hold(more)
         self._message_bytes = max(size, self._message_bytes)
@@ -71,5 +67,6 @@ class StreamRoom:
 
     def _leave(self) -> None:
         self._stir()
-        self._stack.close()
+        if self._held:
+            self._held.release()
         self._held, self._message_bytes = None, 0

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 
 import orjson
 
-from gateway.telemetry.observer import fields
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import Record, fields
 
 PAUSE_S = 0.1
 LAST_S = 2.0  # by which a pipe that nobody reads delays the end of the process, at most

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,7 +21,9 @@ from prometheus_client import (
 )
 
 from gateway.models.manifest import Manifest
-from gateway.telemetry.record import Record
+
+if TYPE_CHECKING:
+    from gateway.telemetry.record import Record
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -172,7 +175,7 @@ class Metrics:
         """Counts a request that arrived."""
         self._inflight(protocol).inc()
 
-    def ended(self, record: Record) -> None:
+    def ended(self, record: "Record") -> None:
         """Counts a request that was answered."""
         protocol, model = record.protocol, record.model
         self._inflight(protocol).dec()

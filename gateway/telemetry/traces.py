@@ -52,10 +52,10 @@ class Traces:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("gateway")
 
-    def begin(self, record: Record, headers: Headers) -> "RequestTrace | None":
+    def begin(self, record: Record, headers: Headers) -> None:
         """Begins the span of a request, below the caller's span where `headers` name one.
 
-        Sets the record's trace and trace id. Returns None where the request is not sampled.
+        Sets the record's trace id, and its trace and span where the request is sampled.
         """
         carrier = {
             key: value
@@ -69,11 +69,9 @@ class Traces:
         )
         context = span.get_span_context()
         record.trace_id = format_trace_id(context.trace_id)
-        if not span.is_recording():
-            return None
-        trace = RequestTrace(self._tracer, span, began - _nanoseconds(record.started))
-        record.trace = trace
-        return trace
+        if span.is_recording():
+            offset = began - _nanoseconds(record.started)
+            record.trace = record.span = RequestTrace(self._tracer, span, offset)
 
     def close(self) -> None:
         """Sends the spans that wait, and stops."""

@@ -31,7 +31,7 @@ from gateway.rpc.config import RpcConfig
 from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.observer import Observer
+from gateway.telemetry.record import Observer
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from tests.conftest import REPOSITORY, SAMPLES
 

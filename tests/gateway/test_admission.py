@@ -5,9 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from gateway.admission.permits import Admission, Room
+from gateway.admission.permits import Admission, Room, TimeLimit
 from gateway.admission.wait import LONGEST_S, WINDOW_S, Drain
-from gateway.errors import DeadlineExceeded, Overloaded
+from gateway.errors import DeadlineExceeded, Overloaded, TooSlow
 
 
 class Clock:
@@ -201,9 +201,9 @@ async def test_work_ends_at_its_deadline_and_gives_its_room_back() -> None:
     permits = admission()
 
     async def work() -> None:
-        async with permits.work(10, 0.5) as (deadline, permit):
+        with TimeLimit(0.5) as limit, permits.permit(10) as permit:
             permit.claim(7)
-            assert 0 < deadline.left() <= 0.5
+            assert 0 < limit.deadline.left() <= 0.5
             await asyncio.sleep(60)
 
     with pytest.raises(DeadlineExceeded, match=r"0\.5 seconds"):
@@ -211,7 +211,42 @@ async def test_work_ends_at_its_deadline_and_gives_its_room_back() -> None:
     assert (permits.requests, permits.items, permits.bytes) == (0, 0, 0)
 
 
+async def test_an_earlier_moment_ends_work_unless_it_is_put_off() -> None:
+    async def work(puts_it_off: bool) -> None:
+        with TimeLimit(0.5, 0.05, lambda: TooSlow("the body")) as limit:
+            if puts_it_off:
+                limit.earlier = None
+            await asyncio.sleep(60)
+
+    with pytest.raises(TooSlow):
+        await work(puts_it_off=False)
+    with pytest.raises(DeadlineExceeded):
+        await work(puts_it_off=True)
+
+
+async def test_work_that_is_cancelled_by_another_stays_cancelled() -> None:
+    limits: list[TimeLimit] = []
+
+    async def work() -> None:
+        with TimeLimit(60) as limit:
+            limits.append(limit)
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    limits[0].end(TooSlow("the body"))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_ends_work_comes_too_late_after_it() -> None:
+    with TimeLimit(60) as limit:
+        pass
+    limit.end(TooSlow("the body"))
+    await asyncio.sleep(0)
+
+
 async def test_an_own_timeout_inside_is_not_the_deadline() -> None:
-    with pytest.raises(ZeroDivisionError):
-        async with admission().work(10, 60):
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), TimeLimit(60):
+        raise ZeroDivisionError

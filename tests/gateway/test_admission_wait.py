@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import pytest
@@ -29,24 +29,23 @@ class Service:
     def __post_init__(self) -> None:
         self.permits = Admission(WIDE, lambda: self.now)
         self._free = self.now
-        self._under_way: deque[tuple[float, float, AbstractContextManager[Permit]]] = deque()
+        self._under_way: deque[tuple[float, float, Permit]] = deque()
 
     def ask(self, items: int = 1, images: int = 0, client: str = "") -> bool:
         """A request comes; whether it is let in."""
-        held = self.permits.permit(100, client=client)
         try:
-            permit = held.__enter__()
+            permit = self.permits.permit(100, client=client)
         except Overloaded:
             self.refused += 1
             return False
         try:
             permit.claim(items, images)
         except Overloaded as error:
-            held.__exit__(type(error), error, None)
+            permit.release(type(error))
             self.refused += 1
             return False
         self._free = max(self._free, self.now) + items / self.capacity
-        self._under_way.append((self._free, self.now, held))
+        self._under_way.append((self._free, self.now, permit))
         return True
 
     def known(self) -> bool:
@@ -63,7 +62,7 @@ class Service:
         """Lets time pass."""
         while self._under_way and self._under_way[0][0] <= moment:
             self.now, came, held = self._under_way.popleft()
-            held.__exit__(None, None, None)
+            held.release()
             self.waits.append(self.now - came)
         self.now = max(self.now, moment)
 

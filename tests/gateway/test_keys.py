@@ -17,13 +17,15 @@ import grpc
 import pytest
 
 import gateway.access.keys
-from gateway.access.access import Access, charge
+from gateway.access.access import Access
 from gateway.access.keys import Keyring, KeysError, read_keys
 from gateway.access.quotas import Quota, Quotas
 from gateway.admission.permits import Admission, Room
 from gateway.errors import Overloaded, QuotaExceeded, Unauthenticated
 from gateway.inference.client import FakeInferClient
-from gateway.models.values import Cost
+from gateway.models.values import Cost, Deadline
+from gateway.pipeline.requests import Plan
+from gateway.rpc.calls import Work
 from gateway.telemetry.record import Record
 from openclip_api.v1 import clip_pb2
 from tests.conftest import ROOT, free_ports
@@ -245,7 +247,10 @@ async def test_a_changed_quota_and_a_revoked_key_reach_what_runs(keys: Keys) -> 
                 account.spend(1)
 
 
-def test_room_is_taken_before_the_quota(keys: Keys) -> None:
+async def test_room_is_taken_before_the_quota(keys: Keys) -> None:
+    async def answer(deadline: Deadline) -> bool:
+        return True
+
     secret = keys.add("alice", items_per_minute=100)
     permits, record = Admission(Room(requests=9, items=10, bytes=100)), Record()
     with (
@@ -253,12 +258,13 @@ def test_room_is_taken_before_the_quota(keys: Keys) -> None:
         permits.permit(0) as first,
         permits.permit(0) as second,
     ):
-        charge(Cost(5, 1, bytes=60), first, account)
+        one, other = (Work(Deadline.after(9), record, each, account) for each in (first, second))
+        assert await one.run(Plan(Cost(5, 1, bytes=60), answer))
         for too_much in (Cost(6), Cost(1, 1, bytes=60)):
             with pytest.raises(Overloaded):
-                charge(too_much, second, account)
+                await other.run(Plan(too_much, answer))
         assert record.spent == 5
-        charge(Cost(5), second, account)
+        assert await other.run(Plan(Cost(5), answer))
         assert record.spent == 10
 
 

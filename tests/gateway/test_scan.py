@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.rest import intake
-from gateway.rest.intake import count_values, has_long_wide_string
+from gateway.rest import json_limits
+from gateway.rest.json_limits import count_values, has_long_wide_string
 
 
 def values(parsed: Any) -> int:
@@ -36,7 +36,7 @@ def made(chance: random.Random, depth: int) -> Any:
 def test_as_many_as_a_parser_finds(
     chunk: int, indent: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(json_limits, "CHUNK_BYTES", chunk)
     chance = random.Random(chunk)
     for _ in range(100):
         parsed = [made(chance, 5)]
@@ -50,8 +50,8 @@ def test_what_is_no_json_does_not_matter(end: bytes) -> None:
 
 
 def test_counting_stops_where_it_is_too_much() -> None:
-    text = b"0," * (4 * intake.CHUNK_BYTES)
-    assert 100 < count_values(text, 100) < intake.CHUNK_BYTES
+    text = b"0," * (4 * json_limits.CHUNK_BYTES)
+    assert 100 < count_values(text, 100) < json_limits.CHUNK_BYTES
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2**19, 2**20 - 3, 2**20 - 1, 2**20, 2**20 + 1])

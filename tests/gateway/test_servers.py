@@ -77,10 +77,10 @@ async def test_work_is_shared_out_and_the_lost_is_passed_over_and_taken_back(
         assert client.servers() == 2
         await ask_all(client, manifest)
         first, second = server_of(client, one), server_of(client, other)
-        async with first.working():
-            assert await client._servers.pick() is second
-        async with second.working():
-            assert await client._servers.pick() is first
+        with first.working():
+            assert client._servers.pick() is second
+        with second.working():
+            assert client._servers.pick() is first
 
         one.kill()
         for _ in range(30):  # each finds the other, be it after a call to the dead one
@@ -90,7 +90,7 @@ async def test_work_is_shared_out_and_the_lost_is_passed_over_and_taken_back(
         client.check()  # one of two is enough
         one.start()
         await until(lambda: not first.open, BACK_S + SLACK_S)
-        async with second.working():
+        with second.working():
             assert await ask(client, manifest)
         assert image_encoder(manifest) in first.verified
 
@@ -104,10 +104,9 @@ async def test_a_hung_one_is_left_alone_and_its_calls_end_in_time(
         hung = server_of(client, one)
         one.freeze()
         try:
-            async with server_of(client, other).working():
-                with pytest.raises(DeadlineExceeded):
-                    await ask(client, manifest, within=0.2)
-            async with hung.working():
+            with server_of(client, other).working(), pytest.raises(DeadlineExceeded):
+                await ask(client, manifest, within=0.2)
+            with hung.working():
                 await until(lambda: hung.open, OPENS_S)
             for _ in range(20):
                 assert await ask(client, manifest)
@@ -164,7 +163,7 @@ async def test_one_that_is_let_go_in_the_middle_is_no_fault_of_ours(
             await client.load(*checked(manifest))
     async with client_of(one.address, other.address) as client:
         await ask_all(client, manifest)
-        async with server_of(client, other).working():
+        with server_of(client, other).working():
             await server_of(client, one).close()
             assert await ask(client, manifest)
 
@@ -187,7 +186,7 @@ async def test_while_none_answers_everyone_is_told_at_once(manifest: Manifest) -
         with pytest.raises(Unavailable, match="cannot be reached"):
             await ask(client, manifest)
         client.check()  # one failure says little
-        await until(client._servers.broken)
+        await until(lambda: client._servers.broken)
         with pytest.raises(Unavailable, match="does not answer") as refused:
             client.check()
         assert refused.value.retry_after_s
@@ -213,7 +212,7 @@ async def test_another_model_under_the_name_is_never_used(
                 with pytest.raises(Unavailable, match="golden vector"):
                     await client.verify(encoder, 10)
         async with client_of(impostor.address, honest.address) as client:
-            async with server_of(client, honest).working():
+            with server_of(client, honest).working():
                 for _ in range(10):
                     assert await ask(client, manifest)
             assert not await client.verify(image_encoder(manifest), 10)
