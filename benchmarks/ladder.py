@@ -14,6 +14,7 @@ from benchmarks.reporting.ladder_table import NOTES, machine, table, write
 from benchmarks.systems.rungs import climb
 from benchmarks.systems.variants import PRECISIONS, Target, export
 from benchmarks.traffic.errors import BenchmarkError
+from server.backends.processor import has_bf16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export_arguments(given: argparse.Namespace, target: Target) -> list[str]:
     options: list[tuple[str, object]] = [
-        *(("--precision", precision) for precision in given.precision or PRECISIONS),
+        *(("--precision", precision) for precision in given.precision or _possible()),
         *(("--runtime", runtime) for runtime in given.runtime),
         ("--report", given.output / target.slug),
         ("--evaluate", given.evaluate),
@@ -43,6 +44,11 @@ def _export_arguments(given: argparse.Namespace, target: Target) -> list[str]:
     ]
     words = [str(word) for option in options if option[1] is not None for word in option]
     return [*words, *given.export_argument]
+
+
+def _possible() -> list[str]:
+    """The precisions that this processor can compute in."""
+    return [each for each in PRECISIONS if each != "bf16" or has_bf16()]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,9 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=2, metavar="N",
         help="how often to measure each variant (default: %(default)s)")
     add("--precision", action="append", choices=PRECISIONS,
-        help="only this one; may be repeated (default: all)")
-    add("--runtime", action="append", default=[], choices=("onnxruntime", "tensorrt"),
-        help="may be repeated (default: onnxruntime)")
+        help="only this one; may be repeated (default: all that this processor has)")
+    add("--runtime", action="append", default=[], choices=("onnxruntime", "openvino", "tensorrt"),
+        help="may be repeated (default: onnxruntime, and openvino for BF16)")
     add("--evaluate", default="drawn", metavar="DIR|drawn",
         help="labelled pictures to measure accuracy on (default: the demo's scenes)")
     add("--evaluate-texts", metavar="FILE", help="captions to measure on")

@@ -73,7 +73,7 @@ def _check_engines(root: Path) -> int:
 def _export(given: argparse.Namespace) -> int:
     # imports torch, which takes seconds
     from export.pipeline import Options, export_model
-    from export.precision.variants import Variant
+    from export.precision.variants import pairs
     from export.progress import Progress
     from export.publish.pbtxt import Serving
     from export.report.summary import how_to_serve, summary, write_reports
@@ -88,11 +88,7 @@ def _export(given: argparse.Namespace) -> int:
         tokenizer=given.tokenizer,
         token_lengths=given.token_lengths,
         compact=given.compact,
-        variants=tuple(
-            Variant(precision, runtime)
-            for runtime in dict.fromkeys(given.runtime or ["onnxruntime"])
-            for precision in dict.fromkeys(given.precision or ["fp32"])
-        ),
+        variants=pairs(given.precision, given.runtime),
         samples=tuple(given.samples),
         evaluate=given.evaluate,
         evaluate_texts=given.evaluate_texts,

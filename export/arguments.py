@@ -71,10 +71,12 @@ def parser() -> argparse.ArgumentParser:
 def _add_variants(top: argparse.ArgumentParser) -> None:
     add = top.add_argument_group("variants").add_argument
     # fmt: off
-    add("--precision", choices=("fp32", "fp16", "int8"), action="append", default=[],
-        help="repeatable (default: fp32)")
-    add("--runtime", choices=("onnxruntime", "tensorrt"), action="append", default=[],
-        help="repeatable (default: onnxruntime); tensorrt needs TensorRT and a GPU")
+    add("--precision", choices=("fp32", "fp16", "bf16", "int8"), action="append", default=[],
+        help="repeatable (default: fp32); bf16 needs a processor with BF16")
+    add("--runtime", choices=("onnxruntime", "openvino", "tensorrt"), action="append",
+        default=[],
+        help="repeatable (default: onnxruntime, and openvino for bf16); openvino runs bf16 only; "
+        "tensorrt needs TensorRT and a GPU")
     add("--compact", action="store_true",
         help="store weights as FP16 where that is exact: the same results, a smaller file")
     add("--calibrate-images", metavar="DIR|drawn",
@@ -99,7 +101,7 @@ def _add_serving(top: argparse.ArgumentParser) -> None:
     add("--instances", type=_positive, default=1, metavar="N",
         help="copies of each encoder on each device (default: %(default)s)")
     add("--threads", type=_positive, metavar="N",
-        help="ONNX Runtime threads of each instance on a CPU (default: ONNX Runtime's)")
+        help="threads of each instance on a CPU (default: one for each core)")
     # fmt: on
 
 
@@ -115,7 +117,7 @@ def _add_gate(top: argparse.ArgumentParser) -> None:
         help="one more picture to measure on; repeatable")
     add("--min-cosine", type=_cosine, metavar="X",
         help="refuse if any item falls below this cosine to PyTorch FP32 (default: fp32 0.99999, "
-        "fp16 0.9995)")
+        "fp16 and bf16 0.9995)")
     add("--mean-cosine", type=_cosine, metavar="X",
         help="refuse below this mean cosine (default: int8 0.99)")
     add("--max-accuracy-loss", type=float, metavar="POINTS",

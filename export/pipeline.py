@@ -11,6 +11,7 @@ from export.gate.evaluation import EvaluationSet
 from export.gate.measurement import SMALL_BATCH_ITEMS
 from export.gate.reference import References, prepare, references
 from export.gate.thresholds import DEFAULT_THRESHOLDS
+from export.precision import bf16
 from export.precision.int8 import Method
 from export.precision.variants import Graphs, Runtime, Variant
 from export.progress import Progress
@@ -116,6 +117,8 @@ def _check(options: Options) -> None:
         )
     if options.calibrate not in (None, DRAWN) and options.calibrate_texts is None:
         raise ExportError("--calibrate-images needs --calibrate-texts FILE as well")
+    if any(v.precision == "bf16" for v in options.variants):
+        bf16.check_processor()
     if any(v.runtime == "tensorrt" for v in options.variants):
         plan.import_tensorrt()
         gpus.find_gpus()
@@ -168,7 +171,7 @@ def _prepare(
     if image.notice:
         progress.notice(image.notice)
     traced: dict[Runtime, Graphs] = {}
-    for runtime in dict.fromkeys(variant.runtime for variant in options.variants):
+    for runtime in dict.fromkeys(variant.traced_for for variant in options.variants):
         with progress.stage("tracing the text tower"):
             text = _text_graphs(options, checkpoint, spec, runtime, progress)
         by_length = {length: made.proto for length, made in text.by_length.items()}

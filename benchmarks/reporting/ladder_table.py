@@ -8,8 +8,12 @@ from typing import Any
 from benchmarks.reporting import results
 from benchmarks.systems.rungs import BATCHES, ENCODERS, Row
 from benchmarks.systems.variants import Target
+from server.backends.processor import processor_flags
 
 NONE = "–"  # noqa: RUF001 (an en dash, for an empty cell)
+FLAGS = (  # of processors, that decide which precision is fast
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+)  # fmt: skip
 NOTES = """\
 PyTorch runs in its own process, with OMP_WAIT_POLICY=PASSIVE, on input that is ready in memory.
 The others are served by Triton, one at a time, and timed by a client on the same machine that
@@ -79,7 +83,9 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def machine() -> str:
     """What this runs on, in a line."""
     found = results.machine()
-    return f"{found['cpu']}, {found['cores']} cores; Python {found['python']}"
+    known = processor_flags() or ()
+    flags = " ".join(flag for flag in FLAGS if flag in known) or "none of its matrix flags"
+    return f"{found['cpu']} ({flags}), {found['cores']} cores; Python {found['python']}"
 
 
 def write(folder: Path, target: Target, rows: Sequence[Row], seconds: float) -> Path:

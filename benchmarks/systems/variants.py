@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.systems.published import Manifest, manifests
 from benchmarks.traffic.errors import BenchmarkError
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 REFUSED = 2  # exit code of an export of which a variant fell short
 
 

@@ -1,4 +1,4 @@
-"""Runs the graphs of towers in ONNX Runtime."""
+"""Runs the graphs of towers in ONNX Runtime and OpenVINO."""
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +17,12 @@ from gateway.models.manifest import TOKEN_IDS
 CPUINFO = Path("/proc/cpuinfo")
 VNNI = frozenset(("avx512_vnni", "avx_vnni"))
 PRECISE = "session.x64quantprecision"  # makes INT8 weights unsigned on load
+OPENVINO = {  # properties of a compiled graph
+    "INFERENCE_PRECISION_HINT": "bf16",
+    "PERFORMANCE_HINT": "LATENCY",
+    "NUM_STREAMS": "1",
+    "ENABLE_CPU_PINNING": "NO",
+}
 
 RunTower = Callable[[NDArray[Any]], Vectors]
 
@@ -92,19 +98,51 @@ def onnx_runner(
     return run
 
 
-def onnx_text_runners(
-    files: Mapping[int, Path], providers: Sequence[str] = ("CPUExecutionProvider",)
-) -> dict[int, RunTower]:
-    """Make a runner for each token length; hard links of one file share a session.
+def openvino_runner(path: Path, name: str) -> RunTower:
+    """Make a function that runs a graph in OpenVINO in BF16, with the properties it is served with.
+
+    Args:
+        path: File of the graph, `model.xml`.
+        name: Name of its input.
 
     Raises:
-        GateError: As `onnx_runner`.
+        GateError: It fails to load or, later, to run at a shape.
     """
-    sessions: dict[int, RunTower] = {}
+    import openvino  # for BF16 alone
+
+    try:
+        request = openvino.Core().compile_model(path, "CPU", OPENVINO).create_infer_request()
+    except RuntimeError as error:
+        raise GateError(f"{path.name}: OpenVINO cannot load it: {brief(error)}") from error
+
+    def run(batch: NDArray[Any]) -> Vectors:
+        try:
+            return np.array(request.infer({name: batch}, share_inputs=True)[0])
+        except RuntimeError as error:
+            raise GateError(
+                f"refused: {path.name} does not run at shape {batch.shape}: {brief(error)}"
+            ) from error
+
+    return run
+
+
+def text_runners(
+    files: Mapping[int, Path], make: Callable[[Path, str], RunTower] = onnx_runner
+) -> dict[int, RunTower]:
+    """Make a runner for each token length; hard links of one file share it.
+
+    Args:
+        files: Graph of each token length.
+        make: `onnx_runner` or `openvino_runner`.
+
+    Raises:
+        GateError: As these.
+    """
+    known: dict[int, RunTower] = {}
     runners = {}
     for length, path in files.items():
         inode = path.stat().st_ino
-        if inode not in sessions:
-            sessions[inode] = onnx_runner(path, TOKEN_IDS, providers)
-        runners[length] = sessions[inode]
+        if inode not in known:
+            known[inode] = make(path, TOKEN_IDS)
+        runners[length] = known[inode]
     return runners

@@ -12,6 +12,7 @@ Shares = tuple[float, float]  # the variant's and PyTorch's
 DEFAULT_THRESHOLDS: Mapping[str, Thresholds] = {
     "fp32": Thresholds(min_cosine=0.99999),
     "fp16": Thresholds(min_cosine=0.9995),
+    "bf16": Thresholds(min_cosine=0.9995),
     "int8": Thresholds(mean_cosine=0.99, accuracy_loss=1.0),
 }
 

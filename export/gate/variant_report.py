@@ -20,8 +20,8 @@ class VariantReport:
 
     Attributes:
         id: Its model id, published or not.
-        precision: `fp32`, `fp16` or `int8`.
-        runtime: `onnxruntime` or `tensorrt`.
+        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        runtime: `onnxruntime`, `openvino` or `tensorrt`.
         size_bytes: Size of its files, counting shared files once.
         measured: Its figures.
         image_cosines: Cosine of each picture, float64 [pictures].

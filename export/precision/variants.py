@@ -7,12 +7,12 @@ from typing import Any, Literal
 import onnx
 from numpy.typing import NDArray
 
-from export.errors import CrashError
+from export.errors import CrashError, ExportError
 from export.precision import half, int8, weights
 from export.precision.int8 import Form, Method
 
-Precision = Literal["fp32", "fp16", "int8"]
-Runtime = Literal["onnxruntime", "tensorrt"]  # the backend that serves it
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Runtime = Literal["onnxruntime", "openvino", "tensorrt"]  # the backend that serves it
 
 Feeds = Sequence[NDArray[Any]]  # batches of a tower's input
 Measure = Callable[[onnx.ModelProto], float]  # mean cosine of a graph to PyTorch
@@ -35,9 +35,41 @@ class Variant:
         return ".".join(parts)
 
     @property
+    def traced_for(self) -> Runtime:
+        """The runtime whose graphs it is made from."""
+        return "tensorrt" if self.runtime == "tensorrt" else "onnxruntime"
+
+    @property
     def form(self) -> Form:
         """The fastest form of INT8 for the runtime."""
         return "qdq" if self.runtime == "tensorrt" else int8.DEFAULT_CPU_FORM
+
+
+def pairs(precisions: Sequence[Precision], runtimes: Sequence[Runtime]) -> tuple[Variant, ...]:
+    """Pair each precision with each runtime that computes in it.
+
+    Args:
+        precisions: None is FP32.
+        runtimes: None is ONNX Runtime, and OpenVINO for BF16.
+
+    Raises:
+        ExportError: A precision or a runtime is left without a partner.
+    """
+    wanted, backends = precisions or ("fp32",), runtimes or ("onnxruntime", "openvino")
+    found = tuple(
+        Variant(precision, runtime)
+        for runtime in dict.fromkeys(backends)
+        for precision in dict.fromkeys(wanted)
+        if (precision == "bf16") == (runtime == "openvino")
+    )
+    paired = {name for variant in found for name in (variant.precision, variant.runtime)}
+    alone = [name for name in (*wanted, *runtimes) if name not in paired]
+    if alone:
+        raise ExportError(
+            f"{alone[0]} is left without a partner: OpenVINO runs only bf16, and only OpenVINO "
+            "runs bf16"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,11 @@ FILLED_UP = 8  # items: a batch of up to this size uses the next larger graph
 PREFERRED = 8  # items: smaller batches are not worth waiting for
 
 Device = Literal["auto", "cpu", "gpu"]
-MODEL_FILES: dict[Runtime, str] = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+MODEL_FILES: dict[Runtime, str] = {
+    "onnxruntime": "model.onnx",
+    "openvino": "model.xml",
+    "tensorrt": "model.plan",
+}
 _KINDS = {
     "auto": config.ModelInstanceGroup.KIND_AUTO,
     "cpu": config.ModelInstanceGroup.KIND_CPU,
@@ -36,8 +40,8 @@ class Serving:
         max_batch: Largest batch.
         device: `auto` is a GPU where Triton has one, and the CPU otherwise.
         instances: Number of copies of each tower on every device.
-        threads: ONNX Runtime's `intra_op_thread_count`; None leaves it to ONNX Runtime.
-        runtime: The backend. TensorRT runs on GPUs only and ignores `threads`.
+        threads: Threads of each instance on a CPU; None leaves it to the runtime.
+        runtime: The backend. TensorRT runs on GPUs only, OpenVINO on CPUs only.
     """
 
     max_batch: int = 64
@@ -50,6 +54,8 @@ class Serving:
         """Raise ExportError if the device cannot run the backend."""
         if self.runtime == "tensorrt" and self.device == "cpu":
             raise ExportError("TensorRT runs on GPUs only; choose another --device or --runtime")
+        if self.runtime == "openvino" and self.device == "gpu":
+            raise ExportError("OpenVINO runs on CPUs only; choose another --device or --precision")
 
 
 def image_config(name: str, image_size: int, embedding_size: int, serving: Serving) -> str:
@@ -89,10 +95,17 @@ def _config(
     if serving.runtime == "tensorrt":
         _for_tensorrt(model, serving.max_batch)
         return str(text_format.MessageToString(model))
-    # ONNX Runtime keeps a pattern per shape, which helps only if shapes repeat.
-    model.parameters["enable_mem_pattern"].string_value = "0"
+    if serving.runtime == "openvino":
+        model.instance_group[0].kind = config.ModelInstanceGroup.KIND_CPU
+        parameters = {"HINT_BF16": "YES", "NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY"}
+        threads = "INFERENCE_NUM_THREADS"
+    else:
+        # ONNX Runtime keeps a pattern per shape, which helps only if shapes repeat.
+        parameters, threads = {"enable_mem_pattern": "0"}, "intra_op_thread_count"
     if serving.threads is not None:
-        model.parameters["intra_op_thread_count"].string_value = str(serving.threads)
+        parameters[threads] = str(serving.threads)
+    for key, value in parameters.items():
+        model.parameters[key].string_value = value
     return str(text_format.MessageToString(model))
 
 

@@ -44,7 +44,7 @@ def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> tuple[Found
 def _made(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
     if variant.precision == "int8":
         return _searched(job, variant, limits, judge)
-    graphs = job.traced[variant.runtime]
+    graphs = job.traced[variant.traced_for]
     if variant.precision == "fp16":
         feed = feed_of(job.inputs, job.lengths, few=True)
         graphs = halved(graphs, feed.pixels, feed.token_ids)
@@ -60,7 +60,7 @@ def _searched(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge
         raise ValueError("INT8 without calibration")
     feed: Feed = feed_of(job.calibrate, job.lengths)
     needed = limits.mean_cosine if limits.mean_cosine is not None else -1.0
-    traced = job.traced[variant.runtime]
+    traced = job.traced[variant.traced_for]
     shared = traced.text[job.lengths[-1]]
     every = [batch for batches in feed.token_ids.values() for batch in batches]
     texts = candidates(
@@ -81,11 +81,14 @@ def _written_and_measured(
     image, texts = stage.image(graphs.image), stage.text(graphs)
     if variant.runtime == "tensorrt":
         run_image, run_texts = build_plans(stage, image, texts, job.progress)
+    elif variant.runtime == "openvino":
+        run_image = runners.openvino_runner(image, PIXELS)
+        run_texts = runners.text_runners(texts, runners.openvino_runner)
     else:
         if variant.precision != "fp32":
             _check_runs(stage, image, texts)
         run_image = runners.onnx_runner(image, PIXELS)
-        run_texts = runners.onnx_text_runners(texts)
+        run_texts = runners.text_runners(texts)
     evaluation = evaluate(
         run_image, run_texts, job.inputs, job.truth, job.dataset, job.serving.max_batch,
         job.small_batch_items,

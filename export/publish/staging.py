@@ -6,9 +6,10 @@ from pathlib import Path
 
 import onnx
 
+from export.precision.bf16 import to_openvino
 from export.precision.variants import Graphs
 from export.publish.leftovers import CONFIG
-from export.publish.pbtxt import ANY_LENGTH, Serving, image_config, text_config
+from export.publish.pbtxt import ANY_LENGTH, MODEL_FILES, Serving, image_config, text_config
 from export.source import graph
 from gateway.models import manifest as contract
 from gateway.models.manifest import file_sha256
@@ -99,9 +100,12 @@ class Stage:
 
     def _write(self, proto: onnx.ModelProto, folder: Path, config: str) -> Path:
         folder.mkdir(parents=True)
-        graph.save(proto, folder / "model.onnx", self.model_id)
+        path = folder / MODEL_FILES["onnxruntime"]
+        graph.save(proto, path, self.model_id)
+        if self.serving.runtime == "openvino":
+            path = to_openvino(path)
         (folder.parent / CONFIG).write_text(config)
-        return folder / "model.onnx"
+        return path
 
 
 def _link(source: Path, folder: Path, config: str) -> Path:

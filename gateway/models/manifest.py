@@ -130,8 +130,8 @@ class Manifest(_Frozen):
     fingerprint: Sha256
     open_clip_name: str
     pretrained: str | None
-    precision: Literal["fp32", "fp16", "int8"]
-    runtime: Literal["onnxruntime", "tensorrt"]
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    runtime: Literal["onnxruntime", "openvino", "tensorrt"]
     recipe: dict[str, str]
     embedding_size: int = Field(ge=1)
     logit_scale: float

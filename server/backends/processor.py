@@ -19,7 +19,7 @@ def saturates(cpuinfo: Path = CPUINFO, machine: str = "") -> bool:
         cpuinfo: Linux's list of processors.
         machine: Architecture; default `platform.machine()`.
     """
-    flags = _flags(cpuinfo)
+    flags = processor_flags(cpuinfo)
     x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64")
     return x86 and flags is not None and VNNI.isdisjoint(flags)
 
@@ -30,10 +30,10 @@ def has_bf16(cpuinfo: Path = CPUINFO) -> bool:
     Args:
         cpuinfo: Linux's list of processors.
     """
-    return not BF16.isdisjoint(_flags(cpuinfo) or ())
+    return not BF16.isdisjoint(processor_flags(cpuinfo) or ())
 
 
-def _flags(cpuinfo: Path) -> list[str] | None:
+def processor_flags(cpuinfo: Path = CPUINFO) -> list[str] | None:
     """Flags of the first processor, or None if they are not known."""
     try:
         lines = cpuinfo.read_text().splitlines()

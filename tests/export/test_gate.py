@@ -319,7 +319,7 @@ def files_of(tiny: Tiny) -> tuple[Path, dict[int, Path]]:
 
 def measure(tiny: Tiny, image: Path, texts: dict[int, Path]) -> Measured:
     _, what, truth, inputs, *_ = tiny
-    run_image, run_texts = runners.onnx_runner(image, PIXELS), runners.onnx_text_runners(texts)
+    run_image, run_texts = runners.onnx_runner(image, PIXELS), runners.text_runners(texts)
     return measurement.evaluate(run_image, run_texts, inputs, truth, what, MAX_BATCH).measured
 
 

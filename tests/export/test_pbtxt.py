@@ -78,6 +78,24 @@ def test_onnxruntime() -> None:
     assert image_config("m.image", 64, 32, Serving(16, "cpu", 2, 3)) == ONNX_CONFIG
 
 
+def test_openvino() -> None:
+    model = parsed(text_config("m.text", -1, 32, Serving(8, threads=2, runtime="openvino")))
+    assert model.backend == "openvino"
+    assert model.default_model_filename == ""  # model.xml
+    assert model.instance_group[0].kind == messages.ModelInstanceGroup.KIND_CPU
+    assert {key: value.string_value for key, value in model.parameters.items()} == {
+        "HINT_BF16": "YES",
+        "INFERENCE_NUM_THREADS": "2",
+        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+def test_openvino_has_no_use_for_a_gpu() -> None:
+    with pytest.raises(ExportError, match="CPUs only"):
+        Serving(device="gpu", runtime="openvino")
+
+
 def test_tensorrt_backend_and_file() -> None:
     model = for_tensorrt(64)
     assert (model.backend, model.default_model_filename) == ("tensorrt", "model.plan")

@@ -48,9 +48,8 @@ class TritonPythonModel(Instance):
                     "instance_group kind KIND_GPU: OpenVINO runs on a CPU; use KIND_CPU"
                 )
             settings = Settings.read(config)
-            compiled = _compiled(path, settings)
-            self._request = compiled.create_infer_request()
-            self.serve(config, _signature(compiled), self._run)
+            signature, self._request = _loaded(path, settings)
+            self.serve(config, signature, self._run)
         except (ConfigError, RuntimeError) as error:
             raise ModelLoadError(f"model {args['model_name']}: {error}") from None
         trim()
@@ -65,19 +64,21 @@ class TritonPythonModel(Instance):
         return [self._request.get_tensor(name).data.copy() for name in outputs]
 
 
-def _compiled(path: Path, settings: Settings) -> ov.CompiledModel:
+def _loaded(path: Path, settings: Settings) -> tuple[Signature, ov.InferRequest]:
+    core = ov.Core()
     try:
-        return ov.Core().compile_model(path, "CPU", settings.properties)
-    except Exception as error:  # OpenVINO's errors are plain RuntimeErrors
+        # Read before it is compiled: compiling gives an input the names of casts that it drops.
+        model = core.read_model(path)
+        signature = Signature(tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs)))
+        return signature, core.compile_model(
+            model, "CPU", settings.properties
+        ).create_infer_request()
+    except RuntimeError as error:
         reason = " ".join(str(error).split())  # in one line, as the other backend's
         raise ModelLoadError(f"{path} cannot be loaded: {reason}") from None
 
 
-def _signature(model: ov.CompiledModel) -> Signature:
-    return Signature(tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs)))
-
-
-def _spec(port: ov.ConstOutput) -> TensorSpec:
+def _spec(port: ov.Output) -> TensorSpec:
     kind = np.dtype(port.get_element_type().to_dtype())
     dims = tuple(dim.get_length() if dim.is_static else -1 for dim in port.get_partial_shape())
     if kind not in TRITON_TYPES:

@@ -1,0 +1,185 @@
+"""BF16 in OpenVINO: which processors, which pairs, and its vectors beside FP32's."""
+
+import base64
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from export.__main__ import main
+from export.demo.evaluate import CHECKPOINT, CONFIG
+from export.errors import ExportError, GateError, GraphError
+from export.gate import runners
+from export.precision import bf16
+from export.precision.variants import Graphs, Precision, Runtime, Variant, pairs
+from export.publish.pbtxt import Serving
+from export.publish.staging import Stage
+from gateway.models.manifest import read_repository
+from server.backends.processor import has_bf16
+from server.config import ServerConfig
+from server.launcher import TritonServer
+from tests.conftest import GatewayFactory
+from tests.export.conftest import Exported
+from tests.export.graphs import answer, cosines
+
+ROOT = Path(__file__).parents[2]
+needs_bf16 = pytest.mark.skipif(
+    not has_bf16(), reason="this processor has neither avx512_bf16 nor amx_bf16 among its flags"
+)
+DEMO = [str(CONFIG), "--pretrained", str(CHECKPOINT), "--id", "demo", "--max-batch", "8"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "fits"), [("fpu avx512_vnni", False), ("fpu avx512_bf16", True), ("amx_bf16", True)]
+)
+def test_the_processor_must_have_bf16(tmp_path: Path, flags: str, fits: bool) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nmodel name\t: Old One\nflags\t\t: {flags}\n")
+    if fits:
+        bf16.check_processor(cpuinfo)
+        return
+    with pytest.raises(ExportError, match=r"avx512_bf16 or amx_bf16 .*this one \(Old One\)"):
+        bf16.check_processor(cpuinfo)
+
+
+def test_an_export_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise ExportError("BF16 needs another processor")
+
+    monkeypatch.setattr(bf16, "check_processor", refuse)
+    assert main([*DEMO, "--repository", str(tmp_path), "--precision", "bf16"]) == 1
+    said = capsys.readouterr().err
+    assert said == "error: BF16 needs another processor\n"
+
+
+@pytest.mark.parametrize(
+    ("precisions", "runtimes", "expected"),
+    [
+        ([], [], ["fp32 onnxruntime"]),
+        (["bf16"], [], ["bf16 openvino"]),
+        (["bf16"], ["openvino"], ["bf16 openvino"]),
+        (["fp32", "bf16", "int8"], [], ["fp32 onnxruntime", "int8 onnxruntime", "bf16 openvino"]),
+        (["fp16", "bf16"], ["tensorrt", "openvino"], ["fp16 tensorrt", "bf16 openvino"]),
+    ],
+)
+def test_bf16_and_openvino_go_together(
+    precisions: list[Precision], runtimes: list[Runtime], expected: list[str]
+) -> None:
+    found = [f"{each.precision} {each.runtime}" for each in pairs(precisions, runtimes)]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("precisions", "runtimes", "alone"),
+    [
+        ([], ["openvino"], "fp32"),
+        (["bf16"], ["onnxruntime"], "bf16"),
+        (["fp32", "bf16"], ["tensorrt"], "bf16"),
+        (["fp32", "int8"], ["onnxruntime", "openvino"], "openvino"),
+    ],
+)
+def test_what_has_no_partner_is_named(
+    precisions: list[Precision], runtimes: list[Runtime], alone: str
+) -> None:
+    with pytest.raises(ExportError, match=f"^{alone} is left without a partner"):
+        pairs(precisions, runtimes)
+
+
+def test_the_id_names_both() -> None:
+    assert Variant("bf16", "openvino").model_id("m") == "m.bf16.openvino"
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model in FP32, as committed, and in BF16."""
+    root = tmp_path_factory.mktemp("bf16")
+    shutil.copytree(ROOT / "model_repository", root / "models")
+    options = ["--repository", root / "models", "--report", root / "report"]
+    words = [*DEMO, "--precision", "bf16", "--evaluate", "drawn", *map(str, options)]
+    assert main(words) == 0
+    return root / "models"
+
+
+@needs_bf16
+@pytest.mark.slow
+def test_it_passes_the_gate_of_fp16(repository: Path) -> None:
+    manifest = read_repository(repository)["demo.bf16.openvino"]
+    assert (manifest.precision, manifest.runtime) == ("bf16", "openvino")
+    assert manifest.gate.passed
+    assert manifest.gate.thresholds.min_cosine == 0.9995
+    assert {batch.batch for batch in manifest.gate.text.runs} == {1, 2, 8}
+    [text] = manifest.triton.text
+    assert text.packed
+    for name in (manifest.triton.image.name, text.name):
+        assert {each.name for each in (repository / name / "1").iterdir()} == {
+            "model.xml", "model.bin"
+        }  # fmt: skip
+
+
+@needs_bf16
+@pytest.mark.slow
+def test_the_real_triton_serves_nearly_the_vectors_of_fp32(
+    repository: Path, start_gateway: GatewayFactory
+) -> None:
+    picture = (ROOT / "docs" / "samples" / "red-circle.png").read_bytes()
+    items: list[dict[str, str]] = [{"text": text} for text in ("a red circle", "blue star", "x")]
+    items.append({"image": base64.b64encode(picture).decode()})
+    log: list[str] = []
+    config = ServerConfig(repository, grpc_port=0, metrics_port=0)
+    with (
+        TritonServer(config, log.append) as triton,
+        start_gateway(triton_address=triton.addresses.grpc, model_repository=repository) as api,
+    ):
+        assert api.get("/readyz").status_code == httpx.codes.OK
+        full, rounded = (vectors(api, name, items) for name in ("demo", "demo.bf16.openvino"))
+    cosines = (full * rounded).sum(axis=1)
+    assert cosines.min() >= 0.9995
+    assert not np.array_equal(full, rounded)
+    assert not [line for line in log if "no BF16" in line]
+
+
+def vectors(api: httpx.Client, model: str, items: list[dict[str, str]]) -> NDArray[np.float32]:
+    response = api.post("/v1/embeddings", json={"model": model, "input": items})
+    assert response.status_code == 200, response.text
+    return np.array([entry["embedding"] for entry in response.json()["data"]], dtype=np.float32)
+
+
+@needs_bf16
+@pytest.mark.slow
+def test_padded_lengths_share_one_graph(
+    exported: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    manifest, root = exported("vit")
+    image, *texts = (
+        onnx.load(root / name / "1" / "model.onnx")
+        for name in (manifest.triton.image.name, manifest.triton.text[0].name)
+    )
+    graphs = Graphs(image, dict.fromkeys((5, 16, 24), texts[0]))
+    stage = Stage(tmp_path, "m", 1, 32, manifest.embedding_size, Serving(runtime="openvino"))
+    files = stage.text(graphs)
+    assert {length: path.name for length, path in files.items()} == dict.fromkeys(
+        (5, 16, 24), "model.xml"
+    )
+    for name in ("model.xml", "model.bin"):
+        assert len({path.with_name(name).stat().st_ino for path in files.values()}) == 1
+    run = runners.text_runners(files, runners.openvino_runner)
+    assert run[5] is run[24]
+    ids = np.arange(1, 11, dtype=np.int32).reshape(2, 5)
+    expected = answer(texts[0], ids)
+    assert cosines(run[5](ids), expected).min() >= 0.999
+
+
+def test_what_openvino_cannot_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a graph")
+    with pytest.raises(GraphError, match=r"model\.onnx: OpenVINO cannot convert it"):
+        bf16.to_openvino(path)
+    with pytest.raises(GateError, match=r"model\.onnx: OpenVINO cannot load it"):
+        runners.openvino_runner(path, "pixels")
