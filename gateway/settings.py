@@ -67,7 +67,8 @@ class Settings(BaseSettings):
         default=5.0,
         gt=0,
         le=3600,
-        description="Seconds between checks of every encoder by its golden vector.",
+        description="Seconds between checks of every encoder: by its golden vector, or, while "
+        "nobody uses it, by the count of rows that Triton has run since it loaded it.",
     )
     model_repository: Path = Field(
         default=Path("model_repository"),

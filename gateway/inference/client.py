@@ -93,7 +93,10 @@ class InferClient(Protocol):
         ...
 
     async def verify(self, encoder: Encoder, within: float) -> bool:
-        """Runs an encoder's golden input on every Triton that answers.
+        """Checks on every Triton that answers that an encoder gives its golden vector.
+
+        Does not run an encoder that was checked within the last minute and has been neither used
+        nor loaded anew since.
 
         Returns whether earlier vectors are in doubt. They are if a Triton that gave the golden
         vector before no longer gives it, or if a Triton answered a call with an output that cannot

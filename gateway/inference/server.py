@@ -66,6 +66,25 @@ def detect_closing() -> Iterator[None]:
 
 
 @dataclass(slots=True)
+class Unused:
+    """An encoder's last right golden vector, where no call has used the encoder since.
+
+    Attributes:
+        until: When the golden vector is due again, whatever Triton reports.
+        rows: The least number of rows that Triton has run; it starts at 0 when a model is loaded.
+    """
+
+    until: float
+    rows: int
+
+    def holds(self, rows: int) -> bool:
+        """Whether the golden vector still says which model is loaded, as Triton ran `rows`."""
+        loaded_anew = rows < self.rows
+        self.rows = max(self.rows, rows)
+        return not loaded_anew and _now() < self.until
+
+
+@dataclass(slots=True)
 class Server:
     """One Triton: its channel, its calls under way, and whether it answers.
 
@@ -79,6 +98,7 @@ class Server:
         suspect: Verified encoders that answered a call with an output that cannot be theirs, and
             whose golden vector has not been checked since.
         suspected: Encoders that did so at any time over this connection.
+        unused: Verified encoders that no call has used since.
     """
 
     address: str  # host:port, the host an IP address
@@ -91,6 +111,7 @@ class Server:
     wrong: dict[Hashable, float] = field(default_factory=dict)
     suspect: set[Hashable] = field(default_factory=set)
     suspected: set[Hashable] = field(default_factory=set)
+    unused: dict[Hashable, "Unused"] = field(default_factory=dict)
     verifying: dict[Hashable, asyncio.Lock] = field(
         default_factory=lambda: defaultdict(asyncio.Lock)
     )
@@ -146,6 +167,7 @@ class Server:
         self.wrong.clear()
         self.suspect.clear()
         self.suspected.clear()
+        self.unused.clear()
 
     def trusts(self, encoder: Hashable) -> bool:
         """Whether an encoder may be used without a check of its golden vector."""
@@ -160,6 +182,7 @@ class Server:
     def fails(self, encoder: Hashable, until: float) -> None:
         """Records that an encoder's golden vector did not come back right."""
         self.verified.discard(encoder)
+        self.unused.pop(encoder, None)
         self.wrong[encoder] = until
 
     def suspects(self, encoder: Hashable) -> bool:
@@ -246,6 +269,19 @@ async def load(server: Server, model: str, version: int, within: float, secret: 
             return
         await asyncio.sleep(POLL_S)
     raise Unavailable(f"{model}: Triton at {server.address} has no version {version}")
+
+
+async def rows_run(server: Server, model: str, version: int, secret: Secret) -> int | None:
+    """The number of rows that a model has run since it was loaded; None if Triton does not say."""
+    request = service_pb2.ModelStatisticsRequest(name=model, version=str(version))
+    try:
+        with detect_closing():
+            answer = await server.stub.ModelStatistics(
+                request, timeout=PROBE_TIMEOUT_S, metadata=secret.metadata()
+            )
+    except (grpc.aio.AioRpcError, ClosedError, SecretError):
+        return None
+    return answer.model_stats[0].inference_count if answer.model_stats else None
 
 
 async def _ready(server: Server, model: str, version: int) -> bool:

@@ -11,12 +11,13 @@ import pytest
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.inference.client import Call, Encoder, cosine_to
 from gateway.inference.encoders import encoders_of, image_encoder
-from gateway.inference.grpc_client import GrpcInferClient
+from gateway.inference.grpc_client import NO_SECRET, GrpcInferClient
+from gateway.inference.secret import Secret
 from gateway.inference.server import Server
 from gateway.inference.servers import Servers
 from gateway.models.manifest import Manifest, read_repository
 from tests.conftest import REPOSITORY, free_port
-from tests.gateway.tritons import SteeredTriton, steered, write_impostor
+from tests.gateway.tritons import SteeredTriton, copied, steered, write_impostor
 from tests.gateway.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -39,8 +40,8 @@ def pair() -> Iterator[tuple[SteeredTriton, SteeredTriton]]:
 
 
 @asynccontextmanager
-async def client_of(*addresses: str) -> AsyncIterator[GrpcInferClient]:
-    client = GrpcInferClient(addresses)
+async def client_of(*addresses: str, secret: Secret = NO_SECRET) -> AsyncIterator[GrpcInferClient]:
+    client = GrpcInferClient(addresses, secret=secret)
     try:
         await client._servers.all()  # resolved
         yield client
@@ -251,6 +252,44 @@ async def test_a_server_that_comes_back_with_another_model(
                         break
                     except Unavailable:
                         await asyncio.sleep(0.05)
+
+
+async def test_golden_vectors_are_sent_once_to_an_encoder_that_nobody_uses(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, impostor = copied(tmp_path), write_impostor(tmp_path)
+    encoder, within = checked(manifest)
+    graph = Path(encoder.model) / "1" / "model.onnx"
+    with steered(repository) as triton:
+        async with client_of(triton.address, secret=triton.secret(tmp_path)) as client:
+            for _ in range(3):
+                assert not await client.verify(encoder, within)
+            assert triton.encoded(encoder.model) == 1
+            assert await ask(client, manifest)
+            for _ in range(3):
+                assert not await client.verify(encoder, within)
+            assert triton.encoded(encoder.model) == 3
+            monkeypatch.setattr("gateway.inference.grpc_client.UNUSED_S", 0.0)
+            triton.control("unload", encoder.model)
+            with pytest.raises(Unavailable, match="does not serve"):
+                await client.verify(encoder, within)
+            triton.control("load", encoder.model)
+            for _ in range(3):
+                assert not await client.verify(encoder, within)
+            assert triton.encoded(encoder.model) == 3
+            monkeypatch.undo()
+            assert not await client.verify(encoder, within)
+            # Loaded anew, with other weights, and nobody has called it since.
+            (repository / graph).write_bytes((impostor / graph).read_bytes())
+            triton.control("load", encoder.model)
+            with pytest.raises(Unavailable, match="golden vector"):
+                await client.verify(encoder, within)
+        async with client_of(triton.address) as client:  # Triton does not tell this one
+            before = triton.encoded(encoder.model)
+            for number in range(1, 4):
+                with pytest.raises(Unavailable, match="golden vector"):
+                    await client.verify(encoder, within)
+                assert triton.encoded(encoder.model) == before + number
 
 
 async def test_a_name_with_several_addresses(

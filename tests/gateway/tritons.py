@@ -16,6 +16,7 @@ import onnx
 from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.systems import null_encoder
+from gateway.inference.secret import Secret
 from gateway.models.manifest import read_manifest
 from server.config import ServerConfig
 from server.launcher import TritonServer
@@ -50,6 +51,13 @@ class SteeredTriton:
         """How many rows an encoder has run."""
         assert self._server is not None
         return inferences(self._server)[model]
+
+    def secret(self, folder: Path) -> Secret:
+        """What it asks of those who load models and read its statistics, in a file there."""
+        assert self._server is not None
+        path = folder / "secret"
+        path.write_text(self._server.config.secret)
+        return Secret(path)
 
     def kill(self) -> None:
         """SIGKILL; what it leaves behind is cleaned up."""
