@@ -42,6 +42,7 @@ class Serving:
         instances: Number of copies of each tower on every device.
         threads: Threads of each instance on a CPU; None leaves it to the runtime.
         runtime: The backend. TensorRT runs on GPUs only, OpenVINO on CPUs only.
+        split_images: Whether each ONNX Runtime thread of a CPU runs images of its own.
     """
 
     max_batch: int = 64
@@ -49,6 +50,7 @@ class Serving:
     instances: int = 1
     threads: int | None = None
     runtime: Runtime = "onnxruntime"
+    split_images: bool = False
 
     def __post_init__(self) -> None:
         """Raise ExportError if the device cannot run the backend."""
@@ -63,7 +65,8 @@ def image_config(name: str, image_size: int, embedding_size: int, serving: Servi
     pixels = config.ModelInput(
         name=PIXELS, data_type=config.TYPE_UINT8, dims=[image_size, image_size, 3]
     )
-    return _config(name, pixels, IMAGE_FEATURES, embedding_size, serving)
+    split = serving.split_images
+    return _config(name, pixels, IMAGE_FEATURES, embedding_size, serving, split=split)
 
 
 def text_config(name: str, length: int, embedding_size: int, serving: Serving) -> str:
@@ -72,11 +75,18 @@ def text_config(name: str, length: int, embedding_size: int, serving: Serving) -
     With `ANY_LENGTH`, Triton batches only requests of equal length.
     """
     ids = config.ModelInput(name=TOKEN_IDS, data_type=config.TYPE_INT32, dims=[length])
-    return _config(name, ids, TEXT_FEATURES, embedding_size, serving)
+    # Operators on texts are short: threads that share them often wait for each other.
+    return _config(name, ids, TEXT_FEATURES, embedding_size, serving, split=True)
 
 
 def _config(
-    name: str, tensor: config.ModelInput, output: str, embedding_size: int, serving: Serving
+    name: str,
+    tensor: config.ModelInput,
+    output: str,
+    embedding_size: int,
+    serving: Serving,
+    *,
+    split: bool,
 ) -> str:
     model = config.ModelConfig(
         name=name,
@@ -102,6 +112,8 @@ def _config(
     else:
         # ONNX Runtime keeps a pattern per shape, which helps only if shapes repeat.
         parameters, threads = {"enable_mem_pattern": "0"}, "intra_op_thread_count"
+        if split:
+            parameters["split_batches"] = "1"  # a key that NVIDIA's backend ignores
     if serving.threads is not None:
         parameters[threads] = str(serving.threads)
     for key, value in parameters.items():

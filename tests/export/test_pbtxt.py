@@ -96,6 +96,13 @@ def test_openvino_has_no_use_for_a_gpu() -> None:
         Serving(device="gpu", runtime="openvino")
 
 
+def test_batches_of_text_are_split_among_the_threads() -> None:
+    assert parsed(text_config("m.text", -1, 32, Serving())).parameters["split_batches"].string_value
+    assert "split_batches" not in parsed(image_config("m.image", 64, 32, Serving())).parameters
+    of_images = parsed(image_config("m.image", 64, 32, Serving(split_images=True)))
+    assert of_images.parameters["split_batches"].string_value
+
+
 def test_tensorrt_backend_and_file() -> None:
     model = for_tensorrt(64)
     assert (model.backend, model.default_model_filename) == ("tensorrt", "model.plan")

@@ -54,7 +54,8 @@ def build_repository(repository: Path) -> None:
     tiny.add_model(repository, "bare.text-4", tiny.text_graph(), size)
     tiny.add_manifest(repository, "bare", "bare.image", [("bare.text-4", 4)])
     wide = tiny.TEXT_IO.replace("dims: [ 4 ]", "dims: [ -1 ]")
-    config = f"max_batch_size: 8\n{tiny.ONE_INSTANCE}{wide}"
+    split = tiny.parameters(intra_op_thread_count="2", split_batches="1")
+    config = f"max_batch_size: 8\n{tiny.ONE_INSTANCE}{wide}{split}"
     tiny.add_model(repository, "wide.text", tiny.text_graph("length"), config)
     tiny.add_model(repository, "wide.image", tiny.image_graph(), tiny.ONE_INSTANCE)
     tiny.add_manifest(repository, "wide", "wide.image", [("wide.text", 77)])

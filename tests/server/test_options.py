@@ -44,6 +44,15 @@ def test_every_parameter_reaches_the_session_options() -> None:
 def test_idle_threads_do_not_spin() -> None:
     options = Settings().session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    spinning = Settings().session_options(spinning=True)
+    assert spinning.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert spinning.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
+def test_batches_are_split_only_where_the_configuration_says_so() -> None:
+    assert not Settings.read({}).split_batches
+    assert Settings.read(config(split_batches="1")).split_batches
 
 
 def test_arena_shrinkage_reaches_the_run_options() -> None:
@@ -73,6 +82,7 @@ def test_graph_level(level: int, expected: ort.GraphOptimizationLevel) -> None:
         ("execution_mode", "2"),
         ("enable_mem_arena", "maybe"),
         ("enable_mem_pattern", ""),
+        ("split_batches", "2"),
     ],
 )
 def test_a_bad_value_is_named_with_its_key(key: str, value: str) -> None:

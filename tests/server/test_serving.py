@@ -37,6 +37,12 @@ def test_one_model_takes_any_length(served: Served) -> None:
         np.testing.assert_allclose(served.text([ids], "wide.text"), [mean_row(ids)], rtol=1e-6)
 
 
+def test_rows_that_run_side_by_side_come_back_in_their_places(served: Served) -> None:
+    ids = [[index, index + 1] for index in range(8)]
+    np.testing.assert_allclose(served.text(ids, "wide.text"), [mean_row(row) for row in ids])
+    assert any("wide.text" in line and "split_batches=True" in line for line in served.log)
+
+
 def test_concurrent_requests_run_as_one_batch_with_their_own_answers(served: Served) -> None:
     def ask() -> None:
         with ThreadPoolExecutor(8) as pool:

@@ -19,6 +19,7 @@ from server.backends.heap import trim
 from server.backends.instance import Instance, model_path
 from server.backends.onnxruntime.options import Settings, providers
 from server.backends.onnxruntime.signature import signature_of
+from server.backends.onnxruntime.split import SplitSession, threads_of
 from server.backends.signature import described
 from server.backends.tensors import check_round_trip
 
@@ -77,9 +78,16 @@ class TritonPythonModel(Instance):
 
 def _session(
     path: Path, settings: Settings, config: dict[str, Any], kind: str, device: int
-) -> ort.InferenceSession:
+) -> ort.InferenceSession | SplitSession:
     chosen = providers(config, kind, device)
+    threads = threads_of(settings)
+    splits = settings.split_batches and int(config.get("max_batch_size", 0)) and kind == "CPU"
     try:
+        if splits and threads > 1:
+            try:
+                return SplitSession(path, settings, threads)
+            except OSError as error:
+                pb_utils.Logger.log_warn(f"{path}: batches are not split: {error}")
         return ort.InferenceSession(path, settings.session_options(), providers=chosen)
     except Exception as error:  # onnxruntime's errors share no narrower base class
         raise ModelLoadError(f"{path} cannot be loaded: {error}") from None

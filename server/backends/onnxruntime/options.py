@@ -13,6 +13,7 @@ from server.backends.errors import ConfigError
 from server.backends.processor import saturates
 
 ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+SPLIT = "split_batches"  # not a key of the C++ backend, which ignores it
 FATAL = 4  # of ONNX Runtime's log severities
 TRUE, FALSE = ("true", "1"), ("false", "0")
 
@@ -35,6 +36,7 @@ class Settings:
     enable_mem_arena: bool = True
     enable_mem_pattern: bool = True
     arena_shrinkage: str = ""  # for example "cpu:0"
+    split_batches: bool = False
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> Self:
@@ -59,10 +61,15 @@ class Settings:
             enable_mem_arena=_flag(parameters, "enable_mem_arena"),
             enable_mem_pattern=_flag(parameters, "enable_mem_pattern"),
             arena_shrinkage=parameters.get(ARENA_SHRINKAGE, ""),
+            split_batches=_flag(parameters, SPLIT, default="false"),
         )
 
-    def session_options(self) -> ort.SessionOptions:
-        """Options of the session."""
+    def session_options(self, *, spinning: bool = False) -> ort.SessionOptions:
+        """Options of a session.
+
+        Args:
+            spinning: Whether its threads may wait for each other at full speed during a run.
+        """
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.intra_op_thread_count
         options.inter_op_num_threads = self.inter_op_thread_count
@@ -79,7 +86,8 @@ class Settings:
         for pool in ("intra_op", "inter_op"):
             # Idle threads that spin block the cores for other instances, Triton and the gateway: on
             # 2 cores with 1 to 4 instances, spinning halves the throughput.
-            options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+            options.add_session_config_entry(f"session.{pool}.allow_spinning", str(int(spinning)))
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs
         if saturates():
             options.add_session_config_entry("session.x64quantprecision", "1")
         return options
@@ -123,8 +131,8 @@ def _count(parameters: dict[str, str], key: str) -> int:
     return int(value)
 
 
-def _flag(parameters: dict[str, str], key: str) -> bool:
-    value = parameters.get(key, "true").lower()
+def _flag(parameters: dict[str, str], key: str, default: str = "true") -> bool:
+    value = parameters.get(key, default).lower()
     if value not in TRUE + FALSE:
         raise ConfigError(f"parameter {key}: expected true or false, not '{value}'")
     return value in TRUE
