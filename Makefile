@@ -18,6 +18,7 @@ SERVE := .venv/serve
 EXPORT := .venv/export
 DEV := .venv/dev
 BENCH := .venv/bench
+PEERS := .venv/peers
 # OpenVINO, 180 MB, is installed where a model needs it.
 OPENVINO := $(if $(shell grep -ls '"runtime": "openvino"' "$(MODEL_REPOSITORY)"/*.manifest.json),.openvino)
 SERVE_READY := $(SERVE)/.ready $(addprefix $(SERVE)/,$(OPENVINO))
@@ -32,16 +33,16 @@ MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast test-compose check format proto lock export ladder bench bench-compare bench-open \
-	bench-budget bench-report tune demo-model setup clean
+.PHONY: help run test test-fast test-compose check format proto lock export ladder bench bench-compare bench-peers \
+	bench-open bench-budget bench-report tune demo-model setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT"
 	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY (TRITON_HTTP_PORT: unset, Triton has no HTTP)"
-	@echo "  of export, ladder, bench, bench-compare, bench-open, bench-budget and tune:"
-	@echo "  MODEL ARGS MODEL_REPOSITORY; of test and bench-report: ARGS; of every target: PYTHON"
+	@echo "  of export, ladder, bench, bench-compare, bench-peers, bench-open, bench-budget and"
+	@echo "  tune: MODEL ARGS MODEL_REPOSITORY; of test and bench-report: ARGS; of every target: PYTHON"
 
 run: $(SERVE_READY) ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
 	@$(SERVE)/bin/python -m deploy.stack --host $(HOST) --http-port $(HTTP_PORT) \
@@ -95,6 +96,9 @@ bench: $(BENCH_READY) ## Load MODEL with Locust at 1, 8, 32 and 128 users: CSV, 
 bench-compare: $(BENCH_READY) $(EXPORT)/.ready ## Hold MODEL against the ceilings and plain PyTorch, about 20 minutes
 	$(BENCH)/bin/python -m benchmarks.compare --torch-python $(EXPORT)/bin/python $(MEASURED)
 
+bench-peers: $(BENCH_READY) $(PEERS)/.ready ## Measure MODEL, a ViT-B-32, beside infinity and plain PyTorch in turns, about 40 minutes
+	$(BENCH)/bin/python -m benchmarks.peers --peers-python $(PEERS)/bin/python $(MEASURED)
+
 bench-open: $(BENCH_READY) ## Draw the latency of MODEL against offered load, with the knee
 	$(BENCH)/bin/python -m benchmarks.openloop $(MEASURED)
 
@@ -114,7 +118,7 @@ demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 		--pretrained export/demo/checkpoint.safetensors --id demo --compact \
 		--max-batch 32 --evaluate drawn
 
-setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments
+setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments but that of bench-peers
 
 clean: ## Remove the environments and caches
 	rm -rf .venv .proto .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,6 +12,7 @@ lock() {
 lock gateway pyproject.toml --extra gateway --extra otel --override requirements/gateway-overrides.txt
 lock triton pyproject.toml --extra triton --override requirements/overrides.txt
 lock serve pyproject.toml --extra serve --override requirements/overrides.txt
+lock peers pyproject.toml --extra peers
 lock client pyproject.toml --extra client
 # Without dependencies: it comes beside serve or triton, and works without its telemetry.
 lock openvino pyproject.toml --extra openvino --no-deps

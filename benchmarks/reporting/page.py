@@ -14,10 +14,11 @@ FIGURES = (
     "errors", "client_late_p99_ms", "cpu_ms", "gateway_mb", "triton_mb",
     "weights_mb", "best_per_second", "accepted_per_second", "accepted_median_ms", "accepted_p99_ms",
     "refused_per_second", "refused_median_ms", "other", "unsent", "grown_megabytes",
-    "gateway_cores", "client_cores", "after_per_second",
+    "gateway_cores", "client_cores", "after_per_second", "memory_mb", "idle_cores",
+    "ratio", "least", "most",
 )  # fmt: skip
 WHOLE = ("requests", "errors", "other", "unsent")  # figures that are counts
-APART = ("stage", "function")  # labels of rows that have tables of their own
+APART = ("stage", "function", "round")  # labels of rows that are not in the tables of all rows
 CEILINGS = {IMAGE: "image", CAPTION: "text"}  # of each kind of request
 OTHERS = {PADDED: "at the full context", TORCH: "PyTorch and FastAPI"}
 

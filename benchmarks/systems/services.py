@@ -25,6 +25,8 @@ START_TIMEOUT = 600.0  # seconds
 STOP_TIMEOUT = 60.0  # seconds
 POLL = 0.1  # seconds
 PREFIX = "GATEWAY_"
+MODEL = "torch"  # by which the servers on PyTorch know theirs
+OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 READY = re.compile(r"Triton is ready: gRPC ([^,]+), metrics (http://[^;]+);")
 
 
@@ -98,13 +100,34 @@ def torch_server(python: Path, arguments: Sequence[str]) -> Iterator[Gateway]:
     Raises:
         BenchmarkError: It did not start.
     """
+    words = ["-m", "benchmarks.systems.torch_server", *arguments]
+    with _on_pytorch(python, words, "readyz", "the PyTorch server") as served:
+        yield served
+
+
+@contextlib.contextmanager
+def infinity(python: Path, folder: Path) -> Iterator[Gateway]:
+    """The server infinity with a model in a Hugging Face folder, run by a Python that has it.
+
+    Raises:
+        BenchmarkError: It did not start.
+    """
+    words = ["-m", "infinity_emb.cli", "v2", "--engine", "torch", "--device", "cpu"]
+    words += ["--model-id", str(folder), "--served-model-name", MODEL, "--url-prefix", "/v1"]
+    # Its BetterTransformer needs another transformers; a cache would answer photos seen before.
+    words += ["--no-bettertransformer", "--no-vector-disk-cache", "--host", HOST]
+    with _on_pytorch(python, words, "health", "infinity") as served:
+        yield served
+
+
+@contextlib.contextmanager
+def _on_pytorch(python: Path, words: Sequence[str], ready: str, name: str) -> Iterator[Gateway]:
     port = free_port()
-    words = ["-m", "benchmarks.systems.torch_server", *arguments, "--port", str(port)]
     # Spinning OpenMP threads make PyTorch many times slower wherever a core is busy otherwise.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    with _program(words, environment, python=python) as (process, errors):
-        _wait(f"http://{HOST}:{port}/readyz", "the PyTorch server", process, errors)
-        yield Gateway(process.pid, Target(f"{HOST}:{port}", "", "torch"))
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **OFFLINE, **os.environ}
+    with _program([*words, "--port", str(port)], environment, python=python) as (process, errors):
+        _wait(f"http://{HOST}:{port}/{ready}", name, process, errors)
+        yield Gateway(process.pid, Target(f"{HOST}:{port}", "", MODEL))
 
 
 def add_env(parser: argparse.ArgumentParser) -> None:

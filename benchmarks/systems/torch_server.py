@@ -6,6 +6,7 @@ library's own defaults. It takes the same requests as our REST API, so the same 
 
 import argparse
 import asyncio
+import base64
 from io import BytesIO
 from typing import Annotated
 
@@ -25,16 +26,22 @@ def create_app(name: str, pretrained: str | None) -> FastAPI:
     one_at_a_time = asyncio.Lock()
 
     @app.post("/v1/embeddings")
-    async def texts(input: Annotated[str | list[str], Body(embed=True)]) -> dict[str, object]:  # noqa: A002 (OpenAI's name)
+    async def embed(
+        input: Annotated[str | list[str], Body()],  # noqa: A002 (OpenAI's name)
+        modality: Annotated[str, Body()] = "text",
+    ) -> dict[str, object]:
         given = [input] if isinstance(input, str) else input
         async with one_at_a_time:
-            return _answer(await asyncio.to_thread(_encode_text, given))
+            if modality == "text":
+                return _answer(await asyncio.to_thread(_encode_text, given))
+            files = [base64.b64decode(url.partition(",")[2]) for url in given]
+            return _answer(await asyncio.to_thread(_encode_images, files))
 
     @app.post("/v1/embeddings/image")
     async def image(request: Request) -> dict[str, object]:
         data = await request.body()
         async with one_at_a_time:
-            return _answer(await asyncio.to_thread(_encode_image, data))
+            return _answer(await asyncio.to_thread(_encode_images, [data]))
 
     @app.get("/readyz")
     def ready() -> dict[str, str]:
@@ -46,9 +53,9 @@ def create_app(name: str, pretrained: str | None) -> FastAPI:
         return vectors
 
     @torch.inference_mode()
-    def _encode_image(data: bytes) -> torch.Tensor:
-        picture = transform(Image.open(BytesIO(data)).convert("RGB"))
-        vectors: torch.Tensor = model.encode_image(picture.unsqueeze(0), normalize=True)
+    def _encode_images(files: list[bytes]) -> torch.Tensor:
+        pictures = [transform(Image.open(BytesIO(data)).convert("RGB")) for data in files]
+        vectors: torch.Tensor = model.encode_image(torch.stack(pictures), normalize=True)
         return vectors
 
     return app

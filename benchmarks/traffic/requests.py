@@ -48,6 +48,14 @@ def full_captions(model: str, context: int, seed: int = 0) -> Iterator[Request]:
     return _captions(model, Captions(seed, length=context))
 
 
+def images(model: str, count: int, seed: int = 0) -> Iterator[Request]:
+    """Photos as data URLs, `count` in a request, as infinity takes them and we do."""
+    urls = [_data_url(photo) for photo in photos()]
+    groups = [[urls[(first + n) % len(urls)] for n in range(count)] for first in range(len(urls))]
+    bodies = [{"model": model, "modality": "image", "input": group} for group in groups]
+    return _cycle([_json("/v1/embeddings", body, count) for body in bodies], seed)
+
+
 def labels(count: int) -> list[str]:
     """A list of `count` different labels."""
     return Captions(seed=1_000).take(count)

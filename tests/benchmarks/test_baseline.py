@@ -1,3 +1,4 @@
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -8,6 +9,7 @@ from fastapi import FastAPI
 
 from benchmarks.systems.torch_server import create_app
 from benchmarks.traffic.photos import photos
+from benchmarks.traffic.requests import images
 from tests.export import models
 
 NAME = "tiny-baseline"
@@ -27,7 +29,13 @@ async def test_it_takes_the_requests_of_our_rest_api(app: FastAPI) -> None:
         one = await client.post("/v1/embeddings", json={"model": "x", "input": "a dog"})
         two = await client.post("/v1/embeddings", json={"input": ["a dog", "a cat"]})
         image = await client.post("/v1/embeddings/image?model=x", content=photos()[0])
+        headers = {"content-type": "application/json"}
+        [request] = islice(images("x", 3, seed=0), 1)
+        several = await client.post(request.path, content=request.body, headers=headers)
     vectors = [np.array(row["embedding"]) for row in two.json()["data"]]
     np.testing.assert_allclose(one.json()["data"][0]["embedding"], vectors[0], atol=1e-5)
-    for vector in (*vectors, np.array(image.json()["data"][0]["embedding"])):
+    pictures = [np.array(row["embedding"]) for row in several.json()["data"]]
+    np.testing.assert_allclose(image.json()["data"][0]["embedding"], pictures[0], atol=1e-5)
+    assert len(pictures) == 3
+    for vector in (*vectors, *pictures):
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
