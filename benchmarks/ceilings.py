@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     for row in measure(given.repository.resolve(), manifest, given.seconds):
         rows.append(row)
-        print(_line(row), flush=True)
+        print(row, flush=True)
     collect("ceilings", manifest, vars(given), rows).write(given.output / f"ceilings{SUFFIX}")
     return 0
 
@@ -95,12 +95,6 @@ def _row(kind: str, rate: float, taken: Sequence[float], **labels: int) -> Row:
     """A ceiling; `p50_ms` is the time of one call, or of one item alone where none is batched."""
     values = {"per_second": rate, "p50_ms": float(np.median(taken)) * 1000}
     return Row({"system": "ceiling", "kind": kind} | labels, values)
-
-
-def _line(row: Row) -> str:
-    labels = ", ".join(f"{key} {value}" for key, value in row.labels.items())
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in row.values.items())
-    return f"{labels}: {figures}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -33,7 +33,7 @@ from benchmarks.reporting.targets import (
 )
 from benchmarks.systems import services
 from benchmarks.systems.batching import Counts
-from benchmarks.systems.contenders import OURS, PADDED, TORCH, Systems, Wanted, start
+from benchmarks.systems.contenders import OURS, PADDED, TORCH, Systems, start
 from benchmarks.systems.published import Manifest, find
 from benchmarks.traffic import loops
 from benchmarks.traffic.arrivals import offer
@@ -58,55 +58,38 @@ OPEN_LONGER = 2.0  # times the seconds of a closed loop: a p99 needs many reques
 SEEDS = 1_000  # of one round, so that no caption comes twice in a run
 
 
-class Recorder:
-    """Keeps what is measured, and writes all of it after each measurement."""
-
-    def __init__(self, given: argparse.Namespace, manifest: Manifest) -> None:
-        self._given = given
-        self._manifest = manifest
-        self._rows: list[Row] = []
-
-    def add(self, row: Row) -> None:
-        """Takes a row, prints it, and writes the files."""
-        self._rows.append(row)
-        what = ", ".join(str(value) for value in row.labels.values())
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in row.values.items())
-        print(f"{what}: {figures}", flush=True)
-        results = self.results()
-        results.write(self._given.output / f"{NAME}{SUFFIX}")
-        (self._given.output / f"{NAME}.md").write_text(tables(results) + "\n")
-
-    def results(self) -> Results:
-        """The medians so far, with the checks on them."""
-        rows = targets.medians(self._rows)
-        return collect(NAME, self._manifest, vars(self._given), rows, targets.checks(rows))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints and writes; returns the exit code."""
     given = program.shortened(_parser().parse_args(arguments))
     given.repository = given.repository.resolve()
-    recorder = Recorder(given, find(given.repository, given.model))
-    for row in measure(given):
-        recorder.add(row)
-    results = recorder.results()
+    manifest = find(given.repository, given.model)
+    rows: list[Row] = []
+    for row in measure(given, manifest):
+        print(row, flush=True)
+        rows.append(row)
+        middle = targets.medians(rows)
+        results = collect(NAME, manifest, vars(given), middle, targets.checks(middle))
+        results.write(given.output / f"{NAME}{SUFFIX}")
+        (given.output / f"{NAME}.md").write_text(tables(results) + "\n")
     print(f"\n{tables(results)}\n\nWritten to {given.output}: {NAME}{SUFFIX}, {NAME}.md")
     return 0
 
 
-def measure(given: argparse.Namespace) -> Iterator[Row]:
+def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
     """Measures everything that the options name.
 
     Raises:
         BenchmarkError: A program did not start, or the model cannot be measured so.
     """
-    manifest = find(given.repository, given.model)
-    settings = services.settings(given.env)
-    wanted = Wanted(
-        given.repository, manifest, given.without, settings, given.torch_python, given.pretrained
-    )
     with ExitStack() as stack:
-        systems = start(wanted, stack)
+        systems = start(given.repository, manifest, services.settings(given.env), stack)
+        if TORCH not in given.without:
+            words = [manifest["open_clip_name"]]
+            words += ["--pretrained", given.pretrained] if given.pretrained else []
+            torch = services.torch_server(given.torch_python, words)
+            systems.served[TORCH] = stack.enter_context(torch)
+        if PADDED in given.without:
+            systems.served.pop(PADDED, None)
         for repeat in range(given.repeats):
             yield from _round(systems, given.seconds, repeat)
 

@@ -144,8 +144,7 @@ def _service(given: argparse.Namespace, stack: ExitStack) -> Service:
         return Service(None, given.url, given.grpc, given.model or "")
     manifest = find(given.repository, given.model)
     model = manifest["id"]
-    triton = stack.enter_context(services.triton(given.repository, model))
-    served = stack.enter_context(services.gateway(given.repository, model, triton.grpc))
+    served = stack.enter_context(services.serving(given.repository, model))
     return Service(manifest, f"http://{served.target.http}", served.target.grpc, model)
 
 

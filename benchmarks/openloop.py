@@ -115,9 +115,8 @@ def _target(given: argparse.Namespace, stack: ExitStack) -> tuple[Manifest | Non
     if given.http:
         return None, Target(given.http, given.grpc or "", given.model or "")
     manifest = find(given.repository, given.model)
-    triton = stack.enter_context(services.triton(given.repository, manifest["id"]))
-    served = stack.enter_context(services.gateway(given.repository, manifest["id"], triton.grpc))
-    return manifest, served.target
+    served = services.serving(given.repository, manifest["id"])
+    return manifest, stack.enter_context(served).target
 
 
 def _parser() -> argparse.ArgumentParser:

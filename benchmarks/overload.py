@@ -10,7 +10,6 @@ cores that each of the two has used.
 import argparse
 import math
 import sys
-from contextlib import ExitStack
 from itertools import islice
 
 import uvloop
@@ -115,13 +114,8 @@ def main() -> int:
     program.add_length(made, seconds=60.0)
     program.add_output(made)
     given = program.shortened(made.parse_args())
-    with ExitStack() as stack:
-        manifest = find(given.repository, given.model)
-        triton = stack.enter_context(services.triton(given.repository, manifest["id"]))
-        settings = services.settings(given.env)
-        served = stack.enter_context(
-            services.gateway(given.repository, manifest["id"], triton.grpc, settings)
-        )
+    manifest, settings = find(given.repository, given.model), services.settings(given.env)
+    with services.serving(given.repository, manifest["id"], settings) as served:
         values = measure(given, served)
     checks = check(values)
     print(markdown(["", given.kind], [[name, value] for name, value in values.items()]))

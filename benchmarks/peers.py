@@ -37,12 +37,14 @@ MOST_IDLE_CORES = 0.1  # of all idle services together
 ROUND = "round"
 
 
-def measure(services: Mapping[str, Service], seconds: float, rounds: int) -> Iterator[Row]:
+def measure(
+    services: Mapping[str, Service], cells: Sequence[tuple[str, int]], seconds: float, rounds: int
+) -> Iterator[Row]:
     """A row for each round, cell and service."""
     seeds, names = count(), list(services)
     for number in range(rounds + 1):
         order = [*names[number % len(names) :], *names[: number % len(names)]]
-        for kind, connections in CELLS:
+        for kind, connections in cells:
             for name in order:
                 length = seconds if number else seconds * WARM_UP
                 values = _cell(services, name, kind, connections, length, next(seeds))
@@ -90,14 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.repository = given.repository.resolve()
     settings = services.settings(given.env)
     versions = peers.versions(given.peers_python)
+    cells = [cell for cell in CELLS if cell[1] == 1] if given.quick else CELLS
     rows: list[Row] = []
     with ExitStack() as stack:
         manifest = find(given.repository, given.model)
         started = peers.start(given.repository, manifest, given.peers_python, settings, stack)
-        for row in measure(started, given.seconds, given.repeats):
+        for row in measure(started, cells, given.seconds, given.repeats):
             rows.append(row)
-            named = ", ".join(str(value) for value in row.labels.values())
-            print(f"{named}: {row.values['per_second']:.4g}/s", flush=True)
+            print(row, flush=True)
             results = summary(rows, given, versions)
             results.write(given.output / f"peers{SUFFIX}")
             (given.output / "peers.md").write_text(tables(results) + "\n")

@@ -42,6 +42,11 @@ class Row:
     labels: dict[str, Label]  # such as system, kind, concurrency
     values: dict[str, float]  # such as per_second, p50_ms
 
+    def __str__(self) -> str:
+        """In a line."""
+        what = ", ".join(str(value) for value in self.labels.values())
+        return f"{what}: " + "  ".join(f"{name} {v:.4g}" for name, v in self.values.items())
+
 
 @dataclass(frozen=True, slots=True)
 class Check:

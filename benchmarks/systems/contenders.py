@@ -1,7 +1,7 @@
 """What `python -m benchmarks.compare` compares, all of it running at the same time."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class Systems:
     manifest: Manifest
     repository: Path
     triton: services.Triton  # behind our service
-    served: Mapping[str, services.Gateway]  # by system: ours, and those that are not left out
+    served: dict[str, services.Gateway]  # by system: ours, and those that are not left out
 
     def memory(self) -> dict[str, float]:
         """Megabytes of our service's processes, and of the weights that Triton must hold."""
@@ -35,35 +35,21 @@ class Systems:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to start."""
-
-    repository: Path
-    manifest: Manifest
-    without: Sequence[str]  # systems that are left out
-    settings: Mapping[str, str]  # of the gateway
-    torch_python: Path  # a Python with PyTorch
-    pretrained: str | None  # PyTorch's weights; None: random
-
-
-def start(wanted: Wanted, stack: ExitStack) -> Systems:
-    """Starts all of it, until the stack is closed.
+def start(
+    repository: Path, manifest: Manifest, settings: Mapping[str, str], stack: ExitStack
+) -> Systems:
+    """Starts our service, until the stack is closed; with packed text it is the padded one, too.
 
     Raises:
         BenchmarkError: Something did not start.
     """
-    repository, manifest, model = wanted.repository, wanted.manifest, wanted.manifest["id"]
     folder = Path(stack.enter_context(TemporaryDirectory()))
     label_set = {"name": LABEL_SET, "labels": labels(LABELS), "templates": "plain"}
     (folder / "labels.yaml").write_text(json.dumps(label_set))  # JSON is YAML
-    ours = {"GATEWAY_LABEL_SETS": str(folder), **wanted.settings}
-    triton = stack.enter_context(services.triton(repository, model))
-    served = {OURS: stack.enter_context(services.gateway(repository, model, triton.grpc, ours))}
-    if PADDED not in wanted.without and packed(manifest):
+    ours = {"GATEWAY_LABEL_SETS": str(folder), **settings}
+    triton = stack.enter_context(services.triton(repository, manifest["id"]))
+    gateway = services.gateway(repository, manifest["id"], triton.grpc, ours)
+    served = {OURS: stack.enter_context(gateway)}
+    if packed(manifest):
         served[PADDED] = served[OURS]  # sent other captions: `benchmarks.compare`
-    if TORCH not in wanted.without:
-        words = [manifest["open_clip_name"]]
-        words += ["--pretrained", wanted.pretrained] if wanted.pretrained else []
-        served[TORCH] = stack.enter_context(services.torch_server(wanted.torch_python, words))
     return Systems(manifest, repository, triton, served)

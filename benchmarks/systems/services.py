@@ -94,6 +94,18 @@ def gateway(
 
 
 @contextlib.contextmanager
+def serving(
+    repository: Path, model: str, settings: Mapping[str, str] | None = None
+) -> Iterator[Gateway]:
+    """A Triton and a gateway before it; see both."""
+    with (
+        triton(repository, model) as started,
+        gateway(repository, model, started.grpc, settings) as served,
+    ):
+        yield served
+
+
+@contextlib.contextmanager
 def torch_server(python: Path, arguments: Sequence[str]) -> Iterator[Gateway]:
     """The model in PyTorch behind a plain FastAPI server, run by a Python that has both.
 

@@ -132,7 +132,7 @@ def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_comparison_that_is_stopped_is_of_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(given: object) -> Iterator[Row]:
+    def measure(*_: object) -> Iterator[Row]:
         values: dict[str, float] = {
             "per_second": 5.0,
             "p50_ms": 1.0,
