@@ -32,8 +32,7 @@ from benchmarks.reporting.targets import (
     OPEN_LOOP,
 )
 from benchmarks.systems import services
-from benchmarks.systems.batching import Counts
-from benchmarks.systems.contenders import OURS, PADDED, TORCH, Systems, start
+from benchmarks.systems.contenders import OURS, PADDED, TORCH, Counts, Systems, start
 from benchmarks.systems.published import Manifest, find
 from benchmarks.traffic import loops
 from benchmarks.traffic.arrivals import offer

@@ -14,25 +14,35 @@ machine has time for the gateway, and what is measured is the gateway's own.
 """
 
 import argparse
+import json
+import os
+import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks import program
 from benchmarks.reporting.results import SUFFIX, Row, collect
 from benchmarks.reporting.stages import ALONE, checks, functions, hottest, shares, table
-from benchmarks.systems import decoding, services
-from benchmarks.systems.gateway_cpu import medians_ms, profiled
+from benchmarks.systems import decoding, processes, services
 from benchmarks.systems.null_encoder import write_repository
 from benchmarks.systems.published import Manifest, find
+from benchmarks.traffic import loops, requests
+from benchmarks.traffic.errors import BenchmarkError
 
 KINDS = ("rest-text", "grpc-text", "rest-image", "rest-image-base64", "grpc-image")
 WORKERS = 2
 WORKER_KINDS = ("rest-text", "grpc-text")  # of which it is seen that more workers cost no more
 CALLS = "2"  # the gateway's default: as before a GPU, another call may be under way meanwhile
 FUNCTIONS = 15  # the hottest, that are kept of each kind
+CONCURRENCY = 8
+SEEDS = 1_000  # between kinds: a caption that comes again is answered from the cache
+WAIT = 30.0  # seconds, for the sampler to write
 
 
 def measure(
@@ -85,6 +95,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = results.write(given.output / f"stage_budget{SUFFIX}")
     print(f"\nWritten to {path}")
     return 0
+
+
+def medians_ms(
+    served: services.Gateway, kinds: Sequence[str], seconds: float, repeats: int, workers: int = 1
+) -> dict[str, float]:
+    """CPU milliseconds of all its processes for each request of a kind: the medians.
+
+    The kinds take turns, so that they can be compared where the machine's speed changes.
+    """
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for seed in range(repeats):
+        for kind, taken in found.items():
+            taken.append(_cpu_ms(served, kind, seconds, seed, workers))
+    return {kind: median(taken) for kind, taken in found.items()}
+
+
+def profiled(served: services.Gateway, kind: str, seconds: float, file: Path) -> dict[str, Any]:
+    """The profile of a load; the gateway runs under `benchmarks.systems.sampler`, which writes it.
+
+    Raises:
+        BenchmarkError: It wrote nothing, or requests failed.
+    """
+    _load(served, kind, min(1.0, seconds), 200)
+    file.unlink(missing_ok=True)
+    os.kill(served.pid, signal.SIGUSR1)
+    _load(served, kind, seconds, 201)
+    os.kill(served.pid, signal.SIGUSR2)
+    deadline = time.monotonic() + WAIT
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise BenchmarkError("the gateway under the sampler wrote no profile")
+        time.sleep(0.05)
+        _load(served, kind, 0.05, 202)  # the signal is handled when Python code runs
+    profile: dict[str, Any] = json.loads(file.read_text())
+    return profile
+
+
+def _cpu_ms(served: services.Gateway, kind: str, seconds: float, seed: int, workers: int) -> float:
+    _load(served, kind, min(1.0, seconds), 100 + seed, workers)
+    before = processes.tree_cpu_seconds(served.pid)
+    sent = _load(served, kind, seconds, seed, workers)
+    return (processes.tree_cpu_seconds(served.pid) - before) / sent * 1000
+
+
+def _load(served: services.Gateway, kind: str, seconds: float, seed: int, workers: int = 1) -> int:
+    """Sends requests, and returns their number; each worker gets as many at a time as one alone."""
+    load = CONCURRENCY * workers
+    seed += SEEDS * list(requests.KINDS).index(kind)
+    measured = loops.measure(served.target, kind, load, seconds, seed, warm_up=0.0)
+    if measured.errors:
+        raise BenchmarkError(f"{kind}: {measured.errors.most_common(1)[0][0]}")
+    return len(measured.latencies)
 
 
 def _stages(

@@ -17,7 +17,7 @@ ARCHITECTURE = "ViT-B-32"  # of `benchmarks.systems.clip_folder`
 MB = 10**6
 VERSIONS = """
 from importlib.metadata import version
-for name in ("infinity-emb", "torch", "transformers", "open-clip-torch"): print(name, version(name))
+for name in ("infinity-emb", "torch", "transformers", "open_clip_torch"): print(name, version(name))
 """
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from benchmarks import stage_budget
 from benchmarks.reporting.results import Row
 from benchmarks.reporting.stages import ALONE, checks, shares, table
-from benchmarks.systems import gateway_cpu, null_encoder, services
+from benchmarks.systems import null_encoder, services
 from benchmarks.systems.published import CONFIG, encoders, find, manifests, packed
 from benchmarks.traffic.errors import BenchmarkError
 from tests.benchmarks.forms import FORMS, write_form
@@ -87,7 +88,7 @@ def test_the_gateway_takes_it_for_a_model(null: Path, behind: services.Triton) -
         answer = client.post("/v1/embeddings", json={"input": "a red circle"}).json()
         vector = null_encoder.unit_vector(manifests(null)["demo"]["embedding_size"])
         np.testing.assert_allclose(answer["data"][0]["embedding"], vector, atol=1e-6)
-        assert 0 < gateway_cpu.medians_ms(served, ["rest-text"], 0.3, 1)["rest-text"] < 100
+        assert 0 < stage_budget.medians_ms(served, ["rest-text"], 0.3, 1)["rest-text"] < 100
     real = manifests(REPOSITORY)["demo"]
     assert manifests(null)["demo"]["fingerprint"] != real["fingerprint"]
 
@@ -96,7 +97,7 @@ def test_stages_add_up_to_the_whole(null: Path, behind: services.Triton, tmp_pat
     file = tmp_path / "profile.json"
     launcher = ("-m", "benchmarks.systems.sampler", str(file), "gateway")
     with services.gateway(null, "demo", behind.grpc, launcher=launcher) as served:
-        parts = shares(gateway_cpu.profiled(served, "rest-image", 0.5, file))
+        parts = shares(stage_budget.profiled(served, "rest-image", 0.5, file))
     assert sum(parts.values()) == pytest.approx(1)
     assert parts["decode"] > 0.2
     assert parts["HTTP"] > 0
