@@ -1,13 +1,16 @@
-"""The values that pass between the stages of a request."""
+"""The values that pass between the stages of a request, and the limit of its time."""
 
+import asyncio
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.errors import DeadlineExceeded, RequestError
+from gateway.errors import DeadlineExceeded, GatewayError, RequestError
 from gateway.models.manifest import Manifest
 from gateway.models.spans import CallSpan, Trace
 
@@ -69,6 +72,72 @@ class Deadline:
         if left <= 0:
             raise DeadlineExceeded("the request ran out of time")
         return left
+
+
+class TimeLimit:
+    """Ends the task inside its `with` block with an error: at the deadline, or by `end`.
+
+    One timer does for the deadline and for an earlier moment, which can be put off at no cost.
+
+    Attributes:
+        deadline: Of the request.
+        earlier: When the block ends before its deadline, on the same clock; None: never.
+    """
+
+    def __init__(
+        self, seconds: float, earlier_s: float | None = None,
+        too_early: Callable[[], GatewayError] | None = None,
+    ) -> None:  # fmt: skip
+        """Begins to count; `too_early` makes the error of the earlier moment."""
+        self.deadline = Deadline.after(seconds)
+        self.earlier = None if earlier_s is None else Deadline.now() + earlier_s
+        self._too_early = too_early
+        self._seconds = seconds
+        self._error: GatewayError | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        assert self._task is not None  # noqa: S101 - narrows what a coroutine always has
+        self._cancelling = self._task.cancelling()
+        self._arm()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
+        task, self._task = self._task, None
+        # As `asyncio.timeout` has it: a cancellation by another is left alone.
+        if (
+            self._error is not None
+            and task is not None
+            and (task.uncancel() <= self._cancelling and kind is asyncio.CancelledError)
+        ):
+            raise self._error from None
+
+    def end(self, error: GatewayError) -> None:
+        """Ends the block with an error, unless it has ended."""
+        if self._error is None and self._task is not None:
+            self._error = error
+            self._task.cancel()
+
+    def _arm(self) -> None:
+        at = self.deadline.at if self.earlier is None else min(self.earlier, self.deadline.at)
+        if at < math.inf:  # a timer may come a little early
+            self._timer = self._loop.call_later(max(0.0, at - Deadline.now()), self._look)
+
+    def _look(self) -> None:
+        now = Deadline.now()
+        if now >= self.deadline.at:
+            self.end(
+                DeadlineExceeded(f"the request was not answered within {self._seconds:g} seconds")
+            )
+        elif self.earlier is not None and self._too_early is not None and now >= self.earlier:
+            self.end(self._too_early())
+        else:
+            self._arm()
 
 
 @dataclass(frozen=True, slots=True)

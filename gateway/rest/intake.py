@@ -16,9 +16,9 @@ from pydantic_core import from_json
 from starlette.types import Receive
 
 from gateway.access.access import Account
-from gateway.admission.permits import Admission, Permit, TimeLimit
+from gateway.admission.permits import Admission, Permit
 from gateway.errors import MalformedRequest, TooLarge, TooSlow, quoted
-from gateway.models.values import Deadline
+from gateway.models.values import Deadline, TimeLimit
 from gateway.pipeline.requests import Plan
 from gateway.rest.fields import NAME_CHARACTERS, TAGS
 from gateway.rest.json_limits import count_values, has_long_wide_string

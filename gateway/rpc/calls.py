@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError, Message
 
 from gateway.access.access import Access, Account
 from gateway.access.clients import by_peer
-from gateway.admission.permits import Admission, Permit, TimeLimit
+from gateway.admission.permits import Admission, Permit
 from gateway.errors import GatewayError, MalformedRequest, TooLarge, Unauthenticated
-from gateway.models.values import Deadline
+from gateway.models.values import Deadline, TimeLimit
 from gateway.pipeline.requests import Plan
 from gateway.rpc.config import RpcConfig
 from gateway.rpc.incoming import Incoming

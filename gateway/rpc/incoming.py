@@ -15,8 +15,9 @@ from typing import TypeAlias
 
 import grpc
 
-from gateway.admission.permits import Admission, TimeLimit
+from gateway.admission.permits import Admission
 from gateway.errors import Overloaded
+from gateway.models.values import TimeLimit
 from gateway.rpc.sockets import Sockets
 
 WINDOW_BYTES = 2**16 - 1  # HTTP/2's own; see `grpc.http2.lookahead_bytes`

@@ -5,9 +5,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from gateway.admission.permits import Admission, Room, TimeLimit
+from gateway.admission.permits import Admission, Room
 from gateway.admission.wait import LONGEST_S, WINDOW_S, Drain
 from gateway.errors import DeadlineExceeded, Overloaded, TooSlow
+from gateway.models.values import TimeLimit
 
 
 class Clock:
