@@ -3,14 +3,22 @@
 Each variant is a copy of the model's repository with one thing changed, or settings of the gateway
 changed, served by a real Triton and a gateway of its own, and loaded with images and captions. With
 `--grid` all combinations of what is given are tried. Triton instances share the cores: each gets
-cores / instances ONNX Runtime threads. The best of each column is marked.
+cores / instances ONNX Runtime threads, and a call of the gateway of its own.
+
+All variants run once in every round. One is faster than the repository as it is published, or
+slower, only if every round of the one was so against every round of the other. `--apply` writes
+what is faster into the repository.
 """
 
 import argparse
 import itertools
+import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from statistics import median
 
@@ -19,15 +27,20 @@ from benchmarks.reporting.results import SUFFIX, Label, Row, collect
 from benchmarks.reporting.tables import Cell, markdown
 from benchmarks.systems import repositories, services
 from benchmarks.systems.decoding import cores
-from benchmarks.systems.published import Manifest, find
+from benchmarks.systems.published import CONFIG, Manifest, encoders, find
+from benchmarks.systems.published import SUFFIX as MANIFEST
 from benchmarks.traffic import loops
 from benchmarks.traffic.errors import BenchmarkError
 
 LOADS = (("rest-image", 8), ("rest-image", 32), ("rest-text", 8), ("rest-text", 32))
-QUEUE_DELAYS = ("0", "500", "2000", "5000")  # microseconds
-MAX_BATCHES = ("8", "16", "32", "64")
+QUEUE_DELAYS = ("0", "2000")  # microseconds
+MAX_BATCHES = ("16", "64")
 INSTANCES, DELAY, BATCH, LENGTHS = "instances", "queue delay us", "max batch", "token lengths"
+SPLIT, SPLIT_KEY = "split batches", "split_batches"
+CALLS = "GATEWAY_TRITON_CALLS"
 AS_PUBLISHED = "as published"
+FASTER, SLOWER = "faster", "slower"
+ROUNDS = 3  # fewer say nothing about the spread
 
 Variant = Mapping[str, str]  # what is changed; other names are settings of the gateway
 
@@ -36,11 +49,9 @@ def variants(choices: Mapping[str, Sequence[str]], *, grid: bool) -> list[Varian
     """What to try: as published, then one change at a time; or every combination."""
     if grid:
         names = list(choices)
-        return [
-            dict(zip(names, values, strict=True)) for values in itertools.product(*choices.values())
-        ]
-    single = [{name: value} for name, values in choices.items() for value in values]
-    return [{}, *single]
+        every = itertools.product(*choices.values())
+        return [{}, *(dict(zip(names, values, strict=True)) for values in every)]
+    return [{}, *({name: value} for name, values in choices.items() for value in values)]
 
 
 def measure(
@@ -74,6 +85,9 @@ def apply(repository: Path, manifest: Manifest, variant: Variant) -> dict[str, s
         if name == INSTANCES:
             count = int(value)
             repositories.set_instances(repository, manifest, count, max(1, cores() // count))
+            settings[CALLS] = value
+        elif name == SPLIT:
+            set_split(repository, manifest, value)
         elif name == DELAY:
             repositories.set_queue_delay(repository, manifest, int(value))
         elif name == BATCH:
@@ -86,31 +100,111 @@ def apply(repository: Path, manifest: Manifest, variant: Variant) -> dict[str, s
     return settings
 
 
+def set_split(repository: Path, manifest: Manifest, value: str) -> None:
+    """Sets whether the threads run rows of their own, for every encoder."""
+    own = rf'parameters\s*\{{\s*key:\s*"{SPLIT_KEY}"\s*value:?\s*\{{[^}}]*\}}\s*\}}\s*'
+    entry = f'parameters {{ key: "{SPLIT_KEY}" value {{ string_value: "{value}" }} }}\n'
+    for encoder in encoders(manifest):
+        path = repository / encoder["name"] / CONFIG
+        text = re.sub(own, "", path.read_text())
+        path.unlink()  # a hard link to the original, which must not change
+        path.write_text(text.rstrip("\n") + "\n" + entry)
+
+
+def write(repository: Path, manifest: Manifest, chosen: Mapping[str, Variant]) -> dict[str, str]:
+    """Writes the variants of `rest-image` and `rest-text` into the repository, file by file.
+
+    Each `config.pbtxt` keeps all other keys. Returns the settings that are for the gateway.
+    """
+    models, settings = dict(manifest["triton"]), dict[str, str]()
+    for kind, variant in chosen.items():
+        modality = kind.removeprefix("rest-")
+        with repositories.copy(repository, manifest) as folder:
+            settings |= apply(folder, manifest, variant)
+            models[modality] = found = find(folder, manifest["id"])["triton"][modality]
+            for encoder in found if isinstance(found, list) else [found]:
+                config = Path(encoder["name"]) / CONFIG
+                _replace(repository / config, (folder / config).read_text())
+    changed = json.dumps(manifest | {"triton": models}, indent=1)
+    _replace(repository / (manifest["id"] + MANIFEST), changed)
+    return settings
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text)
+    new.replace(path)
+
+
 def name_of(variant: Variant) -> str:
     """A variant in words."""
     return ", ".join(f"{name} {value}" for name, value in variant.items()) or AS_PUBLISHED
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The rounds of one variant under one load: items per second of each, and the median p99."""
+
+    rates: list[float]
+    p99_ms: float
+
+    def against(self, published: "Measured") -> str:
+        """`FASTER` or `SLOWER` than as published, or neither: the rounds overlap, or are few."""
+        if min(len(self.rates), len(published.rates)) < ROUNDS:
+            return ""
+        if min(self.rates) > max(published.rates):
+            return FASTER
+        return SLOWER if max(self.rates) < min(published.rates) else ""
+
+
+def measured(rows: Sequence[Row], name: str, kind: str, load: int) -> Measured | None:
+    """What was measured of a variant under a load; None if nothing was."""
+    wanted = {"variant": name, "kind": kind, "concurrency": load}
+    found = [row.values for row in rows if wanted.items() <= row.labels.items()]
+    if not found:
+        return None
+    p99_ms = median(values["p99_ms"] for values in found)
+    return Measured([values["per_second"] for values in found], p99_ms)
+
+
+def choose(rows: Sequence[Row], tried: Sequence[Variant]) -> dict[str, Variant]:
+    """The fastest variant for each kind of request; none unless it is beyond the spread.
+
+    It is faster than as published under one of the loads, and slower under none.
+    """
+    chosen: dict[str, Variant] = {}
+    for kind in dict.fromkeys(kind for kind, _ in LOADS):
+        best = 0.0
+        for variant in tried:
+            pairs = [
+                (each, published)
+                for of, load in LOADS
+                if of == kind
+                and (each := measured(rows, name_of(variant), kind, load))
+                and (published := measured(rows, AS_PUBLISHED, kind, load))
+            ]
+            verdicts = {each.against(published) for each, published in pairs}
+            gain = prod(median(each.rates) / median(other.rates) for each, other in pairs)
+            if FASTER in verdicts and SLOWER not in verdicts and gain > best:
+                chosen[kind], best = variant, gain
+    return chosen
+
+
 def table(rows: Sequence[Row]) -> str:
-    """Variants down, loads across: items per second, the median of the repeats, and p99."""
-    names = list(dict.fromkeys(str(row.labels["variant"]) for row in rows))
-    cells: dict[tuple[str, str, int], tuple[float, float]] = {}
-    for name, (kind, load) in itertools.product(names, LOADS):
-        wanted = {"variant": name, "kind": kind, "concurrency": load}
-        found = [row.values for row in rows if wanted.items() <= row.labels.items()]
-        if found:
-            cells[name, kind, load] = (
-                median(values["per_second"] for values in found),
-                median(values["p99_ms"] for values in found),
-            )
+    """Variants down, loads across: items per second (median, lowest and highest round), and p99."""
     lines: list[list[Cell]] = []
-    for name in names:
+    for name in dict.fromkeys(str(row.labels["variant"]) for row in rows):
         line: list[Cell] = [name]
         for kind, load in LOADS:
-            rates = [rate for (_, k, c), (rate, _) in cells.items() if (k, c) == (kind, load)]
-            rate, p99 = cells.get((name, kind, load), (float("nan"), float("nan")))
-            shown = f"{rate:.4g} (p99 {p99:.0f} ms)"
-            line.append(f"**{shown}**" if rate == max(rates, default=None) else shown)
+            each = measured(rows, name, kind, load)
+            published = measured(rows, AS_PUBLISHED, kind, load)
+            if each is None or published is None:
+                line.append("")
+                continue
+            low, high = min(each.rates), max(each.rates)
+            shown = f"{median(each.rates):.4g} ({low:.4g} to {high:.4g}, p99 {each.p99_ms:.0f} ms)"
+            verdict = each.against(published)
+            line.append(f"**{shown}, {verdict}**" if verdict else shown)
         lines.append(line)
     return markdown(["variant", *(f"{kind}, {load}: items/s" for kind, load in LOADS)], lines)
 
@@ -133,6 +227,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             path = results.write(given.output / f"tune{SUFFIX}")
             (given.output / "tune.md").write_text(table(rows) + "\n")
     print(f"\n{table(rows)}\n\nWritten to {path}, with tune.md")
+    chosen = choose(rows, tried)
+    for kind, variant in chosen.items():
+        print(f"{kind}: {name_of(variant)} is faster")
+    if not chosen:
+        print("nothing is faster than the repository as it is published")
+    elif given.apply:
+        settings = write(repository, manifest, chosen)
+        print(f"written to {repository}; restart Triton to use it")
+        for name, value in settings.items():
+            print(f"and give the gateway {name}={value}")
     return 0
 
 
@@ -146,6 +250,7 @@ def _choices(given: argparse.Namespace) -> dict[str, list[str]]:
         INSTANCES: given.instances,
         DELAY: given.queue_delays,
         BATCH: given.max_batches,
+        SPLIT: given.split_batches,
         LENGTHS: given.token_lengths,
     }
     for pair in given.env:
@@ -164,12 +269,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--instances", nargs="*", default=every, metavar="N", help="of every encoder")
     add("--queue-delays", nargs="*", default=QUEUE_DELAYS, metavar="US", help="microseconds")
     add("--max-batches", nargs="*", default=MAX_BATCHES, metavar="N", help="items in a batch")
+    add("--split-batches", nargs="*", default=("0", "1"), metavar="0|1",
+        help="whether the threads of the CPU backend run rows of their own")  # fmt: skip
     add("--token-lengths", nargs="*", default=[], metavar="N+N",
         help="such as 16+77 16+24+32+77; of a model whose text encoder is not packed")  # fmt: skip
     add("--env", action="append", default=[], metavar="NAME=V,V",
         help="values of a setting of the gateway; may be repeated")  # fmt: skip
     add("--grid", action="store_true", help="every combination, not one change at a time")
-    program.add_length(made, seconds=8.0, repeats=3)
+    add("--apply", action="store_true", help="write what is faster into the repository")
+    program.add_length(made, seconds=8.0, repeats=5)
     program.add_output(made)
     return made
 

@@ -20,7 +20,7 @@ def configs(repository: Path) -> str:
 def test_one_change_at_a_time_or_all_combinations() -> None:
     choices = {"a": ["1", "2"], "b": ["3"]}
     assert tune.variants(choices, grid=False) == [{}, {"a": "1"}, {"a": "2"}, {"b": "3"}]
-    assert tune.variants(choices, grid=True) == [{"a": "1", "b": "3"}, {"a": "2", "b": "3"}]
+    assert tune.variants(choices, grid=True) == [{}, {"a": "1", "b": "3"}, {"a": "2", "b": "3"}]
     assert [tune.name_of(v) for v in ({}, {"a": "1", "b": "3"})] == ["as published", "a 1, b 3"]
 
 
@@ -30,6 +30,7 @@ def test_a_variant_changes_the_copy_and_not_the_original(tmp_path: Path, form: s
     manifest = write_form(repository, form)
     before = configs(repository), (repository / "demo.manifest.json").read_text()
     variant = {tune.INSTANCES: "2", tune.DELAY: "700", tune.BATCH: "8", "GATEWAY_TRITON_CALLS": "3"}
+    variant |= {tune.SPLIT: "1"}
     variant |= {tune.LENGTHS: str(CONTEXT)} if form == FIXED else {}
     with copy(repository, manifest) as folder:
         weights = weights_bytes(folder, manifest)
@@ -37,8 +38,8 @@ def test_a_variant_changes_the_copy_and_not_the_original(tmp_path: Path, form: s
         assert weights_bytes(folder, manifest) == 2 * weights
         text = (folder / "demo.image" / CONFIG).read_text()
         for words in ("count: 2", "max_queue_delay_microseconds: 700", "max_batch_size: 8",
-                      'key: "intra_op_thread_count"'):  # fmt: skip
-            assert words in text
+                      'key: "intra_op_thread_count"', 'key: "split_batches"'):  # fmt: skip
+            assert text.count(words) == 1
         changed = manifests(folder)["demo"]["triton"]
         assert [tower["length"] for tower in changed["text"]] == [CONTEXT]
         assert changed["image"]["max_batch"] == 8
@@ -71,17 +72,68 @@ def test_a_variant_is_served_and_loaded() -> None:
     assert not list(REPOSITORY.parent.glob(".benchmark-*"))
 
 
-def test_the_best_of_each_column_is_marked() -> None:
-    rows = [
-        Row({"variant": name, "kind": kind, "concurrency": load},
-            {"per_second": rate + repeat, "p99_ms": 10.0})
-        for name, rate in (("as published", 50.0), ("max batch 8", 60.0))
+def rows_of(**rates: list[float]) -> list[Row]:
+    """Rounds of variants, by name, under every load."""
+    return [
+        Row({"variant": name.replace("_", " "), "kind": kind, "concurrency": load},
+            {"per_second": rate, "p99_ms": 10.0})
+        for name, found in rates.items()
         for kind, load in tune.LOADS
-        for repeat in range(3)
+        for rate in found
     ]  # fmt: skip
-    _, _, first, second = tune.table(rows).splitlines()
-    assert first == "| as published" + " | 51 (p99 10 ms)" * 4 + " |"
-    assert second == "| max batch 8" + " | **61 (p99 10 ms)**" * 4 + " |"
+
+
+def test_what_every_round_shows_is_marked_and_chosen() -> None:
+    rows = rows_of(
+        as_published=[50, 51, 52], max_batch_8=[53, 60, 61], max_batch_9=[52, 70, 71],
+        instances_2=[40, 41, 49],
+    )  # fmt: skip
+    _, _, *lines = tune.table(rows).splitlines()
+    shown = ["51 (50 to 52, p99 10 ms)", "**60 (53 to 61, p99 10 ms), faster**",
+             "70 (52 to 71, p99 10 ms)", "**41 (40 to 49, p99 10 ms), slower**"]  # fmt: skip
+    names = ["as published", "max batch 8", "max batch 9", "instances 2"]
+    assert lines == [f"| {n}" + f" | {s}" * 4 + " |" for n, s in zip(names, shown, strict=True)]
+    tried = [{}, {tune.BATCH: "8"}, {tune.BATCH: "9"}, {tune.INSTANCES: "2"}]
+    assert tune.choose(rows, tried) == {
+        kind: {"max batch": "8"} for kind in ("rest-image", "rest-text")
+    }
+
+
+def test_few_rounds_choose_nothing() -> None:
+    rows = rows_of(as_published=[50, 51], max_batch_8=[60, 61])
+    assert tune.choose(rows, [{}, {tune.BATCH: "8"}]) == {}
+
+
+def test_what_is_slower_under_another_load_is_not_chosen() -> None:
+    rows = rows_of(as_published=[50, 51, 52], max_batch_8=[60, 61, 62])
+    for row in rows:
+        if row.labels["variant"] == "max batch 8" and row.labels["concurrency"] == 32:
+            row.values["per_second"] -= 30
+    assert tune.choose(rows, [{}, {tune.BATCH: "8"}]) == {}
+
+
+def test_calls_follow_the_instances(tmp_path: Path) -> None:
+    manifest = write_form(tmp_path / "repository", PACKED)
+    with copy(tmp_path / "repository", manifest) as folder:
+        assert tune.apply(folder, manifest, {tune.INSTANCES: "2"}) == {"GATEWAY_TRITON_CALLS": "2"}
+
+
+def test_a_choice_is_written_for_its_encoders_alone(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    manifest = write_form(repository, PACKED)
+    image, text = (repository / f"demo.{name}" / CONFIG for name in ("image", "text"))
+    before = image.read_text()
+    variant = {tune.INSTANCES: "2", tune.BATCH: "8"}
+    settings = tune.write(repository, manifest, {"rest-text": variant})
+    assert settings == {"GATEWAY_TRITON_CALLS": "2"}
+    assert image.read_text() == before
+    for words in ("count: 2", "max_batch_size: 8", "enable_mem_pattern"):
+        assert words in text.read_text()
+    models = manifests(repository)["demo"]["triton"]
+    assert [encoder["max_batch"] for encoder in models["text"]] == [8]
+    assert models["image"] == manifest["triton"]["image"]
+    assert not list(repository.rglob("*.new"))
+    assert not list(tmp_path.glob(".benchmark-*"))
 
 
 def test_settings_must_have_values() -> None:
