@@ -23,12 +23,17 @@ from gateway.models.registry import Models
 from gateway.operations.signals import signals_handled
 from gateway.pipeline.concurrency import first
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
-from gateway.rest import admin, openapi, problems
+from gateway.rest import endpoint, openapi, problems
+from gateway.rest.endpoints import admin, models, probes
+from gateway.rest.endpoints.embeddings import EMBEDDINGS
+from gateway.rest.endpoints.rerank import RERANK
+from gateway.rest.endpoints.similarity import SIMILARITY
+from gateway.rest.endpoints.uploads import IMAGE_UPLOADS
+from gateway.rest.endpoints.zero_shot import ZERO_SHOT
 from gateway.rest.intake import Intake
 from gateway.rest.middleware import RequestContext, posted_routes
 from gateway.rest.playground.routes import Facts
 from gateway.rest.playground.routes import router as playground
-from gateway.rest.routes import router
 from gateway.rest.security import BrowserGuard
 from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
@@ -37,6 +42,7 @@ from gateway.telemetry.record import Observer
 
 VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
+ENDPOINTS = (EMBEDDINGS, IMAGE_UPLOADS, ZERO_SHOT, SIMILARITY, RERANK)
 NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError, SecretError)
 
 
@@ -144,7 +150,9 @@ def create_app(
     app.state.tls = tls  # for whoever accepts connections, who may set the next as well
     app.state.stop_requested = lambda: False
     problems.install(app)
-    openapi.install(app, keys=access is not None)
+    openapi.install(
+        app, [each.request for each in ENDPOINTS if not each.body], keys=access is not None
+    )
     app.include_router(playground(_playground_facts(settings, loaded.sets)))
     # A page has no key, whatever its name leads to.
     guard = BrowserGuard(None if access else build.hosts(settings, settings.host))
@@ -173,10 +181,12 @@ def _add_routes(
         settings.max_text_characters,
     )
     shown = None if settings.metrics_port else metrics
-    routes = router(components.engine, intake, components.readiness, shown, settings.max_items)
-    app.include_router(routes)
+    inference = endpoint.router(ENDPOINTS, components.engine, intake)
+    app.include_router(inference)
+    app.include_router(models.router(loaded.models))
+    app.include_router(probes.router(components.readiness, shown))
     app.include_router(admin.router(loaded.models, components.updates))
-    return posted_routes(routes.routes)
+    return posted_routes(inference.routes)
 
 
 def _start_background_tasks(

@@ -26,7 +26,7 @@ STAGES = (
     ("gateway.models.tokenizer", "tokenize"),
     ("ftfy", "tokenize"),
     ("gateway.rest.convert", "encode answer"),
-    ("gateway.rest.responses", "encode answer"),
+    ("gateway.rest.endpoints", "encode answer"),
     ("gateway.rpc.convert", "encode answer"),
     ("gateway.inference.grpc_client", "call Triton"),
     ("tritonclient", "call Triton"),

@@ -56,7 +56,7 @@ class Engine:
     ) -> None:
         self.models = models
         self.sets = sets
-        self._limits = limits
+        self.limits = limits
         self._embedder = embedder
         self._classifiers = classifiers
 
@@ -90,7 +90,7 @@ class Engine:
         """
         chosen = model or self._found(request.model, timings)
         dimensions = _dimensions(request.dimensions, chosen.manifest)
-        self._limits.items(len(request.items), "input")
+        self.limits.items(len(request.items), "input")
         items = self._embedder.checked(request.items, skip=request.skip)
 
         async def run(deadline: Deadline) -> Embedded:
@@ -116,14 +116,14 @@ class Engine:
         Args and Raises: As `embed`.
         """
         model = self._found(request.model, timings)
-        self._limits.items(len(request.images), "images")
+        self.limits.items(len(request.images), "images")
         _at_least_one(request.top_k, "top_k")
         label_set = self._label_set(request)
         images = self._embedder.checked(request.images)
         names = [label.name for label in label_set.labels]
         top_k = request.top_k or len(names)
         size = answer_bytes(len(images), names, top_k)
-        self._limits.answer(size)
+        self.limits.answer(size)
         # The texts of a named set are encoded already.
         prompts = 0 if label_set.name else len(names) * len(label_set.templates)
 
@@ -159,9 +159,9 @@ class Engine:
         """
         model = self._found(request.model, timings)
         images, texts = request.images, request.texts
-        self._limits.items(len(images), "images")
-        self._limits.items(len(texts), "texts")
-        self._limits.items(len(images) + len(texts), "images", "texts and images")
+        self.limits.items(len(images), "images")
+        self.limits.items(len(texts), "texts")
+        self.limits.items(len(images) + len(texts), "images", "texts and images")
         items = self._embedder.checked([*images, *texts])
 
         async def run(deadline: Deadline) -> Compared:
@@ -186,7 +186,7 @@ class Engine:
         Args and Raises: As `embed`.
         """
         model = self._found(request.model, timings)
-        self._limits.items(len(request.documents), "documents")
+        self.limits.items(len(request.documents), "documents")
         _at_least_one(request.top_n, "top_n")
         items = self._embedder.checked([request.query, *request.documents])
 
@@ -221,12 +221,12 @@ class Engine:
                 )
             return self.sets.find(request.label_set)
         labels = request.labels or ()
-        templates = self.sets.templates(request.templates, self._limits)
-        self._limits.labels(len(labels), len(templates))
+        templates = self.sets.templates(request.templates, self.limits)
+        self.limits.labels(len(labels), len(templates))
         longest = max(map(len, templates)) - len(PLACEHOLDER)
         for index, label in enumerate(labels):
-            self._limits.text(label, f"labels[{index}]")
-            self._limits.characters(longest + len(label), f"labels[{index}]")
+            self.limits.text(label, f"labels[{index}]")
+            self.limits.characters(longest + len(label), f"labels[{index}]")
         return LabelSet("", tuple(Label(label, (label,)) for label in labels), templates)
 
 

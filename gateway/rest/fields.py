@@ -13,6 +13,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+RED_CIRCLE = (  # a drawn scene of 24 x 24 pixels
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABgAAAAYAQMAAADaua+7AAAABlBMVEXcHh7w8PCzSAylAAAAN0lEQVR42"
+    "m3MQQ2AMBQFwekLQpCCM1KUVUqFkH7uwGFvk21FvLsoZTmzjNzm15DNnjiUiq79vB6wqwyjJRBJ5AAAAABJRU5ErkJggg=="
+)
+
 
 class Request(BaseModel):
     """Strict: a wrong type or an unknown field is an error."""
@@ -208,3 +213,15 @@ class Message(Request):
             custom_error_message="Input should be a string or a list of one part",
         ),
     ]
+
+
+class OfImages(Request):
+    """A request with one image or several."""
+
+    image: str | None = Field(
+        None,
+        min_length=1,
+        description="One image: `data:image/...;base64,...`, base64 alone, or an http(s) URL where "
+        "this service fetches those.",
+    )
+    images: Strings | None = Field(None, description="Several images, in place of `image`.")

@@ -1,5 +1,6 @@
-"""The OpenAPI document. Routes read bodies themselves, so they name their schemas here."""
+"""The OpenAPI document. Handlers read bodies themselves, so FastAPI does not know their schemas."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
@@ -7,16 +8,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.rest import schemas
-from gateway.rest.responses import ErrorResponse
+from gateway.rest.problems import ErrorResponse
 
 _REFERENCE = "#/components/schemas/{model}"
-_REQUESTS: tuple[type[BaseModel], ...] = (
-    schemas.EmbeddingsRequest,
-    schemas.ZeroShotRequest,
-    schemas.SimilarityRequest,
-    schemas.RerankRequest,
-)
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 _MEANINGS = {
@@ -51,7 +45,7 @@ _TIMEOUT = {
 }
 
 
-def body(schema: type[BaseModel]) -> dict[str, Any]:
+def json_body(schema: type[BaseModel]) -> dict[str, Any]:
     """What a route says of its JSON body, as `openapi_extra`."""
     reference = {"$ref": _REFERENCE.format(model=schema.__name__)}
     return {
@@ -60,9 +54,9 @@ def body(schema: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def image_body() -> dict[str, Any]:
-    """What the upload of images says of its body and query, as `openapi_extra`."""
-    query = schemas.ImageQuery.model_json_schema()["properties"]
+def image_body(options: type[BaseModel]) -> dict[str, Any]:
+    """What the upload of images says of its body and its options, as `openapi_extra`."""
+    query = options.model_json_schema()["properties"]
     files = {"type": "array", "items": _BYTES["schema"], "minItems": 1}
     properties = {"files": files, **query}
     form = {"schema": {"type": "object", "properties": properties, "required": ["files"]}}
@@ -124,11 +118,12 @@ def _headers(named: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def install(app: FastAPI, *, keys: bool) -> None:
+def install(app: FastAPI, requests: Iterable[type[BaseModel]], *, keys: bool) -> None:
     """Makes the app's document hold the schemas of the request bodies as well.
 
     Args:
         app: The application.
+        requests: The schemas of request bodies.
         keys: Whether calls need an API key.
     """
 
@@ -141,7 +136,7 @@ def install(app: FastAPI, *, keys: bool) -> None:
                 routes=app.routes,
             )
             _, definitions = models_json_schema(
-                [(model, "validation") for model in _REQUESTS], ref_template=_REFERENCE
+                [(model, "validation") for model in requests], ref_template=_REFERENCE
             )
             schema["components"]["schemas"].update(definitions["$defs"])
             if keys:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from gateway import errors
@@ -44,6 +45,21 @@ _TYPES = {  # OpenAI's words where it has one
     503: "service_unavailable_error",
     504: "timeout_error",
 }
+
+
+class ErrorObject(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str = Field(description="Of what kind it is, in OpenAI's words.")
+    param: str | None = Field(description="The field that it is about, such as `input[3]`.")
+    code: str = Field(description="A stable word for programs, such as `invalid_image`.")
+
+
+class ErrorResponse(BaseModel):
+    """Every error, whatever raised it."""
+
+    error: ErrorObject
 
 
 def error_object(error: errors.GatewayError) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from gateway.rest import responses, schemas
+from gateway.app import ENDPOINTS
 
 pytestmark = pytest.mark.slow
 
@@ -20,10 +20,7 @@ CHECKS = (
     "response_headers_conformance,response_schema_conformance"
 )
 ANSWERS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
-    "/v1/embeddings": (schemas.EmbeddingsRequest, responses.EmbeddingsResponse),
-    "/v1/zero-shot": (schemas.ZeroShotRequest, responses.ZeroShotResponse),
-    "/v1/similarity": (schemas.SimilarityRequest, responses.SimilarityResponse),
-    "/v1/rerank": (schemas.RerankRequest, responses.RerankResponse),
+    each.path: (each.request, each.response) for each in ENDPOINTS if each.body is None
 }
 
 

@@ -13,7 +13,10 @@ from langchain_openai import OpenAIEmbeddings
 from PIL import Image
 from pydantic import BaseModel, SecretStr
 
-from gateway.rest import schemas
+from gateway.rest.endpoints.embeddings import EmbeddingsRequest
+from gateway.rest.endpoints.rerank import RerankRequest
+from gateway.rest.endpoints.similarity import SimilarityRequest
+from gateway.rest.endpoints.zero_shot import ZeroShotRequest
 from gateway.rest.intake import INLINE_BYTES
 from tests.conftest import SAMPLES
 
@@ -412,10 +415,10 @@ SIMILARITY: dict[str, Any] = {"image": RED_CIRCLE, "texts": ["a star"]}
 @pytest.mark.parametrize(
     ("path", "body", "request_schema"),
     [
-        ("/v1/embeddings", EMBEDDINGS, schemas.EmbeddingsRequest),
-        ("/v1/rerank", RERANK, schemas.RerankRequest),
-        ("/v1/zero-shot", ZERO_SHOT, schemas.ZeroShotRequest),
-        ("/v1/similarity", SIMILARITY, schemas.SimilarityRequest),
+        ("/v1/embeddings", EMBEDDINGS, EmbeddingsRequest),
+        ("/v1/rerank", RERANK, RerankRequest),
+        ("/v1/zero-shot", ZERO_SHOT, ZeroShotRequest),
+        ("/v1/similarity", SIMILARITY, SimilarityRequest),
     ],
 )
 def test_null_is_the_same_as_nothing(

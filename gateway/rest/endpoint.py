@@ -1,0 +1,75 @@
+"""A route that runs a model: where it is, who answers, and what the OpenAPI document says of it."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from gateway.pipeline.engine import Engine
+from gateway.rest.intake import Intake
+from gateway.rest.openapi import answers, json_body
+from gateway.rest.problems import ErrorResponse
+
+_FAILURES = (400, 401, 404, 413, 429, 500, 503, 504)
+
+Handler = Callable[[Engine, Intake, Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`POST path`, as a module of `gateway.rest.endpoints` declares it.
+
+    Attributes:
+        path: Of the URL.
+        summary: In the document; the handler's docstring says more.
+        handler: Lets the request in by the intake, asks the engine, and answers.
+        request: The schema of the JSON body.
+        response: The schema of the answer.
+        body: What the document says of a body that is no JSON, in place of `request`.
+    """
+
+    path: str
+    summary: str
+    handler: Handler
+    request: type[BaseModel]
+    response: type[BaseModel]
+    body: dict[str, Any] | None = None
+
+
+def router(endpoints: Iterable[Endpoint], engine: Engine, intake: Intake) -> APIRouter:
+    """Their routes, over one engine."""
+    made = APIRouter()
+    for each in endpoints:
+        made.add_api_route(
+            each.path,
+            partial(each.handler, engine, intake),
+            methods=["POST"],
+            name=each.handler.__name__,
+            summary=each.summary,
+            description=each.handler.__doc__,
+            tags=["inference"],
+            openapi_extra=each.body or json_body(each.request),
+            responses=answers(each.response, *_FAILURES, vectors=True, packed=bool(each.body)),
+        )
+    return made
+
+
+def add_get(
+    made: APIRouter,
+    path: str,
+    handler: Callable[..., Awaitable[Response]],
+    summary: str,
+    response: type[BaseModel],
+    *failures: int,
+    tag: str,
+    failed: type[BaseModel] = ErrorResponse,
+) -> None:
+    """Add a route for GET and HEAD that runs no model."""
+    responses = answers(response, *failures, failed=failed)
+    made.add_api_route(
+        path, handler, methods=["GET"], summary=summary, tags=[tag], responses=responses
+    )
+    made.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)

@@ -1,0 +1,212 @@
+"""`POST /v1/embeddings`: texts and images, in the shapes that clients of other services send."""
+
+import base64
+import time
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import Request, Response
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from gateway.errors import GatewayError, MalformedRequest
+from gateway.models.values import Embedded, ImageItem, Item, TextItem, Vectors
+from gateway.pipeline import requests
+from gateway.pipeline.engine import Engine
+from gateway.rest import convert, fields
+from gateway.rest.convert import Usage
+from gateway.rest.endpoint import Endpoint
+from gateway.rest.fields import (
+    RED_CIRCLE,
+    EmbeddingType,
+    Flag,
+    Input,
+    LateChunking,
+    Message,
+    ModelName,
+    Normalized,
+    TextPart,
+)
+from gateway.rest.intake import Intake, Work
+from gateway.rest.problems import ErrorObject, error_object
+
+_EXAMPLES: list[JsonValue] = [
+    {"model": "demo", "input": "a photo of a red circle.", "dimensions": 4},
+    {"model": "demo", "input": ["a photo of a red circle.", RED_CIRCLE], "dimensions": 4},
+    {
+        "model": "demo",
+        "input": [{"text": "a red circle"}, {"image": RED_CIRCLE}],
+        "encoding_format": "base64",
+    },
+]
+
+
+class EmbeddingsRequest(fields.Request):
+    """OpenAI's request, and what NV-CLIP's, infinity's, Jina's and vLLM's clients send."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
+
+    model: ModelName = None
+    input: Input | None = Field(
+        None,
+        description="Text or image, or a list of them: a string, `data:image/...;base64,...`, "
+        '`{"text": ...}` or `{"image": ...}`.',
+    )
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1)] | None = Field(
+        None, description="In place of `input`, vLLM's form: one message, one text or image."
+    )
+    modality: Literal["text", "image"] | None = Field(
+        None,
+        description="What the strings of `input` are; if left out, those that begin with "
+        "`data:image/` or `data:...;base64,` are images and all others texts.",
+    )
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="`float` (default), or `base64` of little-endian float32."
+    )
+    embedding_type: EmbeddingType | None = Field(
+        None,
+        description="Jina's name for the same, in place of `encoding_format`; `binary` (int8) and "
+        "`ubinary` (uint8) pack the signs of eight entries into one number.",
+    )
+    dimensions: int | None = Field(
+        None, ge=1, description="Number of leading entries to keep, scaled to unit length."
+    )
+    truncate: Flag | None = Field(
+        True,
+        description="Cut text over the context length; `false` or `NONE` makes it an error.",
+    )
+    truncation: bool | None = Field(
+        None, description="Another name of `truncate`; `false` in either makes it an error."
+    )
+    on_error: Literal["fail", "skip"] | None = Field(
+        "fail", description="`skip`: a bad item becomes an error object in its place."
+    )
+    normalized: Normalized = Field(True, description="Jina's; vectors always have unit length.")
+    late_chunking: LateChunking = Field(
+        False, description="Jina's; each item is embedded by itself."
+    )
+    task: str | None = Field(None, description="Jina's; not used: CLIP has no task prefixes.")
+    input_type: str | None = Field(None, description="NVIDIA's; not used, as `task`.")
+    user: str | None = Field(None, description="OpenAI's end-user id; not used.")
+
+
+class EmbeddingObject(BaseModel):
+    """One embedding, of unit length."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | list[int] | str = Field(
+        description="Floats; base64 of little-endian float32; or, for `binary` and `ubinary`, "
+        "packed signs."
+    )
+    truncated: bool | None = Field(None, description="`true` where text was cut; else left out.")
+
+
+class FailedObject(BaseModel):
+    """What stands in the place of a bad item, where `on_error` is `skip`."""
+
+    object: Literal["error"] = "error"
+    index: int
+    error: ErrorObject
+
+
+class EmbeddingsResponse(BaseModel):
+    """OpenAI's answer."""
+
+    id: str = Field(description="Made of the request's id.")
+    object: Literal["list"] = "list"
+    created: int = Field(description="Seconds since 1970.")
+    data: list[EmbeddingObject | FailedObject]
+    model: str
+    usage: Usage
+
+
+async def embeddings(engine: Engine, intake: Intake, request: Request) -> Response:
+    """Texts and images may be mixed. Vectors have unit length."""
+    async with intake.work(request) as work:
+        body = await work.parse(EmbeddingsRequest)
+        encoding = _encoding(body)
+        inference_request = requests.Embed(
+            body.model or None,
+            _items(body),
+            body.dimensions,
+            truncate=body.truncate is not False and body.truncation is not False,
+            skip=body.on_error == "skip",
+        )
+        embedded = await work.run(engine.embed(inference_request, work.record))
+        return answer(embedded, encoding, body.model, work)
+
+
+def answer(embedded: Embedded, encoding: str, model: str | None, work: Work) -> Response:
+    """OpenAI's answer, which names the model as the request did."""
+    with work.record.stage("encode"):
+        content = {
+            "id": f"embd-{work.request_id}",
+            "object": "list",
+            "created": int(time.time()),
+            "data": [
+                _failed(index, embedded.failed[index])
+                if index in embedded.failed
+                else {"object": "embedding", "index": index, "embedding": row}
+                | ({"truncated": True} if embedded.truncated[index] else {})
+                for index, row in enumerate(_encoded(embedded.vectors, encoding))
+            ],
+            "model": model or embedded.manifest.id,
+            "usage": convert.usage(embedded.tokens, embedded.images),
+        }
+    return convert.answer(content, embedded.manifest, work.record)
+
+
+def _items(body: EmbeddingsRequest) -> list[Item]:
+    """The items of an embeddings request, in order.
+
+    Raises:
+        MalformedRequest: There is neither `input` nor `messages`, or both.
+    """
+    if (body.input is None) == (body.messages is None):
+        raise MalformedRequest("input: give either `input` or `messages`", param="input")
+    if body.messages is not None:
+        return [_of_message(body.messages[0])]
+    if isinstance(body.input, list):
+        return convert.items(body.input, "input", body.modality)
+    return [] if body.input is None else [convert.item(body.input, "input", body.modality)]
+
+
+def _encoding(body: EmbeddingsRequest) -> str:
+    """The encoding of the vectors.
+
+    Raises:
+        MalformedRequest: It is given under both of its names.
+    """
+    if body.encoding_format and body.embedding_type:
+        raise MalformedRequest("body: give either `encoding_format` or `embedding_type`")
+    return body.encoding_format or body.embedding_type or "float"
+
+
+def _of_message(message: Message) -> Item:
+    where = "messages[0].content"
+    if isinstance(message.content, str):
+        return TextItem(message.content, where)
+    [part] = message.content
+    if isinstance(part, TextPart):
+        return TextItem(part.text, f"{where}[0].text")
+    return ImageItem(part.image_url.url, f"{where}[0].image_url.url")
+
+
+def _encoded(vectors: Vectors, encoding: str) -> Iterable[NDArray[Any] | str]:
+    if encoding == "base64":
+        return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+    if encoding in {"binary", "ubinary"}:
+        packed = np.packbits(vectors > 0, axis=-1)
+        return packed if encoding == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
+    return vectors
+
+
+def _failed(index: int, error: GatewayError) -> dict[str, Any]:
+    return {"object": "error", "index": index, "error": error_object(error)}
+
+
+EMBEDDINGS = Endpoint(
+    "/v1/embeddings", "Embed texts and images", embeddings, EmbeddingsRequest, EmbeddingsResponse
+)

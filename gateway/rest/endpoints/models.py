@@ -1,0 +1,113 @@
+"""`GET /v1/models`, in OpenAI's shape, with what a client must know to use the vectors."""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from gateway.models.gate import Gate
+from gateway.models.manifest import Manifest
+from gateway.models.registry import Models
+from gateway.rest import convert
+from gateway.rest.endpoint import add_get
+
+
+class GateObject(BaseModel):
+    """How the model did against OpenCLIP in PyTorch FP32 when it was exported."""
+
+    passed: bool = Field(description="`false`: published all the same, by `--allow-failing`.")
+    failures: list[str] = Field(description="What fell short, one line each.")
+    image_min_cosine: float
+    text_min_cosine: float
+    zero_shot_accuracy: float | None = Field(
+        description="On the labelled set that it was measured on, 0 to 1; `null` without one."
+    )
+    pytorch_zero_shot_accuracy: float | None
+
+
+class ModelObject(BaseModel):
+    """A served model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="When it was exported, in seconds since 1970.")
+    owned_by: Literal["openclip-triton"] = "openclip-triton"
+    aliases: list[str] = Field(description="Its other names.")
+    default: bool = Field(description="Whether requests that name no model are for it.")
+    version: int
+    fingerprint: str = Field(description="Equal fingerprints: vectors may be compared.")
+    open_clip_name: str
+    pretrained: str | None = Field(description="`null`: random weights, good for tests alone.")
+    precision: str
+    runtime: str
+    gate: GateObject
+    embedding_size: int
+    context_length: int
+    token_lengths: list[int] = Field(
+        description="Lengths that text is padded to; empty: nothing is padded."
+    )
+    image_size: int
+    scoring: Literal["softmax", "sigmoid"]
+
+
+class ModelsResponse(BaseModel):
+    """The served models, in OpenAI's shape."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
+def router(models: Models) -> APIRouter:
+    """`/v1/models` and one model."""
+
+    async def listed() -> Response:
+        """In OpenAI's shape, with what a client must know to use the vectors."""
+        served = [_model_object(models, model.manifest) for model in models]
+        return convert.plain({"object": "list", "data": served})
+
+    async def one(model_id: str) -> Response:
+        """One model, by its id or alias."""
+        return convert.plain(_model_object(models, models.find(model_id).manifest))
+
+    made = APIRouter()
+    add_get(made, "/v1/models", listed, "List the served models", ModelsResponse, 401, tag="models")
+    add_get(
+        made, "/v1/models/{model_id:path}", one, "One model", ModelObject, 401, 404, tag="models"
+    )
+    return made
+
+
+def _model_object(models: Models, manifest: Manifest) -> dict[str, Any]:
+    """A served model, of these."""
+    return {
+        "id": manifest.id,
+        "object": "model",
+        "created": manifest.created,
+        "owned_by": "openclip-triton",
+        "aliases": models.aliases(manifest.id),
+        "default": models.is_default(manifest.id),
+        "version": manifest.version,
+        "fingerprint": manifest.fingerprint,
+        "open_clip_name": manifest.open_clip_name,
+        "pretrained": manifest.pretrained,
+        "precision": manifest.precision,
+        "runtime": manifest.runtime,
+        "gate": _gate_object(manifest.gate),
+        "embedding_size": manifest.embedding_size,
+        "context_length": manifest.tokenizer.context_length,
+        "token_lengths": list(manifest.token_lengths),
+        "image_size": manifest.preprocessing.image_size,
+        "scoring": manifest.scoring,
+    }
+
+
+def _gate_object(gate: Gate) -> dict[str, Any]:
+    accuracy = gate.zero_shot
+    return {
+        "passed": gate.passed,
+        "failures": list(gate.failures),
+        "image_min_cosine": gate.image.min_cosine,
+        "text_min_cosine": gate.text.min_cosine,
+        "zero_shot_accuracy": accuracy and accuracy.accuracy,
+        "pytorch_zero_shot_accuracy": accuracy and accuracy.pytorch_accuracy,
+    }

@@ -1,0 +1,71 @@
+"""`POST /v1/similarity`: every image compared with every text."""
+
+from typing import Any, Literal
+
+from fastapi import Request, Response
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from gateway.models.values import TextItem
+from gateway.pipeline import requests
+from gateway.pipeline.engine import Engine
+from gateway.rest import convert
+from gateway.rest.convert import Usage
+from gateway.rest.endpoint import Endpoint
+from gateway.rest.fields import RED_CIRCLE, ModelName, OfImages, Strings
+from gateway.rest.intake import Intake
+
+_EXAMPLES: list[JsonValue] = [
+    {"model": "demo", "texts": ["red circle", "blue star"], "images": [RED_CIRCLE]}
+]
+
+
+class SimilarityRequest(OfImages):
+    """Texts and images to compare, each with each."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
+
+    model: ModelName = None
+    texts: Strings
+
+
+class SimilarityResponse(BaseModel):
+    """Every image compared with every text."""
+
+    object: Literal["similarity"] = "similarity"
+    model: str
+    cosine: list[list[float]] = Field(description="A row for each image, a column for each text.")
+    logits_per_image: list[list[float]] = Field(
+        description="`logit_scale * cosine`, with `logit_bias` added for SigLIP models."
+    )
+    logits_per_text: list[list[float]] = Field(description="The same, a row for each text.")
+    truncated: list[int] | None = Field(
+        None, description="Indices of texts that were cut; left out where none was."
+    )
+    usage: Usage
+
+
+async def similarity(engine: Engine, intake: Intake, request: Request) -> Response:
+    """The cosine of every image with every text, and OpenCLIP's logits."""
+    async with intake.work(request, images=True) as work:
+        body = await work.parse(SimilarityRequest)
+        texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(body.texts)]
+        inference_request = requests.Similarity(
+            body.model or None, texts, convert.images(body.image, body.images)
+        )
+        compared = await work.run(engine.similarity(inference_request, work.record))
+        content: dict[str, Any] = {
+            "object": "similarity",
+            "model": body.model or compared.manifest.id,
+            "cosine": compared.cosine.tolist(),
+            "logits_per_image": compared.logits.tolist(),
+            "logits_per_text": compared.logits.T.tolist(),
+            "usage": convert.usage(compared.tokens, compared.images),
+        }
+        if any(compared.truncated):
+            content["truncated"] = [i for i, cut in enumerate(compared.truncated) if cut]
+        return convert.answer(content, compared.manifest, work.record)
+
+
+SIMILARITY = Endpoint(
+    "/v1/similarity", "Compare images with texts", similarity, SimilarityRequest, SimilarityResponse
+)

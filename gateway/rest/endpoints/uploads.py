@@ -1,0 +1,109 @@
+"""`POST /v1/embeddings/image`: images without base64, as the body itself or as files of a form."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from fastapi import Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import Headers
+
+from gateway.errors import MalformedRequest, quoted
+from gateway.models.values import Embedded, ImageItem
+from gateway.pipeline import requests
+from gateway.pipeline.engine import Engine
+from gateway.rest import convert
+from gateway.rest.endpoint import Endpoint
+from gateway.rest.endpoints.embeddings import EmbeddingsResponse, answer
+from gateway.rest.fields import EmbeddingType, ModelName
+from gateway.rest.forms import Forms
+from gateway.rest.intake import FORM, RAW, Intake, Work
+from gateway.rest.openapi import image_body
+
+PACKED = "application/octet-stream"
+FORM_DATA = "multipart/form-data"
+
+
+class ImageQuery(BaseModel):
+    """The query string of an image upload."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: ModelName = None
+    dimensions: int | None = Field(
+        None, ge=1, description="Number of leading entries to keep, scaled to unit length."
+    )
+    encoding_format: EmbeddingType = Field("float", description="As in `/v1/embeddings`.")
+
+
+async def embed_images(engine: Engine, intake: Intake, request: Request) -> Response:
+    """`Accept: application/octet-stream` answers packed little-endian float32."""
+    multiple = FORM if _kind(request.headers) == FORM_DATA else RAW
+    async with intake.work(request, images=True, multiple=multiple) as work:
+        images, fields = await _images(request.headers, work, engine.limits.max_items)
+        options = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
+        inference_request = requests.Embed(options.model or None, images, options.dimensions)
+        embedded = await work.run(engine.embed(inference_request, work.record))
+        if _accepts_packed(request.headers.get("accept", "")):
+            return _packed(embedded, work)
+        return answer(embedded, options.encoding_format, options.model, work)
+
+
+async def _images(
+    headers: Headers, work: Work, max_items: int
+) -> tuple[list[ImageItem], dict[str, str]]:
+    """The images, and the fields of a form."""
+    kind = _kind(headers)
+    if kind == FORM_DATA:
+        form = await Forms(max_items, tuple(ImageQuery.model_fields)).read(headers, work.body)
+        images = [ImageItem(file, f"files[{index}]") for index, file in enumerate(form.files)]
+        return images, form.fields
+    if kind and kind != PACKED and not kind.startswith("image/"):
+        raise MalformedRequest(
+            f"content-type {quoted(kind)}: send an image (image/* or {PACKED}) "
+            "or multipart/form-data"
+        )
+    return [ImageItem(work.body, "body")], {}
+
+
+def _kind(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _once(query: Iterable[tuple[str, str]], fields: Mapping[str, str]) -> dict[str, str]:
+    """What the query and the form say; neither may say a thing twice."""
+    found: dict[str, str] = {}
+    for name, value in (*query, *fields.items()):
+        if name in found:
+            raise MalformedRequest(f"{quoted(name)}: given twice", param=name)
+        found[name] = value
+    return found
+
+
+def _accepts_packed(accept: str) -> bool:
+    """Whether a header of Accept names the packed form, and not with a weight of nothing."""
+    for each in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in each.split(";"))
+        if kind == PACKED:
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False
+
+
+def _packed(embedded: Embedded, work: Work) -> Response:
+    rows, size = embedded.vectors.shape
+    headers = convert.headers(embedded.manifest, work.record)
+    return Response(
+        np.ascontiguousarray(embedded.vectors, dtype="<f4").tobytes(),
+        media_type=PACKED,
+        headers=headers | {"x-embedding-shape": f"{rows},{size}"},
+    )
+
+
+IMAGE_UPLOADS = Endpoint(
+    "/v1/embeddings/image",
+    "Embed images without base64",
+    embed_images,
+    ImageQuery,
+    EmbeddingsResponse,
+    image_body(ImageQuery),
+)

@@ -1,0 +1,123 @@
+"""`POST /v1/zero-shot`: images classified by labels."""
+
+from typing import Any, Literal
+
+from fastapi import Request, Response
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from gateway.models.values import Classified, Prediction
+from gateway.pipeline import requests
+from gateway.pipeline.concurrency import in_thread_if_large
+from gateway.pipeline.engine import Engine
+from gateway.rest import convert
+from gateway.rest.convert import Usage
+from gateway.rest.endpoint import Endpoint
+from gateway.rest.fields import RED_CIRCLE, ModelName, Name, NameOrStrings, OfImages, Strings
+from gateway.rest.intake import Intake
+from gateway.telemetry.record import Record
+
+_EXAMPLES: list[JsonValue] = [
+    {
+        "model": "demo",
+        "image": RED_CIRCLE,
+        "labels": ["red circle", "blue star", "green square"],
+        "templates": ["a photo of a {}."],
+        "top_k": 2,
+    }
+]
+
+
+class ZeroShotRequest(OfImages):
+    """Images to classify by labels."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
+
+    model: ModelName = None
+    labels: Strings | None = Field(None, description="What to choose among; or `label_set`.")
+    label_set: Name | None = Field(
+        None, description="A set of labels with templates that the service holds."
+    )
+    templates: NameOrStrings | None = Field(
+        None,
+        description="Texts with `{}` where the label goes, or the name of a template set; a "
+        "label's vector is the mean over them. If left out, labels are taken as they are.",
+    )
+    top_k: int | None = Field(
+        None, ge=1, description="Number of labels to return per image, best first; all if left out."
+    )
+
+
+class PredictionObject(BaseModel):
+    """One label with its score."""
+
+    label: str
+    index: int = Field(description="Of the label in the request, or in its label set.")
+    score: float = Field(description="Softmax over the labels; for SigLIP models a sigmoid.")
+    cosine: float
+
+
+class ImagePredictions(BaseModel):
+    """The labels of one image, best first."""
+
+    index: int = Field(description="Of the image in the request.")
+    predictions: list[PredictionObject]
+
+
+class ZeroShotResponse(BaseModel):
+    """Predictions for every image, in the order of the request."""
+
+    object: Literal["zero_shot"] = "zero_shot"
+    model: str
+    results: list[ImagePredictions]
+    truncated: bool | None = Field(
+        None, description="`true` if a label in its template was cut; else left out."
+    )
+    usage: Usage
+
+
+async def zero_shot(engine: Engine, intake: Intake, request: Request) -> Response:
+    """Scores are a softmax over the labels, or for SigLIP models a sigmoid for each."""
+    async with intake.work(request, images=True) as work:
+        body = await work.parse(ZeroShotRequest)
+        inference_request = requests.Classify(
+            body.model or None,
+            convert.images(body.image, body.images),
+            body.labels,
+            body.label_set,
+            body.templates,
+            body.top_k,
+        )
+        classified = await work.run(engine.classify(inference_request, work.record))
+        model = body.model or classified.manifest.id
+        values = sum(map(len, classified.predictions))
+        return await in_thread_if_large(_classified, classified, model, work.record, values=values)
+
+
+def _classified(classified: Classified, model: str, record: Record) -> Response:
+    content: dict[str, Any] = {
+        "object": "zero_shot",
+        "model": model,
+        "results": [
+            {"index": index, "predictions": [_prediction(each) for each in entries]}
+            for index, entries in enumerate(classified.predictions)
+        ],
+        "usage": convert.usage(classified.tokens, classified.images),
+    }
+    if classified.truncated:
+        content["truncated"] = True
+    return convert.answer(content, classified.manifest, record)
+
+
+def _prediction(entry: Prediction) -> dict[str, Any]:
+    """One label with its score."""
+    return {
+        "label": entry.label,
+        "index": entry.index,
+        "score": entry.score,
+        "cosine": entry.cosine,
+    }
+
+
+ZERO_SHOT = Endpoint(
+    "/v1/zero-shot", "Classify images by labels", zero_shot, ZeroShotRequest, ZeroShotResponse
+)
