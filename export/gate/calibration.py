@@ -1,17 +1,15 @@
 """Pictures and texts to calibrate INT8 with."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from export.demo.captions import write_caption
 from export.demo.scenes import draw_scenes
 from export.errors import ExportError, brief
 from export.gate.evaluation import SUFFIXES
-from export.gate.samples import read_picture
+from export.gate.samples import png, read_picture
 
 SEED = 30_001  # unlike the seeds of training and evaluation
 COUNT = 256  # scenes; more hardly change the ranges
@@ -50,7 +48,7 @@ def drawn(seed: int = SEED, count: int = COUNT, size: int = 64) -> CalibrationSe
         write_caption(np.random.default_rng([seed, index, 1]), scene)
         for index, scene in enumerate(scenes)
     )
-    return CalibrationSet(tuple(_png(scene.image) for scene in scenes), captions)
+    return CalibrationSet(tuple(png(scene.image) for scene in scenes), captions)
 
 
 def from_files(images: Path | None, texts: Path | None) -> CalibrationSet:
@@ -101,9 +99,3 @@ def _read_captions(path: Path) -> tuple[str, ...]:
 def _spread(count: int) -> list[int]:
     """At most `LARGEST` indices below `count`, evenly spaced."""
     return [int(i) for i in np.linspace(0, count - 1, min(count, LARGEST)).round()]
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

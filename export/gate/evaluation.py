@@ -1,17 +1,14 @@
 """Evaluation sets: pictures and texts with classes and pairs."""
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image
 
 from export.demo.captions import BACKGROUND_TEMPLATES
 from export.demo.evaluate import PLAIN_TEMPLATES
 from export.demo.scenes import LABELS, Scene, draw_scenes
 from export.errors import ExportError, brief
-from export.gate.samples import make_samples, read_picture
+from export.gate.samples import make_samples, png, read_picture
 
 TEMPLATES = PLAIN_TEMPLATES
 SUFFIXES = frozenset(
@@ -101,7 +98,7 @@ def drawn(count: int = 480, seed: int = HELD_OUT_SEED, size: int = 64) -> Evalua
     texts = tuple(dict.fromkeys(captions))
     place = {text: index for index, text in enumerate(texts)}
     return EvaluationSet(
-        pictures=tuple(_png(scene.image) for scene in scenes),
+        pictures=tuple(png(scene.image) for scene in scenes),
         texts=texts,
         pairs=tuple(place[caption] for caption in captions),
         classes=LABELS,
@@ -188,9 +185,3 @@ def _captions(
 
 def _caption(scene: Scene) -> str:
     return BACKGROUND_TEMPLATES[0].format(scene.label, background=scene.background)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

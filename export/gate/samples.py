@@ -48,8 +48,8 @@ def make_samples(image_size: int, extra: tuple[Path, ...] = ()) -> Samples:
         ExportError: A file of `extra` cannot be read.
     """
     rng = np.random.default_rng(7)
-    drawn = [_png(golden_pixels(image_size))]
-    drawn += [_png(_scene(rng, *size)) for size in _SIZES]
+    arrays = [golden_pixels(image_size), *(_scene(rng, *size) for size in _SIZES)]
+    drawn = [png(Image.fromarray(pixels)) for pixels in arrays]
     texts = [" ".join((_WORDS.split() * 17)[:count]) for count in _WORD_COUNTS]
     return Samples((*drawn, *(read_picture(path) for path in extra)), (*_ODD_TEXTS, *texts))
 
@@ -69,9 +69,10 @@ def _scene(rng: np.random.Generator, width: int, height: int) -> NDArray[np.uint
     return np.asarray(noisy, dtype=np.uint8)
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
+def png(image: Image.Image) -> bytes:
+    """Encode a picture without loss."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -1,4 +1,12 @@
-"""Writes INT8 into a graph: QuantizeLinear and DequantizeLinear pairs, or dynamic quantization."""
+"""Writes INT8 into a graph: QuantizeLinear and DequantizeLinear pairs.
+
+ONNX Runtime 1.31's `quantize_static` replaces neither this nor ranges.py: its histograms refuse
+packed text and keep every activation in memory, its entropy method equals minmax, and its
+SmoothQuant needs another library. As uint8 on image encoders, in CPU time at batch 8 on one thread
+(median and quartiles of interleaved rounds), it gains over FP32
+    demo, percentile:   0.86 (0.85 to 0.88), cosine 0.9957; this: 0.92 (0.91 to 0.93), 0.9985
+    ViT-B-32, minmax:   2.78 (2.74 to 2.80), cosine 0.9999; this: 2.83 (2.82 to 2.87), 0.9999
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +17,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.precision import edit
-from export.precision.edit import FLOAT
 from export.precision.ranges import Range
 from export.precision.targets import Target
 
@@ -131,30 +138,3 @@ class _Writer:
         node.input[1] = output
         if bias is not None:
             node.input[2] = f"{target.node}.bias.int32"
-
-
-def insert_dynamic(graph: onnx.GraphProto, targets: Sequence[Target]) -> None:
-    """Replace MatMuls by DynamicQuantizeLinear and MatMulInteger, which ONNX Runtime fuses."""
-    writer = _Writer(graph, {}, unsigned=True)
-    by_name = {target.node: target for target in targets}
-    for node in list(graph.node):
-        target = by_name.get(node.name)
-        if target is None:
-            writer.nodes.append(node)
-            continue
-        x, w = target.activation, target.weight
-        if x not in writer.done:
-            names = [f"{x}.quantized", f"{x}.scale", f"{x}.zero"]
-            make = onnx.helper.make_node
-            writer.nodes.append(make("DynamicQuantizeLinear", [x], names, f"{x}.dynamic"))
-            writer.done[x] = x
-        quantized, scales = quantize_weight(numpy_helper.to_array(writer.tensors[w]), target.axis)
-        right = [writer.add(f"{w}.quantized", quantized), writer.add(f"{w}.scale", scales)]
-        zeros = writer.add(f"{w}.zero", np.zeros(scales.shape, np.int8))
-        sum_ = writer.node(
-            "MatMulInteger", [f"{x}.quantized", right[0], f"{x}.zero", zeros], f"{node.name}.sum"
-        )
-        real = writer.node("Cast", [sum_], f"{node.name}.real", to=FLOAT)
-        scale = writer.node("Mul", [f"{x}.scale", right[1]], f"{node.name}.scale")
-        writer.node("Mul", [real, scale], target.product)
-    edit.replace_nodes(graph, writer.nodes)

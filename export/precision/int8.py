@@ -2,7 +2,7 @@
 
 recipe.py     recipes in order of speed       ranges.py   calibration: activations -> scales
 targets.py    the layers that can be INT8    smooth.py   SmoothQuant
-insert.py     writes Q/DQ or dynamic nodes   sensitivity.py  error of each layer
+insert.py     writes Q/DQ nodes               sensitivity.py  error of each layer
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from export.errors import GraphError
 from export.precision import edit
-from export.precision.insert import insert_dynamic, insert_qdq
+from export.precision.insert import insert_qdq
 from export.precision.ranges import Method, measure_ranges
 from export.precision.recipe import DEFAULT_CPU_FORM, Form, Recipe, recipes
 from export.precision.sensitivity import sensitivity
@@ -46,15 +46,10 @@ def quantize(
     if recipe.smooth is not None:
         graph = smooth(graph, feeds, recipe.smooth, recipe.excluded)
     targets = find_targets(graph, recipe.excluded)
-    if recipe.form == "dynamic":
-        targets = tuple(target for target in targets if target.op == "MatMul")
     if not targets:
         raise GraphError("the graph has no MatMul, Gemm or Conv with constant weights to quantize")
-    if recipe.form == "dynamic":
-        insert_dynamic(graph.graph, targets)
-    else:
-        unsigned = recipe.form == "uint8"
-        ranges = measure_ranges(graph, feeds, targets, recipe.method, unsigned=unsigned)
-        insert_qdq(graph.graph, targets, ranges, unsigned=unsigned)
+    unsigned = recipe.form == "uint8"
+    ranges = measure_ranges(graph, feeds, targets, recipe.method, unsigned=unsigned)
+    insert_qdq(graph.graph, targets, ranges, unsigned=unsigned)
     del graph.graph.value_info[:]
     return graph

@@ -15,11 +15,11 @@ from export.precision.targets import find_targets, split_gemms
 
 # qdq: symmetric int8 activations, quantized at the input of a layer, for TensorRT.
 # uint8: uint8 activations with zero points; Convs with INT32 bias and quantized output.
-# dynamic: the scales of activations are computed in each run; MatMuls only.
-Form: TypeAlias = Literal["qdq", "uint8", "dynamic"]
+Form: TypeAlias = Literal["qdq", "uint8"]
 
 # How many times FP32's items/s (8 images, 8 texts of 16 tokens, 4 images), measured in turns on
-# 2026-11-21: random weights, ONNX Runtime 1.31, 2 cores of an AMD EPYC with AVX512-VNNI:
+# 2026-11-21: random weights, ONNX Runtime 1.31, 2 cores of an AMD EPYC with AVX512-VNNI;
+# dynamic quantization computes the scales of activations in each run:
 #            ViT-B-32 image   ViT-B-32 text   RN50 image
 #   uint8         2.26             2.14           2.09
 #   dynamic       2.27             2.10           0.90
@@ -37,15 +37,13 @@ class Recipe:
     """One way to quantize a graph to INT8."""
 
     form: Form
-    method: Method  # chooses the ranges of activations; unused by `dynamic`
+    method: Method  # chooses the ranges of activations
     smooth: float | None = None  # SmoothQuant's alpha
     excluded: tuple[str, ...] = ()  # names of nodes that stay FP32
 
     def describe(self) -> str:
         """Describe the recipe in one line."""
-        parts: list[str] = [self.form]
-        if self.form != "dynamic":
-            parts.append(self.method)
+        parts: list[str] = [self.form, self.method]
         if self.smooth is not None:
             parts.append(f"SmoothQuant alpha {self.smooth:g}")
         if self.excluded:
@@ -72,10 +70,8 @@ def recipes(
     for alpha in ALPHAS:
         yield replace(plain, smooth=alpha)
     targets = find_targets(split_gemms(edit.prepare(proto)))
-    if form == "dynamic":
-        targets = tuple(target for target in targets if target.op == "MatMul")
     names = [target.node for target in targets]
-    order = [name for name, _ in sensitivity(proto, feeds) if name in set(names)]
+    order = [name for name, _ in sensitivity(proto, feeds)]
     ends = (*names[:1], *names[-1:])
     for count in (0, *(math.ceil(share * len(names)) for share in SHARES)):
         chosen = tuple(sorted({*ends, *order[:count]}, key=names.index))

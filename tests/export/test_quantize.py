@@ -256,8 +256,8 @@ def test_first_recipe_needs_no_measurement(image: Tower) -> None:
 
 def test_descriptions() -> None:
     assert Recipe("qdq", "entropy").describe() == "qdq, entropy"
-    recipe = Recipe("dynamic", "minmax", smooth=0.5, excluded=("a", "b"))
-    assert recipe.describe() == "dynamic, SmoothQuant alpha 0.5, 2 layers in FP32"
+    recipe = Recipe("uint8", "minmax", smooth=0.5, excluded=("a", "b"))
+    assert recipe.describe() == "uint8, minmax, SmoothQuant alpha 0.5, 2 layers in FP32"
     assert DEFAULT_CPU_FORM in FORMS
 
 
