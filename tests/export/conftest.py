@@ -3,12 +3,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from export.pipeline import Options, export_model
 from export.progress import Progress
 from export.publish.pbtxt import Serving
 from gateway.models.manifest import Manifest
 from tests.export import models
+from tests.export.traces import Traces
 
 KINDS = (
     "vit", "quickgelu", "resnet", "timm", "mixer", "coca", "siglip", "siglip2", "hf_text",
@@ -21,6 +23,19 @@ Exported = tuple[Manifest, Path]
 def _logging_as_before() -> Iterator[None]:
     yield
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def traces(pytestconfig: pytest.Config) -> Path:
+    """Folder of the graphs that torch's exporter has made."""
+    return pytestconfig.cache.mkdir("traces")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_traced_once(traces: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", Traces(traces).export)
+        yield
 
 
 @pytest.fixture(scope="session")
