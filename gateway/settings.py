@@ -147,10 +147,13 @@ class Settings(BaseSettings):
         default=False,
         description="Turn images upright as their EXIF says; OpenCLIP does not.",
     )
+    preprocessing: Literal["exact", "fast"] = Field(
+        default="exact",
+        description="exact: OpenCLIP's pixels bit for bit; fast: scaled JPEG decoding and SIMD "
+        "resizing, with vectors that differ a little.",
+    )
     jpeg_draft: bool = Field(
-        default=False,
-        description="Decode large JPEGs at a fraction of their size: faster, with vectors that "
-        "differ a little from OpenCLIP's.",
+        default=False, description="The old name of `GATEWAY_PREPROCESSING=fast`."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="debug, info (a line for each request), warning or error."
@@ -336,6 +339,10 @@ class Settings(BaseSettings):
     def triton_addresses(self) -> tuple[str, ...]:
         """Where the Tritons are, each `host:port`."""
         return tuple(self.triton_address.split(","))
+
+    def fast(self) -> bool:
+        """Whether images are preprocessed the fast way."""
+        return self.preprocessing == "fast" or self.jpeg_draft
 
     def threads(self) -> int:
         """How many threads one process decodes with, or waits for its decoder processes with."""

@@ -34,6 +34,12 @@ class Encoders:
         pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
         return self._times(self._manifest["triton"]["image"], PIXELS, [pixels], seconds)
 
+    def vectors(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Unit vectors, float32 [n, D], of uint8 [n, S, S, 3]."""
+        session = self._session(self._manifest["triton"]["image"])
+        [found] = session.run(None, {PIXELS: pixels})
+        return np.asarray(found, np.float32)
+
     def text(self, encoder: dict[str, Any], batch: int, seconds: float) -> Sequence[float]:
         """Seconds of each call of a text encoder on a batch of its length."""
         ids = batch_of(self._manifest, [encoder["length"]] * batch)

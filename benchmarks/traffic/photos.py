@@ -38,7 +38,7 @@ def photos(count: int = COUNT) -> tuple[bytes, ...]:
     Raises:
         PhotoError: scikit-image is not installed, or lacks a photo.
     """
-    folder = _folder()
+    folder = scikit_image()
     sources = []
     for name in SOURCES:
         try:
@@ -63,7 +63,12 @@ def _cut(image: Image.Image, chance: random.Random) -> bytes:
     return stream.getvalue()
 
 
-def _folder() -> Path:
+def scikit_image() -> Path:
+    """The folder of its photos.
+
+    Raises:
+        PhotoError: scikit-image is not installed.
+    """
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
         raise PhotoError("the photos come with scikit-image, which is not installed here")

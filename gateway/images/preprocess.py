@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gateway.errors import ImageError, RequestError, TooLarge
+from gateway.images import fast
 from gateway.images.header import decode_bytes, swaps, turn_of
 from gateway.images.memory import MemoryBudget
 from gateway.images.structure import Source, structure_bytes
@@ -24,8 +25,6 @@ from gateway.models.values import Pixels
 
 # The formats that Pillow may read. Its other readers are less reviewed, and some start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
-
-DRAFT_SCALE = 3  # a scaled JPEG decode keeps at least this multiple of the resized size
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # the address of an object, which no client may learn
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -46,7 +45,7 @@ class DecodeOptions:
     """Departures from OpenCLIP's own transform; by default none."""
 
     exif_orientation: bool = False  # apply the orientation in the EXIF
-    jpeg_draft: bool = False  # decode large JPEGs at a half, a quarter or an eighth of their size
+    fast: bool = False  # as `gateway.images.fast` does
 
 
 EXACT = DecodeOptions()
@@ -98,14 +97,17 @@ def preprocess(
             width, height = image.size[::-1] if swaps(turn) else image.size
             _check_size(width, height, rules, limits)
             size = resized_size(width, height, rules)
-            if options.jpeg_draft and image.format == "JPEG":
-                kept = size[::-1] if swaps(turn) else size
-                image.draft(None, (DRAFT_SCALE * kept[0], DRAFT_SCALE * kept[1]))
+            stored = size[::-1] if swaps(turn) else size
+            if options.fast:
+                fast.scale_decoding(image, stored)
             needed = decode_bytes(image, turned=turn is not None) + structure_bytes(image, data)
+            if options.fast and fast.applies(image):
+                needed += fast.copies_bytes(image, stored)
             _check_memory(image, needed, limits)
             with memory.taken(needed) if memory else nullcontext():
                 image.load()
-                return _pixels(image if turn is None else image.transpose(turn), size, rules)
+                upright = image if turn is None else image.transpose(turn)
+                return _pixels(upright, size, rules, options)
     except RequestError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -190,8 +192,12 @@ def _check_memory(image: Image.Image, needed: int, limits: ImageLimits) -> None:
         )
 
 
-def _pixels(image: Image.Image, size: tuple[int, int], rules: Preprocessing) -> Pixels:
+def _pixels(
+    image: Image.Image, size: tuple[int, int], rules: Preprocessing, options: DecodeOptions
+) -> Pixels:
     """Resizes to `size`, which `resized_size` gave, then crops or pads."""
+    if options.fast and fast.applies(image):
+        return fast.pixels(image, size, rules)
     if size != image.size:
         image = image.resize(size, _FILTERS[rules.interpolation])
     if rules.resize_mode == "longest":

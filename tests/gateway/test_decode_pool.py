@@ -95,7 +95,7 @@ def outcome(decode: Decode, data: bytes) -> tuple[str, bytes]:
 
 def test_options_reach_the_processes() -> None:
     coffee = (SAMPLES / "blue-star.jpg").read_bytes()
-    options = DecodeOptions(exif_orientation=True, jpeg_draft=True)
+    options = DecodeOptions(exif_orientation=True, fast=True)
     pool = DecodePool(1, LIMITS, options)
     try:
         expected = Decoder(LIMITS, options)(coffee, RULES)

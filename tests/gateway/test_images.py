@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator
@@ -13,16 +14,27 @@ import pytest
 import skimage.data
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, _imaging
 
 from gateway.errors import ImageError, TooLarge
-from gateway.images.preprocess import FORMATS, DecodeOptions, ImageLimits, from_base64, preprocess
+from gateway.images import heap
+from gateway.images.preprocess import (
+    EXACT,
+    FORMATS,
+    DecodeOptions,
+    ImageLimits,
+    from_base64,
+    preprocess,
+)
 from gateway.models.manifest import Preprocessing
+from gateway.models.values import Pixels
 
 ResizeMode = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["bicubic", "bilinear"]
 
+INTERPOLATIONS: tuple[Interpolation, ...] = ("bicubic", "bilinear")
 LIMITS = ImageLimits()
+FAST = DecodeOptions(fast=True)
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "camera", "coins", "brick", "page")
 MODES = ("RGB", "L", "LA", "P", "RGBA", "CMYK", "I;16", "1")
 SIZES = (
@@ -154,6 +166,16 @@ def test_first_frame_and_exif_orientation_as_openclip() -> None:
     assert_equal_to_openclip(turned, rules())
 
 
+def test_a_photo_of_several_blocks_has_the_same_pixels() -> None:
+    photo = Image.fromarray(skimage.data.coffee()).resize((1_600, 1_200))
+    files = [encoded(photo, "JPEG"), encoded(photo, "PNG", compress_level=1)]
+    expected = [reference(data, rules()) for data in files]
+    heap.pin()
+    assert _imaging.get_block_size() < min(1_600 * 1_200 * 4, heap.MMAP_THRESHOLD)
+    for data, pixels in zip(files, expected, strict=True):
+        np.testing.assert_array_equal(preprocess(data, rules(), LIMITS), pixels)
+
+
 def truncations() -> Iterator[tuple[str, bytes]]:
     image = Image.fromarray(skimage.data.coffee())
     for format_ in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
@@ -255,21 +277,54 @@ def test_garbage_in_place_of_exif_changes_nothing(exif: bytes) -> None:
     np.testing.assert_array_equal(pixels, reference(data, rules()))
 
 
+def cosine(one: Pixels, other: Pixels) -> float:
+    a, b = one.astype(float).ravel(), other.astype(float).ravel()
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("photo", ["astronaut", "coffee", "rocket"])
-def test_scaled_jpeg_decode_is_close_and_exact_where_nothing_is_gained(photo: str) -> None:
+def test_the_fast_way_is_close(photo: str, resize_mode: ResizeMode) -> None:
     small = Image.fromarray(getattr(skimage.data, photo)())
-    data = encoded(small.resize((small.width * 6, small.height * 6)), "JPEG", quality=90)
-    exact = preprocess(data, rules(), LIMITS).astype(float)
-    drafted = preprocess(data, rules(), LIMITS, DecodeOptions(jpeg_draft=True)).astype(float)
-    assert not np.array_equal(drafted, exact)
-    cosine = (exact * drafted).sum() / np.linalg.norm(exact) / np.linalg.norm(drafted)
-    assert cosine > 0.9999
-    for name, options in (("JPEG", {"quality": 90}), ("PNG", {})):
-        data = encoded(small, name, **options)
-        np.testing.assert_array_equal(
-            preprocess(data, rules(), LIMITS, DecodeOptions(jpeg_draft=True)),
-            preprocess(data, rules(), LIMITS),
+    for scale, format_ in ((0.2, "PNG"), (1, "JPEG"), (4, "BMP"), (4, "JPEG")):
+        data = encoded(
+            small.resize((round(small.width * scale), round(small.height * scale))), format_
         )
+        for interpolation in INTERPOLATIONS:
+            asked = rules(224, resize_mode, interpolation)
+            exact, fast = (preprocess(data, asked, LIMITS, way) for way in (EXACT, FAST))
+            assert not np.array_equal(fast, exact)
+            assert fast.shape == exact.shape
+            assert cosine(fast, exact) > 0.9998, (scale, format_, interpolation)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_fast_way_takes_every_mode_and_size(mode: str) -> None:
+    for (width, height), asked in itertools.product(SIZES, (rules(64), rules(64, "longest"))):
+        data = noise_file(mode, width, height)
+        exact, fast = (preprocess(data, asked, LIMITS, way) for way in (EXACT, FAST))
+        if mode == "RGB":
+            assert cosine(fast, exact) > 0.99, (width, height, asked.resize_mode)
+        else:
+            np.testing.assert_array_equal(fast, exact)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_fast_way_turns_pictures_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = Image.fromarray(skimage.data.coffee()).resize((1_800, 1_200))
+    data = encoded(photo, "JPEG", exif=exif)
+    fast = preprocess(data, rules(), LIMITS, DecodeOptions(exif_orientation=True, fast=True))
+    exact = preprocess(data, rules(), LIMITS, DecodeOptions(exif_orientation=True))
+    assert cosine(fast, exact) > 0.9998
+
+
+def test_what_the_fast_way_copies_counts_as_memory() -> None:
+    data = encoded(Image.new("RGB", (600, 600)), "PNG")
+    preprocess(data, rules(), ImageLimits(max_decode_bytes=600 * 600 * 4), EXACT)
+    with pytest.raises(TooLarge, match=f"{600 * 600 * 10:,} bytes"):
+        preprocess(data, rules(), ImageLimits(max_decode_bytes=600 * 600 * 4), FAST)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF"])
