@@ -43,7 +43,7 @@ def _export_arguments(given: argparse.Namespace, target: Target) -> list[str]:
         ("--calibrate-texts", given.calibrate_texts),
     ]
     words = [str(word) for option in options if option[1] is not None for word in option]
-    return [*words, *given.export_argument]
+    return [*words, "--allow-slow", *given.export_argument]
 
 
 def _possible() -> list[str]:

@@ -103,6 +103,7 @@ def _export(given: argparse.Namespace) -> int:
             given.min_agreement,
         ),
         allow_failing=given.allow_failing,
+        allow_slow=given.allow_slow,
         small_batch_items=given.small_batch_items,
         serving=Serving(given.max_batch, given.device, given.instances, given.threads),
     )

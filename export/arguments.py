@@ -10,7 +10,8 @@ REPOSITORY = Path("model_repository")  # the default of `make run`
 _DESCRIPTION = """\
 Converts an OpenCLIP model to encoders for Triton, in each given precision, compares them with
 PyTorch FP32, and publishes those that pass in a model repository that Triton and the gateway
-serve. A running service keeps the old version until the new one is complete.
+serve. A variant for a CPU must also be faster than FP32 there. A running service keeps the old
+version until the new one is complete.
 """
 
 _EXAMPLES = """\
@@ -131,6 +132,8 @@ def _add_gate(top: argparse.ArgumentParser) -> None:
         "2; all run at the largest batch (default: %(default)s)")
     add("--allow-failing", action="store_true",
         help="publish a variant that fails the gate, marked as failing")
+    add("--allow-slow", action="store_true",
+        help="publish a variant for a CPU even if FP32 is as fast on this machine")
     add("--report", type=Path, metavar="DIR",
         help="folder for report.md and its plots (default: reports/ID)")
     # fmt: on

@@ -54,6 +54,7 @@ class Options:
     method: Method = "percentile"
     thresholds: Thresholds = field(default_factory=Thresholds)  # overrides, where not None
     allow_failing: bool = False
+    allow_slow: bool = False
     small_batch_items: int = SMALL_BATCH_ITEMS
     serving: Serving = field(default_factory=Serving)
 
@@ -181,7 +182,7 @@ def _prepare(
     limits = {name: _merged(each, options.thresholds) for name, each in DEFAULT_THRESHOLDS.items()}
     return ExportJob(
         options.repository, checkpoint, traced, dataset, inputs, calibrate, truth, limits,
-        options.method, options.compact, options.allow_failing,
+        options.method, options.compact, options.allow_failing, options.allow_slow,
         options.small_batch_items, options.serving, progress,
         evaluated=options.evaluate is not None, keep=options.version is not None,
     )  # fmt: skip

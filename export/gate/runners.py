@@ -49,6 +49,8 @@ def session_options() -> onnxruntime.SessionOptions:
     """Options of every session that measures a graph."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # As it is served; threads that spin would slow the graph that is timed next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if saturates():  # elsewhere it has no use and costs a fifth of the speed
         options.add_session_config_entry(PRECISE, "1")
     return options

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from export.gate.metrics import Cosines
+from export.gate.speed import Speed
 from gateway.models.gate import Measured, Thresholds
 
 
@@ -31,6 +32,7 @@ class VariantReport:
         published: Whether it is published, possibly as failing.
         recipe: Description of its INT8 recipe.
         latency: Latency by tower (`image`, `text`), if timed.
+        speeds: Speed against FP32 on this machine, by batch size, if it was compared.
         notes: Warnings about what was not measured.
     """
 
@@ -46,6 +48,7 @@ class VariantReport:
     published: bool = True
     recipe: str = ""
     latency: tuple[tuple[str, Latency], ...] = ()
+    speeds: tuple[Speed, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

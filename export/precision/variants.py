@@ -35,9 +35,14 @@ class Variant:
         return ".".join(parts)
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether its runtime may serve on a CPU."""
+        return self.runtime != "tensorrt"
+
+    @property
     def traced_for(self) -> Runtime:
         """The runtime whose graphs it is made from."""
-        return "tensorrt" if self.runtime == "tensorrt" else "onnxruntime"
+        return "onnxruntime" if self.on_cpu else "tensorrt"
 
     @property
     def form(self) -> Form:

@@ -29,6 +29,7 @@ class ExportJob:
     method: Method
     compact: bool
     allow_failing: bool
+    allow_slow: bool
     small_batch_items: int  # maximum to measure at batch 1 and 2
     serving: Serving
     progress: Progress

@@ -1,24 +1,52 @@
 """Selects the graphs of a variant: makes, writes and measures candidates until one passes."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from export.gate import runners, thresholds
+from export.gate import runners, speed, thresholds
 from export.gate.feeds import Feed, feed_of, image_measure, latency_of, text_measure
 from export.gate.measurement import Evaluation, evaluate
+from export.gate.runners import RunTower
 from export.gate.search import Found, Judge, first_good, search
+from export.gate.speed import Pair, Speed
 from export.gate.variant_report import Latency
 from export.precision.variants import Graphs, Variant, candidates, compacted, halved
 from export.publish.job import ExportJob
 from export.publish.staged_plans import build_plans
 from export.publish.staging import Stage
+from export.source import graph
 from gateway.models.gate import Thresholds
-from gateway.models.manifest import PIXELS
-
-Latencies = tuple[tuple[str, Latency], ...]  # by tower; text at the shortest length
+from gateway.models.manifest import PIXELS, TOKEN_IDS
 
 
-def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> tuple[Found, Latencies]:
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The graphs to publish, in the staging folder.
+
+    Attributes:
+        found: Graphs, figures and missed thresholds.
+        latency: By tower; of text at the shortest length.
+        speeds: Against FP32 on this machine; empty for FP32 itself and on a GPU.
+    """
+
+    found: Found
+    latency: tuple[tuple[str, Latency], ...]
+    speeds: tuple[Speed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """Graphs in the staging folder, and functions that run them."""
+
+    graphs: Graphs
+    run_image: RunTower
+    run_texts: Mapping[int, RunTower]
+
+
+def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> Selected:
     """Select the graphs to publish, write them to the staging folder, and time them.
 
     Raises:
@@ -26,19 +54,44 @@ def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> tuple[Found
         ExportError: They cannot be made or written.
     """
     limits = job.thresholds[variant.precision]
-    written: Graphs | None = None
-    latency: Latencies = ()
+    staged: _Staged | None = None
 
     def judge(graphs: Graphs) -> tuple[Evaluation, list[str]]:
-        nonlocal written, latency
-        measured, latency = _written_and_measured(job, variant, stage, graphs)
-        written = graphs
+        nonlocal staged
+        staged = _staged(job, variant, stage, graphs)
+        measured = evaluate(
+            staged.run_image, staged.run_texts, job.inputs, job.truth, job.dataset,
+            job.serving.max_batch, job.small_batch_items,
+        )  # fmt: skip
         return measured, thresholds.failures(measured.measured, limits)
 
     found = _made(job, variant, limits, judge)
-    if written is not found.graphs:  # a later candidate was worse
-        judge(found.graphs)
-    return found, latency
+    if staged is None or staged.graphs is not found.graphs:  # a later candidate was worse
+        staged = _staged(job, variant, stage, found.graphs)
+    feed, length = feed_of(job.inputs, job.lengths, few=True), min(staged.run_texts)
+    pixels, ids = feed.pixels[0], feed.token_ids[length][0]
+    ours = Pair(staged.run_image, staged.run_texts[length])
+    latency = (
+        ("image", latency_of(ours.image, pixels[:1])),
+        ("text", latency_of(ours.text, ids[:1])),
+    )
+    if variant.precision == "fp32" or not variant.on_cpu or job.serving.device == "gpu":
+        return Selected(found, latency, ())
+    with _fp32(job, length) as fp32:
+        speeds = speed.compare(fp32, ours, pixels, ids, job.serving.max_batch)
+    slow = () if job.allow_slow else speed.failures(speeds)
+    return Selected(replace(found, failures=(*found.failures, *slow)), latency, speeds)
+
+
+@contextmanager
+def _fp32(job: ExportJob, length: int) -> Iterator[Pair]:
+    """Open the FP32 graphs in ONNX Runtime."""
+    graphs = job.traced["onnxruntime"]
+    with tempfile.TemporaryDirectory() as folder:
+        image, text = Path(folder) / "image.onnx", Path(folder) / "text.onnx"
+        graph.save(graphs.image, image, "fp32")
+        graph.save(graphs.text[length], text, "fp32")
+        yield Pair(runners.onnx_runner(image, PIXELS), runners.onnx_runner(text, TOKEN_IDS))
 
 
 def _made(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
@@ -74,30 +127,18 @@ def _searched(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge
     return search(first_good(images, needed), first_good(texts, needed), traced, judge)
 
 
-def _written_and_measured(
-    job: ExportJob, variant: Variant, stage: Stage, graphs: Graphs
-) -> tuple[Evaluation, Latencies]:
+def _staged(job: ExportJob, variant: Variant, stage: Stage, graphs: Graphs) -> _Staged:
     stage.clear()
     image, texts = stage.image(graphs.image), stage.text(graphs)
     if variant.runtime == "tensorrt":
-        run_image, run_texts = build_plans(stage, image, texts, job.progress)
-    elif variant.runtime == "openvino":
+        return _Staged(graphs, *build_plans(stage, image, texts, job.progress))
+    if variant.runtime == "openvino":
         run_image = runners.openvino_runner(image, PIXELS)
         run_texts = runners.text_runners(texts, runners.openvino_runner)
-    else:
-        if variant.precision != "fp32":
-            _check_runs(stage, image, texts)
-        run_image = runners.onnx_runner(image, PIXELS)
-        run_texts = runners.text_runners(texts)
-    evaluation = evaluate(
-        run_image, run_texts, job.inputs, job.truth, job.dataset, job.serving.max_batch,
-        job.small_batch_items,
-    )  # fmt: skip
-    feed, length = feed_of(job.inputs, job.lengths, few=True), min(run_texts)
-    return evaluation, (
-        ("image", latency_of(run_image, feed.pixels[0][:1])),
-        ("text", latency_of(run_texts[length], feed.token_ids[length][0][:1])),
-    )
+        return _Staged(graphs, run_image, run_texts)
+    if variant.precision != "fp32":
+        _check_runs(stage, image, texts)
+    return _Staged(graphs, runners.onnx_runner(image, PIXELS), runners.text_runners(texts))
 
 
 def _check_runs(stage: Stage, image: Path, texts: Mapping[int, Path]) -> None:

@@ -11,7 +11,7 @@ from export.gate.variant_report import VariantReport
 from export.precision.variants import Variant
 from export.publish import repository
 from export.publish.job import ExportJob
-from export.publish.selection import select_graphs
+from export.publish.selection import Selected, select_graphs
 from export.publish.staging import Stage
 from export.publish.writer import staging
 from export.source.fingerprint import fingerprint
@@ -56,11 +56,12 @@ def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: in
         )
         with job.progress.stage(f"{model_id}: converting and measuring"):
             try:
-                found, latency = select_graphs(job, variant, stage)
+                selected = select_graphs(job, variant, stage)
             except CrashError as error:  # other variants may run
                 return Outcome(model_id, None, None, (str(error),))
+        found = selected.found
         published = not found.failures or job.allow_failing
-        report = replace(_report(job, variant, stage, found, published=published), latency=latency)
+        report = _report(job, variant, stage, selected, published=published)
         for note in report.notes:
             job.progress.notice(note)
         if not published:
@@ -106,13 +107,14 @@ def _describe(
 
 
 def _report(
-    job: ExportJob, variant: Variant, stage: Stage, found: Found, *, published: bool
+    job: ExportJob, variant: Variant, stage: Stage, selected: Selected, *, published: bool
 ) -> VariantReport:
+    found = selected.found
     recipe = "; ".join(f"{tower}: {made}" for tower, made in found.graphs.recipe.items())
     evaluation, limits = found.evaluation, job.thresholds[variant.precision]
     note = thresholds.unjudged(stage.model_id, evaluation.measured, limits, evaluated=job.evaluated)
     return VariantReport(
         stage.model_id, variant.precision, variant.runtime, stage.size(), evaluation.measured,
         evaluation.image_cosines, evaluation.text_cosines, limits, found.failures, published,
-        recipe, notes=(note,) if note else (),
+        recipe, selected.latency, selected.speeds, (note,) if note else (),
     )  # fmt: skip

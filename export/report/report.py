@@ -40,6 +40,7 @@ def write_report(
         _rankings(folder, variants),
         by_batch([(v.id, v.measured) for v in variants]),
         _latency(folder, variants),
+        _speeds(variants),
         _recipes(variants),
         "## Every run",
         _runs(variants),
@@ -174,6 +175,27 @@ def _latency(folder: Path, variants: Sequence[VariantReport]) -> str:
     ]
     head = ("variant", "tower", "p50, ms", "p99, ms")
     return f"## Latency\n\n![Latency](latency.png)\n\n{table(head, rows, left=2)}"
+
+
+def _speeds(variants: Sequence[VariantReport]) -> str:
+    rows = [
+        [
+            f"`{v.id}`",
+            str(speed.batch),
+            *(f"{x:.2f}" for x in (speed.image, speed.text, speed.both)),
+        ]
+        for v in variants
+        for speed in v.speeds
+    ]
+    if not rows:
+        return ""
+    head = ("variant", "batch", "image", "text", "both together")
+    note = (
+        "FP32's time in ONNX Runtime over the variant's: the median of rounds in which both take "
+        "turns on this machine. A variant that is not faster, image and text together, is refused "
+        "without `--allow-slow`."
+    )
+    return f"## Speed against FP32\n\n{note}\n\n{table(head, rows)}"
 
 
 def _interval(latency: Latency | None) -> tuple[float, float] | None:

@@ -21,8 +21,9 @@ def summary(outcome: Outcome, root: Path) -> str:
         f"cosine       image {figures.image.min_cosine:.7f}, text {figures.text.min_cosine:.7f} "
         f"at worst; {figures.image.mean_cosine:.7f}, {figures.text.mean_cosine:.7f} in the mean\n"
     )
+    speeds = "".join(f"speed        {each.describe()}\n" for each in outcome.report.speeds)
     if manifest is None:
-        return f"refused      {outcome.id}\n{cosines}"
+        return f"refused      {outcome.id}\n{cosines}{speeds}"
     image, *texts = (manifest.triton.image, *manifest.triton.text)
     lengths = ", ".join(str(length) for length in manifest.token_lengths)
     served = f"served at {lengths}" if lengths else f"any length up to {texts[-1].length}"
@@ -33,7 +34,7 @@ def summary(outcome: Outcome, root: Path) -> str:
         f"image tower  {image.name}: {_size(root, image.name, manifest.version)}, "
         f"{manifest.preprocessing.image_size} pixels -> {manifest.embedding_size} dimensions\n"
         f"text tower   {texts[-1].name}: {_size(root, texts[-1].name, manifest.version)}, "
-        f"{served} tokens\n{recipe}{cosines}"
+        f"{served} tokens\n{recipe}{cosines}{speeds}"
         f"fingerprint  {manifest.fingerprint}\n"
     )
 

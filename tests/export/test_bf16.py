@@ -102,7 +102,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bf16")
     shutil.copytree(ROOT / "model_repository", root / "models")
     options = ["--repository", root / "models", "--report", root / "report"]
-    words = [*DEMO, "--precision", "bf16", "--evaluate", "drawn", *map(str, options)]
+    words = [
+        *DEMO,
+        "--precision",
+        "bf16",
+        "--evaluate",
+        "drawn",
+        "--allow-slow",
+        *map(str, options),
+    ]
     assert main(words) == 0
     return root / "models"
 

@@ -42,7 +42,15 @@ def test_fp16_and_int8_pass_the_gate(
     root = tmp_path / "models"
     options = ["--repository", str(root), "--report", str(tmp_path / "report"), "--id", kind]
     options += ["--max-batch", str(MAX_BATCH), "--token-lengths", "8,full"]
-    options += ["--precision", "fp16", "--precision", "int8", "--calibration", "minmax"]
+    options += [
+        "--precision",
+        "fp16",
+        "--precision",
+        "int8",
+        "--calibration",
+        "minmax",
+        "--allow-slow",
+    ]
     assert main([model_of(kind), *options, *calibration]) == 0
     manifests = read_repository(root)
     half, int8 = manifests[f"{kind}.fp16"], manifests[f"{kind}.int8"]

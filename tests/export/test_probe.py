@@ -84,7 +84,8 @@ def test_errors_that_are_no_crash_keep_their_words(tmp_path: Path) -> None:
 
 def export(model: str, root: Path, *options: str) -> int:
     places = ["--repository", str(root), "--report", str(root / "report"), "--max-batch", "2"]
-    return main([model, *places, "--id", "m", "--token-lengths", "full", *options])
+    words = [model, *places, "--id", "m", "--token-lengths", "full", "--allow-slow"]
+    return main([*words, *options])
 
 
 def test_only_the_variant_that_crashes_fails(

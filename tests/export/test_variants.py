@@ -25,7 +25,7 @@ from tests.conftest import GatewayFactory
 from tests.openclip_reference import demo_reference
 
 DEMO = [str(CONFIG), "--pretrained", str(CHECKPOINT), "--id", "demo", "--max-batch", "8"]
-DEMO += ["--evaluate", "drawn", "--calibrate-images", "drawn"]
+DEMO += ["--evaluate", "drawn", "--calibrate-images", "drawn", "--allow-slow"]
 
 Feeds = Sequence[NDArray[Any]]
 
