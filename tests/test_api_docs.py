@@ -112,9 +112,9 @@ def readable(value: Any) -> Any:
 
 
 def test_there_are_examples_to_run() -> None:
-    assert len(examples("sh")) == 8
-    assert len(examples("python")) == 6
-    assert len(examples("grpcurl")) == 2
+    assert len(examples("sh")) >= 8
+    assert len(examples("python")) >= 6
+    assert len(examples("grpcurl")) >= 2
 
 
 def test_every_method_of_the_service_is_documented() -> None:

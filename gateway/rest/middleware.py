@@ -109,7 +109,7 @@ class RequestContext:
     async def _enter(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
         """Answers a request that may come in, and counts it to its key meanwhile."""
         if (refusal := self._guard.refusal(scope)) is not None:
-            record.operation = guarded_operation(scope["path"])
+            record.operation = guarded_operation(scope["path"], self._posted)
             record.error, response = refusal
             await response(scope, receive, send)
         elif self._access is None or is_open(scope):
@@ -122,7 +122,7 @@ class RequestContext:
                     await self._answer(scope, receive, send)
             except GatewayError as error:
                 # What arises further in is rendered there, so nothing has been sent yet.
-                record.operation = guarded_operation(scope["path"])
+                record.operation = guarded_operation(scope["path"], self._posted)
                 await rendered(error, record)(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

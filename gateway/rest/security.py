@@ -1,6 +1,6 @@
 """Which requests need a key, the check of hosts and origins, and every answer's headers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from starlette.responses import Response
 from starlette.types import Scope
@@ -17,13 +17,8 @@ _OPEN = frozenset(
         *LIVE, *READY, "/", "/docs", "/docs/oauth2-redirect", "/openapi.json",
     }
 )  # fmt: skip
-# What a request that was turned away was for, in the log and in metrics.
-_GUARDED = frozenset(
-    {
-        "/v1/embeddings", "/v1/embeddings/image", "/v1/zero-shot", "/v1/similarity", "/v1/rerank",
-        "/v1/models", "/v1/admin/reload", "/metrics", "/playground.json",
-    }
-)  # fmt: skip
+# What a request that was turned away was for, in the log and in metrics; endpoints come beside it.
+_GUARDED = frozenset({"/v1/models", "/v1/admin/reload", "/metrics", "/playground.json"})
 _ONE_MODEL = "/v1/models/{model_id:path}"
 _OPEN_BELOW = ("/playground/", "/static-offline-docs/")
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -83,9 +78,14 @@ def is_open(scope: Mapping[str, object]) -> bool:
     return known and scope["method"] in _SAFE_METHODS
 
 
-def guarded_operation(path: str) -> str:
-    """The route of a path that needs a key; empty where none is known. Never the path itself."""
-    if path in _GUARDED:
+def guarded_operation(path: str, endpoints: Container[str]) -> str:
+    """The route of a path that needs a key; empty where none is known, so never any path at all.
+
+    Args:
+        path: Of the request.
+        endpoints: The paths of the endpoints that run a model.
+    """
+    if path in _GUARDED or path in endpoints:
         return path
     return _ONE_MODEL if path.startswith("/v1/models/") else ""
 

@@ -375,7 +375,7 @@ def test_a_worker_that_waits_to_be_ready_is_stopped_at_once(root: Path, early: b
             return catches(process, signal.SIGTERM)
         return "not serving yet: " in log.read_text()
 
-    with serving(root, Outside(log=log), reload_s=0, workers=2, drain_s=0) as client:
+    with serving(root, Outside(log=log), reload_s=0, workers=2, drain_s=30) as client:
         publish(root, 2, golden=False)
         before = children(client.process)
         os.kill(before[0], signal.SIGKILL)
