@@ -21,11 +21,13 @@ import pytest
 
 from server.config import ServerConfig
 from server.launcher import TritonServer
+from tests.forking import Fork
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = ROOT / "model_repository"
 SAMPLES = ROOT / "docs" / "samples"
 
+COMMAND = (sys.executable, "-m", "gateway")
 START_S = 60.0
 STOP_S = 60.0  # over what a gateway allows itself
 LISTENED_ON = 10_000  # ports below those that the kernel gives
@@ -39,6 +41,7 @@ class GatewayClient(httpx.Client):
     process: int  # id of the gateway's, or of its workers' parent
 
 
+GatewayProcess = subprocess.Popen[bytes] | Fork
 GatewayFactory = Callable[..., AbstractContextManager[GatewayClient]]
 
 
@@ -95,33 +98,31 @@ def start_gateway() -> GatewayFactory:
 @pytest.fixture(scope="session")
 def api(triton: TritonServer) -> Iterator[GatewayClient]:
     """A client of a gateway with default settings, ready."""
-    with run_gateway(triton_address=triton.addresses.grpc) as client:
+    with run_gateway(Outside(command=COMMAND), triton_address=triton.addresses.grpc) as client:
         assert client.get("/readyz").status_code == httpx.codes.OK
         yield client
 
 
 @dataclass(frozen=True)
 class Outside:
-    """What a gateway has around it."""
+    """A gateway's log, TLS, command line and exit code."""
 
     log: Path | None = None  # takes what it writes to standard error
     tls: ssl.SSLContext | None = None  # it is called by https
-    command: Sequence[str] = (sys.executable, "-m", "gateway")
+    command: Sequence[str] | None = None  # None: a fork, which is the quicker start
     code: int = 0  # it must end with
 
 
 @contextlib.contextmanager
 def run_gateway(outside: Outside = Outside(), /, **settings: object) -> Iterator[GatewayClient]:
-    """A live `python -m gateway`, stopped and seen to end when the block does."""
+    """A live gateway process, stopped and seen to end when the block does."""
     port, grpc_port = free_ports(2)
     own = {"http_port": port, "grpc_port": grpc_port, "model_repository": REPOSITORY}
     # Golden vectors in between would stand in the counts that tests read from Triton.
     settings = own | {"triton_verify_s": 3600} | settings
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")}
     environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
-    command, scheme = outside.command, "https" if outside.tls else "http"
-    with outside.log.open("ab") if outside.log else contextlib.nullcontext() as stderr:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr)
+    process, scheme = _started(outside, environment), "https" if outside.tls else "http"
     try:
         with GatewayClient(
             base_url=f"{scheme}://127.0.0.1:{port}", timeout=60, verify=outside.tls or True
@@ -135,6 +136,14 @@ def run_gateway(outside: Outside = Outside(), /, **settings: object) -> Iterator
     finally:
         process.kill()
         process.wait(STOP_S)
+
+
+def _started(outside: Outside, environment: dict[str, str]) -> GatewayProcess:
+    with outside.log.open("ab") if outside.log else contextlib.nullcontext() as stderr:
+        if outside.command is None:
+            errors = stderr.fileno() if stderr else 2
+            return Fork("gateway", environment=environment, streams=(0, 1, errors))
+        return subprocess.Popen(outside.command, cwd=ROOT, env=environment, stderr=stderr)
 
 
 def interruptible(module: str) -> list[str]:
@@ -160,7 +169,7 @@ def killed_after(seconds: float, process: subprocess.Popen[Any]) -> Iterator[Non
         late.cancel()
 
 
-def wait_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+def wait_live(client: httpx.Client, process: GatewayProcess) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         assert process.poll() is None, "the gateway ended before it was live"

@@ -2,9 +2,10 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from tests.client.fake import Fake, serve
 from tests.conftest import ROOT, GatewayClient, interruptible
+from tests.forking import Fork
 
 FAST = StreamSettings(backoff_s=0.01, max_backoff_s=0.02)
 
@@ -66,11 +68,21 @@ def command(
     address: str, *arguments: object, typed: str = "", cwd: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """The command, run to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "openclip_triton", *map(str, arguments)],
-        env=environment(address), text=True, capture_output=True, input=typed, timeout=120,
-        cwd=cwd,
-    )  # fmt: skip
+    given = [str(argument) for argument in arguments]
+    with ExitStack() as stack:
+        files = [stack.enter_context(TemporaryFile("w+", encoding="utf-8")) for _ in range(3)]
+        files[0].write(typed)
+        for file in files:
+            file.seek(0)
+        ran = Fork(
+            "openclip_triton", *given,
+            environment=environment(address), cwd=cwd or ROOT,
+            streams=[file.fileno() for file in files],
+        )  # fmt: skip
+        code = ran.wait(120)
+        for file in files:
+            file.seek(0)
+        return subprocess.CompletedProcess(given, code, files[1].read(), files[2].read())
 
 
 def draw(folder: Path, count: int, *, bad: frozenset[int] = frozenset()) -> list[Path]:

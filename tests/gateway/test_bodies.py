@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from server.launcher import TritonServer
-from tests.conftest import SAMPLES, GatewayClient, GatewayFactory
+from tests.conftest import COMMAND, SAMPLES, GatewayClient, GatewayFactory, Outside
 from tests.gateway.underattack import UnderAttack
 
 MB = 2**20
@@ -30,7 +30,7 @@ HEAD = "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\
 @pytest.fixture(scope="module")
 def api(triton: TritonServer, start_gateway: GatewayFactory) -> Iterator[GatewayClient]:
     """One of two workers, as far as memory goes; its own, since peaks stay."""
-    with start_gateway(triton_address=triton.addresses.grpc) as client:
+    with start_gateway(Outside(command=COMMAND), triton_address=triton.addresses.grpc) as client:
         client.post("/v1/embeddings/image", content=PICTURE)
         yield client
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
-from tests.conftest import run_gateway
+from tests.conftest import COMMAND, Outside, run_gateway
 from tests.gateway.hostile import Memory, encoded
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,9 @@ def test_memory_does_not_creep(triton: TritonServer) -> None:
         for start in range(0, COUNT, MESSAGE)
     ]
     with (
-        run_gateway(triton_address=triton.addresses.grpc, decode_threads=8) as api,
+        run_gateway(
+            Outside(command=COMMAND), triton_address=triton.addresses.grpc, decode_threads=8
+        ) as api,
         grpc.insecure_channel(api.grpc_address) as channel,
     ):
         stub = clip_pb2_grpc.ClipServiceStub(channel)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from server.launcher import TritonServer
-from tests.conftest import GatewayClient, run_gateway
+from tests.conftest import COMMAND, GatewayClient, Outside, run_gateway
 from tests.gateway.hostile import Memory, accepted_seeds, encoded, hazards, mutations, seeds
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def client(triton: TritonServer) -> Iterator[GatewayClient]:
-    with run_gateway(triton_address=triton.addresses.grpc) as client:
+    with run_gateway(Outside(command=COMMAND), triton_address=triton.addresses.grpc) as client:
         warm(client)
         yield client
 

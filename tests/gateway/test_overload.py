@@ -12,7 +12,7 @@ from benchmarks.traffic.connection import Target
 from benchmarks.traffic.flood import Flooded, flood
 from benchmarks.traffic.requests import Request, requests
 from server.launcher import TritonServer
-from tests.conftest import SAMPLES, GatewayFactory
+from tests.conftest import COMMAND, SAMPLES, GatewayFactory, Outside
 from tests.gateway.slow import SlowEncoder, served
 from tests.gateway.waiting import unfinished_request
 
@@ -39,7 +39,9 @@ async def test_a_flood_is_refused_and_passes(
     triton: TritonServer, start_gateway: GatewayFactory
 ) -> None:
     limits = {"max_inflight": 8, "max_inflight_items": 64, "max_inflight_bytes": 4 * 2**20}
-    with start_gateway(triton_address=triton.addresses.grpc, triton_calls=1, **limits) as api:
+    outside = Outside(command=COMMAND)
+    address = triton.addresses.grpc
+    with start_gateway(outside, triton_address=address, triton_calls=1, **limits) as api:
         target = Target(f"{api.base_url.host}:{api.base_url.port}", api.grpc_address, "demo")
         [golden] = api.post("/v1/embeddings/image", content=IMAGE).json()["data"]
         await flood(target, [PICTURE] * 7 + [LARGE], RATE, 1.0)  # caches and pools are filled

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.process.serving import END_S
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
-from tests.conftest import Outside, free_port, run_gateway
+from tests.conftest import COMMAND, Outside, free_port, run_gateway
 from tests.gateway.proc import alive
 from tests.gateway.waiting import inflight, wait_until
 
@@ -63,9 +63,10 @@ def silent_stream(address: str) -> Iterator[None]:
 def test_a_stop_among_signals_on_a_busy_machine(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
     log = tmp_path / "log"
+    outside = Outside(log=log, command=COMMAND)
     triton_address = f"127.0.0.1:{free_port()}"  # nobody there: a stop does not need it
     with (
-        run_gateway(Outside(log=log), triton_address=triton_address, drain_s=DRAIN_S) as client,
+        run_gateway(outside, triton_address=triton_address, drain_s=DRAIN_S) as client,
         silent_stream(client.grpc_address),
     ):
         process = client.process

@@ -24,6 +24,7 @@ from gateway.telemetry.metrics import FOLDER
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import (
+    COMMAND,
     REPOSITORY,
     ROOT,
     GatewayClient,
@@ -222,7 +223,7 @@ NAMESPACE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount
 def test_workers_serve_below_the_first_process_of_a_container(
     triton: TritonServer, start_gateway: GatewayFactory
 ) -> None:
-    outside = Outside(command=(*NAMESPACE, *Outside().command))
+    outside = Outside(command=(*NAMESPACE, *COMMAND))
     address = triton.addresses.grpc
     with start_gateway(outside, triton_address=address, workers=COUNT) as client:
         assert embed(client, "in a container") == 200
