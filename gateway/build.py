@@ -9,7 +9,6 @@ from gateway.access.hosts import Hosts, is_loopback
 from gateway.access.tls import Tls
 from gateway.admission.limits import RequestLimits
 from gateway.admission.permits import Admission, Room
-from gateway.images.fetch import Fetcher, FetchRules
 from gateway.images.pool import DecodePool
 from gateway.images.preprocess import DecodeOptions, Decoder, ImageLimits
 from gateway.inference.batching import Batcher
@@ -30,6 +29,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.metrics_server import MetricsServer
 
 if TYPE_CHECKING:
+    from gateway.images.fetch import Fetcher
     from gateway.telemetry.traces import Traces
 
 logger = logging.getLogger(__name__)
@@ -85,10 +85,12 @@ def room(settings: Settings) -> Room:
     )
 
 
-def fetcher(settings: Settings) -> Fetcher | None:
+def fetcher(settings: Settings) -> "Fetcher | None":
     """Fetch images by URL; None where that is off."""
     if not settings.fetch_urls:
         return None
+    from gateway.images.fetch import Fetcher, FetchRules  # brings an HTTP client
+
     return Fetcher(
         FetchRules(
             hosts=settings.fetch_hosts,

@@ -16,8 +16,6 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
-
 from gateway.access.quotas import Quota
 from gateway.errors import Unauthenticated
 from gateway.models.files import CHECK_S, read_file, version
@@ -49,6 +47,8 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     Raises:
         KeysError: It cannot be read, or is not of this shape.
     """
+    import yaml  # costs every start 40 ms of CPU, and most have no keys
+
     try:
         content = yaml.safe_load(read_file(path).decode())
     except OSError as error:

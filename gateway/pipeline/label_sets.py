@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.admission.limits import RequestLimits
@@ -179,6 +178,8 @@ def _checked(path: Path, sets: LabelSets, given: list[str] | str) -> tuple[str, 
 
 
 def _parsed(path: Path, schema: type[F]) -> F:
+    import yaml  # costs every start 40 ms of CPU, and most have no label sets of their own
+
     try:
         content: Any = yaml.safe_load(read_file(path).decode())
         return schema.model_validate(content)

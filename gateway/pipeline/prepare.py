@@ -3,16 +3,18 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gateway.admission.limits import RequestLimits
 from gateway.errors import RequestError
-from gateway.images.fetch import Fetcher
 from gateway.images.preprocess import Decode
 from gateway.images.sources import check_source, image_bytes, web_url
 from gateway.models.registry import Model
 from gateway.models.values import Deadline, ImageItem, Item, Pixels, TextItem, Timings, Tokens
 from gateway.pipeline.concurrency import Threads, gather
+
+if TYPE_CHECKING:
+    from gateway.images.fetch import Fetcher
 
 INLINE_CHARACTERS = 2_000  # tokenizing so few takes less time than handing them to a thread
 CHUNK = 256  # texts that a thread tokenizes at a time; what others want comes in between
@@ -41,7 +43,7 @@ class Preparer:
         threads: Threads,
         limits: RequestLimits,
         decode: Decode,
-        fetcher: Fetcher | None = None,
+        fetcher: "Fetcher | None" = None,
         *,
         long: Threads | None = None,
     ) -> None:
