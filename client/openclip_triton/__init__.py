@@ -1,6 +1,8 @@
 """The client of openclip-triton: embeddings, zero-shot and similarity over gRPC."""
 
-from openclip_triton.client import Client
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from openclip_triton.errors import (
     ClientError,
     ConnectionFailed,
@@ -14,15 +16,18 @@ from openclip_triton.errors import (
     Unavailable,
     UnreadableFile,
 )
-from openclip_triton.values import (
-    Model,
-    Prediction,
-    Ranked,
-    Result,
-    Similarity,
-    Space,
-    StreamSettings,
-)
+
+if TYPE_CHECKING:
+    from openclip_triton.client import Client
+    from openclip_triton.values import (
+        Model,
+        Prediction,
+        Ranked,
+        Result,
+        Similarity,
+        Space,
+        StreamSettings,
+    )
 
 __all__ = [
     "Client",
@@ -45,3 +50,11 @@ __all__ = [
     "Unavailable",
     "UnreadableFile",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # At first use: the command's help needs neither numpy nor gRPC.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "client" if name == "Client" else "values"
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -5,8 +5,7 @@ import os
 import sqlite3
 import sys
 
-from openclip_triton.bulk.job import JobError, Stopped
-from openclip_triton.bulk.store import StoreError
+from openclip_triton.bulk.errors import JobError, Stopped, StoreError
 from openclip_triton.command.cli import app
 from openclip_triton.errors import ClientError
 

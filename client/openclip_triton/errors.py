@@ -15,10 +15,12 @@ ClientError
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import grpc
+if TYPE_CHECKING:
+    import grpc
 
-from openclip_api.v1 import clip_pb2 as pb
+    from openclip_api.v1 import clip_pb2 as pb
 
 
 class ClientError(Exception):
@@ -122,17 +124,17 @@ class UnreadableFile(ClientError):
     code = "unreadable_file"
 
 
-_BY_STATUS: Mapping[grpc.StatusCode, type[ClientError]] = MappingProxyType(
+_BY_STATUS: Mapping[str, type[ClientError]] = MappingProxyType(
     {
-        grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-        grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
-        grpc.StatusCode.FAILED_PRECONDITION: InvalidRequest,
-        grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
-        grpc.StatusCode.PERMISSION_DENIED: Unauthenticated,
-        grpc.StatusCode.NOT_FOUND: NotFound,
-        grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
-        grpc.StatusCode.UNAVAILABLE: Unavailable,
-        grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+        "INVALID_ARGUMENT": InvalidRequest,
+        "OUT_OF_RANGE": InvalidRequest,
+        "FAILED_PRECONDITION": InvalidRequest,
+        "UNAUTHENTICATED": Unauthenticated,
+        "PERMISSION_DENIED": Unauthenticated,
+        "NOT_FOUND": NotFound,
+        "RESOURCE_EXHAUSTED": Overloaded,
+        "UNAVAILABLE": Unavailable,
+        "DEADLINE_EXCEEDED": DeadlineExceeded,
     }
 )
 BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
@@ -156,29 +158,29 @@ BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
     }
 )
 # Neither side chose to end the call: a proxy, a restart, a lost connection.
-_BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED})
+_BROKEN = frozenset({"CANCELLED", "ABORTED"})
 
 
-def of_call(error: grpc.RpcError, address: str) -> ClientError:
+def of_call(error: "grpc.RpcError", address: str) -> ClientError:
     """Map a gRPC status to an error."""
-    status, details = error.code(), error.details() or ""
+    status, details = error.code().name, error.details() or ""
     trailing = {key: value for key, value in error.trailing_metadata() or () if value}
     code, param = trailing.get("error-code"), trailing.get("error-param")
-    if status in _BROKEN or (status is grpc.StatusCode.UNAVAILABLE and code is None):
+    if status in _BROKEN or (status == "UNAVAILABLE" and code is None):
         return ConnectionFailed(f"no connection to {address}: {details}")
-    if status is grpc.StatusCode.UNIMPLEMENTED:
+    if status == "UNIMPLEMENTED":
         return ServiceFailed(f"{address} does not speak openclip.v1.ClipService: {details}")
-    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and code is None:  # gRPC's own limit
+    if status == "RESOURCE_EXHAUSTED" and code is None:  # gRPC's own limit
         return InvalidRequest(details, code="too_large")
     kind = _BY_STATUS.get(status, ServiceFailed)
-    message = details or f"the service answered {status.name}"
+    message = details or f"the service answered {status}"
     found = kind(message, code=code, param=param, retry_after_s=_seconds(trailing))
     if param and param.endswith("]"):  # one of several items: name it in the message
         found.locate(param)
     return found
 
 
-def of_item(error: pb.Error) -> ClientError:
+def of_item(error: "pb.Error") -> ClientError:
     """Map the error of one item of a request or a stream."""
     kind = BY_CODE.get(error.code, InvalidRequest)
     return kind(

@@ -203,6 +203,12 @@ def test_help_tells_of_the_connection(name: str) -> None:
     assert "OPENCLIP_API_KEY" in shown
 
 
+def test_help_loads_neither_numpy_nor_grpc() -> None:
+    code = "import sys, openclip_triton.__main__; print(*{'numpy', 'grpc'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(""), capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"\n"), done.stderr
+
+
 def test_the_version_is_told() -> None:
     ran = command("", "--version")
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from openclip_triton.bulk.store import Entry, Outcome, Store, StoreError, discard, forget
+from openclip_triton.bulk.errors import StoreError
+from openclip_triton.bulk.listing import Entry
+from openclip_triton.bulk.store import Outcome, Store, discard, forget
 
 RUN = {"model": "demo", "fingerprint": "f1"}
 VECTOR = np.arange(4, dtype=np.float32)

@@ -7,32 +7,15 @@ from itertools import islice
 from pathlib import Path
 
 from openclip_triton.bulk.display import Display
+from openclip_triton.bulk.errors import JobError, Stopped
 from openclip_triton.bulk.layouts import IMAGES, Kind, Layout, Table
-from openclip_triton.bulk.listing import Listing
-from openclip_triton.bulk.store import Counts, Entry, Failure, Outcome, Store, discard, forget
+from openclip_triton.bulk.listing import Entry, Listing
+from openclip_triton.bulk.store import Counts, Failure, Outcome, Store, discard, forget
 from openclip_triton.client import Client
 from openclip_triton.errors import ClientError
 from openclip_triton.values import Content, Result, Space
 
 SHOWN_FAILURES = 20
-
-
-class JobError(Exception):
-    """The run cannot start; the message says what to do."""
-
-
-class Stopped(Exception):
-    """The run ended early; its progress is kept.
-
-    Attributes:
-        kept: The progress, as a phrase for the user.
-        interrupted: Whether Ctrl-C ended it.
-    """
-
-    def __init__(self, error: BaseException, counts: Counts) -> None:
-        super().__init__(str(error))
-        self.interrupted = isinstance(error, KeyboardInterrupt)
-        self.kept = f"{counts.done + counts.failed:,} of {counts.total:,} are done and kept"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from openclip_triton.values import Vector
 
 Rows = Iterator[tuple[str, Vector]]
 BATCH = 4096  # rows held in memory
-SHARD_SIZE = 1_000_000
 _OTHER_FILES = frozenset({".csv", ".h5", ".json", ".jsonl", ".npz", ".pkl", ".pt", ".txt"})
 
 

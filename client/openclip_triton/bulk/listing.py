@@ -5,9 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from openclip_triton.bulk.store import Entry
-
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An item to embed."""
+
+    key: str  # the path of an image, or a text
+    stamp: str  # changes when the content does
 
 
 @dataclass(slots=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from openclip_triton.bulk.errors import StoreError
+from openclip_triton.bulk.listing import Entry
 from openclip_triton.values import Vector
 
 VERSION = 1
@@ -36,18 +38,6 @@ FROM items LEFT JOIN done ON done.key = items.key AND done.stamp = items.stamp
 WHERE done.key IS NULL AND items.position > ? AND NOT EXISTS
     (SELECT 1 FROM items e WHERE e.key = items.key AND e.position < items.position)
 """
-
-
-class StoreError(Exception):
-    """The kept progress cannot be used; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An item to embed."""
-
-    key: str  # the path of an image, or a text
-    stamp: str  # changes when the content does
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,21 @@
-"""The commands: their options, and the functions that run them."""
+"""The commands: their options, and the functions that run them.
+
+What needs numpy or gRPC is imported where a command runs: help and wrong options need neither.
+"""
 
 import sys
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from openclip_triton.bulk import listing
-from openclip_triton.bulk.display import display_for
-from openclip_triton.bulk.job import Job, run
-from openclip_triton.bulk.layouts import IMAGES, SHARD_SIZE, TEXTS, Kind, Layout, layout_of
-from openclip_triton.command import options, printing
-from openclip_triton.command.classification import Question, classify_each
+from openclip_triton.command import options
+
+if TYPE_CHECKING:
+    from openclip_triton.bulk.job import Job
+    from openclip_triton.bulk.layouts import Kind, Layout
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +28,8 @@ app = typer.Typer(
 def _show_version(asked: bool) -> None:
     if not asked:
         return
+    from importlib import metadata
+
     try:
         version = metadata.version("openclip-triton")
     except metadata.PackageNotFoundError:
@@ -66,7 +70,7 @@ def embed_text(
         ),
     ] = True,
     dtype: options.Dtype = None,
-    shard_size: options.ShardSize = SHARD_SIZE,
+    shard_size: options.ShardSize = options.SHARD_SIZE,
     overwrite: options.Overwrite = False,
     allow_failures: options.AllowFailures = False,
     quiet: options.Quiet = False,
@@ -82,6 +86,10 @@ def embed_text(
     Rows follow the order of the lines. Lines that fail have no row and are listed in
     OUTPUT.failed.txt. After an interrupt, the same command continues.
     """
+    from openclip_triton.bulk.job import Job
+    from openclip_triton.bulk.layouts import TEXTS
+    from openclip_triton.command import printing
+
     connection = options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key)
     with ExitStack() as stack:
         source = _opened(texts, stack)
@@ -120,7 +128,7 @@ def embed_images(
     model: options.ModelId = "",
     dimensions: options.Dimensions = None,
     dtype: options.Dtype = None,
-    shard_size: options.ShardSize = SHARD_SIZE,
+    shard_size: options.ShardSize = options.SHARD_SIZE,
     overwrite: options.Overwrite = False,
     allow_failures: options.AllowFailures = False,
     quiet: options.Quiet = False,
@@ -136,6 +144,9 @@ def embed_images(
     Files that fail have no row and are listed in OUTPUT.failed.txt. After an interrupt, the same
     command continues; it repeats files that have changed.
     """
+    from openclip_triton.bulk.job import Job
+    from openclip_triton.bulk.layouts import IMAGES
+
     endings = [ending.strip() for ending in extensions.split(",") if ending.strip()]
     if not endings:
         raise typer.BadParameter("give at least one", param_hint="--extensions")
@@ -180,6 +191,9 @@ def classify(
     tls_key: options.TlsKey = None,
 ) -> None:
     """Classify images by your labels, or by a label set of the service."""
+    from openclip_triton.command import printing
+    from openclip_triton.command.classification import Question, classify_each
+
     given = [name for name in labels.split(",") if name.strip()]
     if labels_file is not None:
         given += [name for name in _lines(labels_file) if name.strip()]
@@ -207,6 +221,8 @@ def models(
     tls_key: options.TlsKey = None,
 ) -> None:
     """List the served models."""
+    from openclip_triton.command import printing
+
     with options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key).open() as client:
         printing.print_models(client.models(), as_json=as_json)
 
@@ -228,7 +244,9 @@ def _lines(path: Path) -> list[str]:
         raise typer.BadParameter(why, param_hint="--labels-file") from error
 
 
-def _layout(output: Path, kind: Kind, dtype: str | None, shard_size: int) -> Layout:
+def _layout(output: Path, kind: "Kind", dtype: str | None, shard_size: int) -> "Layout":
+    from openclip_triton.bulk.layouts import layout_of
+
     options.check_dtype(dtype)
     if output.name in ("", ".."):
         raise typer.BadParameter(f"{output}: name a file or a folder", param_hint="--output")
@@ -238,7 +256,11 @@ def _layout(output: Path, kind: Kind, dtype: str | None, shard_size: int) -> Lay
         raise typer.BadParameter(str(error), param_hint="--output") from error
 
 
-def _run(job: Job, connection: options.Connection, *, quiet: bool) -> None:
+def _run(job: "Job", connection: options.Connection, *, quiet: bool) -> None:
+    from openclip_triton.bulk.display import display_for
+    from openclip_triton.bulk.job import run
+    from openclip_triton.command import printing
+
     with connection.open() as client:
         summary = run(job, client, display_for(job.kind.noun, quiet=quiet))
     printing.print_summary(job, summary, quiet=quiet)

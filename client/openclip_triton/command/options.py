@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openclip_triton.client import Client
 from openclip_triton.command import handshake
 from openclip_triton.errors import ConnectionFailed, Unauthenticated
+
+if TYPE_CHECKING:
+    from openclip_triton.client import Client
 
 Server = Annotated[
     str,
@@ -88,6 +90,7 @@ AllowFailures = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 
+SHARD_SIZE = 1_000_000
 DEFAULT_SERVER = "127.0.0.1:8081"
 NEEDS_KEY = "an API key is needed; set OPENCLIP_API_KEY, or give --api-key"
 
@@ -104,10 +107,12 @@ class Connection:
     tls_key: Path | None
 
     @contextmanager
-    def open(self) -> Iterator[Client]:
+    def open(self) -> Iterator["Client"]:
         """Open a client; errors of connection and key name the missing option."""
         if (self.tls_cert is None) != (self.tls_key is None):
             raise typer.BadParameter("give both --tls-cert and --tls-key")
+        from openclip_triton.client import Client
+
         client = Client(
             self.server,
             api_key=self.api_key,
