@@ -83,7 +83,7 @@ def test_every_row_gets_the_vector(both: Both) -> None:
 def test_the_gateway_takes_it_for_a_model(null: Path, behind: services.Triton) -> None:
     with (
         services.gateway(null, "demo", behind.grpc) as served,
-        httpx.Client(base_url=f"http://{served.target.http}") as client,
+        httpx.Client(base_url=f"http://{served.target.http}", timeout=60) as client,
     ):
         answer = client.post("/v1/embeddings", json={"input": "a red circle"}).json()
         vector = null_encoder.unit_vector(manifests(null)["demo"]["embedding_size"])

@@ -44,7 +44,7 @@ async def served(client: FakeInferClient, **settings: Any) -> AsyncIterator[Targ
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             port = listener.getsockname()[1]
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as api:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as api:
                 await api.get("/livez")  # it waits for its turn until there is a server
             yield Target(f"127.0.0.1:{port}", f"127.0.0.1:{given.grpc_port}", "demo")
         finally:

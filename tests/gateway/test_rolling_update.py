@@ -391,7 +391,7 @@ def fingerprints(client: GatewayClient) -> set[str]:
     """What several new connections, which several processes accept, are told."""
     found = set()
     for _ in range(12):
-        with httpx.Client(base_url=client.base_url) as fresh:
+        with httpx.Client(base_url=client.base_url, timeout=60) as fresh:
             found.add(fingerprint(fresh))
     return found
 

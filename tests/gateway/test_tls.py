@@ -151,7 +151,10 @@ def test_a_renewed_certificate_is_served_without_a_restart(
 
             assert status(rpc, credentials(after)) == grpc.StatusCode.OK
             assert status(rpc, credentials(before)) == grpc.StatusCode.UNAVAILABLE
-            assert httpx.get(f"https://{rest}/livez", verify=trusting(after)).status_code == 200
+            assert (
+                httpx.get(f"https://{rest}/livez", verify=trusting(after), timeout=60).status_code
+                == 200
+            )
             assert read(connection) == 200
             assert connection.sock is held
             call(channel, None)  # over its old connection: it would not trust a new one
@@ -256,7 +259,7 @@ def test_other_clients_are_let_in_and_those_of_before_are_not(
         assert status(client.grpc_address, credentials(before, earlier)) == UNAVAILABLE
         fresh = trusting(before)
         fresh.load_cert_chain(later.certificate, later.key)
-        assert httpx.get(f"{client.base_url}/livez", verify=fresh).status_code == 200
+        assert httpx.get(f"{client.base_url}/livez", verify=fresh, timeout=60).status_code == 200
         for resumed in (None, session):
             with pytest.raises(ssl.SSLError):
                 begin(client, both, resumed)

@@ -152,13 +152,16 @@ def test_a_path_does_not_lead_out_of_the_models_folder(
 
 def test_metrics_are_only_read(attacked: TritonServer, marker: Path) -> None:
     url = f"http://{attacked.addresses.metrics}/v2/repository/models/planted/load"
-    assert httpx.post(url, json={}).status_code == httpx.codes.METHOD_NOT_ALLOWED
+    assert httpx.post(url, json={}, timeout=60).status_code == httpx.codes.METHOD_NOT_ALLOWED
     host, _, port = attacked.addresses.metrics.partition(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = "POST /metrics HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
         connection.sendall(head.encode() + b"6\r\n123456\r\n" * 1_000_000 + b"0\r\n\r\n")
         assert b" 405 " in connection.recv(1000)  # on the port for HTTP this is the end of Triton
-    assert "nv_inference_count" in httpx.get(f"http://{attacked.addresses.metrics}/metrics").text
+    assert (
+        "nv_inference_count"
+        in httpx.get(f"http://{attacked.addresses.metrics}/metrics", timeout=60).text
+    )
 
 
 def test_by_itself_it_has_no_http(tmp_path: Path) -> None:
