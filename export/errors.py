@@ -4,9 +4,9 @@ ExportError
 ├── CheckpointError   the model, its weights or its configuration cannot be loaded
 │   └── HubError      a necessary download fails
 ├── TokenizerError    the tokenizer cannot be written in the `tokenizers` format
-├── GraphError        a tower cannot be turned into ONNX
-├── GateError         the ONNX towers answer differently from OpenCLIP
-│   └── CrashError    ONNX Runtime crashes on a tower
+├── GraphError        an encoder cannot be turned into ONNX
+├── GateError         the ONNX encoders answer differently from OpenCLIP
+│   └── CrashError    ONNX Runtime crashes on an encoder
 └── RepositoryError   the model repository cannot be written, or writing would break it
 """
 
@@ -30,17 +30,17 @@ class TokenizerError(ExportError):
 
 
 class GraphError(ExportError):
-    """A tower cannot be turned into ONNX."""
+    """An encoder cannot be turned into ONNX."""
 
 
 class GateError(ExportError):
-    """The ONNX towers answer differently from OpenCLIP in PyTorch FP32."""
+    """The ONNX encoders answer differently from OpenCLIP in PyTorch FP32."""
 
     exit_code = 2
 
 
 class CrashError(GateError):
-    """ONNX Runtime crashes on a tower, or does not finish."""
+    """ONNX Runtime crashes on an encoder, or does not finish."""
 
 
 class RepositoryError(ExportError):

@@ -20,7 +20,7 @@ from export.publish.job import ExportJob
 from export.publish.pbtxt import Serving
 from export.publish.variant_publisher import Outcome, publish_variant
 from export.publish.writer import locked
-from export.source import packed, towers, tracing
+from export.source import encoders, packed, tracing
 from export.source.checkpoint import Checkpoint, load_checkpoint
 from export.source.tokenizer import check_tokenizer, write_tokenizer
 from export.source.tracing import TextGraphs
@@ -167,13 +167,13 @@ def _prepare(
             if samples.pictures
             else None
         )
-    with progress.stage("tracing the image tower"):
+    with progress.stage("tracing the image encoder"):
         image = tracing.image_graph(checkpoint)
     if image.notice:
         progress.notice(image.notice)
     traced: dict[Runtime, Graphs] = {}
     for runtime in dict.fromkeys(variant.traced_for for variant in options.variants):
-        with progress.stage("tracing the text tower"):
+        with progress.stage("tracing the text encoder"):
             text = _text_graphs(options, checkpoint, spec, runtime, progress)
         by_length = {length: made.proto for length, made in text.by_length.items()}
         traced[runtime] = Graphs(image.proto, by_length, packed=text.packed)
@@ -204,9 +204,9 @@ def _text_graphs(
     runtime: Runtime,
     progress: Progress,
 ) -> TextGraphs:
-    """Trace the text tower for a runtime; a notice says why it differs from the request."""
+    """Trace the text encoder for a runtime; a notice says why it differs from the request."""
     wanted = DEFAULT_LENGTHS if options.token_lengths is None else options.token_lengths
-    reason = towers.why_full_length_only(checkpoint.model, spec.pad_id)
+    reason = encoders.why_full_length_only(checkpoint.model, spec.pad_id)
     if reason and wanted:
         progress.notice(f"text is served at the full {spec.context_length} tokens only: {reason}")
     elif options.token_lengths is None and runtime == "onnxruntime":

@@ -29,7 +29,7 @@ class TorchRow:
     Attributes:
         size_bytes: Size of weights and buffers in FP32.
         memory_bytes: Proportional set size of this process after the calls.
-        seconds: Duration of each call, by tower (`image`, `text`) and batch size.
+        seconds: Duration of each call, by encoder (`image`, `text`) and batch size.
     """
 
     model: str
@@ -44,7 +44,7 @@ def measure(checkpoint: Checkpoint, seconds: float, batches: Sequence[int] = BAT
 
     Args:
         checkpoint: The model.
-        seconds: Duration of the measurement for each tower and batch size.
+        seconds: Duration of the measurement for each encoder and batch size.
         batches: Batch sizes.
     """
     model = checkpoint.model
@@ -52,13 +52,13 @@ def measure(checkpoint: Checkpoint, seconds: float, batches: Sequence[int] = BAT
         Image.fromarray(golden_pixels(checkpoint.preprocessing.image_size))
     )
     ids = checkpoint.tokenizer([TEXT])
-    towers: dict[str, tuple[Callable[..., torch.Tensor], torch.Tensor]] = {
+    encoders: dict[str, tuple[Callable[..., torch.Tensor], torch.Tensor]] = {
         "image": (model.encode_image, picture[None]),
         "text": (model.encode_text, ids),
     }
     times = {
         name: {n: _time(encode, item.repeat(n, *[1] * (item.ndim - 1)), seconds) for n in batches}
-        for name, (encode, item) in towers.items()
+        for name, (encode, item) in encoders.items()
     }
     tensors = [*model.parameters(), *model.buffers()]
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -109,10 +109,10 @@ def _readable(row: TorchRow) -> str:
     lines = [
         f"{row.model}: {row.size_bytes / 1e6:.1f} MB, {row.memory_bytes / 1e6:.0f} MB of memory"
     ]
-    for tower, batches in row.seconds.items():
+    for encoder, batches in row.seconds.items():
         lines += [
-            f"{tower} tower, batch {n}: {1000 * sorted(taken)[len(taken) // 2]:.2f} ms (median), "
-            f"{n * len(taken) / sum(taken):.1f} items/s"
+            f"{encoder} encoder, batch {n}: {1000 * sorted(taken)[len(taken) // 2]:.2f} ms "
+            f"(median), {n * len(taken) / sum(taken):.1f} items/s"
             for n, taken in batches.items()
         ]
     return "\n".join(lines) + "\n"

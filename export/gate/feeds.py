@@ -1,4 +1,4 @@
-"""Batches prepared items for a tower, and measures a graph's cosines and latency on them."""
+"""Batches prepared items for an encoder, and measures a graph's cosines and latency on them."""
 
 import contextlib
 import tempfile
@@ -28,7 +28,7 @@ QUICK = 96  # items to compare INT8 recipes with; good ones run on the whole set
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Batches of each tower's input."""
+    """Batches of each encoder's input."""
 
     pixels: list[NDArray[Any]]  # uint8 [n, S, S, 3]
     token_ids: dict[int, list[NDArray[Any]]]  # int32 [n, length], by length
@@ -46,7 +46,7 @@ def feed_of(inputs: Inputs, lengths: tuple[int, ...], *, few: bool = False) -> F
 
 
 def image_measure(inputs: Inputs, truth: References) -> Measure:
-    """Make a function that measures the mean cosine of an image tower's graph to PyTorch."""
+    """Make a function that measures the mean cosine of an image encoder's graph to PyTorch."""
     rows = _spread(len(inputs.pixels))
 
     def measure(proto: onnx.ModelProto) -> float:
@@ -59,7 +59,7 @@ def image_measure(inputs: Inputs, truth: References) -> Measure:
 
 
 def text_measure(inputs: Inputs, truth: References, lengths: tuple[int, ...]) -> Measure:
-    """Make a function that measures a text tower's mean cosine, the lowest of all token lengths."""
+    """Make a function that measures a text encoder's mean cosine, the lowest of all lengths."""
     rows = _spread(len(inputs.token_ids))
 
     def measure(proto: onnx.ModelProto) -> float:
@@ -76,7 +76,7 @@ def text_measure(inputs: Inputs, truth: References, lengths: tuple[int, ...]) ->
     return measure
 
 
-def latency_of(run: runners.RunTower, item: NDArray[Any]) -> Latency:
+def latency_of(run: runners.RunEncoder, item: NDArray[Any]) -> Latency:
     """Time one item, after a warm-up."""
     run(item)
     seconds = []
@@ -91,7 +91,7 @@ def latency_of(run: runners.RunTower, item: NDArray[Any]) -> Latency:
 @contextlib.contextmanager
 def _opened(
     proto: onnx.ModelProto, name: str, shapes: Sequence[tuple[int, ...]]
-) -> Iterator[runners.RunTower]:
+) -> Iterator[runners.RunEncoder]:
     """Open a graph, after a check in another process that it does not crash."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"

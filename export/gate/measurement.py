@@ -13,7 +13,7 @@ from export.gate.evaluation import EvaluationSet
 from export.gate.metrics import Cosines, Vectors
 from export.gate.rankings import rank
 from export.gate.reference import Inputs, References
-from export.gate.runners import RunTower
+from export.gate.runners import RunEncoder
 from gateway.models.gate import EncoderFigures, Measured, Ranking, Run
 from gateway.models.tokenizer import padded
 
@@ -31,7 +31,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
-    """A tower at one batch size."""
+    """An encoder at one batch size."""
 
     rows: NDArray[np.intp]  # items that ran at this batch size, [n]
     vectors: Vectors  # of all items, [items, D]; the others come from the largest batch
@@ -40,7 +40,7 @@ class _Ran:
 
 @dataclass(frozen=True, slots=True)
 class _Length:
-    """The text tower at one token length, by batch size."""
+    """The text encoder at one token length, by batch size."""
 
     length: int
     rows: NDArray[np.intp]  # texts that fit, [n]
@@ -48,15 +48,15 @@ class _Length:
 
 
 def evaluate(
-    run_image: RunTower,
-    run_texts: Mapping[int, RunTower],
+    run_image: RunEncoder,
+    run_texts: Mapping[int, RunEncoder],
     inputs: Inputs,
     truth: References,
     dataset: EvaluationSet,
     max_batch: int,
     small_batch_items: int = SMALL_BATCH_ITEMS,
 ) -> Evaluation:
-    """Run every tower on a set and compare the vectors with PyTorch's.
+    """Run every encoder on a set and compare the vectors with PyTorch's.
 
     All items run at the largest batch. At batch 1 and 2 run at most `small_batch_items`, spread
     over the set. A text runs at every token length that fits.
@@ -71,17 +71,17 @@ def evaluate(
         small_batch_items: Maximum of pictures, and of texts of each length, at batch 1 and 2.
 
     Raises:
-        GateError: A tower fails to run.
+        GateError: An encoder fails to run.
         ValueError: No text fits the shortest token length.
     """
-    images = _run_tower(run_image, inputs.pixels, truth.image, max_batch, small_batch_items, None)
+    images = _run_encoder(run_image, inputs.pixels, truth.image, max_batch, small_batch_items, None)
     texts = []
     for length in sorted(run_texts):
         rows = np.array([i for i, ids in enumerate(inputs.token_ids) if len(ids) <= length])
         if not rows.size:
             raise ValueError(f"no text of the evaluation set fits {length} tokens")
         items = np.stack([padded(inputs.token_ids[row], length, inputs.pad_id) for row in rows])
-        ran = _run_tower(
+        ran = _run_encoder(
             run_texts[length], items, truth.text[rows], max_batch, small_batch_items, length
         )
         texts.append(_Length(length, rows, ran))
@@ -97,8 +97,8 @@ def evaluate(
     )
 
 
-def _run_tower(
-    run: RunTower,
+def _run_encoder(
+    run: RunEncoder,
     items: NDArray[Any],
     truth: Vectors,
     max_batch: int,
@@ -115,7 +115,7 @@ def _run_tower(
         found = np.concatenate([run(items[part]) for part in rows.reshape(-1, batch)])
         if found.shape != (len(rows), truth.shape[1]):
             raise GateError(
-                f"refused: a tower gives {found.shape} for {len(rows)} items, where PyTorch has "
+                f"refused: an encoder gives {found.shape} for {len(rows)} items, where PyTorch has "
                 f"vectors of {truth.shape[1]}"
             )
         cosines = metrics.summarise(metrics.row_cosines(found, truth[rows]))
@@ -132,7 +132,7 @@ def _run_tower(
 def _rankings(
     images: Mapping[int, _Ran], texts: Sequence[_Length], truth: References, dataset: EvaluationSet
 ) -> list[Ranking]:
-    """Rank with both towers at each batch size, and with text at each length."""
+    """Rank with both encoders at each batch size, and with text at each length."""
     rankings = []
     for batch, image in images.items():
         for start, shortest in enumerate(texts):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-TIMEOUT_S = 900.0  # a large tower takes minutes on a busy machine
+TIMEOUT_S = 900.0  # a large encoder takes minutes on a busy machine
 CHILD = Path(__file__)
 
 Shape = tuple[int, ...]  # of the graph's one input, batch first
@@ -57,7 +57,7 @@ def crash_of(
 def items(shape: Shape) -> NDArray[Any]:
     """Make pictures, uint8 [n, S, S, 3], or texts that fill their rows, int32 [n, length].
 
-    A packed tower drops everything after a row's end token, which has the largest id or a small
+    A packed encoder drops everything after a row's end token, which has the largest id or a small
     one. So the ids count down, and the last is the largest.
     """
     if len(shape) != 2:

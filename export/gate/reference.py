@@ -73,7 +73,7 @@ def golden(
 ) -> Golden:
     """Compute golden vectors in PyTorch FP32, for the golden picture and a short text.
 
-    The text is the first golden one that fits `length`, that of the shortest text tower.
+    The text is the first golden one that fits `length`, that of the shortest text encoder.
     """
     tokenizer, model = TextTokenizer(spec, folder), checkpoint.model
     encoded = [tokenizer.encode(text).ids for text in GOLDEN_TEXTS]

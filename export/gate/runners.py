@@ -1,4 +1,4 @@
-"""Runs the graphs of towers in ONNX Runtime and OpenVINO."""
+"""Runs the graphs of encoders in ONNX Runtime and OpenVINO."""
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ OPENVINO = {  # properties of a compiled graph
     "ENABLE_CPU_PINNING": "NO",
 }
 
-RunTower = Callable[[NDArray[Any]], Vectors]
+RunEncoder = Callable[[NDArray[Any]], Vectors]
 
 
 def saturates(cpuinfo: Path = CPUINFO, machine: str = "") -> bool:
@@ -73,7 +73,7 @@ def check_runs(path: Path, shapes: Sequence[probe.Shape]) -> None:
 
 def onnx_runner(
     path: Path, name: str, providers: Sequence[str] = ("CPUExecutionProvider",)
-) -> RunTower:
+) -> RunEncoder:
     """Make a function that runs a graph in ONNX Runtime.
 
     Args:
@@ -100,7 +100,7 @@ def onnx_runner(
     return run
 
 
-def openvino_runner(path: Path, name: str) -> RunTower:
+def openvino_runner(path: Path, name: str) -> RunEncoder:
     """Make a function that runs a graph in OpenVINO in BF16, with the properties it is served with.
 
     Args:
@@ -129,8 +129,8 @@ def openvino_runner(path: Path, name: str) -> RunTower:
 
 
 def text_runners(
-    files: Mapping[int, Path], make: Callable[[Path, str], RunTower] = onnx_runner
-) -> dict[int, RunTower]:
+    files: Mapping[int, Path], make: Callable[[Path, str], RunEncoder] = onnx_runner
+) -> dict[int, RunEncoder]:
     """Make a runner for each token length; hard links of one file share it.
 
     Args:
@@ -140,7 +140,7 @@ def text_runners(
     Raises:
         GateError: As these.
     """
-    known: dict[int, RunTower] = {}
+    known: dict[int, RunEncoder] = {}
     runners = {}
     for length, path in files.items():
         inode = path.stat().st_ino

@@ -8,7 +8,7 @@ from export.errors import CrashError
 from export.gate.measurement import Evaluation
 from export.precision.variants import Candidate, Graphs
 
-MAX_EVALUATIONS = 12  # pairs of towers, each on the whole evaluation set
+MAX_EVALUATIONS = 12  # pairs of encoders, each on the whole evaluation set
 
 Judge = Callable[[Graphs], tuple[Evaluation, Sequence[str]]]  # figures, and missed thresholds
 
@@ -44,12 +44,12 @@ def search(
 ) -> Found:
     """Judge pairs of candidates until all figures pass.
 
-    Accuracy and recall do not show which tower causes a loss, so both get safer in turn: first the
-    image tower, then the text tower. Pairs that crash ONNX Runtime are skipped.
+    Accuracy and recall do not show which encoder causes a loss, so both get safer in turn, the
+    image encoder first. Pairs that crash ONNX Runtime are skipped.
 
     Args:
-        images: Candidates for the image tower, the fastest first; at least one.
-        texts: Candidates for the text tower, likewise.
+        images: Candidates for the image encoder, the fastest first; at least one.
+        texts: Candidates for the text encoder, likewise.
         traced: The FP32 graphs.
         judge: Runs the gate.
 
@@ -78,14 +78,14 @@ def search(
         if not failures:
             break
     if best is None:
-        raise crash or ValueError("a tower has no candidates")
+        raise crash or ValueError("an encoder has no candidates")
     return best
 
 
 def _in_turn(
     images: Iterator[Candidate], texts: Iterator[Candidate]
 ) -> Iterator[tuple[Candidate, Candidate]]:
-    """Yield pairs that replace one tower at a time; a tower without candidates stays."""
+    """Yield pairs that replace one encoder at a time; an encoder without candidates stays."""
     image, text = next(images, None), next(texts, None)
     if image is None or text is None:
         return

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.gate.runners import RunTower
+from export.gate.runners import RunEncoder
 
 BATCHES = (1, 8)
 ROUNDS = 15  # of each batch size; the median counts
@@ -18,8 +18,8 @@ ROUNDS = 15  # of each batch size; the median counts
 class Pair:
     """The image and the text encoder of a variant."""
 
-    image: RunTower
-    text: RunTower
+    image: RunEncoder
+    text: RunEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def failures(speeds: Sequence[Speed]) -> list[str]:
     ]
 
 
-def _time(run: RunTower, items: NDArray[Any], timer: Callable[[], float]) -> float:
+def _time(run: RunEncoder, items: NDArray[Any], timer: Callable[[], float]) -> float:
     start = timer()
     run(items)
     return timer() - start

@@ -24,14 +24,14 @@ def failures(measured: Measured, thresholds: Thresholds) -> list[str]:
     finite or not of length 1 fail in any case.
     """
     found = []
-    for name, tower in (("image", measured.image), ("text", measured.text)):
-        if tower.bad_vectors:
+    for name, encoder in (("image", measured.image), ("text", measured.text)):
+        if encoder.bad_vectors:
             found.append(
-                f"the {name} tower gave {tower.bad_vectors} vectors that are not of length 1"
+                f"the {name} encoder gave {encoder.bad_vectors} vectors that are not of length 1"
             )
-        found += _short(f"the {name} tower's lowest cosine", tower.min_cosine,
+        found += _short(f"the {name} encoder's lowest cosine", encoder.min_cosine,
                         thresholds.min_cosine)  # fmt: skip
-        found += _short(f"the {name} tower's mean cosine", tower.mean_cosine,
+        found += _short(f"the {name} encoder's mean cosine", encoder.mean_cosine,
                         thresholds.mean_cosine)  # fmt: skip
     found += _lost("zero-shot accuracy", measured, _accuracies, thresholds.accuracy_loss)
     for name, field in RECALLS:

@@ -31,7 +31,7 @@ class VariantReport:
         failures: Missed thresholds; empty if it passed.
         published: Whether it is published, possibly as failing.
         recipe: Description of its INT8 recipe.
-        latency: Latency by tower (`image`, `text`), if timed.
+        latency: Latency by encoder (`image`, `text`), if timed.
         speeds: Speed against FP32 on this machine, by batch size, if it was compared.
         notes: Warnings about what was not measured.
     """

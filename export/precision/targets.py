@@ -72,9 +72,9 @@ def _is_weight(tensor: onnx.TensorProto | None) -> bool:
 
 
 def find_targets(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> tuple[Target, ...]:
-    """List layers in the order of the graph: MatMuls and, in convolutional towers, Convs.
+    """List layers in the order of the graph: MatMuls and, in convolutional encoders, Convs.
 
-    A tower with a single convolution is a vision transformer; that layer makes the patches, is
+    An encoder with a single convolution is a vision transformer; that layer makes the patches, is
     cheap and reads raw pixels, so it stays FP32.
     """
     graph, tensors = proto.graph, edit.weights(proto.graph)

@@ -14,7 +14,7 @@ from export.precision.int8 import Form, Method
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Runtime = Literal["onnxruntime", "openvino", "tensorrt"]  # the backend that serves it
 
-Feeds = Sequence[NDArray[Any]]  # batches of a tower's input
+Feeds = Sequence[NDArray[Any]]  # batches of an encoder's input
 Measure = Callable[[onnx.ModelProto], float]  # mean cosine of a graph to PyTorch
 
 
@@ -79,11 +79,11 @@ def pairs(precisions: Sequence[Precision], runtimes: Sequence[Runtime]) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class Graphs:
-    """The towers of a variant; token lengths that share a graph share one object."""
+    """The encoders of a variant; token lengths that share a graph share one object."""
 
     image: onnx.ModelProto
     text: dict[int, onnx.ModelProto]
-    recipe: dict[str, str] = field(default_factory=dict)  # of INT8, by tower
+    recipe: dict[str, str] = field(default_factory=dict)  # of INT8, by encoder
     packed: bool = False  # whether one text graph serves any length
 
 

@@ -25,14 +25,14 @@ def sweep(root: Path) -> None:
         return
     manifests = [*(read(path) for path in sorted(root.glob(f"*{SUFFIX}"))), *kept(root)]
     live = {path for manifest in manifests for path in paths_of(manifest)}
-    towers = {tower for manifest in manifests for tower in towers_of(manifest)}
+    encoders = {encoder for manifest in manifests for encoder in encoders_of(manifest)}
     for folder in leftovers:
         for name in _planned(folder):
             if name not in live:
                 _delete(root / name)
-            tower = root / Path(name).parent
-            if tower != root and tower.name not in towers and tower.is_dir():
-                _delete_tower(tower)
+            encoder = root / Path(name).parent
+            if encoder != root and encoder.name not in encoders and encoder.is_dir():
+                _delete_encoder(encoder)
         shutil.rmtree(folder)
 
 
@@ -82,7 +82,7 @@ def _planned(folder: Path) -> list[str]:
         return []  # the export died before the plan was complete, so it moved nothing
 
 
-def _delete_tower(folder: Path) -> None:
+def _delete_encoder(folder: Path) -> None:
     if all(path.name == CONFIG for path in folder.iterdir()):
         shutil.rmtree(folder)
 
@@ -94,7 +94,7 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def towers_of(manifest: Manifest) -> dict[str, int]:
+def encoders_of(manifest: Manifest) -> dict[str, int]:
     """Triton models of a manifest, with the largest batch of each."""
     image, texts = manifest.triton.image, manifest.triton.text
     return {image.name: image.max_batch} | {text.name: text.max_batch for text in texts}
@@ -103,4 +103,4 @@ def towers_of(manifest: Manifest) -> dict[str, int]:
 def paths_of(manifest: Manifest) -> list[str]:
     """Paths that a manifest owns, relative to the repository."""
     version = str(manifest.version)
-    return [*(f"{tower}/{version}" for tower in towers_of(manifest)), manifest.tokenizer.file]
+    return [*(f"{encoder}/{version}" for encoder in encoders_of(manifest)), manifest.tokenizer.file]

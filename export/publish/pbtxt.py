@@ -1,4 +1,4 @@
-"""Writes `config.pbtxt` of a tower, through Triton's own protobuf messages."""
+"""Writes `config.pbtxt` of an encoder, through Triton's own protobuf messages."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -34,12 +34,12 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How Triton runs each tower.
+    """How Triton runs each encoder.
 
     Attributes:
         max_batch: Largest batch.
         device: `auto` is a GPU where Triton has one, and the CPU otherwise.
-        instances: Number of copies of each tower on every device.
+        instances: Number of copies of each encoder on every device.
         threads: Threads of each instance on a CPU; None leaves it to the runtime.
         runtime: The backend. TensorRT runs on GPUs only, OpenVINO on CPUs only.
         split_images: Whether each ONNX Runtime thread of a CPU runs images of its own.
@@ -61,7 +61,7 @@ class Serving:
 
 
 def image_config(name: str, image_size: int, embedding_size: int, serving: Serving) -> str:
-    """Configuration of an image tower: uint8 [n, S, S, 3] -> float32 [n, D]."""
+    """Configuration of an image encoder: uint8 [n, S, S, 3] -> float32 [n, D]."""
     pixels = config.ModelInput(
         name=PIXELS, data_type=config.TYPE_UINT8, dims=[image_size, image_size, 3]
     )
@@ -70,7 +70,7 @@ def image_config(name: str, image_size: int, embedding_size: int, serving: Servi
 
 
 def text_config(name: str, length: int, embedding_size: int, serving: Serving) -> str:
-    """Configuration of a text tower: int32 [n, length] -> float32 [n, D].
+    """Configuration of a text encoder: int32 [n, length] -> float32 [n, D].
 
     With `ANY_LENGTH`, Triton batches only requests of equal length.
     """

@@ -18,12 +18,12 @@ from export.publish.durable import sync_folders, sync_tree, write
 from export.publish.leftovers import (
     CONFIG,
     PLAN,
+    encoders_of,
     kept,
     kept_file,
     manifest_text,
     paths_of,
     read,
-    towers_of,
 )
 from export.publish.writer import locked, staging
 from gateway.models.manifest import SUFFIX, Manifest
@@ -89,8 +89,8 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
 
     Args:
         root: The repository, locked.
-        staged: Folder with `<tower>/config.pbtxt` and `<tower>/<version>/` for each tower, and
-            the tokenizer's file.
+        staged: Folder with `<encoder>/config.pbtxt` and `<encoder>/<version>/` for each encoder,
+            and the tokenizer's file.
         manifest: Describes the model.
         keep: Whether to keep the version served before.
 
@@ -101,11 +101,11 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
     previous = published(root, manifest.id)
     if keep:
         check_batch(root, manifest.id, manifest.triton.image.max_batch)
-    towers, known = towers_of(manifest), towers_of(previous) if previous else {}
-    for tower in sorted(towers.keys() - known.keys()):
-        if (root / tower).exists():
+    encoders, known = encoders_of(manifest), encoders_of(previous) if previous else {}
+    for encoder in sorted(encoders.keys() - known.keys()):
+        if (root / encoder).exists():
             raise RepositoryError(
-                f"{root / tower}: in the way, but not of a published model; move it or choose "
+                f"{root / encoder}: in the way, but not of a published model; move it or choose "
                 "another --id"
             )
     gone = previous if previous and not keep else None
@@ -113,21 +113,21 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
     (staged / PLAN).write_text(json.dumps(plan))
     sync_tree(staged)
     # Clients use the old version until the manifest changes, so its batches must fit.
-    first = {tower for tower, batch in towers.items() if batch >= known.get(tower, 0)}
-    for tower in towers:
-        (root / tower).mkdir(exist_ok=True)
-        version = Path(tower) / str(manifest.version)
+    first = {encoder for encoder, batch in encoders.items() if batch >= known.get(encoder, 0)}
+    for encoder in encoders:
+        (root / encoder).mkdir(exist_ok=True)
+        version = Path(encoder) / str(manifest.version)
         (staged / version).rename(root / version)
     _replace_configs(root, staged, first)
     (staged / manifest.tokenizer.file).rename(root / manifest.tokenizer.file)
     if keep and previous:
         write(staged, root / kept_file(previous), manifest_text(previous))
-    sync_folders(root, [*towers, "."])
+    sync_folders(root, [*encoders, "."])
     write(staged, root / f"{manifest.id}{SUFFIX}", manifest_text(manifest))
     if gone:
         (root / kept_file(gone)).unlink(missing_ok=True)
     sync_folders(root, ["."])
-    _replace_configs(root, staged, towers.keys() - first)
+    _replace_configs(root, staged, encoders.keys() - first)
 
 
 def remove(root: Path, *model_ids: str) -> None:
@@ -163,6 +163,6 @@ def _remove(root: Path, manifest: Manifest) -> None:
         sync_folders(root, ["."])
 
 
-def _replace_configs(root: Path, staged: Path, towers: Iterable[str]) -> None:
-    for tower in towers:
-        (staged / tower / CONFIG).replace(root / tower / CONFIG)
+def _replace_configs(root: Path, staged: Path, encoders: Iterable[str]) -> None:
+    for encoder in encoders:
+        (staged / encoder / CONFIG).replace(root / encoder / CONFIG)

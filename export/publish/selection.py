@@ -9,7 +9,7 @@ from pathlib import Path
 from export.gate import runners, speed, thresholds
 from export.gate.feeds import Feed, feed_of, image_measure, latency_of, text_measure
 from export.gate.measurement import Evaluation, evaluate
-from export.gate.runners import RunTower
+from export.gate.runners import RunEncoder
 from export.gate.search import Found, Judge, first_good, search
 from export.gate.speed import Pair, Speed
 from export.gate.variant_report import Latency
@@ -28,7 +28,7 @@ class Selected:
 
     Attributes:
         found: Graphs, figures and missed thresholds.
-        latency: By tower; of text at the shortest length.
+        latency: By encoder; of text at the shortest length.
         speeds: Against FP32 on this machine; empty for FP32 itself and on a GPU.
     """
 
@@ -42,8 +42,8 @@ class _Staged:
     """Graphs in the staging folder, and functions that run them."""
 
     graphs: Graphs
-    run_image: RunTower
-    run_texts: Mapping[int, RunTower]
+    run_image: RunEncoder
+    run_texts: Mapping[int, RunEncoder]
 
 
 def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> Selected:
@@ -108,7 +108,7 @@ def _made(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) ->
 
 
 def _searched(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
-    """Search INT8 graphs: first by the cosines of each tower, then by all figures of both."""
+    """Search INT8 graphs: first by the cosines of each encoder, then by all figures of both."""
     if job.calibrate is None:
         raise ValueError("INT8 without calibration")
     feed: Feed = feed_of(job.calibrate, job.lengths)
@@ -142,7 +142,7 @@ def _staged(job: ExportJob, variant: Variant, stage: Stage, graphs: Graphs) -> _
 
 
 def _check_runs(stage: Stage, image: Path, texts: Mapping[int, Path]) -> None:
-    """Run the towers in another process first, at the smallest and largest batch."""
+    """Run the encoders in another process first, at the smallest and largest batch."""
     batches = sorted({1, stage.serving.max_batch})
     size = stage.image_size
     runners.check_runs(image, [(batch, size, size, 3) for batch in batches])

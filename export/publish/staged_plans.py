@@ -1,4 +1,4 @@
-"""Replaces staged ONNX towers by TensorRT plans, and runs them on this machine's GPU."""
+"""Replaces staged ONNX encoders by TensorRT plans, and runs them on this machine's GPU."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.errors import GateError
-from export.gate.runners import RunTower
+from export.gate.runners import RunEncoder
 from export.progress import Progress
 from export.publish.pbtxt import MODEL_FILES
 from export.publish.staging import Stage
@@ -26,8 +26,8 @@ TIMING_CACHE = ".tensorrt-timing-cache"
 
 def build_plans(
     stage: Stage, image: Path, texts: Mapping[int, Path], progress: Progress
-) -> tuple[RunTower, dict[int, RunTower]]:
-    """Replace the ONNX file of each tower by a plan for the first GPU of this machine.
+) -> tuple[RunEncoder, dict[int, RunEncoder]]:
+    """Replace the ONNX file of each encoder by a plan for the first GPU of this machine.
 
     Raises:
         ExportError: No TensorRT, no GPU, or a plan cannot be built; see `plan.build_plan`.
@@ -40,7 +40,7 @@ def build_plans(
         timing_cache=stage.folder.parent / TIMING_CACHE,
     )
 
-    def planned(path: Path, name: str, item: tuple[int, ...], output: str) -> RunTower:
+    def planned(path: Path, name: str, item: tuple[int, ...], output: str) -> RunEncoder:
         def report(phase: str, done: int, steps: int) -> None:
             if done == 0:
                 progress.notice(f"TensorRT, {path.parents[1].name}: {phase} ({steps} steps)")

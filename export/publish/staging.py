@@ -1,4 +1,4 @@
-"""Writes the towers of one variant to a staging folder, laid out as in the repository."""
+"""Writes the encoders of one variant to a staging folder, laid out as in the repository."""
 
 import shutil
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from export.source import graph
 from gateway.models import manifest as contract
 from gateway.models.manifest import file_sha256
 
-PACKED = "text"  # suffix of the name of a packed text tower
+PACKED = "text"  # suffix of the name of a packed text encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +34,20 @@ class Stage:
         return self.folder / f"{self.model_id}.{self.version}.tokenizer.json"
 
     def image(self, proto: onnx.ModelProto) -> Path:
-        """Write the image tower; return the file of its graph."""
-        name, folder = self._tower("image")
+        """Write the image encoder; return the file of its graph."""
+        name, folder = self._encoder("image")
         config = image_config(name, self.image_size, self.embedding_size, self.serving)
         return self._write(proto, folder, config)
 
     def text(self, graphs: Graphs) -> dict[int, Path]:
-        """Write the text tower at each token length; lengths with one graph share its file."""
+        """Write the text encoder at each token length; lengths with one graph share its file."""
         protos, files = graphs.text, dict[int, Path]()
         if graphs.packed:
-            name, folder = self._tower(PACKED)
+            name, folder = self._encoder(PACKED)
             config = text_config(name, ANY_LENGTH, self.embedding_size, self.serving)
             return dict.fromkeys(sorted(protos), self._write(protos[max(protos)], folder, config))
         for length in sorted(protos, reverse=True):
-            name, folder = self._tower(f"text-{length}")
+            name, folder = self._encoder(f"text-{length}")
             config = text_config(name, length, self.embedding_size, self.serving)
             shared = next((at for at in files if protos[at] is protos[length]), None)
             if shared is None:
@@ -57,13 +57,13 @@ class Stage:
         return dict(sorted(files.items()))
 
     def triton_models(self, graphs: Graphs) -> contract.TritonModels:
-        """Describe the towers for the manifest."""
+        """Describe the encoders for the manifest."""
         batch = self.serving.max_batch
         return contract.TritonModels(
-            image=contract.ImageEncoder(name=self._tower("image")[0], max_batch=batch),
+            image=contract.ImageEncoder(name=self._encoder("image")[0], max_batch=batch),
             text=tuple(
                 contract.TextEncoder(
-                    name=self._tower(PACKED if graphs.packed else f"text-{length}")[0],
+                    name=self._encoder(PACKED if graphs.packed else f"text-{length}")[0],
                     length=length,
                     max_batch=batch,
                     packed=graphs.packed,
@@ -84,17 +84,17 @@ class Stage:
         return hashes
 
     def size(self) -> int:
-        """Size of the towers' files in bytes, counting shared files once."""
+        """Size of the encoders' files in bytes, counting shared files once."""
         files = {path.stat().st_ino: path.stat().st_size for path in self.folder.rglob("*/*/*")}
         return sum(files.values())
 
     def clear(self) -> None:
-        """Remove the towers, for the next candidate."""
+        """Remove the encoders, for the next candidate."""
         for folder in self.folder.iterdir():
             if folder.is_dir():
                 shutil.rmtree(folder)
 
-    def _tower(self, suffix: str) -> tuple[str, Path]:
+    def _encoder(self, suffix: str) -> tuple[str, Path]:
         name = f"{self.model_id}.{suffix}"
         return name, self.folder / name / str(self.version)
 
@@ -109,7 +109,7 @@ class Stage:
 
 
 def _link(source: Path, folder: Path, config: str) -> Path:
-    """Link the files of a graph into the folder of another tower, or copy them."""
+    """Link the files of a graph into the folder of another encoder, or copy them."""
     folder.mkdir(parents=True)
     for path in source.parent.iterdir():
         try:

@@ -79,7 +79,9 @@ def _describe(
     checkpoint = job.checkpoint
     rules, measured = checkpoint.preprocessing, found.evaluation.measured
     lowest = min(measured.image.min_cosine, measured.text.min_cosine)
-    made = "; ".join(f"{tower}: {recipe}" for tower, recipe in sorted(found.graphs.recipe.items()))
+    made = "; ".join(
+        f"{encoder}: {recipe}" for encoder, recipe in sorted(found.graphs.recipe.items())
+    )
     return Manifest(
         id=stage.model_id,
         version=stage.version,
@@ -110,7 +112,7 @@ def _report(
     job: ExportJob, variant: Variant, stage: Stage, selected: Selected, *, published: bool
 ) -> VariantReport:
     found = selected.found
-    recipe = "; ".join(f"{tower}: {made}" for tower, made in found.graphs.recipe.items())
+    recipe = "; ".join(f"{encoder}: {made}" for encoder, made in found.graphs.recipe.items())
     evaluation, limits = found.evaluation, job.thresholds[variant.precision]
     note = thresholds.unjudged(stage.model_id, evaluation.measured, limits, evaluated=job.evaluated)
     return VariantReport(

@@ -22,19 +22,19 @@ Series = tuple[str, Sequence[float | None]]  # name, one value per group
 Intervals = tuple[str, Sequence[tuple[float, float] | None]]  # name, (p50, p99) per group
 
 
-def cosine_histogram(path: Path, towers: dict[str, Sequence[tuple[str, Cosines]]]) -> None:
-    """Plot the distances to PyTorch: one panel per tower, one line per variant.
+def cosine_histogram(path: Path, encoders: dict[str, Sequence[tuple[str, Cosines]]]) -> None:
+    """Plot the distances to PyTorch: one panel per encoder, one line per variant.
 
     Args:
         path: PNG to write.
-        towers: For each tower, the names of the variants and their cosines.
+        encoders: For each encoder, the names of the variants and their cosines.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(towers), sharey=True))
-    given = [cosines for variants in towers.values() for _, cosines in variants]
+    panels = np.atleast_1d(figure.subplots(1, len(encoders), sharey=True))
+    given = [cosines for variants in encoders.values() for _, cosines in variants]
     farthest = max((float((1 - cosines).max()) for cosines in given), default=RESOLUTION)
     edges = np.geomspace(RESOLUTION / 2, max(farthest, 1e-3) * 2, 61)
-    for panel, (tower, variants) in zip(panels, towers.items(), strict=True):
+    for panel, (encoder, variants) in zip(panels, encoders.items(), strict=True):
         for index, (name, cosines) in enumerate(variants):
             distances = np.maximum(1 - cosines, RESOLUTION)
             counts, _ = np.histogram(distances, edges)
@@ -43,7 +43,7 @@ def cosine_histogram(path: Path, towers: dict[str, Sequence[tuple[str, Cosines]]
             panel.stairs(shares, edges, fill=True, color=colour, alpha=0.15)
             panel.stairs(shares, edges, color=colour, linestyle=line, linewidth=1.6, label=name)
         panel.set_xscale("log")
-        panel.set_title(f"{tower} tower")
+        panel.set_title(f"{encoder} encoder")
         panel.set_xlabel("1 − cosine to PyTorch FP32 (left is better)")  # noqa: RUF001
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         _tidy(panel)
@@ -91,7 +91,7 @@ def latency_chart(path: Path, groups: Sequence[str], series: Sequence[Intervals]
 
     Args:
         path: PNG to write.
-        groups: Names of the timed towers.
+        groups: Names of the timed encoders.
         series: (p50, p99) of each variant in milliseconds, or None.
     """
     rows = sum(interval is not None for _, values in series for interval in values)

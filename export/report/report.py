@@ -82,12 +82,12 @@ def _cosines(folder: Path, variants: Sequence[VariantReport]) -> str:
         },
     )
     rows = [
-        [f"`{v.id}`", name, f"{tower.min_cosine:.7f}", f"{tower.p1_cosine:.7f}",
-         f"{tower.mean_cosine:.7f}", _asked(v.thresholds)]
+        [f"`{v.id}`", name, f"{encoder.min_cosine:.7f}", f"{encoder.p1_cosine:.7f}",
+         f"{encoder.mean_cosine:.7f}", _asked(v.thresholds)]
         for v in variants
-        for name, tower in (("image", v.measured.image), ("text", v.measured.text))
+        for name, encoder in (("image", v.measured.image), ("text", v.measured.text))
     ]  # fmt: skip
-    head = ("variant", "tower", "lowest", "1st percentile", "mean", "asked for")
+    head = ("variant", "encoder", "lowest", "1st percentile", "mean", "asked for")
     note = "Each figure is the worst of all token lengths and batch sizes."
     return f"![Distance from PyTorch](cosines.png)\n\n{note}\n\n{table(head, rows, left=2)}"
 
@@ -158,22 +158,22 @@ def _latency(folder: Path, variants: Sequence[VariantReport]) -> str:
     if not timed:
         (folder / "latency.png").unlink(missing_ok=True)
         return ""
-    towers = list(dict.fromkeys(tower for v in timed for tower, _ in v.latency))
+    encoders = list(dict.fromkeys(encoder for v in timed for encoder, _ in v.latency))
     known = {v.id: dict(v.latency) for v in variants}
     plots.latency_chart(
         folder / "latency.png",
-        towers,
+        encoders,
         [
-            (v.id, [_interval(known[v.id].get(tower)) for tower in towers])
+            (v.id, [_interval(known[v.id].get(encoder)) for encoder in encoders])
             for v in variants
         ],
     )  # fmt: skip
     rows = [
-        [f"`{v.id}`", tower, f"{given.p50_ms:.2f}", f"{given.p99_ms:.2f}"]
+        [f"`{v.id}`", encoder, f"{given.p50_ms:.2f}", f"{given.p99_ms:.2f}"]
         for v in timed
-        for tower, given in v.latency
+        for encoder, given in v.latency
     ]
-    head = ("variant", "tower", "p50, ms", "p99, ms")
+    head = ("variant", "encoder", "p50, ms", "p99, ms")
     return f"## Latency\n\n![Latency](latency.png)\n\n{table(head, rows, left=2)}"
 
 
@@ -215,5 +215,5 @@ def _runs(variants: Sequence[VariantReport]) -> str:
         for v in variants
         for run in (*v.measured.image.runs, *v.measured.text.runs)
     ]  # fmt: skip
-    head = ("variant", "tower", "batch", "items", "lowest cosine", "mean cosine", "bad vectors")
+    head = ("variant", "encoder", "batch", "items", "lowest cosine", "mean cosine", "bad vectors")
     return table(head, rows, left=2)

@@ -28,12 +28,12 @@ def summary(outcome: Outcome, root: Path) -> str:
     lengths = ", ".join(str(length) for length in manifest.token_lengths)
     served = f"served at {lengths}" if lengths else f"any length up to {texts[-1].length}"
     failing = "".join(f"failing      {failure}\n" for failure in outcome.failures)
-    recipe = "".join(f"int8         {tower}: {how}\n" for tower, how in manifest.recipe.items())
+    recipe = "".join(f"int8         {encoder}: {how}\n" for encoder, how in manifest.recipe.items())
     return (
         f"published    {manifest.id}, version {manifest.version}, in {root}\n{failing}"
-        f"image tower  {image.name}: {_size(root, image.name, manifest.version)}, "
+        f"image        {image.name}: {_size(root, image.name, manifest.version)}, "
         f"{manifest.preprocessing.image_size} pixels -> {manifest.embedding_size} dimensions\n"
-        f"text tower   {texts[-1].name}: {_size(root, texts[-1].name, manifest.version)}, "
+        f"text         {texts[-1].name}: {_size(root, texts[-1].name, manifest.version)}, "
         f"{served} tokens\n{recipe}{cosines}{speeds}"
         f"fingerprint  {manifest.fingerprint}\n"
     )
@@ -69,6 +69,6 @@ def write_reports(outcomes: Sequence[Outcome], folder: Path | None) -> Path | No
         raise ExportError(f"{chosen}: the report cannot be written: {error.strerror}") from error
 
 
-def _size(root: Path, tower: str, version: int) -> str:
-    size = sum(path.stat().st_size for path in (root / tower / str(version)).iterdir())
+def _size(root: Path, encoder: str, version: int) -> str:
+    size = sum(path.stat().st_size for path in (root / encoder / str(version)).iterdir())
     return f"{size / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""The steps of OpenCLIP's residual attention block, for towers that skip part of the work."""
+"""The steps of OpenCLIP's residual attention block, for encoders that skip part of the work."""
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock

@@ -14,9 +14,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from export.errors import CheckpointError, HubError, brief
+from export.source.encoders import OpenClipModel
 from export.source.hub import quick_to_fail
 from export.source.spec import Source, resolve
-from export.source.towers import OpenClipModel
 from gateway.models.manifest import Preprocessing
 
 SEED = 0  # of random weights, so that the same command gives the same model
@@ -169,14 +169,14 @@ def _load_error(source: Source, error: Exception) -> CheckpointError:
     hf_text = source.text_config.get("hf_model_name")
     if hf_text and not Path(hf_text).is_dir():
         return HubError(
-            f"{source.label}: the configuration of its text tower, {hf_text!r}, can neither be "
+            f"{source.label}: the configuration of its text encoder, {hf_text!r}, can neither be "
             "downloaded nor found in the cache; save it to a folder on a machine with network, "
             "and name that folder as `hf_model_name` in a JSON model configuration "
             f"({brief(error, 160)})"
         )
     if hf_text and isinstance(error, KeyError):
         return CheckpointError(
-            f"{source.label}: OpenCLIP does not know text towers of the kind {error}; it knows "
+            f"{source.label}: OpenCLIP does not know text encoders of the kind {error}; it knows "
             f"{', '.join(sorted(arch_dict))}"
         )
     return CheckpointError(f"{source.label}: cannot be created: {brief(error)}")

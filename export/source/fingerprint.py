@@ -5,7 +5,7 @@ import json
 
 import torch
 
-from export.source.towers import OpenClipModel
+from export.source.encoders import OpenClipModel
 from gateway.models.manifest import Preprocessing, Tokenizer
 
 # Without effect on vectors: the factors on cosines, and CoCa's caption decoder.

@@ -1,4 +1,4 @@
-"""Exports towers to ONNX graphs, and saves them."""
+"""Exports encoders to ONNX graphs, and saves them."""
 
 import contextlib
 import io
@@ -22,17 +22,17 @@ EXTERNAL_BYTES = 1_800_000_000  # protobuf's limit is 2 GiB; larger weights go t
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One tower as ONNX with its weights, and a notice for the user."""
+    """One encoder as ONNX with its weights, and a notice for the user."""
 
     proto: onnx.ModelProto
     notice: str | None = None
 
 
-def trace(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
-    """Export one tower at the shape of an example, with any batch size.
+def trace(encoder: nn.Module, example: torch.Tensor, output: str) -> Graph:
+    """Export one encoder at the shape of an example, with any batch size.
 
     Args:
-        tower: In evaluation mode; its `forward` argument names the input.
+        encoder: In evaluation mode; its `forward` argument names the input.
         example: Two items of valid input.
         output: Name of the output, float32 [n, D].
 
@@ -40,48 +40,48 @@ def trace(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
         GraphError: Both of torch's exporters fail.
     """
     try:
-        return Graph(_with_dynamo(tower, example, output))
+        return Graph(_with_dynamo(encoder, example, output))
     except Exception as error:  # the exporter raises whatever the model's own code does
         return Graph(
-            _with_torchscript(tower, example, output, error),
+            _with_torchscript(encoder, example, output, error),
             f"{output}: torch's dynamo exporter failed ({brief(error, 120)}); the TorchScript "
             "exporter was used",
         )
 
 
 def trace_text(
-    tower: nn.Module, example: torch.Tensor, lengths: tuple[int, ...], output: str
+    encoder: nn.Module, example: torch.Tensor, lengths: tuple[int, ...], output: str
 ) -> dict[int, Graph]:
-    """Export a text tower for each token length, in one graph if possible.
+    """Export a text encoder for each token length, in one graph if possible.
 
     Args:
-        tower: Accepts any of `lengths`.
+        encoder: Accepts any of `lengths`.
         example: int32 [2, length], two items at the last (full) length.
         lengths: In tokens, rising.
         output: Name of the output, float32 [n, D].
 
     Raises:
-        GraphError: The tower cannot be exported.
+        GraphError: The encoder cannot be exported.
     """
     if len(lengths) == 1:
-        return {lengths[0]: trace(tower, example, output)}
+        return {lengths[0]: trace(encoder, example, output)}
     short = example[:, : max(2, lengths[-1] // 2)]
     try:
-        shared = Graph(_with_dynamo(tower, short, output, max_length=lengths[-1]))
+        shared = Graph(_with_dynamo(encoder, short, output, max_length=lengths[-1]))
     except Exception as error:  # as above
         why = f"{output}: one graph for each token length, since {brief(error, 120)}"
-        graphs = {length: trace(tower, example[:, :length], output) for length in lengths}
+        graphs = {length: trace(encoder, example[:, :length], output) for length in lengths}
         first = graphs[lengths[0]]
         notice = "; ".join(filter(None, (why, first.notice)))
         return {**graphs, lengths[0]: Graph(first.proto, notice)}
     return dict.fromkeys(lengths, shared)
 
 
-def trace_packed(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
-    """Export a packed text tower, for any batch and length.
+def trace_packed(encoder: nn.Module, example: torch.Tensor, output: str) -> Graph:
+    """Export a packed text encoder, for any batch and length.
 
     Args:
-        tower: In evaluation mode; its `forward` argument names the input.
+        encoder: In evaluation mode; its `forward` argument names the input.
         example: int32 [2, context length].
         output: Name of the output, float32 [n, D].
 
@@ -90,25 +90,27 @@ def trace_packed(tower: nn.Module, example: torch.Tensor, output: str) -> Graph:
     """
     full = example.shape[1]
     try:
-        return Graph(_with_dynamo(tower, example[:, : max(2, full // 2)], output, max_length=full))
+        return Graph(
+            _with_dynamo(encoder, example[:, : max(2, full // 2)], output, max_length=full)
+        )
     except Exception as error:  # as above
         raise GraphError(f"torch's dynamo exporter failed ({brief(error, 120)})") from error
 
 
-def _input_name(tower: nn.Module) -> str:
-    return type(tower).forward.__code__.co_varnames[1]
+def _input_name(encoder: nn.Module) -> str:
+    return type(encoder).forward.__code__.co_varnames[1]
 
 
 def _with_dynamo(
-    tower: nn.Module, example: torch.Tensor, output: str, max_length: int | None = None
+    encoder: nn.Module, example: torch.Tensor, output: str, max_length: int | None = None
 ) -> onnx.ModelProto:
-    name = _input_name(tower)
+    name = _input_name(encoder)
     free: dict[int, Any] = {0: torch.export.Dim("batch")}
     if max_length is not None:
         free[1] = torch.export.Dim("length", min=2, max=max_length)
     with _silence():
         program = torch.onnx.export(
-            tower,
+            encoder,
             (example,),
             dynamo=True,
             dynamic_shapes={name: free},
@@ -123,13 +125,13 @@ def _with_dynamo(
 
 
 def _with_torchscript(
-    tower: nn.Module, example: torch.Tensor, output: str, first: Exception
+    encoder: nn.Module, example: torch.Tensor, output: str, first: Exception
 ) -> onnx.ModelProto:
-    name, buffer = _input_name(tower), io.BytesIO()
+    name, buffer = _input_name(encoder), io.BytesIO()
     try:
         with _silence():
             torch.onnx.export(
-                tower,
+                encoder,
                 (example,),
                 cast(Any, buffer),  # its annotation leaves streams out
                 dynamo=False,
@@ -141,7 +143,7 @@ def _with_torchscript(
         return _tidy(onnx.load_from_string(buffer.getvalue()), output)
     except Exception as error:  # as above
         raise GraphError(
-            f"{output}: the tower cannot be exported to ONNX: {brief(first)} (dynamo); "
+            f"{output}: the encoder cannot be exported to ONNX: {brief(first)} (dynamo); "
             f"{brief(error)} (TorchScript)"
         ) from error
 

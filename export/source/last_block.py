@@ -54,7 +54,7 @@ class ClassTokenEncoder(nn.Module):
 
 
 def why_all_tokens(model: CLIP | CustomTextCLIP | CoCa) -> str | None:
-    """Reason why the last block of the image tower must run for all tokens, or None."""
+    """Reason why the last block of the image encoder must run for all tokens, or None."""
     visual = model.visual
     if type(visual) is not VisionTransformer:
         return f"{type(visual).__name__} is not OpenCLIP's own vision transformer"

@@ -1,4 +1,4 @@
-"""A text tower without padding."""
+"""A text encoder without padding."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from export.source.blocks import attend, finish, projection, why_not_in_steps
-from export.source.towers import OpenClipModel, pool_type, text_part, why_full_length_only
+from export.source.encoders import OpenClipModel, pool_type, text_part, why_full_length_only
 
 
 class _Places(NamedTuple):
@@ -42,13 +42,13 @@ class _Places(NamedTuple):
         return hidden.reshape(1, self.rows * self.length, -1).index_select(1, self.taken)
 
 
-class PackedTextTower(nn.Module):
+class PackedTextEncoder(nn.Module):
     """int32 [n, length] -> float32 unit vectors [n, D], for any length up to the context.
 
-    Tokens after the end token have no effect (see `CausalTextTower`) and are dropped: the tokens of
-    all rows lie side by side, [1, tokens, width], and only attention works row by row. Only the end
-    tokens are pooled, so the last block runs for them alone. Rows of unequal length thus share a
-    batch, each at the cost of its own tokens.
+    Tokens after the end token have no effect (see `CausalTextEncoder`) and are dropped: the tokens
+    of all rows lie side by side, [1, tokens, width], and only attention works row by row. Only the
+    end tokens are pooled, so the last block runs for them alone. Rows of unequal length thus share
+    a batch, each at the cost of its own tokens.
     """
 
     def __init__(self, model: OpenClipModel) -> None:
@@ -73,7 +73,7 @@ class PackedTextTower(nn.Module):
         hidden = hidden + text.positional_embedding.index_select(
             0, positions.index_select(0, places.taken)
         )
-        # With [1, tokens, width] the layers export as in the other towers.
+        # With [1, tokens, width] the layers export as in the other encoders.
         hidden, mask = hidden[None], text.attn_mask[:length, :length]
         *blocks, final = text.transformer.resblocks
         for block in blocks:
@@ -103,7 +103,7 @@ class PackedTextTower(nn.Module):
 
 
 def why_not_packed(model: OpenClipModel, pad_id: int) -> str | None:
-    """Reason why the text tower cannot be packed, or None."""
+    """Reason why the text encoder cannot be packed, or None."""
     if reason := why_full_length_only(model, pad_id):
         return reason
     reasons = map(why_not_in_steps, text_part(model).transformer.resblocks)

@@ -184,8 +184,8 @@ def test_torch_row(target: Target, capsys: pytest.CaptureFixture[str]) -> None:
     assert torch_row.main([target.model, *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "tiny-ladder", "image tower, batch 1", "image tower, batch 2", "text tower, batch 1",
-        "text tower, batch 2",
+        "tiny-ladder", "image encoder, batch 1", "image encoder, batch 2", "text encoder, batch 1",
+        "text encoder, batch 2",
     ]  # fmt: skip
     assert torch_row.main(["no-such-model"]) == 1
     assert capsys.readouterr().err.startswith("error: no-such-model: OpenCLIP has no model")

@@ -28,7 +28,7 @@ def checkpoint() -> Checkpoint:
     return load_checkpoint(str(CONFIG), str(CHECKPOINT), None)
 
 
-def tower(manifest: Manifest, name: str) -> onnxruntime.InferenceSession:
+def encoder(manifest: Manifest, name: str) -> onnxruntime.InferenceSession:
     path = REPOSITORY / name / str(manifest.version) / "model.onnx"
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -62,25 +62,25 @@ def test_fingerprint_is_the_checkpoints(
     )
 
 
-def test_image_tower_is_the_checkpoints(manifest: Manifest) -> None:
+def test_image_encoder_is_the_checkpoints(manifest: Manifest) -> None:
     truth = load_checkpoint(str(CONFIG), str(CHECKPOINT), None)
     images = [scene.image for scene in draw_scenes(20, seed=31)]
     pixels = np.stack([np.asarray(image, dtype=np.uint8) for image in images])
     with torch.inference_mode():
         batch = torch.stack([truth.transform(image) for image in images])
         expected = truth.model.encode_image(batch, normalize=True).numpy()
-    [found] = tower(manifest, manifest.triton.image.name).run(None, {PIXELS: pixels})
+    [found] = encoder(manifest, manifest.triton.image.name).run(None, {PIXELS: pixels})
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_text_towers_are_the_checkpoints(manifest: Manifest) -> None:
+def test_text_encoders_are_the_checkpoints(manifest: Manifest) -> None:
     truth = load_checkpoint(str(CONFIG), str(CHECKPOINT), None)
     ids = truth.tokenizer(["a photo of a red circle.", "blue", "a large green star"])
     with torch.inference_mode():
         expected = truth.model.encode_text(ids, normalize=True).numpy()
     for text in manifest.triton.text:
         given = {TOKEN_IDS: ids[:, : text.length].to(torch.int32).numpy()}
-        [found] = tower(manifest, text.name).run(None, given)
+        [found] = encoder(manifest, text.name).run(None, given)
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 

@@ -1,4 +1,4 @@
-"""Both towers of the small models as FP32 graphs, with input for them."""
+"""Both encoders of the small models as FP32 graphs, with input for them."""
 
 import functools
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from export.demo.scenes import draw_scenes
 from export.precision import edit
-from export.source import graph, towers
+from export.source import encoders, graph
 from export.source.checkpoint import load_checkpoint
 
 TEXTS = (
@@ -21,30 +21,30 @@ TEXTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Tower:
+class Encoder:
     proto: onnx.ModelProto
     feeds: tuple[NDArray[Any], ...]  # to calibrate with
     held_out: NDArray[Any]
 
 
 @functools.cache
-def trace(model: str) -> dict[str, Tower]:
-    """The `image` and the `text` tower of a model; tests share them and leave them as they are."""
+def trace(model: str) -> dict[str, Encoder]:
+    """The `image` and the `text` encoder of a model; tests share them and leave them as is."""
     checkpoint = load_checkpoint(model, None, None)
     size = checkpoint.preprocessing.image_size
     scenes = [np.asarray(scene.image) for scene in draw_scenes(24, seed=9, size=size)]
     batches = [np.stack(scenes[start : start + 8]) for start in (0, 8, 16)]
-    image = towers.image_tower(checkpoint.model, checkpoint.preprocessing).eval()
+    image = encoders.image_encoder(checkpoint.model, checkpoint.preprocessing).eval()
     ids = checkpoint.tokenizer(list(TEXTS)).to(torch.int32)
-    text = towers.TextTower(checkpoint.model).eval()
+    text = encoders.TextEncoder(checkpoint.model).eval()
     words = [np.roll(ids.numpy(), shift, axis=0) for shift in (0, 3, 5)]
     return {
-        "image": Tower(
+        "image": Encoder(
             graph.trace(image, torch.from_numpy(batches[0][:2]), "image_features").proto,
             tuple(batches[:2]),
             batches[2],
         ),
-        "text": Tower(
+        "text": Encoder(
             graph.trace(text, ids[:2], "text_features").proto, tuple(words[:2]), words[2]
         ),
     }

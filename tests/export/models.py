@@ -89,7 +89,7 @@ def siglip(tokenizer: str) -> dict[str, Any]:
 
 
 def siglip2(tokenizer: str) -> dict[str, Any]:
-    """SigLIP, with timm's attention pooling and the GELU that SigLIP2's text tower has."""
+    """SigLIP, with timm's attention pooling and the GELU that SigLIP2's text encoder has."""
     config = siglip(tokenizer)
     vision = {
         "timm_model_name": "test_vit",

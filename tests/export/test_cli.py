@@ -89,7 +89,7 @@ def test_publishes_a_checkpoint_and_says_so(
     out, err = capsys.readouterr()
     manifest = read_repository(root)["tiny-vit.step_9"]
     assert "random weights" not in err
-    assert re.search(r"\[ +\d+\.\d s\] tracing the image tower", err)
+    assert re.search(r"\[ +\d+\.\d s\] tracing the image encoder", err)
     for shown in (manifest.id, str(root), manifest.fingerprint, "12, 24 tokens"):
         assert shown in out
     served = f"make run MODEL_REPOSITORY={root}; a running service loads it by itself"
@@ -102,7 +102,7 @@ def test_publishes_a_checkpoint_and_says_so(
     assert min(manifest.gate.image.min_cosine, manifest.gate.text.min_cosine) > 0.9999
 
 
-def test_broken_tower_is_refused(
+def test_broken_encoder_is_refused(
     repository: Path, vit: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(proto: onnx.ModelProto) -> int:
@@ -117,7 +117,7 @@ def test_broken_tower_is_refused(
     monkeypatch.setattr(precision, "compact", spoil)
     line = fails(vit, "--compact", "--max-batch", 4, code=2, root=repository)
     found = re.search(
-        r"image tower's lowest cosine .* is ([\d.]+), ([\d.]+) short of 0.99999", line
+        r"image encoder's lowest cosine .* is ([\d.]+), ([\d.]+) short of 0.99999", line
     )
     assert found
     assert float(found[1]) + float(found[2]) == pytest.approx(0.99999, abs=1e-3)
@@ -274,7 +274,7 @@ def test_no_network(fails: Callable[..., str], shelf: Path) -> None:
     config = models.siglip("nobody/has-such-a-tokenizer")
     assert "--tokenizer DIR" in fails(models.write_config(shelf, "tiny-far", config))
     assert "local-dir:/FOLDER" in fails("hf-hub:nobody/has-such-a-model")
-    config = models.hf_text("nobody/has-such-a-text-tower")
+    config = models.hf_text("nobody/has-such-a-text-encoder")
     config["text_cfg"].pop("hf_tokenizer_name")
     assert "hf_model_name" in fails(models.write_config(shelf, "tiny-far-text", config))
 

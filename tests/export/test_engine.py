@@ -149,8 +149,8 @@ def test_plan_built_ahead_of_time_fits_any_gpu_of_its_capability() -> None:
         check_platform(ahead, dataclasses.replace(BUILT, compute_capability="9.0"))
 
 
-def plan(root: Path, tower: str, platform: PlanPlatform | None) -> Path:
-    path = root / tower / "1" / "model.plan"
+def plan(root: Path, encoder: str, platform: PlanPlatform | None) -> Path:
+    path = root / encoder / "1" / "model.plan"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"plan")
     if platform is not None:

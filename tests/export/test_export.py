@@ -22,8 +22,8 @@ Exported = Callable[[str], tuple[Manifest, Path]]
 TEXTS = ["a photo of a cat", "two small red cars", "bridge", "old stone bridge in the evening"]
 
 
-def run(root: Path, tower: str, version: int, batch: NDArray[Any]) -> NDArray[np.float32]:
-    path = root / tower / str(version) / "model.onnx"
+def run(root: Path, encoder: str, version: int, batch: NDArray[Any]) -> NDArray[np.float32]:
+    path = root / encoder / str(version) / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {session.get_inputs()[0].name: batch})[0])
 
@@ -37,7 +37,7 @@ def pictures(count: int, size: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_towers_answer_as_open_clip(
+def test_encoders_answer_as_open_clip(
     kind: str, exported: Exported, model_of: Callable[[str], str]
 ) -> None:
     manifest, root = exported(kind)
@@ -53,12 +53,12 @@ def test_towers_answer_as_open_clip(
     np.testing.assert_allclose(found, image, atol=2e-5)
     tokenizer = TextTokenizer(manifest.tokenizer, root)
     rows = [tokenizer.encode(one).ids for one in TEXTS]
-    for tower in manifest.triton.text:
-        fits = [row for row, ids in enumerate(rows) if len(ids) <= tower.length]
+    for encoder in manifest.triton.text:
+        fits = [row for row, ids in enumerate(rows) if len(ids) <= encoder.length]
         assert fits
-        ids = np.stack([padded(rows[r], tower.length, manifest.tokenizer.pad_id) for r in fits])
+        ids = np.stack([padded(rows[r], encoder.length, manifest.tokenizer.pad_id) for r in fits])
         np.testing.assert_allclose(
-            run(root, tower.name, manifest.version, ids), text[fits], atol=2e-5
+            run(root, encoder.name, manifest.version, ids), text[fits], atol=2e-5
         )
 
 
@@ -68,8 +68,8 @@ def test_manifest_describes_what_is_there(kind: str, exported: Exported) -> None
     assert read_repository(root) == {manifest.id: manifest}
     assert min(manifest.gate.image.min_cosine, manifest.gate.text.min_cosine) >= 0.9999
     assert {name: file_sha256(root / name) for name in manifest.files} == manifest.files
-    towers = {manifest.triton.image.name, *(tower.name for tower in manifest.triton.text)}
-    assert {path.name for path in root.iterdir() if path.is_dir()} == towers
+    encoders = {manifest.triton.image.name, *(encoder.name for encoder in manifest.triton.text)}
+    assert {path.name for path in root.iterdir() if path.is_dir()} == encoders
     assert f"{manifest.triton.image.name}/1/model.onnx" in manifest.files
     assert manifest.tokenizer.file in manifest.files
     assert (manifest.logit_bias == -10.0) == kind.startswith("siglip")
@@ -77,7 +77,7 @@ def test_manifest_describes_what_is_there(kind: str, exported: Exported) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_golden_vectors_belong_to_the_towers(kind: str, exported: Exported) -> None:
+def test_golden_vectors_belong_to_the_encoders(kind: str, exported: Exported) -> None:
     manifest, root = exported(kind)
     golden, shortest = manifest.golden, manifest.triton.text[0]
     ids = padded(np.array(golden.token_ids, np.int32), shortest.length, manifest.tokenizer.pad_id)
@@ -101,18 +101,18 @@ def test_short_lengths_only_where_sound(
 
 def test_one_file_serves_all_lengths(exported: Exported) -> None:
     manifest, root = exported("vit")
-    files = [root / tower.name / "1/model.onnx" for tower in manifest.triton.text]
+    files = [root / encoder.name / "1/model.onnx" for encoder in manifest.triton.text]
     assert len({path.stat().st_ino for path in files}) == 1
 
 
 def test_config_is_what_triton_parses(exported: Exported) -> None:
     manifest, root = exported("vit")
-    towers = [manifest.triton.image.name, *(tower.name for tower in manifest.triton.text)]
-    for tower in towers:
+    encoders = [manifest.triton.image.name, *(encoder.name for encoder in manifest.triton.text)]
+    for encoder in encoders:
         config = model_config_pb2.ModelConfig()
-        text_format.Parse((root / tower / "config.pbtxt").read_text(), config)
-        graph = onnx.load(root / tower / "1/model.onnx").graph
-        assert config.name == tower
+        text_format.Parse((root / encoder / "config.pbtxt").read_text(), config)
+        graph = onnx.load(root / encoder / "1/model.onnx").graph
+        assert config.name == encoder
         assert config.backend == "onnxruntime"
         assert config.max_batch_size == 4
         assert [item.name for item in config.input] == [item.name for item in graph.input]
@@ -127,7 +127,7 @@ def test_graph_tells_nothing_of_this_machine(exported: Exported) -> None:
     manifest, root = exported("vit")
     content = (root / manifest.triton.image.name / "1/model.onnx").read_bytes()
     assert str(Path(open_clip.__file__).parent).encode() not in content
-    assert b"towers.py" not in content
+    assert b"encoders.py" not in content
 
 
 def test_random_weights_are_the_same_each_time(model_of: Callable[[str], str]) -> None:

@@ -29,9 +29,9 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def element_types(root: Path, manifest: Manifest) -> list[set[int]]:
-    """Of the weights of the image tower, and of the text tower."""
-    towers = (manifest.triton.image.name, manifest.triton.text[-1].name)
-    graphs = [onnx.load(root / name / "1" / "model.onnx").graph for name in towers]
+    """Of the weights of the image encoder, and of the text encoder."""
+    encoders = (manifest.triton.image.name, manifest.triton.text[-1].name)
+    graphs = [onnx.load(root / name / "1" / "model.onnx").graph for name in encoders]
     return [{tensor.data_type for tensor in graph.initializer} for graph in graphs]
 
 
@@ -64,7 +64,7 @@ def test_fp16_and_int8_pass_the_gate(
     assert all(onnx.TensorProto.INT8 in types for types in element_types(root, int8))
 
 
-def test_a_text_tower_that_openclip_does_not_know_is_named(
+def test_a_text_encoder_that_openclip_does_not_know_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = models.save_tokenizer(tmp_path / "mpnet")
@@ -72,6 +72,6 @@ def test_a_text_tower_that_openclip_does_not_know_is_named(
     config = models.write_config(tmp_path, "tiny-mpnet", models.hf_text(str(folder)))
     assert main([str(config), "--repository", str(tmp_path / "models")]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: tiny-mpnet: OpenCLIP does not know text towers of the kind")
+    assert error.startswith("error: tiny-mpnet: OpenCLIP does not know text encoders of the kind")
     assert "'mpnet'" in error
     assert "xlm-roberta" in error

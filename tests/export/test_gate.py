@@ -22,7 +22,7 @@ from export.gate.metrics import Vectors
 from export.gate.reference import Inputs, References, prepare, references
 from export.gate.thresholds import DEFAULT_THRESHOLDS, failures, unjudged
 from export.source.checkpoint import Checkpoint, load_checkpoint
-from export.source.towers import ImageTower, token_lengths
+from export.source.encoders import ImageEncoder, token_lengths
 from gateway.models.gate import (
     Agreement,
     EncoderFigures,
@@ -54,7 +54,7 @@ def unit(count: int, seed: int = 0) -> Vectors:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
-# Towers that look up what PyTorch says: a picture is its own row, a text's last id is its row.
+# Encoders that look up what PyTorch says: a picture is its own row, a text's last id is its row.
 TRUTH = References(unit(6), unit(10, seed=1))
 RIGHT = (TRUTH.image @ TRUTH.text[6:].reshape(2, 2, -1).sum(1).T).argmax(1)  # two prompts a class
 PAIRS = tuple((TRUTH.image @ TRUTH.text[:6].T).argmax(1).tolist())
@@ -85,7 +85,9 @@ def look_up_text(batch: NDArray[Any]) -> Vectors:
 
 
 def evaluate(
-    image: runners.RunTower = look_up_image, text: runners.RunTower = look_up_text, **options: Any
+    image: runners.RunEncoder = look_up_image,
+    text: runners.RunEncoder = look_up_text,
+    **options: Any,
 ) -> measurement.Evaluation:
     short = options.pop("short", text)
     return measurement.evaluate(
@@ -94,7 +96,7 @@ def evaluate(
     )  # fmt: skip
 
 
-def test_perfect_towers() -> None:
+def test_perfect_encoders() -> None:
     found = evaluate()
     measured = found.measured
     assert measured.image.min_cosine == pytest.approx(1)
@@ -198,7 +200,7 @@ def test_vectors_not_of_length_one_fail_whatever_is_asked(factor: float) -> None
     measured = evaluate(lambda batch: wrong[batch[:, 0, 0, 0]]).measured
     assert measured.image.bad_vectors == sum(-(-6 // n) * n for n in (1, 2, 4))
     assert failures(measured, Thresholds()) == [
-        f"the image tower gave {measured.image.bad_vectors} vectors that are not of length 1"
+        f"the image encoder gave {measured.image.bad_vectors} vectors that are not of length 1"
     ]
     json.dumps(asdict(measured), allow_nan=False)
 
@@ -219,13 +221,13 @@ def test_failures_name_the_figure_and_by_how_much() -> None:
     )
     asked = Thresholds(min_cosine=0.9995, mean_cosine=0.99, accuracy_loss=1)
     assert failures(measured, asked) == [
-        "the image tower's lowest cosine to PyTorch FP32 is 0.9994000, 0.0001 short of 0.9995",
-        "the text tower's lowest cosine to PyTorch FP32 is 0.9000000, 0.1 short of 0.9995",
-        "the text tower's mean cosine to PyTorch FP32 is 0.9500000, 0.04 short of 0.99",
+        "the image encoder's lowest cosine to PyTorch FP32 is 0.9994000, 0.0001 short of 0.9995",
+        "the text encoder's lowest cosine to PyTorch FP32 is 0.9000000, 0.1 short of 0.9995",
+        "the text encoder's mean cosine to PyTorch FP32 is 0.9500000, 0.04 short of 0.99",
         "zero-shot accuracy is 90.00 %, 2.00 points below PyTorch's 92.00 %, 1.00 more than the "
         "1 allowed (at batch 2, with text at 16 tokens)",
     ]
-    assert failures(measured, replace(asked, accuracy_loss=2))[-1].startswith("the text tower")
+    assert failures(measured, replace(asked, accuracy_loss=2))[-1].startswith("the text encoder")
     assert failures(measured, Thresholds()) == []
 
 
@@ -247,13 +249,13 @@ def test_recall_and_agreement_are_judged_where_asked() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-@pytest.mark.parametrize("tower", ["image", "text"])
-def test_one_bad_batch_size_shows_in_its_rankings_and_is_judged(size: int, tower: str) -> None:
-    def spoilt(run: runners.RunTower) -> runners.RunTower:
+@pytest.mark.parametrize("encoder", ["image", "text"])
+def test_one_bad_batch_size_shows_in_its_rankings_and_is_judged(size: int, encoder: str) -> None:
+    def spoilt(run: runners.RunEncoder) -> runners.RunEncoder:
         return lambda batch: -run(batch) if len(batch) == size else run(batch)
 
     right = {"image": look_up_image, "text": look_up_text}
-    measured = evaluate(**{**right, tower: spoilt(right[tower])}).measured
+    measured = evaluate(**{**right, encoder: spoilt(right[encoder])}).measured
     places = [(each.batch, each.length) for each in measured.rankings]
     assert places == [(batch, length) for batch in (1, 2, 4) for length in (3, 5)]
     for each in measured.rankings:
@@ -288,8 +290,8 @@ def test_small_batches_may_be_measured_on_fewer_items() -> None:
 )
 def test_default_thresholds(precision: str, lowest: float, mean: float) -> None:
     def passes(lowest: float, mean: float, accuracy: float = 0.91) -> bool:
-        tower = figures(lowest, mean)
-        measured = Measured.of(tower, tower, [ranked(1, 0.92), ranked(8, accuracy)])
+        encoder = figures(lowest, mean)
+        measured = Measured.of(encoder, encoder, [ranked(1, 0.92), ranked(8, accuracy)])
         return not failures(measured, DEFAULT_THRESHOLDS[precision])
 
     assert passes(lowest, mean)
@@ -375,7 +377,7 @@ def test_four_bit_weights_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     image, texts = files_of(tiny)
     measured = measure(tiny, changed(image, tmp_path, four_bits), texts)
     assert any(
-        "image tower's mean" in line for line in failures(measured, DEFAULT_THRESHOLDS["int8"])
+        "image encoder's mean" in line for line in failures(measured, DEFAULT_THRESHOLDS["int8"])
     )
     assert measured.text.min_cosine > 0.99999
 
@@ -393,7 +395,7 @@ def test_a_demo_model_of_four_bits_loses_accuracy_and_is_refused(tmp_path: Path)
     assert whole.zero_shot.accuracy > 0.9
     broken = measure(demo, changed(image, tmp_path, four_bits), texts)
     [cosine, accuracy] = failures(broken, DEFAULT_THRESHOLDS["int8"])
-    assert cosine.startswith("the image tower's mean cosine")
+    assert cosine.startswith("the image encoder's mean cosine")
     assert accuracy.startswith("zero-shot accuracy is ")
 
 
@@ -402,7 +404,7 @@ def test_a_dropped_mask_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     broken = changed(texts[16], tmp_path, without_mask)
     measured = measure(tiny, image, {**texts, 16: broken})
     assert any(
-        "text tower's mean" in line for line in failures(measured, DEFAULT_THRESHOLDS["int8"])
+        "text encoder's mean" in line for line in failures(measured, DEFAULT_THRESHOLDS["int8"])
     )
     assert {run.length for run in measured.text.runs if run.mean_cosine < 0.99} == {16}
 
@@ -479,7 +481,7 @@ def test_normalisation_is_that_of_open_clip() -> None:
         PreprocessCfg(size=16, mean=rules.mean, std=rules.std), is_train=False
     )
     expected = nn.functional.normalize(transform(Image.fromarray(pixels)).flatten(), dim=0)
-    found = ImageTower(Identity(), rules)(torch.from_numpy(pixels)[None])[0]
+    found = ImageEncoder(Identity(), rules)(torch.from_numpy(pixels)[None])[0]
     assert torch.allclose(found, expected, atol=1e-7, rtol=0)
 
 

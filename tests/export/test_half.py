@@ -21,7 +21,7 @@ PRECISE = {
 
 
 @pytest.fixture
-def towers(model_of: Callable[[str], str]) -> Callable[[str], dict[str, graphs.Tower]]:
+def encoders(model_of: Callable[[str], str]) -> Callable[[str], dict[str, graphs.Encoder]]:
     return lambda kind: graphs.trace(model_of(kind))
 
 
@@ -50,19 +50,21 @@ def read_types(proto: onnx.ModelProto, ops: set[str]) -> set[int]:
 
 @pytest.mark.parametrize("side", ["image", "text"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_towers(kind: str, side: str, towers: Callable[[str], dict[str, graphs.Tower]]) -> None:
-    tower = towers(kind)[side]
-    before = tower.proto.SerializeToString(deterministic=True)
-    proto = half.to_fp16(tower.proto, tower.feeds)
-    assert tower.proto.SerializeToString(deterministic=True) == before
+def test_encoders(
+    kind: str, side: str, encoders: Callable[[str], dict[str, graphs.Encoder]]
+) -> None:
+    encoder = encoders(kind)[side]
+    before = encoder.proto.SerializeToString(deterministic=True)
+    proto = half.to_fp16(encoder.proto, encoder.feeds)
+    assert encoder.proto.SerializeToString(deterministic=True) == before
     onnx.checker.check_model(proto, full_check=True)
-    assert proto.graph.input == tower.proto.graph.input
+    assert proto.graph.input == encoder.proto.graph.input
     assert proto.graph.output[0].type.tensor_type.elem_type == FLOAT
 
-    found = graphs.answer(proto, tower.held_out)
+    found = graphs.answer(proto, encoder.held_out)
     assert found.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    exact = graphs.answer(tower.proto, tower.held_out)
+    exact = graphs.answer(encoder.proto, encoder.held_out)
     assert graphs.cosines(found, exact).min() >= 0.9995
     assert not np.array_equal(found, exact)
 
@@ -75,15 +77,17 @@ def test_towers(kind: str, side: str, towers: Callable[[str], dict[str, graphs.T
     for tensor in weights.values():
         values = numpy_helper.to_array(tensor)
         assert values.dtype.kind != "f" or (abs(values) <= half.MASKED).all()
-    size, full = (sum(len(t.raw_data) for t in p.graph.initializer) for p in (proto, tower.proto))
+    size, full = (sum(len(t.raw_data) for t in p.graph.initializer) for p in (proto, encoder.proto))
     assert size < 0.6 * full
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
-def test_true_fp16_arithmetic(side: str, towers: Callable[[str], dict[str, graphs.Tower]]) -> None:
-    tower = towers("vit")[side]
-    found = refer(half.to_fp16(tower.proto), tower.held_out)
-    assert graphs.cosines(found, graphs.answer(tower.proto, tower.held_out)).min() >= 0.9995
+def test_true_fp16_arithmetic(
+    side: str, encoders: Callable[[str], dict[str, graphs.Encoder]]
+) -> None:
+    encoder = encoders("vit")[side]
+    found = refer(half.to_fp16(encoder.proto), encoder.held_out)
+    assert graphs.cosines(found, graphs.answer(encoder.proto, encoder.held_out)).min() >= 0.9995
 
 
 NORMED = """g (float[n, 64] rows) => (float[n, 64] out) {
@@ -189,21 +193,21 @@ def test_masks_become_finite_and_hide_as_before() -> None:
     np.testing.assert_allclose(graphs.answer(half.to_fp16(proto), scores), found, atol=1e-3)
 
 
-def test_attention_is_scaled_once(towers: Callable[[str], dict[str, graphs.Tower]]) -> None:
-    tower = towers("vit")["text"]
-    proto = half.to_fp16(tower.proto)
+def test_attention_is_scaled_once(encoders: Callable[[str], dict[str, graphs.Encoder]]) -> None:
+    encoder = encoders("vit")["text"]
+    proto = half.to_fp16(encoder.proto)
     before, after = (
-        sum(node.op_type == "Mul" for node in p.graph.node) for p in (tower.proto, proto)
+        sum(node.op_type == "Mul" for node in p.graph.node) for p in (encoder.proto, proto)
     )
     assert after == before - 2  # one less in each of two layers
 
 
 def test_weights_stored_as_fp16_are_understood(
-    towers: Callable[[str], dict[str, graphs.Tower]],
+    encoders: Callable[[str], dict[str, graphs.Encoder]],
 ) -> None:
-    tower = towers("vit")["image"]
+    encoder = encoders("vit")["image"]
     rounded = onnx.ModelProto()
-    rounded.CopyFrom(tower.proto)
+    rounded.CopyFrom(encoder.proto)
     for tensor in rounded.graph.initializer:
         if tensor.data_type == FLOAT:
             values = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
@@ -212,19 +216,19 @@ def test_weights_stored_as_fp16_are_understood(
     compact.CopyFrom(rounded)
     assert precision.compact(compact) > 3
     found, exact = (
-        graphs.answer(half.to_fp16(proto), tower.held_out) for proto in (compact, rounded)
+        graphs.answer(half.to_fp16(proto), encoder.held_out) for proto in (compact, rounded)
     )
     np.testing.assert_allclose(found, exact, atol=1e-6)
 
 
 def test_large_graphs_run_from_files(
-    towers: Callable[[str], dict[str, graphs.Tower]], monkeypatch: pytest.MonkeyPatch
+    encoders: Callable[[str], dict[str, graphs.Encoder]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tower = towers("vit")["image"]
-    exact = graphs.answer(tower.proto, tower.held_out)
+    encoder = encoders("vit")["image"]
+    exact = graphs.answer(encoder.proto, encoder.held_out)
     monkeypatch.setattr(edit, "IN_MEMORY_BYTES", 1000)
-    np.testing.assert_array_equal(graphs.answer(tower.proto, tower.held_out), exact)
-    assert tower.proto.graph.initializer[0].raw_data
+    np.testing.assert_array_equal(graphs.answer(encoder.proto, encoder.held_out), exact)
+    assert encoder.proto.graph.initializer[0].raw_data
 
 
 def test_what_cannot_be_retyped_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The image tower whose last block runs for the class token only, against OpenCLIP's own."""
+"""The image encoder whose last block runs for the class token only, against OpenCLIP's own."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from torch import nn
 from export.source import graph, tracing
 from export.source.blocks import why_not_in_steps
 from export.source.checkpoint import load_checkpoint
+from export.source.encoders import ImageEncoder, OpenClipModel, image_encoder
 from export.source.fingerprint import fingerprint
 from export.source.last_block import ClassTokenEncoder, why_all_tokens
-from export.source.towers import ImageTower, OpenClipModel, image_tower
 from gateway.models.manifest import Preprocessing, Tokenizer
 from tests.export import models
 
@@ -76,16 +76,16 @@ def test_it_answers_as_open_clip(kind: str, tmp_path: Path) -> None:
     model = create(tmp_path, SOUND[kind])
     assert isinstance(model, CustomTextCLIP if kind == "custom text" else CLIP)
     assert why_all_tokens(model) is None
-    tower = image_tower(model, RULES).eval()
-    assert isinstance(tower.model, ClassTokenEncoder)
+    encoder = image_encoder(model, RULES).eval()
+    assert isinstance(encoder.model, ClassTokenEncoder)
     batch = pixels()
     with torch.inference_mode():
-        found, exact = (each(batch) for each in (tower, ImageTower(model, RULES)))
+        found, exact = (each(batch) for each in (encoder, ImageEncoder(model, RULES)))
         assert exact.std(dim=0).max() > 1e-3  # the pictures have different vectors
         torch.testing.assert_close(found, exact, atol=1e-6, rtol=0)
         floats = torch.randn(2, 3, 32, 32)
         torch.testing.assert_close(
-            tower.model.encode_image(floats, normalize=True),
+            encoder.model.encode_image(floats, normalize=True),
             model.encode_image(floats, normalize=True), atol=1e-6, rtol=0,
         )  # fmt: skip
 
@@ -105,9 +105,9 @@ def test_others_run_as_they_are(kind: str, tmp_path: Path) -> None:
     content, reason = UNSOUND[kind]
     model = create(tmp_path, content)
     assert reason in (why_all_tokens(model) or "")
-    tower = image_tower(model, RULES)
-    assert type(tower) is ImageTower
-    assert tower.model is model
+    encoder = image_encoder(model, RULES)
+    assert type(encoder) is ImageEncoder
+    assert encoder.model is model
 
 
 def test_subclasses_and_other_attention_are_refused(tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_the_graph_runs_one_row_of_the_last_block(model_of: Callable[[str], str]
     """And its layers are MatMuls of constants, which INT8 and FP16 know."""
     checkpoint = load_checkpoint(model_of("vit"))
     found = tracing.image_graph(checkpoint)
-    tower = ImageTower(checkpoint.model, checkpoint.preprocessing).eval()
-    full = graph.trace(tower, pixels(2), "image_features")
+    encoder = ImageEncoder(checkpoint.model, checkpoint.preprocessing).eval()
+    full = graph.trace(encoder, pixels(2), "image_features")
     assert found.notice is None
     counts = [Counter(node.op_type for node in each.proto.graph.node) for each in (found, full)]
     added = counts[0] - counts[1]
@@ -164,7 +164,7 @@ def test_the_model_is_left_as_it_is(tmp_path: Path) -> None:
         file="a.json", sha256="0" * 64, clean="lower", context_length=24, pad_id=0
     )
     before = fingerprint(model, RULES, tokenizer, "fp32")
-    tower = image_tower(model, RULES).eval()
+    encoder = image_encoder(model, RULES).eval()
     with torch.inference_mode():
-        tower(pixels())
+        encoder(pixels())
     assert fingerprint(model, RULES, tokenizer, "fp32") == before

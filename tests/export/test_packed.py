@@ -1,4 +1,4 @@
-"""The packed text tower: OpenCLIP's vectors, whatever shares the batch and whatever pads it."""
+"""The packed text encoder: OpenCLIP's vectors, whatever shares the batch and whatever pads it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +20,11 @@ from export.progress import Progress
 from export.publish.pbtxt import Serving
 from export.source import graph
 from export.source.checkpoint import Checkpoint, load_checkpoint
-from export.source.packed import PackedTextTower, why_not_packed
+from export.source.packed import PackedTextEncoder, why_not_packed
 from gateway.models.manifest import TOKEN_IDS, Manifest
 from tests.export import models
 
-PACKED = ["vit", "quickgelu", "timm"]  # OpenCLIP's own text towers, in CLIP and CustomTextCLIP
+PACKED = ["vit", "quickgelu", "timm"]  # OpenCLIP's own text encoders, in CLIP and CustomTextCLIP
 TEXTS = ["", "a cat", "a photo of a cat", "two small red cars " * 30]
 JUNK = 7  # a token that means something
 END_TOKEN = 49407  # of OpenCLIP's own tokenizer
@@ -57,12 +57,12 @@ def test_it_is_open_clips_at_any_length(
     checkpoint = load_checkpoint(model_of(kind) if isinstance(kind, str) else kind(tmp_path))
     assert why_not_packed(checkpoint.model, pad_id=0) is None
     ids, truth = texts(checkpoint)
-    tower = PackedTextTower(checkpoint.model).eval()
+    encoder = PackedTextEncoder(checkpoint.model).eval()
     ends = ids.argmax(dim=-1)
     with torch.inference_mode():
         for length in range(2, ids.shape[1] + 1):
             fits = ends < length
-            found = tower(ids[fits, :length].int()).numpy()
+            found = encoder(ids[fits, :length].int()).numpy()
             np.testing.assert_allclose(found, truth[fits.numpy()], atol=1e-6)
 
 
@@ -71,7 +71,7 @@ def test_what_follows_the_end_token_is_not_looked_at(model_of: Callable[[str], s
     ids, truth = texts(checkpoint)
     after = torch.arange(ids.shape[1]) > ids.argmax(dim=-1)[:, None]
     with torch.inference_mode():
-        found = PackedTextTower(checkpoint.model).eval()(torch.where(after, JUNK, ids).int())
+        found = PackedTextEncoder(checkpoint.model).eval()(torch.where(after, JUNK, ids).int())
     np.testing.assert_allclose(found.numpy(), truth, atol=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_a_probe_runs_rows_of_full_length(eos_id: int | None) -> None:
     ("kind", "pad_id", "reason"),
     [("coca", 0, "CoCa"), ("siglip", 1, "not causal"), ("hf_text", 0, "HFTextEncoder")],
 )
-def test_towers_that_cannot_be_packed(
+def test_encoders_that_cannot_be_packed(
     kind: str, pad_id: int, reason: str, model_of: Callable[[str], str]
 ) -> None:
     checkpoint = load_checkpoint(model_of(kind))
@@ -139,7 +139,7 @@ def test_blocks_of_another_kind_are_padded_and_the_user_is_told(tmp_path: Path) 
 def test_what_the_exporter_refuses_is_padded_and_the_user_is_told(
     model_of: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(tower: nn.Module, example: torch.Tensor, output: str) -> graph.Graph:
+    def refuse(encoder: nn.Module, example: torch.Tensor, output: str) -> graph.Graph:
         raise GraphError(f"{output}: not today")
 
     monkeypatch.setattr(graph, "trace_packed", refuse)

@@ -67,7 +67,7 @@ def in_fp16(traced: Graphs) -> Iterator[Graphs]:
 
 
 def item_of(graphs: Graphs, name: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
-    """A tower, and the shape of an item: of text the shortest that is served."""
+    """An encoder, and the shape of an item: of text the shortest that is served."""
     if name == TOKEN_IDS:
         length = min(graphs.text)
         return graphs.text[length], (length,)
@@ -83,7 +83,7 @@ def samples(name: str, item: tuple[int, ...]) -> NDArray[Any]:
 
 
 def in_int8(graphs: Graphs, name: str, recipe: int) -> onnx.ModelProto:
-    """A tower by one of the recipes that export tries for TensorRT."""
+    """An encoder by one of the recipes that export tries for TensorRT."""
     proto, item = item_of(graphs, name)
     recipes = candidates(proto, "qdq", "minmax", [samples(name, item)], lambda candidate: 1.0)
     return next(itertools.islice(recipes, recipe, None)).proto

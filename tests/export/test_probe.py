@@ -120,7 +120,7 @@ def test_the_search_goes_on_after_a_crash(
     crash: Callable[[int, int], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    crash(0, 1)  # the plain recipe of the image tower
+    crash(0, 1)  # the plain recipe of the image encoder
     root = tmp_path / "models"
     options = ["--precision", "int8", "--calibrate-images", "drawn", "--mean-cosine", "0.5"]
     assert export(model_of("vit"), root, *options) == 0

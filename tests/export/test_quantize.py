@@ -23,7 +23,7 @@ from export.precision.int8 import (
     smooth,
 )
 from tests.export import graphs
-from tests.export.graphs import Tower, answer, cosines
+from tests.export.graphs import Encoder, answer, cosines
 
 FORMS: tuple[Form, ...] = get_args(Form)
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -31,13 +31,13 @@ PLAIN = Recipe("qdq", "minmax")
 
 
 @pytest.fixture
-def towers(model_of: Callable[[str], str]) -> Callable[[str], dict[str, Tower]]:
+def encoders(model_of: Callable[[str], str]) -> Callable[[str], dict[str, Encoder]]:
     return lambda kind: graphs.trace(model_of(kind))
 
 
 @pytest.fixture
-def image(towers: Callable[[str], dict[str, Tower]]) -> Tower:
-    return towers("vit")["image"]
+def image(encoders: Callable[[str], dict[str, Encoder]]) -> Encoder:
+    return encoders("vit")["image"]
 
 
 def values_of(proto: onnx.ModelProto) -> dict[str, NDArray[Any]]:
@@ -48,8 +48,8 @@ def nodes_of(proto: onnx.ModelProto, op: str) -> list[onnx.NodeProto]:
     return [node for node in proto.graph.node if node.op_type == op]
 
 
-def mean_cosine(proto: onnx.ModelProto, tower: Tower) -> float:
-    found, exact = (answer(p, tower.held_out) for p in (proto, tower.proto))
+def mean_cosine(proto: onnx.ModelProto, encoder: Encoder) -> float:
+    found, exact = (answer(p, encoder.held_out) for p in (proto, encoder.proto))
     return float(cosines(found, exact).mean())
 
 
@@ -57,20 +57,20 @@ def mean_cosine(proto: onnx.ModelProto, tower: Tower) -> float:
 @pytest.mark.parametrize("side", ["image", "text"])
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_answers_stay_close(
-    kind: str, side: str, form: Form, towers: Callable[[str], dict[str, Tower]]
+    kind: str, side: str, form: Form, encoders: Callable[[str], dict[str, Encoder]]
 ) -> None:
-    tower = towers(kind)[side]
-    before = tower.proto.SerializeToString(deterministic=True)
-    proto = quantize(tower.proto, tower.feeds, Recipe(form, "minmax"))
-    assert tower.proto.SerializeToString(deterministic=True) == before
+    encoder = encoders(kind)[side]
+    before = encoder.proto.SerializeToString(deterministic=True)
+    proto = quantize(encoder.proto, encoder.feeds, Recipe(form, "minmax"))
+    assert encoder.proto.SerializeToString(deterministic=True) == before
     onnx.checker.check_model(proto, full_check=True)
-    assert 0.99 <= mean_cosine(proto, tower) < 1
-    assert proto.graph.input == tower.proto.graph.input
-    assert proto.graph.output == tower.proto.graph.output
+    assert 0.99 <= mean_cosine(proto, encoder) < 1
+    assert proto.graph.input == encoder.proto.graph.input
+    assert proto.graph.output == encoder.proto.graph.output
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_gives_its_own_ranges(method: Method, image: Tower) -> None:
+def test_every_method_gives_its_own_ranges(method: Method, image: Encoder) -> None:
     proto = quantize(image.proto, image.feeds, Recipe("qdq", method))
     assert mean_cosine(proto, image) >= 0.99
     again = quantize(image.proto, image.feeds, Recipe("qdq", method))
@@ -85,10 +85,12 @@ def test_every_method_gives_its_own_ranges(method: Method, image: Tower) -> None
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_qdq_is_what_tensorrt_takes(kind: str, towers: Callable[[str], dict[str, Tower]]) -> None:
-    tower = towers(kind)["image"]
-    tower = biased(tower) if kind == "resnet" else tower
-    proto = quantize(tower.proto, tower.feeds, PLAIN)
+def test_qdq_is_what_tensorrt_takes(
+    kind: str, encoders: Callable[[str], dict[str, Encoder]]
+) -> None:
+    encoder = encoders(kind)["image"]
+    encoder = biased(encoder) if kind == "resnet" else encoder
+    proto = quantize(encoder.proto, encoder.feeds, PLAIN)
     values, types = values_of(proto), edit.element_types(proto)
     makers = {name: node for node in proto.graph.node for name in node.output}
     pairs, dequantized = nodes_of(proto, "QuantizeLinear"), nodes_of(proto, "DequantizeLinear")
@@ -114,33 +116,33 @@ def test_qdq_is_what_tensorrt_takes(kind: str, towers: Callable[[str], dict[str,
     assert not nodes_of(proto, "Gemm")
 
 
-def test_patches_stay_fp32_and_convolutional_towers_do_not(
-    towers: Callable[[str], dict[str, Tower]],
+def test_patches_stay_fp32_and_convolutional_encoders_do_not(
+    encoders: Callable[[str], dict[str, Encoder]],
 ) -> None:
     for kind, quantized in (("vit", 0), ("resnet", 19)):
-        tower = towers(kind)["image"]
-        proto = quantize(tower.proto, tower.feeds, PLAIN)
+        encoder = encoders(kind)["image"]
+        proto = quantize(encoder.proto, encoder.feeds, PLAIN)
         kernels = [v for v in values_of(proto).values() if v.ndim == 4 and v.dtype == np.int8]
         assert len(kernels) == quantized
 
 
-def biased(tower: Tower) -> Tower:
+def biased(encoder: Encoder) -> Encoder:
     """With a bias in each Conv, as trained BatchNorms leave behind."""
-    proto, rng = edit.prepare(tower.proto), np.random.default_rng(6)
+    proto, rng = edit.prepare(encoder.proto), np.random.default_rng(6)
     kernels = {tensor.name: tensor.dims[0] for tensor in proto.graph.initializer if tensor.dims}
     for node in nodes_of(proto, "Conv"):
         bias = rng.normal(0, 0.1, kernels[node.input[1]]).astype(np.float32)
         proto.graph.initializer.append(numpy_helper.from_array(bias, f"{node.name}.b"))
         node.input[:] = [*node.input[:2], f"{node.name}.b"]
-    return Tower(proto, tower.feeds, tower.held_out)
+    return Encoder(proto, encoder.feeds, encoder.held_out)
 
 
 def test_uint8_convolutions_are_whole_in_integers(
-    towers: Callable[[str], dict[str, Tower]],
+    encoders: Callable[[str], dict[str, Encoder]],
 ) -> None:
-    tower = biased(towers("resnet")["image"])
-    proto = quantize(tower.proto, tower.feeds, Recipe("uint8", "minmax"))
-    assert mean_cosine(proto, tower) >= 0.99
+    encoder = biased(encoders("resnet")["image"])
+    proto = quantize(encoder.proto, encoder.feeds, Recipe("uint8", "minmax"))
+    assert mean_cosine(proto, encoder) >= 0.99
     makers = {name: node for node in proto.graph.node for name in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in proto.graph.node:
@@ -158,19 +160,19 @@ def test_uint8_convolutions_are_whole_in_integers(
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.8])
 @pytest.mark.parametrize("side", ["image", "text"])
 def test_smoothing_leaves_the_function(
-    side: str, alpha: float, towers: Callable[[str], dict[str, Tower]]
+    side: str, alpha: float, encoders: Callable[[str], dict[str, Encoder]]
 ) -> None:
-    tower = towers("vit")[side]
-    smoothed = smooth(tower.proto, tower.feeds, alpha)
-    found, exact = (answer(p, tower.held_out) for p in (smoothed, tower.proto))
+    encoder = encoders("vit")[side]
+    smoothed = smooth(encoder.proto, encoder.feeds, alpha)
+    found, exact = (answer(p, encoder.held_out) for p in (smoothed, encoder.proto))
     np.testing.assert_allclose(found, exact, atol=1e-5)
-    plain, changed = values_of(tower.proto), values_of(smoothed)
+    plain, changed = values_of(encoder.proto), values_of(smoothed)
     assert {name for name in changed if name not in plain}
 
 
-def outliers(tower: Tower) -> Tower:
+def outliers(encoder: Encoder) -> Encoder:
     """The same function, with a few large channels before the MatMuls, as large CLIPs have."""
-    proto = edit.prepare(tower.proto)
+    proto = edit.prepare(encoder.proto)
     values = {t.name: t for t in proto.graph.initializer}
     for index, norm in enumerate(nodes_of(proto, "LayerNormalization")):
         readers = [n for n in proto.graph.node if norm.output[0] in n.input]
@@ -187,10 +189,10 @@ def outliers(tower: Tower) -> Tower:
         made = numpy_helper.to_array(values[readers[0].input[1]]) / factor[:, None]
         readers[0].input[1] = f"{readers[0].name}.weight"
         proto.graph.initializer.append(numpy_helper.from_array(made, readers[0].input[1]))
-    return Tower(proto, tower.feeds, tower.held_out)
+    return Encoder(proto, encoder.feeds, encoder.held_out)
 
 
-def test_smoothing_mends_outliers(image: Tower) -> None:
+def test_smoothing_mends_outliers(image: Encoder) -> None:
     hard = outliers(image)
     assert mean_cosine(hard.proto, image) > 0.99999
     plain, smoothed = (
@@ -200,7 +202,7 @@ def test_smoothing_mends_outliers(image: Tower) -> None:
     assert smoothed < plain / 3
 
 
-def test_smoothing_is_folded_into_layernorm(image: Tower) -> None:
+def test_smoothing_is_folded_into_layernorm(image: Encoder) -> None:
     before, after = (
         len(nodes_of(p, "Mul")) for p in (image.proto, smooth(image.proto, image.feeds, 0.5))
     )
@@ -209,7 +211,7 @@ def test_smoothing_is_folded_into_layernorm(image: Tower) -> None:
     assert after == before + 2 * layers + 1
 
 
-def test_excluded_layers_stay_fp32(image: Tower) -> None:
+def test_excluded_layers_stay_fp32(image: Encoder) -> None:
     ranking = sensitivity(image.proto, image.feeds)
     chosen = tuple(name for name, _ in ranking[:3])
     recipe = Recipe("qdq", "minmax", smooth=0.5, excluded=chosen)
@@ -225,7 +227,7 @@ def test_excluded_layers_stay_fp32(image: Tower) -> None:
     assert int8 == len(ranking) - 3
 
 
-def test_sensitivity_finds_the_layer_that_int8_hurts(image: Tower) -> None:
+def test_sensitivity_finds_the_layer_that_int8_hurts(image: Encoder) -> None:
     plain = dict(sensitivity(image.proto, image.feeds))
     assert all(0 < error < 0.2 for error in plain.values())
     hard = dict(sensitivity(outliers(image).proto, image.feeds))
@@ -236,7 +238,7 @@ def test_sensitivity_finds_the_layer_that_int8_hurts(image: Tower) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_recipes_grow_and_all_work(form: Form, image: Tower) -> None:
+def test_recipes_grow_and_all_work(form: Form, image: Encoder) -> None:
     tried = list(recipes(image.proto, form, "minmax", image.feeds))
     assert tried == list(recipes(image.proto, form, "minmax", image.feeds))
     assert tried[0] == Recipe(form, "minmax")
@@ -250,7 +252,7 @@ def test_recipes_grow_and_all_work(form: Form, image: Tower) -> None:
         assert mean_cosine(quantize(image.proto, image.feeds, recipe), image) >= 0.99
 
 
-def test_first_recipe_needs_no_measurement(image: Tower) -> None:
+def test_first_recipe_needs_no_measurement(image: Encoder) -> None:
     assert len(list(islice(recipes(image.proto, "qdq", "entropy", []), 4))) == 4
 
 
@@ -261,7 +263,7 @@ def test_descriptions() -> None:
     assert DEFAULT_CPU_FORM in FORMS
 
 
-def test_four_bits_are_far_worse(image: Tower) -> None:
+def test_four_bits_are_far_worse(image: Encoder) -> None:
     proto = quantize(image.proto, image.feeds, PLAIN)
     eight = 1 - mean_cosine(proto, image)
     for tensor in proto.graph.initializer:
@@ -283,7 +285,7 @@ def test_rounding() -> None:
     assert activation_scale((0.0, 0.0), unsigned=True)[0] > 0
 
 
-def test_nothing_to_quantize_or_to_calibrate_with(image: Tower) -> None:
+def test_nothing_to_quantize_or_to_calibrate_with(image: Encoder) -> None:
     with pytest.raises(GraphError, match="no samples"):
         quantize(image.proto, [], PLAIN)
     with pytest.raises(GraphError, match="excludes no-such: no such node"):

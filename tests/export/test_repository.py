@@ -32,20 +32,20 @@ class Killed(BaseException):
 
 
 def passed_gate() -> Gate:
-    tower = EncoderFigures(1, 1, 1, 0, (Run(None, 1, 1, 1, 1, 1, 0),))
-    return Gate(tower, tower, Agreement(1, 1, 1), None, None, thresholds=Thresholds(0.9))
+    encoder = EncoderFigures(1, 1, 1, 0, (Run(None, 1, 1, 1, 1, 1, 0),))
+    return Gate(encoder, encoder, Agreement(1, 1, 1), None, None, thresholds=Thresholds(0.9))
 
 
 def stage(folder: Path, version: int, lengths: tuple[int, ...], batch: int) -> Manifest:
     """A model whose files say which version they are of."""
-    towers = [f"{ID}.image", *(f"{ID}.text-{length}" for length in lengths)]
-    for tower in towers:
-        (folder / tower / str(version)).mkdir(parents=True)
-        (folder / tower / "config.pbtxt").write_text(f"max_batch_size: {batch}\n")
-        (folder / tower / str(version) / "model.onnx").write_text(f"{tower} {version}")
+    encoders = [f"{ID}.image", *(f"{ID}.text-{length}" for length in lengths)]
+    for encoder in encoders:
+        (folder / encoder / str(version)).mkdir(parents=True)
+        (folder / encoder / "config.pbtxt").write_text(f"max_batch_size: {batch}\n")
+        (folder / encoder / str(version) / "model.onnx").write_text(f"{encoder} {version}")
     tokenizer = folder / f"{ID}.{version}.tokenizer.json"
     tokenizer.write_text(f"tokenizer {version}")
-    files = [*(f"{tower}/{version}/model.onnx" for tower in towers), tokenizer.name]
+    files = [*(f"{encoder}/{version}/model.onnx" for encoder in encoders), tokenizer.name]
     return Manifest(
         id=ID,
         version=version,
@@ -67,7 +67,7 @@ def stage(folder: Path, version: int, lengths: tuple[int, ...], batch: int) -> M
             context_length=lengths[-1], pad_id=0,
         ),
         triton=TritonModels(
-            image=ImageEncoder(name=towers[0], max_batch=batch),
+            image=ImageEncoder(name=encoders[0], max_batch=batch),
             text=tuple(
                 TextEncoder(name=f"{ID}.text-{n}", length=n, max_batch=batch) for n in lengths
             ),
@@ -97,18 +97,18 @@ def assert_served(root: Path, versions: set[int]) -> Manifest:
     assert {name: file_sha256(root / name) for name in manifest.files} == manifest.files
     image, texts = manifest.triton.image, manifest.triton.text
     batches = {image.name: image.max_batch} | {text.name: text.max_batch for text in texts}
-    for tower, batch in batches.items():
-        config = (root / tower / "config.pbtxt").read_text()
+    for encoder, batch in batches.items():
+        config = (root / encoder / "config.pbtxt").read_text()
         assert int(config.split()[1]) >= batch
     return manifest
 
 
 def assert_tidy(root: Path, manifest: Manifest) -> None:
     """Nothing is there but what the manifest names."""
-    towers = {manifest.triton.image.name, *(tower.name for tower in manifest.triton.text)}
+    encoders = {manifest.triton.image.name, *(encoder.name for encoder in manifest.triton.text)}
     files = {f"{ID}.manifest.json", ".export.lock", *manifest.files}
-    files |= {f"{tower}/config.pbtxt" for tower in towers}
-    folders = towers | {f"{tower}/{manifest.version}" for tower in towers}
+    files |= {f"{encoder}/config.pbtxt" for encoder in encoders}
+    folders = encoders | {f"{encoder}/{manifest.version}" for encoder in encoders}
     found = {str(path.relative_to(root)) for path in root.rglob("*")}
     assert found == files | folders
 

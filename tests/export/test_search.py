@@ -49,8 +49,8 @@ def test_first_good(given: list[float], kept: list[float]) -> None:
     assert [each.mean_cosine for each in found] == kept
 
 
-def tried(tower: str, graphs: Graphs) -> float:
-    return float(graphs.recipe[tower].rpartition(" ")[2])
+def tried(encoder: str, graphs: Graphs) -> float:
+    return float(graphs.recipe[encoder].rpartition(" ")[2])
 
 
 def test_it_stops_at_the_first_that_passes() -> None:
@@ -71,8 +71,8 @@ def test_the_fewest_failures_win_when_none_passes() -> None:
     assert tried("image", found.graphs) == 0.2
 
 
-def test_both_towers_get_safer_in_turn() -> None:
-    """A text tower whose cosines pass may still be what spoils accuracy."""
+def test_both_encoders_get_safer_in_turn() -> None:
+    """A text encoder whose cosines pass may still be what spoils accuracy."""
     seen: list[tuple[float, float]] = []
 
     def judge(graphs: Graphs) -> tuple[Evaluation, list[str]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from export.__main__ import main
 from export.gate import speed
-from export.gate.runners import RunTower
+from export.gate.runners import RunEncoder
 from export.gate.speed import Pair, Speed
 from gateway.models.manifest import read_repository
 
@@ -27,7 +27,7 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def encoder(self, seconds: Callable[[int], float]) -> RunTower:
+    def encoder(self, seconds: Callable[[int], float]) -> RunEncoder:
         """An encoder that takes `seconds` of the number of its earlier calls."""
         calls = 0
 

@@ -139,7 +139,7 @@ def test_a_broken_variant_is_refused(
     root = tmp_path / "models"
     assert export(root, "--precision", "fp16") == 2
     errors = capsys.readouterr().err
-    assert "refused: demo.fp16: the image tower's lowest cosine to PyTorch FP32 is" in errors
+    assert "refused: demo.fp16: the image encoder's lowest cosine to PyTorch FP32 is" in errors
     assert "short of 0.9995; not published" in errors
     assert not list(root.glob("demo*"))
     assert not list(root.glob(".staging-*"))

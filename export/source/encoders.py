@@ -14,7 +14,7 @@ from gateway.models.manifest import Preprocessing
 OpenClipModel: TypeAlias = CLIP | CustomTextCLIP | CoCa
 
 
-class ImageTower(nn.Module):
+class ImageEncoder(nn.Module):
     """uint8 [n, S, S, 3] -> float32 unit vectors [n, D]."""
 
     mean: torch.Tensor  # float32 [1, 3, 1, 1], of RGB in [0, 1]
@@ -35,12 +35,12 @@ class ImageTower(nn.Module):
         return functional.normalize(features.float(), dim=-1)
 
 
-def image_tower(model: OpenClipModel, rules: Preprocessing) -> ImageTower:
-    """Make the image tower; its last block runs for one token only if that is exact."""
-    return ImageTower(model if why_all_tokens(model) else ClassTokenEncoder(model.visual), rules)
+def image_encoder(model: OpenClipModel, rules: Preprocessing) -> ImageEncoder:
+    """Make the image encoder; its last block runs for one token only if that is exact."""
+    return ImageEncoder(model if why_all_tokens(model) else ClassTokenEncoder(model.visual), rules)
 
 
-class TextTower(nn.Module):
+class TextEncoder(nn.Module):
     """int32 [n, context_length] -> float32 unit vectors [n, D]."""
 
     def __init__(self, model: OpenClipModel) -> None:
@@ -54,7 +54,7 @@ class TextTower(nn.Module):
         return functional.normalize(features.float(), dim=-1)
 
 
-class CausalTextTower(nn.Module):
+class CausalTextEncoder(nn.Module):
     """int32 [n, length] -> float32 unit vectors [n, D], for any length up to the context.
 
     With a causal mask and pooling at the end token, later tokens have no effect, so text needs less
@@ -84,7 +84,7 @@ class CausalTextTower(nn.Module):
 
 
 def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
-    """Reason why the text tower cannot be served below its full length, or None."""
+    """Reason why the text encoder cannot be served below its full length, or None."""
     text = text_part(model)
     if not isinstance(text, CLIP | TextTransformer):
         return f"{type(text).__name__} is not one of OpenCLIP's own text transformers"
@@ -103,9 +103,9 @@ def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
     return None
 
 
-def text_tower(model: OpenClipModel, pad_id: int) -> nn.Module:
-    """Make the text tower: for any length if that is exact, else for the full length."""
-    return TextTower(model) if why_full_length_only(model, pad_id) else CausalTextTower(model)
+def text_encoder(model: OpenClipModel, pad_id: int) -> nn.Module:
+    """Make the text encoder: for any length if that is exact, else for the full length."""
+    return TextEncoder(model) if why_full_length_only(model, pad_id) else CausalTextEncoder(model)
 
 
 def token_lengths(
@@ -116,14 +116,14 @@ def token_lengths(
     Args:
         wanted: Lengths of 2 or more; those at or over the context length are dropped.
         context_length: In tokens.
-        any_length: Whether the tower accepts less than the full length.
+        any_length: Whether the encoder accepts less than the full length.
     """
     short = {length for length in wanted if 2 <= length < context_length} if any_length else set()
     return (*sorted(short), context_length)
 
 
 def text_part(model: OpenClipModel) -> Any:  # noqa: ANN401 (CLIP, or whatever module it holds)
-    """The module with the text tower's layers."""
+    """The module with the text encoder's layers."""
     return model.text if isinstance(model, CustomTextCLIP) else model
 
 
