@@ -75,8 +75,7 @@ def text_config(name: str, length: int, embedding_size: int, serving: Serving) -
     With `ANY_LENGTH`, Triton batches only requests of equal length.
     """
     ids = config.ModelInput(name=TOKEN_IDS, data_type=config.TYPE_INT32, dims=[length])
-    # Operators on texts are short: threads that share them often wait for each other.
-    return _config(name, ids, TEXT_FEATURES, embedding_size, serving, split=True)
+    return _config(name, ids, TEXT_FEATURES, embedding_size, serving)
 
 
 def _config(
@@ -86,7 +85,7 @@ def _config(
     embedding_size: int,
     serving: Serving,
     *,
-    split: bool,
+    split: bool = False,
 ) -> str:
     model = config.ModelConfig(
         name=name,

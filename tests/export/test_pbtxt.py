@@ -96,11 +96,12 @@ def test_openvino_has_no_use_for_a_gpu() -> None:
         Serving(device="gpu", runtime="openvino")
 
 
-def test_batches_of_text_are_split_among_the_threads() -> None:
-    assert parsed(text_config("m.text", -1, 32, Serving())).parameters["split_batches"].string_value
-    assert "split_batches" not in parsed(image_config("m.image", 64, 32, Serving())).parameters
-    of_images = parsed(image_config("m.image", 64, 32, Serving(split_images=True)))
-    assert of_images.parameters["split_batches"].string_value
+def test_batches_of_images_are_split_among_the_threads_where_that_is_wanted() -> None:
+    split = Serving(split_images=True)
+    for made in (image_config("m.image", 64, 32, Serving()), text_config("m", -1, 32, split)):
+        assert "split_batches" not in parsed(made).parameters
+    images = parsed(image_config("m.image", 64, 32, split))
+    assert images.parameters["split_batches"].string_value == "1"
 
 
 def test_tensorrt_backend_and_file() -> None:

@@ -44,10 +44,6 @@ def test_every_parameter_reaches_the_session_options() -> None:
 def test_idle_threads_do_not_spin() -> None:
     options = Settings().session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
-    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
-    spinning = Settings().session_options(spinning=True)
-    assert spinning.get_session_config_entry("session.intra_op.allow_spinning") == "1"
-    assert spinning.get_session_config_entry("session.force_spinning_stop") == "1"
 
 
 def test_batches_are_split_only_where_the_configuration_says_so() -> None:

@@ -1,7 +1,5 @@
-"""Batches whose rows run side by side: the results, and what is left on the disk."""
+"""Batches whose rows run side by side: the results."""
 
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,24 +44,6 @@ def test_one_bad_row_fails_the_call(graph: Path) -> None:
     options.log_severity_level = 4
     with pytest.raises(Exception, match="out of data bounds"):
         session.run(["vector"], {"ids": ids}, options)
-
-
-def test_nothing_is_left_in_the_temporary_folder(
-    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    session = SplitSession(graph, Settings(), THREADS)
-    assert not list(folder.iterdir())
-    run(session, 12)
-
-
-def test_a_full_temporary_folder_is_an_error(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    full: Callable[[str], object] = lambda folder: type("Usage", (), {"free": 0})  # noqa: E731
-    monkeypatch.setattr("shutil.disk_usage", full)
-    with pytest.raises(OSError, match="MiB of room"):
-        SplitSession(graph, Settings(), THREADS)
 
 
 def test_the_threads_are_those_of_the_configuration_or_of_the_machine() -> None:

@@ -84,10 +84,7 @@ def _session(
     splits = settings.split_batches and int(config.get("max_batch_size", 0)) and kind == "CPU"
     try:
         if splits and threads > 1:
-            try:
-                return SplitSession(path, settings, threads)
-            except OSError as error:
-                pb_utils.Logger.log_warn(f"{path}: batches are not split: {error}")
+            return SplitSession(path, settings, threads)
         return ort.InferenceSession(path, settings.session_options(), providers=chosen)
     except Exception as error:  # onnxruntime's errors share no narrower base class
         raise ModelLoadError(f"{path} cannot be loaded: {error}") from None

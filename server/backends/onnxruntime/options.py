@@ -64,12 +64,8 @@ class Settings:
             split_batches=_flag(parameters, SPLIT, default="false"),
         )
 
-    def session_options(self, *, spinning: bool = False) -> ort.SessionOptions:
-        """Options of a session.
-
-        Args:
-            spinning: Whether its threads may wait for each other at full speed during a run.
-        """
+    def session_options(self) -> ort.SessionOptions:
+        """Options of the session."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.intra_op_thread_count
         options.inter_op_num_threads = self.inter_op_thread_count
@@ -86,8 +82,7 @@ class Settings:
         for pool in ("intra_op", "inter_op"):
             # Idle threads that spin block the cores for other instances, Triton and the gateway: on
             # 2 cores with 1 to 4 instances, spinning halves the throughput.
-            options.add_session_config_entry(f"session.{pool}.allow_spinning", str(int(spinning)))
-        options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs
+            options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
         if saturates():
             options.add_session_config_entry("session.x64quantprecision", "1")
         return options
