@@ -58,6 +58,10 @@ class TritonPythonModel(Instance):
             pb_utils.Logger.log_warn(f"{name}: {settings.warning}")
         pb_utils.Logger.log_info(f"{name}: {path}, {settings}")
 
+    def finalize(self) -> None:
+        """Release the graph while the interpreter runs; later, that crashes the stub."""
+        del self._request
+
     def _run(self, outputs: list[str], inputs: Tensors) -> list[np.ndarray]:
         self._request.infer(inputs, share_inputs=True)
         # Copied: the next run writes to the same memory.
