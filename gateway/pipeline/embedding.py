@@ -17,7 +17,7 @@ from gateway.pipeline.cache import Encoded, VectorCache
 from gateway.pipeline.concurrency import gather, gather_two
 from gateway.pipeline.prepare import Prepared, Preparer
 
-BULK_ROWS = 8  # a request that wants more of one encoder goes behind those that want little
+BULK_ROWS = 8  # of one encoder; larger requests go behind smaller ones
 
 Vector = NDArray[np.float32]  # [D]
 

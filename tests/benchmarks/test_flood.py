@@ -27,7 +27,7 @@ def answer(status: int, body: bytes = b"") -> bytes:
 async def serving(
     behave: Behave, came: list[str] | None = None, *, then_close: bool = False
 ) -> AsyncIterator[Target]:
-    """A server that answers as it is told, in parts; `came` is told of each connection."""
+    """A server that sends the given answer in parts; it calls `came` for each connection."""
     numbers, handling = itertools.count(), set[asyncio.Task[None]]()
 
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -26,17 +26,17 @@ def vector_of(content: str | bytes) -> NDArray[np.float32]:
 
 @dataclass
 class Fake:
-    """What it is told to do wrong, and what it has seen."""
+    """The faults to stage, and what came in."""
 
     fingerprint: str = "f" * 64
     delay_s: float = 0.0  # before each item is answered
     overloaded: dict[str, int] = field(default_factory=dict)  # text -> how often
     break_after: list[int] = field(default_factory=list)  # results, for each stream in turn
-    silent_streams: int = 0  # so many streams never answer
+    silent_streams: int = 0  # number of streams that never answer
     hold: threading.Event | None = None  # answers wait for it
     refuse: tuple[grpc.StatusCode, str, str] | None = None  # status, code, message of every call
-    unary_failures: int = 0  # so many calls are refused first
-    retry_after: str = ""  # what those are told
+    unary_failures: int = 0  # number of calls that are refused first
+    retry_after: str = ""  # what those calls answer
     seen: Counter[bytes] = field(default_factory=Counter)  # contents of streams
     streams: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)

@@ -114,7 +114,7 @@ def assert_tidy(root: Path, manifest: Manifest) -> None:
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Lets so many changes to the file system happen, then stops everything, clean-up too."""
+    """Lets a number of file system changes happen, then stops everything, clean-up too."""
     left = step
 
     def counted(real: Callable[..., Any]) -> Callable[..., Any]:
