@@ -120,7 +120,8 @@ class Admission(Held):
 
     A client may hold at most its share of the room, and no more than stays free for others. A
     client that is alone may hold all but one share, which stays free for the next client. A
-    client's first request may take any room that is free.
+    client's first request may take any room that is free; one of more bytes than all but one share
+    is admitted when it is alone, and counts as that many.
 
     Texts and images have encoders of their own, and small requests go before large ones, so each of
     the four has a wait estimator; the load of the others shows in its rate. A request with texts
@@ -140,6 +141,8 @@ class Admission(Held):
             for large in (False, True)
         }
         self._clients = defaultdict[str, Held](Held)  # those that hold something
+        kept = int(room.share * room.bytes) if room.share < 1 else 0
+        self._most_bytes = room.bytes - kept if kept else math.inf  # that one request counts as
 
     def arriving(self, size: int, *, client: str = "", images: bool | None = None) -> Permit:
         """The permit of a request that arrives: it holds bytes as they come, until it may `begin`.
@@ -182,7 +185,7 @@ class Admission(Held):
     ) -> None:
         """Takes the room of a request whose body has arrived; see `permit`."""
         self._check_entry(permit, size, items, images)
-        self._take(permit, 1, items, 0, size)
+        self._take(permit, 1, items, 0, self._counted(permit, size))
 
     def release(self, permit: Permit, error: type[BaseException] | None) -> None:
         """See `Permit.release`."""
@@ -236,7 +239,10 @@ class Admission(Held):
         own = self._clients.get(permit.client, _NOTHING).bytes - permit.bytes
         others = self.bytes - permit.bytes
         self._check(_BYTES, self._room.bytes, size + permit.bytes, others, own)
-        self._take(permit, 0, 0, 0, size)
+        self._take(permit, 0, 0, 0, self._counted(permit, size))
+
+    def _counted(self, permit: Permit, size: int) -> int:
+        return int(min(size, self._most_bytes - permit.bytes))
 
     def _take(self, permit: Permit, requests: int, small: int, large: int, size: int) -> None:
         for held in (permit, self._clients[permit.client], self):

@@ -76,6 +76,21 @@ def test_one_alone_may_hold_more_than_all_the_room() -> None:
     assert permits.bytes == 0
 
 
+def test_one_alone_of_more_than_all_the_room_leaves_some_for_others() -> None:
+    permits = shared(bytes=80)
+    with permits.permit(0, client="large") as large:
+        large.hold(50)
+        large.hold(1_000)
+        assert permits.bytes == 60
+        with pytest.raises(Overloaded):
+            permits.permit(1, client="large").__enter__()
+        with permits.permit(20, client="other"):
+            pass
+    with permits.permit(1_000, client="large"), permits.permit(20, client="other"):
+        assert permits.bytes == 80
+    assert permits.bytes == 0
+
+
 def test_requests_of_many_items_share_half_of_the_room() -> None:
     permits = admission(items=80)
     with ExitStack() as stack:

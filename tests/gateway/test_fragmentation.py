@@ -17,9 +17,9 @@ from tests.gateway.hostile import Memory, encoded
 pytestmark = pytest.mark.slow
 
 MIB = 2**20
-KEPT, MOST = 40 * MIB, 150 * MIB  # above what is held when idle: after the load, and meanwhile
+KEPT, MOST = 72 * MIB, 180 * MIB  # above what is held when idle: after a round, and meanwhile
 SMALL = 60_000  # bytes
-COUNT, MESSAGE, ROUNDS = 100, 50, 4
+COUNT, MESSAGE, ROUNDS = 100, 50, 8
 FORMATS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("JPEG", {}, "RGB"), ("PNG", {}, "RGB"), ("WEBP", {"method": 0}, "RGB"), ("GIF", {}, "P"),
     ("PNG", {}, "P"), ("PNG", {}, "RGBA"), ("WEBP", {"lossless": True, "method": 0}, "RGBA"),
@@ -59,11 +59,13 @@ def test_memory_does_not_creep(triton: TritonServer) -> None:
     ):
         stub = clip_pb2_grpc.ClipServiceStub(channel)
         assert stub.Embed(clip_pb2.EmbedRequest(input=[clip_pb2.Item(text="a")])).results
+        kept = []
         with Memory(api.process) as memory:
             for _ in range(ROUNDS):
                 answers = [each for m in stub.EmbedStream(iter(messages)) for each in m.results]
                 assert len(answers) == COUNT
                 assert not [each.error for each in answers if each.HasField("error")]
-        kept = Memory(api.process).idle - memory.idle
-    assert kept < KEPT, f"{kept // MIB} MiB"
+                kept.append(Memory(api.process).idle - memory.idle)
+    print([each // MIB for each in kept], memory.risen // MIB)
+    assert max(kept) < KEPT
     assert memory.risen < MOST, f"{memory.risen // MIB} MiB"
