@@ -33,7 +33,7 @@ MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast test-compose check format proto lock export ladder bench bench-compare bench-peers \
+.PHONY: help run test test-fast test-compose check format proto client-wheel lock export ladder bench bench-compare bench-peers \
 	bench-open bench-budget bench-report tune demo-model setup clean
 
 help: ## List the targets
@@ -59,6 +59,7 @@ check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile,
 	$(DEV)/bin/ruff format --check $(SOURCES)
 	$(DEV)/bin/ruff check $(SOURCES)
 	$(DEV)/bin/mypy
+	$(DEV)/bin/mypy --python-version 3.10 --package openclip_triton # the oldest that the client runs on
 	PYTHONPATH=client $(DEV)/bin/lint-imports
 	@rm -rf .proto && mkdir .proto && $(call protoc,.proto)
 	diff -r -x '*.py[co]' -x __pycache__ -x __init__.py -x clip.proto .proto/$(dir $(PROTO)) $(dir $(PROTO))
@@ -80,6 +81,9 @@ format: $(DEV)/.ready ## Format the code and mend what lint can mend
 
 proto: $(DEV)/.ready ## Write the code of the gRPC API anew from its proto
 	$(call protoc,.)
+
+client-wheel: .venv/build/.ready ## Build the wheel of the Python client into client/dist/
+	cd client && ../.venv/build/bin/hatchling build --clean --target wheel
 
 lock: $(UV) ## Write requirements/*.txt anew from the ranges in pyproject.toml
 	UV=$(UV) requirements/lock.sh
@@ -121,7 +125,7 @@ demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments but that of bench-peers
 
 clean: ## Remove the environments and caches
-	rm -rf .venv .proto .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv client/dist .proto .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -type d -exec rm -rf {} +
 
 $(UV): requirements/uv.txt

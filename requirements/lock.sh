@@ -7,13 +7,14 @@ lock() {
     list=$1
     shift
     "$UV" pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
-        --custom-compile-command "make lock" --output-file "requirements/$list.txt" "$@"
+        --no-emit-package openclip-triton-client --custom-compile-command "make lock" \
+        --output-file "requirements/$list.txt" "$@"
 }
 lock gateway pyproject.toml --extra gateway --extra otel --override requirements/gateway-overrides.txt
 lock triton pyproject.toml --extra triton --override requirements/overrides.txt
 lock serve pyproject.toml --extra serve --override requirements/overrides.txt
 lock peers pyproject.toml --extra peers
-lock client pyproject.toml --extra client
+lock build pyproject.toml --extra build
 # Without dependencies: it comes beside serve or triton, and works without its telemetry.
 lock openvino pyproject.toml --extra openvino --no-deps
 lock export pyproject.toml --extra serve --extra openvino --extra export \
@@ -23,8 +24,8 @@ with_zmq=$(mktemp)
 trap 'rm -f "$with_zmq"' EXIT
 grep -v '^pyzmq' requirements/overrides.txt > "$with_zmq"
 lock bench pyproject.toml --extra serve --extra bench --override "$with_zmq"
-lock dev pyproject.toml --extra serve --extra openvino --extra client --extra export \
-    --extra bench --extra dev --override "$with_zmq"
+lock dev pyproject.toml --extra serve --extra openvino --extra export --extra bench --extra dev \
+    --override "$with_zmq"
 # One list for each: a list of pip's may name a package once.
 mkdir -p requirements/tensorrt
 grep -v '^#' requirements/tensorrt.in | while read -r line; do

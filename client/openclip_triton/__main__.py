@@ -4,15 +4,20 @@ import io
 import os
 import sqlite3
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from openclip_triton.bulk.errors import JobError, Stopped, StoreError
-from openclip_triton.command.cli import app
 from openclip_triton.errors import ClientError
 
 FAILURE = 1
 USAGE = 2
 INTERRUPTED = 130
 AGAIN = "run the same command again to continue"
+# The extra that brings a package.
+EXTRAS: Mapping[str | None, str] = MappingProxyType(
+    {"rich": "cli", "typer": "cli", "fsspec": "bulk", "pyarrow": "bulk", "ray": "ray"}
+)
 
 
 def main() -> None:
@@ -24,6 +29,8 @@ def main() -> None:
                 encoding="utf-8", errors="surrogateescape" if reading else "backslashreplace"
             )
     try:
+        from openclip_triton.command.cli import app
+
         app(prog_name="openclip-triton")
     except Stopped as stopped:
         if stopped.interrupted:
@@ -39,6 +46,11 @@ def main() -> None:
         # The reader closed the pipe; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = f"openclip-triton-client[{EXTRAS[error.name]}]"
+        _end(f"{error.name} is not installed: pip install '{extra}'", FAILURE)
     except (OSError, sqlite3.Error, UnicodeError) as error:
         _end(str(error), FAILURE)
 

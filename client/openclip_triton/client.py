@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Self
 
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import arguments, batch, convert
@@ -53,7 +52,7 @@ class Client:
         self._channel = Channel(address, timeout, api_key, encryption)
         self._stub = self._channel.stub
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Client":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,7 +3,7 @@
 import sys
 import time
 from contextlib import AbstractContextManager
-from typing import Protocol, Self
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -33,7 +33,7 @@ class Display(AbstractContextManager["Display"], Protocol):
 class Silent:
     """Shows nothing."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Silent":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,7 +106,7 @@ class Bar(Silent):
         self._task = self._progress.add_task("", total=None, failed=0, start=False)
         self._failed = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Bar":
         self._progress.start()
         return self
 

@@ -242,6 +242,6 @@ def _unpack(key: bytes) -> str:
 
 
 def _explain(error: sqlite3.OperationalError) -> str:
-    if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if "locked" in str(error):
         return "another run is writing the same output"
     return str(error)

@@ -31,7 +31,7 @@ def _show_version(asked: bool) -> None:
     from importlib import metadata
 
     try:
-        version = metadata.version("openclip-triton")
+        version = metadata.version("openclip-triton-client")
     except metadata.PackageNotFoundError:
         version = "of a checkout, not installed"
     typer.echo(f"openclip-triton {version}")
