@@ -19,6 +19,7 @@ EXPORT := .venv/export
 DEV := .venv/dev
 BENCH := .venv/bench
 PEERS := .venv/peers
+CLIENTS := .venv/clients
 # OpenVINO, 180 MB, is installed where a model needs it.
 OPENVINO := $(if $(shell grep -ls '"runtime": "openvino"' "$(MODEL_REPOSITORY)"/*.manifest.json),.openvino)
 SERVE_READY := $(SERVE)/.ready $(addprefix $(SERVE)/,$(OPENVINO))
@@ -33,7 +34,7 @@ MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast test-compose check format proto client-wheel lock export ladder bench bench-compare bench-peers \
+.PHONY: help run test test-fast test-clients test-compose check format proto client-wheel lock export ladder bench bench-compare bench-peers \
 	bench-open bench-budget bench-report tune demo-model setup clean
 
 help: ## List the targets
@@ -54,6 +55,9 @@ test: $(DEV)/.ready ## Run every test, against the real Triton
 
 test-fast: $(DEV)/.ready ## Run the tests that export nothing and share one Triton, about three minutes
 	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
+
+test-clients: $(DEV)/.ready $(CLIENTS)/.ready ## Run the tests with the clients of other makers: cohere, infinity_client, LiteLLM and more
+	$(DEV)/bin/python -m pytest tests/other_clients $(ARGS)
 
 check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile, YAML, workflows and Kubernetes files
 	$(DEV)/bin/ruff format --check $(SOURCES)
@@ -122,7 +126,7 @@ demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 		--pretrained export/demo/checkpoint.safetensors --id demo --compact \
 		--max-batch 32 --evaluate drawn
 
-setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments but that of bench-peers
+setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments but those of bench-peers and test-clients
 
 clean: ## Remove the environments and caches
 	rm -rf .venv client/dist .proto .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

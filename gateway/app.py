@@ -26,7 +26,7 @@ from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_se
 from gateway.rest import endpoint, openapi, problems
 from gateway.rest.endpoints import admin, models, probes
 from gateway.rest.endpoints.embeddings import EMBEDDINGS
-from gateway.rest.endpoints.rerank import RERANK
+from gateway.rest.endpoints.rerank import COHERE_RERANK, INFINITY_RERANK, RERANK
 from gateway.rest.endpoints.similarity import SIMILARITY
 from gateway.rest.endpoints.uploads import IMAGE_UPLOADS
 from gateway.rest.endpoints.zero_shot import ZERO_SHOT
@@ -42,7 +42,9 @@ from gateway.telemetry.record import Observer
 
 VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
-ENDPOINTS = (EMBEDDINGS, IMAGE_UPLOADS, ZERO_SHOT, SIMILARITY, RERANK)
+ENDPOINTS = (
+    EMBEDDINGS, IMAGE_UPLOADS, ZERO_SHOT, SIMILARITY, RERANK, COHERE_RERANK, INFINITY_RERANK
+)  # fmt: skip
 NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError, SecretError)
 
 

@@ -79,6 +79,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"Skipped: {counts}. On Debian and Ubuntu: apt-get install {' '.join(missing)}"
         )
+    if clients := sum("make test-clients" in reason for reason in skipped):
+        terminalreporter.write_line(f"Skipped: {clients} calls of other clients: make test-clients")
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ class Endpoint:
         request: The schema of the JSON body.
         response: The schema of the answer.
         body: What the document says of a body that is no JSON, in place of `request`.
+        other_paths: Where it is as well, for clients that know it there; not in the document.
     """
 
     path: str
@@ -37,15 +38,17 @@ class Endpoint:
     request: type[BaseModel]
     response: type[BaseModel]
     body: dict[str, Any] | None = None
+    other_paths: tuple[str, ...] = ()
 
 
 def router(endpoints: Iterable[Endpoint], engine: Engine, intake: Intake) -> APIRouter:
     """Their routes, over one engine."""
     made = APIRouter()
     for each in endpoints:
+        handler = partial(each.handler, engine, intake)
         made.add_api_route(
             each.path,
-            partial(each.handler, engine, intake),
+            handler,
             methods=["POST"],
             name=each.handler.__name__,
             summary=each.summary,
@@ -54,6 +57,8 @@ def router(endpoints: Iterable[Endpoint], engine: Engine, intake: Intake) -> API
             openapi_extra=each.body or json_body(each.request),
             responses=answers(each.response, *_FAILURES, vectors=True, packed=bool(each.body)),
         )
+        for path in each.other_paths:
+            made.add_api_route(path, handler, methods=["POST"], include_in_schema=False)
     return made
 
 

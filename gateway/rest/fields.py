@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -150,11 +151,21 @@ LateChunking = Annotated[
 RawScores = Annotated[
     Literal[False] | None, _only(False, "the one score that there is, is the cosine")
 ]
+_NO_MODEL = "default/not-specified"  # what infinity's client sends where it was given none
 ModelName = Annotated[
     str | None,
     Field(
         max_length=NAME_CHARACTERS,
         description="Model id or alias; may be left out if one is served, or a default is set.",
+    ),
+    AfterValidator(lambda name: None if name == _NO_MODEL else name),
+]
+Dimensions = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        description="Number of leading entries to keep, scaled to unit length; 0, as infinity's "
+        "client sends, is all.",
     ),
 ]
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]

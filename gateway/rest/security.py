@@ -18,7 +18,7 @@ _OPEN = frozenset(
     }
 )  # fmt: skip
 # What a request that was turned away was for, in the log and in metrics; endpoints come beside it.
-_GUARDED = frozenset({"/v1/models", "/v1/admin/reload", "/metrics", "/playground.json"})
+_GUARDED = frozenset({"/v1/models", "/models", "/v1/admin/reload", "/metrics", "/playground.json"})
 _ONE_MODEL = "/v1/models/{model_id:path}"
 _OPEN_BELOW = ("/playground/", "/static-offline-docs/")
 _SAFE_METHODS = frozenset({"GET", "HEAD"})

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, SecretStr
 
 from gateway.rest.endpoints.embeddings import EmbeddingsRequest
-from gateway.rest.endpoints.rerank import RerankRequest
+from gateway.rest.endpoints.rerank import CohereRerankRequest, RerankRequest
 from gateway.rest.endpoints.similarity import SimilarityRequest
 from gateway.rest.endpoints.zero_shot import ZeroShotRequest
 from gateway.rest.intake import INLINE_BYTES
@@ -219,6 +219,57 @@ class TestOthers:
         assert error["param"] == "raw_scores"
         assert "cosine" in error["message"]
 
+    def test_infinitys_client(self, api: httpx.Client) -> None:
+        body = {"input": TEXTS, "model": "default/not-specified", "dimensions": 0}
+        answer = api.post("/embeddings", json=body | {"modality": "text"}).json()
+        assert answer["model"] == "demo"
+        found = [entry["embedding"] for entry in answer["data"]]
+        np.testing.assert_allclose(found, vectors(api, {"input": TEXTS}), atol=1e-6)
+        image = (SAMPLES / "red-circle.png").read_bytes()
+        whole = api.post("/v1/embeddings/image?dimensions=0", content=image).json()
+        assert len(whole["data"][0]["embedding"]) == len(found[0])
+        [model] = api.get("/models").json()["data"]
+        assert model["id"] == "demo"
+        assert model["owned_by"] == "infinity"  # which its client insists on
+        assert model["stats"] == {}
+
+    def test_documents_come_back_in_each_ones_shape(self, api: httpx.Client) -> None:
+        documents = ["a star", {"text": "a disc"}, {"image": RED_CIRCLE}]
+        body = {"query": "a circle", "documents": documents, "return_documents": True}
+        plain = {0: "a star", 1: "a disc", 2: RED_CIRCLE}
+        own = api.post("/v1/rerank", json=body).json()["results"]
+        cohere = api.post("/v2/rerank", json=body).json()["results"]
+        infinity = api.post("/rerank", json=body).json()["results"]
+        assert own == cohere
+        assert {each["index"]: each["document"] for each in infinity} == plain
+        for each in own:
+            [kind] = each["document"]
+            assert kind == ("image" if each["index"] == 2 else "text")
+            assert each["document"][kind] == plain[each["index"]]
+
+    def test_coheres_rerank(self, api: httpx.Client) -> None:
+        body = {"model": "demo", "query": "a circle", "documents": ["a star", "a disc"]}
+        own = api.post("/v1/rerank", json=body).json()
+        answer = api.post("/v2/rerank", json=body | {"max_tokens_per_doc": 4096}).json()
+        assert answer["results"] == own["results"]
+        assert answer["meta"] == {
+            "api_version": {"version": "2"},
+            "tokens": {"input_tokens": own["usage"]["prompt_tokens"]},
+        }
+        cut = api.post("/v2/rerank", json=body | {"query": "word " * 200}).json()
+        [warning] = cut["meta"]["warnings"]
+        assert "cut" in warning
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("max_tokens_per_doc", 31), ("max_tokens_per_doc", 0), ("priority", 1), ("top_n", 0)],
+    )
+    def test_what_coheres_rerank_refuses(self, api: httpx.Client, field: str, value: int) -> None:
+        body = {"query": "a circle", "documents": ["a star"], field: value}
+        response = api.post("/v2/rerank", json=body)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == field
+
     @pytest.mark.parametrize(
         ("content", "same_as"),
         [
@@ -417,6 +468,7 @@ SIMILARITY: dict[str, Any] = {"image": RED_CIRCLE, "texts": ["a star"]}
     [
         ("/v1/embeddings", EMBEDDINGS, EmbeddingsRequest),
         ("/v1/rerank", RERANK, RerankRequest),
+        ("/v2/rerank", RERANK, CohereRerankRequest),
         ("/v1/zero-shot", ZERO_SHOT, ZeroShotRequest),
         ("/v1/similarity", SIMILARITY, SimilarityRequest),
     ],

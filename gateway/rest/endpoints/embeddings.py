@@ -19,6 +19,7 @@ from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.fields import (
     RED_CIRCLE,
+    Dimensions,
     EmbeddingType,
     Flag,
     Input,
@@ -69,9 +70,7 @@ class EmbeddingsRequest(fields.Request):
         description="Jina's name for the same, in place of `encoding_format`; `binary` (int8) and "
         "`ubinary` (uint8) pack the signs of eight entries into one number.",
     )
-    dimensions: int | None = Field(
-        None, ge=1, description="Number of leading entries to keep, scaled to unit length."
-    )
+    dimensions: Dimensions = None
     truncate: Flag | None = Field(
         True,
         description="Cut text over the context length; `false` or `NONE` makes it an error.",
@@ -130,7 +129,7 @@ async def embeddings(engine: Engine, intake: Intake, request: Request) -> Respon
         inference_request = requests.Embed(
             body.model or None,
             _items(body),
-            body.dimensions,
+            body.dimensions or None,
             truncate=body.truncate is not False and body.truncation is not False,
             skip=body.on_error == "skip",
         )
@@ -208,5 +207,10 @@ def _failed(index: int, error: GatewayError) -> dict[str, Any]:
 
 
 EMBEDDINGS = Endpoint(
-    "/v1/embeddings", "Embed texts and images", embeddings, EmbeddingsRequest, EmbeddingsResponse
+    "/v1/embeddings",
+    "Embed texts and images",
+    embeddings,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    other_paths=("/embeddings",),  # infinity's
 )

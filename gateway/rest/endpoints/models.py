@@ -1,4 +1,4 @@
-"""`GET /v1/models`, in OpenAI's shape, with what a client must know to use the vectors."""
+"""`GET /v1/models`, in OpenAI's shape, with what a client must know; `GET /models`, infinity's."""
 
 from typing import Any, Literal
 
@@ -57,8 +57,27 @@ class ModelsResponse(BaseModel):
     data: list[ModelObject]
 
 
+class InfinityModelObject(BaseModel):
+    """A served model, as infinity's client needs it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="When it was exported, in seconds since 1970.")
+    owned_by: Literal["infinity"] = Field(description="The one name that infinity's client takes.")
+    backend: str = Field(description="As `runtime` in `/v1/models`.")
+    capabilities: list[Literal["embed", "image_embed", "rerank"]]
+    stats: dict[str, float] = Field(description="Empty; `/metrics` has them.")
+
+
+class InfinityModelsResponse(BaseModel):
+    """The served models, in infinity's shape."""
+
+    object: Literal["list"] = "list"
+    data: list[InfinityModelObject]
+
+
 def router(models: Models) -> APIRouter:
-    """`/v1/models` and one model."""
+    """`/v1/models` and one model, and `/models` for infinity's client."""
 
     async def listed() -> Response:
         """In OpenAI's shape, with what a client must know to use the vectors."""
@@ -69,7 +88,16 @@ def router(models: Models) -> APIRouter:
         """One model, by its id or alias."""
         return convert.plain(_model_object(models, models.find(model_id).manifest))
 
+    async def infinitys() -> Response:
+        """In infinity's shape; `/v1/models` says more."""
+        served = [_infinity_model_object(model.manifest) for model in models]
+        return convert.plain({"object": "list", "data": served})
+
     made = APIRouter()
+    add_get(
+        made, "/models", infinitys, "List the served models, in infinity's shape",
+        InfinityModelsResponse, 401, tag="models",
+    )  # fmt: skip
     add_get(made, "/v1/models", listed, "List the served models", ModelsResponse, 401, tag="models")
     add_get(
         made, "/v1/models/{model_id:path}", one, "One model", ModelObject, 401, 404, tag="models"
@@ -98,6 +126,18 @@ def _model_object(models: Models, manifest: Manifest) -> dict[str, Any]:
         "token_lengths": list(manifest.token_lengths),
         "image_size": manifest.preprocessing.image_size,
         "scoring": manifest.scoring,
+    }
+
+
+def _infinity_model_object(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "id": manifest.id,
+        "object": "model",
+        "created": manifest.created,
+        "owned_by": "infinity",
+        "backend": manifest.runtime,
+        "capabilities": ["embed", "image_embed", "rerank"],
+        "stats": {},
     }
 
 

@@ -1,18 +1,19 @@
-"""`POST /v1/rerank`: documents ordered by their cosine with a query."""
+"""Documents ordered by their cosine with a query, in Jina's, Cohere's and infinity's shapes."""
 
 from typing import Annotated, Any, Literal
 
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from gateway.models.values import Item, TextItem
+from gateway.errors import MalformedRequest
+from gateway.models.values import Item, Ranked, TextItem
 from gateway.pipeline import requests
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.fields import RED_CIRCLE, InputItem, ModelName, RawScores
-from gateway.rest.intake import Intake
+from gateway.rest.intake import Intake, Work
 
 _EXAMPLES: list[JsonValue] = [
     {
@@ -24,10 +25,8 @@ _EXAMPLES: list[JsonValue] = [
 ]
 
 
-class RerankRequest(fields.Request):
+class _Documents(fields.Request):
     """Documents to order by their likeness to a query; each may be text or image."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
 
     model: ModelName = None
     query: InputItem
@@ -36,7 +35,26 @@ class RerankRequest(fields.Request):
     return_documents: bool | None = Field(
         False, description="Send the documents back with their scores."
     )
+
+
+class RerankRequest(_Documents):
+    """Documents to order by their likeness to a query; each may be text or image."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
+
     raw_scores: RawScores = Field(False, description="infinity's; a score is the cosine.")
+
+
+class CohereRerankRequest(_Documents):
+    """Cohere's request; a document may be an image as well."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
+
+    max_tokens_per_doc: int | None = Field(
+        None,
+        ge=1,
+        description="May not be less than the model's context length, which documents are cut at.",
+    )
 
 
 class DocumentObject(BaseModel):
@@ -54,8 +72,16 @@ class RankedObject(BaseModel):
     document: DocumentObject | None = Field(None, description="With `return_documents` only.")
 
 
+class InfinityRankedObject(BaseModel):
+    """One document with its relevance."""
+
+    index: int = Field(description="Of the document in the request.")
+    relevance_score: float = Field(description="The cosine with the query, -1 to 1.")
+    document: str | None = Field(None, description="With `return_documents` only.")
+
+
 class RerankResponse(BaseModel):
-    """Jina's and Cohere's answer."""
+    """Jina's answer."""
 
     id: str = Field(description="Made of the request's id.")
     object: Literal["rerank"] = "rerank"
@@ -67,36 +93,136 @@ class RerankResponse(BaseModel):
     usage: Usage
 
 
+class InfinityRerankResponse(RerankResponse):
+    """infinity's answer: that of `/v1/rerank`, with documents as plain strings."""
+
+    results: list[InfinityRankedObject] = Field(  # type: ignore[assignment]
+        description="Best first."
+    )
+
+
+class ApiVersion(BaseModel):
+    """The version of Cohere's API."""
+
+    version: Literal["2"] = "2"
+
+
+class Tokens(BaseModel):
+    """What was read. Padding is not counted."""
+
+    input_tokens: int
+
+
+class Meta(BaseModel):
+    """About the answer. There are no `billed_units`, as nothing is billed."""
+
+    api_version: ApiVersion
+    tokens: Tokens
+    warnings: list[str] | None = Field(
+        None, description="That the query or a document was cut; else left out."
+    )
+
+
+class CohereRerankResponse(BaseModel):
+    """Cohere's answer."""
+
+    id: str = Field(description="Made of the request's id.")
+    results: list[RankedObject] = Field(description="Best first.")
+    meta: Meta
+
+
 async def rerank(engine: Engine, intake: Intake, request: Request) -> Response:
     """Documents by their cosine with the query, best first."""
     async with intake.work(request) as work:
         body = await work.parse(RerankRequest)
-        documents = convert.items(body.documents, "documents")
-        inference_request = requests.Rerank(
-            body.model or None, convert.item(body.query, "query"), documents, body.top_n
-        )
-        ranked = await work.run(engine.rerank(inference_request, work.record))
-        results: list[dict[str, Any]] = [
-            {"index": index, "relevance_score": cosine} for index, cosine in ranked.order
-        ]
-        if body.return_documents:
-            for result in results:
-                result["document"] = _document(documents[result["index"]])
-        content: dict[str, Any] = {
-            "id": f"rerank-{work.request_id}",
-            "object": "rerank",
-            "model": body.model or ranked.manifest.id,
-            "results": results,
-            "usage": convert.usage(ranked.tokens, ranked.images),
+        documents, ranked = await _ranked(engine, work, body)
+        results = _results(body, documents, ranked)
+        return _jinas_answer(body, results, ranked, work)
+
+
+async def infinity_rerank(engine: Engine, intake: Intake, request: Request) -> Response:
+    """As `/v1/rerank`; a document comes back as a plain string."""
+    async with intake.work(request) as work:
+        body = await work.parse(RerankRequest)
+        documents, ranked = await _ranked(engine, work, body)
+        results = _results(body, documents, ranked)
+        for result in results:
+            if "document" in result:
+                [result["document"]] = result["document"].values()
+        return _jinas_answer(body, results, ranked, work)
+
+
+async def cohere_rerank(engine: Engine, intake: Intake, request: Request) -> Response:
+    """Documents by their cosine with the query, best first, in Cohere's shape."""
+    async with intake.work(request) as work:
+        body = await work.parse(CohereRerankRequest)
+        _check_cut(body, engine)
+        documents, ranked = await _ranked(engine, work, body)
+        meta: dict[str, Any] = {
+            "api_version": {"version": "2"},
+            "tokens": {"input_tokens": ranked.tokens},
         }
         if ranked.truncated:
-            content["truncated"] = True
+            meta["warnings"] = ["the query or a document was cut at the model's context length"]
+        content = {
+            "id": f"rerank-{work.request_id}",
+            "results": _results(body, documents, ranked),
+            "meta": meta,
+        }
         return convert.answer(content, ranked.manifest, work.record)
 
 
-def _document(item: Item) -> dict[str, Any]:
-    """A document as it was sent."""
-    return {"text": item.text} if isinstance(item, TextItem) else {"image": item.data}
+async def _ranked(engine: Engine, work: Work, body: _Documents) -> tuple[list[Item], Ranked]:
+    documents = convert.items(body.documents, "documents")
+    inference_request = requests.Rerank(
+        body.model or None, convert.item(body.query, "query"), documents, body.top_n
+    )
+    return documents, await work.run(engine.rerank(inference_request, work.record))
+
+
+def _check_cut(body: CohereRerankRequest, engine: Engine) -> None:
+    """Refuses to cut documents shorter than the model does."""
+    if body.max_tokens_per_doc is None:
+        return
+    length = engine.models.find(body.model or None).manifest.tokenizer.context_length
+    if body.max_tokens_per_doc < length:
+        raise MalformedRequest(
+            f"max_tokens_per_doc: {body.max_tokens_per_doc} is less than the model's context "
+            f"length, {length}, which documents are cut at",
+            param="max_tokens_per_doc",
+        )
+
+
+def _results(body: _Documents, documents: list[Item], ranked: Ranked) -> list[dict[str, Any]]:
+    """The ranked documents as Jina and Cohere have them."""
+    results: list[dict[str, Any]] = [
+        {"index": index, "relevance_score": cosine} for index, cosine in ranked.order
+    ]
+    if body.return_documents:
+        for result in results:
+            document = documents[result["index"]]
+            kind, sent = (
+                ("text", document.text)
+                if isinstance(document, TextItem)
+                else ("image", document.data)
+            )
+            result["document"] = {kind: sent}
+    return results
+
+
+def _jinas_answer(
+    body: _Documents, results: list[dict[str, Any]], ranked: Ranked, work: Work
+) -> Response:
+    content: dict[str, Any] = {
+        "id": f"rerank-{work.request_id}",
+        "object": "rerank",
+        "model": body.model or ranked.manifest.id,
+        "results": results,
+        "usage": convert.usage(ranked.tokens, ranked.images),
+    }
+    if ranked.truncated:
+        content["truncated"] = True
+    return convert.answer(content, ranked.manifest, work.record)
 
 
 RERANK = Endpoint(
@@ -105,4 +231,18 @@ RERANK = Endpoint(
     rerank,
     RerankRequest,
     RerankResponse,
+)
+COHERE_RERANK = Endpoint(
+    "/v2/rerank",
+    "Order documents by their likeness to a query, in Cohere's shape",
+    cohere_rerank,
+    CohereRerankRequest,
+    CohereRerankResponse,
+)
+INFINITY_RERANK = Endpoint(
+    "/rerank",
+    "Order documents by their likeness to a query, in infinity's shape",
+    infinity_rerank,
+    RerankRequest,
+    InfinityRerankResponse,
 )

@@ -15,7 +15,7 @@ from gateway.pipeline.engine import Engine
 from gateway.rest import convert
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.embeddings import EmbeddingsResponse, answer
-from gateway.rest.fields import EmbeddingType, ModelName
+from gateway.rest.fields import Dimensions, EmbeddingType, ModelName
 from gateway.rest.forms import Forms
 from gateway.rest.intake import FORM, RAW, Intake, Work
 from gateway.rest.openapi import image_body
@@ -30,9 +30,7 @@ class ImageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: ModelName = None
-    dimensions: int | None = Field(
-        None, ge=1, description="Number of leading entries to keep, scaled to unit length."
-    )
+    dimensions: Dimensions = None
     encoding_format: EmbeddingType = Field("float", description="As in `/v1/embeddings`.")
 
 
@@ -42,7 +40,9 @@ async def embed_images(engine: Engine, intake: Intake, request: Request) -> Resp
     async with intake.work(request, images=True, multiple=multiple) as work:
         images, fields = await _images(request.headers, work, engine.limits.max_items)
         options = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
-        inference_request = requests.Embed(options.model or None, images, options.dimensions)
+        inference_request = requests.Embed(
+            options.model or None, images, options.dimensions or None
+        )
         embedded = await work.run(engine.embed(inference_request, work.record))
         if _accepts_packed(request.headers.get("accept", "")):
             return _packed(embedded, work)
