@@ -4,7 +4,7 @@ Both are open without a key. Their messages are small, and read only as far as t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -12,13 +12,14 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_ALPHA
 from grpc_reflection.v1alpha.reflection import aio
 
 from gateway.errors import GatewayError, quoted
-from gateway.operations.readiness import Readiness
+from gateway.operations.readiness import Readiness, State
 from gateway.pipeline.concurrency import comes
 from gateway.rpc.calls import serialized
+from gateway.rpc.descriptors import POOL, REFLECTION, HealthListRequest, HealthListResponse
 from gateway.rpc.incoming import Context, Incoming
 from gateway.rpc.problems import STATUS
 
@@ -55,6 +56,19 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
                 grpc.StatusCode.NOT_FOUND, f"no service {quoted(request.service)} is served here"
             )
         return health_pb2.HealthCheckResponse(status=status)
+
+    async def List(  # noqa: N802 - the proto's name
+        self, request: Message, context: grpc.aio.ServicerContext
+    ) -> Any:  # noqa: ANN401 - a HealthListResponse
+        """The states of all services now, those of each model included."""
+        states = await self._readiness.states()
+        response: Any = HealthListResponse()
+        for service in self._services:
+            response.statuses[service].status = self._status_in(states, "")
+            for model_id in states if service else ():
+                of_model = response.statuses[f"{service}/{model_id}"]
+                of_model.status = self._status_in(states, model_id)
+        return response
 
     async def Watch(  # noqa: N802 - the proto's name
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
@@ -96,7 +110,14 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
             return _UNKNOWN
         if self._draining.is_set():
             return _NOT_SERVING
-        states = await self._readiness.states()
+        return self._status_in(await self._readiness.states(), model_id)
+
+    def _status_in(
+        self, states: Mapping[str, State], model_id: str
+    ) -> "health_pb2.HealthCheckResponse.ServingStatus":
+        """Of a model, or with an empty id of the whole service."""
+        if self._draining.is_set():
+            return _NOT_SERVING
         if not model_id:
             ready = not self._readiness.verdict(states)
         elif model_id in states:
@@ -116,8 +137,9 @@ def health_and_reflection(
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     """Health, and reflection of it, of itself and of the services of these names."""
     check_request, reflected = health_pb2.HealthCheckRequest, reflection_pb2.ServerReflectionRequest
-    reflection = aio.ReflectionServicer((*names, HEALTH, REFLECTION))
+    reflection = aio.ReflectionServicer((*names, HEALTH, REFLECTION, REFLECTION_ALPHA), pool=POOL)
     check = _of_one(_Small(check_request, incoming), health.Check)
+    listed = _of_one(_Small(HealthListRequest, incoming), health.List)
     watch = _of_one(_Small(check_request, incoming), health.Watch)
     info = _of_many(_Small(reflected, incoming), reflection.ServerReflectionInfo)
     # All take streams, of which nothing is read but by `_Small`.
@@ -126,12 +148,20 @@ def health_and_reflection(
             HEALTH,
             {
                 "Check": grpc.stream_unary_rpc_method_handler(check, None, serialized),
+                "List": grpc.stream_unary_rpc_method_handler(listed, None, serialized),
                 "Watch": grpc.stream_stream_rpc_method_handler(watch, None, serialized),
             },
         ),
-        grpc.method_handlers_generic_handler(
-            REFLECTION,
-            {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(info, None, serialized)},
+        *(
+            grpc.method_handlers_generic_handler(
+                name,
+                {
+                    "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                        info, None, serialized
+                    )
+                },
+            )
+            for name in (REFLECTION, REFLECTION_ALPHA)
         ),
     )
 

@@ -184,14 +184,16 @@ async def test_whatever_is_no_item_is_skipped_like_other_bad_ones() -> None:
 
 
 async def test_health_and_reflection_take_small_messages_alone() -> None:
-    reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    reflection = "/grpc.reflection.{}.ServerReflection/ServerReflectionInfo"
     async with served(FakeInferClient(unit)) as gateway:
 
         async def told(message: bytes) -> list[grpc.aio.AioRpcError]:
             channel = gateway.channel
             streams = (
                 channel.unary_stream("/grpc.health.v1.Health/Watch")(message),
-                channel.stream_stream(reflection)(iter([message])),
+                channel.stream_stream(reflection.format("v1"))(iter([message])),
+                channel.stream_stream(reflection.format("v1alpha"))(iter([message])),
+                channel.unary_stream("/grpc.health.v1.Health/List")(message),
             )
             calls = [results(each) for each in streams]
             return [

@@ -7,11 +7,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from gateway.inference.client import Call, FakeInferClient
 from gateway.models.values import Vectors
+from gateway.rpc.descriptors import HealthListRequest, HealthListResponse
 from gateway.rpc.service import NAME
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
@@ -94,17 +96,45 @@ def test_health(channel: grpc.Channel) -> None:
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_reflection(channel: grpc.Channel) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-    asked = [
-        reflection_pb2.ServerReflectionRequest(list_services=""),
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol=NAME),
-    ]
-    listed, found = stub.ServerReflectionInfo(iter(asked))
+def test_the_health_of_all_services(channel: grpc.Channel) -> None:
+    listing: Any = channel.unary_unary(
+        "/grpc.health.v1.Health/List",
+        request_serializer=HealthListRequest.SerializeToString,
+        response_deserializer=HealthListResponse.FromString,
+    )
+    statuses = listing(HealthListRequest()).statuses
+    assert {name: each.status for name, each in statuses.items()} == dict.fromkeys(
+        ("", NAME, f"{NAME}/demo"), STATUSES.SERVING
+    )
+
+
+REFLECTIONS = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
+
+
+@pytest.mark.parametrize("reflection", REFLECTIONS)
+def test_reflection(channel: grpc.Channel, reflection: str) -> None:
+    asking: Any = channel.stream_stream(
+        f"/{reflection}/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
+    [listed] = asking(iter(asked))
     names = {each.name for each in listed.list_services_response.service}
-    assert {NAME, "grpc.health.v1.Health"} < names
-    [file] = found.file_descriptor_response.file_descriptor_proto
-    assert file == clip_pb2.DESCRIPTOR.serialized_pb
+    assert names == {NAME, "grpc.health.v1.Health", *REFLECTIONS}
+    asked = [
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=name)
+        for name in sorted(names)
+    ]
+    methods = {}
+    for found in asking(iter(asked)):
+        [file] = found.file_descriptor_response.file_descriptor_proto
+        described = descriptor_pb2.FileDescriptorProto.FromString(file)
+        [service] = described.service
+        methods[f"{described.package}.{service.name}"] = {each.name for each in service.method}
+    assert methods.keys() == names
+    assert methods["grpc.health.v1.Health"] == {"Check", "List", "Watch"}
+    assert methods[NAME] == set(clip_pb2.DESCRIPTOR.services_by_name["ClipService"].methods_by_name)
 
 
 async def test_health_follows_readiness_and_draining() -> None:
