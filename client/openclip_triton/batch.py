@@ -8,7 +8,7 @@ from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import arguments, convert
 from openclip_triton.channel import Channel
 from openclip_triton.errors import InvalidRequest, ServiceFailed
-from openclip_triton.stream import Stream
+from openclip_triton.streams.stream import Stream
 from openclip_triton.values import C, Result, StreamSettings, Vector, Vectors
 
 ONE_CALL_ITEMS = 64

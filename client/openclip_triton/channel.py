@@ -13,7 +13,7 @@ from openclip_api.v1 import clip_pb2 as pb
 from openclip_api.v1.clip_pb2_grpc import ClipServiceStub
 from openclip_triton import convert
 from openclip_triton.errors import of_call
-from openclip_triton.stream import Call
+from openclip_triton.streams.stream import Call
 from openclip_triton.values import StreamSettings
 
 RETRIES = 3

@@ -6,7 +6,7 @@ from pathlib import Path
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import arguments, batch, convert
 from openclip_triton.channel import Channel, Encryption
-from openclip_triton.stream import Stream
+from openclip_triton.streams.stream import Stream
 from openclip_triton.values import (
     Content,
     Image,

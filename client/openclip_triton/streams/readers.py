@@ -7,7 +7,7 @@ from typing import Generic
 from openclip_triton.arguments import check_content, check_pair
 from openclip_triton.convert import size_of, to_item
 from openclip_triton.errors import ClientError, InvalidRequest, UnreadableFile
-from openclip_triton.ledger import Entry, Ledger
+from openclip_triton.streams.ledger import Entry, Ledger
 from openclip_triton.values import Content, K
 
 

@@ -22,8 +22,8 @@ from openclip_triton.errors import (
     of_call,
     of_item,
 )
-from openclip_triton.ledger import Ledger
-from openclip_triton.readers import Readers
+from openclip_triton.streams.ledger import Ledger
+from openclip_triton.streams.readers import Readers
 from openclip_triton.values import Content, K, Result, StreamSettings
 
 
