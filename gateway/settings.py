@@ -239,7 +239,7 @@ class Settings(BaseSettings):
         default=48 * 2**20, ge=1, le=2**30, description="Bytes of one request's body; beyond, 413."
     )
     max_items: int = Field(
-        default=256, ge=1, le=LARGEST, description="Texts and images in one request; beyond, 413."
+        default=2048, ge=1, le=LARGEST, description="Texts and images in one request; beyond, 413."
     )
     max_labels: int = Field(
         default=2_000, ge=1, le=LARGEST, description="Labels in one zero-shot request."

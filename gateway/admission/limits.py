@@ -46,14 +46,14 @@ class RequestLimits:
             what = "labels times templates"
             raise _over("labels", labels * templates, what, "GATEWAY_MAX_PROMPTS", self.max_prompts)
 
-    def answer(self, size: int) -> None:
-        """Refuses a classification whose answer would take too much memory.
+    def answer(self, size: int, param: str, what: str) -> None:
+        """Refuses a request whose answer would take too much memory; `what` names its bytes.
 
         Raises:
-            TooLarge: It would; a smaller `top_k` may not.
+            TooLarge: It would; with less of the parameter it may not.
         """
         if size > self.max_answer_bytes:
-            raise _over("top_k", size, "bytes of predictions", _INFLIGHT, self.max_answer_bytes)
+            raise _over(param, size, what, _INFLIGHT, self.max_answer_bytes)
 
     def text(self, text: str, param: str) -> None:
         """Refuses an empty text, or one longer than a text may be.

@@ -1,6 +1,6 @@
 """Items -> unit vectors: prepared, looked up in the cache, and encoded where they are not known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from gateway.pipeline.concurrency import gather, gather_two
 from gateway.pipeline.prepare import Prepared, Preparer
 
 BULK_ROWS = 8  # of one encoder; larger requests go behind smaller ones
+PART_IMAGES = 256  # of a request whose pixels are in memory at a time
 
 Vector = NDArray[np.float32]  # [D]
 
@@ -167,23 +168,27 @@ class Embedder:
             RequestError: An item is wrong and `skip` is false; `param` says which.
             DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
-        prepared = await self._preparer.prepare(
-            model, items, deadline, timings, truncate=truncate, skip=skip
-        )
         vectors = np.zeros((len(items), model.manifest.embedding_size), dtype=np.float32)
-        for index, row in (await self._vectors(model, prepared, deadline, timings, bulk)).items():
-            vectors[index] = row
-        timings.images += len(prepared.pixels)
-        timings.texts += len(prepared.tokens)
-        timings.failed += len(prepared.failed)
-        tokens = prepared.tokens
+        truncated = [False] * len(items)
+        failed: dict[int, RequestError] = {}
+        tokens = images = 0
+        for begin, part in _parts(items):
+            prepared = await self._preparer.prepare(
+                model, part, deadline, timings, truncate=truncate, skip=skip
+            )
+            rows = await self._vectors(model, prepared, deadline, timings, bulk)
+            for index, row in rows.items():
+                vectors[begin + index] = row
+            for index, text in prepared.tokens.items():
+                truncated[begin + index] = text.truncated
+                tokens += len(text.ids)
+            failed.update((begin + index, error) for index, error in prepared.failed.items())
+            images += len(prepared.pixels)
+            timings.images += len(prepared.pixels)
+            timings.texts += len(prepared.tokens)
+            timings.failed += len(prepared.failed)
         return Embedded(
-            model.manifest,
-            vectors,
-            tuple(index in tokens and tokens[index].truncated for index in range(len(items))),
-            prepared.failed,
-            tokens=sum(len(text.ids) for text in tokens.values()),
-            images=len(prepared.pixels),
+            model.manifest, vectors, tuple(truncated), failed, tokens=tokens, images=images
         )
 
     async def _vectors(
@@ -202,3 +207,20 @@ class Embedder:
             return await images
         of_texts, of_images = await gather_two(texts(), images)
         return of_texts | of_images
+
+
+def _parts(
+    items: Sequence[Item | RequestError],
+) -> Iterator[tuple[int, Sequence[Item | RequestError]]]:
+    """Items in their order, cut after every `PART_IMAGES` images, each part with its first index.
+
+    Texts take little memory and are not cut.
+    """
+    begin = images = 0
+    for end, item in enumerate(items):
+        if isinstance(item, ImageItem):
+            if images == PART_IMAGES:
+                yield begin, items[begin:end]
+                begin, images = end, 0
+            images += 1
+    yield begin, items[begin:]

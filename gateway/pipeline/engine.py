@@ -26,7 +26,7 @@ from gateway.models.values import (
 from gateway.pipeline import requests
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import gather_two, in_thread_if_large
-from gateway.pipeline.embedding import Embedder
+from gateway.pipeline.embedding import PART_IMAGES, Embedder
 from gateway.pipeline.label_sets import LabelSet, LabelSets
 from gateway.pipeline.requests import Plan
 from gateway.pipeline.scoring import (
@@ -38,6 +38,11 @@ from gateway.pipeline.scoring import (
     cut,
     logits,
 )
+
+# Until an answer is sent, as numbers and as JSON. Measured.
+VALUE_BYTES = 32  # of a vector's entry
+SCORE_BYTES = 42  # of one cosine or logit
+MATRICES = 3  # cosines, logits for each image, and for each text
 
 
 class Engine:
@@ -108,7 +113,8 @@ class Engine:
                     embedded = replace(embedded, vectors=cut(embedded.vectors, dimensions))
                 return embedded
 
-        return Plan(_cost(chosen, items), run)
+        answer = len(items) * dimensions * VALUE_BYTES
+        return Plan(_cost(chosen, items, answer=answer), run)
 
     def classify(self, request: requests.Classify, timings: Timings) -> Plan[Classified]:
         """Classifies images; with known labels, at the cost of embedding them.
@@ -123,7 +129,7 @@ class Engine:
         names = [label.name for label in label_set.labels]
         top_k = request.top_k or len(names)
         size = answer_bytes(len(images), names, top_k)
-        self.limits.answer(size)
+        self.limits.answer(size, "top_k", "bytes of predictions")
         # The texts of a named set are encoded already.
         prompts = 0 if label_set.name else len(names) * len(label_set.templates)
 
@@ -163,12 +169,15 @@ class Engine:
         self.limits.items(len(texts), "texts")
         self.limits.items(len(images) + len(texts), "images", "texts and images")
         items = self._embedder.checked([*images, *texts])
+        pairs = len(images) * len(texts)
+        size = MATRICES * pairs * SCORE_BYTES
+        self.limits.answer(size, "images", "bytes of scores")
 
         async def run(deadline: Deadline) -> Compared:
             embedded = await self._embedder.embed(model, items, deadline, timings)
             with timings.stage("encode"):
                 of_images, of_texts = np.split(embedded.vectors, [len(images)])
-                cosine = cosines(of_images, of_texts)
+                cosine = await in_thread_if_large(cosines, of_images, of_texts, values=pairs)
             return Compared(
                 model.manifest,
                 cosine,
@@ -178,7 +187,7 @@ class Engine:
                 embedded.images,
             )
 
-        return Plan(_cost(model, items), run)
+        return Plan(_cost(model, items, answer=size), run)
 
     def rerank(self, request: requests.Rerank, timings: Timings) -> Plan[Ranked]:
         """Orders documents by their cosine with the query, best first.
@@ -235,7 +244,7 @@ def _cost(
 ) -> Cost:
     """What these items take, with texts made of labels, and the bytes of the answer."""
     images = sum(isinstance(item, ImageItem) for item in items)
-    pixels = images * 3 * model.manifest.preprocessing.image_size**2
+    pixels = min(images, PART_IMAGES) * 3 * model.manifest.preprocessing.image_size**2
     return Cost(len(items) + prompts, images, pixels + answer)
 
 

@@ -73,6 +73,15 @@ def answer(content: object, manifest: Manifest, record: Record) -> Response:
     return plain(content, headers(manifest, record))
 
 
+def fragment(content: object) -> orjson.Fragment:
+    """A part of an answer, as JSON already."""
+    return orjson.Fragment(_json(content))
+
+
+def _json(content: object) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def headers(manifest: Manifest, record: Record) -> dict[str, str]:
     """The space that the vectors live in, and milliseconds by stage."""
     return {"x-model-fingerprint": manifest.fingerprint, "server-timing": record.server_timing}
@@ -80,5 +89,4 @@ def headers(manifest: Manifest, record: Record) -> dict[str, str]:
 
 def plain(content: object, headers: dict[str, str] | None = None) -> Response:
     """A response that no model gave."""
-    encoded = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(encoded, headers=headers, media_type="application/json")
+    return Response(_json(content), headers=headers, media_type="application/json")

@@ -115,7 +115,9 @@ class ClipService:
     ) -> clip_pb2.SimilarityResponse:
         """Compares every image with every text."""
         compared = await work.run(self._engine.similarity(convert.similarity(message), work.record))
-        return _named(convert.similarity_response(compared), message.model)
+        values = compared.cosine.size
+        answer = await in_thread_if_large(convert.similarity_response, compared, values=values)
+        return _named(answer, message.model)
 
     async def rerank(self, message: clip_pb2.RerankRequest, work: Work) -> clip_pb2.RerankResponse:
         """Orders documents by their likeness to a query."""

@@ -8,14 +8,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gateway.errors import TextError
+from gateway.admission.limits import RequestLimits
+from gateway.errors import ImageError, TextError
 from gateway.inference.batching import Batcher
 from gateway.inference.client import Call
-from gateway.models.manifest import Manifest
+from gateway.models.manifest import Manifest, Preprocessing
 from gateway.models.registry import Model
-from gateway.models.values import Deadline, Timings, Tokens, Vectors
+from gateway.models.values import (
+    Deadline,
+    ImageItem,
+    Item,
+    Pixels,
+    TextItem,
+    Timings,
+    Tokens,
+    Vectors,
+)
 from gateway.pipeline.cache import VectorCache
-from gateway.pipeline.embedding import CachedEncoder
+from gateway.pipeline.concurrency import Threads
+from gateway.pipeline.embedding import PART_IMAGES, CachedEncoder, Embedder
+from gateway.pipeline.prepare import Preparer
 from tests.gateway.fakes import Unchecked
 from tests.gateway.rpcserver import loaded
 
@@ -138,3 +150,45 @@ def test_many_texts_are_tokenized_as_one_by_one(model: Model, truncate: bool) ->
             np.testing.assert_array_equal(outcome.ids, wanted.ids)
             assert outcome.truncated == wanted.truncated
     assert sum(isinstance(outcome, TextError) for outcome in outcomes) == (1 if truncate else 3)
+
+
+async def test_pixels_of_many_images_are_not_in_memory_at_a_time(model: Model) -> None:
+    size = model.manifest.preprocessing.image_size
+    decoded: list[int] = []
+
+    def decode(data: bytes, _: Preprocessing) -> Pixels:
+        if not data:
+            raise ImageError("there is nothing in it")
+        decoded.append(data[0])
+        return np.full((size, size, 3), data[0], np.uint8)
+
+    ahead: list[int] = []  # images that were decoded and are not encoded yet, at each call
+    encoded = 0
+
+    def behave(call: Call) -> Vectors:
+        nonlocal encoded
+        if call.batch.dtype == np.uint8:
+            ahead.append(len(decoded) - encoded)
+            encoded += len(call.batch)
+        return marked(call)
+
+    threads = Threads(2)
+    limits = RequestLimits(10**4, 1, 1, 1_000)
+    embedder = Embedder(
+        Preparer(threads, limits, decode),
+        CachedEncoder(Batcher(Unchecked(behave), 1), VectorCache(0)),
+    )
+    count = 3 * PART_IMAGES
+    numbers = [number % 251 for number in range(count)]
+    images: list[Item] = [ImageItem(bytes([n]), f"input[{n}]") for n in numbers]
+    images[PART_IMAGES + 7] = ImageItem(b"", "input[]")
+    items = [TextItem("a", "input[0]"), *images, TextItem("word " * 200, "input[1]")]
+    found = await embedder.embed(model, items, Deadline.after(60), Timings(), skip=True)
+    await threads.close()
+    bad = PART_IMAGES + 8
+    assert set(found.failed) == {bad}
+    assert found.truncated == (*[False] * (count + 1), True)
+    assert (found.images, len(found.vectors)) == (count - 1, count + 2)
+    rows = [vector[0] for index, vector in enumerate(found.vectors[1:-1], 1) if index != bad]
+    assert rows == [n for index, n in enumerate(numbers, 1) if index != bad]
+    assert max(ahead) <= PART_IMAGES

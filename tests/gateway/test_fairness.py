@@ -137,6 +137,25 @@ async def test_one_text_does_not_wait_behind_requests_of_many(address: str) -> N
         assert set(statuses) == {200}
 
 
+async def test_one_text_does_not_wait_behind_a_request_of_all_that_one_may_hold() -> None:
+    encoder = SlowEncoder(400.0)
+
+    def encoded() -> int:
+        return sum(len(call.batch) for call in encoder.calls)
+
+    async with (
+        served(encoder, triton_calls=1, text_cache_bytes=0) as target,
+        client(target, GREEDY) as greedy,
+        client(target, OTHER) as other,
+        asking(greedy, 1, embed(2_048)),
+    ):
+        await until(lambda: encoded() > MAX_BATCH)
+        for _ in range(TRIES):
+            begun = encoded()
+            assert (await embed(1)(other)).status_code == httpx.codes.OK
+            assert encoded() - begun <= 8 * MAX_BATCH
+
+
 async def test_a_clients_many_connections_leave_room_for_others() -> None:
     async def once() -> int:
         if not idle:

@@ -89,6 +89,20 @@ class TestOpenAI:
         with pytest.raises(openai.BadRequestError, match="token ids"):
             client.embeddings.create(model="demo", input=[[1, 2, 3]])
 
+    def test_as_many_inputs_as_openai_takes(self, client: openai.OpenAI) -> None:
+        texts = [f"a photo of {number} stars" for number in range(2_048)]
+        answer = client.embeddings.create(model="demo", input=texts)
+        assert [entry.index for entry in answer.data] == list(range(2_048))
+        for place in (0, 1_000, 2_047):
+            alone = client.embeddings.create(model="demo", input=texts[place]).data[0].embedding
+            np.testing.assert_allclose(answer.data[place].embedding, alone, atol=1e-5)
+        with pytest.raises(
+            openai.APIStatusError, match=r"2,049 items; the limit .* is 2,048"
+        ) as no:
+            client.embeddings.create(model="demo", input=[*texts, "one more"])
+        assert (no.value.status_code, no.value.code) == (413, "too_large")
+        assert no.value.param == "input"
+
     def test_models(self, client: openai.OpenAI) -> None:
         assert [model.id for model in client.models.list()] == ["demo"]
         assert client.models.retrieve("demo").owned_by == "openclip-triton"
@@ -106,6 +120,10 @@ def test_langchain(api: httpx.Client) -> None:
     expected = vectors(api, {"input": TEXTS})
     np.testing.assert_allclose(embeddings.embed_documents(TEXTS), expected, atol=1e-6)
     np.testing.assert_allclose(embeddings.embed_query(TEXTS[0]), expected[0], atol=1e-6)
+    many = [f"{number} squares" for number in range(1_000)]
+    found = embeddings.embed_documents(many)
+    assert len(found) == 1_000
+    np.testing.assert_allclose(found[999], vectors(api, {"input": many[999:]})[0], atol=1e-5)
 
 
 class TestOthers:
@@ -376,7 +394,7 @@ class TestUploads:
             ({"content": b"no image"}, 400, "not an image"),
             ({"content": b"{}", "headers": {"content-type": "application/json"}}, 400, "json"),
             ({"files": [("files", ("x.png", b"junk"))]}, 400, "not an image"),
-            ({"files": [("files", ("x.png", b"junk"))] * 257}, 413, "GATEWAY_MAX_ITEMS"),
+            ({"files": [("files", ("x.png", b"junk"))] * 2_049}, 413, "GATEWAY_MAX_ITEMS"),
             ({"data": {"image": "x"}, "files": []}, 400, "x-www-form-urlencoded"),
             (
                 {"content": b"--x", "headers": {"content-type": "multipart/form-data"}},

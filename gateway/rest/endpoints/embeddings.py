@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import orjson
 from fastapi import Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from gateway.errors import GatewayError, MalformedRequest
 from gateway.models.values import Embedded, ImageItem, Item, TextItem, Vectors
 from gateway.pipeline import requests
+from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.convert import Usage
@@ -134,27 +136,36 @@ async def embeddings(engine: Engine, intake: Intake, request: Request) -> Respon
             skip=body.on_error == "skip",
         )
         embedded = await work.run(engine.embed(inference_request, work.record))
-        return answer(embedded, encoding, body.model, work)
+        return await answer(embedded, encoding, body.model, work)
 
 
-def answer(embedded: Embedded, encoding: str, model: str | None, work: Work) -> Response:
+async def answer(embedded: Embedded, encoding: str, model: str | None, work: Work) -> Response:
     """OpenAI's answer, which names the model as the request did."""
     with work.record.stage("encode"):
         content = {
             "id": f"embd-{work.request_id}",
             "object": "list",
             "created": int(time.time()),
-            "data": [
-                _failed(index, embedded.failed[index])
-                if index in embedded.failed
-                else {"object": "embedding", "index": index, "embedding": row}
-                | ({"truncated": True} if embedded.truncated[index] else {})
-                for index, row in enumerate(_encoded(embedded.vectors, encoding))
-            ],
+            "data": await in_thread_if_large(
+                _data, embedded, encoding, values=embedded.vectors.size
+            ),
             "model": model or embedded.manifest.id,
             "usage": convert.usage(embedded.tokens, embedded.images),
         }
     return convert.answer(content, embedded.manifest, work.record)
+
+
+def _data(embedded: Embedded, encoding: str) -> list[orjson.Fragment]:
+    """The entries of an answer, each as JSON by itself, so that other threads run in between."""
+    return [
+        convert.fragment(
+            _failed(index, embedded.failed[index])
+            if index in embedded.failed
+            else {"object": "embedding", "index": index, "embedding": row}
+            | ({"truncated": True} if embedded.truncated[index] else {})
+        )
+        for index, row in enumerate(_encoded(embedded.vectors, encoding))
+    ]
 
 
 def _items(body: EmbeddingsRequest) -> list[Item]:

@@ -2,11 +2,15 @@
 
 from typing import Any, Literal
 
+import numpy as np
+import orjson
 from fastapi import Request, Response
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.models.values import TextItem
 from gateway.pipeline import requests
+from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert
 from gateway.rest.convert import Usage
@@ -53,17 +57,26 @@ async def similarity(engine: Engine, intake: Intake, request: Request) -> Respon
             body.model or None, texts, convert.images(body.image, body.images)
         )
         compared = await work.run(engine.similarity(inference_request, work.record))
+        matrices = (compared.cosine, compared.logits, compared.logits.T)
+        cosine, per_image, per_text = await in_thread_if_large(
+            lambda: list(map(_rows, matrices)), values=compared.cosine.size
+        )
         content: dict[str, Any] = {
             "object": "similarity",
             "model": body.model or compared.manifest.id,
-            "cosine": compared.cosine.tolist(),
-            "logits_per_image": compared.logits.tolist(),
-            "logits_per_text": compared.logits.T.tolist(),
+            "cosine": cosine,
+            "logits_per_image": per_image,
+            "logits_per_text": per_text,
             "usage": convert.usage(compared.tokens, compared.images),
         }
         if any(compared.truncated):
             content["truncated"] = [i for i, cut in enumerate(compared.truncated) if cut]
         return convert.answer(content, compared.manifest, work.record)
+
+
+def _rows(matrix: NDArray[np.float64]) -> list[orjson.Fragment]:
+    """The rows of a matrix, each as JSON by itself, so that other threads run in between."""
+    return [convert.fragment(row) for row in np.ascontiguousarray(matrix)]
 
 
 SIMILARITY = Endpoint(

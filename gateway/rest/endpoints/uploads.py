@@ -46,7 +46,7 @@ async def embed_images(engine: Engine, intake: Intake, request: Request) -> Resp
         embedded = await work.run(engine.embed(inference_request, work.record))
         if _accepts_packed(request.headers.get("accept", "")):
             return _packed(embedded, work)
-        return answer(embedded, options.encoding_format, options.model, work)
+        return await answer(embedded, options.encoding_format, options.model, work)
 
 
 async def _images(
