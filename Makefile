@@ -30,11 +30,16 @@ PROTO := openclip_api/v1/clip.proto
 protoc = PATH="$(CURDIR)/$(DEV)/bin:$$PATH" $(DEV)/bin/python -m grpc_tools.protoc -I. \
 	--python_out=$(1) --mypy_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(PROTO)
 
+# What `make run` and `make exported` take by variables, as options of `python -m export`.
+comma := ,
+WANTED = "$(MODEL)" $(if $(PRETRAINED),--pretrained "$(PRETRAINED)") \
+	$(foreach precision,$(subst $(comma), ,$(PRECISION)),--precision $(precision)) \
+	--repository "$(MODEL_REPOSITORY)"
 MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast test-clients test-compose check format proto client-wheel lock export ladder bench bench-compare bench-peers \
+.PHONY: help run exported serve-ready test test-fast test-clients test-compose check format proto client-wheel lock export ladder bench bench-compare bench-peers \
 	bench-open bench-budget bench-report tune demo-model setup clean
 
 help: ## List the targets
@@ -42,13 +47,23 @@ help: ## List the targets
 	@echo
 	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT"
 	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY (TRITON_HTTP_PORT: unset, Triton has no HTTP)"
+	@echo "  and MODEL PRETRAINED PRECISION, as of exported: a model to export where it is missing"
 	@echo "  of export, ladder, bench, bench-compare, bench-peers, bench-open, bench-budget and"
 	@echo "  tune: MODEL ARGS MODEL_REPOSITORY; of test and bench-report: ARGS; of every target: PYTHON"
 
-run: $(SERVE_READY) ## Serve the models of MODEL_REPOSITORY: Triton and the gateway, no GPU needed
-	@$(SERVE)/bin/python -m deploy.stack --host $(HOST) --http-port $(HTTP_PORT) \
+run: $(SERVE_READY) ## Serve the models of MODEL_REPOSITORY, no GPU needed; MODEL=name PRETRAINED=tag is exported first if missing
+	$(if $(MODEL),@$(MAKE) --no-print-directory exported && $(MAKE) --no-print-directory serve-ready)
+	@$(if $(MODEL),found=$$($(SERVE)/bin/python -m export $(WANTED) --published | head -n 1) &&) \
+	exec $(SERVE)/bin/python -m deploy.stack --host $(HOST) --http-port $(HTTP_PORT) \
 		--grpc-port $(GRPC_PORT) --triton-http-port "$(TRITON_HTTP_PORT)" \
-		--triton-grpc-port $(TRITON_GRPC_PORT) --triton-metrics-port $(TRITON_METRICS_PORT) --model-repository "$(MODEL_REPOSITORY)"
+		--triton-grpc-port $(TRITON_GRPC_PORT) --triton-metrics-port $(TRITON_METRICS_PORT) \
+		--model-repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--default-model "$$found" --alias "$(MODEL)")
+
+exported: $(SERVE)/.ready ## Export MODEL, with PRETRAINED=tag-or-file PRECISION=fp32,int8, unless it is published
+	@$(SERVE)/bin/python -m export $(WANTED) --published > /dev/null || { \
+		$(MAKE) --no-print-directory $(EXPORT)/.ready && $(EXPORT)/bin/python -m export $(WANTED) $(ARGS); }
+
+serve-ready: $(SERVE_READY)
 
 test: $(DEV)/.ready ## Run every test, against the real Triton
 	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations 40 $(ARGS)
@@ -141,7 +156,7 @@ $(UV): requirements/uv.txt
 	@touch $@
 
 .venv/%/.ready: requirements/%.txt $(UV)
-	@echo "Setting up $(@D)"
+	@echo "Setting up $(@D)$(if $(filter $(EXPORT) $(DEV),$(@D)),: PyTorch and more take about 6 GB on disk)"
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
 	@VIRTUAL_ENV=$(CURDIR)/$(@D) $(UV) pip sync --quiet --require-hashes $<
 	@touch $@

@@ -7,6 +7,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from server import ports
 from server.config import ServerConfig
 from server.errors import ServerError, ServerExitedError, StartTimeoutError
 from server.launcher import TritonServer
-from server.repository import select_models
+from server.repository import published_models, select_models
 
 POLL = 0.1  # seconds
 DRAIN_S = 30.0  # of the gateway, where GATEWAY_DRAIN_S says nothing
@@ -65,6 +66,8 @@ class StackConfig:
     http_port: int  # of the gateway
     grpc_port: int  # of the gateway
     triton: ServerConfig
+    default_model: str = ""  # id; empty: the gateway's own rule
+    alias: str = ""  # another name of the default model, unless it is a path or a model's id
 
 
 class Stopped(Exception):
@@ -192,7 +195,8 @@ def banner(config: StackConfig, environment: Mapping[str, str]) -> str:
     return BANNER.format(
         url=f"http://{config.host}:{config.http_port}",
         grpc=f"{config.host}:{config.grpc_port}",
-        model=DEMO if DEMO in served else min(served),  # the demo model fits the image
+        # The demo model fits the image.
+        model=config.default_model or (DEMO if DEMO in served else min(served)),
         key=WITH_KEY if environment.get("GATEWAY_API_KEYS_FILE") else "",
     )
 
@@ -212,6 +216,13 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     add("--triton-grpc-port", type=int, default=8001, help="port of Triton's gRPC")
     add("--triton-metrics-port", type=int, default=8002, help="port of Triton's metrics")
     add("--model-repository", type=Path, default=Path("model_repository"), help="folder to serve")
+    add("--default-model", default="", metavar="ID", help="model of requests that name none")
+    add(
+        "--alias",
+        default="",
+        metavar="NAME",
+        help="another name of that model, unless it is a path",
+    )
     given = parser.parse_args(arguments)
     if os.environ.get("GATEWAY_TLS_CERT"):
         parser.exit(1, WITH_TLS)
@@ -236,7 +247,13 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
         quiet=True,
     )
     return StackConfig(
-        given.model_repository, given.host, chosen["HTTP_PORT"], chosen["GRPC_PORT"], triton
+        given.model_repository,
+        given.host,
+        chosen["HTTP_PORT"],
+        chosen["GRPC_PORT"],
+        triton,
+        given.default_model,
+        given.alias,
     )
 
 
@@ -255,6 +272,11 @@ def _start_gateway(
     # On a CPU one call takes all cores. Rows of a second call would wait for it; unsent, they can
     # still join a larger batch.
     defaults = {"GATEWAY_TRITON_CALLS": "1"}
+    if config.default_model:
+        defaults["GATEWAY_DEFAULT_MODEL"] = config.default_model
+        served = {each.id for each in published_models(config.model_repository)}
+        if re.fullmatch(r"[\w.-]+", config.alias) and config.alias not in served:
+            defaults["GATEWAY_MODEL_ALIASES"] = json.dumps({config.alias: config.default_model})
     own = {
         "GATEWAY_HOST": config.host,
         "GATEWAY_HTTP_PORT": str(config.http_port),

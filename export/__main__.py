@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     top = parser()
     given = top.parse_args(arguments)
     actions = (given.model, given.remove, given.check_engines, given.list or None)
-    if sum(each is not None for each in actions) != 1:
+    if sum(each is not None for each in actions) != 1 or (given.published and not given.model):
         top.error("give MODEL, or one of --list, --remove ID and --check-engines DIR")
     logging.disable(logging.ERROR)  # errors are reported below, in one line
     warnings.simplefilter("ignore")
@@ -41,7 +41,18 @@ def _run(given: argparse.Namespace) -> int:
         return _remove(given)
     if given.check_engines is not None:
         return _check_engines(given.check_engines)
+    if given.published:
+        return _published(given)
     return _export(given)
+
+
+def _published(given: argparse.Namespace) -> int:
+    from export.publish.published import find_published
+
+    precisions = given.precision or ["fp32"]
+    found = find_published(given.repository, given.model, given.pretrained, precisions)
+    sys.stdout.write("".join(f"{each}\n" for each in found if each))
+    return 0 if all(found) else 1
 
 
 def _list() -> int:

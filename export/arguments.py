@@ -143,6 +143,9 @@ def _add_instead(top: argparse.ArgumentParser) -> None:
     add = top.add_argument_group("instead of an export").add_argument
     # fmt: off
     add("--list", action="store_true", help="show the models and weights that OpenCLIP offers")
+    add("--published", action="store_true",
+        help="print the ids under which MODEL is published in these precisions; exit with 1 if "
+        "one is missing")
     add("--remove", action="append", metavar="ID",
         help="remove a published model; repeatable")
     add("--check-engines", type=Path, metavar="DIR",

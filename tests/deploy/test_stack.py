@@ -72,8 +72,11 @@ def assert_gone(pids: list[int]) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_and_stops_cleanly(stop: signal.Signals) -> None:
-    with stack() as process:
+    with stack("--default-model=demo", "--alias=Drawn-1") as process:
         text = banner(process)
+        url = text.partition("Ready: ")[2].split()[0]
+        [served] = httpx.get(f"{url}/v1/models", timeout=30).json()["data"]
+        assert (served["id"], served["aliases"], served["default"]) == ("demo", ["Drawn-1"], True)
         started = descendants(process.pid)
         assert len(started) >= 4  # gateway, guard, tritonserver, stubs
         command = text.partition("Try it:\n")[2].partition("\n\nStop")[0]

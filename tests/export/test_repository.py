@@ -11,6 +11,8 @@ import pytest
 
 from export.errors import RepositoryError
 from export.publish import repository, writer
+from export.publish.leftovers import manifest_text
+from export.publish.published import find_published
 from gateway.models.gate import Agreement, EncoderFigures, Gate, Run, Thresholds
 from gateway.models.manifest import (
     Golden,
@@ -286,3 +288,39 @@ def test_a_repository_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RepositoryError, match=r"file.*; nothing published"):
         export(tmp_path / "file" / "repository")
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "name", "weights"),
+    [
+        ("ViT-B-32", "openai", "ViT-B-32", "openai"),
+        ("ViT-B/32", None, "ViT-B-32", None),
+        ("configs/tiny.json", "best.pt", "tiny", "best.pt"),
+        ("RN50", "{folder}/best.pt", "RN50", "best.pt"),
+        ("hf-hub:org/name", None, "org/name", "org/name"),
+        ("local-dir:{folder}", None, "clip", "open_clip_model.safetensors"),
+        ("{folder}", None, "clip", "open_clip_model.safetensors"),
+        ("{folder}/open_clip_config.json", None, "clip", "open_clip_model.safetensors"),
+    ],
+)
+def test_what_is_published_is_found_by_what_it_was_exported_from(
+    tmp_path: Path, model: str, pretrained: str | None, name: str, weights: str | None
+) -> None:
+    folder, root = tmp_path / "clip", tmp_path / "repository"
+    folder.mkdir()
+    (folder / "best.pt").touch()
+    model, pretrained = model.format(folder=folder), pretrained and pretrained.format(folder=folder)
+    staged = stage(root, 1, (16,), 4)
+
+    def publish(**changes: Any) -> None:
+        manifest = staged.model_copy(update=changes)
+        (root / f"{manifest.id}.manifest.json").write_text(manifest_text(manifest))
+
+    assert find_published(root, model, pretrained, ["fp32"]) == [None]
+    publish(id="other", open_clip_name=name, pretrained="another")
+    publish(id="mine", open_clip_name=name, pretrained=weights, created=1)
+    publish(id="newer", open_clip_name=name, pretrained=weights, created=2)
+    publish(id="small", open_clip_name=name, pretrained=weights, precision="int8")
+    found = find_published(root, model, pretrained, ["int8", "fp32", "fp16"])
+    assert found == ["small", "newer", None]
+    assert find_published(root, "ViT-L-14", "openai", ["fp32"]) == [None]
