@@ -2,12 +2,11 @@
 
 import io
 import os
-import sqlite3
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from openclip_triton.bulk.errors import JobError, Stopped, StoreError
+from openclip_triton.bulk.errors import JobError, Stopped
 from openclip_triton.errors import ClientError
 
 FAILURE = 1
@@ -38,7 +37,7 @@ def main() -> None:
         _end(f"{stopped}. {stopped.kept}; {AGAIN}.", FAILURE)
     except KeyboardInterrupt:
         _end("Interrupted.", INTERRUPTED)
-    except (JobError, StoreError) as error:
+    except JobError as error:
         _end(f"{error}.", USAGE)
     except ClientError as error:
         _end(error.message, FAILURE)
@@ -51,7 +50,7 @@ def main() -> None:
             raise
         extra = f"openclip-triton-client[{EXTRAS[error.name]}]"
         _end(f"{error.name} is not installed: pip install '{extra}'", FAILURE)
-    except (OSError, sqlite3.Error, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         _end(str(error), FAILURE)
 
 

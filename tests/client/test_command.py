@@ -85,7 +85,7 @@ def test_failed_texts_are_named_by_line(real_address: str, tmp_path: Path) -> No
     )  # fmt: skip
     assert ran.returncode == 1
     failed = (tmp_path / "out.npy.failed.txt").read_text().splitlines()
-    assert [line.split(":")[0] for line in failed] == ["line 2", "line 3"]
+    assert [line.split("\t")[0] for line in failed] == ["line 2", "line 3"]
     assert len(np.load(tmp_path / "out.npy")) == 1
 
 
@@ -196,7 +196,9 @@ def test_nothing_is_left_of_a_run_that_could_not_begin(real_address: str, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
-@pytest.mark.parametrize("name", ["embed-text", "embed-images", "classify", "models"])
+@pytest.mark.parametrize(
+    "name", ["embed-text", "embed-images", "embed-pairs", "classify", "models"]
+)
 def test_help_tells_of_the_connection(name: str) -> None:
     shown = command("", name, "--help").stdout
     assert "--server" in shown

@@ -4,12 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
-from openclip_triton.bulk import listing
 from openclip_triton.bulk.listing import EXTENSIONS, Listing
 
 
+def listed(paths: list[Path], extensions: tuple[str, ...] = EXTENSIONS) -> Listing:
+    return Listing([str(path) for path in paths], extensions)
+
+
 def keys(found: Listing) -> list[str]:
-    return [entry.key for entry in found.entries]
+    return [entry.path for entry in found.entries()]
 
 
 def make(folder: Path, *names: str) -> None:
@@ -20,7 +23,7 @@ def make(folder: Path, *names: str) -> None:
 
 def test_images_below_folders_are_sorted_by_name(tmp_path: Path) -> None:
     make(tmp_path, "b/2.png", "b/10.png", "a.JPG", "c.webp", "b/deep/er.tiff", "notes.txt", "png")
-    found = listing.images([tmp_path], EXTENSIONS)
+    found = listed([tmp_path])
     names = ["a.JPG", "b/10.png", "b/2.png", "b/deep/er.tiff", "c.webp"]
     assert keys(found) == [str(tmp_path / name) for name in names]
     assert found.passed_over == 2
@@ -28,20 +31,20 @@ def test_images_below_folders_are_sorted_by_name(tmp_path: Path) -> None:
 
 def test_the_extensions_can_be_chosen(tmp_path: Path) -> None:
     make(tmp_path, "a.avif", "b.png")
-    assert keys(listing.images([tmp_path], [".AVIF"])) == [str(tmp_path / "a.avif")]
+    assert keys(listed([tmp_path], (".AVIF",))) == [str(tmp_path / "a.avif")]
 
 
 def test_files_that_are_named_are_taken_whatever_they_are_called(tmp_path: Path) -> None:
     make(tmp_path, "picture", "a.png")
-    found = listing.images([tmp_path / "picture", tmp_path / "a.png"], EXTENSIONS)
+    found = listed([tmp_path / "picture", tmp_path / "a.png"])
     assert keys(found) == [str(tmp_path / "picture"), str(tmp_path / "a.png")]
 
 
 def test_the_stamp_changes_with_the_file(tmp_path: Path) -> None:
     make(tmp_path, "a.png")
-    [before] = listing.images([tmp_path], EXTENSIONS).entries
+    [before] = listed([tmp_path]).entries()
     os.utime(tmp_path / "a.png", ns=(1, 1))
-    [after] = listing.images([tmp_path], EXTENSIONS).entries
+    [after] = listed([tmp_path]).entries()
     assert before.stamp != after.stamp == "1:1"
 
 
@@ -50,9 +53,9 @@ def test_what_cannot_be_taken_is_a_problem_and_not_left_out(tmp_path: Path) -> N
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"x")
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.png")
-    found = listing.images([tmp_path], EXTENSIONS)
-    assert len(keys(found)) == 4
-    reasons = {Path(path).name: reason for path, reason in found.problems.items()}
+    found = listed([tmp_path])
+    reasons = {Path(entry.path).name: entry.problem for entry in found.entries()}
+    assert len(reasons) == 4
     assert reasons["dangling.png"] == "No such file or directory"
     assert reasons["pipe.png"] == "not a regular file"
     assert "line break" in reasons["line\nbreak.png"]
@@ -71,18 +74,14 @@ def test_a_folder_that_cannot_be_read_is_a_problem(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found = listing.images([tmp_path], EXTENSIONS)
+    found = listed([tmp_path])
     assert keys(found) == [str(tmp_path / "a"), str(tmp_path / "b/2.png")]
-    assert found.problems == {str(tmp_path / "a"): "the folder cannot be read: Permission denied"}
+    problems = {entry.path: entry.problem for entry in found.entries() if entry.problem}
+    assert problems == {str(tmp_path / "a"): "the folder cannot be read: Permission denied"}
 
 
 def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     make(tmp_path, "a/1.png")
     (tmp_path / "a/loop").symlink_to(tmp_path)
-    found = listing.images([tmp_path], EXTENSIONS)
+    found = listed([tmp_path])
     assert keys(found) == [str(tmp_path / "a/1.png")]
-
-
-def test_each_line_is_a_text() -> None:
-    found = listing.lines(["one\n", "two \r\n", "\n", "last"])
-    assert keys(found) == ["one", "two ", "", "last"]

@@ -1,4 +1,4 @@
-"""docs/client.md is true: its commands print what it shows, its programs run."""
+"""docs/client.md and docs/bulk.md are true: commands print what they show, programs run."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ import pytest
 from tests.client.conftest import command, environment
 from tests.conftest import ROOT, SAMPLES
 
-PAGE = (ROOT / "docs" / "client.md").read_text()
+PAGE = "".join((ROOT / "docs" / name).read_text() for name in ("client.md", "bulk.md"))
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 SESSIONS = [text for kind, text in BLOCKS if kind == "console"]
 PROGRAMS = [text for kind, text in BLOCKS if kind == "python"]
@@ -22,7 +22,7 @@ NUMBER = re.compile(r"-?\d+\.\d+")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the page's commands are run on."""
+    """What the pages' commands are run on."""
     shutil.copytree(SAMPLES, tmp_path / "photos")
     (tmp_path / "photos/notes.txt").write_text("notes")
     picture = (SAMPLES / "red-circle.png").read_bytes()
@@ -69,7 +69,7 @@ def test_there_is_something_to_run() -> None:
 
 
 def test_every_option_is_on_the_page() -> None:
-    for name in ("embed-text", "embed-images", "classify", "models"):
+    for name in ("embed-text", "embed-images", "embed-pairs", "classify", "models"):
         shown = command("", name, "--help").stdout
         options = set(re.findall(r"--[a-z][a-z-]+", shown)) - {"--help"}
         assert {option for option in options if f"`{option}`" not in PAGE} == set()

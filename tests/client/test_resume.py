@@ -2,7 +2,6 @@
 
 import random
 import signal
-import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -10,16 +9,19 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from openclip_triton.bulk.store import SAVE_EVERY
+from openclip_triton.bulk.shards import SETTINGS
 
 from tests.client.conftest import command, draw, start
 from tests.client.fake import Fake, vector_of
+from tests.client.jobs import caption, image, keys, members, metadata, vectors, write_tar
 
 pytestmark = pytest.mark.slow
 
-COUNT = 1500
+COUNT = 1000
 BAD = frozenset(range(7, COUNT, 100))
-IN_FLIGHT = 256 + 16 + SAVE_EVERY
+PARTITION = 100
+SIZE = ("--shard-size", PARTITION)
+IN_FLIGHT = SETTINGS.max_items + 16 + 2 * PARTITION
 
 
 @pytest.fixture
@@ -40,6 +42,10 @@ def until_seen(fake: Fake, count: int, running: "subprocess.Popen[str]") -> None
         time.sleep(0.002)
 
 
+def manifests(folder: Path) -> list[Path]:
+    return sorted((folder / "out.npy.parts/manifests").glob("img_emb_*.json"))
+
+
 def assert_whole(folder: Path, pictures: Path) -> None:
     good = [path for number, path in enumerate(sorted(pictures.iterdir())) if number not in BAD]
     listed = (folder / "out.paths.txt").read_text().splitlines()
@@ -54,8 +60,8 @@ def assert_whole(folder: Path, pictures: Path) -> None:
 def test_killed_at_random_points(address: str, fake: Fake, pictures: Path, tmp_path: Path) -> None:
     fake.delay_s = 0.001
     generator = random.Random(time.time_ns())
-    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy")
-    kills = 4
+    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", *SIZE)
+    kills = 2
     for _ in range(kills):
         running = start(address, *arguments)
         until_seen(fake, fake.seen.total() + generator.randrange(1, 600), running)
@@ -69,10 +75,10 @@ def test_killed_at_random_points(address: str, fake: Fake, pictures: Path, tmp_p
     assert fake.seen.total() <= COUNT + kills * IN_FLIGHT
 
 
-def test_killed_while_the_output_is_written(
+def test_killed_while_the_output_is_joined(
     address: str, fake: Fake, pictures: Path, tmp_path: Path
 ) -> None:
-    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", "-q")
+    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", "-q", *SIZE)
     command(address, *arguments)
     (tmp_path / "out.npy").unlink()  # as if the kill had come before its rename
     (tmp_path / "out.npy.new").write_bytes(b"half")
@@ -87,18 +93,17 @@ def test_ctrl_c_keeps_what_is_done(
     address: str, fake: Fake, pictures: Path, tmp_path: Path
 ) -> None:
     fake.delay_s = 0.001
-    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy")
+    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", *SIZE)
     running = start(address, *arguments)
-    until_seen(fake, 700, running)
+    until_seen(fake, 800, running)
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "run the same command again to continue" in told.splitlines()[-1]
     assert "Traceback" not in told
-    kept = sqlite3.connect(tmp_path / "out.npy.progress")
-    done = kept.execute("SELECT count(*) FROM done").fetchone()[0]
-    kept.close()
+    done = PARTITION * len(manifests(tmp_path))
     assert 0 < done < COUNT
+    assert f"{done // PARTITION} of {COUNT // PARTITION} partitions are done and kept" in told
     ran = command(address, *arguments)
     assert f"{COUNT:,} images, {done:,} done before" in ran.stderr
     assert_whole(tmp_path, pictures)
@@ -109,7 +114,7 @@ def test_a_lost_service_keeps_what_is_done(
 ) -> None:
     fake.delay_s = 0.001
     fake.break_after = [600]
-    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy")
+    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", *SIZE)
     running = start(address, *arguments)
     until_seen(fake, 300, running)
     fake.refuse = (grpc.StatusCode.UNAUTHENTICATED, "invalid_api_key", "the key is no longer valid")
@@ -125,30 +130,76 @@ def test_a_lost_service_keeps_what_is_done(
 def test_only_what_changed_or_is_new_is_done_again(
     address: str, fake: Fake, pictures: Path, tmp_path: Path
 ) -> None:
-    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", "-q")
+    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", "-q", *SIZE)
     assert command(address, *arguments).returncode == 1
-    mended = [pictures / f"{number:05}.jpg" for number in sorted(BAD)]
-    for path in mended:
-        path.write_bytes(b"mended " + path.read_bytes())
+    mended = pictures / f"{min(BAD):05}.jpg"
+    mended.write_bytes(b"mended " + mended.read_bytes())
     (pictures / "new.jpg").write_bytes(b"new")
-    (pictures / "00000.jpg").unlink()
     fake.seen.clear()
-    ran = command(address, *arguments)
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert fake.seen.total() == len(mended) + 1
+    assert command(address, *arguments).returncode == 1
+    assert fake.seen.total() == PARTITION + 1
     listed = (tmp_path / "out.paths.txt").read_text().splitlines()
-    assert listed == sorted(str(path) for path in pictures.iterdir())
+    bad = [f"{number:05}.jpg" for number in BAD - {min(BAD)}]
+    good = [str(path) for path in sorted(pictures.iterdir()) if path.name not in bad]
+    assert listed == good
     expected = np.stack([vector_of(Path(path).read_bytes()) for path in listed])
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+    ran = command(address, *arguments, "--allow-failures")
+    assert ran.returncode == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "out.npy", "out.paths.txt", "pictures",
+        "out.npy", "out.npy.failed.txt", "out.paths.txt", "pictures",
     ]  # fmt: skip
+
+
+def test_a_failure_that_may_pass_is_tried_again(
+    address: str, fake: Fake, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "away.jpg").symlink_to(tmp_path / "away.jpg")
+    arguments = ("embed-images", pictures, "-o", tmp_path / "out", "-q", *SIZE)
+    command(address, *arguments)
+    assert "away.jpg\tunreadable_file" in (tmp_path / "out.failed.txt").read_text()
+    (tmp_path / "away.jpg").write_bytes(b"back")
+    fake.seen.clear()
+    command(address, *arguments)
+    assert "away.jpg" not in (tmp_path / "out.failed.txt").read_text()
+    assert fake.seen[b"back"] == 1
+    assert fake.seen.total() == 1
+
+
+def test_pairs_of_tars_survive_kills(address: str, fake: Fake, tmp_path: Path) -> None:
+    """Each key comes exactly once, in the output or the failures, and both halves line up."""
+    fake.delay_s = 0.0005
+    tars, each = 8, 60
+    everything = [key for tar in range(tars) for key in keys(each, tar)]
+    bad = set(everything[5::37])
+    for tar in range(tars):
+        write_tar(tmp_path / f"in/{tar:05}.tar", members(keys(each, tar), bad=bad))
+    arguments = ("embed-pairs", tmp_path / "in", "-o", tmp_path / "out", "-q")
+    generator = random.Random(time.time_ns())
+    for _ in range(2):
+        running = start(address, *arguments)
+        until_seen(fake, fake.seen.total() + generator.randrange(1, 500), running)
+        running.send_signal(signal.SIGKILL)
+        running.communicate(timeout=60)
+    assert command(address, *arguments).returncode == 1
+    found = metadata(tmp_path / "out")
+    failed = [
+        line.split("\t")[0] for line in (tmp_path / "out.failed.txt").read_text().splitlines()
+    ]
+    assert sorted([*found["image_path"], *failed]) == everything
+    assert set(failed) == bad
+    assert found["caption"] == [caption(key) for key in found["image_path"]]
+    for half, content in (("img_emb", image), ("text_emb", caption)):
+        expected = [vector_of(content(str(key))) for key in found["image_path"]]
+        rows = np.concatenate(vectors(tmp_path / "out", half))
+        np.testing.assert_array_equal(rows, np.stack(expected).astype(np.float16))
+    assert not list((tmp_path / "out").rglob("*.new"))
 
 
 def test_another_model_or_option_is_refused(
     address: str, fake: Fake, pictures: Path, tmp_path: Path
 ) -> None:
-    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", "-q")
+    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", "-q", *SIZE)
     command(address, *arguments)
     fake.fingerprint = "e" * 64
     ran = command(address, *arguments)
@@ -162,13 +213,13 @@ def test_a_run_that_goes_on_is_not_overwritten(
     address: str, fake: Fake, pictures: Path, tmp_path: Path
 ) -> None:
     fake.delay_s = 0.001
-    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", "-q")
+    arguments = ("embed-images", pictures, "-o", tmp_path / "out.npy", "-q", *SIZE)
     running = start(address, *arguments)
     until_seen(fake, 300, running)
     second = command(address, *arguments, "--overwrite")
     assert (second.returncode, running.poll()) == (2, None)
     assert "another run is writing the same output" in second.stderr
-    assert (tmp_path / "out.npy.progress").exists()
+    assert (tmp_path / "out.npy.parts").exists()
     running.send_signal(signal.SIGKILL)
     running.communicate(timeout=60)
     seen = fake.seen.total()
@@ -178,16 +229,16 @@ def test_a_run_that_goes_on_is_not_overwritten(
 
 
 def test_a_run_of_the_real_service_goes_on(real_address: str, tmp_path: Path) -> None:
-    draw(tmp_path / "pictures", 4000)
-    one = ("embed-images", tmp_path / "pictures", "-o", tmp_path / "a.npy")
-    other = ("embed-images", tmp_path / "pictures", "-o", tmp_path / "b.npy")
+    draw(tmp_path / "pictures", 1500)
+    one = ("embed-images", tmp_path / "pictures", "-o", tmp_path / "a.npy", *SIZE)
+    other = ("embed-images", tmp_path / "pictures", "-o", tmp_path / "b.npy", *SIZE)
     assert command(real_address, *one).returncode == 0
     running = start(real_address, *other)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "b.npy.progress").exists():
+    part = random.Random(time.time_ns()).randrange(1, 10)
+    while not (tmp_path / f"b.npy.parts/manifests/img_emb_{part:02}.json").exists():
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    time.sleep(random.Random(time.time_ns()).uniform(0.1, 0.8))
     running.send_signal(signal.SIGKILL)
     running.communicate(timeout=60)
     assert running.returncode == -signal.SIGKILL

@@ -44,9 +44,8 @@ def classify_each(client: Client, listing: Listing, question: Question) -> Itera
     waiting: deque[Future[Answer]] = deque()
     with ThreadPoolExecutor(REQUESTS) as pool:
         try:
-            for entry in listing.entries:
-                problem = listing.problems.get(entry.key, "")
-                waiting.append(pool.submit(_classify, client, entry.key, problem, question))
+            for entry in listing.entries():
+                waiting.append(pool.submit(_classify, client, entry.path, entry.problem, question))
                 if len(waiting) >= 2 * REQUESTS:
                     yield waiting.popleft().result()
             while waiting:

@@ -6,7 +6,7 @@ What needs numpy or gRPC is imported where a command runs: help and wrong option
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
@@ -15,7 +15,9 @@ from openclip_triton.command import options
 
 if TYPE_CHECKING:
     from openclip_triton.bulk.job import Job
-    from openclip_triton.bulk.layouts import Kind, Layout
+    from openclip_triton.bulk.samples import Kind
+
+EXTENSIONS = ",".join(listing.EXTENSIONS)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,15 +53,23 @@ def program(
 @app.command("embed-text")
 def embed_text(
     texts: Annotated[
-        str, typer.Argument(metavar="TEXTS.txt|-", help="A file with one text a line; - reads it.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...|-",
+            help="A file with one text a line (- reads it), .csv, .tsv, .parquet, webdataset tars, "
+            "or a folder of images with a .txt next to each; each a path or a URL.",
+        ),
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output", "-o", metavar="FILE|FOLDER",
             help="vectors.npy, vectors.parquet or a folder; without it, JSON lines are printed.",
         ),
     ] = None,
+    text_column: options.TextColumn = None,
+    key_column: options.KeyColumn = None,
+    extensions: options.Extensions = EXTENSIONS,
     model: options.ModelId = "",
     dimensions: options.Dimensions = None,
     truncate: Annotated[
@@ -70,6 +80,7 @@ def embed_text(
         ),
     ] = True,
     dtype: options.Dtype = None,
+    shape: options.Format = None,
     shard_size: options.ShardSize = options.SHARD_SIZE,
     overwrite: options.Overwrite = False,
     allow_failures: options.AllowFailures = False,
@@ -81,53 +92,35 @@ def embed_text(
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
 ) -> None:  # fmt: skip
-    """Embed texts, one a line.
+    """Embed texts: lines, columns of tables, captions of tars and folders.
 
-    Rows follow the order of the lines. Lines that fail have no row and are listed in
-    OUTPUT.failed.txt. After an interrupt, the same command continues.
+    Rows follow the order of the input. Texts that fail have no row and are listed in
+    OUTPUT.failed.txt. After an interrupt, the same command continues. A folder that has the images
+    of the same input takes the texts beside them.
     """
-    from openclip_triton.bulk.job import Job
-    from openclip_triton.bulk.layouts import TEXTS
-    from openclip_triton.command import printing
+    from openclip_triton.bulk.samples import TEXTS
 
     connection = options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key)
-    with ExitStack() as stack:
-        source = _opened(texts, stack)
-        if output is None:
-            client = stack.enter_context(connection.open())
-            entries = enumerate(listing.lines(source).entries)
-            results = client.stream(
-                (((number, entry.key), entry.key) for number, entry in entries),
-                model=model, dimensions=dimensions, truncate=truncate, ordered=True,
-            )  # fmt: skip
-            failed = printing.print_vectors(results)
-            raise typer.Exit(1 if failed and not allow_failures else 0)
-        job = Job(
-            TEXTS, listing.lines(source), output, _layout(output, TEXTS, dtype, shard_size),
-            model, dimensions, truncate, overwrite, allow_failures,
-        )  # fmt: skip
-        _run(job, connection, quiet=quiet)
+    if output is None:
+        _print_texts(texts, connection, model, dimensions, truncate, allow_failures)
+    job = _job(
+        texts, output, (TEXTS,), extensions, shard_size, (None, text_column, key_column), dtype,
+        shape, model, dimensions, truncate, overwrite, allow_failures,
+    )  # fmt: skip
+    _run(job, connection, quiet=quiet)
 
 
 @app.command("embed-images")
 def embed_images(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="FOLDER|FILE...", exists=True, help="Searches folders recursively."),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="FILE|FOLDER",
-            help="vectors.npy, vectors.parquet or a folder as clip-retrieval's index step reads.",
-        ),
-    ],
-    extensions: Annotated[
-        str, typer.Option(metavar="LIST", help="Extensions of the files to take from folders.")
-    ] = ",".join(listing.EXTENSIONS),
+    paths: options.Inputs,
+    output: options.Output,
+    image_column: options.ImageColumn = None,
+    key_column: options.KeyColumn = None,
+    extensions: options.Extensions = EXTENSIONS,
     model: options.ModelId = "",
     dimensions: options.Dimensions = None,
     dtype: options.Dtype = None,
+    shape: options.Format = None,
     shard_size: options.ShardSize = options.SHARD_SIZE,
     overwrite: options.Overwrite = False,
     allow_failures: options.AllowFailures = False,
@@ -139,21 +132,60 @@ def embed_images(
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
 ) -> None:  # fmt: skip
-    """Embed image files and the images below folders, sorted by name.
+    """Embed images: files, those below folders (sorted by name), those of tars and tables.
 
-    Files that fail have no row and are listed in OUTPUT.failed.txt. After an interrupt, the same
-    command continues; it repeats files that have changed.
+    Images that fail have no row and are listed in OUTPUT.failed.txt. After an interrupt, the same
+    command continues; it repeats partitions whose input has changed.
     """
-    from openclip_triton.bulk.job import Job
-    from openclip_triton.bulk.layouts import IMAGES
+    from openclip_triton.bulk.samples import IMAGES
 
-    endings = [ending.strip() for ending in extensions.split(",") if ending.strip()]
-    if not endings:
-        raise typer.BadParameter("give at least one", param_hint="--extensions")
-    job = Job(
-        IMAGES, listing.images(paths, endings), output,
-        _layout(output, IMAGES, dtype, shard_size),
-        model, dimensions, None, overwrite, allow_failures,
+    job = _job(
+        paths, output, (IMAGES,), extensions, shard_size, (image_column, None, key_column), dtype,
+        shape, model, dimensions, None, overwrite, allow_failures,
+    )  # fmt: skip
+    _run(job, options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key), quiet=quiet)
+
+
+@app.command("embed-pairs")
+def embed_pairs(
+    paths: options.Inputs,
+    output: options.Output,
+    image_column: options.ImageColumn = None,
+    text_column: options.TextColumn = None,
+    key_column: options.KeyColumn = None,
+    extensions: options.Extensions = EXTENSIONS,
+    model: options.ModelId = "",
+    dimensions: options.Dimensions = None,
+    truncate: Annotated[
+        bool,
+        typer.Option(
+            "--truncate/--no-truncate",
+            help="Cut text over the context length, or count it as failed.",
+        ),
+    ] = True,
+    dtype: options.Dtype = None,
+    shape: options.Format = None,
+    shard_size: options.ShardSize = options.SHARD_SIZE,
+    overwrite: options.Overwrite = False,
+    allow_failures: options.AllowFailures = False,
+    quiet: options.Quiet = False,
+    server: options.Server = options.DEFAULT_SERVER,
+    api_key: options.ApiKey = None,
+    tls: options.Tls = False,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+) -> None:  # fmt: skip
+    """Embed images with their captions, row by row: of tars, tables, and folders with .txt files.
+
+    A pair of which one side fails has no row and is listed in OUTPUT.failed.txt. After an
+    interrupt, the same command continues.
+    """
+    from openclip_triton.bulk.samples import KINDS
+
+    job = _job(
+        paths, output, KINDS, extensions, shard_size, (image_column, text_column, key_column),
+        dtype, shape, model, dimensions, truncate, overwrite, allow_failures,
     )  # fmt: skip
     _run(job, options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key), quiet=quiet)
 
@@ -203,7 +235,7 @@ def classify(
         tuple(name.strip() for name in given), label_set, tuple(template or ()), template_set,
         top_k, model,
     )  # fmt: skip
-    found = listing.images(images, listing.EXTENSIONS)
+    found = listing.Listing(map(str, images), listing.EXTENSIONS)
     with options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key).open() as client:
         answers = classify_each(client, found, question)
         failed = printing.print_predictions(answers, as_json=as_json)
@@ -232,7 +264,7 @@ def _opened(texts: str, stack: ExitStack) -> TextIO:
         return sys.stdin
     path = Path(texts)
     if not path.is_file():
-        raise typer.BadParameter(f"{texts} is not a file", param_hint="TEXTS.txt|-")
+        raise typer.BadParameter(f"{texts} is not a file", param_hint="INPUT")
     return stack.enter_context(path.open(encoding="utf-8", errors="surrogateescape"))
 
 
@@ -244,24 +276,78 @@ def _lines(path: Path) -> list[str]:
         raise typer.BadParameter(why, param_hint="--labels-file") from error
 
 
-def _layout(output: Path, kind: "Kind", dtype: str | None, shard_size: int) -> "Layout":
-    from openclip_triton.bulk.layouts import layout_of
+def _print_texts(
+    texts: list[str],
+    connection: options.Connection,
+    model: str,
+    dimensions: int | None,
+    truncate: bool,
+    allow_failures: bool,
+) -> NoReturn:
+    from openclip_triton.command import printing
+
+    if len(texts) > 1:
+        raise typer.BadParameter("give --output for more than one input", param_hint="INPUT")
+    with ExitStack() as stack:
+        source = _opened(texts[0], stack)
+        client = stack.enter_context(connection.open())
+        lines = enumerate(line.rstrip("\r\n") for line in source)
+        results = client.stream(
+            (((number, line), line) for number, line in lines),
+            model=model, dimensions=dimensions, truncate=truncate, ordered=True,
+        )  # fmt: skip
+        failed = printing.print_vectors(results)
+    raise typer.Exit(1 if failed and not allow_failures else 0)
+
+
+def _job(
+    paths: list[str],
+    output: str,
+    kinds: "tuple[Kind, ...]",
+    extensions: str,
+    shard_size: int,
+    columns: tuple[str | None, str | None, str | None],
+    dtype: str | None,
+    shape: str | None,
+    model: str,
+    dimensions: int | None,
+    truncate: bool | None,
+    overwrite: bool,
+    allow_failures: bool,
+) -> "Job":
+    """Check the options that need no service, and put the job together.
+
+    Raises:
+        typer.BadParameter: An option is wrong.
+    """
+    from openclip_triton.bulk.inputs.catalog import Inputs
+    from openclip_triton.bulk.inputs.columns import ColumnNames
+    from openclip_triton.bulk.job import Job
+    from openclip_triton.bulk.outputs.output import FORMATS, output_of
 
     options.check_dtype(dtype)
-    if output.name in ("", ".."):
+    endings = tuple(ending.strip() for ending in extensions.split(",") if ending.strip())
+    if not endings:
+        raise typer.BadParameter("give at least one", param_hint="--extensions")
+    if shape not in (None, *FORMATS):
+        why = f"{shape} is neither {' nor '.join(FORMATS)}"
+        raise typer.BadParameter(why, param_hint="--format")
+    if Path(output).name in ("", ".."):
         raise typer.BadParameter(f"{output}: name a file or a folder", param_hint="--output")
     try:
-        return layout_of(output, kind, dtype, shard_size)
+        target = output_of(output, kinds, dtype, shape)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
+    inputs = Inputs(paths, kinds, endings, shard_size, ColumnNames(*columns))
+    return Job(inputs, target, model, dimensions, truncate, overwrite, allow_failures)
 
 
-def _run(job: "Job", connection: options.Connection, *, quiet: bool) -> None:
+def _run(job: "Job", connection: options.Connection, *, quiet: bool) -> NoReturn:
     from openclip_triton.bulk.display import display_for
     from openclip_triton.bulk.job import run
     from openclip_triton.command import printing
 
     with connection.open() as client:
-        summary = run(job, client, display_for(job.kind.noun, quiet=quiet))
+        summary = run(job, client, display_for(job.noun, quiet=quiet))
     printing.print_summary(job, summary, quiet=quiet)
     raise typer.Exit(1 if summary.counts.failed and not job.allow_failures else 0)

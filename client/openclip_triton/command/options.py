@@ -79,10 +79,47 @@ Dtype = Annotated[
         "clip-retrieval writes it.",
     ),
 ]
-ShardSize = Annotated[int, typer.Option(min=1, help="Number of rows in each file of a folder.")]
+ShardSize = Annotated[
+    int, typer.Option(min=1, help="Number of samples in a partition; a tar is one of its own.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", metavar="clip-retrieval|parquet",
+        help="Layout of a folder. Default: clip-retrieval.",
+    ),
+]  # fmt: skip
+Extensions = Annotated[
+    str, typer.Option(metavar="LIST", help="Extensions of the images to take from folders.")
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column of a table with encoded images, paths or URLs."),
+]
+TextColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of a table with texts.")
+]
+KeyColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of a table that names its rows.")
+]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Folders, image files, globs, webdataset tars, .parquet, .csv, .tsv, or a .txt that "
+        "lists files; each a path or a URL.",
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Option(
+        "--output", "-o", metavar="FILE|FOLDER",
+        help="vectors.npy, vectors.parquet, or a folder of parts as clip-retrieval reads them.",
+    ),
+]  # fmt: skip
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Start over: discard kept progress, replace the output."),
+    typer.Option("--overwrite", help="Start over, and replace what the output holds of this kind."),
 ]
 AllowFailures = Annotated[
     bool, typer.Option("--allow-failures", help="Exit with 0 even if some items failed.")
@@ -90,7 +127,7 @@ AllowFailures = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 
-SHARD_SIZE = 1_000_000
+SHARD_SIZE = 10_000
 DEFAULT_SERVER = "127.0.0.1:8081"
 NEEDS_KEY = "an API key is needed; set OPENCLIP_API_KEY, or give --api-key"
 

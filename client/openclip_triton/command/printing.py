@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from openclip_triton.bulk.job import SHOWN_FAILURES, Job, Summary, counted, describe
+from openclip_triton.bulk.job import SHOWN_FAILURES, Job, Summary, counted
 from openclip_triton.command.classification import Answer
 from openclip_triton.values import Model, Result
 
@@ -47,22 +47,26 @@ def print_vectors(results: Iterable[Result[tuple[int, str]]]) -> int:
 
 def print_summary(job: Job, summary: Summary, *, quiet: bool) -> None:
     """Print what was written, and what was cut, passed over or failed."""
-    counts, noun = summary.counts, job.kind.noun
+    counts, noun = summary.counts, job.noun
+    output = job.output
     if not quiet:
         space = summary.space
+        rows = counted(counts.done, "vector" if len(job.kinds) == 1 else "pair")
         complain(
-            f"{job.output}: {counts.done:,} vectors of {space.dimensions} entries, "
+            f"{output.path}: {rows} of {space.dimensions} entries, "
             f"model {space.model}, fingerprint {space.fingerprint[:12]}"
         )
         if counts.truncated:
             complain(f"{counted(counts.truncated, noun)} cut to the context length")
-        if job.listing.passed_over:
-            passed = counted(job.listing.passed_over, "file")
+        if counts.left_out:
+            complain(f"{counted(counts.left_out, noun)} left out: the other half has no row there")
+        if summary.passed_over:
+            passed = counted(summary.passed_over, "file")
             complain(f"{passed} passed over for another extension")
     if counts.failed:
-        complain(f"{counted(counts.failed, noun)} failed, with the reasons in {job.failed}:")
+        complain(f"{counted(counts.failed, noun)} failed, with the reasons in {output.failed}:")
         for failure in summary.failures:
-            complain(f"  {describe(job.kind, failure)}".replace("\t", "  "))
+            complain(f"  {failure}".replace("\t", "  "))
         if counts.failed > SHOWN_FAILURES:
             complain(f"  and {counts.failed - SHOWN_FAILURES:,} more")
 

@@ -1,0 +1,126 @@
+"""Chooses how to read each thing that the user named."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from openclip_triton.bulk.errors import JobError
+from openclip_triton.bulk.inputs import tars
+from openclip_triton.bulk.inputs.columns import ColumnNames
+from openclip_triton.bulk.inputs.delimited import Delimited
+from openclip_triton.bulk.inputs.files import ImageFiles
+from openclip_triton.bulk.inputs.lines import STDIN, Lines
+from openclip_triton.bulk.inputs.parquet import Parquet
+from openclip_triton.bulk.listing import EXTENSIONS
+from openclip_triton.bulk.samples import IMAGES, TEXTS, Input, Kind, Partition
+from openclip_triton.bulk.storage import storage_of
+
+PARTITION_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a job reads, in the order given.
+
+    Args:
+        paths: Files, folders, globs and URLs; `-` is standard input.
+        kinds: What the job embeds.
+        extensions: Extensions of the images below folders.
+        size: Number of samples in a partition. A tar is one partition, whatever its size.
+        columns: Columns of tables that the user named.
+    """
+
+    paths: Sequence[str]
+    kinds: tuple[Kind, ...]
+    extensions: tuple[str, ...] = EXTENSIONS
+    size: int = PARTITION_ROWS
+    columns: ColumnNames = field(default_factory=ColumnNames)
+
+    def open(self) -> list[Input]:
+        """Find out what each path is.
+
+        Raises:
+            JobError: A path does not exist, or does not hold what the job embeds.
+            OSError: A path cannot be read.
+        """
+        found: list[Input] = []
+        files: list[str] = []
+        for path in self._expanded():
+            kind = self._ending(path)
+            if kind is None:
+                files.append(path)
+                continue
+            if files:
+                found.append(self._files(files))
+                files = []
+            found.append(self._dataset(path, kind))
+        if files:
+            found.append(self._files(files))
+        return found
+
+    def _expanded(self) -> Iterator[str]:
+        """Replace globs by what matches, and folders of tars or parquet by their files."""
+        for path in self.paths:
+            storage = storage_of(path)
+            if path == STDIN or storage.is_file(path):
+                yield path
+            elif storage.is_folder(path):
+                yield from _datasets(path, storage.names(path)) or [path]
+            elif any(mark in path for mark in "*?["):
+                matches = storage.glob(path)
+                if not matches:
+                    raise JobError(f"nothing matches {path}")
+                yield from matches
+            elif path.startswith(("http://", "https://")):
+                yield path  # servers need not answer whether it is a file
+            else:
+                raise JobError(f"{path} does not exist")
+
+    def _ending(self, path: str) -> str | None:
+        """The kind of dataset in a file; None: the file is an image."""
+        name = path.lower()
+        if name.endswith(tars.ENDINGS):
+            return ".tar"
+        for ending in (".parquet", ".csv", ".tsv", ".txt"):
+            if name.endswith(ending):
+                return ending
+        pictures = tuple("." + extension.lower().lstrip(".") for extension in self.extensions)
+        texts_only = IMAGES not in self.kinds and storage_of(path).is_file(path)
+        lines = path == STDIN or (texts_only and not name.endswith(pictures))
+        return ".txt" if lines else None
+
+    def _dataset(self, path: str, kind: str) -> Input:
+        images, texts = IMAGES in self.kinds, TEXTS in self.kinds
+        if kind == ".tar":
+            return tars.Tars([path], images=images, texts=texts)
+        if kind == ".parquet":
+            return Parquet(path, self.size, self.columns, images=images, texts=texts)
+        if kind in (".csv", ".tsv"):
+            return Delimited(path, self.size, self.columns, images=images, texts=texts)
+        if not images:
+            return Lines(path, self.size)
+        return self._files([path], listed=True)
+
+    def _files(self, paths: list[str], *, listed: bool = False) -> Input:
+        more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+        return ImageFiles(
+            paths[0] + more,
+            Lines(paths[0], self.size).lines if listed else lambda: paths,
+            self.extensions,
+            self.size,
+            images=IMAGES in self.kinds,
+            texts=TEXTS in self.kinds,
+        )
+
+
+def partitions(inputs: Iterable[Input]) -> Iterator[Partition]:
+    """List the partitions of all inputs, in order."""
+    for found in inputs:
+        yield from found.partitions()
+
+
+def _datasets(folder: str, names: Sequence[str]) -> list[str]:
+    for endings in (tars.ENDINGS, (".parquet",)):
+        found = [name for name in names if name.lower().endswith(endings)]
+        if found:
+            return [f"{folder.rstrip('/')}/{name}" for name in found]
+    return []

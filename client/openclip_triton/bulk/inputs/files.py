@@ -1,0 +1,161 @@
+"""Image files: below folders and globs, named one by one, or in a list."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from openclip_triton.bulk.listing import Entry, Listing
+from openclip_triton.bulk.samples import Partition, Problem, Sample, digest
+from openclip_triton.bulk.storage import Remote, is_url, read, storage_of
+
+FETCHES = 16  # files fetched at once, where they are not on this machine
+
+
+@dataclass(frozen=True, slots=True)
+class FilesPart:
+    """Some image files, with the texts next to them: the caption of a.jpg is a.txt."""
+
+    source: str
+    version: str
+    entries: tuple[Entry, ...]
+    images: bool  # whether to read them
+    texts: bool
+
+    @property
+    def count(self) -> int:
+        """Number of files."""
+        return len(self.entries)
+
+    def samples(self) -> Iterator[Sample]:
+        """Read the captions; images on this machine are left to the stream's threads."""
+        return fetched(map(self._sample, self.entries), captions=self.texts)
+
+    def _sample(self, entry: Entry) -> Sample:
+        if entry.problem:
+            problem = Problem("unreadable_file", entry.problem, retry=True)
+            return Sample(entry.path, problem=problem)
+        if not self.images:
+            return Sample(entry.path)
+        return Sample(entry.path, entry.path if is_url(entry.path) else Path(entry.path))
+
+
+class ImageFiles:
+    """Images of files, folders and URLs.
+
+    Args:
+        name: What the user called them.
+        paths: Called for the files and folders.
+        extensions: Extensions of the images below folders.
+        size: Number of files in a partition.
+        images: Whether the job embeds the images.
+        texts: Whether it embeds the texts next to them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        paths: Callable[[], Iterable[str]],
+        extensions: tuple[str, ...],
+        size: int,
+        *,
+        images: bool,
+        texts: bool,
+    ) -> None:
+        self._name = name
+        self._paths = paths
+        self._extensions = extensions
+        self._size = size
+        self._images = images
+        self._texts = texts
+        self._companions = (".txt",) if texts else ()
+        self.passed_over = 0
+
+    def partitions(self) -> Iterator[Partition]:
+        """Cut the files into partitions."""
+        entries = self._entries()
+        start = 0
+        while taken := tuple(islice(entries, self._size)):
+            version = digest(text for entry in taken for text in (entry.path, entry.stamp))
+            yield FilesPart(
+                f"{self._name} from file {start + 1:,}",
+                version,
+                taken,
+                self._images,
+                self._texts,
+            )
+            start += len(taken)
+
+    def _entries(self) -> Iterator[Entry]:
+        self.passed_over = 0
+        for path in self._paths():
+            if is_url(path):
+                yield from self._remote(path)
+            else:
+                listing = Listing([path], self._extensions, self._companions)
+                yield from listing.entries()
+                self.passed_over += listing.passed_over
+
+    def _remote(self, path: str) -> Iterator[Entry]:
+        storage = storage_of(path)
+        if not (isinstance(storage, Remote) and storage.is_folder(path)):
+            yield Entry(path, "")  # a stamp for each file would take a request for each
+            return
+        endings = tuple("." + extension.lower().lstrip(".") for extension in self._extensions)
+        for found, stamp in storage.below(path):
+            if found.lower().endswith(endings):
+                yield Entry(found, stamp)
+            elif not found.lower().endswith(self._companions):
+                self.passed_over += 1
+
+
+def fetched(samples: Iterable[Sample], *, captions: bool = False) -> Iterator[Sample]:
+    """Read what samples only name: images below URLs and, if wanted, captions next to images.
+
+    Args:
+        samples: Images that are a str are URLs.
+        captions: Whether each sample's text is in the file next to its key.
+    """
+    waiting: deque[Future[Sample] | Sample] = deque()
+    with ThreadPoolExecutor(FETCHES, thread_name_prefix="openclip-fetch") as pool:
+        try:
+            for sample in samples:
+                if sample.problem is None and (captions or isinstance(sample.image, str)):
+                    waiting.append(pool.submit(_fetch, sample, captions))
+                else:
+                    waiting.append(sample)
+                if len(waiting) >= 2 * FETCHES:
+                    yield _result(waiting.popleft())
+            while waiting:
+                yield _result(waiting.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _result(waiting: Future[Sample] | Sample) -> Sample:
+    return waiting if isinstance(waiting, Sample) else waiting.result()
+
+
+def _fetch(sample: Sample, captions: bool) -> Sample:
+    path = str(sample.image)
+    try:
+        image = read(path) if isinstance(sample.image, str) else sample.image
+        path = caption_of(sample.key)
+        text = _decoded(read(path)) if captions else sample.text
+    except FileNotFoundError:
+        code = "unreadable_file" if path == sample.image else "no_caption"
+        return replace(sample, image=None, problem=Problem(code, f"{path} does not exist"))
+    except OSError as error:
+        return replace(sample, image=None, problem=Problem("unreadable_file", str(error), True))
+    return replace(sample, image=image, text=text)
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode(errors="surrogateescape").strip()
+
+
+def caption_of(path: str) -> str:
+    """Name the file of an image's caption."""
+    return path.removesuffix(PurePosixPath(path).suffix) + ".txt"

@@ -1,0 +1,87 @@
+"""Texts, one a line, of a file or of standard input."""
+
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TextIO
+
+from openclip_triton.bulk.samples import Partition, Sample, digest
+from openclip_triton.bulk.storage import storage_of
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class LinesPart:
+    """Some lines, each a text."""
+
+    source: str
+    version: str
+    first: int  # number of the first line, from 1
+    texts: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of lines."""
+        return len(self.texts)
+
+    def samples(self) -> Iterator[Sample]:
+        """List the texts."""
+        for number, text in enumerate(self.texts, self.first):
+            yield Sample(f"line {number}", text=text)
+
+
+class Lines:
+    """The lines of a file or URL; `-` is standard input, copied to disk to be read twice."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self._path = path
+        self._size = size
+        self._typed = _spooled() if path == STDIN else None
+        self.passed_over = 0
+
+    def partitions(self) -> Iterator[Partition]:
+        """Cut the lines into partitions."""
+        first = 1
+        lines = self.lines()
+        while taken := tuple(islice(lines, self._size)):
+            yield LinesPart(f"{self._path} from line {first:,}", digest(taken), first, taken)
+            first += len(taken)
+
+    def lines(self) -> Iterator[str]:
+        """Read the lines, without their ends."""
+        with self._opened() as file:
+            for line in file:
+                yield line.rstrip("\r\n")
+
+    @contextmanager
+    def _opened(self) -> Iterator[TextIO]:
+        if self._typed is not None:
+            self._typed.seek(0)
+            yield self._typed
+            return
+        with opened(self._path) as file:
+            yield file
+
+
+@contextmanager
+def opened(path: str) -> Iterator[TextIO]:
+    """Open a file or URL as text; bytes that are no UTF-8 stay visible as failures."""
+    with (
+        storage_of(path).open(path) as raw,
+        io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as file,
+    ):
+        yield file
+
+
+def _spooled() -> TextIO:
+    copy = tempfile.TemporaryFile(  # noqa: SIM115 - open as long as the input
+        "w+", encoding="utf-8", errors="surrogateescape", newline=""
+    )
+    shutil.copyfileobj(sys.stdin, copy)
+    return copy

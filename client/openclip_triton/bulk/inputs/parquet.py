@@ -1,0 +1,91 @@
+"""Parquet with columns of encoded images, paths or URLs, and of captions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from openclip_triton.bulk.errors import JobError
+from openclip_triton.bulk.inputs.columns import ColumnNames, Columns, choose
+from openclip_triton.bulk.inputs.files import fetched
+from openclip_triton.bulk.samples import Partition, Sample, digest
+from openclip_triton.bulk.storage import storage_of
+
+BATCH = 64  # rows read at once
+BUFFER = 2**20  # bytes of a column read at once
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetPart:
+    """Consecutive rows of a file."""
+
+    path: str
+    version: str
+    columns: Columns
+    start: int  # rows before the first
+    count: int
+
+    @property
+    def source(self) -> str:
+        """The file and its first row."""
+        return f"{self.path} from row {self.start + 1:,}"
+
+    def samples(self) -> Iterator[Sample]:
+        """Read the rows."""
+        return fetched(self._rows())
+
+    def _rows(self) -> Iterator[Sample]:
+        with _opened(self.path) as file:
+            number, stop = 0, self.start + self.count
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                if number + rows <= self.start or number >= stop:
+                    number += rows
+                    continue
+                names = self.columns.names()
+                for batch in file.iter_batches(BATCH, row_groups=[group], columns=names):
+                    low = min(max(0, self.start - number), batch.num_rows)
+                    taken = batch.slice(low, max(0, stop - number - low))
+                    for row in taken.to_pylist():
+                        yield self.columns.sample(row, number + low + 1)
+                        low += 1
+                    number += batch.num_rows
+
+
+class Parquet:
+    """The rows of a parquet file or URL."""
+
+    def __init__(
+        self, path: str, size: int, given: ColumnNames, *, images: bool, texts: bool
+    ) -> None:
+        self._path = path
+        self._size = size
+        self._given = given
+        self._images = images
+        self._texts = texts
+        self.passed_over = 0
+
+    def partitions(self) -> Iterator[Partition]:
+        """Cut the rows into partitions."""
+        version = storage_of(self._path).stamp(self._path)
+        with _opened(self._path) as file:
+            columns = choose(
+                file.schema_arrow.names, self._given, self._path,
+                images=self._images, texts=self._texts,
+            )  # fmt: skip
+            rows = file.metadata.num_rows
+        version = digest([version, *columns.names()])
+        for start in range(0, rows, self._size):
+            yield ParquetPart(self._path, version, columns, start, min(self._size, rows - start))
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    import pyarrow as pa  # takes 0.1 s, so only where parquet is read
+    import pyarrow.parquet as pq
+
+    with storage_of(path).open(path) as raw:
+        try:
+            yield pq.ParquetFile(raw, buffer_size=BUFFER, pre_buffer=False)
+        except pa.ArrowInvalid as error:
+            raise JobError(f"{path} cannot be read as parquet: {error}") from error

@@ -1,0 +1,169 @@
+"""Manifests: what each finished partition of an output holds, and of which input and model."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from openclip_triton.bulk import storage
+from openclip_triton.bulk.errors import JobError
+from openclip_triton.bulk.samples import Kind
+
+VERSION = 1
+READS = 16  # manifests read at once
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all vectors of an output have in common."""
+
+    model: str
+    fingerprint: str
+    dimensions: int
+    dtype: str
+    truncate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A sample without a vector."""
+
+    position: int  # in the partition, from 0
+    key: str
+    code: str
+    reason: str
+    retry: bool  # whether a later run may succeed
+
+
+@dataclass(slots=True)
+class Manifest:
+    """One half of a finished partition.
+
+    The samples at `dropped` have no row in either half. Failures that are not dropped are rows of
+    zeros: the other half had a row for them already.
+    """
+
+    source: str  # the partition's
+    version: str  # of its content
+    settings: Settings
+    items: int = 0
+    rows: int = 0
+    truncated: int = 0
+    dropped: list[int] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def encode(self) -> bytes:
+        """Convert to JSON."""
+        return json.dumps({"format": VERSION, **asdict(self)}, indent=1).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A manifest without its lists."""
+
+    source: str
+    version: str
+    settings: Settings
+    items: int
+    rows: int
+    truncated: int
+    failed: int
+    left_out: int  # dropped by the other half alone
+    retry: bool  # whether a failure may pass
+
+
+def decode(data: bytes, path: str) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        JobError: It is not one.
+    """
+    try:
+        found: dict[str, Any] = json.loads(data)
+        if found.pop("format") != VERSION:
+            raise JobError(f"{path} was written by another version of this command")
+        found["settings"] = Settings(**found["settings"])
+        found["failures"] = [Failure(**failure) for failure in found["failures"]]
+        return Manifest(**found)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise JobError(f"{path} is not a manifest of this command") from error
+
+
+class Manifests:
+    """The manifests of an output, in the folder `manifests`."""
+
+    def __init__(self, root: str) -> None:
+        self.folder = f"{root}/manifests"
+        self._storage = storage.storage_of(root)
+
+    def path(self, kind: Kind, name: str) -> str:
+        """Name a manifest.
+
+        Args:
+            kind: The half.
+            name: The partition's number, as in the names of its files.
+        """
+        return f"{self.folder}/{kind.folder}_{name}.json"
+
+    def names(self, kind: Kind) -> list[str]:
+        """List the numbers of the finished partitions, as in the names of their files."""
+        start = f"{kind.folder}_"
+        found = (name for name in self._storage.names(self.folder) if name.endswith(".json"))
+        return [name[len(start) : -5] for name in found if name.startswith(start)]
+
+    def heads(self, kind: Kind) -> dict[str, Head]:
+        """Read all manifests of a half, by number.
+
+        Raises:
+            JobError: One is not a manifest.
+            OSError: One cannot be read.
+        """
+        names = self.names(kind)
+        with ThreadPoolExecutor(READS) as pool:
+            heads = pool.map(lambda name: self._head(kind, name), names)
+            return dict(zip(names, heads, strict=True))
+
+    def _head(self, kind: Kind, name: str) -> Head:
+        return head_of(self.read(kind, name))
+
+    def read(self, kind: Kind, name: str) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            JobError: It is not one.
+            OSError: It cannot be read.
+        """
+        path = self.path(kind, name)
+        return decode(storage.read(path), path)
+
+    def write(self, kind: Kind, name: str, manifest: Manifest) -> None:
+        """Write a manifest: from now on, the half is finished."""
+        storage.write(self.path(kind, name), manifest.encode())
+
+    def remove(self, kind: Kind, name: str) -> None:
+        """Remove a manifest: from now on, the half is to be made."""
+        self._storage.remove(self.path(kind, name))
+
+    def failures(self, kind: Kind, names: list[str]) -> Iterator[tuple[str, Failure]]:
+        """Yield the source and the failures of partitions, in order."""
+        for name in names:
+            manifest = self.read(kind, name)
+            for failure in manifest.failures:
+                yield manifest.source, failure
+
+
+def head_of(manifest: Manifest) -> Head:
+    """Drop the lists of a manifest."""
+    failed = {failure.position for failure in manifest.failures}
+    return Head(
+        manifest.source,
+        manifest.version,
+        manifest.settings,
+        manifest.items,
+        manifest.rows,
+        manifest.truncated,
+        len(failed),
+        len(set(manifest.dropped) - failed),
+        any(failure.retry for failure in manifest.failures),
+    )

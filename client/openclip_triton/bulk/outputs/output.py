@@ -1,0 +1,189 @@
+"""The output of a job: a folder of parts, or one file that is joined from them at the end."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from openclip_triton.bulk import storage
+from openclip_triton.bulk.errors import JobError
+from openclip_triton.bulk.lock import locked
+from openclip_triton.bulk.manifests import VERSION
+from openclip_triton.bulk.outputs.files import Draft, NpyFile, ParquetFile
+from openclip_triton.bulk.outputs.layouts import (
+    BATCH,
+    ClipFolder,
+    Layout,
+    ParquetFolder,
+    vector_columns,
+)
+from openclip_triton.bulk.samples import KINDS, Kind
+from openclip_triton.values import Space
+
+FORMATS = ("clip-retrieval", "parquet")
+_OTHER_FILES = frozenset({".csv", ".h5", ".json", ".jsonl", ".npz", ".pkl", ".pt", ".txt"})
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the vectors go."""
+
+    path: str
+    layout: Layout
+    joined: str | None = None  # .npy or .parquet: one file
+
+    @property
+    def failed(self) -> str:
+        """File that lists the failures."""
+        return f"{self.path}.failed.txt"
+
+    @contextmanager
+    def begun(self, kinds: Sequence[Kind], *, overwrite: bool) -> Iterator[None]:
+        """Claim the output for one run.
+
+        Raises:
+            JobError: It is there and of something else, or another run is writing it.
+            OSError: It cannot be written.
+        """
+        mark = f"{self.layout.root}/manifests/job.json"
+        files = storage.storage_of(self.path)
+        ours = files.is_file(mark)
+        if not ours:
+            self._refuse_others(kinds, overwrite=overwrite)
+        with ExitStack() as stack:
+            if not storage.is_url(self.path):
+                try:
+                    Path(mark).parent.mkdir(parents=True, exist_ok=True)
+                except (FileExistsError, NotADirectoryError) as error:
+                    raise JobError(f"{Path(self.path).parent} is not a folder") from error
+                lock = Path(mark).with_name("lock")
+                stack.enter_context(locked(lock))
+            if ours:
+                self._check(mark)
+            else:
+                about = {"format": VERSION, "layout": self.layout.form}
+                storage.write(mark, json.dumps(about).encode())
+            yield
+
+    def _refuse_others(self, kinds: Sequence[Kind], *, overwrite: bool) -> None:
+        """Refuse to replace files that no job of this command wrote."""
+        there = [kind for kind in KINDS if self.layout.parts(kind)]
+        others = [kind for kind in there if kind not in kinds]
+        if others and self.layout.joins:
+            raise JobError(
+                f"{self.path}/{others[0].folder} was not written by this command: its rows cannot "
+                "be lined up; name another output"
+            )
+        exists = self.joined and storage.storage_of(self.path).is_file(self.path)
+        if (exists or there) and not overwrite:
+            raise JobError(f"{self.path} exists already; give --overwrite to replace it")
+
+    def _check(self, mark: str) -> None:
+        try:
+            about = json.loads(storage.read(mark))
+            found = about["format"], about["layout"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise JobError(f"{mark} is not a file of this command") from error
+        if found != (VERSION, self.layout.form):
+            raise JobError(
+                f"{self.path} is in the layout {found[1]}, version {found[0]}; name another output"
+            )
+
+    def list_failures(self, lines: Iterable[str]) -> None:
+        """Write the list of failures."""
+        draft = Draft(self.failed)
+        with draft.draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        draft.publish()
+
+    def finish(
+        self, names: Sequence[str], kinds: Sequence[Kind], space: Space, *, keep: bool
+    ) -> None:
+        """Join the parts, if the output is one file.
+
+        Args:
+            names: The numbers of the parts, in order.
+            kinds: The halves in them.
+            space: Where the vectors come from.
+            keep: Whether to keep the parts, for a later run that retries failures.
+        """
+        if self.joined is None:
+            return
+        batches = self._batches(names, kinds, space.dimensions)
+        if self.joined == ".npy":
+            self._join_npy(batches, kinds[0], space)
+        else:
+            about = {"model": space.model, "fingerprint": space.fingerprint}
+            whole = ParquetFile(
+                self.path,
+                [kind.column for kind in kinds],
+                vector_columns(kinds),
+                space.dimensions,
+                self.layout.dtype,
+                about,
+            )
+            for strings, vectors in batches:
+                whole.write(strings, vectors)
+            whole.close()
+            whole.draft.publish()
+        if not keep:
+            storage.storage_of(self.path).remove_folder(self.layout.root)
+
+    def _join_npy(self, batches: Iterator[Any], kind: Kind, space: Space) -> None:
+        listed = Draft(self.path.removesuffix(".npy") + kind.companion)
+        whole = NpyFile(self.path, space.dimensions, self.layout.dtype)
+        with listed.draft.open("w", encoding="utf-8") as lines:
+            for [keys], [vectors] in batches:
+                whole.write(vectors)
+                lines.writelines(" ".join(key.splitlines()) + "\n" for key in keys)
+        whole.close()
+        # The vectors get their name last: where they are, so is the list.
+        listed.publish()
+        whole.draft.publish()
+
+    def _batches(
+        self, names: Sequence[str], kinds: Sequence[Kind], dimensions: int
+    ) -> Iterator[tuple[list[list[str]], list[np.ndarray[Any, Any]]]]:
+        import pyarrow.parquet as pq
+
+        strings, vectors = [kind.column for kind in kinds], vector_columns(kinds)
+        for name in names:
+            [path] = self.layout.files(name, kinds[0])
+            with storage.storage_of(path).open(path) as file:
+                for batch in pq.ParquetFile(file).iter_batches(BATCH):
+                    found = [batch.column(column).to_pylist() for column in strings]
+                    flat = [batch.column(c).flatten().to_numpy() for c in vectors]
+                    yield found, [values.reshape(batch.num_rows, dimensions) for values in flat]
+
+
+def output_of(path: str, kinds: Sequence[Kind], dtype: str | None, form: str | None) -> Output:
+    """Choose the form of an output by its name.
+
+    Args:
+        path: A name ending in .npy or .parquet, or a folder's; or a URL of one.
+        kinds: The halves to write.
+        dtype: float32 or float16; None is float16 in clip-retrieval's layout, as clip-retrieval
+            writes it, and float32 elsewhere.
+        form: Layout of a folder; None is clip-retrieval's.
+
+    Raises:
+        ValueError: The name belongs to another kind of file, or the form to another name.
+    """
+    path = path.rstrip("/")
+    suffix = PurePosixPath(path).suffix
+    folder = storage.storage_of(path).is_folder(path)
+    if suffix in (".npy", ".parquet") and not folder:
+        if form is not None:
+            raise ValueError(f"{path}: a format is for a folder, not for a file")
+        if suffix == ".npy" and len(kinds) > 1:
+            raise ValueError(f"{path}: pairs need a .parquet file or a folder")
+        return Output(path, ParquetFolder(f"{path}.parts", dtype or "float32"), suffix)
+    if suffix in _OTHER_FILES and not folder:
+        raise ValueError(f"{path}: name a .npy file, a .parquet file or a folder")
+    if form == "parquet":
+        return Output(path, ParquetFolder(path, dtype or "float32"))
+    return Output(path, ClipFolder(path, dtype or "float16"))

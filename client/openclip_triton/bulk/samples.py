@@ -1,0 +1,102 @@
+"""What a job embeds: samples, and the partitions that they are cut into."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One half of an output: its images or its texts."""
+
+    noun: str
+    companion: str  # ending of the list next to an .npy file
+    column: str  # of a parquet file with vectors
+    folder: str  # of the vectors, where clip-retrieval looks for them
+    folder_column: str  # of its metadata
+
+
+IMAGES = Kind("image", ".paths.txt", "path", "img_emb", "image_path")
+TEXTS = Kind("text", ".texts.txt", "text", "text_emb", "caption")
+KINDS = (IMAGES, TEXTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a sample cannot be embedded."""
+
+    code: str
+    reason: str
+    retry: bool = False  # whether a later run may succeed
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item of a partition; what the job does not embed is None."""
+
+    key: str
+    image: bytes | Path | str | None = None  # a str is a URL, until the sample is yielded
+    text: str | None = None
+    problem: Problem | None = None
+
+
+class Partition(Protocol):
+    """A part of the input that becomes one part of the output; can be pickled."""
+
+    @property
+    def source(self) -> str:
+        """Name: equal in every run over the same input."""
+
+    @property
+    def version(self) -> str:
+        """Changes with the content."""
+
+    @property
+    def count(self) -> int | None:
+        """Number of samples; None: known only once they are read."""
+
+    def samples(self) -> Iterator[Sample]:
+        """Read the samples, in order.
+
+        Raises:
+            OSError: The input cannot be read on.
+        """
+
+
+class Input(Protocol):
+    """Something that is cut into partitions, in the same way each time."""
+
+    @property
+    def passed_over(self) -> int:
+        """Number of files of another extension, once the partitions are listed."""
+
+    def partitions(self) -> Iterator[Partition]:
+        """List the partitions, in order.
+
+        Raises:
+            JobError: The input is of the wrong kind.
+            OSError: The input cannot be read.
+        """
+
+
+def digest(parts: Iterable[str]) -> str:
+    """Hash a list of strings."""
+    found = hashlib.sha256()
+    for part in parts:
+        data = part.encode(errors="surrogateescape")
+        found.update(b"%d:" % len(data) + data)
+    return found.hexdigest()[:32]
+
+
+def problem_of(key: str) -> Problem | None:
+    """Find why a key has no place in the outputs: lists take one a line, parquet takes UTF-8."""
+    if any(mark in key for mark in "\r\n"):
+        return Problem("bad_name", "the name contains a line break; rename the file")
+    if not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            return Problem("bad_name", "the name is not UTF-8; rename the file")
+    return None

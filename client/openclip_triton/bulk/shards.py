@@ -1,0 +1,266 @@
+"""Embeds partitions over one stream, and writes each when its last result is there."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openclip_triton.bulk.errors import JobError
+from openclip_triton.bulk.manifests import Failure, Head, Manifest, Manifests, Settings, head_of
+from openclip_triton.bulk.outputs.layouts import Layout, Part, Row
+from openclip_triton.bulk.samples import IMAGES, TEXTS, Kind, Partition, Problem, Sample, problem_of
+from openclip_triton.client import Client
+from openclip_triton.errors import ClientError, UnreadableFile
+from openclip_triton.values import Content, Result, Space, StreamSettings, Vector
+
+# Several messages are on the way at any time; memory stays below 100 MB.
+SETTINGS = StreamSettings(max_items=512, max_bytes=32 * 2**20)
+PUBLISHING = 2  # finished partitions that wait for the disk or the object store
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A partition to embed."""
+
+    name: str  # its number, as in the names of its files
+    partition: Partition
+    kinds: tuple[Kind, ...]  # the halves to make
+    standing: Kind | None  # the other half, if it is there: rows follow it
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A partition that was written."""
+
+    task: Task
+    heads: dict[Kind, Head]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A partition whose samples are being embedded."""
+
+    task: Task
+    part: Part
+    manifest: Manifest  # of each half
+    dropped: frozenset[int]  # positions without a row in the standing half
+    items: int | None  # of the standing half
+
+
+@dataclass(slots=True)
+class _Item:
+    shard: _Open
+    position: int
+    key: str
+    text: str | None
+    awaited: int = 0  # results to come
+    problem: Problem | None = None
+    vectors: dict[str, Vector | None] = field(default_factory=dict)  # by the kind's noun
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    shard: _Open
+
+
+# A result's id: what precedes it without a result of its own, then its item and half.
+_Id = tuple[tuple["_Item | _End", ...], _Item, Kind]
+
+
+class Embedder:
+    """Embeds partitions with one client."""
+
+    def __init__(self, client: Client, layout: Layout, space: Space) -> None:
+        self._client = client
+        self._layout = layout
+        self._space = space
+        self._manifests = Manifests(layout.root)
+        self.published = 0  # partitions
+        self._opened: list[_Open] = []  # begun, and neither published nor discarded
+        self._trailing: list[_Item | _End] = []  # follow the last item that was sent
+        self._publishing: deque[Future[Done]] = deque()
+
+    def run(
+        self,
+        tasks: Iterable[Task],
+        *,
+        dimensions: int | None,
+        truncate: bool | None,
+        advance: Callable[[bool], None],
+    ) -> Generator[Done, None, None]:
+        """Embed partitions, in order; yield each once it is written.
+
+        Args:
+            tasks: The partitions; read ahead of the results, in another thread.
+            dimensions: Of the vectors, as the user asked.
+            truncate: Whether to cut long text, as the user asked.
+            advance: Called after each sample, with whether it failed.
+
+        Raises:
+            JobError: A partition does not fit the half that is there.
+            ClientError: The service cannot be reached, or refuses the job.
+            OSError: The input cannot be read on, or the output cannot be written.
+        """
+        results = self._client.stream(
+            self._items(tasks),
+            model=self._space.model,
+            dimensions=dimensions,
+            truncate=truncate,
+            fingerprint=self._space.fingerprint,
+            ordered=True,
+            settings=SETTINGS,
+        )
+        with ThreadPoolExecutor(1, thread_name_prefix="openclip-publish") as pool:
+            try:
+                with closing(results):
+                    for result in results:
+                        before, item, kind = result.id
+                        yield from self._settle(before, pool, advance)
+                        self._take(item, kind, result)
+                        if not item.awaited:
+                            self._write(item, advance)
+                yield from self._settle(self._trailing, pool, advance)
+                while self._publishing:
+                    yield self._published()
+            finally:
+                pool.shutdown(wait=True)
+                for shard in self._opened:
+                    shard.part.discard()
+
+    def _items(self, tasks: Iterable[Task]) -> Iterator[tuple[_Id, Content]]:
+        """Read the samples of all partitions; runs in the stream's threads."""
+        for task in tasks:
+            shard = self._open(task)
+            position = -1
+            for position, sample in enumerate(_read(task.partition)):
+                item, contents = _item_of(shard, position, sample)
+                if not contents:
+                    self._trailing.append(item)
+                    continue
+                before, self._trailing = tuple(self._trailing), []
+                for kind, content in contents:
+                    yield (before, item, kind), content
+                    before = ()
+            shard.manifest.items = position + 1
+            self._trailing.append(_End(shard))
+
+    def _open(self, task: Task) -> _Open:
+        partition = task.partition
+        dropped: frozenset[int] = frozenset()
+        items = None
+        if task.standing:
+            other = self._manifests.read(task.standing, task.name)
+            dropped, items = frozenset(other.dropped), other.items
+        for kind in task.kinds:
+            self._manifests.remove(kind, task.name)
+        part = self._layout.part(task.name, task.kinds, self._space, join=task.standing is not None)
+        manifest = Manifest(partition.source, partition.version, task.settings)
+        manifest.dropped = sorted(dropped)
+        shard = _Open(task, part, manifest, dropped, items)
+        self._opened.append(shard)
+        return shard
+
+    def _settle(
+        self,
+        before: Iterable["_Item | _End"],
+        pool: ThreadPoolExecutor,
+        advance: Callable[[bool], None],
+    ) -> Iterator[Done]:
+        for event in before:
+            if isinstance(event, _Item):
+                self._write(event, advance)
+                continue
+            self._publishing.append(pool.submit(self._publish, event.shard))
+            while len(self._publishing) > PUBLISHING or (
+                self._publishing and self._publishing[0].done()
+            ):
+                yield self._published()
+
+    def _published(self) -> Done:
+        return self._publishing.popleft().result()
+
+    def _take(self, item: _Item, kind: Kind, result: Result[_Id]) -> None:
+        item.awaited -= 1
+        item.truncated |= result.truncated
+        item.vectors[kind.noun] = result.vector
+        if result.error is not None and item.problem is None:
+            item.problem = _problem_of(result.error, item.key)
+
+    def _write(self, item: _Item, advance: Callable[[bool], None]) -> None:
+        """Add the row of a sample, or note why there is none."""
+        shard, manifest = item.shard, item.shard.manifest
+        problem = item.problem
+        if item.position in shard.dropped:
+            problem = None  # the standing half's manifest says why it has no row
+        else:
+            if problem is None:
+                manifest.truncated += item.truncated
+            else:
+                manifest.failures.append(
+                    Failure(item.position, item.key, problem.code, problem.reason, problem.retry)
+                )
+            if problem is not None and shard.task.standing is None:
+                manifest.dropped.append(item.position)
+            else:
+                failed = problem is not None
+                vectors = {
+                    kind.noun: None if failed else item.vectors[kind.noun]
+                    for kind in shard.task.kinds
+                }
+                shard.part.write(Row(item.key, None if failed else item.text, vectors))
+                manifest.rows += 1
+        advance(problem is not None)
+
+    def _publish(self, shard: _Open) -> Done:
+        task, manifest = shard.task, shard.manifest
+        if shard.items is not None and shard.items != manifest.items:
+            other = task.standing
+            raise JobError(
+                f"{manifest.source} has {manifest.items:,} samples, but partition {task.name} of "
+                f"{self._layout.root} has {other.noun if other else ''}s of {shard.items:,}: they "
+                "do not line up; name another output, or make both anew with embed-pairs "
+                "--overwrite"
+            )
+        shard.part.publish()
+        for kind in task.kinds:
+            self._manifests.write(kind, task.name, manifest)
+        self._opened.remove(shard)
+        self.published += 1
+        return Done(task, dict.fromkeys(task.kinds, head_of(manifest)))
+
+
+def _item_of(
+    shard: _Open, position: int, sample: Sample
+) -> tuple[_Item, list[tuple[Kind, Content]]]:
+    """Pair a sample with what is sent of it: nothing, if it has no row."""
+    item = _Item(shard, position, sample.key, sample.text)
+    item.problem = sample.problem or problem_of(sample.key)
+    if item.problem is not None or position in shard.dropped:
+        return item, []
+    contents: list[tuple[Kind, Content]] = []
+    for kind in shard.task.kinds:
+        if kind is IMAGES and isinstance(sample.image, bytes | Path):
+            contents.append((kind, sample.image))
+        elif kind is TEXTS and sample.text is not None:
+            contents.append((kind, sample.text))
+    item.awaited = len(contents)
+    return item, contents
+
+
+def _read(partition: Partition) -> Iterator[Sample]:
+    try:
+        yield from partition.samples()
+    except (OSError, JobError, GeneratorExit):
+        raise
+    except Exception as error:  # of any library that reads a file or a URL
+        raise OSError(f"{partition.source}: {error}") from error
+
+
+def _problem_of(error: ClientError, key: str) -> Problem:
+    reason = error.message.removeprefix(f"{key}: ")
+    unreadable = isinstance(error, UnreadableFile)
+    return Problem(error.code, reason, error.retryable or unreadable)

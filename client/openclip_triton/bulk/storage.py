@@ -1,0 +1,255 @@
+"""Files on this machine, or below any URL that fsspec opens."""
+
+import glob
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from openclip_triton.bulk.errors import JobError
+
+READ_AHEAD = 8 * 2**20  # bytes, of a file below a URL
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_STAMPS = (
+    "ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated",
+    "created",
+)  # fmt: skip
+
+
+class Storage(Protocol):
+    """The file operations of a job. Paths are whole: with the URL's scheme, where there is one."""
+
+    def is_file(self, path: str) -> bool:
+        """Whether a file is there."""
+
+    def is_folder(self, path: str) -> bool:
+        """Whether a folder is there."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files directly in a folder, sorted; empty if it is not there."""
+
+    def glob(self, pattern: str) -> list[str]:
+        """Paths that match, sorted."""
+
+    def stamp(self, path: str) -> str:
+        """Size and time or tag of a file: changes with its content.
+
+        Raises:
+            OSError: It cannot be found.
+        """
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+
+    def draft(self, path: str) -> Path:
+        """Name a file on this machine to write to; `publish` makes it `path`."""
+
+    def publish(self, draft: Path, path: str) -> None:
+        """Make a written draft appear as `path`, whole, in place of what is there.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder with all that is in it, if it is there."""
+
+
+class Local:
+    """The file systems of this machine."""
+
+    def is_file(self, path: str) -> bool:
+        """Whether a file is there."""
+        return Path(path).is_file()
+
+    def is_folder(self, path: str) -> bool:
+        """Whether a folder is there."""
+        return Path(path).is_dir()
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files directly in a folder, sorted; empty if it is not there."""
+        try:
+            with os.scandir(folder) as found:
+                return sorted(entry.name for entry in found if entry.is_file())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def glob(self, pattern: str) -> list[str]:
+        """Paths that match, sorted."""
+        return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns may be absolute
+
+    def stamp(self, path: str) -> str:
+        """Size and time of the last change: changes with the content."""
+        status = os.stat(path)  # noqa: PTH116 - millions of files: no Path for each
+        return f"{status.st_size}:{status.st_mtime_ns}"
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading."""
+        return Path(path).open("rb")
+
+    def draft(self, path: str) -> Path:
+        """Name a file next to `path`."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return Path(path + ".new")
+
+    def publish(self, draft: Path, path: str) -> None:
+        """Write the draft through to the disk, and give it its name."""
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder with all that is in it, if it is there."""
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Remote:
+    """What one fsspec file system reaches; the object can be pickled."""
+
+    def __init__(self, protocol: str) -> None:
+        self.protocol = protocol
+
+    @cached_property
+    def _files(self) -> Any:  # noqa: ANN401 - fsspec has no types
+        import fsspec  # takes 0.1 s, so only where there are URLs
+
+        try:
+            return fsspec.filesystem(self.protocol)
+        except (ImportError, ValueError) as error:
+            raise JobError(f"{self.protocol}:// cannot be opened: {error}") from error
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"protocol": self.protocol}
+
+    def is_file(self, path: str) -> bool:
+        """Whether a file is there."""
+        with _told(path):
+            return bool(self._files.isfile(path))
+
+    def is_folder(self, path: str) -> bool:
+        """Whether anything is below the path."""
+        with _told(path):
+            return bool(self._files.isdir(path))
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the objects directly below a path, sorted."""
+        with _told(folder):
+            self._files.invalidate_cache()
+            try:
+                found = self._files.ls(folder, detail=True)
+            except FileNotFoundError:
+                return []
+            return sorted(e["name"].rpartition("/")[2] for e in found if e["type"] == "file")
+
+    def glob(self, pattern: str) -> list[str]:
+        """Paths that match, sorted."""
+        with _told(pattern):
+            return sorted(map(self._files.unstrip_protocol, self._files.glob(pattern)))
+
+    def below(self, folder: str) -> list[tuple[str, str]]:
+        """Paths and stamps of all objects below a path, sorted; one listing."""
+        with _told(folder):
+            found = self._files.find(folder, detail=True)
+        return [(self._files.unstrip_protocol(path), _stamp(found[path])) for path in sorted(found)]
+
+    def stamp(self, path: str) -> str:
+        """Size, and tag or time: changes with the content."""
+        with _told(path):
+            return _stamp(self._files.info(path))
+
+    def open(self, path: str) -> BinaryIO:
+        """Open an object, read ahead in large blocks."""
+        with _told(path):
+            opened: BinaryIO = self._files.open(
+                path, "rb", block_size=READ_AHEAD, cache_type="readahead"
+            )
+            return opened
+
+    def draft(self, path: str) -> Path:
+        """Name a temporary file on this machine."""
+        descriptor, name = tempfile.mkstemp(prefix="openclip-triton-")
+        os.close(descriptor)
+        return Path(name)
+
+    def publish(self, draft: Path, path: str) -> None:
+        """Upload the draft: object stores show an upload once it is whole."""
+        with _told(path):
+            self._files.put_file(str(draft), path)
+        draft.unlink()
+
+    def remove(self, path: str) -> None:
+        """Remove an object, if it is there."""
+        with _told(path):
+            if self._files.exists(path):
+                self._files.rm_file(path)
+
+    def remove_folder(self, path: str) -> None:
+        """Remove all objects below a path."""
+        with _told(path):
+            if self._files.exists(path):
+                self._files.rm(path, recursive=True)
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Turn the errors of many libraries into OSError."""
+    try:
+        yield
+    except (OSError, JobError):
+        raise
+    except Exception as error:
+        raise OSError(f"{path}: {error}") from error
+
+
+def _stamp(info: dict[str, Any]) -> str:
+    changed = next((str(info[name]) for name in _STAMPS if info.get(name)), "")
+    return f"{info.get('size')}:{changed}"
+
+
+def is_url(path: str) -> bool:
+    """Whether a path has a URL's scheme."""
+    return _URL.match(path) is not None
+
+
+def storage_of(path: str) -> Storage:
+    """Choose the storage of a path."""
+    found = _URL.match(path)
+    return Remote(found[1].lower()) if found else Local()
+
+
+def read(path: str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with _told(path), storage_of(path).open(path) as file:
+        return file.read()
+
+
+def write(path: str, data: bytes) -> None:
+    """Write a file that appears whole.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    storage = storage_of(path)
+    draft = storage.draft(path)
+    draft.write_bytes(data)
+    storage.publish(draft, path)

@@ -1,0 +1,151 @@
+"""Tars in img2dataset's layout: what is read of whole and of broken ones."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from openclip_triton.bulk.inputs.tars import Tars
+from openclip_triton.bulk.samples import Sample
+
+from tests.client.jobs import caption, image, keys, members, write_tar
+
+BLOCK = 512
+
+
+def read(path: Path, *, images: bool = True, texts: bool = True) -> list[Sample]:
+    [partition] = Tars([str(path)], images=images, texts=texts).partitions()
+    return list(partition.samples())
+
+
+def codes(samples: list[Sample]) -> dict[str, str]:
+    return {sample.key: sample.problem.code for sample in samples if sample.problem}
+
+
+def test_the_members_of_a_key_are_a_sample(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", members(["000", "001"]))
+    assert read(tar) == [Sample(key, image(key), caption(key)) for key in ("000", "001")]
+    assert read(tar, texts=False) == [Sample(key, image(key)) for key in ("000", "001")]
+    assert read(tar, images=False) == [Sample(key, text=caption(key)) for key in ("000", "001")]
+
+
+def test_what_is_an_image_is_told_by_the_ending(tmp_path: Path) -> None:
+    found = read(
+        write_tar(
+            tmp_path / "a.tar",
+            [
+                ("README", b"no sample"),
+                (".hidden", b"no sample"),
+                ("x/a.seg.png", b"mask"), ("x/a.PNG", b"image"), ("x/a.jpg", b"second image"),
+                ("y/a.webp", b"another"),
+            ],
+        ),
+        texts=False,
+    )  # fmt: skip
+    assert found == [Sample("x/a", b"image"), Sample("y/a", b"another")]
+
+
+def test_the_version_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    versions = set()
+    for count in (1, 20):
+        write_tar(path, members(keys(count)))
+        [partition] = Tars([str(path)], images=True, texts=True).partitions()
+        assert partition.source == str(path)
+        versions.add(partition.version)
+    assert len(versions) == 2
+
+
+def cut_in_an_image(tar: bytes) -> bytes:
+    return tar[: tar.rindex(b"image 000000003") + 4]
+
+
+def cut_in_a_caption(tar: bytes) -> bytes:
+    return tar[: tar.rindex(b"caption 000000003") + 4]
+
+
+def cut_in_the_json(tar: bytes) -> bytes:
+    return tar[: tar.rindex(b"000000003.json") + BLOCK]
+
+
+def cut_in_a_head(tar: bytes) -> bytes:
+    return tar[: tar.rindex(b"000000003.jpg") + 100]
+
+
+def cut_between_samples(tar: bytes) -> bytes:
+    return tar[: tar.rindex(b"000000003.jpg")]
+
+
+def damaged(tar: bytes) -> bytes:
+    start = tar.rindex(b"000000003.jpg")
+    return tar[:start] + b"\xff" * BLOCK + tar[start + BLOCK :]
+
+
+def torn_gzip(tar: bytes) -> bytes:
+    packed = gzip.compress(tar, 0)
+    return packed[: packed.rindex(b"image 000000003") + 4]
+
+
+WHOLE = {f"00000000{number}" for number in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("breaks", "broken"),
+    [
+        (cut_in_an_image, "000000003"),
+        (cut_in_a_caption, "000000003"),
+        (cut_in_the_json, "000000003"),
+        (cut_in_a_head, None),
+        (cut_between_samples, None),
+        (damaged, None),
+        (torn_gzip, "000000003"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_broken_tar_gives_what_is_whole_and_names_the_rest(
+    tmp_path: Path, breaks: Callable[[bytes], bytes], broken: str | None
+) -> None:
+    """The samples are the same whatever is read of them: halves made by two jobs line up."""
+    path = tmp_path / ("a.tar.gz" if breaks is torn_gzip else "a.tar")
+    path.write_bytes(breaks(write_tar(tmp_path / "whole", members(keys(5))).read_bytes()))
+    found = read(path)
+    assert {sample.key for sample in found if not sample.problem} >= WHOLE - {"000000002"}
+    [last] = codes(found).items()
+    assert last[1] == "broken_tar"
+    if broken is not None:
+        assert last[0] == broken
+        assert {sample.key for sample in found if not sample.problem} == WHOLE
+    for images, texts in ((True, False), (False, True)):
+        half = read(path, images=images, texts=texts)
+        assert [sample.key for sample in half] == [sample.key for sample in found]
+
+
+@pytest.mark.parametrize("data", [b"", b"no tar", b"x" * 2000, b"\x1f\x8b nearly gzip"])
+def test_what_is_not_a_tar_is_one_problem(tmp_path: Path, data: bytes) -> None:
+    for name in ("a.tar", "a.tar.gz"):
+        (tmp_path / name).write_bytes(data)
+        assert codes(read(tmp_path / name)) == {str(tmp_path / name): "broken_tar"}
+
+
+def test_samples_that_lack_a_part_or_come_twice_are_problems(tmp_path: Path) -> None:
+    path = write_tar(
+        tmp_path / "a.tar",
+        [
+            *members(["0"]),
+            ("1.jpg", image("1")),
+            ("2.txt", b"caption 2"),
+            *members(["0"]), *members(["0"]),
+            *members(["3"]),
+        ],
+    )  # fmt: skip
+    found = read(path)
+    assert [sample.key for sample in found] == ["0", "1", "2", "0", "0", "3"]
+    problems = [sample.problem.code if sample.problem else "" for sample in found]
+    assert problems == ["", "no_caption", "no_image", "duplicate_key", "duplicate_key", ""]
+    assert codes(read(path, texts=False)) == {"2": "no_image", "0": "duplicate_key"}
+    assert codes(read(path, images=False)) == {"1": "no_caption", "0": "duplicate_key"}
+
+
+def test_a_tar_may_be_compressed(tmp_path: Path) -> None:
+    for name in ("a.tar.gz", "a.tgz"):
+        assert len(read(write_tar(tmp_path / name, members(keys(30)), "w:gz"))) == 30
