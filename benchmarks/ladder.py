@@ -20,7 +20,7 @@ from server.backends.processor import has_bf16
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exports, measures, prints and writes; 1 where something failed."""
     given = _parser().parse_args(arguments)
-    target = Target(given.model, given.pretrained, given.tokenizer)
+    target = Target(given.model, given.pretrained, given.tokenizer, given.text_config)
     try:
         published = export(target, given.repository, _export_arguments(given, target))
         rows = climb(target, given.repository, published, given.seconds, given.rounds)
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", required=True, help="as for `python -m export`")
     add("--pretrained", metavar="TAG|FILE", help="weights")
     add("--tokenizer", type=Path, metavar="DIR", help="folder with a Hugging Face tokenizer")
+    add("--text-config", type=Path, metavar="DIR", help="folder with a text encoder's config.json")
     add("--repository", type=Path, default=Path("model_repository"), metavar="DIR",
         help="where to publish the variants (default: %(default)s)")
     add("--output", type=Path, default=Path("reports"), metavar="DIR",

@@ -97,6 +97,7 @@ def _export(given: argparse.Namespace) -> int:
         model_id=given.id,
         version=given.version,
         tokenizer=given.tokenizer,
+        text_config=given.text_config,
         token_lengths=given.token_lengths,
         compact=given.compact,
         variants=pairs(given.precision, given.runtime),

@@ -24,7 +24,8 @@ examples:
   python -m export ViT-B-16-SigLIP --pretrained FILE --tokenizer /models/siglip-tokenizer
   python -m export --remove my-resnet
 
-Without network, give files: --pretrained FILE, --tokenizer DIR, or local-dir:/FOLDER.
+Without network, give files: --pretrained FILE, --tokenizer DIR, --text-config DIR, or
+local-dir:/FOLDER.
 Exit codes: 0 published, 1 an error, 2 a variant failed the gate.
 """
 
@@ -61,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
         "(default: the next number, replacing the previous version)")
     add("--tokenizer", type=Path, metavar="DIR",
         help="folder with a Hugging Face tokenizer, instead of the hub's")
+    add("--text-config", type=Path, metavar="DIR",
+        help="folder with the Hugging Face config.json of the text encoder, instead of the hub's")
     # fmt: on
     _add_variants(top)
     _add_serving(top)

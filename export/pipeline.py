@@ -43,6 +43,7 @@ class Options:
     model_id: str | None = None
     version: int | None = None  # given: keeps the previous version
     tokenizer: Path | None = None
+    text_config: Path | None = None
     token_lengths: tuple[int, ...] | None = None  # None: packed, where the model allows
     compact: bool = False
     variants: tuple[Variant, ...] = (FP32,)
@@ -77,7 +78,9 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
     dataset = _evaluation_set(options)
     samples = _calibration_set(options)
     with progress.stage(f"loading {options.model}"):
-        checkpoint = load_checkpoint(options.model, options.pretrained, options.tokenizer)
+        checkpoint = load_checkpoint(
+            options.model, options.pretrained, options.tokenizer, options.text_config
+        )
     for notice in checkpoint.notices:
         progress.notice(notice)
     if samples.warning and any(variant.precision == "int8" for variant in options.variants):

@@ -89,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("model", metavar="MODEL", help="as for `python -m export`")
     add("--pretrained", metavar="TAG|FILE", help="weights")
     add("--tokenizer", type=Path, metavar="DIR", help="folder with a Hugging Face tokenizer")
+    add("--text-config", type=Path, metavar="DIR", help="folder with a text encoder's config.json")
     add("--seconds", type=float, default=3.0, help="for each figure (default: %(default)s)")
     add("--batches", type=int, nargs="+", default=list(BATCHES), help="items in a call")
     add("--json", action="store_true", help="print every call's seconds as JSON")
@@ -96,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.disable(logging.ERROR)  # errors are reported below, in one line
     warnings.simplefilter("ignore")
     try:
-        checkpoint = load_checkpoint(given.model, given.pretrained, given.tokenizer)
+        checkpoint = load_checkpoint(
+            given.model, given.pretrained, given.tokenizer, given.text_config
+        )
     except ExportError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return error.exit_code

@@ -21,13 +21,15 @@ class Target:
     model: str
     pretrained: str | None = None
     tokenizer: Path | None = None
+    text_config: Path | None = None
 
     @property
     def arguments(self) -> list[str]:
         """For the command lines of `export` and `export.torch_row`."""
         pretrained = ["--pretrained", self.pretrained] if self.pretrained else []
         tokenizer = ["--tokenizer", str(self.tokenizer)] if self.tokenizer else []
-        return [self.model, *pretrained, *tokenizer]
+        text_config = ["--text-config", str(self.text_config)] if self.text_config else []
+        return [self.model, *pretrained, *tokenizer, *text_config]
 
     @property
     def slug(self) -> str:

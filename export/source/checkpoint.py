@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -48,7 +49,10 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    model: str, pretrained: str | None = None, tokenizer: Path | None = None
+    model: str,
+    pretrained: str | None = None,
+    tokenizer: Path | None = None,
+    text_config: Path | None = None,
 ) -> Checkpoint:
     """Load a model as OpenCLIP does, in FP32 on the CPU.
 
@@ -58,14 +62,17 @@ def load_checkpoint(
         pretrained: A tag of that name, or a checkpoint file; None gives seeded random weights.
         tokenizer: A folder with a Hugging Face tokenizer, in place of the one that the model's
             configuration names.
+        text_config: A folder with the Hugging Face configuration of the text encoder, likewise.
 
     Raises:
         CheckpointError: It cannot be loaded; the message says what to do.
     """
     source = resolve(model, pretrained)
-    with _network(source, tokenizer):
+    if text_config is not None:
+        _check_text_config(source, text_config)
+    with _network(source, tokenizer, text_config):
         tokenize = _load_tokenizer(source, tokenizer)
-        loaded, notices = _load_model(source)
+        loaded, notices = _load_model(source, text_config)
     rules = PreprocessCfg(**loaded.visual.preprocess_cfg)
     bias = getattr(loaded, "logit_bias", None)
     return Checkpoint(
@@ -82,12 +89,24 @@ def load_checkpoint(
     )
 
 
-def _network(source: Source, tokenizer: Path | None) -> AbstractContextManager[None]:
+def _check_text_config(source: Source, folder: Path) -> None:
+    if not source.text_config.get("hf_model_name"):
+        raise CheckpointError(
+            f"--text-config {folder}: {source.label} has OpenCLIP's own text encoder, which needs "
+            "no folder; leave the option out"
+        )
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"--text-config {folder}: there is no config.json in it")
+
+
+def _network(
+    source: Source, tokenizer: Path | None, text_config: Path | None
+) -> AbstractContextManager[None]:
     """Probe the hub only if the model needs a download."""
     named = source.text_config.get("hf_tokenizer_name")
     remote = named and not tokenizer and not source.folder and not Path(named).is_dir()
     hf_text = source.text_config.get("hf_model_name")
-    remote = remote or (hf_text and not Path(hf_text).is_dir())
+    remote = remote or (hf_text and not text_config and not Path(hf_text).is_dir())
     return quick_to_fail() if remote or source.downloads else nullcontext()
 
 
@@ -131,8 +150,12 @@ def _local_tokenizer(source: Source, folder: Path) -> Callable[[list[str]], torc
         ) from error
 
 
-def _load_model(source: Source) -> tuple[OpenClipModel, tuple[str, ...]]:
+def _load_model(source: Source, text_config: Path | None) -> tuple[OpenClipModel, tuple[str, ...]]:
     torch.manual_seed(SEED)
+    changes: dict[str, Any] = {}
+    if text_config is not None:
+        here = {"hf_model_name": str(text_config.resolve()), "hf_model_pretrained": False}
+        changes["text_cfg"] = source.text_config | here
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -142,9 +165,10 @@ def _load_model(source: Source) -> tuple[OpenClipModel, tuple[str, ...]]:
                 precision="fp32",
                 pretrained_text=False,
                 require_pretrained=source.has_weights,
+                **changes,
             )
         except Exception as error:  # torch, pickle, safetensors and the hub client share no base
-            raise _load_error(source, error) from error
+            raise _load_error(source, text_config, error) from error
     notices = [str(item.message) for item in caught if "QuickGELU mismatch" in str(item.message)]
     if not source.has_weights:
         notices.append(
@@ -154,7 +178,7 @@ def _load_model(source: Source) -> tuple[OpenClipModel, tuple[str, ...]]:
     return model.eval().float().requires_grad_(requires_grad=False), tuple(notices)
 
 
-def _load_error(source: Source, error: Exception) -> CheckpointError:
+def _load_error(source: Source, text_config: Path | None, error: Exception) -> CheckpointError:
     if source.file is not None:
         return CheckpointError(
             f"{source.file}: cannot be loaded into {source.label}: {brief(error)}"
@@ -167,12 +191,12 @@ def _load_error(source: Source, error: Exception) -> CheckpointError:
             f"`local-dir:/FOLDER` ({brief(error, 160)})"
         )
     hf_text = source.text_config.get("hf_model_name")
-    if hf_text and not Path(hf_text).is_dir():
+    if hf_text and not text_config and not Path(hf_text).is_dir():
         return HubError(
             f"{source.label}: the configuration of its text encoder, {hf_text!r}, can neither be "
-            "downloaded nor found in the cache; save it to a folder on a machine with network, "
-            "and name that folder as `hf_model_name` in a JSON model configuration "
-            f"({brief(error, 160)})"
+            "downloaded nor found in the cache; on a machine with network save it with "
+            f"`AutoConfig.from_pretrained({hf_text!r}).save_pretrained(DIR)`, copy DIR here and "
+            f"pass `--text-config DIR` ({brief(error, 160)})"
         )
     if hf_text and isinstance(error, KeyError):
         return CheckpointError(

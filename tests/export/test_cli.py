@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from huggingface_hub import constants
 from onnx import numpy_helper
 from PIL import Image
@@ -17,6 +18,7 @@ from export.pipeline import default_id
 from export.precision import weights as precision
 from export.report.summary import how_to_serve
 from export.source import graph
+from export.source.checkpoint import load_checkpoint
 from gateway.models.manifest import Manifest, file_sha256, read_repository
 from tests.export import models
 
@@ -252,6 +254,7 @@ def test_bad_options(vit: Path, tmp_path: Path, fails: Callable[..., str]) -> No
     (tmp_path / "x.png").write_bytes(b"no picture")
     assert "x.png: not a picture" in fails(vit, "--samples", tmp_path / "x.png")
     assert "needs no folder" in fails(vit, "--tokenizer", tmp_path)
+    assert "needs no folder" in fails(vit, "--text-config", tmp_path)
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
@@ -276,7 +279,7 @@ def test_no_network(fails: Callable[..., str], shelf: Path) -> None:
     assert "local-dir:/FOLDER" in fails("hf-hub:nobody/has-such-a-model")
     config = models.hf_text("nobody/has-such-a-text-encoder")
     config["text_cfg"].pop("hf_tokenizer_name")
-    assert "hf_model_name" in fails(models.write_config(shelf, "tiny-far-text", config))
+    assert "--text-config DIR" in fails(models.write_config(shelf, "tiny-far-text", config))
 
 
 @pytest.mark.usefixtures("no_network")
@@ -287,6 +290,18 @@ def test_local_tokenizer_needs_no_network(shelf: Path, tmp_path: Path) -> None:
     places = ["--repository", str(tmp_path / "r"), "--report", str(tmp_path / "report")]
     assert main([*arguments, *places]) == 0
     assert read_repository(tmp_path / "r")["tiny-near"].logit_bias == -10.0
+
+
+@pytest.mark.usefixtures("no_network")
+def test_local_text_config_needs_no_network(shelf: Path, tmp_path: Path) -> None:
+    folder = models.save_hf_text(tmp_path / "bert")
+    here = load_checkpoint(
+        str(models.write_config(shelf, "tiny-here-text", models.hf_text(str(folder))))
+    )
+    config = models.write_config(shelf, "tiny-near-text", models.hf_text("nobody/has-such-an-one"))
+    near = load_checkpoint(str(config), tokenizer=folder, text_config=folder)
+    ids = near.tokenizer(["a red circle"])
+    assert torch.equal(near.model.encode_text(ids), here.model.encode_text(ids))
 
 
 def test_default_id() -> None:
