@@ -269,7 +269,8 @@ class Settings(BaseSettings):
         default=256 * 2**20,
         ge=1,
         le=LARGEST,
-        description="Bytes that decoding may take: of one image, and of all at a time.",
+        description="Bytes that decoding may take, of all images at a time; one image may take "
+        "twice as much, while no other is decoded.",
     )
 
     api_keys_file: Path | None = Field(

@@ -61,7 +61,7 @@ def _send(gateway: Connection, kind: bytes, content: bytes) -> None:
 def _confine(limits: ImageLimits) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     # Twice, since what decoders hold is an estimate, and freed memory is not always reused.
-    most = pages * resource.getpagesize() + 2 * limits.max_decode_bytes + 4 * limits.max_bytes
+    most = pages * resource.getpagesize() + 2 * limits.alone_bytes + 4 * limits.max_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

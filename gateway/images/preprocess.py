@@ -37,7 +37,12 @@ class ImageLimits:
     max_bytes: int = 32 * 2**20  # encoded
     max_pixels: int = 50_000_000  # decoded
     max_resized_pixels: int = 4_000_000  # after the resize, before the crop
-    max_decode_bytes: int = 256 * 2**20  # peak memory of decoding and resizing
+    max_decode_bytes: int = 256 * 2**20  # peak memory of decoding and resizing, of all at a time
+
+    @property
+    def alone_bytes(self) -> int:
+        """Peak memory of decoding and resizing one image, while no other is."""
+        return 2 * self.max_decode_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +105,11 @@ def preprocess(
             stored = size[::-1] if swaps(turn) else size
             if options.fast:
                 fast.scale_decoding(image, stored)
-            needed = decode_bytes(image, turned=turn is not None) + structure_bytes(image, data)
+            structure = structure_bytes(image, data)
+            needed = decode_bytes(image, turned=turn is not None) + structure
             if options.fast and fast.applies(image):
                 needed += fast.copies_bytes(image, stored)
-            _check_memory(image, needed, limits)
+            _check_memory(image, needed, structure, limits)
             with memory.taken(needed) if memory else nullcontext():
                 image.load()
                 upright = image if turn is None else image.transpose(turn)
@@ -183,13 +189,17 @@ def _check_size(width: int, height: int, rules: Preprocessing, limits: ImageLimi
         )
 
 
-def _check_memory(image: Image.Image, needed: int, limits: ImageLimits) -> None:
-    if needed > limits.max_decode_bytes:
-        raise TooLarge(
-            f"decoding the image ({image.format}, {image.width} x {image.height} pixels) would "
-            f"take {needed:,} bytes; the limit (GATEWAY_MAX_DECODE_BYTES) is "
-            f"{limits.max_decode_bytes:,}"
-        )
+def _check_memory(image: Image.Image, needed: int, structure: int, limits: ImageLimits) -> None:
+    """Only pixels may take more than the budget: honest files have little structure."""
+    if structure <= limits.max_decode_bytes and needed <= limits.alone_bytes:
+        return
+    pixels = image.width * image.height
+    raise TooLarge(
+        f"decoding the image ({image.format}, {image.width} x {image.height} pixels) would take "
+        f"{needed:,} bytes; the limit (twice GATEWAY_MAX_DECODE_BYTES, half of it for tiles and "
+        f"frames) is {limits.alone_bytes:,}, which is {limits.alone_bytes * pixels // needed:,} "
+        "pixels of such an image"
+    )
 
 
 def _pixels(

@@ -4,8 +4,10 @@ import base64
 import functools
 import itertools
 import struct
+import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ from PIL import Image, ImageOps, _imaging
 
 from gateway.errors import ImageError, TooLarge
 from gateway.images import heap
+from gateway.images.memory import MemoryBudget
 from gateway.images.preprocess import (
     EXACT,
     FORMATS,
@@ -322,15 +325,45 @@ def test_the_fast_way_turns_pictures_upright(orientation: int) -> None:
 
 def test_what_the_fast_way_copies_counts_as_memory() -> None:
     data = encoded(Image.new("RGB", (600, 600)), "PNG")
-    preprocess(data, rules(), ImageLimits(max_decode_bytes=600 * 600 * 4), EXACT)
+    preprocess(data, rules(), ImageLimits(max_decode_bytes=600 * 600 * 2), EXACT)
     with pytest.raises(TooLarge, match=f"{600 * 600 * 10:,} bytes"):
-        preprocess(data, rules(), ImageLimits(max_decode_bytes=600 * 600 * 4), FAST)
+        preprocess(data, rules(), ImageLimits(max_decode_bytes=600 * 600 * 2), FAST)
+
+
+@pytest.mark.parametrize(
+    ("format_", "size", "options"),
+    [
+        ("JPEG", (7_040, 4_688), {"progressive": True}),
+        ("WEBP", (6_000, 4_000), {"method": 0}),
+    ],
+)
+def test_large_pictures_are_taken_by_default(
+    format_: str, size: tuple[int, int], options: dict[str, Any]
+) -> None:
+    data = encoded(Image.new("RGB", size), format_, **options)
+    assert preprocess(data, rules(), ImageLimits()).shape == (224, 224, 3)
+
+
+def test_what_takes_more_than_the_budget_is_decoded_alone() -> None:
+    memory, held, seen = MemoryBudget(100), list[int](), list[list[int]]()
+
+    def hold(size: int) -> None:
+        with memory.taken(size):
+            held.append(size)
+            seen.append(held.copy())
+            time.sleep(0.002)  # so that others would come in between
+            held.remove(size)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(hold, [200 if number % 5 == 0 else 30 for number in range(100)]))
+    assert any(len(each) > 1 for each in seen)
+    assert all(each == [200] or sum(each) <= 100 for each in seen)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF"])
 def test_memory_that_decoding_would_take_is_bounded(format_: str) -> None:
     data = encoded(Image.new("RGB", (1_000, 1_000)), format_)
-    limits = ImageLimits(max_decode_bytes=4_000_000)
+    limits = ImageLimits(max_decode_bytes=2_000_000)
     if format_ == "JPEG":
         preprocess(data, rules(), limits)
         data = encoded(Image.new("RGB", (1_000, 1_000)), format_, progressive=True)
