@@ -12,6 +12,7 @@ from pydantic import (
     Tag,
     WithJsonSchema,
 )
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 RED_CIRCLE = (  # a drawn scene of 24 x 24 pixels
@@ -26,28 +27,53 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+# What only the OpenAPI document says: an empty item is refused by the engine, which may skip it.
+NOT_EMPTY: JsonDict = {"minLength": 1}
+
+
+_NULL: JsonDict = {"type": "null"}
+
+
+def either(*names: str) -> JsonDict:
+    """In JSON Schema: one of these fields is given, and the others are null or left out."""
+    return {
+        "oneOf": [
+            {
+                "required": [name],
+                "properties": {each: {"not": _NULL} if each == name else _NULL for each in names},
+            }
+            for name in names
+        ]
+    }
+
+
+def not_both(one: str, other: str) -> JsonDict:
+    """In JSON Schema: at least one of these fields is null or left out."""
+    return {"anyOf": [{"properties": {name: _NULL}} for name in (one, other)]}
+
+
 class TextObject(Request):
     """A text."""
 
-    text: str
+    text: str = Field(json_schema_extra=NOT_EMPTY)
 
 
 class ImageObject(Request):
     """An image: a `data:image/...;base64,` URL, base64 alone, or a URL where those are fetched."""
 
-    image: str
+    image: str = Field(json_schema_extra=NOT_EMPTY)
 
 
 class ImageBytes(Request):
     """An image, as LangChain's client of Jina names it."""
 
-    bytes: str = Field(description="Another name of `image`.")
+    bytes: str = Field(description="Another name of `image`.", json_schema_extra=NOT_EMPTY)
 
 
 class ImageLink(Request):
     """An image, as LangChain's client of Jina names it."""
 
-    url: str = Field(description="Another name of `image`.")
+    url: str = Field(description="Another name of `image`.", json_schema_extra=NOT_EMPTY)
 
 
 def _item_kind(value: object) -> str | None:
@@ -67,8 +93,7 @@ _KINDS = {key: f"<{key}>" for key in ("text", "image", "bytes", "url")}
 # Appear in pydantic's error locations, where no field is called so.
 TAGS = {"<string>", "<list>", "<image_url>", *_KINDS.values()}
 
-# An empty item is refused by the engine, which may skip it.
-_String = Annotated[str, Tag("<string>")]
+_String = Annotated[str, Field(json_schema_extra=NOT_EMPTY), Tag("<string>")]
 _Text = Annotated[TextObject, Tag("<text>")]
 _Image = (
     Annotated[ImageObject, Tag("<image>")]
@@ -106,8 +131,15 @@ def _text_or_list(value: object) -> str | None:
 
 NAME_CHARACTERS = 256
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS)]
-NameOrStrings = Annotated[
-    Annotated[Name, Tag("<string>")] | Annotated[Strings, Tag("<list>")],
+# `{}` once; a brace may stand elsewhere.
+_WITHOUT = r"[^{]*(?:\{+[^{}][^{]*)*"
+_TEMPLATE: JsonDict = {"pattern": rf"^{_WITHOUT}\{{+\}}{_WITHOUT}\{{*$"}
+_TemplateList = Annotated[
+    list[Annotated[str, Field(min_length=1, json_schema_extra=_TEMPLATE)]],
+    Field(min_length=1, fail_fast=True),
+]
+Templates = Annotated[
+    Annotated[Name, Tag("<string>")] | Annotated[_TemplateList, Tag("<list>")],
     Discriminator(
         _text_or_list,
         custom_error_type="string_or_list",
@@ -136,7 +168,7 @@ def _only(allowed: bool, why: str) -> BeforeValidator:
     """Refuses the other value of a flag that clients send, and says why."""
 
     def check(value: object) -> object:
-        if value not in (None, allowed):
+        if value is not None and value is not allowed:  # 0 is equal to false
             raise ValueError(f"must be {str(allowed).lower()}: {why}")
         return value
 
@@ -160,10 +192,17 @@ ModelName = Annotated[
     ),
     AfterValidator(lambda name: None if name == _NO_MODEL else name),
 ]
+
+
+def _to_whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Integers as JSON Schema has them: 2.0 is one.
+Count = Annotated[int, Field(ge=1), BeforeValidator(_to_whole)]
 Dimensions = Annotated[
-    int | None,
+    Annotated[int, Field(ge=0), BeforeValidator(_to_whole)] | None,
     Field(
-        ge=0,
         description="Number of leading entries to keep, scaled to unit length; 0, as infinity's "
         "client sends, is all.",
     ),
@@ -175,13 +214,13 @@ class TextPart(Request):
     """A text of a message."""
 
     type: Literal["text"]
-    text: str
+    text: str = Field(json_schema_extra=NOT_EMPTY)
 
 
 class ImageUrl(Request):
     """Where an image is."""
 
-    url: str
+    url: str = Field(json_schema_extra=NOT_EMPTY)
     detail: Literal["auto", "low", "high"] | None = Field(None, description="Not used.")
 
 

@@ -57,9 +57,16 @@ def json_body(schema: type[BaseModel]) -> dict[str, Any]:
 def image_body(options: type[BaseModel]) -> dict[str, Any]:
     """What the upload of images says of its body and its options, as `openapi_extra`."""
     query = options.model_json_schema()["properties"]
-    files = {"type": "array", "items": _BYTES["schema"], "minItems": 1}
-    properties = {"files": files, **query}
-    form = {"schema": {"type": "object", "properties": properties, "required": ["files"]}}
+    files = {"type": "array", "items": _BYTES["schema"], "minItems": 1}  # binary: of an image
+    form = {
+        "schema": {
+            "type": "object",
+            "description": "The options may be fields of the form as well, in place of the query.",
+            "properties": {"files": files},
+            "required": ["files"],
+            "additionalProperties": False,
+        }
+    }
     return {
         "parameters": [
             {"name": name, "in": "query", "required": False, "schema": schema}

@@ -163,7 +163,6 @@ def test_wrong_input(embed: Callable[..., httpx.Response], value: Any, param: st
     [
         ("encoding_format", "hex"),
         ("encoding_format", 1),
-        ("dimensions", 0),
         ("dimensions", -5),
         ("dimensions", "8"),
         ("dimensions", 1.5),
@@ -173,6 +172,7 @@ def test_wrong_input(embed: Callable[..., httpx.Response], value: Any, param: st
         ("truncate", 1),
         ("truncation", "END"),
         ("normalized", False),
+        ("normalized", 1),
         ("late_chunking", True),
         ("late_chunking", "no"),
         ("raw_scores", False),  # of rerank

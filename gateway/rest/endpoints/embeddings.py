@@ -30,6 +30,8 @@ from gateway.rest.fields import (
     ModelName,
     Normalized,
     TextPart,
+    either,
+    not_both,
 )
 from gateway.rest.intake import Intake, Work
 from gateway.rest.problems import ErrorObject, error_object
@@ -48,7 +50,12 @@ _EXAMPLES: list[JsonValue] = [
 class EmbeddingsRequest(fields.Request):
     """OpenAI's request, and what NV-CLIP's, infinity's, Jina's and vLLM's clients send."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": _EXAMPLES,
+            "allOf": [either("input", "messages"), not_both("encoding_format", "embedding_type")],
+        }
+    )
 
     model: ModelName = None
     input: Input | None = Field(

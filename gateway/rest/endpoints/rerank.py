@@ -12,7 +12,7 @@ from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
-from gateway.rest.fields import RED_CIRCLE, InputItem, ModelName, RawScores
+from gateway.rest.fields import RED_CIRCLE, Count, InputItem, ModelName, RawScores
 from gateway.rest.intake import Intake, Work
 
 _EXAMPLES: list[JsonValue] = [
@@ -31,7 +31,7 @@ class _Documents(fields.Request):
     model: ModelName = None
     query: InputItem
     documents: Annotated[list[InputItem], Field(min_length=1, fail_fast=True)]
-    top_n: int | None = Field(None, ge=1, description="Number of documents to return, best first.")
+    top_n: Count | None = Field(None, description="Number of documents to return, best first.")
     return_documents: bool | None = Field(
         False, description="Send the documents back with their scores."
     )
@@ -50,9 +50,8 @@ class CohereRerankRequest(_Documents):
 
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
 
-    max_tokens_per_doc: int | None = Field(
+    max_tokens_per_doc: Count | None = Field(
         None,
-        ge=1,
         description="May not be less than the model's context length, which documents are cut at.",
     )
 

@@ -15,7 +15,7 @@ from gateway.pipeline.engine import Engine
 from gateway.rest import convert
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
-from gateway.rest.fields import RED_CIRCLE, ModelName, OfImages, Strings
+from gateway.rest.fields import RED_CIRCLE, ModelName, OfImages, Strings, either
 from gateway.rest.intake import Intake
 
 _EXAMPLES: list[JsonValue] = [
@@ -26,7 +26,9 @@ _EXAMPLES: list[JsonValue] = [
 class SimilarityRequest(OfImages):
     """Texts and images to compare, each with each."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": _EXAMPLES, **either("image", "images")}
+    )
 
     model: ModelName = None
     texts: Strings

@@ -12,7 +12,17 @@ from gateway.pipeline.engine import Engine
 from gateway.rest import convert
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
-from gateway.rest.fields import RED_CIRCLE, ModelName, Name, NameOrStrings, OfImages, Strings
+from gateway.rest.fields import (
+    RED_CIRCLE,
+    Count,
+    ModelName,
+    Name,
+    OfImages,
+    Strings,
+    Templates,
+    either,
+    not_both,
+)
 from gateway.rest.intake import Intake
 from gateway.telemetry.record import Record
 
@@ -30,20 +40,29 @@ _EXAMPLES: list[JsonValue] = [
 class ZeroShotRequest(OfImages):
     """Images to classify by labels."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": _EXAMPLES,
+            "allOf": [
+                either("image", "images"),
+                either("labels", "label_set"),
+                not_both("label_set", "templates"),
+            ],
+        }
+    )
 
     model: ModelName = None
     labels: Strings | None = Field(None, description="What to choose among; or `label_set`.")
     label_set: Name | None = Field(
         None, description="A set of labels with templates that the service holds."
     )
-    templates: NameOrStrings | None = Field(
+    templates: Templates | None = Field(
         None,
         description="Texts with `{}` where the label goes, or the name of a template set; a "
         "label's vector is the mean over them. If left out, labels are taken as they are.",
     )
-    top_k: int | None = Field(
-        None, ge=1, description="Number of labels to return per image, best first; all if left out."
+    top_k: Count | None = Field(
+        None, description="Number of labels to return per image, best first; all if left out."
     )
 
 
