@@ -11,13 +11,16 @@ from openclip_triton.errors import (
     ModelChanged,
     NotFound,
     Overloaded,
+    Rejected,
     ServiceFailed,
+    Transient,
     Unauthenticated,
     Unavailable,
     UnreadableFile,
 )
 
 if TYPE_CHECKING:
+    from openclip_triton.async_client import AsyncClient
     from openclip_triton.client import Client
     from openclip_triton.values import (
         Model,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "ClientError",
     "ConnectionFailed",
@@ -41,11 +45,13 @@ __all__ = [
     "Overloaded",
     "Prediction",
     "Ranked",
+    "Rejected",
     "Result",
     "ServiceFailed",
     "Similarity",
     "Space",
     "StreamSettings",
+    "Transient",
     "Unauthenticated",
     "Unavailable",
     "UnreadableFile",
@@ -56,5 +62,5 @@ def __getattr__(name: str) -> object:
     # At first use: the command's help needs neither numpy nor gRPC.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "client" if name == "Client" else "values"
+    module = {"Client": "client", "AsyncClient": "async_client"}.get(name, "values")
     return getattr(import_module(f"{__name__}.{module}"), name)

@@ -1,6 +1,6 @@
 """Checks callers' arguments and converts them to messages; errors name the argument's place."""
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Collection, Iterator, Sequence, Sized
 from pathlib import Path
 
 from openclip_api.v1 import clip_pb2 as pb
@@ -12,6 +12,17 @@ Check = Callable[[object, str], None]  # content, its place; raises TypeError
 
 _IMAGE = bytes | bytearray | memoryview | Path
 _ITEM = str | _IMAGE
+
+
+def has_files(*given: object) -> bool:
+    """Whether an argument is a file, or a list with one: to read it takes time."""
+    return any(
+        isinstance(one, Path)
+        for each in given
+        for one in (
+            (each,) if isinstance(each, _ITEM) or not isinstance(each, Collection) else each
+        )
+    )
 
 
 def check_text(content: object, place: str) -> None:

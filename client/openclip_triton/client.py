@@ -3,11 +3,16 @@
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from openclip_api.v1 import clip_pb2 as pb
-from openclip_triton import arguments, batch, convert
-from openclip_triton.channel import Channel, Encryption
+from openclip_triton import arguments, calls
+from openclip_triton.channel import Channel
+from openclip_triton.service import service
+from openclip_triton.streams.exchange import Order
 from openclip_triton.streams.stream import Stream
 from openclip_triton.values import (
+    C,
     Content,
     Image,
     K,
@@ -33,6 +38,10 @@ class Client:
         tls_ca: PEM file of the certificate authorities to trust. Implies `tls`.
         tls_cert: PEM file of the client's certificate; needs `tls_key`. Implies `tls`.
         tls_key: PEM file of its key.
+
+    Raises:
+        ValueError: Only one of `tls_cert` and `tls_key` is given.
+        UnreadableFile: A file of TLS cannot be read.
     """
 
     def __init__(
@@ -47,10 +56,7 @@ class Client:
         tls_key: Path | None = None,
     ) -> None:
         self.address = address
-        own = (tls_cert, tls_key) if tls_cert and tls_key else None
-        encryption = Encryption(tls_ca, own) if tls or tls_ca or own else None
-        self._channel = Channel(address, timeout, api_key, encryption)
-        self._stub = self._channel.stub
+        self._channel = Channel(service(address, timeout, api_key, tls, tls_ca, tls_cert, tls_key))
 
     def __enter__(self) -> "Client":
         return self
@@ -79,7 +85,7 @@ class Client:
             ClientError: The first text that failed, or the call.
         """
         options = pb.StreamOptions(model=model, dimensions=dimensions, truncate=truncate)
-        return batch.embed(self._channel, texts, "texts", arguments.check_text, options)
+        return self._embed(calls.Batch(texts, "texts", arguments.check_text, options))
 
     def embed_images(
         self, images: Sequence[Image], *, model: str = "", dimensions: int | None = None
@@ -96,15 +102,23 @@ class Client:
             ClientError: The first image that failed, or the call.
         """
         options = pb.StreamOptions(model=model, dimensions=dimensions)
-        return batch.embed(self._channel, images, "images", arguments.check_image, options)
+        return self._embed(calls.Batch(images, "images", arguments.check_image, options))
+
+    def _embed(self, batch: calls.Batch[C]) -> Vectors:
+        call = batch.call()
+        if call is not None:
+            return self._channel.unary(call)
+        order = Order(batch.options, self.address, StreamSettings(), ordered=True)
+        stream = Stream(enumerate(batch.contents), self._channel.open_stream, order)
+        return np.stack([calls.vector_of(result) for result in stream.results()])
 
     def space(self, *, model: str = "", dimensions: int | None = None) -> Space:
-        """Ask which model the service uses for these options, and the size of its vectors."""
-        request = pb.EmbedRequest(
-            model=model, input=[pb.Item(text="a photo")], dimensions=dimensions
-        )
-        answer = self._channel.unary(self._stub.Embed, request)
-        return Space(answer.model, answer.fingerprint, answer.dimensions)
+        """Ask which model the service uses for these options, and the size of its vectors.
+
+        Raises:
+            ClientError: The call failed.
+        """
+        return self._channel.unary(calls.space(model, dimensions))
 
     def stream(
         self,
@@ -125,7 +139,8 @@ class Client:
 
         Args:
             items: Pairs of an id of your choice and a text (str), an encoded image (bytes) or an
-                image file (pathlib.Path). Consumed in other threads, one at a time.
+                image file (pathlib.Path). A `Client` takes them in other threads, one at a time; an
+                `AsyncClient` in the event loop, from an asynchronous iterable as well.
             model: Id of the model; empty for the default.
             dimensions: Number of leading entries to keep of each vector, scaled to unit length.
             truncate: False makes text over the context length an error.
@@ -139,15 +154,10 @@ class Client:
                 results.
         """
         options = pb.StreamOptions(model=model, dimensions=dimensions, truncate=truncate)
-        return Stream(
-            items,
-            self._channel.open_stream,
-            options,
-            address=self.address,
-            settings=settings or StreamSettings(),
-            fingerprint=fingerprint,
-            ordered=ordered,
-        ).results()
+        order = Order(
+            options, self.address, settings or StreamSettings(), fingerprint, ordered=ordered
+        )
+        return Stream(items, self._channel.open_stream, order).results()
 
     def classify(
         self,
@@ -175,17 +185,9 @@ class Client:
             TypeError: An argument is not a list, or an item has the wrong type.
             ClientError: An image, a label or the call failed.
         """
-        request = pb.ClassifyRequest(
-            model=model,
-            images=arguments.messages(images, "images", arguments.check_image),
-            labels=arguments.texts(labels, "labels"),
-            label_set=label_set,
-            templates=arguments.texts(templates, "templates"),
-            template_set=template_set,
-            top_k=top_k,
+        return self._channel.unary(
+            calls.classify(images, labels, label_set, templates, template_set, top_k, model)
         )
-        answer = self._channel.unary(self._stub.Classify, request)
-        return [[convert.to_prediction(p) for p in row.predictions] for row in answer.results]
 
     def similarity(
         self, texts: Sequence[str], images: Sequence[Image], *, model: str = ""
@@ -196,17 +198,7 @@ class Client:
             TypeError: An argument is not a list, or an item has the wrong type.
             ClientError: A text, an image or the call failed.
         """
-        request = pb.SimilarityRequest(
-            model=model,
-            texts=arguments.texts(texts, "texts"),
-            images=arguments.messages(images, "images", arguments.check_image),
-        )
-        answer = self._channel.unary(self._stub.Similarity, request)
-        return Similarity(
-            convert.to_matrix(answer.cosine),
-            convert.to_matrix(answer.logits_per_image),
-            convert.to_matrix(answer.logits_per_text),
-        )
+        return self._channel.unary(calls.similarity(texts, images, model))
 
     def rerank(
         self,
@@ -224,14 +216,7 @@ class Client:
             TypeError: `documents` is a single item, or an item is neither text nor image.
             ClientError: The query, a document or the call failed.
         """
-        request = pb.RerankRequest(
-            model=model,
-            query=arguments.message(query, "query"),
-            documents=arguments.messages(documents, "documents", arguments.check_content),
-            top_n=top_n,
-        )
-        answer = self._channel.unary(self._stub.Rerank, request)
-        return [Ranked(found.index, found.relevance_score) for found in answer.results]
+        return self._channel.unary(calls.rerank(query, documents, top_n, model))
 
     def models(self) -> list[Model]:
         """List the served models.
@@ -239,5 +224,4 @@ class Client:
         Raises:
             ClientError: The call failed.
         """
-        answer = self._channel.unary(self._stub.ListModels, pb.ListModelsRequest())
-        return [convert.to_model(model) for model in answer.models]
+        return self._channel.unary(calls.models())

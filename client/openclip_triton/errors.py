@@ -1,16 +1,18 @@
 """Errors of the client.
 
 ClientError
-├── ConnectionFailed   the service cannot be reached, or the connection was lost
-├── InvalidRequest     a bad image or text, a wrong value, something over a limit
-├── Unauthenticated    the key is missing or wrong
-├── NotFound           unknown model or label set
-├── Overloaded         the service is at its limit, or the key's quota is spent
-├── Unavailable        the service answers, but its models cannot be reached
-├── DeadlineExceeded   no answer in time
-├── ServiceFailed      a fault of the service
-├── ModelChanged       the served model is not the one that the work began with
-└── UnreadableFile     a local file cannot be read
+├── Transient          the same call may succeed later: wait `retry_after_s`, and call again
+│   ├── ConnectionFailed   the service cannot be reached, or the connection was lost
+│   ├── Overloaded         the service is at its limit, or the key's quota is spent
+│   ├── Unavailable        the service answers, but its models cannot be reached
+│   └── DeadlineExceeded   no answer in time
+├── Rejected           the same call fails again: change what it asks for
+│   ├── InvalidRequest     a bad image or text, a wrong value, something over a limit
+│   ├── Unauthenticated    the key is missing or wrong
+│   ├── NotFound           unknown model or label set
+│   ├── ModelChanged       the served model is not the one that the work began with
+│   └── UnreadableFile     a local file cannot be read
+└── ServiceFailed      a fault of the service: report it, with the message
 """
 
 from collections.abc import Mapping
@@ -60,50 +62,59 @@ class ClientError(Exception):
         self.args = (self.message,)
 
 
-class ConnectionFailed(ClientError):
-    """The service cannot be reached, or the connection was lost."""
+class Transient(ClientError):
+    """The same call may succeed later: wait `retry_after_s`, and call again."""
 
-    code = "connection_failed"
+    code = "transient"
     retryable = True
 
 
-class InvalidRequest(ClientError):
+class Rejected(ClientError):
+    """The same call fails again: change what it asks for."""
+
+    code = "rejected"
+
+
+class ConnectionFailed(Transient):
+    """The service cannot be reached, or the connection was lost."""
+
+    code = "connection_failed"
+
+
+class InvalidRequest(Rejected):
     """A bad image or text, a wrong value, something over a limit."""
 
     code = "invalid_request"
 
 
-class Unauthenticated(ClientError):
+class Unauthenticated(Rejected):
     """The key is missing or wrong."""
 
     code = "unauthenticated"
 
 
-class NotFound(ClientError):
+class NotFound(Rejected):
     """Unknown model or label set."""
 
     code = "not_found"
 
 
-class Overloaded(ClientError):
+class Overloaded(Transient):
     """The service is at its limit, or the key's quota is spent."""
 
     code = "overloaded"
-    retryable = True
 
 
-class Unavailable(ClientError):
+class Unavailable(Transient):
     """The service answers, but its models cannot be reached."""
 
     code = "unavailable"
-    retryable = True
 
 
-class DeadlineExceeded(ClientError):
+class DeadlineExceeded(Transient):
     """No answer in time."""
 
     code = "deadline_exceeded"
-    retryable = True
 
 
 class ServiceFailed(ClientError):
@@ -112,13 +123,13 @@ class ServiceFailed(ClientError):
     code = "internal_error"
 
 
-class ModelChanged(ClientError):
+class ModelChanged(Rejected):
     """The served model is not the one that the work began with."""
 
     code = "model_changed"
 
 
-class UnreadableFile(ClientError):
+class UnreadableFile(Rejected):
     """A local file cannot be read."""
 
     code = "unreadable_file"
@@ -159,6 +170,8 @@ BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
 )
 # Neither side chose to end the call: a proxy, a restart, a lost connection.
 _BROKEN = frozenset({"CANCELLED", "ABORTED"})
+# Without a code of the service, gRPC's own: nobody listens, or the call ended while it was written.
+_OF_GRPC = frozenset({"UNAVAILABLE", "INTERNAL"})
 
 
 def of_call(error: "grpc.RpcError", address: str) -> ClientError:
@@ -166,7 +179,7 @@ def of_call(error: "grpc.RpcError", address: str) -> ClientError:
     status, details = error.code().name, error.details() or ""
     trailing = {key: value for key, value in error.trailing_metadata() or () if value}
     code, param = trailing.get("error-code"), trailing.get("error-param")
-    if status in _BROKEN or (status == "UNAVAILABLE" and code is None):
+    if status in _BROKEN or (status in _OF_GRPC and code is None):
         return ConnectionFailed(f"no connection to {address}: {details}")
     if status == "UNIMPLEMENTED":
         return ServiceFailed(f"{address} does not speak openclip.v1.ClipService: {details}")
@@ -189,7 +202,11 @@ def of_item(error: "pb.Error") -> ClientError:
 
 
 def _seconds(trailing: Mapping[str, str]) -> float:
-    try:
-        return max(0.0, float(trailing.get("retry-after", 0)))
-    except ValueError:
-        return 0.0
+    """The time to wait that the service gave, in gRPC's own way or in HTTP's; 0: none."""
+    for key, unit in (("grpc-retry-pushback-ms", 1e-3), ("retry-after", 1.0)):
+        if key in trailing:
+            try:
+                return max(0.0, float(trailing[key]) * unit)
+            except ValueError:
+                return 0.0
+    return 0.0

@@ -36,7 +36,7 @@ class Fake:
     hold: threading.Event | None = None  # answers wait for it
     refuse: tuple[grpc.StatusCode, str, str] | None = None  # status, code, message of every call
     unary_failures: int = 0  # number of calls that are refused first
-    retry_after: str = ""  # what those calls answer
+    pushback: tuple[str, str] | None = None  # what those calls answer: when to try again
     seen: Counter[bytes] = field(default_factory=Counter)  # contents of streams
     streams: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -80,7 +80,7 @@ class Fake:
         self.metadata = dict(context.invocation_metadata())
         if self.unary_failures:
             self.unary_failures -= 1
-            told = (("retry-after", self.retry_after),) if self.retry_after else ()
+            told = (self.pushback,) if self.pushback else ()
             context.set_trailing_metadata((("error-code", "overloaded"), *told))
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "no room")
         if self.refuse:
@@ -137,7 +137,12 @@ def handlers(fake: Fake) -> grpc.GenericRpcHandler:
 
 def serve(fake: Fake, credentials: grpc.ServerCredentials | None = None) -> tuple[grpc.Server, str]:
     """Serves until the server is stopped; with its address."""
-    server = grpc.server(futures.ThreadPoolExecutor(16))
+    # Of more than a thousand calls that wait for a thread, gRPC drops some at random.
+    pending = [
+        ("grpc.server.max_pending_requests", 10_000),
+        ("grpc.server.max_pending_requests_hard_limit", 10_000),
+    ]
+    server = grpc.server(futures.ThreadPoolExecutor(16), options=pending)
     server.add_generic_rpc_handlers((handlers(fake),))
     if credentials:
         port = server.add_secure_port("127.0.0.1:0", credentials)

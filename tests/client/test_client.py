@@ -115,9 +115,8 @@ def test_each_status_has_its_error(
     address: str, fake: Fake, status: grpc.StatusCode, code: str, kind: type[Exception]
 ) -> None:
     fake.refuse = (status, code, "because")
-    patience = 2 if kind in {Overloaded, Unavailable} else 20  # those are tried again until then
     with (
-        Client(address, timeout=patience) as client,
+        Client(address) as client,
         pytest.raises(kind, match="because") as raised,
     ):
         client.models()
@@ -130,13 +129,33 @@ def test_another_service_is_named(client: Client) -> None:
         client.similarity(["a"], [b"b"])
 
 
-def test_a_refused_call_is_tried_again(client: Client, fake: Fake) -> None:
-    fake.unary_failures = 2
+def test_a_call_is_tried_again_where_the_service_says_when(client: Client, fake: Fake) -> None:
+    fake.unary_failures, fake.pushback = 2, ("grpc-retry-pushback-ms", "20")
     assert [model.id for model in client.models()] == ["fake"]
 
 
+@pytest.mark.parametrize(
+    "pushback", [None, ("grpc-retry-pushback-ms", "-1"), ("retry-after", "soon")]
+)
+def test_a_call_is_not_tried_again_where_it_says_nothing(
+    client: Client, fake: Fake, pushback: tuple[str, str] | None
+) -> None:
+    fake.unary_failures, fake.pushback = 2, pushback
+    with pytest.raises(Overloaded) as raised:
+        client.models()
+    assert raised.value.retry_after_s == 0
+    assert fake.unary_failures == 1
+
+
+def test_attempts_end(client: Client, fake: Fake) -> None:
+    fake.unary_failures, fake.pushback = 100, ("grpc-retry-pushback-ms", "1")
+    with pytest.raises(Overloaded):
+        client.models()
+    assert fake.unary_failures == 96
+
+
 def test_a_refused_call_waits_as_long_as_it_is_told(address: str, fake: Fake) -> None:
-    fake.unary_failures, fake.retry_after = 1, "1"
+    fake.unary_failures, fake.pushback = 1, ("retry-after", "1")
     started = time.monotonic()
     with Client(address) as client:
         assert client.models()
@@ -144,7 +163,7 @@ def test_a_refused_call_waits_as_long_as_it_is_told(address: str, fake: Fake) ->
 
 
 def test_a_stream_waits_as_long_as_it_is_told(address: str, fake: Fake) -> None:
-    fake.unary_failures, fake.retry_after = 1, "1"
+    fake.unary_failures, fake.pushback = 1, ("retry-after", "1")
     started = time.monotonic()
     with Client(address) as client:
         [result] = client.stream([("a", "a text")])
@@ -153,7 +172,7 @@ def test_a_stream_waits_as_long_as_it_is_told(address: str, fake: Fake) -> None:
 
 
 def test_a_wait_that_is_too_long_is_not_begun(address: str, fake: Fake) -> None:
-    fake.unary_failures, fake.retry_after = 1, "600"
+    fake.unary_failures, fake.pushback = 1, ("retry-after", "600")
     with Client(address, timeout=20) as client, pytest.raises(Overloaded) as raised:
         client.models()
     assert raised.value.retry_after_s == 600

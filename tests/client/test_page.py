@@ -65,7 +65,7 @@ def test_programs_run(real_address: str, folder: Path, program: str) -> None:
 
 
 def test_there_is_something_to_run() -> None:
-    assert (len(SESSIONS), len(PROGRAMS)) == (4, 2)
+    assert (len(SESSIONS), len(PROGRAMS)) == (4, 3)
 
 
 def test_every_option_is_on_the_page() -> None:
@@ -82,5 +82,5 @@ def test_every_error_is_on_the_page() -> None:
         if isinstance(value := getattr(openclip_triton, name), type)
         and issubclass(value, openclip_triton.ClientError)
     ]
-    assert len(errors) == 11
+    assert len(errors) == 13
     assert [name for name in errors if f"`{name}`" not in PAGE] == []

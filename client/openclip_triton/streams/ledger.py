@@ -1,15 +1,27 @@
-"""A stream's items: read, queued, sent. The only state that its threads share."""
+"""A stream's items: read, queued, sent. The only state that its threads or tasks share."""
 
 import heapq
 import time
 from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from threading import Condition
+from typing import Protocol
 
 from openclip_api.v1 import clip_pb2 as pb
 
 MESSAGE_ITEMS = 16
 MESSAGE_BYTES = 2**20
+
+
+class Condition(AbstractContextManager[object], Protocol):
+    """The lock of a ledger, which tells of its changes: `threading.Condition` or like it."""
+
+    def wait_for(self, predicate: Callable[[], bool]) -> object:
+        """Wait until it is true."""
+
+    def notify_all(self) -> None:
+        """Have all who wait look again."""
 
 
 @dataclass(slots=True)
@@ -28,7 +40,7 @@ class Ledger:
 
     max_items: int
     max_bytes: int
-    condition: Condition = field(default_factory=Condition)
+    condition: Condition
     held_items: int = 0
     held_bytes: int = 0
     peak_items: int = 0
@@ -42,24 +54,30 @@ class Ledger:
     closed: bool = False
     last_sent: float = 0.0  # monotonic seconds
 
+    def may_admit(self) -> bool:
+        """Whether `admit` does not wait."""
+        return self.closed or self.held_items < self.max_items
+
     def admit(self) -> bool:
         """Wait for room for one more item; False once the stream is closed."""
         with self.condition:
-            self.condition.wait_for(lambda: self.closed or self.held_items < self.max_items)
+            self.condition.wait_for(self.may_admit)
             if not self.closed:
                 self.held_items += 1
                 self.peak_items = max(self.peak_items, self.held_items)
             return not self.closed
 
+    def may_reserve(self, size: int) -> bool:
+        """Whether `reserve` does not wait."""
+        fits = not self.held_bytes or self.held_bytes + size <= self.max_bytes
+        return self.closed or fits
+
     def reserve(self, size: int) -> bool:
         """Wait for room for `size` bytes; False once the stream is closed."""
         with self.condition:
-            self.condition.wait_for(lambda: self.closed or self._fits(size))
+            self.condition.wait_for(lambda: self.may_reserve(size))
             self.held_bytes += size
             return not self.closed
-
-    def _fits(self, size: int) -> bool:
-        return not self.held_bytes or self.held_bytes + size <= self.max_bytes
 
     def release(self, size: int) -> None:
         """Free the room of one item of `size` bytes."""
@@ -75,10 +93,15 @@ class Ledger:
             self.queue.append(number)
             self.condition.notify_all()
 
+    def may_take(self, connection: int) -> bool:
+        """Whether `take` does not wait."""
+        finished = not self.reading and not self.entries
+        return bool(self.queue) or self.closed or finished or connection != self.connection
+
     def take(self, connection: int) -> list[tuple[int, pb.Item]] | None:
         """Wait for the items of one message; None when this connection has no more to send."""
         with self.condition:
-            self.condition.wait_for(lambda: self.queue or self._over(connection))
+            self.condition.wait_for(lambda: self.may_take(connection))
             if connection != self.connection or not self.queue:
                 return None
             taken: list[tuple[int, pb.Item]] = []
@@ -92,10 +115,6 @@ class Ledger:
                 taken.append((self.queue.popleft(), entry.item))
             self.last_sent = time.monotonic()
             return taken
-
-    def _over(self, connection: int) -> bool:
-        finished = not self.reading and not self.entries
-        return self.closed or finished or connection != self.connection
 
     def awaited(self, number: int) -> Entry | None:
         """The item of an answer; None if it was answered before."""

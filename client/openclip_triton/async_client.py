@@ -1,0 +1,245 @@
+"""The client for asyncio: one connection to the service, shared by all calls."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from openclip_api.v1 import clip_pb2 as pb
+from openclip_triton import arguments, calls
+from openclip_triton.async_channel import AsyncChannel
+from openclip_triton.service import service
+from openclip_triton.streams.async_stream import AsyncStream
+from openclip_triton.streams.exchange import Order
+from openclip_triton.values import (
+    C,
+    Content,
+    Image,
+    K,
+    Model,
+    Prediction,
+    Ranked,
+    Result,
+    Similarity,
+    Space,
+    StreamSettings,
+    Vectors,
+)
+
+R = TypeVar("R")
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same calls, each to be awaited, in one event loop.
+
+    Files are read in threads. Cancelling a call ends it at the service as well. A stream that is
+    left early is closed by its `aclose`; see `contextlib.aclosing`.
+
+    Args:
+        address: host:port of the service's gRPC API.
+        timeout: Limit of one call in seconds, retries included. Streams have no limit.
+        api_key: The key, sent as `authorization: Bearer`.
+        tls: Whether to encrypt. Without `tls_ca`, the system's certificate authorities are trusted.
+        tls_ca: PEM file of the certificate authorities to trust. Implies `tls`.
+        tls_cert: PEM file of the client's certificate; needs `tls_key`. Implies `tls`.
+        tls_key: PEM file of its key.
+
+    Raises:
+        ValueError: Only one of `tls_cert` and `tls_key` is given.
+        UnreadableFile: A file of TLS cannot be read.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8081",
+        *,
+        timeout: float = 60.0,
+        api_key: str | None = None,
+        tls: bool = False,
+        tls_ca: Path | None = None,
+        tls_cert: Path | None = None,
+        tls_key: Path | None = None,
+    ) -> None:
+        self.address = address
+        self._channel = AsyncChannel(
+            service(address, timeout, api_key, tls, tls_ca, tls_cert, tls_key)
+        )
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def embed_texts(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        dimensions: int | None = None,
+        truncate: bool | None = None,
+    ) -> Vectors:
+        """Embed any number of texts, in their order: float32 [n, D], unit length.
+
+        The options are those of `stream`.
+
+        Raises:
+            TypeError: `texts` is a single text, or an item is not a text.
+            ClientError: The first text that failed, or the call.
+        """
+        options = pb.StreamOptions(model=model, dimensions=dimensions, truncate=truncate)
+        return await self._embed(calls.Batch(texts, "texts", arguments.check_text, options))
+
+    async def embed_images(
+        self, images: Sequence[Image], *, model: str = "", dimensions: int | None = None
+    ) -> Vectors:
+        """Embed any number of images, in their order: float32 [n, D], unit length.
+
+        Args:
+            images: Bytes of JPEG, PNG, ..., or files as pathlib.Path.
+            model: As for `stream`.
+            dimensions: As for `stream`.
+
+        Raises:
+            TypeError: `images` is a single image, or an item is not an image (a str is a text).
+            ClientError: The first image that failed, or the call.
+        """
+        options = pb.StreamOptions(model=model, dimensions=dimensions)
+        return await self._embed(calls.Batch(images, "images", arguments.check_image, options))
+
+    async def _embed(self, batch: calls.Batch[C]) -> Vectors:
+        call = await _made(batch.call, batch.contents)
+        if call is not None:
+            return await self._channel.unary(call)
+        order = Order(batch.options, self.address, StreamSettings(), ordered=True)
+        stream = AsyncStream(enumerate(batch.contents), self._channel.open_stream, order)
+        async with aclosing(stream.results()) as results:
+            return np.stack([calls.vector_of(result) async for result in results])
+
+    async def space(self, *, model: str = "", dimensions: int | None = None) -> Space:
+        """Ask which model the service uses for these options, and the size of its vectors.
+
+        Raises:
+            ClientError: The call failed.
+        """
+        return await self._channel.unary(calls.space(model, dimensions))
+
+    def stream(
+        self,
+        items: Iterable[tuple[K, Content]] | AsyncIterable[tuple[K, Content]],
+        *,
+        model: str = "",
+        dimensions: int | None = None,
+        truncate: bool | None = None,
+        fingerprint: str | None = None,
+        ordered: bool = False,
+        settings: StreamSettings | None = None,
+    ) -> AsyncGenerator[Result[K], None]:
+        """Embed any number of items in bounded memory; each gets one result.
+
+        The stream reads at most `settings.max_items` items and `settings.max_bytes` bytes ahead of
+        the results, and stops reading while no results are taken. It retries items whose error may
+        pass, and opens a new connection for unanswered items when one is lost.
+
+        Args:
+            items: Pairs of an id of your choice and a text (str), an encoded image (bytes) or an
+                image file (pathlib.Path). A `Client` takes them in other threads, one at a time; an
+                `AsyncClient` in the event loop, from an asynchronous iterable as well.
+            model: Id of the model; empty for the default.
+            dimensions: Number of leading entries to keep of each vector, scaled to unit length.
+            truncate: False makes text over the context length an error.
+            fingerprint: Refuse vectors of any model but this.
+            ordered: Yield results in the order of the items, not of completion.
+            settings: Limits of memory and retries.
+
+        Raises:
+            TypeError: An element of `items` is not such a pair.
+            ClientError: The whole stream failed after all retries. Errors of single items are
+                results.
+        """
+        options = pb.StreamOptions(model=model, dimensions=dimensions, truncate=truncate)
+        order = Order(
+            options, self.address, settings or StreamSettings(), fingerprint, ordered=ordered
+        )
+        return AsyncStream(items, self._channel.open_stream, order).results()
+
+    async def classify(
+        self,
+        images: Sequence[Image],
+        labels: Sequence[str] = (),
+        *,
+        label_set: str = "",
+        templates: Sequence[str] = (),
+        template_set: str = "",
+        top_k: int | None = None,
+        model: str = "",
+    ) -> list[list[Prediction]]:
+        """Score labels for each image, best first.
+
+        Args:
+            images: Bytes of JPEG, PNG, ..., or files as pathlib.Path; at most one request's limit.
+            labels: The labels to choose from, unless `label_set` names some.
+            label_set: Name of a label set of the service.
+            templates: Texts with `{}` in place of the label, unless `template_set` names some.
+            template_set: Name of a template set of the service.
+            top_k: Number of labels for each image; default all.
+            model: Id of the model; empty for the default.
+
+        Raises:
+            TypeError: An argument is not a list, or an item has the wrong type.
+            ClientError: An image, a label or the call failed.
+        """
+        given = (images, labels, label_set, templates, template_set, top_k, model)
+        call = await _made(lambda: calls.classify(*given), images)
+        return await self._channel.unary(call)
+
+    async def similarity(
+        self, texts: Sequence[str], images: Sequence[Image], *, model: str = ""
+    ) -> Similarity:
+        """Compare every image with every text.
+
+        Raises:
+            TypeError: An argument is not a list, or an item has the wrong type.
+            ClientError: A text, an image or the call failed.
+        """
+        call = await _made(lambda: calls.similarity(texts, images, model), images)
+        return await self._channel.unary(call)
+
+    async def rerank(
+        self,
+        query: Content,
+        documents: Sequence[Content],
+        *,
+        top_n: int | None = None,
+        model: str = "",
+    ) -> list[Ranked]:
+        """Rank documents, each a text or an image, by similarity to the query, best first.
+
+        A str is a text, even if it is a path; an image is bytes or a pathlib.Path.
+
+        Raises:
+            TypeError: `documents` is a single item, or an item is neither text nor image.
+            ClientError: The query, a document or the call failed.
+        """
+        call = await _made(lambda: calls.rerank(query, documents, top_n, model), query, documents)
+        return await self._channel.unary(call)
+
+    async def models(self) -> list[Model]:
+        """List the served models.
+
+        Raises:
+            ClientError: The call failed.
+        """
+        return await self._channel.unary(calls.models())
+
+
+async def _made(make: Callable[[], R], *contents: object) -> R:
+    """Make a call: in a thread where one of its contents is a file."""
+    return await asyncio.to_thread(make) if arguments.has_files(*contents) else make()

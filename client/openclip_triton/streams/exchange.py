@@ -1,0 +1,221 @@
+"""What a stream has read, sent and been answered: the part of it that does no I/O."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic
+
+from openclip_api.v1 import clip_pb2 as pb
+from openclip_triton import arguments, convert
+from openclip_triton.errors import (
+    ClientError,
+    ConnectionFailed,
+    InvalidRequest,
+    ModelChanged,
+    of_item,
+)
+from openclip_triton.streams.ledger import Condition, Ledger
+from openclip_triton.values import Content, K, Result, StreamSettings
+
+LONGEST_WAIT_S = 1.0  # for an event, before the connection is looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a stream is asked for, apart from its items."""
+
+    options: pb.StreamOptions
+    address: str  # of the service, for errors
+    settings: StreamSettings
+    fingerprint: str | None = None  # of the only model that may answer
+    ordered: bool = False  # results in the order of the items
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A message of the service."""
+
+    response: pb.EmbedStreamResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A connection has ended."""
+
+    connection: int
+    error: ClientError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An item cannot be sent."""
+
+    number: int
+    size: int
+    error: ClientError
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEnded:
+    """The caller's iterable has given its last item."""
+
+
+Event = Answers | Ended | Unread | SourceEnded
+
+
+class Exchange(Generic[K]):
+    """One run over the caller's items.
+
+    Events go to `handle`, one at a time; it leaves results in `ready`. Readers number the items;
+    what they share with it is in `ledger`.
+    """
+
+    def __init__(self, order: Order, condition: Condition) -> None:
+        self.settings = order.settings
+        self.ledger = Ledger(self.settings.max_items, self.settings.max_bytes, condition)
+        self.failures = 0  # of the connection, since the last answer
+        self.ready: deque[tuple[Result[K], int]] = deque()  # with the bytes of their items
+        self._order = order
+        self._fingerprint = order.fingerprint
+        self._ids: dict[int, K] = {}  # by number, until the result is ready
+        self._count = 0  # of items read
+        self._finished = 0  # of them, ready or yielded
+        self._held: dict[int, tuple[Result[K], int]] = {}  # results that await earlier ones
+        self._connected = False
+        self._heard = 0.0  # monotonic seconds
+
+    def accept(self, key: K) -> int:
+        """Number an item, in the order of the caller's."""
+        number = self._count
+        self._count += 1
+        self._ids[number] = key
+        return number
+
+    def item(self, content: Content, size: int) -> pb.Item:
+        """Make the message of an item; reads its file, in any thread.
+
+        Raises:
+            ClientError: It cannot be read, or is too large.
+        """
+        most = self.settings.max_item_bytes
+        if size > most:
+            raise InvalidRequest(
+                f"{size:,} bytes; a stream takes items of at most {most:,}", code="too_large"
+            )
+        return convert.to_item(content)
+
+    def message(self, taken: list[tuple[int, pb.Item]], *, first: bool) -> pb.EmbedStreamRequest:
+        """The message with these items; the first of a connection holds the options."""
+        items = [pb.StreamItem(id=str(number), item=item) for number, item in taken]
+        return pb.EmbedStreamRequest(options=self._order.options if first else None, items=items)
+
+    def unfinished(self) -> bool:
+        """Whether results are still to come, apart from those that are ready."""
+        return self.ledger.reading or self._finished < self._count
+
+    def patience(self) -> float:
+        """Queue the items whose delay is over; return the seconds to wait for an event."""
+        wake = self.ledger.wake()
+        return LONGEST_WAIT_S if wake is None else min(wake, LONGEST_WAIT_S)
+
+    def connect(self) -> int:
+        """Queue unanswered items for a new connection; return its number."""
+        self._connected = True
+        self._heard = time.monotonic()
+        return self.ledger.reconnect()
+
+    def handle(self, event: Event | None) -> float | None:
+        """Take an event; None: none came in time.
+
+        Returns:
+            Seconds after which to open a new connection; None: none is needed.
+
+        Raises:
+            ClientError: The whole stream failed.
+        """
+        if isinstance(event, Answers):
+            self._heard = time.monotonic()
+            self._answered(event.response)
+        elif isinstance(event, Unread):
+            failed = Result(self._ids.pop(event.number), None, event.error)
+            self._finish(event.number, failed, event.size)
+        elif isinstance(event, Ended):
+            if event.connection == self.ledger.connection and self._connected:
+                return self._ended(event.error)
+        elif event is None and not self._connected:
+            return 0.0 if self.ledger.entries else None
+        elif event is None:
+            return self._listen()
+        return None
+
+    def _answered(self, response: pb.EmbedStreamResponse) -> None:
+        self._check_model(response.fingerprint)
+        for answer in response.results:
+            number = int(answer.id)
+            entry = self.ledger.awaited(number)
+            if entry is None:
+                continue  # answered over both an old and a new connection
+            error = of_item(answer.error) if answer.HasField("error") else None
+            if error is not None and error.retryable:
+                entry.attempts += 1
+                if entry.attempts <= self.settings.retries:
+                    self.ledger.retry(number, self.settings.backoff(entry.attempts))
+                    continue
+            self.ledger.settle(number)
+            self.failures = 0
+            key = self._ids.pop(number)
+            if error is not None:
+                self._finish(number, Result(key, None, error), entry.size)
+            else:
+                vector = convert.to_vector(answer.embedding.vector)
+                result = Result(key, vector, None, answer.embedding.truncated)
+                self._finish(number, result, entry.size)
+
+    def _finish(self, number: int, result: Result[K], size: int) -> None:
+        if not self._order.ordered:
+            self._finished += 1
+            self.ready.append((result, size))
+            return
+        self._held[number] = (result, size)
+        while self._finished in self._held:
+            self.ready.append(self._held.pop(self._finished))
+            self._finished += 1
+
+    def _check_model(self, found: str) -> None:
+        if self._fingerprint is None:
+            self._fingerprint = found
+        elif found and found != self._fingerprint:
+            raise ModelChanged(
+                f"the model behind {self._order.address} has the fingerprint {found}, not "
+                f"{self._fingerprint} as when the work began: their vectors cannot be compared"
+            )
+
+    def _listen(self) -> float | None:
+        """Replace a connection that is silent for too long."""
+        since, limit = self.ledger.waiting_since(), self.settings.idle_s
+        if since is None or time.monotonic() - max(since, self._heard) <= limit:
+            return None
+        return self._ended(ConnectionFailed(f"no answer from {self._order.address} in {limit:g} s"))
+
+    def _ended(self, error: ClientError | None) -> float | None:
+        self._connected = False
+        if not self.ledger.entries:
+            return None  # nothing is lost; the next item has a new connection
+        error = error or ConnectionFailed(f"{self._order.address} ended the stream early")
+        self.failures += 1
+        if not error.retryable or self.failures > self.settings.retries:
+            raise error
+        return max(self.settings.backoff(self.failures), error.retry_after_s)
+
+
+def pair(taken: tuple[K, Content]) -> tuple[K, Content]:
+    """Check a pair of an id and an item.
+
+    Raises:
+        TypeError: It is none.
+    """
+    arguments.check_pair(taken)
+    key, content = taken
+    arguments.check_content(content, f"item {key!r:.100}")
+    # The caller may refill a buffer once the next item is requested.
+    return key, bytes(content) if isinstance(content, bytearray | memoryview) else content
