@@ -3,7 +3,8 @@
 A call of one row costs the gateway about as much as a call of thirty, and Triton's own batcher
 joins only what reaches it in time. So while fewer than `calls` of an encoder's calls are under way,
 a new row leaves at once; rows that come meanwhile wait, and leave together as soon as a call
-returns. No row is ever delayed for the sake of a larger batch.
+returns. No row is ever delayed for the sake of a larger batch. If a model fails on the rows of
+several requests, those of each run once more by themselves: a row costs only its own request.
 
 Clients take turns at an encoder, row by row. So do the encoders that share a queue: where text is
 padded to fixed lengths, each length is an encoder of its own, and all run on the same hardware.
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InferenceFailed
 from gateway.inference.client import Call, Encoder, InferClient
 from gateway.models.spans import CallSpan, Trace
 from gateway.models.values import Deadline, Timings, Vectors
@@ -81,16 +82,23 @@ def joined(encoder: Encoder, rows: Rows) -> NDArray[Any]:
     return batch
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """What the jobs of one run have in common."""
+
+    deadline: Deadline
+    since: float  # when it came, on the clock of time.perf_counter
+    trace: Trace | None  # of its request
+
+
 @dataclass(slots=True)
 class Job:
     """Rows of one request: a part of a call."""
 
     rows: Rows
-    deadline: Deadline
+    origin: Origin
     done: asyncio.Future[Vectors]  # cancelled once its request has ended
-    since: float  # when it came, on the clock of time.perf_counter
-    trace: Trace | None = None  # of its request
-    sent: float = 0.0  # when its call left, on the same clock
+    sent: float = 0.0  # when its call left, on the clock of time.perf_counter
     call: CallSpan | None = None  # the span of its call, where that is traced
 
 
@@ -129,7 +137,9 @@ class ClientQueues:
         if queue is None or job is None:
             self.queues.pop(encoder, None)  # its version may never be used again
             return None
-        return self.served + (0 if queue.urgent else BULK_CALLS * encoder.max_batch), job.since
+        return self.served + (
+            0 if queue.urgent else BULK_CALLS * encoder.max_batch
+        ), job.origin.since
 
 
 @dataclass(slots=True)
@@ -240,10 +250,8 @@ class Batcher:
         schedule = self._schedules.setdefault(encoder.queue, Schedule())
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
-        jobs = [
-            Job(part, deadline, loop.create_future(), start, timings.trace)
-            for part in split(encoder, rows)
-        ]
+        origin = Origin(deadline, start, timings.trace)
+        jobs = [Job(part, origin, loop.create_future()) for part in split(encoder, rows)]
         schedule.add(timings.client, encoder, jobs, bulk=bulk)
         self._pump(schedule)
         try:
@@ -267,44 +275,62 @@ class Batcher:
             task.add_done_callback(self._running.discard)
 
     async def _call(self, schedule: Schedule, encoder: Encoder, jobs: list[Job]) -> None:
+        """Runs jobs in one call, and where the model fails on it, in one for each request."""
+        try:
+            answer = await self._answer(encoder, jobs)
+            origins = dict.fromkeys(job.origin for job in jobs)
+            if isinstance(answer, InferenceFailed) and len(origins) > 1:
+                for origin in origins:  # in turn: they take the place of one call
+                    alone = [job for job in jobs if job.origin is origin and not job.done.done()]
+                    if alone:
+                        _deliver(alone, await self._answer(encoder, alone))
+        finally:
+            # The next call leaves before these answers are written, so the encoder is not idle.
+            schedule.underway -= 1
+            self._pump(schedule)
+        _deliver(jobs, answer)
+
+    async def _answer(self, encoder: Encoder, jobs: Sequence[Job]) -> Vectors | Exception:
+        """Runs the rows of these jobs in one call."""
         span = _traced(encoder, jobs)
-        failure: Exception | None = None
+        answer: Vectors | Exception
         try:
             batch = joined(encoder, [row for job in jobs for row in job.rows])
             self._on_call(encoder.model, len(batch))
             for job in jobs:
                 job.sent = time.perf_counter()
-            within = max(job.deadline.at for job in jobs) - Deadline.now()
+            within = max(job.origin.deadline.at for job in jobs) - Deadline.now()
             call = Call(encoder, batch, span.traceparent if span else "")
-            vectors = await self._client.infer(call, max(0.001, within))
+            answer = await self._client.infer(call, max(0.001, within))
         except Exception as error:  # of any kind; each job that waits gets it
-            failure = error
-        finally:
-            # The next call leaves before these answers are written, so the encoder is not idle.
-            schedule.underway -= 1
-            self._pump(schedule)
-            if span is not None:
-                span.end(type(failure).__name__ if failure else "")
-        start = 0
-        for job in jobs:
-            end = start + len(job.rows)
-            if not job.done.done():
-                if failure is None:
-                    job.done.set_result(vectors[start:end])
-                else:
-                    job.done.set_exception(_copied(failure))
-                    job.done.exception()  # read here: its request may have ended meanwhile
-            start = end
+            answer = error
+        if span is not None:
+            span.end(type(answer).__name__ if isinstance(answer, Exception) else "")
+        return answer
+
+
+def _deliver(jobs: Sequence[Job], answer: Vectors | Exception) -> None:
+    """Ends the jobs of a call that still wait."""
+    start = 0
+    for job in jobs:
+        end = start + len(job.rows)
+        if not job.done.done():
+            if isinstance(answer, Exception):
+                job.done.set_exception(_copied(answer))
+                job.done.exception()  # read here: its request may have ended meanwhile
+            else:
+                job.done.set_result(answer[start:end])
+        start = end
 
 
 def _traced(encoder: Encoder, jobs: Sequence[Job]) -> CallSpan | None:
     """Begins the span of a call for these jobs; None where no job is traced."""
-    traces = list(dict.fromkeys(job.trace for job in jobs if job.trace is not None))
+    traces = list(dict.fromkeys(job.origin.trace for job in jobs if job.origin.trace is not None))
     if not traces:
         return None
     span = traces[0].call(encoder.model, sum(len(job.rows) for job in jobs), traces[1:])
     for job in jobs:
-        job.call = span if job.trace is not None else None
+        job.call = span if job.origin.trace is not None else None
     return span
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.errors import InferenceFailed, Overloaded, Unavailable
+from gateway.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    InferenceFailed,
+    Overloaded,
+    Unavailable,
+)
 from gateway.inference.batching import BULK_CALLS, MAX_CALL_BYTES, MAX_CALL_TOKENS, Batcher
 from gateway.inference.client import Call, Encoder, FakeInferClient, Golden
 from gateway.models.values import Deadline, Timings, Vectors
@@ -292,6 +298,75 @@ async def test_a_failed_call_leaves_the_lane_open() -> None:
     with pytest.raises(InferenceFailed):
         await start(batcher, 1)
     assert (await start(batcher, 2))[0, 0] == 2
+
+
+BAD = 13
+
+
+class Failing(Held):
+    """Fails on every call with a certain row, with this error."""
+
+    def __init__(self, error: GatewayError) -> None:
+        super().__init__()
+        self.error = error
+
+    async def infer(self, call: Call, within: float) -> Vectors:
+        vectors = await super().infer(call, within)
+        if BAD in call.batch:
+            raise self.error
+        return vectors
+
+
+async def test_a_row_that_a_model_fails_on_costs_only_its_own_request() -> None:
+    client = Failing(InferenceFailed("no such token"))
+    batcher = Batcher(client, calls=1)
+    tasks = [start(batcher, 0), start(batcher, 1, 2), start(batcher, 3, BAD), start(batcher, 4)]
+    for count in range(1, 6):
+        await called(client, count)  # one at a time
+        client.gate.release()
+    first, pair, bad, last = await asyncio.gather(*tasks, return_exceptions=True)
+    assert client.rows() == [[0], [1, 2, 3, BAD, 4], [1, 2], [3, BAD], [4]]
+    assert isinstance(bad, InferenceFailed)
+    for answer, values in ((first, [0]), (pair, [1, 2]), (last, [4])):
+        assert isinstance(answer, np.ndarray)
+        assert answer[:, 0].tolist() == values
+    assert batcher._schedules["text"].underway == 0
+
+
+async def test_a_request_that_fails_alone_is_not_run_again() -> None:
+    client = Failing(InferenceFailed("no such token"))
+    batcher = Batcher(client, calls=1)
+    for _ in range(3):
+        client.gate.release()
+    with pytest.raises(InferenceFailed):
+        await start(batcher, 1, BAD, *range(20, 40))
+    assert [len(rows) for rows in client.rows()] == [8, 8, 6]
+
+
+@pytest.mark.parametrize("kind", [Overloaded, Unavailable, DeadlineExceeded])
+async def test_what_is_no_fault_of_the_model_is_not_run_again(kind: type[GatewayError]) -> None:
+    client = Failing(kind("not now"))
+    batcher = Batcher(client, calls=1)
+    tasks = [start(batcher, number) for number in (0, 1, BAD, 2)]
+    for _ in range(10):
+        client.gate.release()
+    first, *others = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(first, np.ndarray)
+    assert all(isinstance(each, kind) for each in others)
+    assert client.rows() == [[0], [1, BAD, 2]]
+
+
+async def test_a_request_that_has_ended_is_not_run_again() -> None:
+    client = Failing(InferenceFailed("no such token"))
+    batcher = Batcher(client, calls=1)
+    first, bad, ended, stays = (start(batcher, number) for number in (0, BAD, 1, 2))
+    client.gate.release()
+    await called(client, 2)
+    ended.cancel()
+    for _ in range(3):
+        client.gate.release()
+    await asyncio.gather(first, bad, stays, return_exceptions=True)
+    assert client.rows() == [[0], [BAD, 1, 2], [BAD], [2]]
 
 
 async def test_calls_are_bounded_in_rows_and_bytes() -> None:

@@ -1,6 +1,7 @@
 """What befalls Triton, staged against real processes: what clients are told, and that it passes."""
 
 import asyncio
+import contextlib
 import itertools
 import re
 import sys
@@ -16,9 +17,9 @@ import pytest
 from gateway.models.manifest import read_manifest
 from gateway.models.tokenizer import TextTokenizer
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
-from tests.conftest import GatewayClient, GatewayFactory, Outside, run_gateway
+from tests.conftest import REPOSITORY, GatewayClient, GatewayFactory, Outside, run_gateway
 from tests.gateway.steady import IMAGE, golden_values
-from tests.gateway.tritons import SteeredTriton, copied, scaled, steered, write_impostor
+from tests.gateway.tritons import SteeredTriton, copied, failing, scaled, steered, write_impostor
 from tests.gateway.waiting import inflight, wait_until
 
 pytestmark = pytest.mark.slow
@@ -46,6 +47,12 @@ def service(triton: SteeredTriton, start_gateway: GatewayFactory) -> Iterator[Se
 
 @pytest.fixture
 def patient(triton: SteeredTriton) -> Iterator[Service]:
+    with waiting_for(triton) as service:
+        yield service
+
+
+@contextlib.contextmanager
+def waiting_for(triton: SteeredTriton) -> Iterator[Service]:
     """As `service`; a silent Triton is given the time that the test takes to stage its part."""
     code = "import runpy; from gateway.inference import server; "
     run = "server.SILENT_S = 300; runpy.run_module('gateway', run_name='__main__')"
@@ -54,6 +61,12 @@ def patient(triton: SteeredTriton) -> Iterator[Service]:
     with run_gateway(outside, triton_address=address, text_cache_bytes=0, triton_calls=1) as api:
         wait_until(lambda: api.get("/readyz").status_code == httpx.codes.OK, within=OPENS_S)
         yield triton, api
+
+
+def token_of(word: str) -> int:
+    manifest = read_manifest(REPOSITORY / "demo.manifest.json")
+    _, token, _ = TextTokenizer(manifest.tokenizer, REPOSITORY).encode(word).ids
+    return int(token)
 
 
 def soon(condition: Callable[[], bool]) -> None:
@@ -208,9 +221,7 @@ def test_an_input_that_a_model_fails_on_is_doubted_once(
     """Its golden vector is right all the time."""
     repository, sets = copied(tmp_path), tmp_path / "sets"
     model = repository / TEXT_MODEL / "1" / "model.onnx"
-    manifest = read_manifest(repository / "demo.manifest.json")
-    _, token, _ = TextTokenizer(manifest.tokenizer, repository).encode("zebra").ids
-    model.write_bytes(scaled(model.read_bytes(), 0, only=int(token)))
+    model.write_bytes(scaled(model.read_bytes(), 0, only=token_of("zebra")))
     sets.mkdir()
     (sets / "shapes.yaml").write_text('{"name": "shapes", "labels": ["circle", "square"]}')
     with (
@@ -235,6 +246,32 @@ def test_an_input_that_a_model_fails_on_is_doubted_once(
             assert embed(api).status_code == httpx.codes.OK
             assert api.get("/readyz").status_code == httpx.codes.OK
         assert misses() == before + 11
+
+
+async def test_a_text_that_a_model_fails_on_costs_only_its_own_request(tmp_path: Path) -> None:
+    repository = copied(tmp_path)
+    model = repository / TEXT_MODEL / "1" / "model.onnx"
+    model.write_bytes(failing(model.read_bytes(), token_of("zebra")))
+    texts = ["a red circle", "a zebra", "a blue star", "a zebra of stone"]
+    with steered(repository) as triton, waiting_for(triton) as (_, api):
+        alone = [embed(api, text) for text in texts]
+        assert [each.status_code for each in alone] == [200, 500, 200, 500]
+        joined = 0
+        async with httpx.AsyncClient(base_url=api.base_url, timeout=30) as client:
+            while not joined:  # unless all were tokenized when Triton went on
+                failed = triton.failed(TEXT_MODEL)
+                triton.freeze()
+                asked = [client.post("/v1/embeddings", json={"input": each}) for each in texts]
+                asking = [asyncio.create_task(each) for each in asked]
+                await working_on(api, len(texts))
+                triton.thaw()
+                answers = await asyncio.gather(*asking)
+                assert [each.status_code for each in answers] == [200, 500, 200, 500]
+                joined = triton.failed(TEXT_MODEL) - failed - 2
+    for first, then in zip(alone, answers, strict=True):
+        if first.is_success:
+            [was], [found] = (each.json()["data"] for each in (first, then))
+            assert np.array(was["embedding"]) @ np.array(found["embedding"]) > 0.9999
 
 
 async def test_what_clients_that_left_wanted_is_not_encoded(patient: Service) -> None:

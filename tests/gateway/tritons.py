@@ -52,6 +52,13 @@ class SteeredTriton:
         assert self._server is not None
         return inferences(self._server)[model]
 
+    def failed(self, model: str) -> int:
+        """How many calls of an encoder have failed."""
+        assert self._server is not None
+        with asking(self._server) as (client, headers):
+            found = client.get_inference_statistics(model, headers=headers, as_json=True)
+        return int(found["model_stats"][0]["inference_stats"]["fail"].get("count", 0))
+
     def secret(self, folder: Path) -> Secret:
         """What it asks of those who load models and read its statistics, in a file there."""
         assert self._server is not None
@@ -172,6 +179,30 @@ def scaled(model: bytes, scale: float, only: int | None = None) -> bytes:
         node("Mul", ["found", "more"], ["scale.more"]),
         node("Mul", [f"{vectors}.unit", "scale.more"], ["vectors.more"]),
         node("Add", [f"{vectors}.unit", "vectors.more"], [vectors]),
+    ]
+    graph.node.extend(made)
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()
+    )
+    return bytes(changed.SerializeToString())
+
+
+def failing(model: bytes, token: int) -> bytes:
+    """A text encoder (ONNX) that fails as a whole on a batch with this token."""
+    changed = onnx.load_from_string(model)
+    graph, node = changed.graph, onnx.helper.make_node
+    ids, vectors = graph.input[0].name, graph.output[0].name
+    for each in graph.node:
+        each.output[:] = [f"{name}.right" if name == vectors else name for name in each.output]
+    values = {"token": np.int32(token), "single": np.array([1])}
+    made = [
+        node("Equal", [ids, "token"], ["equal"]),
+        node("Cast", ["equal"], ["equals"], to=onnx.TensorProto.INT64),
+        node("ReduceMax", ["equals"], ["found"], keepdims=0),
+        node("Add", ["found", "single"], ["elements"]),
+        node("Reshape", ["single", "elements"], ["one"]),  # of one element to two
+        node("Cast", ["one"], ["scale"], to=onnx.TensorProto.FLOAT),
+        node("Mul", [f"{vectors}.right", "scale"], [vectors]),
     ]
     graph.node.extend(made)
     graph.initializer.extend(
