@@ -26,6 +26,8 @@ SERVE_READY := $(SERVE)/.ready $(addprefix $(SERVE)/,$(OPENVINO))
 BENCH_READY := $(BENCH)/.ready $(addprefix $(BENCH)/,$(OPENVINO))
 SOURCES := openclip_api gateway server export client benchmarks deploy tests
 PROTO := openclip_api/v1/clip.proto
+# Of NVIDIA's images 24.10, 24.12, 25.06, 26.06, 26.07 and 26.08, and the newest that was tried.
+ONNXRUNTIMES := 1.19.2 1.20.1 1.22.1 1.24.4 1.27.0 1.28.0 1.31.1
 
 protoc = PATH="$(CURDIR)/$(DEV)/bin:$$PATH" $(DEV)/bin/python -m grpc_tools.protoc -I. \
 	--python_out=$(1) --mypy_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(PROTO)
@@ -40,7 +42,7 @@ MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run exported serve-ready test test-fast test-clients test-compose check format proto client-wheel lock export ladder bench bench-compare bench-peers \
-	bench-open bench-budget bench-report tune demo-model setup clean
+	bench-open bench-budget bench-report tune onnxruntimes demo-model setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -133,6 +135,12 @@ bench-report: $(BENCH)/.ready ## Draw the plots and write the tables of all benc
 
 tune: $(BENCH_READY) ## Try instances, threads, queue delays and batch sizes on this machine
 	$(BENCH)/bin/python -m benchmarks.tune $(MEASURED)
+
+onnxruntimes: $(UV) ## Compare MODEL_REPOSITORY with its golden vectors in ONNX Runtime 1.19 to 1.31; Python 3.11 or 3.12
+	@failed=; for version in $(ONNXRUNTIMES); do \
+		$(UV) run --quiet --no-project --isolated --python $(PYTHON) --with "onnxruntime==$$version" --with numpy --with pydantic \
+			python -m export.onnxruntimes --repository "$(MODEL_REPOSITORY)" || failed=1; \
+	done; test -z "$$failed"
 
 demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 	OMP_WAIT_POLICY=PASSIVE $(EXPORT)/bin/python -m export.demo train # spinning threads stall on a busy machine

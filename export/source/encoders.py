@@ -75,7 +75,8 @@ class CausalTextEncoder(nn.Module):
         length = ids.shape[1]
         hidden = text.token_embedding(ids) + text.positional_embedding[:length]
         hidden = text.transformer(hidden, attn_mask=text.attn_mask[:length, :length])
-        pooled = text_global_pool(text.ln_final(hidden), ids, self.pool_type, self.eos_id)
+        # int32 ids: ONNX Runtime 1.19 has no ArgMax of int64.
+        pooled = text_global_pool(text.ln_final(hidden), token_ids, self.pool_type, self.eos_id)
         if isinstance(text.text_projection, nn.Linear):
             pooled = text.text_projection(pooled)
         elif text.text_projection is not None:

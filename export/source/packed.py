@@ -66,7 +66,9 @@ class PackedTextEncoder(nn.Module):
         """Encode token ids; each row has its end token, then anything."""
         text, ids = self.text, token_ids.long()
         rows, length = ids.shape
-        ends = ((ids == self.eos_id).int() if self.by_id else ids).argmax(dim=-1)
+        # Of int32: ONNX Runtime 1.19, in NVIDIA's images up to 24.11, has no ArgMax of int64.
+        found = (token_ids == self.eos_id).int() if self.by_id else token_ids
+        ends = found.argmax(dim=-1)
         places = _Places.until(ends, length)
         positions = torch.arange(length).expand(rows, length).reshape(-1)
         hidden = text.token_embedding(ids.reshape(-1).index_select(0, places.taken))

@@ -14,6 +14,7 @@ from export.source.fingerprint import fingerprint
 from export.source.tokenizer import write_tokenizer
 from gateway.models.manifest import PIXELS, TOKEN_IDS, Manifest, file_sha256, read_repository
 from tests.conftest import REPOSITORY, SAMPLES
+from tests.export.graphs import assert_runs_on_old_runtimes
 
 MEGABYTE = 1_000_000
 
@@ -82,6 +83,11 @@ def test_text_encoders_are_the_checkpoints(manifest: Manifest) -> None:
         given = {TOKEN_IDS: ids[:, : text.length].to(torch.int32).numpy()}
         [found] = encoder(manifest, text.name).run(None, given)
         np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_old_onnx_runtimes_can_run_it(manifest: Manifest) -> None:
+    for name in (manifest.triton.image.name, *(text.name for text in manifest.triton.text)):
+        assert_runs_on_old_runtimes(REPOSITORY / name / str(manifest.version) / "model.onnx")
 
 
 def test_it_all_is_small() -> None:

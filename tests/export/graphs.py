@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,17 @@ def answer(proto: onnx.ModelProto, feed: NDArray[Any]) -> NDArray[np.float32]:
 def cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
     """Of unit vectors, row by row."""
     return np.asarray((left.astype(np.float64) * right).sum(axis=1))
+
+
+NEWEST_IR, NEWEST_OPSET = 10, 21  # that ONNX Runtime 1.19 reads
+
+
+def assert_runs_on_old_runtimes(path: Path) -> None:
+    """That a graph has nothing that ONNX Runtime 1.19 is known to lack."""
+    proto = onnx.load(path)
+    assert proto.ir_version <= NEWEST_IR
+    assert all(each.version <= NEWEST_OPSET for each in proto.opset_import if not each.domain)
+    types = edit.element_types(proto)
+    for node in proto.graph.node:
+        if node.op_type in {"ArgMax", "ArgMin"}:
+            assert types[node.input[0]] != onnx.TensorProto.INT64, f"{path}: {node.name}"

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
 
+from export import onnxruntimes
 from export.source.checkpoint import load_checkpoint
 from gateway.models.manifest import Manifest, file_sha256, golden_pixels, read_repository
 from gateway.models.tokenizer import TextTokenizer, padded
 from tests.export.conftest import KINDS
+from tests.export.graphs import assert_runs_on_old_runtimes
 
 Exported = Callable[[str], tuple[Manifest, Path]]
 TEXTS = ["a photo of a cat", "two small red cars", "bridge", "old stone bridge in the evening"]
@@ -74,6 +77,34 @@ def test_manifest_describes_what_is_there(kind: str, exported: Exported) -> None
     assert manifest.tokenizer.file in manifest.files
     assert (manifest.logit_bias == -10.0) == kind.startswith("siglip")
     assert manifest.logit_scale == pytest.approx(1 / 0.07)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_old_onnx_runtimes_can_run_it(kind: str, exported: Exported) -> None:
+    _, root = exported(kind)
+    for path in root.rglob("model.onnx"):
+        assert_runs_on_old_runtimes(path)
+
+
+def test_golden_vectors_are_compared_in_the_runtime_at_hand(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("vit", "siglip"):  # packed, and padded
+        shutil.copytree(exported(kind)[1], tmp_path, dirs_exist_ok=True)
+    assert onnxruntimes.main(["--repository", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first, second = read_repository(tmp_path).values()
+    assert len(lines) == 2 + len(first.triton.text) + len(second.triton.text)
+    assert all(line.endswith(": right") for line in lines)
+    graph = tmp_path / first.triton.image.name / "1" / "model.onnx"
+    (tmp_path / second.triton.image.name / "1" / "model.onnx").write_bytes(graph.read_bytes())
+    graph.write_bytes(b"not a graph")
+    assert onnxruntimes.main(["--repository", str(tmp_path)]) == 1
+    wrong = [line for line in capsys.readouterr().out.splitlines() if line not in lines]
+    assert len(wrong) == 2
+    next(tmp_path.glob("*.manifest.json")).write_text("{")
+    assert onnxruntimes.main(["--repository", str(tmp_path)]) == 1
+    assert "manifest.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,6 +12,7 @@ from export.demo.scenes import draw_scenes
 from gateway.models.manifest import Manifest, read_repository
 from tests.export import models
 from tests.export.conftest import KINDS
+from tests.export.graphs import assert_runs_on_old_runtimes
 
 MAX_BATCH = 3
 
@@ -62,6 +63,8 @@ def test_fp16_and_int8_pass_the_gate(
     assert min(int8.gate.image.mean_cosine, int8.gate.text.mean_cosine) >= 0.99
     assert all(onnx.TensorProto.FLOAT16 in types for types in element_types(root, half))
     assert all(onnx.TensorProto.INT8 in types for types in element_types(root, int8))
+    for path in root.rglob("model.onnx"):
+        assert_runs_on_old_runtimes(path)
 
 
 def test_a_text_encoder_that_openclip_does_not_know_is_named(
