@@ -115,7 +115,9 @@ EXPOSE 8001 8002
 # NVIDIA's image has no gRPC client. Triton listens here once every model is loaded, and ends where one is not.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=600s --retries=3 \
     CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8002/metrics', timeout=5)"]
-ENTRYPOINT ["python3", "deploy/triton/serve.py", "/models"]
+# NVIDIA's entry first: where the driver is older than the image's CUDA, it puts CUDA's forward compatibility libraries on
+# the path, and then becomes the command.
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python3", "deploy/triton/serve.py", "/models"]
 LABEL org.opencontainers.image.title="openclip-triton triton-gpu" \
     org.opencontainers.image.description="NVIDIA's Triton, which checks TensorRT plans before it serves" \
     org.opencontainers.image.licenses="Apache-2.0"
@@ -143,7 +145,7 @@ RUN list="$(PYTHONPATH=. python3 deploy/triton/bindings.py)" \
     && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps -r "$list" \
     && cp deploy/triton/tensorrt.py "$(python -c 'import site; print(site.getsitepackages()[0])')"
 USER 10001:10001
-ENTRYPOINT ["python", "-m", "export"]
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python", "-m", "export"]
 LABEL org.opencontainers.image.title="openclip-triton export-gpu" \
     org.opencontainers.image.description="Exports OpenCLIP models, with TensorRT plans" \
     org.opencontainers.image.licenses="Apache-2.0"

@@ -31,6 +31,10 @@ from gateway.models.gate import Thresholds
 DEFAULT_LENGTHS = (16, 24, 32)  # tokens; the full context is always served as well
 DRAWN = "drawn"  # in place of a folder: the demo's scenes
 FP32 = Variant("fp32", "onnxruntime")
+SATURATES = (
+    "NVIDIA's own ONNX Runtime backend computes INT8 less accurately on x86 processors without "
+    "VNNI, since no key of it prevents saturation; `python -m server` prevents it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,10 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
         progress.notice(notice)
     if samples.warning and any(variant.precision == "int8" for variant in options.variants):
         progress.notice(samples.warning)
+    if options.serving.device != "gpu" and any(
+        variant.precision == "int8" and variant.on_cpu for variant in options.variants
+    ):
+        progress.notice(SATURATES)
     base = options.model_id or default_id(checkpoint.name, checkpoint.pretrained)
     ids = {variant: variant.model_id(base) for variant in options.variants}
     for model_id in ids.values():

@@ -113,6 +113,10 @@ def _config(
         parameters, threads = {"enable_mem_pattern": "0"}, "intra_op_thread_count"
         if split:
             parameters["split_batches"] = "1"  # a key that NVIDIA's backend ignores
+        if serving.device != "cpu":
+            # 1 is HEURISTIC; by default, cuDNN tries all algorithms at each new batch size. NVIDIA
+            # calls this place deprecated, but its default here overrides the accelerator "cuda".
+            parameters["cudnn_conv_algo_search"] = "1"
     if serving.threads is not None:
         parameters[threads] = str(serving.threads)
     for key, value in parameters.items():

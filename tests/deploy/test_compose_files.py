@@ -121,6 +121,7 @@ def test_every_service_is_confined(services: dict[str, Any]) -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert "mem_limit" in service or name == "export", name
+        assert service["pids_limit"], name
         assert service["restart"] == ("no" if name == "export" else "unless-stopped"), name
 
 

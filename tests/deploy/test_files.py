@@ -1,6 +1,7 @@
 """Dockerfile, YAML files and health check, by their own linters."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -129,3 +130,10 @@ def test_the_health_check_tells_ready_from_not(api: GatewayClient) -> None:
 
 def test_the_health_check_fails_without_a_gateway() -> None:
     assert healthy(1) != 0
+
+
+@pytest.mark.parametrize("target", ["triton-gpu", "export-gpu"])
+def test_gpu_images_keep_nvidias_entry(target: str) -> None:
+    _, _, rest = DOCKERFILE.partition(f" AS {target}\n")
+    [entry] = re.findall(r"^ENTRYPOINT (.*)$", rest.partition("\nFROM ")[0], re.MULTILINE)
+    assert json.loads(entry)[0] == "/opt/nvidia/nvidia_entrypoint.sh"

@@ -5,7 +5,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as messages
 
 from export.errors import ExportError
-from export.publish.pbtxt import Serving, image_config, text_config
+from export.publish.pbtxt import Device, Serving, image_config, text_config
 from server.config import ServerConfig
 from server.errors import ModelLoadError
 from server.launcher import TritonServer
@@ -76,6 +76,12 @@ def graph_for(model: messages.ModelConfig, batch: int) -> int | None:
 
 def test_onnxruntime() -> None:
     assert image_config("m.image", 64, 32, Serving(16, "cpu", 2, 3)) == ONNX_CONFIG
+
+
+@pytest.mark.parametrize(("device", "search"), [("auto", "1"), ("gpu", "1"), ("cpu", "")])
+def test_cudnn_chooses_by_heuristic(device: Device, search: str) -> None:
+    model = parsed(image_config("m.image", 64, 32, Serving(device=device)))
+    assert model.parameters["cudnn_conv_algo_search"].string_value == search
 
 
 def test_openvino() -> None:
