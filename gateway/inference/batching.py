@@ -89,6 +89,7 @@ class Origin:
     deadline: Deadline
     since: float  # when it came, on the clock of time.perf_counter
     trace: Trace | None  # of its request
+    bulk: bool
 
 
 @dataclass(slots=True)
@@ -250,7 +251,7 @@ class Batcher:
         schedule = self._schedules.setdefault(encoder.queue, Schedule())
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
-        origin = Origin(deadline, start, timings.trace)
+        origin = Origin(deadline, start, timings.trace, bulk)
         jobs = [Job(part, origin, loop.create_future()) for part in split(encoder, rows)]
         schedule.add(timings.client, encoder, jobs, bulk=bulk)
         self._pump(schedule)
@@ -300,7 +301,8 @@ class Batcher:
             for job in jobs:
                 job.sent = time.perf_counter()
             within = max(job.origin.deadline.at for job in jobs) - Deadline.now()
-            call = Call(encoder, batch, span.traceparent if span else "")
+            bulk = all(job.origin.bulk for job in jobs)
+            call = Call(encoder, batch, span.traceparent if span else "", bulk)
             answer = await self._client.infer(call, max(0.001, within))
         except Exception as error:  # of any kind; each job that waits gets it
             answer = error

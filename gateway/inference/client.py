@@ -50,6 +50,7 @@ class Call:
     encoder: Encoder
     batch: NDArray[Any]  # uint8 [n, S, S, 3] or int32 [n, L]
     traceparent: str = ""  # W3C's, where the call is traced
+    bulk: bool = False  # whether others' calls may pass it, for a while
 
 
 class InferClient(Protocol):

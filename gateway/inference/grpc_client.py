@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -28,14 +29,20 @@ from gateway.inference.servers import OnStatus, Servers
 from gateway.models.values import Vectors
 
 
-def infer_request(
-    model: str, version: int, input_name: str, output_name: str, batch: NDArray[Any]
-) -> service_pb2.ModelInferRequest:
-    """The request for a model with one input and one output."""
-    request = service_pb2.ModelInferRequest(model_name=model, model_version=str(version))
-    request.inputs.add(name=input_name, datatype=np_to_triton_dtype(batch.dtype), shape=batch.shape)
-    request.outputs.add(name=output_name)
+def infer_request(call: Call, wait_s: float) -> service_pb2.ModelInferRequest:
+    """The request for an encoder; after `wait_s` in Triton's queue it is not run any more."""
+    encoder, batch = call.encoder, call.batch
+    request = service_pb2.ModelInferRequest(
+        model_name=encoder.model, model_version=str(encoder.version)
+    )
+    request.inputs.add(
+        name=encoder.input_name, datatype=np_to_triton_dtype(batch.dtype), shape=batch.shape
+    )
+    request.outputs.add(name=encoder.output_name)
     request.raw_input_contents.append(batch.tobytes())
+    # A model whose configuration has no levels or no timeout ignores them.
+    request.parameters["priority"].int64_param = BULK if call.bulk else URGENT
+    request.parameters["timeout"].int64_param = round(wait_s * 1e6)
     return request
 
 
@@ -49,8 +56,11 @@ def output(response: service_pb2.ModelInferResponse) -> NDArray[Any] | None:
     return np.frombuffer(raw, dtype="<f4").reshape(described.shape)
 
 
+LEAST_S = 0.001  # of a call's time
 RETRY_S = 1.0  # `retry-after` while no Triton answers; each is probed more often
 WRONG_S = 1.0  # how long an encoder stays refused after a wrong golden vector
+BULK_WAIT_S = 1.0  # for which other gateways' urgent calls may pass a bulk call in Triton's queue
+URGENT, BULK = 1, 2  # priority levels of `config.pbtxt`
 UNUSED_S = 60.0  # between golden vectors of an encoder that has not been used or loaded since
 
 NO_SECRET = Secret(None)
@@ -214,17 +224,35 @@ class GrpcInferClient:
         return _ElsewhereError(message, WRONG)
 
     async def _send(self, server: Server, call: Call, deadline: float) -> Vectors:
-        encoder, within = call.encoder, max(0.001, deadline - _now())
-        request = infer_request(
-            encoder.model, encoder.version, encoder.input_name, encoder.output_name, call.batch
-        )
+        if call.bulk and deadline - _now() > BULK_WAIT_S:
+            try:
+                return await self._ask(server, call, deadline, BULK_WAIT_S)
+            except _PassedError:
+                call = replace(call, bulk=False)
+        try:
+            return await self._ask(server, call, deadline, deadline - _now())
+        except _PassedError as error:
+            raise DeadlineExceeded(LATE) from error
+
+    async def _ask(self, server: Server, call: Call, deadline: float, wait_s: float) -> Vectors:
+        """Sends a call.
+
+        Raises:
+            _PassedError: It was `wait_s` seconds in Triton's queue, and was not run.
+            _ElsewhereError, GatewayError: See `_translated`.
+        """
+        begin = _now()
+        within, wait_s = max(LEAST_S, deadline - begin), max(LEAST_S, wait_s)
         try:
             with server.working(), detect_closing():
                 response = await server.stub.ModelInfer(
-                    request, timeout=within, metadata=_metadata(call)
+                    infer_request(call, wait_s), timeout=within, metadata=_metadata(call)
                 )
         except grpc.aio.AioRpcError as error:
-            raise await _translated(error, server, call, within) from error
+            failure = await _translated(error, server, call, within)
+            if isinstance(failure, Overloaded) and _now() - begin >= wait_s:
+                raise _PassedError from error
+            raise failure from error
         except ClosedError as error:
             raise _ElsewhereError("the connection to the inference server was closed") from error
         server.answered()
@@ -233,6 +261,10 @@ class GrpcInferClient:
 
 def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
     return (("traceparent", call.traceparent),) if call.traceparent else ()
+
+
+class _PassedError(Exception):
+    """A call's time in Triton's queue is over. Triton says so by the status of a full queue."""
 
 
 class _ElsewhereError(Exception):

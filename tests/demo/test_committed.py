@@ -9,6 +9,7 @@ import torch
 
 from export.demo.evaluate import CHECKPOINT, CONFIG
 from export.demo.scenes import draw_scenes
+from export.publish.pbtxt import ANY_LENGTH, Serving, image_config, text_config
 from export.source.checkpoint import Checkpoint, load_checkpoint
 from export.source.fingerprint import fingerprint
 from export.source.tokenizer import write_tokenizer
@@ -88,6 +89,18 @@ def test_text_encoders_are_the_checkpoints(manifest: Manifest) -> None:
 def test_old_onnx_runtimes_can_run_it(manifest: Manifest) -> None:
     for name in (manifest.triton.image.name, *(text.name for text in manifest.triton.text)):
         assert_runs_on_old_runtimes(REPOSITORY / name / str(manifest.version) / "model.onnx")
+
+
+def test_configurations_are_those_of_an_export(manifest: Manifest) -> None:
+    size = manifest.preprocessing.image_size
+    image, [text] = manifest.triton.image, manifest.triton.text
+    serving = Serving(image.max_batch)
+    made = {
+        image.name: image_config(image.name, size, manifest.embedding_size, serving),
+        text.name: text_config(text.name, ANY_LENGTH, manifest.embedding_size, serving),
+    }
+    for name, config in made.items():
+        assert (REPOSITORY / name / "config.pbtxt").read_text() == config
 
 
 def test_it_all_is_small() -> None:

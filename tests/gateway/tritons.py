@@ -23,6 +23,8 @@ from server.launcher import TritonServer
 from server.secret import METADATA
 from tests.conftest import REPOSITORY, free_port
 
+SIZE = 96  # of the matrices of `slow`
+
 
 class SteeredTriton:
     """A Triton at a fixed address, and what can befall it."""
@@ -207,5 +209,46 @@ def failing(model: bytes, token: int) -> bytes:
     graph.node.extend(made)
     graph.initializer.extend(
         onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()
+    )
+    return bytes(changed.SerializeToString())
+
+
+def slow(model: bytes, token: int, products: int) -> bytes:
+    """A text encoder (ONNX) that multiplies so many matrices before it answers to this token."""
+    changed = onnx.load_from_string(model)
+    graph, node = changed.graph, onnx.helper.make_node
+    ids, vectors = graph.input[0].name, graph.output[0].name
+    for each in graph.node:
+        each.output[:] = [f"{name}.soon" if name == vectors else name for name in each.output]
+    value = onnx.helper.make_tensor_value_info
+    scalar, matrix = onnx.TensorProto.BOOL, onnx.TensorProto.FLOAT
+    body = onnx.helper.make_graph(
+        [node("MatMul", ["given", "zeros"], ["made"]), node("Identity", ["more"], ["again"])],
+        "product",
+        [
+            value("step", onnx.TensorProto.INT64, []),
+            value("more", scalar, []),
+            value("given", matrix, [SIZE, SIZE]),
+        ],
+        [value("again", scalar, []), value("made", matrix, [SIZE, SIZE])],
+    )
+    values = {
+        "token": np.int32(token),
+        "products": np.int64(products),
+        "yes": np.bool_(True),
+        "zeros": np.zeros((SIZE, SIZE), np.float32),
+    }
+    made = [
+        node("Equal", [ids, "token"], ["equal"]),
+        node("Cast", ["equal"], ["equals"], to=onnx.TensorProto.INT64),
+        node("ReduceMax", ["equals"], ["found"], keepdims=0),
+        node("Mul", ["found", "products"], ["steps"]),
+        node("Loop", ["steps", "yes", "zeros"], ["product"], body=body),
+        node("ReduceSum", ["product"], ["zero"], keepdims=0),
+        node("Add", [f"{vectors}.soon", "zero"], [vectors]),
+    ]
+    graph.node.extend(made)
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(each), name) for name, each in values.items()
     )
     return bytes(changed.SerializeToString())

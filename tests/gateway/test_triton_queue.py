@@ -1,0 +1,149 @@
+"""Triton's own queue: what is too late is not run, and the urgent passes all gateways' bulk."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from gateway.errors import DeadlineExceeded
+from gateway.inference import grpc_client
+from gateway.inference.client import Call, Encoder
+from gateway.inference.encoders import text_encoder
+from gateway.inference.grpc_client import GrpcInferClient
+from gateway.models.manifest import read_manifest
+from gateway.models.values import Vectors
+from tests.gateway.tritons import SteeredTriton, add_copies, copied, slow, steered
+
+pytestmark = pytest.mark.slow
+
+WITHIN_S = 60.0
+SETTLED_S = 0.2  # for a call to reach Triton's queue
+PRODUCTS = 60_000  # two seconds or more
+SLOW = 1000  # a token
+
+
+@pytest.fixture(scope="module")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SteeredTriton]:
+    """With the demo, and with `old`, which was exported before there were priorities."""
+    repository = copied(tmp_path_factory.mktemp("queue"))
+    add_copies(repository, "old")
+    for path in repository.glob("*.text/1/model.onnx"):
+        path.write_bytes(slow(path.read_bytes(), SLOW, PRODUCTS))
+    for path in repository.glob("old.*/config.pbtxt"):
+        config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        batching = config.dynamic_batching
+        for name in ("priority_levels", "default_priority_level", "priority_queue_policy"):
+            batching.ClearField(name)
+        path.write_text(text_format.MessageToString(config))
+    with steered(repository) as triton:
+        yield triton
+
+
+@pytest.fixture
+async def gateways(triton: SteeredTriton) -> AsyncIterator[tuple[GrpcInferClient, GrpcInferClient]]:
+    """The clients of two gateways."""
+    pair = (GrpcInferClient([triton.address]), GrpcInferClient([triton.address]))
+    for each in pair:
+        for name in ("demo", "old"):
+            await each.verify(encoder(triton, name), WITHIN_S)
+    yield pair
+    for each in pair:
+        await each.close()
+
+
+def encoder(triton: SteeredTriton, name: str = "demo") -> Encoder:
+    manifest = read_manifest(triton.repository / f"{name}.manifest.json")
+    [text] = manifest.triton.text
+    return text_encoder(manifest, text)
+
+
+def full(encoder: Encoder, *, bulk: bool = False) -> Call:
+    """A call that fills a batch, so that no other joins it."""
+    batch = np.repeat(encoder.golden().batch, encoder.max_batch, axis=0)
+    return Call(encoder, batch, bulk=bulk)
+
+
+async def fill(client: GrpcInferClient, encoder: Encoder) -> list[asyncio.Task[Vectors]]:
+    """Keeps the encoder at work for a while, and has a batch ready for it after that."""
+    quick = full(encoder)
+    busy = replace(quick, batch=np.where(quick.batch == quick.batch[0, 1], SLOW, quick.batch))
+    calls = [asyncio.create_task(client.infer(busy, WITHIN_S))]
+    await asyncio.sleep(SETTLED_S)
+    calls.append(asyncio.create_task(client.infer(quick, WITHIN_S)))
+    await asyncio.sleep(SETTLED_S)
+    return calls
+
+
+async def test_a_call_whose_time_is_over_is_not_run(
+    triton: SteeredTriton, gateways: tuple[GrpcInferClient, GrpcInferClient]
+) -> None:
+    client, other = gateways
+    call = full(encoder(triton))
+    before = triton.encoded("demo.text")
+    under_way = await fill(client, call.encoder)
+    for bulk in (False, True):
+        with pytest.raises(DeadlineExceeded):
+            await other.infer(full(call.encoder, bulk=bulk), SETTLED_S)
+    await asyncio.gather(*under_way)
+    await client.infer(call, WITHIN_S)  # after what is in the queue
+    assert triton.encoded("demo.text") - before == 3 * call.encoder.max_batch
+
+
+async def test_the_urgent_passes_the_bulk_of_another_gateway(
+    triton: SteeredTriton,
+    gateways: tuple[GrpcInferClient, GrpcInferClient],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_client, "BULK_WAIT_S", WITHIN_S / 2)
+    client, other = gateways
+    ended: list[str] = []
+
+    async def ask(of: GrpcInferClient, name: str) -> None:
+        await of.infer(full(encoder(triton), bulk=name == "bulk"), WITHIN_S)
+        ended.append(name)
+
+    under_way = await fill(client, encoder(triton))
+    asked = [asyncio.create_task(ask(client, "bulk")) for _ in range(3)]
+    await asyncio.sleep(SETTLED_S)
+    asked += [asyncio.create_task(ask(other, "urgent")) for _ in range(3)]
+    await asyncio.sleep(SETTLED_S)
+    await asyncio.gather(*under_way, *asked)
+    assert ended == ["urgent"] * 3 + ["bulk"] * 3
+
+
+async def test_bulk_is_not_passed_for_ever(
+    triton: SteeredTriton,
+    gateways: tuple[GrpcInferClient, GrpcInferClient],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_client, "BULK_WAIT_S", SETTLED_S)
+    client, other = gateways
+    call, failed = full(encoder(triton)), triton.failed("demo.text")
+    under_way = await fill(client, call.encoder)
+    bulk = asyncio.create_task(other.infer(full(call.encoder, bulk=True), WITHIN_S))
+    await asyncio.sleep(2 * SETTLED_S)
+    vectors = await bulk
+    await asyncio.gather(*under_way)
+    golden = call.encoder.golden()
+    assert (vectors.astype(np.float64) @ golden.vector > golden.min_cosine).all()
+    assert triton.failed("demo.text") - failed == 1  # Triton gave it back once
+
+
+async def test_models_without_priorities_run_everything(
+    triton: SteeredTriton,
+    gateways: tuple[GrpcInferClient, GrpcInferClient],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_client, "BULK_WAIT_S", SETTLED_S)
+    client, other = gateways
+    old = encoder(triton, "old")
+    under_way = await fill(client, old)
+    bulk = asyncio.create_task(other.infer(full(old, bulk=True), WITHIN_S))
+    await asyncio.sleep(2 * SETTLED_S)
+    assert (await bulk).shape == (old.max_batch, old.embedding_size)
+    await asyncio.gather(*under_way)
+    assert triton.failed("old.text") == 0
