@@ -25,6 +25,7 @@ from gateway.pipeline.concurrency import first
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.rest import endpoint, openapi, problems
 from gateway.rest.endpoints import admin, models, probes
+from gateway.rest.endpoints.cohere_embed import COHERE_EMBED
 from gateway.rest.endpoints.embeddings import EMBEDDINGS
 from gateway.rest.endpoints.rerank import COHERE_RERANK, INFINITY_RERANK, RERANK
 from gateway.rest.endpoints.similarity import SIMILARITY
@@ -43,7 +44,8 @@ from gateway.telemetry.record import Observer
 VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
 ENDPOINTS = (
-    EMBEDDINGS, IMAGE_UPLOADS, ZERO_SHOT, SIMILARITY, RERANK, COHERE_RERANK, INFINITY_RERANK
+    EMBEDDINGS, IMAGE_UPLOADS, ZERO_SHOT, SIMILARITY, RERANK, COHERE_EMBED, COHERE_RERANK,
+    INFINITY_RERANK,
 )  # fmt: skip
 NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError, SecretError)
 

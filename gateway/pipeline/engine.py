@@ -113,7 +113,7 @@ class Engine:
                     embedded = replace(embedded, vectors=cut(embedded.vectors, dimensions))
                 return embedded
 
-        answer = len(items) * dimensions * VALUE_BYTES
+        answer = len(items) * dimensions * request.copies * VALUE_BYTES
         return Plan(_cost(chosen, items, answer=answer), run)
 
     def classify(self, request: requests.Classify, timings: Timings) -> Plan[Classified]:

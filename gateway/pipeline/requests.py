@@ -31,6 +31,7 @@ class Embed:
     dimensions: int | None = None  # None: all
     truncate: bool = True  # False: text over the context length is an error
     skip: bool = False  # whether a bad item fails alone, rather than the whole request
+    copies: int = 1  # of each vector in the answer, in several types
     bulk: bool = False  # whether it goes behind requests that need a quick answer
 
 

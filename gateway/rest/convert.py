@@ -55,6 +55,17 @@ def images(image: str | None, several: Sequence[str] | None) -> list[ImageItem]:
     return [ImageItem(each, f"images[{index}]") for index, each in enumerate(several or ())]
 
 
+def one_of(body: BaseModel, *names: str) -> None:
+    """Checks that one of these fields is given.
+
+    Raises:
+        MalformedRequest: None is, or more than one.
+    """
+    if sum(getattr(body, name) is not None for name in names) != 1:
+        listed = ", ".join(f"`{name}`" for name in names)
+        raise MalformedRequest(f"body: give one of {listed}")
+
+
 class Usage(BaseModel):
     """What was embedded. Padding is not counted."""
 

@@ -36,13 +36,15 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
 
 
 def _bound(fields: dict[str, Any]) -> None:
-    if fields.get("dimensions"):
-        fields["dimensions"] = 1 + int(fields["dimensions"]) % EMBEDDING_SIZE
-    if fields.get("max_tokens_per_doc"):
-        fields["max_tokens_per_doc"] = 4_096  # more than the model's context length
-    for name in ("truncate", "truncation"):  # false makes long text an error
+    for name in ("dimensions", "output_dimension"):
+        if fields.get(name):
+            fields[name] = 1 + int(fields[name]) % EMBEDDING_SIZE
+    for name in ("max_tokens", "max_tokens_per_doc"):
+        if fields.get(name):
+            fields[name] = 4_096  # more than the model's context length
+    for name in ("truncate", "truncation"):  # false and NONE make long text an error
         if name in fields:
-            fields[name] = True
+            fields[name] = None
     if isinstance(fields.get("templates"), str):
         fields["templates"] = "photo"  # names of others are not known
     if fields.get("modality") == "image" and "input" in fields:

@@ -13,6 +13,7 @@ from langchain_openai import OpenAIEmbeddings
 from PIL import Image
 from pydantic import BaseModel, SecretStr
 
+from gateway.rest.endpoints.cohere_embed import CohereEmbedRequest
 from gateway.rest.endpoints.embeddings import EmbeddingsRequest
 from gateway.rest.endpoints.rerank import CohereRerankRequest, RerankRequest
 from gateway.rest.endpoints.similarity import SimilarityRequest
@@ -278,6 +279,61 @@ class TestOthers:
         [warning] = cut["meta"]["warnings"]
         assert "cut" in warning
 
+    def test_coheres_embed(self, api: httpx.Client) -> None:
+        kinds = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+        body: dict[str, Any] = {"model": "demo", "input_type": "search_query", "truncate": "END"}
+        sent = {"texts": TEXTS, "embedding_types": kinds, "output_dimension": 16}
+        answer = api.post("/v2/embed", json=body | sent).json()
+        found = {kind: np.array(rows) for kind, rows in answer["embeddings"].items()}
+        expected = vectors(api, {"input": TEXTS, "dimensions": 16})
+        np.testing.assert_allclose(found["float"], expected, atol=1e-6)
+        for kind, middle in (("int8", 0), ("uint8", 128)):
+            scaled = found[kind] - middle
+            assert (np.abs(scaled).max(axis=1) == 127).all()
+            unit = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+            assert ((unit * expected).sum(axis=1) > 0.999).all()
+        for kind in ("binary", "ubinary", "base64"):
+            own = {"input": TEXTS, "dimensions": 16, "embedding_type": kind}
+            data = api.post("/v1/embeddings", json=own).json()["data"]
+            assert answer["embeddings"][kind] == [entry["embedding"] for entry in data]
+        assert answer["texts"] == TEXTS
+        assert answer["meta"]["tokens"] == {"input_tokens": 14}
+        text = {"type": "text", "text": TEXTS[0]}
+        image = {"type": "image_url", "image_url": {"url": RED_CIRCLE}}
+        mixed = {"inputs": [{"content": [text]}, {"content": [image]}]}
+        rows = api.post("/v2/embed", json=body | mixed).json()["embeddings"]["float"]
+        np.testing.assert_allclose(rows, vectors(api, {"input": [TEXTS[0], RED_CIRCLE]}), atol=1e-6)
+        only = api.post("/v2/embed", json=body | {"images": [RED_CIRCLE]}).json()
+        np.testing.assert_allclose(only["embeddings"]["float"], [rows[1]], atol=1e-6)
+        cut = api.post("/v2/embed", json=body | {"texts": ["word " * 200]}).json()
+        assert "cut" in cut["meta"]["warnings"][0]
+
+    @pytest.mark.parametrize(
+        ("changed", "param"),
+        [
+            ({"texts": None}, None),
+            ({"images": [RED_CIRCLE]}, None),
+            ({"texts": []}, "texts"),
+            ({"texts": ["a", ""]}, "texts[1]"),
+            ({"texts": None, "images": ["AAAA"]}, "images[0]"),
+            ({"texts": None, "inputs": [{"content": []}]}, "inputs[0].content"),
+            ({"embedding_types": []}, "embedding_types"),
+            ({"embedding_types": ["float64"]}, "embedding_types[0]"),
+            ({"embedding_types": ["int8"] * 100}, "embedding_types"),
+            ({"truncate": "START"}, "truncate"),
+            ({"truncate": "NONE", "texts": ["word " * 200]}, "texts[0]"),
+            ({"max_tokens": 31}, "max_tokens"),
+            ({"output_dimension": 65}, "dimensions"),
+            ({"priority": 1}, "priority"),
+        ],
+    )
+    def test_what_coheres_embed_refuses(
+        self, api: httpx.Client, changed: dict[str, Any], param: str | None
+    ) -> None:
+        response = api.post("/v2/embed", json={"texts": ["a"]} | changed)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == param
+
     @pytest.mark.parametrize(
         ("field", "value"),
         [("max_tokens_per_doc", 31), ("max_tokens_per_doc", 0), ("priority", 1), ("top_n", 0)],
@@ -487,6 +543,7 @@ SIMILARITY: dict[str, Any] = {"image": RED_CIRCLE, "texts": ["a star"]}
         ("/v1/embeddings", EMBEDDINGS, EmbeddingsRequest),
         ("/v1/rerank", RERANK, RerankRequest),
         ("/v2/rerank", RERANK, CohereRerankRequest),
+        ("/v2/embed", {"texts": ["a"]}, CohereEmbedRequest),
         ("/v1/zero-shot", ZERO_SHOT, ZeroShotRequest),
         ("/v1/similarity", SIMILARITY, SimilarityRequest),
     ],

@@ -83,6 +83,7 @@ LLAMA_INDEX_OPENAI = Client(
 )
 LLAMA_INDEX_COHERE = Client("LlamaIndex `CohereRerank`", "llama-index-postprocessor-cohere-rerank")
 HAYSTACK_OPENAI = Client("Haystack `OpenAIDocumentEmbedder`", "haystack-ai", "/v1")
+HAYSTACK_COHERE_EMBEDDER = Client("Haystack `CohereDocumentEmbedder`", "cohere-haystack")
 HAYSTACK_COHERE = Client("Haystack `CohereRanker`", "cohere-haystack")
 
 
@@ -109,6 +110,28 @@ def openai_models(service: Service) -> list[str]:
 
     client = openai.OpenAI(base_url=service.v1, api_key=KEY)
     return [each.id for each in client.models.list()]
+
+
+@call(COHERE, "texts")
+def cohere_texts(service: Service) -> Vectors:
+    return _cohere(service, texts=TEXTS, input_type="search_document")
+
+
+@call(COHERE, "image")
+def cohere_image(service: Service) -> Vectors:
+    return _cohere(service, images=[service.data_url], input_type="image")
+
+
+def _cohere(service: Service, **given: Any) -> Vectors:
+    import cohere
+
+    client = cohere.ClientV2(KEY, base_url=service.url)
+    kinds = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+    found = client.embed(model="demo", embedding_types=kinds, **given).embeddings
+    whole: Vectors = found.float_
+    for rows in (found.int8, found.uint8, found.binary, found.ubinary, found.base64):
+        assert len(rows) == len(whole)
+    return whole
 
 
 @call(COHERE, "rerank")
@@ -260,6 +283,16 @@ def _litellm(model: str, base: str, items: list[str]) -> Vectors:
     return [each["embedding"] for each in answer.data]
 
 
+@call(LITELLM_COHERE, "texts")
+def litellm_cohere_texts(service: Service) -> Vectors:
+    return _litellm("cohere/demo", f"{service.url}/v2/embed", TEXTS)
+
+
+@call(LITELLM_COHERE, "image")
+def litellm_cohere_image(service: Service) -> Vectors:
+    return _litellm("cohere/demo", f"{service.url}/v2/embed", [service.data_url])
+
+
 @call(LITELLM_INFINITY, "rerank")
 def litellm_infinity_rerank(service: Service) -> Order:
     return _litellm_rerank("infinity/demo", service.url)
@@ -316,6 +349,19 @@ def haystack_texts(service: Service) -> Vectors:
         api_key=Secret.from_token(KEY), model="demo", api_base_url=service.v1,
         progress_bar=False,
     )  # fmt: skip
+    found = embedder.run([Document(content=text) for text in TEXTS])["documents"]
+    return [each.embedding for each in found]
+
+
+@call(HAYSTACK_COHERE_EMBEDDER, "texts")
+def haystack_cohere_texts(service: Service) -> Vectors:
+    from haystack import Document
+    from haystack.utils import Secret
+    from haystack_integrations.components.embedders.cohere import CohereDocumentEmbedder
+
+    embedder = CohereDocumentEmbedder(
+        api_key=Secret.from_token(KEY), model="demo", api_base_url=service.url, progress_bar=False
+    )
     found = embedder.run([Document(content=text) for text in TEXTS])["documents"]
     return [each.embedding for each in found]
 

@@ -171,7 +171,7 @@ def _data(embedded: Embedded, encoding: str) -> list[orjson.Fragment]:
             else {"object": "embedding", "index": index, "embedding": row}
             | ({"truncated": True} if embedded.truncated[index] else {})
         )
-        for index, row in enumerate(_encoded(embedded.vectors, encoding))
+        for index, row in enumerate(encoded(embedded.vectors, encoding))
     ]
 
 
@@ -211,7 +211,8 @@ def _of_message(message: Message) -> Item:
     return ImageItem(part.image_url.url, f"{where}[0].image_url.url")
 
 
-def _encoded(vectors: Vectors, encoding: str) -> Iterable[NDArray[Any] | str]:
+def encoded(vectors: Vectors, encoding: str) -> Iterable[NDArray[Any] | str]:
+    """The rows in this encoding, one of `EmbeddingType`."""
     if encoding == "base64":
         return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
     if encoding in {"binary", "ubinary"}:

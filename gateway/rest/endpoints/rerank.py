@@ -117,9 +117,7 @@ class Meta(BaseModel):
 
     api_version: ApiVersion
     tokens: Tokens
-    warnings: list[str] | None = Field(
-        None, description="That the query or a document was cut; else left out."
-    )
+    warnings: list[str] | None = Field(None, description="That text was cut; else left out.")
 
 
 class CohereRerankResponse(BaseModel):
@@ -155,18 +153,12 @@ async def cohere_rerank(engine: Engine, intake: Intake, request: Request) -> Res
     """Documents by their cosine with the query, best first, in Cohere's shape."""
     async with intake.work(request) as work:
         body = await work.parse(CohereRerankRequest)
-        _check_cut(body, engine)
+        check_cut("max_tokens_per_doc", body.max_tokens_per_doc, body.model, engine)
         documents, ranked = await _ranked(engine, work, body)
-        meta: dict[str, Any] = {
-            "api_version": {"version": "2"},
-            "tokens": {"input_tokens": ranked.tokens},
-        }
-        if ranked.truncated:
-            meta["warnings"] = ["the query or a document was cut at the model's context length"]
         content = {
             "id": f"rerank-{work.request_id}",
             "results": _results(body, documents, ranked),
-            "meta": meta,
+            "meta": coheres_meta(ranked.tokens, "the query or a document", cut=ranked.truncated),
         }
         return convert.answer(content, ranked.manifest, work.record)
 
@@ -179,17 +171,33 @@ async def _ranked(engine: Engine, work: Work, body: _Documents) -> tuple[list[It
     return documents, await work.run(engine.rerank(inference_request, work.record))
 
 
-def _check_cut(body: CohereRerankRequest, engine: Engine) -> None:
-    """Refuses to cut documents shorter than the model does."""
-    if body.max_tokens_per_doc is None:
+def check_cut(field: str, tokens: int | None, model: str | None, engine: Engine) -> None:
+    """Refuses to cut text shorter than the model does.
+
+    Raises:
+        MalformedRequest: So many tokens are fewer than the context length; names the field.
+        UnknownModel: The model is not served.
+    """
+    if tokens is None:
         return
-    length = engine.models.find(body.model or None).manifest.tokenizer.context_length
-    if body.max_tokens_per_doc < length:
+    length = engine.models.find(model or None).manifest.tokenizer.context_length
+    if tokens < length:
         raise MalformedRequest(
-            f"max_tokens_per_doc: {body.max_tokens_per_doc} is less than the model's context "
-            f"length, {length}, which documents are cut at",
-            param="max_tokens_per_doc",
+            f"{field}: {tokens} is less than the model's context length, {length}, which text is "
+            "cut at",
+            param=field,
         )
+
+
+def coheres_meta(tokens: int, what: str, *, cut: bool) -> dict[str, Any]:
+    """See `Meta`; `what` may have been cut."""
+    meta: dict[str, Any] = {
+        "api_version": {"version": "2"},
+        "tokens": {"input_tokens": tokens},
+    }
+    if cut:
+        meta["warnings"] = [f"{what} was cut at the model's context length"]
+    return meta
 
 
 def _results(body: _Documents, documents: list[Item], ranked: Ranked) -> list[dict[str, Any]]:

@@ -1,0 +1,186 @@
+"""`POST /v2/embed`: texts and images, in Cohere's shape."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import orjson
+from fastapi import Request, Response
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+
+from gateway.models.values import ImageItem, Item, TextItem, Vectors
+from gateway.pipeline import requests
+from gateway.pipeline.concurrency import in_thread_if_large
+from gateway.pipeline.engine import Engine
+from gateway.rest import convert, fields
+from gateway.rest.endpoint import Endpoint
+from gateway.rest.endpoints.embeddings import encoded
+from gateway.rest.endpoints.rerank import Meta, check_cut, coheres_meta
+from gateway.rest.fields import (
+    NOT_EMPTY,
+    RED_CIRCLE,
+    Count,
+    Dimensions,
+    ModelName,
+    Part,
+    Strings,
+    TextPart,
+)
+from gateway.rest.intake import Intake
+
+_EXAMPLES: list[JsonValue] = [
+    {
+        "model": "demo",
+        "input_type": "search_query",
+        "texts": ["a photo of a red circle."],
+        "embedding_types": ["float", "int8"],
+    },
+    {"model": "demo", "images": [RED_CIRCLE], "input_type": "image"},
+]
+_GIVEN = ("texts", "images", "inputs")
+
+Kind = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+
+
+def _without_start(value: object) -> object:
+    if value == "START":
+        raise ValueError("must be END or NONE: text is cut at its end")
+    return value
+
+
+class EmbedInput(fields.Request):
+    """One text or one image."""
+
+    content: list[Part] = Field(
+        min_length=1, max_length=1, description="One: CLIP embeds one thing at a time."
+    )
+
+
+class CohereEmbedRequest(fields.Request):
+    """Cohere's request: one of `texts`, `images` and `inputs`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES, **fields.either(*_GIVEN)})
+
+    model: ModelName = None
+    texts: (
+        Annotated[
+            list[Annotated[str, Field(json_schema_extra=NOT_EMPTY)]],
+            Field(min_length=1, fail_fast=True),
+        ]
+        | None
+    ) = None
+    images: Strings | None = Field(None, description="Data URLs, or base64 alone.")
+    inputs: Annotated[list[EmbedInput], Field(min_length=1, fail_fast=True)] | None = Field(
+        None, description="Texts and images, mixed."
+    )
+    input_type: str | None = Field(None, description="Not used: CLIP has no task prefixes.")
+    embedding_types: Annotated[list[Kind], Field(min_length=1, max_length=6)] | None = Field(
+        None,
+        description="`float` (default); `int8` and `uint8`: each vector scaled so that its largest "
+        "entry is 127 from the middle; `binary` and `ubinary`: signs, eight to a number; `base64` "
+        "of little-endian float32.",
+    )
+    output_dimension: Dimensions = None
+    max_tokens: Count | None = Field(
+        None, description="May not be less than the model's context length, which text is cut at."
+    )
+    truncate: Annotated[Literal["END", "NONE"] | None, BeforeValidator(_without_start)] = Field(
+        None, description="`NONE` makes text over the context length an error."
+    )
+
+
+class EmbeddingsByType(BaseModel):
+    """The vectors in each of the types that were asked for, in the order of the request."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    float_: list[list[float]] | None = Field(None, alias="float")
+    int8: list[list[int]] | None = None
+    uint8: list[list[int]] | None = None
+    binary: list[list[int]] | None = None
+    ubinary: list[list[int]] | None = None
+    base64: list[str] | None = None
+
+
+class CohereEmbedResponse(BaseModel):
+    """Cohere's answer."""
+
+    id: str = Field(description="Made of the request's id.")
+    response_type: Literal["embeddings_by_type"]
+    embeddings: EmbeddingsByType
+    texts: list[str] | None = Field(None, description="As they were sent.")
+    meta: Meta
+
+
+async def cohere_embed(engine: Engine, intake: Intake, request: Request) -> Response:
+    """Vectors have unit length, but for `int8` and `uint8`, which keep the cosines."""
+    async with intake.work(request) as work:
+        body = await work.parse(CohereEmbedRequest)
+        items = _items(body)
+        check_cut("max_tokens", body.max_tokens, body.model, engine)
+        kinds: list[Kind] = list(dict.fromkeys(body.embedding_types or ["float"]))
+        inference_request = requests.Embed(
+            body.model or None,
+            items,
+            body.output_dimension or None,
+            truncate=body.truncate != "NONE",
+            copies=len(kinds),
+        )
+        embedded = await work.run(engine.embed(inference_request, work.record))
+        vectors = embedded.vectors
+        with work.record.stage("encode"):
+            content: dict[str, Any] = {
+                "id": f"embd-{work.request_id}",
+                "response_type": "embeddings_by_type",
+                "embeddings": await in_thread_if_large(
+                    _by_type, vectors, kinds, values=vectors.size * len(kinds)
+                ),
+                "meta": coheres_meta(embedded.tokens, "a text", cut=any(embedded.truncated)),
+            }
+            if body.texts is not None:
+                content["texts"] = body.texts
+        return convert.answer(content, embedded.manifest, work.record)
+
+
+def _items(body: CohereEmbedRequest) -> list[Item]:
+    """The items of a request, in order.
+
+    Raises:
+        MalformedRequest: It has none of `texts`, `images` and `inputs`, or more than one.
+    """
+    convert.one_of(body, *_GIVEN)
+    if body.texts is not None:
+        return [TextItem(text, f"texts[{index}]") for index, text in enumerate(body.texts)]
+    if body.images is not None:
+        return [ImageItem(image, f"images[{index}]") for index, image in enumerate(body.images)]
+    return [_of_part(each.content[0], index) for index, each in enumerate(body.inputs or ())]
+
+
+def _of_part(part: Part, index: int) -> Item:
+    where = f"inputs[{index}].content[0]"
+    if isinstance(part, TextPart):
+        return TextItem(part.text, f"{where}.text")
+    return ImageItem(part.image_url.url, f"{where}.image_url.url")
+
+
+def _by_type(vectors: Vectors, kinds: Sequence[Kind]) -> dict[Kind, list[orjson.Fragment]]:
+    """The rows in each type, each as JSON by itself, so that other threads run in between."""
+    return {kind: [convert.fragment(row) for row in _typed(vectors, kind)] for kind in kinds}
+
+
+def _typed(vectors: Vectors, kind: Kind) -> Iterable[Any]:
+    if kind not in ("int8", "uint8"):
+        return encoded(vectors, kind)
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    scaled: NDArray[np.int16] = np.rint(vectors / largest * 127).astype(np.int16)
+    return scaled.astype(np.int8) if kind == "int8" else (scaled + 128).astype(np.uint8)
+
+
+COHERE_EMBED = Endpoint(
+    "/v2/embed",
+    "Embed texts and images, in Cohere's shape",
+    cohere_embed,
+    CohereEmbedRequest,
+    CohereEmbedResponse,
+)
