@@ -311,7 +311,7 @@ def ranking(items: int, query: str, *documents: str, **more: Any) -> Case:
 
 WRONG = {
     "no input": embedding(0),
-    "too many items": embedding(0, *["a"] * 257),
+    "too many items": embedding(0, *["a"] * 2_049),
     "unknown model": embedding(0, "a", model="none"),
     "wrong dimensions": embedding(0, "a", dimensions=4_000),
     "an empty text": embedding(0, "a", ""),
@@ -353,7 +353,7 @@ WRONG = {
     "no texts": comparison(0),
     "nothing to compare": comparison(0, "a", images=0),
     "an empty text to compare": comparison(0, "a", ""),
-    "too many to compare": comparison(0, *["a"] * 200, images=100),
+    "too many to compare": comparison(0, *["a"] * 2_000, images=100),
     "no documents": ranking(0, "a"),
     "an empty query": ranking(0, "", "a"),
     "an empty document": ranking(0, "a", ""),
