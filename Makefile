@@ -12,6 +12,8 @@ MODEL_REPOSITORY ?= model_repository
 
 # ONNX Runtime reports its use to Microsoft unless told not to.
 export ORT_DISABLE_TELEMETRY := 1
+# uv compiles nothing: a Python that may not write would compile what it imports at every start.
+unexport PYTHONDONTWRITEBYTECODE
 
 UV := .venv/uv/bin/uv
 SERVE := .venv/serve

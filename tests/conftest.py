@@ -54,6 +54,12 @@ def pytest_configure() -> None:
 SLOW_FOLDERS = {"export", "playground", "deploy"}
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skips the slow folders where no slow test is run: their imports take longest."""
+    slow = collection_path.is_dir() and collection_path.name in SLOW_FOLDERS
+    return True if slow and config.option.markexpr == "not slow" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks as slow what `make test-fast` leaves out: exports, and gateways of a test's own."""
     for item in items:

@@ -9,7 +9,6 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from langchain_openai import OpenAIEmbeddings
 from PIL import Image
 from pydantic import BaseModel, SecretStr
 
@@ -112,6 +111,8 @@ class TestOpenAI:
 
 
 def test_langchain(api: httpx.Client) -> None:
+    from langchain_openai import OpenAIEmbeddings  # which imports for seconds
+
     embeddings = OpenAIEmbeddings(
         model="demo",
         base_url=f"{api.base_url}/v1",
