@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 import numpy as np
@@ -90,6 +91,28 @@ def test_nothing_shows_before_it_is_whole(
     assert not memory.exists(f"{out}/manifests/img_emb_1.json")
     assert embed(client, f"{BUCKET}/in", out, KINDS).counts.done == len(ALL) - 1
     assert json.loads(memory.cat_file(f"{out}/manifests/text_emb_1.json"))["rows"] == 20
+
+
+def test_an_input_that_is_lost_keeps_what_is_done(
+    client: Client,
+    memory: fsspec.AbstractFileSystem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = storage.Remote.open
+
+    def fail(self: storage.Remote, path: str) -> BinaryIO:
+        if path.endswith("00001.tar"):
+            raise RuntimeError("a library's own error")
+        return opened(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.Remote, "open", fail)
+        with pytest.raises(Stopped, match=r"00001\.tar: a library's own error") as stop:
+            embed(client, f"{BUCKET}/in", tmp_path / "out", KINDS)
+    assert stop.value.kept == "1 of 3 partitions are done and kept"
+    assert [path.name for path in (tmp_path / "out/img_emb").iterdir()] == ["img_emb_0.npy"]
+    assert embed(client, f"{BUCKET}/in", tmp_path / "out", KINDS).counts.done == len(ALL) - 1
 
 
 @pytest.mark.parametrize("name", ["v.npy", "v.parquet"])

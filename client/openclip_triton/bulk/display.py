@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 LINE_EVERY_S = 10.0
+SHOW_EVERY_S = 0.1
 
 
 class Display(AbstractContextManager["Display"], Protocol):
@@ -146,13 +147,15 @@ class Bar(Silent):
             console=Console(stderr=True),
         )
         self._task = self._progress.add_task("", total=None, failed=0, parts="", start=False)
-        self._failed = self._parts = self._done_parts = 0
+        self._failed = self._parts = self._done_parts = self._unshown = 0
+        self._shown = 0.0  # monotonic seconds
 
     def __enter__(self) -> "Bar":
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._show()
         self._progress.stop()
 
     def note(self, message: str) -> None:
@@ -166,14 +169,23 @@ class Bar(Silent):
         self._progress.update(self._task, total=total, completed=already, parts=self._of_parts())
 
     def advance(self, failed: bool) -> None:
-        """Advance the bar."""
+        """Advance the bar, a few times a second: an update takes as long as reading a sample."""
         self._failed += failed
-        self._progress.update(self._task, advance=1, failed=self._failed)
+        self._unshown += 1
+        if time.monotonic() - self._shown >= SHOW_EVERY_S:
+            self._show()
 
     def partition(self) -> None:
         """Count the partition."""
         self._done_parts += 1
-        self._progress.update(self._task, parts=self._of_parts())
+        self._show()
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        self._progress.update(
+            self._task, advance=self._unshown, failed=self._failed, parts=self._of_parts()
+        )
+        self._unshown = 0
 
     def _of_parts(self) -> str:
         return f"{self._done_parts}/{self._parts} partitions" if self._parts > 1 else ""

@@ -83,6 +83,7 @@ class Embedder:
         self._opened: list[_Open] = []  # begun, and neither published nor discarded
         self._trailing: list[_Item | _End] = []  # follow the last item that was sent
         self._publishing: deque[Future[Done]] = deque()
+        self._lost: Exception | None = None  # why the input ended early
 
     def run(
         self,
@@ -126,17 +127,28 @@ class Embedder:
                 yield from self._settle(self._trailing, pool, advance)
                 while self._publishing:
                     yield self._published()
+                if self._lost is not None:
+                    raise self._lost
             finally:
                 pool.shutdown(wait=True)
                 for shard in self._opened:
                     shard.part.discard()
 
     def _items(self, tasks: Iterable[Task]) -> Iterator[tuple[_Id, Content]]:
-        """Read the samples of all partitions; runs in the stream's threads."""
+        """Read the samples of all partitions; runs in the stream's threads.
+
+        An error ends the input, and is raised when the partitions before it are written.
+        """
+        try:
+            yield from self._read(tasks)
+        except Exception as error:
+            self._lost = error
+
+    def _read(self, tasks: Iterable[Task]) -> Iterator[tuple[_Id, Content]]:
         for task in tasks:
             shard = self._open(task)
             position = -1
-            for position, sample in enumerate(_read(task.partition)):
+            for position, sample in enumerate(_samples(task.partition)):
                 item, contents = _item_of(shard, position, sample)
                 if not contents:
                     self._trailing.append(item)
@@ -251,7 +263,7 @@ def _item_of(
     return item, contents
 
 
-def _read(partition: Partition) -> Iterator[Sample]:
+def _samples(partition: Partition) -> Iterator[Sample]:
     try:
         yield from partition.samples()
     except (OSError, JobError, GeneratorExit):

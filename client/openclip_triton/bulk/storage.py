@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, Protocol
 
 from openclip_triton.bulk.errors import JobError
 
-READ_AHEAD = 8 * 2**20  # bytes, of a file below a URL
+BUFFER = 2**20  # bytes read at once of a file on this machine
+READ_AHEAD = 8 * 2**20  # and of one below a URL
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _STAMPS = (
     "ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated",
@@ -97,7 +98,7 @@ class Local:
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading."""
-        return Path(path).open("rb")
+        return Path(path).open("rb", BUFFER)
 
     def draft(self, path: str) -> Path:
         """Name a file next to `path`."""
