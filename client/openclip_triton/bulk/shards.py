@@ -67,8 +67,13 @@ class _End:
     shard: _Open
 
 
-# A result's id: what precedes it without a result of its own, then its item and half.
-_Id = tuple[tuple["_Item | _End", ...], _Item, Kind]
+@dataclass(frozen=True, slots=True, eq=False, repr=False)  # the stream takes the repr of each
+class _Id:
+    """Names a result."""
+
+    before: tuple[_Item | _End, ...]  # what precedes it without a result of its own
+    item: _Item
+    kind: Kind
 
 
 class Embedder:
@@ -119,9 +124,9 @@ class Embedder:
             try:
                 with closing(results):
                     for result in results:
-                        before, item, kind = result.id
-                        yield from self._settle(before, pool, advance)
-                        self._take(item, kind, result)
+                        item = result.id.item
+                        yield from self._settle(result.id.before, pool, advance)
+                        self._take(item, result.id.kind, result)
                         if not item.awaited:
                             self._write(item, advance)
                 yield from self._settle(self._trailing, pool, advance)
@@ -155,7 +160,7 @@ class Embedder:
                     continue
                 before, self._trailing = tuple(self._trailing), []
                 for kind, content in contents:
-                    yield (before, item, kind), content
+                    yield _Id(before, item, kind), content
                     before = ()
             shard.manifest.items = position + 1
             self._trailing.append(_End(shard))
@@ -178,7 +183,7 @@ class Embedder:
 
     def _settle(
         self,
-        before: Iterable["_Item | _End"],
+        before: Iterable[_Item | _End],
         pool: ThreadPoolExecutor,
         advance: Callable[[bool], None],
     ) -> Iterator[Done]:
