@@ -68,6 +68,7 @@ exported: $(SERVE)/.ready ## Export MODEL, with PRETRAINED=tag-or-file PRECISION
 		$(MAKE) --no-print-directory $(EXPORT)/.ready && $(EXPORT)/bin/python -m export $(WANTED) $(ARGS); }
 
 serve-ready: $(SERVE_READY)
+	@:
 
 test: $(DEV)/.ready ## Run every test, against the real Triton
 	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations 40 $(ARGS)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,6 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from benchmarks.systems.processes import tree_cpu_seconds
 from server.launcher import TritonServer
 from tests.conftest import COMMAND, GatewayClient, Outside, run_gateway
 from tests.gateway.hostile import Memory, accepted_seeds, encoded, hazards, mutations, seeds
@@ -19,7 +19,7 @@ from tests.gateway.hostile import Memory, accepted_seeds, encoded, hazards, muta
 pytestmark = pytest.mark.slow
 
 MUTATIONS = 2_000
-SLOW_S = 2.0
+SLOW_S = 2.0  # of the gateway's CPU time
 MIB = 2**20
 MOST = 300 * MIB
 
@@ -88,18 +88,20 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def send(client: httpx.Client, data: bytes) -> httpx.Response:
+def send(client: GatewayClient, data: bytes) -> httpx.Response:
     """One image as the body; answered soon, and with no fault of ours."""
-    return soon(lambda: client.post("/v1/embeddings/image", content=data), {200, 400, 413})
+    return soon(client, lambda: client.post("/v1/embeddings/image", content=data), {200, 400, 413})
 
 
-def soon(ask: Callable[[], httpx.Response], allowed: set[int]) -> httpx.Response:
-    """The answer, which may not take long."""
-    began = time.perf_counter()
+def soon(
+    client: GatewayClient, ask: Callable[[], httpx.Response], allowed: set[int]
+) -> httpx.Response:
+    """The answer, which may not take the gateway long."""
+    before = tree_cpu_seconds(client.process)
     response = ask()
-    took = time.perf_counter() - began
+    took = tree_cpu_seconds(client.process) - before
     assert response.status_code in allowed, response.text
-    assert took < SLOW_S, f"{took:.1f} s: {response.text[:300]}"
+    assert took < SLOW_S, f"{took:.1f} CPU-s: {response.text[:300]}"
     return response
 
 
@@ -126,7 +128,7 @@ def test_mutated_images_in_batches(client: GatewayClient, memory: Memory) -> Non
             "input": [{"image": b64(data)} for data in [*batch, picture()]],
             "on_error": "skip",
         }
-        response = soon(partial(client.post, "/v1/embeddings", json=body), {200})
+        response = soon(client, partial(client.post, "/v1/embeddings", json=body), {200})
         items = response.json()["data"]
         assert [item["index"] for item in items] == list(range(len(batch) + 1))
         assert items[-1]["object"] == "embedding"
@@ -146,7 +148,7 @@ def test_hazards(client: GatewayClient, memory: Memory, name: str) -> None:
     data = hazards()[name]
     assert send(client, data).status_code == EXPECTED[name]
     body = {"input": [{"image": b64(data)}, "a text"], "on_error": "skip"}
-    response = soon(lambda: client.post("/v1/embeddings", json=body), {200})
+    response = soon(client, lambda: client.post("/v1/embeddings", json=body), {200})
     assert response.json()["data"][1]["object"] == "embedding"
 
 
@@ -173,7 +175,7 @@ def test_hazards(client: GatewayClient, memory: Memory, name: str) -> None:
 def test_hostile_json(client: GatewayClient, memory: Memory, body: bytes) -> None:
     headers = {"content-type": "application/json"}
     ask = partial(client.post, "/v1/embeddings", content=body, headers=headers)
-    response = soon(ask, {200, 400, 413})
+    response = soon(client, ask, {200, 400, 413})
     error: dict[str, Any] = response.json()
     assert "error" in error or error["object"] == "list"
 
