@@ -1,6 +1,5 @@
 """Runs the graphs of encoders in ONNX Runtime and OpenVINO."""
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from numpy.typing import NDArray
 from export.errors import CrashError, GateError, brief
 from export.gate import probe
 from export.gate.metrics import Vectors
+from export.precision.processor import PRECISE, saturates
 from gateway.models.manifest import TOKEN_IDS
 
-CPUINFO = Path("/proc/cpuinfo")
-VNNI = frozenset(("avx512_vnni", "avx_vnni"))
-PRECISE = "session.x64quantprecision"  # makes INT8 weights unsigned on load
 OPENVINO = {  # properties of a compiled graph
     "INFERENCE_PRECISION_HINT": "bf16",
     "PERFORMANCE_HINT": "LATENCY",
@@ -25,24 +22,6 @@ OPENVINO = {  # properties of a compiled graph
 }
 
 RunEncoder = Callable[[NDArray[Any]], Vectors]
-
-
-def saturates(cpuinfo: Path = CPUINFO, machine: str = "") -> bool:
-    """Whether INT8 sums saturate on this processor: on x86 without VNNI.
-
-    There ONNX Runtime adds products of unsigned activations and signed weights in 16 bits.
-
-    Args:
-        cpuinfo: Linux's list of processors.
-        machine: Architecture; default `platform.machine()`.
-    """
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return False
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64")
-    return x86 and not VNNI.intersection(flags)
 
 
 def session_options() -> onnxruntime.SessionOptions:

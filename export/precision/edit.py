@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.errors import GraphError, brief
+from export.precision.processor import PRECISE, saturates
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 IN_MEMORY_BYTES = 1_800_000_000  # protobuf's limit is 2 GiB; larger graphs run from files
@@ -122,6 +123,8 @@ def session(proto: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if saturates():
+        options.add_session_config_entry(PRECISE, "1")
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     with contextlib.ExitStack() as stack:
         model: Any = None

@@ -21,6 +21,7 @@ from export.gate.evaluation import EvaluationSet, built_in, drawn
 from export.gate.metrics import Vectors
 from export.gate.reference import Inputs, References, prepare, references
 from export.gate.thresholds import DEFAULT_THRESHOLDS, failures, unjudged
+from export.precision import processor
 from export.source.checkpoint import Checkpoint, load_checkpoint
 from export.source.encoders import ImageEncoder, token_lengths
 from gateway.models.gate import (
@@ -448,14 +449,14 @@ def test_int8_is_told_to_be_precise_where_it_would_saturate(
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
-    assert runners.saturates(cpuinfo, machine) == saturates
+    assert processor.saturates(cpuinfo, machine) == saturates
     monkeypatch.setattr(runners, "saturates", lambda: saturates)
     options = runners.session_options()
     if saturates:
-        assert options.get_session_config_entry(runners.PRECISE) == "1"
+        assert options.get_session_config_entry(processor.PRECISE) == "1"
     else:
         with pytest.raises(RuntimeError, match="does not have configuration"):
-            options.get_session_config_entry(runners.PRECISE)
+            options.get_session_config_entry(processor.PRECISE)
 
 
 def test_a_picture_or_text_that_the_gateway_refuses_is_an_error(tiny: Tiny) -> None:
