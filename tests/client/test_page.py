@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import openclip_triton
@@ -50,11 +51,15 @@ def test_commands_print_what_is_shown(real_address: str, folder: Path, session: 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_programs_run(real_address: str, folder: Path, program: str) -> None:
+    on_ray = "import ray" in program
+    if on_ray and find_spec("ray") is None:
+        pytest.skip("needs Ray, in an environment with the packages of .venv/dev and 'ray[data]'")
     ran = subprocess.run(
         [sys.executable, "-c", program.replace("127.0.0.1:8081", real_address)],
-        cwd=folder, env=environment(real_address), capture_output=True, text=True, timeout=60,
+        cwd=folder, env=environment(real_address), capture_output=True, text=True, timeout=240,
     )  # fmt: skip
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.returncode == 0, ran.stderr
+    assert on_ray or not ran.stderr  # Ray shows its progress there
     if "ClientError" in program:
         assert ran.stdout.split("\n")[1:3] == [
             "red circle",
@@ -65,7 +70,7 @@ def test_programs_run(real_address: str, folder: Path, program: str) -> None:
 
 
 def test_there_is_something_to_run() -> None:
-    assert (len(SESSIONS), len(PROGRAMS)) == (4, 3)
+    assert (len(SESSIONS), len(PROGRAMS)) == (4, 4)
 
 
 def test_every_option_is_on_the_page() -> None:

@@ -1,8 +1,9 @@
 """A job from inputs to an output; it skips partitions that are done."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 
 from openclip_triton.bulk import storage
@@ -10,9 +11,10 @@ from openclip_triton.bulk.display import Display
 from openclip_triton.bulk.errors import JobError, Stopped
 from openclip_triton.bulk.inputs.catalog import Inputs, partitions
 from openclip_triton.bulk.manifests import Failure, Head, Manifests, Settings
+from openclip_triton.bulk.outputs.layouts import Layout
 from openclip_triton.bulk.outputs.output import Output
 from openclip_triton.bulk.samples import KINDS, TEXTS, Input, Kind
-from openclip_triton.bulk.shards import Embedder, Task
+from openclip_triton.bulk.shards import Embedder, Runner, Task
 from openclip_triton.client import Client
 from openclip_triton.errors import ClientError
 from openclip_triton.values import Space
@@ -36,6 +38,11 @@ class Job:
     def kinds(self) -> tuple[Kind, ...]:
         """The halves to embed."""
         return self.inputs.kinds
+
+    @property
+    def remote(self) -> bool:
+        """Whether inputs and output are all below URLs."""
+        return all(map(storage.is_url, (*self.inputs.paths, self.output.path)))
 
     @property
     def noun(self) -> str:
@@ -126,7 +133,7 @@ class _Plan:
         was, now = asdict(head.settings), asdict(self.settings)
         if kind in self._job.kinds:
             compared = ["model", "fingerprint", "dimensions", "dtype"]
-            compared += ["truncate"] if kind is TEXTS else []
+            compared += ["truncate"] if kind == TEXTS else []
         elif self._job.overwrite:
             return  # a new model: the other half is made anew after this one
         else:
@@ -200,8 +207,19 @@ class _Plan:
                     files.remove(file)
 
 
-def run(job: Job, client: Client, display: Display) -> Summary:
+def run(
+    job: Job,
+    client: Client,
+    display: Display,
+    runner_of: Callable[[Layout, Space], Runner] | None = None,
+) -> Summary:
     """Embed what is not done yet, and write the output.
+
+    Args:
+        job: What to embed.
+        client: The service; every partition is embedded with it unless `runner_of` is given.
+        display: Shows the progress.
+        runner_of: Makes what embeds the partitions elsewhere.
 
     Raises:
         JobError: The output belongs to another job, or there is nothing to embed.
@@ -222,13 +240,14 @@ def run(job: Job, client: Client, display: Display) -> Summary:
         if job.overwrite:
             for line in plan.forget():
                 display.note(line)
-        _embed(job, plan, inputs, client, space, display)
+        runner = (runner_of or partial(Embedder, client))(job.output.layout, space)
+        _embed(job, plan, inputs, runner, display)
         plan.drop_surplus()
         return _finish(job, plan, space, passed_over)
 
 
 def _embed(
-    job: Job, plan: _Plan, inputs: Sequence[Input], client: Client, space: Space, display: Display
+    job: Job, plan: _Plan, inputs: Sequence[Input], runner: Runner, display: Display
 ) -> None:
     done = plan.done()
     first = job.kinds[0]
@@ -236,8 +255,7 @@ def _embed(
     counts = [source.count for source in plan.found]
     total = None if None in counts else sum(filter(None, counts))
     display.start(total, already, len(plan.found), len(done))
-    embedder = Embedder(client, job.output.layout, space)
-    written = embedder.run(
+    written = runner.run(
         plan.tasks(inputs),
         dimensions=job.dimensions,
         truncate=job.truncate,
@@ -250,7 +268,7 @@ def _embed(
                     plan.heads[kind][shard.task.name] = head
                 display.partition()
     except (KeyboardInterrupt, ClientError, OSError) as error:
-        raise Stopped(error, len(done) + embedder.published, len(plan.found)) from error
+        raise Stopped(error, len(done) + runner.published, len(plan.found)) from error
 
 
 def _finish(job: Job, plan: _Plan, space: Space, passed_over: int) -> Summary:

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.manifests import Failure, Head, Manifest, Manifests, Settings, head_of
@@ -74,6 +75,22 @@ class _Id:
     before: tuple[_Item | _End, ...]  # what precedes it without a result of its own
     item: _Item
     kind: Kind
+
+
+class Runner(Protocol):
+    """Embeds partitions: in this process, or on a cluster."""
+
+    published: int  # partitions
+
+    def run(
+        self,
+        tasks: Iterable[Task],
+        *,
+        dimensions: int | None,
+        truncate: bool | None,
+        advance: Callable[[bool], None],
+    ) -> Generator[Done, None, None]:
+        """Embed partitions; yield each once it is written."""
 
 
 class Embedder:
@@ -250,6 +267,29 @@ class Embedder:
         return Done(task, dict.fromkeys(task.kinds, head_of(manifest)))
 
 
+def embed_alone(
+    connect: Callable[[], Client],
+    layout: Layout,
+    space: Space,
+    task: Task,
+    dimensions: int | None,
+    truncate: bool | None,
+) -> dict[Kind, Head]:
+    """Embed and write one partition with a client of its own, in any process.
+
+    Raises:
+        JobError: As for `Embedder.run`.
+        ClientError: As for `Embedder.run`.
+        OSError: As for `Embedder.run`.
+    """
+    with connect() as client:
+        embedder = Embedder(client, layout, space)
+        [done] = embedder.run(
+            [task], dimensions=dimensions, truncate=truncate, advance=lambda _: None
+        )
+    return done.heads
+
+
 def _item_of(
     shard: _Open, position: int, sample: Sample
 ) -> tuple[_Item, list[tuple[Kind, Content]]]:
@@ -260,9 +300,9 @@ def _item_of(
         return item, []
     contents: list[tuple[Kind, Content]] = []
     for kind in shard.task.kinds:
-        if kind is IMAGES and isinstance(sample.image, bytes | Path):
+        if kind == IMAGES and isinstance(sample.image, bytes | Path):
             contents.append((kind, sample.image))
-        elif kind is TEXTS and sample.text is not None:
+        elif kind == TEXTS and sample.text is not None:
             contents.append((kind, sample.text))
     item.awaited = len(contents)
     return item, contents

@@ -5,6 +5,7 @@ What needs numpy or gRPC is imported where a command runs: help and wrong option
 
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
@@ -84,6 +85,7 @@ def embed_text(
     shard_size: options.ShardSize = options.SHARD_SIZE,
     overwrite: options.Overwrite = False,
     allow_failures: options.AllowFailures = False,
+    ray: options.Ray = None,
     quiet: options.Quiet = False,
     server: options.Server = options.DEFAULT_SERVER,
     api_key: options.ApiKey = None,
@@ -102,12 +104,14 @@ def embed_text(
 
     connection = options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key)
     if output is None:
+        if ray is not None:
+            raise typer.BadParameter("give --output", param_hint="--ray")
         _print_texts(texts, connection, model, dimensions, truncate, allow_failures)
     job = _job(
         texts, output, (TEXTS,), extensions, shard_size, (None, text_column, key_column), dtype,
         shape, model, dimensions, truncate, overwrite, allow_failures,
     )  # fmt: skip
-    _run(job, connection, quiet=quiet)
+    _run(job, connection, ray, quiet=quiet)
 
 
 @app.command("embed-images")
@@ -124,6 +128,7 @@ def embed_images(
     shard_size: options.ShardSize = options.SHARD_SIZE,
     overwrite: options.Overwrite = False,
     allow_failures: options.AllowFailures = False,
+    ray: options.Ray = None,
     quiet: options.Quiet = False,
     server: options.Server = options.DEFAULT_SERVER,
     api_key: options.ApiKey = None,
@@ -143,7 +148,8 @@ def embed_images(
         paths, output, (IMAGES,), extensions, shard_size, (image_column, None, key_column), dtype,
         shape, model, dimensions, None, overwrite, allow_failures,
     )  # fmt: skip
-    _run(job, options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key), quiet=quiet)
+    connection = options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key)
+    _run(job, connection, ray, quiet=quiet)
 
 
 @app.command("embed-pairs")
@@ -168,6 +174,7 @@ def embed_pairs(
     shard_size: options.ShardSize = options.SHARD_SIZE,
     overwrite: options.Overwrite = False,
     allow_failures: options.AllowFailures = False,
+    ray: options.Ray = None,
     quiet: options.Quiet = False,
     server: options.Server = options.DEFAULT_SERVER,
     api_key: options.ApiKey = None,
@@ -187,7 +194,8 @@ def embed_pairs(
         paths, output, KINDS, extensions, shard_size, (image_column, text_column, key_column),
         dtype, shape, model, dimensions, truncate, overwrite, allow_failures,
     )  # fmt: skip
-    _run(job, options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key), quiet=quiet)
+    connection = options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key)
+    _run(job, connection, ray, quiet=quiet)
 
 
 @app.command("classify")
@@ -342,12 +350,19 @@ def _job(
     return Job(inputs, target, model, dimensions, truncate, overwrite, allow_failures)
 
 
-def _run(job: "Job", connection: options.Connection, *, quiet: bool) -> NoReturn:
+def _run(job: "Job", connection: options.Connection, ray: str | None, *, quiet: bool) -> NoReturn:
     from openclip_triton.bulk.display import display_for
     from openclip_triton.bulk.job import run
     from openclip_triton.command import printing
 
-    with connection.open() as client:
-        summary = run(job, client, display_for(job.noun, quiet=quiet))
+    with connection.open() as client, ExitStack() as stack:
+        runner_of = None
+        if ray is not None:
+            from openclip_triton.bulk import cluster
+
+            stack.enter_context(cluster.connected(ray))
+            folder = None if job.remote else str(Path.cwd())
+            runner_of = partial(cluster.RayRunner, connection.connect, folder)
+        summary = run(job, client, display_for(job.noun, quiet=quiet), runner_of)
     printing.print_summary(job, summary, quiet=quiet)
     raise typer.Exit(1 if summary.counts.failed and not job.allow_failures else 0)

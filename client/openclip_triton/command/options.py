@@ -124,6 +124,14 @@ Overwrite = Annotated[
 AllowFailures = Annotated[
     bool, typer.Option("--allow-failures", help="Exit with 0 even if some items failed.")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="ADDRESS",
+        help="Embed the partitions on a Ray cluster: local starts one on this machine, auto takes "
+        "the one that this machine is part of, HOST:PORT another.",
+    ),
+]  # fmt: skip
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 
@@ -143,14 +151,24 @@ class Connection:
     tls_cert: Path | None
     tls_key: Path | None
 
-    @contextmanager
-    def open(self) -> Iterator["Client"]:
-        """Open a client; errors of connection and key name the missing option."""
+    def check(self) -> None:
+        """Check the options that need no service.
+
+        Raises:
+            typer.BadParameter: Only one of --tls-cert and --tls-key is given.
+        """
         if (self.tls_cert is None) != (self.tls_key is None):
             raise typer.BadParameter("give both --tls-cert and --tls-key")
+
+    def connect(self) -> "Client":
+        """Open a client.
+
+        Raises:
+            UnreadableFile: A file of TLS cannot be read.
+        """
         from openclip_triton.client import Client
 
-        client = Client(
+        return Client(
             self.server,
             api_key=self.api_key,
             tls=self.tls,
@@ -158,7 +176,12 @@ class Connection:
             tls_cert=self.tls_cert,
             tls_key=self.tls_key,
         )
-        with client:
+
+    @contextmanager
+    def open(self) -> Iterator["Client"]:
+        """Open a client; errors of connection and key name the missing option."""
+        self.check()
+        with self.connect() as client:
             try:
                 yield client
             except ConnectionFailed as error:

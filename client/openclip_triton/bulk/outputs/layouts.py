@@ -91,7 +91,7 @@ class _Batches:
         return len(self.rows) >= BATCH
 
     def strings(self, kind: Kind) -> list[str | None]:
-        return [row.key if kind is IMAGES else row.text for row in self.rows]
+        return [row.key if kind == IMAGES else row.text for row in self.rows]
 
     def vectors(self, kind: Kind) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
         found = (row.vectors[kind.noun] for row in self.rows)
@@ -184,7 +184,7 @@ class ClipFolder:
 
     def files(self, name: str, kind: Kind) -> list[str]:
         """List the files of a half; the metadata goes with the last half."""
-        other = TEXTS if kind is IMAGES else IMAGES
+        other = TEXTS if kind == IMAGES else IMAGES
         shared = [] if name in self.parts(other) else [self.metadata(name)]
         return [self.vectors(name, kind), *shared]
 
