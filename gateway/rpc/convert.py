@@ -50,7 +50,7 @@ def embed(message: clip_pb2.EmbedRequest) -> requests.Embed:
     return requests.Embed(
         message.model or None,
         [read(each, f"input[{index}]") for index, each in enumerate(message.input)],
-        dimensions=message.dimensions if message.HasField("dimensions") else None,
+        dimensions=message.dimensions or None,
         truncate=message.truncate if message.HasField("truncate") else True,
         skip=message.skip_errors,
     )

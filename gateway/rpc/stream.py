@@ -150,7 +150,7 @@ def _options(options: clip_pb2.StreamOptions) -> requests.Embed:
     return requests.Embed(
         options.model or None,
         [],
-        dimensions=options.dimensions if options.HasField("dimensions") else None,
+        dimensions=options.dimensions or None,
         truncate=options.truncate if options.HasField("truncate") else True,
         skip=True,
         bulk=True,

@@ -146,7 +146,7 @@ class EmbedRequest(_message.Message):
     model: _builtins.str
     """may be empty where one model is served"""
     dimensions: _builtins.int
-    """number of leading entries to keep, scaled to unit length"""
+    """number of leading entries to keep, scaled to unit length; 0: all"""
     truncate: _builtins.bool
     """default true; false: text over the context length is an error"""
     skip_errors: _builtins.bool

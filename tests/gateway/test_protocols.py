@@ -124,6 +124,7 @@ GOOD = [
     embed("dimensions-1", "a star", dimensions=1),
     embed("dimensions-16", "a star", CIRCLE, dimensions=16),
     embed("dimensions-all", "a star", dimensions=64),
+    embed("dimensions-0", "a star", dimensions=0),
     embed("model", "a star", model="demo"),
     embed("alias", "a star", model="clip"),
     embed("not-truncated", "a star", truncate=False),
@@ -164,7 +165,6 @@ GOOD = [
 BAD = [
     embed("unknown-model", "a", model="none"),
     embed("dimensions-over", "a", dimensions=65),
-    embed("dimensions-0", "a", dimensions=0, own_words=True),
     embed("nothing", own_words=True),
     embed("empty-text", "a", ""),
     embed("no-picture", "a", b"no picture"),

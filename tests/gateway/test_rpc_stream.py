@@ -103,6 +103,13 @@ async def test_options_hold_for_the_whole_stream() -> None:
         assert cut.embedding.truncated
 
 
+async def test_no_dimensions_are_all() -> None:
+    asked = [Request(options=Options(dimensions=0)), *requests([("a", text("a"))])]
+    async with served(FakeInferClient(unit)) as gateway:
+        [result] = await results(gateway.stub.EmbedStream(asked))
+        assert len(result.embedding.vector) == 4 * 64
+
+
 async def test_an_empty_stream_is_answered_with_nothing() -> None:
     async with served(FakeInferClient(unit)) as gateway:
         for messages in ([], [Request()], [Request(options=Options())]):
@@ -115,11 +122,6 @@ async def test_an_empty_stream_is_answered_with_nothing() -> None:
     ("messages", "code", "param"),
     [
         ([Request(options=Options(model="none"))], Code.NOT_FOUND, "model"),
-        (
-            [Request(options=Options(dimensions=0)), *requests([("a", text("a"))])],
-            Code.INVALID_ARGUMENT,
-            "dimensions",
-        ),
         ([Request(options=Options(dimensions=65))], Code.INVALID_ARGUMENT, "dimensions"),
         (
             [Request(options=Options(dimensions=65)), *requests([("a", clip_pb2.Item())])],
