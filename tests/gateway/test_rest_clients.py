@@ -1,6 +1,7 @@
 """Clients that people already have work unchanged, and their own request bodies are answered."""
 
 import base64
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,10 @@ def vectors(api: httpx.Client, body: dict[str, Any]) -> np.ndarray:
 
 
 @pytest.fixture
-def client(api: httpx.Client) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{api.base_url}/v1", api_key="none", max_retries=0)
+def client(api: httpx.Client) -> Iterator[openai.OpenAI]:
+    url = f"{api.base_url}/v1"
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        yield client
 
 
 class TestOpenAI:
@@ -113,17 +116,19 @@ class TestOpenAI:
 def test_langchain(api: httpx.Client) -> None:
     from langchain_openai import OpenAIEmbeddings  # which imports for seconds
 
-    embeddings = OpenAIEmbeddings(
-        model="demo",
-        base_url=f"{api.base_url}/v1",
-        api_key=SecretStr("none"),
-        check_embedding_ctx_length=False,
-    )
     expected = vectors(api, {"input": TEXTS})
-    np.testing.assert_allclose(embeddings.embed_documents(TEXTS), expected, atol=1e-6)
-    np.testing.assert_allclose(embeddings.embed_query(TEXTS[0]), expected[0], atol=1e-6)
     many = [f"{number} squares" for number in range(1_000)]
-    found = embeddings.embed_documents(many)
+    with httpx.Client() as http_client:
+        embeddings = OpenAIEmbeddings(
+            model="demo",
+            base_url=f"{api.base_url}/v1",
+            api_key=SecretStr("none"),
+            check_embedding_ctx_length=False,
+            http_client=http_client,
+        )
+        np.testing.assert_allclose(embeddings.embed_documents(TEXTS), expected, atol=1e-6)
+        np.testing.assert_allclose(embeddings.embed_query(TEXTS[0]), expected[0], atol=1e-6)
+        found = embeddings.embed_documents(many)
     assert len(found) == 1_000
     np.testing.assert_allclose(found[999], vectors(api, {"input": many[999:]})[0], atol=1e-5)
 
