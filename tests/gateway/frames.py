@@ -55,7 +55,7 @@ class Connection:
     def send(
         self, stream: int, message: bytes, size: int | None = None, *, compressed: bool = False
     ) -> int:
-        """Sends a message of so many bytes, as far as is given here and windows allow.
+        """Sends a message of `size` bytes, as far as `message` and the windows go.
 
         Returns the number of bytes that went.
         """

@@ -20,7 +20,7 @@ from tests.gateway.fakes import unit
 
 
 class SlowEncoder(FakeInferClient):
-    """Encodes so many rows a second, call after call."""
+    """Encodes a fixed number of rows a second, call after call."""
 
     def __init__(self, rows_per_second: float) -> None:
         super().__init__(unit)

@@ -1,4 +1,4 @@
-"""Permits by requests, items and bytes, and what those without one are told."""
+"""Permits by requests, items and bytes, and the errors of requests without one."""
 
 import asyncio
 from contextlib import ExitStack

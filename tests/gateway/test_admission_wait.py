@@ -19,7 +19,7 @@ WIDE = Room(requests=10_000, items=10**6, bytes=10**9, wait_s=LIMIT_S)
 
 @dataclass
 class Service:
-    """Answers requests in the order in which they come, so many items a second."""
+    """Answers requests in the order of arrival, at a fixed number of items a second."""
 
     capacity: float = CAPACITY
     now: float = 1_000.0

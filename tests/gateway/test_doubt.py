@@ -59,7 +59,7 @@ def holding(client: FakeInferClient, models: Models, *sets: str) -> Held:
 
 
 class Stepped(FakeInferClient):
-    """Answers as many calls as it is told to."""
+    """Answers a given number of calls."""
 
     def __init__(self) -> None:
         super().__init__(unit)

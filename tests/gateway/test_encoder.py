@@ -58,7 +58,7 @@ def marked(call: Call) -> Vectors:
 
 
 def tokens(*numbers: int, length: int = 5) -> dict[int, Tokens]:
-    """By number, texts of so many tokens that differ in the second."""
+    """By number, texts of `length` tokens with that number as the second."""
     return {
         number: Tokens(np.array([49406, number, *[7] * (length - 3), 49407], np.int32), False)
         for number in numbers

@@ -71,7 +71,7 @@ def zero_shot(api: httpx.AsyncClient) -> Awaitable[httpx.Response]:
 async def repeated(
     connections: int, once: Callable[[], Awaitable[int]]
 ) -> AsyncIterator[Counter[int]]:
-    """While so many do something again and again; the statuses that they got."""
+    """Several tasks repeat a request while the block lasts; yields the statuses they got."""
     statuses = Counter[int]()
 
     async def again() -> None:
@@ -94,7 +94,7 @@ async def repeated(
 def asking(
     api: httpx.AsyncClient, connections: int, ask: Ask
 ) -> AbstractAsyncContextManager[Counter[int]]:
-    """While so many connections ask again and again."""
+    """Several connections repeat a request while the block lasts."""
 
     async def once() -> int:
         return (await ask(api)).status_code

@@ -175,7 +175,7 @@ def check_cut(field: str, tokens: int | None, model: str | None, engine: Engine)
     """Refuses to cut text shorter than the model does.
 
     Raises:
-        MalformedRequest: So many tokens are fewer than the context length; names the field.
+        MalformedRequest: `tokens` is less than the context length; names the field.
         UnknownModel: The model is not served.
     """
     if tokens is None:
