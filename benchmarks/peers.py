@@ -1,11 +1,11 @@
 """`python -m benchmarks.peers`: our service beside those that users run today.
 
-Ours, infinity and OpenCLIP in PyTorch behind a plain FastAPI server serve the same architecture in
-FP32, and are sent the very same requests: `POST /v1/embeddings` with texts, or with images as data
-URLs. All run at the same time. One at a time is under load; the others idle, and the CPU that they
-take meanwhile is measured too. In each round every cell (a request and a number of connections) is
-measured on each service in turn, another one first each round; a short round that does not count
-goes before. A ratio is ours over the best peer of the same round and cell.
+Ours, infinity and OpenCLIP in PyTorch behind a plain FastAPI server serve the same architecture,
+the peers in FP32, and are sent the very same requests: `POST /v1/embeddings` with texts, or with
+images as data URLs. All run at the same time. One at a time is under load; the others idle, and the
+CPU that they take meanwhile is measured too. In each round every cell (a request and a number of
+connections) is measured on each service in turn, another one first each round; a short round that
+does not count goes before. A ratio is ours over the best peer of the same round and cell.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from statistics import median
 
@@ -57,20 +57,22 @@ def measure(
 def ratios(rows: Sequence[Row]) -> list[Row]:
     """Of each cell, ours over the best peer in items/s: median, least and most of the rounds."""
     made = []
-    for kind, connections in CELLS:
+    ours = dict.fromkeys(s for row in rows if (s := str(row.labels["system"])).startswith(OURS))
+    for own, (kind, connections) in product(ours, CELLS):
         found: dict[Label, dict[str, float]] = {}
         for row in rows:
             if (row.labels["kind"], row.labels["concurrency"]) == (kind, connections):
                 of_round = found.setdefault(row.labels[ROUND], {})
                 of_round[str(row.labels["system"])] = row.values["per_second"]
         several = [
-            ratio(rates[OURS], max(rate for name, rate in rates.items() if name != OURS))
+            ratio(rates[own], max(rates[name] for name in others))
             for rates in found.values()
-            if len(rates) > 1 and OURS in rates
+            if (others := rates.keys() - ours) and own in rates
         ]
         if several:
             values = {"ratio": median(several), "least": min(several), "most": max(several)}
-            labels: dict[str, Label] = {"of the best peer": kind, "concurrency": connections}
+            labels: dict[str, Label] = {"system": own, "of the best peer": kind}
+            labels["concurrency"] = connections
             made.append(Row(labels, values))
     return made
 
@@ -95,8 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = [cell for cell in CELLS if cell[1] == 1] if given.quick else CELLS
     rows: list[Row] = []
     with ExitStack() as stack:
-        manifest = find(given.repository, given.model)
-        started = peers.start(given.repository, manifest, given.peers_python, settings, stack)
+        models = [given.model, *given.variant]
+        manifests = [find(given.repository, model) for model in models]
+        started = peers.start(given.repository, manifests, given.peers_python, settings, stack)
         for row in measure(started, cells, given.seconds, given.repeats):
             rows.append(row)
             print(row, flush=True)
@@ -138,6 +141,10 @@ def _requests(kind: str, model: str, seed: int) -> Iterator[Request]:
 def _parser() -> argparse.ArgumentParser:
     made = program.parser("peers", __doc__)
     program.add_model(made)
+    made.add_argument(
+        "--variant", action="append", default=[], metavar="ID",
+        help="another precision of ours, measured beside; may be repeated",
+    )  # fmt: skip
     made.add_argument(
         "--peers-python", type=Path, default=Path(sys.executable), metavar="FILE",
         help="a Python with infinity and open_clip, such as .venv/peers/bin/python",

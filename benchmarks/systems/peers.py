@@ -1,7 +1,7 @@
 """The services that `python -m benchmarks.peers` measures, with the cost of their processes."""
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +39,16 @@ class Service:
 
 def start(
     repository: Path,
-    manifest: Manifest,
+    manifests: Sequence[Manifest],
     python: Path,
     settings: Mapping[str, str],
     stack: ExitStack,
 ) -> dict[str, Service]:
-    """Starts ours and both peers, by name, until the stack is closed.
+    """Starts ours, one for each precision, and both peers, by name, until the stack is closed.
 
     Args:
-        repository: Where our model is.
-        manifest: Of a ViT-B-32.
+        repository: Where our models are.
+        manifests: Of a ViT-B-32, in one precision or several.
         python: Of an environment with the peers.
         settings: Further `GATEWAY_` variables. The text cache is off.
         stack: Stops all of it when closed.
@@ -56,21 +56,24 @@ def start(
     Raises:
         BenchmarkError: The model has another architecture, or something did not start.
     """
-    if manifest["open_clip_name"] != ARCHITECTURE:
-        raise BenchmarkError(f"{manifest['id']}: the peers serve {ARCHITECTURE}; export that")
-    model = manifest["id"]
-    triton = stack.enter_context(services.triton(repository, model))
-    ours = {"GATEWAY_TEXT_CACHE_BYTES": "0", **settings}
-    gateway = stack.enter_context(services.gateway(repository, model, triton.grpc, ours))
+    for manifest in manifests:
+        if manifest["open_clip_name"] != ARCHITECTURE:
+            raise BenchmarkError(f"{manifest['id']}: the peers serve {ARCHITECTURE}; export that")
+    started = {}
+    own = {"GATEWAY_TEXT_CACHE_BYTES": "0", **settings}
+    for manifest in manifests:
+        model = manifest["id"]
+        triton = stack.enter_context(services.triton(repository, model))
+        gateway = stack.enter_context(services.gateway(repository, model, triton.grpc, own))
+        pids = gateway.pid, triton.pid
+        started[f"{OURS} {manifest['precision']}"] = Service(gateway.target, pids)
     torch = stack.enter_context(services.torch_server(python, [ARCHITECTURE]))
     folder = Path(stack.enter_context(TemporaryDirectory()))
     _run(python, "-m", "benchmarks.systems.clip_folder", str(folder))
     infinity = stack.enter_context(services.infinity(python, folder))
-    return {
-        OURS: Service(gateway.target, (gateway.pid, triton.pid)),
-        TORCH: Service(torch.target, (torch.pid,)),
-        INFINITY: Service(infinity.target, (infinity.pid,)),
-    }
+    started[TORCH] = Service(torch.target, (torch.pid,))
+    started[INFINITY] = Service(infinity.target, (infinity.pid,))
+    return started
 
 
 def versions(python: Path) -> dict[str, str]:

@@ -22,6 +22,8 @@ from benchmarks.traffic.requests import images
 from tests.benchmarks.forms import DEMO
 from tests.conftest import REPOSITORY, GatewayClient
 
+FP32, INT8 = f"{OURS} fp32", f"{OURS} int8"
+
 pytestmark = pytest.mark.slow
 
 
@@ -29,7 +31,7 @@ pytestmark = pytest.mark.slow
 def fakes(api: GatewayClient, monkeypatch: pytest.MonkeyPatch) -> dict[str, Service]:
     """The demo's own service in the place of all three."""
     target = Target(api.base_url.netloc.decode(), api.grpc_address, "demo")
-    services = {name: Service(target, (os.getpid(),)) for name in (OURS, TORCH, INFINITY)}
+    services = {name: Service(target, (os.getpid(),)) for name in (FP32, TORCH, INFINITY)}
     monkeypatch.setattr(systems, "start", lambda *_: services)
     monkeypatch.setattr(systems, "versions", lambda _: {"infinity-emb": "0.0.78"})
     return services
@@ -50,8 +52,7 @@ def test_program(fakes: dict[str, Service], tmp_path: Path) -> None:
         assert min(row.values[name] for name in ("per_second", "p50_ms", "memory_mb")) > 0
     written = (tmp_path / "peers.md").read_text()
     for kind, connections in peers.CELLS:
-        assert f"| {OURS} | {kind} | {connections} |" in written
-        assert f"\n| {kind} | {connections} |" in written  # the ratio
+        assert written.count(f"| {FP32} | {kind} | {connections} |") == 2  # ratio and medians
     assert "| system | kind | concurrency | round |" not in written
 
 
@@ -61,17 +62,19 @@ def row(system: str, number: int, rate: float) -> Row:
 
 
 def test_a_ratio_is_of_the_best_peer_of_its_round() -> None:
-    rates = {1: (30.0, 10.0, 15.0), 2: (30.0, 20.0, 10.0), 3: (30.0, 3.0, 10.0)}
-    names = (OURS, TORCH, INFINITY)
+    rates = {1: (30.0, 60.0, 10.0, 15.0), 2: (30.0, 60.0, 20.0, 10.0), 3: (30.0, 20.0, 3.0, 10.0)}
+    names = (FP32, INT8, TORCH, INFINITY)
     rows = [
         row(name, number, rate)
         for number, several in rates.items()
         for name, rate in zip(names, several, strict=True)
     ]
     rows.append(row(TORCH, 4, 9.0))  # a round that was stopped
-    [found] = peers.ratios(rows)
-    assert found.labels == {"of the best peer": "image", "concurrency": 8}
-    assert found.values == {"ratio": 2.0, "least": 1.5, "most": 3.0}
+    for found, system, values in zip(
+        peers.ratios(rows), (FP32, INT8), ((2.0, 1.5, 3.0), (3.0, 2.0, 4.0)), strict=True
+    ):
+        assert found.labels == {"system": system, "of the best peer": "image", "concurrency": 8}
+        assert found.values == dict(zip(("ratio", "least", "most"), values, strict=True))
 
 
 def test_requests_hold_as_many_images_as_they_say() -> None:
@@ -85,7 +88,7 @@ def test_requests_hold_as_many_images_as_they_say() -> None:
 
 def test_another_architecture_is_refused() -> None:
     with ExitStack() as stack, pytest.raises(BenchmarkError, match="the peers serve ViT-B-32"):
-        systems.start(REPOSITORY, DEMO, Path("python"), {}, stack)
+        systems.start(REPOSITORY, [DEMO], Path("python"), {}, stack)
 
 
 def test_an_environment_without_the_peers_is_refused(tmp_path: Path) -> None:
