@@ -22,11 +22,12 @@ DEV := .venv/dev
 BENCH := .venv/bench
 PEERS := .venv/peers
 CLIENTS := .venv/clients
+EXAMPLES := .venv/examples
 # OpenVINO, 180 MB, is installed where a model needs it.
 OPENVINO := $(if $(shell grep -ls '"runtime": "openvino"' "$(MODEL_REPOSITORY)"/*.manifest.json),.openvino)
 SERVE_READY := $(SERVE)/.ready $(addprefix $(SERVE)/,$(OPENVINO))
 BENCH_READY := $(BENCH)/.ready $(addprefix $(BENCH)/,$(OPENVINO))
-SOURCES := openclip_api gateway server export client benchmarks deploy tests
+SOURCES := openclip_api gateway server export client examples benchmarks deploy tests
 PROTO := openclip_api/v1/clip.proto
 # Of NVIDIA's images 24.10, 24.12, 25.06, 26.06, 26.07 and 26.08, and the newest that was tried.
 ONNXRUNTIMES := 1.19.2 1.20.1 1.22.1 1.24.4 1.27.0 1.28.0 1.31.1
@@ -43,7 +44,7 @@ MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run exported serve-ready test test-fast test-clients test-compose check format proto client-wheel lock export ladder bench bench-compare bench-peers \
+.PHONY: help run exported serve-ready test test-fast test-clients test-examples test-compose check format proto client-wheel lock export ladder bench bench-compare bench-peers \
 	bench-open bench-budget bench-report tune onnxruntimes demo-model setup clean
 
 help: ## List the targets
@@ -78,6 +79,9 @@ test-fast: $(DEV)/.ready ## Run the tests that export nothing and share one Trit
 
 test-clients: $(DEV)/.ready $(CLIENTS)/.ready ## Run the tests with the clients of other makers: cohere, infinity_client, LiteLLM and more
 	$(DEV)/bin/python -m pytest tests/other_clients $(ARGS)
+
+test-examples: $(DEV)/.ready $(EXAMPLES)/.ready ## Run the tests of examples/ with the packages that they show: LanceDB, autofaiss, LlamaIndex and more
+	$(DEV)/bin/python -m pytest tests/examples $(ARGS)
 
 check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile, YAML, workflows and Kubernetes files
 	$(DEV)/bin/ruff format --check $(SOURCES)
@@ -152,7 +156,7 @@ demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 		--pretrained export/demo/checkpoint.safetensors --id demo --compact \
 		--max-batch 32 --evaluate drawn
 
-setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments but those of bench-peers and test-clients
+setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments but those of bench-peers, test-clients and test-examples
 
 clean: ## Remove the environments and caches
 	rm -rf .venv client/dist .proto .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

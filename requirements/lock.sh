@@ -16,6 +16,7 @@ lock serve pyproject.toml --extra serve --override requirements/overrides.txt
 lock peers pyproject.toml --extra peers
 lock build pyproject.toml --extra build
 lock clients pyproject.toml --extra clients
+lock examples pyproject.toml --extra examples
 # Without dependencies: it comes beside serve or triton, and works without its telemetry.
 lock openvino pyproject.toml --extra openvino --no-deps
 lock export pyproject.toml --extra serve --extra openvino --extra export \

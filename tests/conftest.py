@@ -85,8 +85,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"Skipped: {counts}. On Debian and Ubuntu: apt-get install {' '.join(missing)}"
         )
-    if clients := sum("make test-clients" in reason for reason in skipped):
-        terminalreporter.write_line(f"Skipped: {clients} calls of other clients: make test-clients")
+    for what, target in (("calls of other clients", "clients"), ("examples", "examples")):
+        if count := sum(f"make test-{target}" in reason for reason in skipped):
+            terminalreporter.write_line(f"Skipped: {count} {what}: make test-{target}")
 
 
 @pytest.fixture(scope="session")

@@ -160,9 +160,9 @@ def assert_alike(found: Any, shown: Any) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    pages = {ROOT / "README.md": README} | {ROOT / "docs" / k: v for k, v in PAGES.items()}
-    for page, text in pages.items():
-        for target in re.findall(r"\]\(([^)]+)\)", text):
+    folders = (ROOT, ROOT / "docs", ROOT / "examples")
+    for page in (page for folder in folders for page in folder.glob("*.md")):
+        for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
             path, _, heading = target.partition("#")
             if not target.startswith("http"):
                 linked = page.parent / path if path else page
