@@ -26,6 +26,7 @@ from server.launcher import TritonServer
 from server.repository import published_models, select_models
 
 POLL = 0.1  # seconds
+WATCH = 0.5  # seconds between looks at both while they serve
 DRAIN_S = 30.0  # of the gateway, where GATEWAY_DRAIN_S says nothing
 STOP_S = 10.0  # beyond that, for it to end
 REPLY_S = 5.0  # for the gateway to answer
@@ -108,7 +109,7 @@ def serve(config: StackConfig) -> None:
             while True:
                 _check(gateway)
                 triton.keep()
-                time.sleep(POLL)
+                time.sleep(WATCH)
         finally:
             # Before Triton stops, so that no request meets a gateway without it.
             _ignore_signals()

@@ -5,12 +5,11 @@ neither restarts it nor reports the model as not ready, and every request to it 
 stub stays tritonserver's child as a zombie.
 """
 
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from server.runtime import STUB
 
-PROC = Path("/proc")
 ZOMBIE = "Z"
 COMMAND = STUB[:15]  # the kernel keeps 15 characters of it
 NAME = 8  # index of the instance's name in the stub's command line
@@ -29,7 +28,7 @@ class InstanceWatch:
         zombies = set()
         for pid in self._children():
             try:
-                before, _, after = (PROC / str(pid) / "stat").read_text().rpartition(")")
+                before, _, after = _read(f"/proc/{pid}/stat").rpartition(")")
                 if after.split()[0] != ZOMBIE:
                     self._remember(pid)
                 elif before.endswith(COMMAND):
@@ -43,14 +42,25 @@ class InstanceWatch:
 
     def _children(self) -> list[int]:
         found: list[int] = []
-        for task in (PROC / str(self.tritonserver) / "task").glob("*/children"):
+        for thread in os.scandir(f"/proc/{self.tritonserver}/task"):
             try:
-                found += map(int, task.read_text().split())
+                found += map(int, _read(f"{thread.path}/children").split())
             except OSError:
                 continue  # the thread has ended
         return found
 
     def _remember(self, pid: int) -> None:
-        command = (PROC / str(pid) / "cmdline").read_text(errors="replace").split("\0")
+        if pid in self._names:
+            return
+        command = _read(f"/proc/{pid}/cmdline").split("\0")
         if len(command) > NAME and command[0].endswith(STUB):
             self._names[pid] = command[NAME]
+
+
+def _read(path: str) -> str:
+    """A file of the kernel's; by the system's calls, since tritonserver has dozens of threads."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(file, 2**16).decode(errors="replace")
+    finally:
+        os.close(file)

@@ -1,6 +1,7 @@
 """Serve the application with uvicorn, in the only process or in each worker."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.access.tls import Tls
 
 KEEP_ALIVE_S = 75  # a proxy that closes idle connections after 60 s, as is usual, does so first
+TICK_S = 1.0  # between writings of the `Date` header
 END_S = 5.0  # for the end, after the time for draining
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = threading.Event()
+        self._asked = asyncio.Event()
 
     def limit_end(self, seconds: float) -> None:
         """End the process with exit code 1 if a stop takes longer than this.
@@ -78,11 +81,20 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
         if first:  # a second signal may interrupt the first, which holds the event's lock
             self._stopping.set()
+            if self._loop:
+                self._loop.call_soon_threadsafe(self._asked.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server.startup`."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+
+    async def main_loop(self) -> None:
+        """See `uvicorn.Server.main_loop`, which looks ten times a second whether it should end."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._asked.wait()
 
 
 def config(app: FastAPI, settings: Settings) -> uvicorn.Config:

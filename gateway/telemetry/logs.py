@@ -91,15 +91,16 @@ def logging_to_stderr(level: str, style: str) -> Iterator[None]:
 class _Batches(logging.Handler):
     """Hands lines to a thread: a slow terminal or pipe must not hold up the event loop.
 
-    The thread writes the waiting lines every `PAUSE_S`, since waking it for each line would cost
-    more than the line; a warning wakes it at once. With `MOST_WAITING` lines waiting, new ones are
-    left out.
+    The thread writes a line `PAUSE_S` after it came, with those that came since: waking it for each
+    line would cost more than the line. A warning is written at once. With `MOST_WAITING` lines
+    waiting, new ones are left out.
     """
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()
         self.setFormatter(formatter)
         self._waiting: deque[logging.LogRecord] = deque()
+        self._some = threading.Event()
         self._urgent = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -113,11 +114,14 @@ class _Batches(logging.Handler):
             self._waiting.append(record)
         if record.levelno >= logging.WARNING:
             self._urgent.set()
+        if not self._some.is_set():
+            self._some.set()
 
     def close(self) -> None:
         """Writes what waits, unless nobody reads it."""
         self._closing = True
         self._urgent.set()
+        self._some.set()
         self._thread.join(LAST_S)
         super().close()
 
@@ -131,7 +135,9 @@ class _Batches(logging.Handler):
     def _run(self) -> None:
         closing = False
         while not closing:
+            self._some.wait()
             self._urgent.wait(PAUSE_S)
+            self._some.clear()  # before the lines are taken: one that comes meanwhile sets it anew
             self._urgent.clear()
             closing = self._closing  # read before the lines, so that the last ones are written
             lines = [self.format(self._waiting.popleft()) for _ in range(len(self._waiting))]
