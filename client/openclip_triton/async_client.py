@@ -10,10 +10,10 @@ import numpy as np
 
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import arguments, calls
-from openclip_triton.async_channel import AsyncChannel
+from openclip_triton.channel import Channel
 from openclip_triton.service import service
-from openclip_triton.streams.async_stream import AsyncStream
 from openclip_triton.streams.exchange import Order
+from openclip_triton.streams.stream import async_results
 from openclip_triton.values import (
     C,
     Content,
@@ -36,20 +36,7 @@ class AsyncClient:
     """`Client` for asyncio: the same calls, each to be awaited, in one event loop.
 
     Files are read in threads. Cancelling a call ends it at the service as well. A stream that is
-    left early is closed by its `aclose`; see `contextlib.aclosing`.
-
-    Args:
-        address: host:port of the service's gRPC API.
-        timeout: Limit of one call in seconds, retries included. Streams have no limit.
-        api_key: The key, sent as `authorization: Bearer`.
-        tls: Whether to encrypt. Without `tls_ca`, the system's certificate authorities are trusted.
-        tls_ca: PEM file of the certificate authorities to trust. Implies `tls`.
-        tls_cert: PEM file of the client's certificate; needs `tls_key`. Implies `tls`.
-        tls_key: PEM file of its key.
-
-    Raises:
-        ValueError: Only one of `tls_cert` and `tls_key` is given.
-        UnreadableFile: A file of TLS cannot be read.
+    left early is closed by its `aclose`; see `contextlib.aclosing`. The arguments are `Client`'s.
     """
 
     def __init__(
@@ -64,9 +51,7 @@ class AsyncClient:
         tls_key: Path | None = None,
     ) -> None:
         self.address = address
-        self._channel = AsyncChannel(
-            service(address, timeout, api_key, tls, tls_ca, tls_cert, tls_key)
-        )
+        self._channel = Channel(service(address, timeout, api_key, tls, tls_ca, tls_cert, tls_key))
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -76,7 +61,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._channel.close()
+        self._channel.close()
 
     async def embed_texts(
         self,
@@ -86,50 +71,29 @@ class AsyncClient:
         dimensions: int | None = None,
         truncate: bool | None = None,
     ) -> Vectors:
-        """Embed any number of texts, in their order: float32 [n, D], unit length.
-
-        The options are those of `stream`.
-
-        Raises:
-            TypeError: `texts` is a single text, or an item is not a text.
-            ClientError: The first text that failed, or the call.
-        """
+        """See `Client.embed_texts`."""
         options = pb.StreamOptions(model=model, dimensions=dimensions, truncate=truncate)
         return await self._embed(calls.Batch(texts, "texts", arguments.check_text, options))
 
     async def embed_images(
         self, images: Sequence[Image], *, model: str = "", dimensions: int | None = None
     ) -> Vectors:
-        """Embed any number of images, in their order: float32 [n, D], unit length.
-
-        Args:
-            images: Bytes of JPEG, PNG, ..., or files as pathlib.Path.
-            model: As for `stream`.
-            dimensions: As for `stream`.
-
-        Raises:
-            TypeError: `images` is a single image, or an item is not an image (a str is a text).
-            ClientError: The first image that failed, or the call.
-        """
+        """See `Client.embed_images`."""
         options = pb.StreamOptions(model=model, dimensions=dimensions)
         return await self._embed(calls.Batch(images, "images", arguments.check_image, options))
 
     async def _embed(self, batch: calls.Batch[C]) -> Vectors:
         call = await _made(batch.call, batch.contents)
         if call is not None:
-            return await self._channel.unary(call)
+            return await self._channel.async_unary(call)
         order = Order(batch.options, self.address, StreamSettings(), ordered=True)
-        stream = AsyncStream(enumerate(batch.contents), self._channel.open_stream, order)
-        async with aclosing(stream.results()) as results:
+        found = async_results(enumerate(batch.contents), self._channel.open_stream, order)
+        async with aclosing(found) as results:
             return np.stack([calls.vector_of(result) async for result in results])
 
     async def space(self, *, model: str = "", dimensions: int | None = None) -> Space:
-        """Ask which model the service uses for these options, and the size of its vectors.
-
-        Raises:
-            ClientError: The call failed.
-        """
-        return await self._channel.unary(calls.space(model, dimensions))
+        """See `Client.space`."""
+        return await self._channel.async_unary(calls.space(model, dimensions))
 
     def stream(
         self,
@@ -142,33 +106,12 @@ class AsyncClient:
         ordered: bool = False,
         settings: StreamSettings | None = None,
     ) -> AsyncGenerator[Result[K], None]:
-        """Embed any number of items in bounded memory; each gets one result.
-
-        The stream reads at most `settings.max_items` items and `settings.max_bytes` bytes ahead of
-        the results, and stops reading while no results are taken. It retries items whose error may
-        pass, and opens a new connection for unanswered items when one is lost.
-
-        Args:
-            items: Pairs of an id of your choice and a text (str), an encoded image (bytes) or an
-                image file (pathlib.Path). A `Client` takes them in other threads, one at a time; an
-                `AsyncClient` in the event loop, from an asynchronous iterable as well.
-            model: Id of the model; empty for the default.
-            dimensions: Number of leading entries to keep of each vector, scaled to unit length.
-            truncate: False makes text over the context length an error.
-            fingerprint: Refuse vectors of any model but this.
-            ordered: Yield results in the order of the items, not of completion.
-            settings: Limits of memory and retries.
-
-        Raises:
-            TypeError: An element of `items` is not such a pair.
-            ClientError: The whole stream failed after all retries. Errors of single items are
-                results.
-        """
+        """See `Client.stream`; takes an asynchronous iterable as well."""
         options = pb.StreamOptions(model=model, dimensions=dimensions, truncate=truncate)
         order = Order(
             options, self.address, settings or StreamSettings(), fingerprint, ordered=ordered
         )
-        return AsyncStream(items, self._channel.open_stream, order).results()
+        return async_results(items, self._channel.open_stream, order)
 
     async def classify(
         self,
@@ -181,36 +124,17 @@ class AsyncClient:
         top_k: int | None = None,
         model: str = "",
     ) -> list[list[Prediction]]:
-        """Score labels for each image, best first.
-
-        Args:
-            images: Bytes of JPEG, PNG, ..., or files as pathlib.Path; at most one request's limit.
-            labels: The labels to choose from, unless `label_set` names some.
-            label_set: Name of a label set of the service.
-            templates: Texts with `{}` in place of the label, unless `template_set` names some.
-            template_set: Name of a template set of the service.
-            top_k: Number of labels for each image; default all.
-            model: Id of the model; empty for the default.
-
-        Raises:
-            TypeError: An argument is not a list, or an item has the wrong type.
-            ClientError: An image, a label or the call failed.
-        """
+        """See `Client.classify`."""
         given = (images, labels, label_set, templates, template_set, top_k, model)
         call = await _made(lambda: calls.classify(*given), images)
-        return await self._channel.unary(call)
+        return await self._channel.async_unary(call)
 
     async def similarity(
         self, texts: Sequence[str], images: Sequence[Image], *, model: str = ""
     ) -> Similarity:
-        """Compare every image with every text.
-
-        Raises:
-            TypeError: An argument is not a list, or an item has the wrong type.
-            ClientError: A text, an image or the call failed.
-        """
+        """See `Client.similarity`."""
         call = await _made(lambda: calls.similarity(texts, images, model), images)
-        return await self._channel.unary(call)
+        return await self._channel.async_unary(call)
 
     async def rerank(
         self,
@@ -220,24 +144,13 @@ class AsyncClient:
         top_n: int | None = None,
         model: str = "",
     ) -> list[Ranked]:
-        """Rank documents, each a text or an image, by similarity to the query, best first.
-
-        A str is a text, even if it is a path; an image is bytes or a pathlib.Path.
-
-        Raises:
-            TypeError: `documents` is a single item, or an item is neither text nor image.
-            ClientError: The query, a document or the call failed.
-        """
+        """See `Client.rerank`."""
         call = await _made(lambda: calls.rerank(query, documents, top_n, model), query, documents)
-        return await self._channel.unary(call)
+        return await self._channel.async_unary(call)
 
     async def models(self) -> list[Model]:
-        """List the served models.
-
-        Raises:
-            ClientError: The call failed.
-        """
-        return await self._channel.unary(calls.models())
+        """See `Client.models`."""
+        return await self._channel.async_unary(calls.models())
 
 
 async def _made(make: Callable[[], R], *contents: object) -> R:

@@ -10,7 +10,7 @@ from openclip_triton import arguments, calls
 from openclip_triton.channel import Channel
 from openclip_triton.service import service
 from openclip_triton.streams.exchange import Order
-from openclip_triton.streams.stream import Stream
+from openclip_triton.streams.stream import results
 from openclip_triton.values import (
     C,
     Content,
@@ -109,8 +109,8 @@ class Client:
         if call is not None:
             return self._channel.unary(call)
         order = Order(batch.options, self.address, StreamSettings(), ordered=True)
-        stream = Stream(enumerate(batch.contents), self._channel.open_stream, order)
-        return np.stack([calls.vector_of(result) for result in stream.results()])
+        found = results(enumerate(batch.contents), self._channel.open_stream, order)
+        return np.stack([calls.vector_of(result) for result in found])
 
     def space(self, *, model: str = "", dimensions: int | None = None) -> Space:
         """Ask which model the service uses for these options, and the size of its vectors.
@@ -140,7 +140,7 @@ class Client:
         Args:
             items: Pairs of an id of your choice and a text (str), an encoded image (bytes) or an
                 image file (pathlib.Path). A `Client` takes them in other threads, one at a time; an
-                `AsyncClient` in the event loop, from an asynchronous iterable as well.
+                `AsyncClient` in the event loop.
             model: Id of the model; empty for the default.
             dimensions: Number of leading entries to keep of each vector, scaled to unit length.
             truncate: False makes text over the context length an error.
@@ -157,7 +157,7 @@ class Client:
         order = Order(
             options, self.address, settings or StreamSettings(), fingerprint, ordered=ordered
         )
-        return Stream(items, self._channel.open_stream, order).results()
+        return results(items, self._channel.open_stream, order)
 
     def classify(
         self,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -62,12 +63,15 @@ class Attempts:
     """The attempts of one call: how long each may take, and whether there is another."""
 
     def __init__(self, service: Service) -> None:
-        self._address = service.address
+        self._service = service
         self._until = time.monotonic() + service.timeout
         self._left = RETRIES
 
-    def timeout(self) -> float:
-        """Seconds that the next attempt may take."""
+    def options(self) -> dict[str, Any]:
+        """Arguments of the next attempt: the time that is left, and the metadata."""
+        return {"timeout": self._timeout(), "metadata": self._service.metadata}
+
+    def _timeout(self) -> float:
         return max(0.001, self._until - time.monotonic())
 
     def wait(self, raised: grpc.RpcError) -> float:
@@ -77,9 +81,9 @@ class Attempts:
             ClientError: There is none: the service named no time, the error lasts, or the call's
                 time would be over.
         """
-        error: ClientError = of_call(raised, self._address)
+        error: ClientError = of_call(raised, self._service.address)
         self._left -= 1
         delay = error.retry_after_s * random.uniform(1, 1 + JITTER)
-        if not error.retryable or not delay or self._left < 0 or delay >= self.timeout():
+        if not error.retryable or not delay or self._left < 0 or delay >= self._timeout():
             raise error
         return delay

@@ -51,7 +51,8 @@ def test_both_clients_have_the_same_calls() -> None:
     theirs, ours = public(Client), public(AsyncClient)
     assert theirs.keys() == ours.keys()
     for name, call in theirs.items():
-        assert inspect.getdoc(ours[name]) == inspect.getdoc(call), name
+        if name not in ("__init__", "close"):
+            assert str(inspect.getdoc(ours[name])).startswith(f"See `Client.{name}`")
         expected, found = inspect.signature(call), inspect.signature(ours[name])
         assert list(found.parameters) == list(expected.parameters), name
         for parameter, one in found.parameters.items():
@@ -65,8 +66,6 @@ def test_both_clients_have_the_same_calls() -> None:
         elif name != "__init__":
             assert inspect.iscoroutinefunction(ours[name]), name
             assert found.return_annotation == expected.return_annotation, name
-    arguments = "Args:\n" + inspect.getdoc(Client).split("Args:\n")[1]  # type: ignore[union-attr]
-    assert str(inspect.getdoc(AsyncClient)).endswith(arguments)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic
 
@@ -14,7 +15,7 @@ from openclip_triton.errors import (
     ModelChanged,
     of_item,
 )
-from openclip_triton.streams.ledger import Condition, Ledger
+from openclip_triton.streams.ledger import Ledger
 from openclip_triton.values import Content, K, Result, StreamSettings
 
 LONGEST_WAIT_S = 1.0  # for an event, before the connection is looked at
@@ -66,15 +67,15 @@ Event = Answers | Ended | Unread | SourceEnded
 class Exchange(Generic[K]):
     """One run over the caller's items.
 
-    Events go to `handle`, one at a time; it leaves results in `ready`. Readers number the items;
+    Events go to `handle`, one at a time; `take` yields the results. Readers number the items;
     what they share with it is in `ledger`.
     """
 
-    def __init__(self, order: Order, condition: Condition) -> None:
+    def __init__(self, order: Order) -> None:
         self.settings = order.settings
-        self.ledger = Ledger(self.settings.max_items, self.settings.max_bytes, condition)
-        self.failures = 0  # of the connection, since the last answer
-        self.ready: deque[tuple[Result[K], int]] = deque()  # with the bytes of their items
+        self.ledger = Ledger(self.settings.max_items, self.settings.max_bytes)
+        self._failures = 0  # of the connection, since the last answer
+        self._ready: deque[tuple[Result[K], int]] = deque()  # with the bytes of their items
         self._order = order
         self._fingerprint = order.fingerprint
         self._ids: dict[int, K] = {}  # by number, until the result is ready
@@ -104,14 +105,24 @@ class Exchange(Generic[K]):
             )
         return convert.to_item(content)
 
-    def message(self, taken: list[tuple[int, pb.Item]], *, first: bool) -> pb.EmbedStreamRequest:
-        """The message with these items; the first of a connection holds the options."""
-        items = [pb.StreamItem(id=str(number), item=item) for number, item in taken]
-        return pb.EmbedStreamRequest(options=self._order.options if first else None, items=items)
+    def messages(self, connection: int) -> Iterator[pb.EmbedStreamRequest]:
+        """Yield what a connection sends, in gRPC's thread; the first message holds the options."""
+        options: pb.StreamOptions | None = self._order.options
+        while (taken := self.ledger.take(connection)) is not None:
+            items = [pb.StreamItem(id=str(number), item=item) for number, item in taken]
+            yield pb.EmbedStreamRequest(options=options, items=items)
+            options = None
 
     def unfinished(self) -> bool:
         """Whether results are still to come, apart from those that are ready."""
         return self.ledger.reading or self._finished < self._count
+
+    def take(self) -> Iterator[Result[K]]:
+        """Yield the results that are ready; each frees the room of its item once it is used."""
+        while self._ready:
+            result, size = self._ready.popleft()
+            yield result
+            self.ledger.release(size)
 
     def patience(self) -> float:
         """Queue the items whose delay is over; return the seconds to wait for an event."""
@@ -162,7 +173,7 @@ class Exchange(Generic[K]):
                     self.ledger.retry(number, self.settings.backoff(entry.attempts))
                     continue
             self.ledger.settle(number)
-            self.failures = 0
+            self._failures = 0
             key = self._ids.pop(number)
             if error is not None:
                 self._finish(number, Result(key, None, error), entry.size)
@@ -174,11 +185,11 @@ class Exchange(Generic[K]):
     def _finish(self, number: int, result: Result[K], size: int) -> None:
         if not self._order.ordered:
             self._finished += 1
-            self.ready.append((result, size))
+            self._ready.append((result, size))
             return
         self._held[number] = (result, size)
         while self._finished in self._held:
-            self.ready.append(self._held.pop(self._finished))
+            self._ready.append(self._held.pop(self._finished))
             self._finished += 1
 
     def _check_model(self, found: str) -> None:
@@ -202,10 +213,10 @@ class Exchange(Generic[K]):
         if not self.ledger.entries:
             return None  # nothing is lost; the next item has a new connection
         error = error or ConnectionFailed(f"{self._order.address} ended the stream early")
-        self.failures += 1
-        if not error.retryable or self.failures > self.settings.retries:
+        self._failures += 1
+        if not error.retryable or self._failures > self.settings.retries:
             raise error
-        return max(self.settings.backoff(self.failures), error.retry_after_s)
+        return max(self.settings.backoff(self._failures), error.retry_after_s)
 
 
 def pair(taken: tuple[K, Content]) -> tuple[K, Content]:

@@ -1,27 +1,15 @@
-"""A stream's items: read, queued, sent. The only state that its threads or tasks share."""
+"""A stream's items: read, queued, sent. The only state that its threads share."""
 
 import heapq
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from openclip_api.v1 import clip_pb2 as pb
 
 MESSAGE_ITEMS = 16
 MESSAGE_BYTES = 2**20
-
-
-class Condition(AbstractContextManager[object], Protocol):
-    """The lock of a ledger, which tells of its changes: `threading.Condition` or like it."""
-
-    def wait_for(self, predicate: Callable[[], bool]) -> object:
-        """Wait until it is true."""
-
-    def notify_all(self) -> None:
-        """Have all who wait look again."""
 
 
 @dataclass(slots=True)
@@ -40,15 +28,13 @@ class Ledger:
 
     max_items: int
     max_bytes: int
-    condition: Condition
+    condition: threading.Condition = field(default_factory=threading.Condition)
     held_items: int = 0
     held_bytes: int = 0
-    peak_items: int = 0
     entries: dict[int, Entry] = field(default_factory=dict)
     queue: deque[int] = field(default_factory=deque)  # numbers of items to send
-    delayed: list[tuple[float, int]] = field(
-        default_factory=list
-    )  # a heap of (monotonic seconds, number)
+    # A heap of (monotonic seconds, number).
+    delayed: list[tuple[float, int]] = field(default_factory=list)
     connection: int = 0  # number of the current connection
     reading: bool = True  # whether the source may still give items
     closed: bool = False
@@ -62,9 +48,7 @@ class Ledger:
         """Wait for room for one more item; False once the stream is closed."""
         with self.condition:
             self.condition.wait_for(self.may_admit)
-            if not self.closed:
-                self.held_items += 1
-                self.peak_items = max(self.peak_items, self.held_items)
+            self.held_items += 1
             return not self.closed
 
     def may_reserve(self, size: int) -> bool:
@@ -93,15 +77,17 @@ class Ledger:
             self.queue.append(number)
             self.condition.notify_all()
 
-    def may_take(self, connection: int) -> bool:
-        """Whether `take` does not wait."""
-        finished = not self.reading and not self.entries
-        return bool(self.queue) or self.closed or finished or connection != self.connection
-
     def take(self, connection: int) -> list[tuple[int, pb.Item]] | None:
         """Wait for the items of one message; None when this connection has no more to send."""
         with self.condition:
-            self.condition.wait_for(lambda: self.may_take(connection))
+            self.condition.wait_for(
+                lambda: (
+                    self.queue
+                    or self.closed
+                    or connection != self.connection
+                    or not (self.reading or self.entries)
+                )
+            )
             if connection != self.connection or not self.queue:
                 return None
             taken: list[tuple[int, pb.Item]] = []

@@ -1,12 +1,14 @@
-"""A stream in threads, which reconnects as often as necessary.
+"""A stream: its connection, which is replaced as often as necessary, and the results as they come.
 
-Reader threads take items from the caller and read files, one thread of gRPC sends, one receives,
-and the caller's thread handles their events in `Stream.results`.
+Reader threads or tasks take items from the caller, one thread of gRPC sends, one receives, and the
+caller's own thread or task handles their events.
 """
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol
 
@@ -14,6 +16,7 @@ import grpc
 
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton.errors import of_call
+from openclip_triton.streams.async_readers import AsyncReaders
 from openclip_triton.streams.exchange import Answers, Ended, Event, Exchange, Order
 from openclip_triton.streams.readers import Readers
 from openclip_triton.values import Content, K, Result
@@ -32,72 +35,113 @@ class Call(Protocol):
 OpenCall = Callable[[Iterator[pb.EmbedStreamRequest]], Call]
 
 
-class Stream(Generic[K]):
-    """One run over the caller's items."""
+def results(
+    items: Iterable[tuple[K, Content]], open_call: OpenCall, order: Order
+) -> Generator[Result[K], None, None]:
+    """Yield one result for each item; threads take the items.
+
+    Raises:
+        ClientError: The whole stream failed.
+    """
+    events: SimpleQueue[Event] = SimpleQueue()
+    exchange = Exchange[K](order)
+    readers = Readers(iter(items), exchange, events.put)
+    with _Connection(exchange, open_call, order.address, events.put) as connection:
+        readers.start(order.settings.readers)
+        while exchange.unfinished():
+            event = None
+            with suppress(Empty):
+                event = events.get(timeout=exchange.patience())
+            delay = exchange.handle(event)
+            if delay is not None:
+                time.sleep(delay)
+                connection.open()
+            yield from exchange.take()
+    if readers.error is not None:
+        raise readers.error
+
+
+async def async_results(
+    items: Iterable[tuple[K, Content]] | AsyncIterable[tuple[K, Content]],
+    open_call: OpenCall,
+    order: Order,
+) -> AsyncGenerator[Result[K], None]:
+    """Yield one result for each item; tasks of the event loop take the items.
+
+    Raises:
+        ClientError: The whole stream failed.
+    """
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def happened(event: Event) -> None:
+        with suppress(RuntimeError):  # the loop ended before the call
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    exchange = Exchange[K](order)
+    readers = AsyncReaders(items, exchange, events.put_nowait)
+    try:
+        with _Connection(exchange, open_call, order.address, happened) as connection:
+            readers.start()
+            while exchange.unfinished():
+                timer = loop.call_later(exchange.patience(), events.put_nowait, None)
+                try:
+                    delay = exchange.handle(await events.get())
+                finally:
+                    timer.cancel()
+                if delay is not None:
+                    await asyncio.sleep(delay)
+                    connection.open()
+                for result in exchange.take():
+                    readers.released.set()
+                    yield result
+                readers.released.set()
+    finally:
+        await readers.stop()
+    if readers.error is not None:
+        raise readers.error
+
+
+class _Connection(Generic[K]):
+    """Sends a stream's items and receives the answers; entered, it is open."""
 
     def __init__(
-        self, items: Iterable[tuple[K, Content]], open_call: OpenCall, order: Order
+        self,
+        exchange: Exchange[K],
+        open_call: OpenCall,
+        address: str,
+        happened: Callable[[Event], None],
     ) -> None:
-        self._events: SimpleQueue[Event] = SimpleQueue()
-        self._exchange = Exchange[K](order, threading.Condition())
-        self._ledger = self._exchange.ledger
-        self._readers = Readers(iter(items), self._exchange, self._events.put)
+        self._exchange = exchange
         self._open_call = open_call
-        self._address = order.address
+        self._address = address
+        self._happened = happened
         self._call: Call | None = None
 
-    def results(self) -> Generator[Result[K], None, None]:
-        """Yield one result for each item.
+    def __enter__(self) -> "_Connection[K]":
+        self.open()
+        return self
 
-        Raises:
-            ClientError: The whole stream failed.
-        """
-        exchange = self._exchange
-        try:
-            self._readers.start(exchange.settings.readers)
-            self._connect()
-            while exchange.unfinished():
-                delay = exchange.handle(self._next_event())
-                if delay is not None:
-                    time.sleep(delay)
-                    self._connect()
-                while exchange.ready:
-                    result, size = exchange.ready.popleft()
-                    yield result
-                    self._ledger.release(size)
-            if self._readers.error is not None:
-                raise self._readers.error
-        finally:
-            self._ledger.close()
-            if self._call is not None:
-                self._call.cancel()
-
-    def _next_event(self) -> Event | None:
-        try:
-            return self._events.get(timeout=self._exchange.patience())
-        except Empty:
-            return None
-
-    def _connect(self) -> None:
+    def __exit__(self, *_: object) -> None:
+        self._exchange.ledger.close()
         if self._call is not None:
             self._call.cancel()
-        connection = self._exchange.connect()
-        self._call = self._open_call(self._requests(connection))
+
+    def open(self) -> None:
+        """Open a call in place of the one before."""
+        if self._call is not None:
+            self._call.cancel()
+        number = self._exchange.connect()
+        self._call = self._open_call(self._exchange.messages(number))
         threading.Thread(
-            target=self._receive, args=(self._call, connection), name="openclip-stream", daemon=True
+            target=self._receive, args=(self._call, number), name="openclip-stream", daemon=True
         ).start()
 
-    def _requests(self, connection: int) -> Iterator[pb.EmbedStreamRequest]:
-        first = True
-        while (taken := self._ledger.take(connection)) is not None:
-            yield self._exchange.message(taken, first=first)
-            first = False
-
-    def _receive(self, call: Call, connection: int) -> None:
+    def _receive(self, call: Call, number: int) -> None:
         try:
             for response in call:
-                self._events.put(Answers(response))
+                self._happened(Answers(response))
         except grpc.RpcError as error:
-            self._events.put(Ended(connection, of_call(error, self._address)))
+            self._happened(Ended(number, of_call(error, self._address)))
         else:
-            self._events.put(Ended(connection, None))
+            self._happened(Ended(number, None))
