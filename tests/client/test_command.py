@@ -161,7 +161,7 @@ def test_models_are_listed(real_address: str) -> None:
         (("embed-images", SAMPLES, "-o", "."), 2, "name a file or a folder"),
         (("embed-images", "/nowhere", "-o", "v.npy"), 2, "does not exist"),
         (("embed-images", "empty", "-o", "v.npy"), 2, "no images found; 1 file passed over"),
-        (("embed-images", SAMPLES, "-o", "v.npy", "--dtype", "int8"), 2, "neither float32"),
+        (("embed-images", SAMPLES, "-o", "v.npy", "--dtype", "int8"), 2, "not one of 'float32'"),
         (("embed-images", SAMPLES, "-o", "there.npy"), 2, "exists already; give --overwrite"),
         (("embed-images", SAMPLES, "-o", "v.npy", "--model", "nope"), 1, "'nope' is not served"),
         (("embed-images", SAMPLES, "-o", "empty/a.txt/v.npy"), 2, "empty/a.txt is not a folder"),

@@ -1,29 +1,18 @@
 """Classifies many images, one request each, several at a time."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from openclip_triton.bulk.listing import Listing
-from openclip_triton.client import Client
+from openclip_triton.bulk.listing import Entry, Listing
 from openclip_triton.errors import ClientError, InvalidRequest, UnreadableFile
 from openclip_triton.values import Prediction
 
 REQUESTS = 8
 
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Labels to choose from, and the number to show."""
-
-    labels: tuple[str, ...]
-    label_set: str
-    templates: tuple[str, ...]
-    template_set: str
-    top_k: int
-    model: str
+Ask = Callable[[list[Path]], list[list[Prediction]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +24,21 @@ class Answer:
     problem: str = ""
 
 
-def classify_each(client: Client, listing: Listing, question: Question) -> Iterator[Answer]:
+def classify_each(ask: Ask, listing: Listing) -> Iterator[Answer]:
     """Yield an answer for each image, in order; a bad image fails alone.
 
+    Args:
+        ask: Classifies images, in any thread.
+        listing: The images.
+
     Raises:
-        ClientError: The question itself is wrong, or the service cannot be reached.
+        ClientError: The labels or options are wrong, or the service cannot be reached.
     """
     waiting: deque[Future[Answer]] = deque()
     with ThreadPoolExecutor(REQUESTS) as pool:
         try:
             for entry in listing.entries():
-                waiting.append(pool.submit(_classify, client, entry.path, entry.problem, question))
+                waiting.append(pool.submit(_classify, ask, entry))
                 if len(waiting) >= 2 * REQUESTS:
                     yield waiting.popleft().result()
             while waiting:
@@ -54,19 +47,12 @@ def classify_each(client: Client, listing: Listing, question: Question) -> Itera
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _classify(client: Client, path: str, problem: str, question: Question) -> Answer:
-    if problem:
-        return Answer(path, (), problem)
+def _classify(ask: Ask, entry: Entry) -> Answer:
+    path = entry.path
+    if entry.problem:
+        return Answer(path, (), entry.problem)
     try:
-        [predictions] = client.classify(
-            [Path(path)],
-            question.labels,
-            label_set=question.label_set,
-            templates=question.templates,
-            template_set=question.template_set,
-            top_k=question.top_k,
-            model=question.model,
-        )
+        [predictions] = ask([Path(path)])
     except UnreadableFile as error:
         return Answer(path, (), _reason(error, path))
     except InvalidRequest as error:

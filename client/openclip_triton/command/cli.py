@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from openclip_triton.bulk.job import Job
     from openclip_triton.bulk.samples import Kind
 
-EXTENSIONS = ",".join(listing.EXTENSIONS)
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -52,6 +50,7 @@ def program(
 
 
 @app.command("embed-text")
+@options.flat
 def embed_text(
     texts: Annotated[
         list[str],
@@ -61,6 +60,7 @@ def embed_text(
             "or a folder of images with a .txt next to each; each a path or a URL.",
         ),
     ],
+    *,
     output: Annotated[
         str | None,
         typer.Option(
@@ -69,30 +69,9 @@ def embed_text(
         ),
     ] = None,
     text_column: options.TextColumn = None,
-    key_column: options.KeyColumn = None,
-    extensions: options.Extensions = EXTENSIONS,
-    model: options.ModelId = "",
-    dimensions: options.Dimensions = None,
-    truncate: Annotated[
-        bool,
-        typer.Option(
-            "--truncate/--no-truncate",
-            help="Cut text over the context length, or count it as failed.",
-        ),
-    ] = True,
-    dtype: options.Dtype = None,
-    shape: options.Format = None,
-    shard_size: options.ShardSize = options.SHARD_SIZE,
-    overwrite: options.Overwrite = False,
-    allow_failures: options.AllowFailures = False,
-    ray: options.Ray = None,
-    quiet: options.Quiet = False,
-    server: options.Server = options.DEFAULT_SERVER,
-    api_key: options.ApiKey = None,
-    tls: options.Tls = False,
-    tls_ca: options.TlsCa = None,
-    tls_cert: options.TlsCert = None,
-    tls_key: options.TlsKey = None,
+    truncate: options.Truncate = True,
+    how: options.Embedding,
+    connection: options.Connection,
 ) -> None:  # fmt: skip
     """Embed texts: lines, columns of tables, captions of tars and folders.
 
@@ -102,41 +81,24 @@ def embed_text(
     """
     from openclip_triton.bulk.samples import TEXTS
 
-    connection = options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key)
     if output is None:
-        if ray is not None:
+        if how.ray is not None:
             raise typer.BadParameter("give --output", param_hint="--ray")
-        _print_texts(texts, connection, model, dimensions, truncate, allow_failures)
-    job = _job(
-        texts, output, (TEXTS,), extensions, shard_size, (None, text_column, key_column), dtype,
-        shape, model, dimensions, truncate, overwrite, allow_failures,
-    )  # fmt: skip
-    _run(job, connection, ray, quiet=quiet)
+        _print_texts(texts, how, connection, truncate=truncate)
+    job = _job(texts, output, (TEXTS,), how, text=text_column, truncate=truncate)
+    _run(job, how, connection)
 
 
 @app.command("embed-images")
+@options.flat
 def embed_images(
     paths: options.Inputs,
     output: options.Output,
+    *,
     image_column: options.ImageColumn = None,
-    key_column: options.KeyColumn = None,
-    extensions: options.Extensions = EXTENSIONS,
-    model: options.ModelId = "",
-    dimensions: options.Dimensions = None,
-    dtype: options.Dtype = None,
-    shape: options.Format = None,
-    shard_size: options.ShardSize = options.SHARD_SIZE,
-    overwrite: options.Overwrite = False,
-    allow_failures: options.AllowFailures = False,
-    ray: options.Ray = None,
-    quiet: options.Quiet = False,
-    server: options.Server = options.DEFAULT_SERVER,
-    api_key: options.ApiKey = None,
-    tls: options.Tls = False,
-    tls_ca: options.TlsCa = None,
-    tls_cert: options.TlsCert = None,
-    tls_key: options.TlsKey = None,
-) -> None:  # fmt: skip
+    how: options.Embedding,
+    connection: options.Connection,
+) -> None:
     """Embed images: files, those below folders (sorted by name), those of tars and tables.
 
     Images that fail have no row and are listed in OUTPUT.failed.txt. After an interrupt, the same
@@ -144,45 +106,21 @@ def embed_images(
     """
     from openclip_triton.bulk.samples import IMAGES
 
-    job = _job(
-        paths, output, (IMAGES,), extensions, shard_size, (image_column, None, key_column), dtype,
-        shape, model, dimensions, None, overwrite, allow_failures,
-    )  # fmt: skip
-    connection = options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key)
-    _run(job, connection, ray, quiet=quiet)
+    _run(_job(paths, output, (IMAGES,), how, image=image_column), how, connection)
 
 
 @app.command("embed-pairs")
+@options.flat
 def embed_pairs(
     paths: options.Inputs,
     output: options.Output,
+    *,
     image_column: options.ImageColumn = None,
     text_column: options.TextColumn = None,
-    key_column: options.KeyColumn = None,
-    extensions: options.Extensions = EXTENSIONS,
-    model: options.ModelId = "",
-    dimensions: options.Dimensions = None,
-    truncate: Annotated[
-        bool,
-        typer.Option(
-            "--truncate/--no-truncate",
-            help="Cut text over the context length, or count it as failed.",
-        ),
-    ] = True,
-    dtype: options.Dtype = None,
-    shape: options.Format = None,
-    shard_size: options.ShardSize = options.SHARD_SIZE,
-    overwrite: options.Overwrite = False,
-    allow_failures: options.AllowFailures = False,
-    ray: options.Ray = None,
-    quiet: options.Quiet = False,
-    server: options.Server = options.DEFAULT_SERVER,
-    api_key: options.ApiKey = None,
-    tls: options.Tls = False,
-    tls_ca: options.TlsCa = None,
-    tls_cert: options.TlsCert = None,
-    tls_key: options.TlsKey = None,
-) -> None:  # fmt: skip
+    truncate: options.Truncate = True,
+    how: options.Embedding,
+    connection: options.Connection,
+) -> None:
     """Embed images with their captions, row by row: of tars, tables, and folders with .txt files.
 
     A pair of which one side fails has no row and is listed in OUTPUT.failed.txt. After an
@@ -190,19 +128,17 @@ def embed_pairs(
     """
     from openclip_triton.bulk.samples import KINDS
 
-    job = _job(
-        paths, output, KINDS, extensions, shard_size, (image_column, text_column, key_column),
-        dtype, shape, model, dimensions, truncate, overwrite, allow_failures,
-    )  # fmt: skip
-    connection = options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key)
-    _run(job, connection, ray, quiet=quiet)
+    job = _job(paths, output, KINDS, how, image=image_column, text=text_column, truncate=truncate)
+    _run(job, how, connection)
 
 
 @app.command("classify")
+@options.flat
 def classify(
     images: Annotated[
         list[Path], typer.Argument(metavar="FOLDER|FILE...", exists=True, help="The images.")
     ],
+    *,
     labels: Annotated[
         str, typer.Option(metavar="A,B,...", help="Labels to choose from, separated by commas.")
     ] = "",
@@ -223,47 +159,35 @@ def classify(
     top_k: Annotated[int, typer.Option(min=1, help="Number of labels shown for each image.")] = 3,
     as_json: options.AsJson = False,
     model: options.ModelId = "",
-    server: options.Server = options.DEFAULT_SERVER,
-    api_key: options.ApiKey = None,
-    tls: options.Tls = False,
-    tls_ca: options.TlsCa = None,
-    tls_cert: options.TlsCert = None,
-    tls_key: options.TlsKey = None,
+    connection: options.Connection,
 ) -> None:
     """Classify images by your labels, or by a label set of the service."""
     from openclip_triton.command import printing
-    from openclip_triton.command.classification import Question, classify_each
+    from openclip_triton.command.classification import classify_each
 
     given = [name for name in labels.split(",") if name.strip()]
     if labels_file is not None:
         given += [name for name in _lines(labels_file) if name.strip()]
     if bool(given) == bool(label_set):
         raise typer.BadParameter("give either --labels (or --labels-file) or --label-set")
-    question = Question(
-        tuple(name.strip() for name in given), label_set, tuple(template or ()), template_set,
-        top_k, model,
-    )  # fmt: skip
     found = listing.Listing(map(str, images), listing.EXTENSIONS)
-    with options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key).open() as client:
-        answers = classify_each(client, found, question)
+    with connection.open() as client:
+        ask = partial(
+            client.classify, labels=[name.strip() for name in given], label_set=label_set,
+            templates=template or (), template_set=template_set, top_k=top_k, model=model,
+        )  # fmt: skip
+        answers = classify_each(ask, found)
         failed = printing.print_predictions(answers, as_json=as_json)
     raise typer.Exit(1 if failed else 0)
 
 
 @app.command("models")
-def models(
-    as_json: options.AsJson = False,
-    server: options.Server = options.DEFAULT_SERVER,
-    api_key: options.ApiKey = None,
-    tls: options.Tls = False,
-    tls_ca: options.TlsCa = None,
-    tls_cert: options.TlsCert = None,
-    tls_key: options.TlsKey = None,
-) -> None:
+@options.flat
+def models(*, as_json: options.AsJson = False, connection: options.Connection) -> None:
     """List the served models."""
     from openclip_triton.command import printing
 
-    with options.Connection(server, api_key, tls, tls_ca, tls_cert, tls_key).open() as client:
+    with connection.open() as client:
         printing.print_models(client.models(), as_json=as_json)
 
 
@@ -285,12 +209,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _print_texts(
-    texts: list[str],
-    connection: options.Connection,
-    model: str,
-    dimensions: int | None,
-    truncate: bool,
-    allow_failures: bool,
+    texts: list[str], how: options.Embedding, connection: options.Connection, *, truncate: bool
 ) -> NoReturn:
     from openclip_triton.command import printing
 
@@ -302,26 +221,21 @@ def _print_texts(
         lines = enumerate(line.rstrip("\r\n") for line in source)
         results = client.stream(
             (((number, line), line) for number, line in lines),
-            model=model, dimensions=dimensions, truncate=truncate, ordered=True,
+            model=how.model, dimensions=how.dimensions, truncate=truncate, ordered=True,
         )  # fmt: skip
         failed = printing.print_vectors(results)
-    raise typer.Exit(1 if failed and not allow_failures else 0)
+    raise typer.Exit(1 if failed and not how.allow_failures else 0)
 
 
 def _job(
     paths: list[str],
     output: str,
     kinds: "tuple[Kind, ...]",
-    extensions: str,
-    shard_size: int,
-    columns: tuple[str | None, str | None, str | None],
-    dtype: str | None,
-    shape: str | None,
-    model: str,
-    dimensions: int | None,
-    truncate: bool | None,
-    overwrite: bool,
-    allow_failures: bool,
+    how: options.Embedding,
+    *,
+    image: str | None = None,
+    text: str | None = None,
+    truncate: bool | None = None,
 ) -> "Job":
     """Check the options that need no service, and put the job together.
 
@@ -331,38 +245,37 @@ def _job(
     from openclip_triton.bulk.inputs.catalog import Inputs
     from openclip_triton.bulk.inputs.columns import ColumnNames
     from openclip_triton.bulk.job import Job
-    from openclip_triton.bulk.outputs.output import FORMATS, output_of
+    from openclip_triton.bulk.outputs.output import output_of
 
-    options.check_dtype(dtype)
-    endings = tuple(ending.strip() for ending in extensions.split(",") if ending.strip())
+    endings = tuple(ending.strip() for ending in how.extensions.split(",") if ending.strip())
     if not endings:
         raise typer.BadParameter("give at least one", param_hint="--extensions")
-    if shape not in (None, *FORMATS):
-        why = f"{shape} is neither {' nor '.join(FORMATS)}"
-        raise typer.BadParameter(why, param_hint="--format")
     if Path(output).name in ("", ".."):
         raise typer.BadParameter(f"{output}: name a file or a folder", param_hint="--output")
     try:
-        target = output_of(output, kinds, dtype, shape)
+        target = output_of(output, kinds, how.dtype, how.shape)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
-    inputs = Inputs(paths, kinds, endings, shard_size, ColumnNames(*columns))
-    return Job(inputs, target, model, dimensions, truncate, overwrite, allow_failures)
+    columns = ColumnNames(image, text, how.key_column)
+    inputs = Inputs(paths, kinds, endings, how.shard_size, columns)
+    return Job(
+        inputs, target, how.model, how.dimensions, truncate, how.overwrite, how.allow_failures
+    )
 
 
-def _run(job: "Job", connection: options.Connection, ray: str | None, *, quiet: bool) -> NoReturn:
+def _run(job: "Job", how: options.Embedding, connection: options.Connection) -> NoReturn:
     from openclip_triton.bulk.display import display_for
     from openclip_triton.bulk.job import run
     from openclip_triton.command import printing
 
     with connection.open() as client, ExitStack() as stack:
         runner_of = None
-        if ray is not None:
+        if how.ray is not None:
             from openclip_triton.bulk import cluster
 
-            stack.enter_context(cluster.connected(ray))
+            stack.enter_context(cluster.connected(how.ray))
             folder = None if job.remote else str(Path.cwd())
             runner_of = partial(cluster.RayRunner, connection.connect, folder)
-        summary = run(job, client, display_for(job.noun, quiet=quiet), runner_of)
-    printing.print_summary(job, summary, quiet=quiet)
+        summary = run(job, client, display_for(job.noun, quiet=how.quiet), runner_of)
+    printing.print_summary(job, summary, quiet=how.quiet)
     raise typer.Exit(1 if summary.counts.failed and not job.allow_failures else 0)

@@ -1,66 +1,25 @@
-"""Options that several commands share."""
+"""Options that several commands share: each field of a dataclass here is one."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from openclip_triton.bulk import listing
 from openclip_triton.command import handshake
 from openclip_triton.errors import ConnectionFailed, Unauthenticated
 
 if TYPE_CHECKING:
     from openclip_triton.client import Client
 
-Server = Annotated[
-    str,
-    typer.Option(
-        envvar="OPENCLIP_TRITON_SERVER",
-        metavar="HOST:PORT",
-        help="gRPC address of the service.",
-        rich_help_panel="Connection",
-    ),
-]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(
-        envvar="OPENCLIP_API_KEY",
-        metavar="KEY",
-        help="API key, if the service requires one. Other users of this machine can see it on the "
-        "command line, but not in the environment.",
-        rich_help_panel="Connection",
-    ),
-]
-Tls = Annotated[
-    bool,
-    typer.Option("--tls", help="Encrypt.", rich_help_panel="Connection"),
-]
-TlsCa = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Certificate authorities to trust (PEM), instead of the system's. Implies --tls.",
-        rich_help_panel="Connection",
-    ),
-]
-TlsCert = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="The client's certificate (PEM), if the service requires one. Implies --tls.",
-        rich_help_panel="Connection",
-    ),
-]
-TlsKey = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Key of that certificate (PEM).",
-        rich_help_panel="Connection",
-    ),
-]
+NEEDS_KEY = "an API key is needed; set OPENCLIP_API_KEY, or give --api-key"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 ModelId = Annotated[
     str,
     typer.Option("--model", metavar="ID", help="Model; by default the service's default model."),
@@ -71,26 +30,11 @@ Dimensions = Annotated[
         min=1, help="Number of leading entries to keep of each vector, scaled to unit length."
     ),
 ]
-Dtype = Annotated[
-    str | None,
+Truncate = Annotated[
+    bool,
     typer.Option(
-        metavar="float32|float16",
-        help="Type of the vectors on disk. Default: float32 in a file; float16 in a folder, as "
-        "clip-retrieval writes it.",
+        "--truncate/--no-truncate", help="Cut text over the context length, or count it as failed."
     ),
-]
-ShardSize = Annotated[
-    int, typer.Option(min=1, help="Number of samples in a partition; a tar is one of its own.")
-]
-Format = Annotated[
-    str | None,
-    typer.Option(
-        "--format", metavar="clip-retrieval|parquet",
-        help="Layout of a folder. Default: clip-retrieval.",
-    ),
-]  # fmt: skip
-Extensions = Annotated[
-    str, typer.Option(metavar="LIST", help="Extensions of the images to take from folders.")
 ]
 ImageColumn = Annotated[
     str | None,
@@ -98,9 +42,6 @@ ImageColumn = Annotated[
 ]
 TextColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="Column of a table with texts.")
-]
-KeyColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Column of a table that names its rows.")
 ]
 Inputs = Annotated[
     list[str],
@@ -117,46 +58,57 @@ Output = Annotated[
         help="vectors.npy, vectors.parquet, or a folder of parts as clip-retrieval reads them.",
     ),
 ]  # fmt: skip
-Overwrite = Annotated[
-    bool,
-    typer.Option("--overwrite", help="Start over, and replace what the output holds of this kind."),
-]
-AllowFailures = Annotated[
-    bool, typer.Option("--allow-failures", help="Exit with 0 even if some items failed.")
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        "--ray", metavar="ADDRESS",
-        help="Embed the partitions on a Ray cluster: local starts one on this machine, auto takes "
-        "the one that this machine is part of, HOST:PORT another.",
-    ),
-]  # fmt: skip
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 
-SHARD_SIZE = 10_000
-DEFAULT_SERVER = "127.0.0.1:8081"
-NEEDS_KEY = "an API key is needed; set OPENCLIP_API_KEY, or give --api-key"
+
+def _connection(*names: str, **given: Any) -> Any:  # noqa: ANN401 - as of typer.Option
+    return typer.Option(*names, rich_help_panel="Connection", **given)
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Address of the service, key and TLS."""
+    """Address of the service, key and TLS.
 
-    server: str
-    api_key: str | None
-    tls: bool
-    tls_ca: Path | None
-    tls_cert: Path | None
-    tls_key: Path | None
+    Raises:
+        typer.BadParameter: Only one of --tls-cert and --tls-key is given.
+    """
 
-    def check(self) -> None:
-        """Check the options that need no service.
+    server: Annotated[
+        str,
+        _connection(
+            envvar="OPENCLIP_TRITON_SERVER",
+            metavar="HOST:PORT",
+            help="gRPC address of the service.",
+        ),
+    ] = "127.0.0.1:8081"
+    api_key: Annotated[
+        str | None,
+        _connection(
+            envvar="OPENCLIP_API_KEY",
+            metavar="KEY",
+            help="API key, if the service requires one. Other users of this machine can see it on "
+            "the command line, but not in the environment.",
+        ),
+    ] = None
+    tls: Annotated[bool, _connection("--tls", help="Encrypt.")] = False
+    tls_ca: Annotated[
+        Path | None,
+        _connection(
+            metavar="FILE",
+            help="Certificate authorities to trust (PEM), instead of the system's. Implies --tls.",
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        _connection(
+            metavar="FILE",
+            help="The client's certificate (PEM), if the service requires one. Implies --tls.",
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None, _connection(metavar="FILE", help="Key of that certificate (PEM).")
+    ] = None
 
-        Raises:
-            typer.BadParameter: Only one of --tls-cert and --tls-key is given.
-        """
+    def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise typer.BadParameter("give both --tls-cert and --tls-key")
 
@@ -180,7 +132,6 @@ class Connection:
     @contextmanager
     def open(self) -> Iterator["Client"]:
         """Open a client; errors of connection and key name the missing option."""
-        self.check()
         with self.connect() as client:
             try:
                 yield client
@@ -200,11 +151,68 @@ class Connection:
         return handshake.problem(self.server, tls=tls, ca=self.tls_ca, own=own)
 
 
-def check_dtype(dtype: str | None) -> None:
-    """Check the type of the vectors.
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """How a job embeds, and what it writes."""
 
-    Raises:
-        typer.BadParameter: It is neither float32 nor float16.
-    """
-    if dtype not in (None, "float32", "float16"):
-        raise typer.BadParameter(f"{dtype} is neither float32 nor float16", param_hint="--dtype")
+    key_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of a table that names its rows.")
+    ] = None
+    extensions: Annotated[
+        str, typer.Option(metavar="LIST", help="Extensions of the images to take from folders.")
+    ] = ",".join(listing.EXTENSIONS)
+    model: ModelId = ""
+    dimensions: Dimensions = None
+    dtype: Annotated[
+        Literal["float32", "float16"] | None,
+        typer.Option(
+            help="Type of the vectors on disk. Default: float32 in a file; float16 in a folder, as "
+            "clip-retrieval writes it."
+        ),
+    ] = None
+    shape: Annotated[
+        Literal["clip-retrieval", "parquet"] | None,
+        typer.Option("--format", help="Layout of a folder. Default: clip-retrieval."),
+    ] = None
+    shard_size: Annotated[
+        int, typer.Option(min=1, help="Number of samples in a partition; a tar is one of its own.")
+    ] = 10_000
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Start over, and replace what the output holds of this kind."
+        ),
+    ] = False
+    allow_failures: Annotated[
+        bool, typer.Option("--allow-failures", help="Exit with 0 even if some items failed.")
+    ] = False
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Embed the partitions on a Ray cluster: local starts one on this machine, auto "
+            "takes the one that this machine is part of, HOST:PORT another.",
+        ),
+    ] = None
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False
+
+
+def flat(command: Callable[..., None]) -> Callable[..., None]:
+    """Make each field of a command's dataclasses an option of its own, as typer takes them."""
+    given = inspect.signature(command, eval_str=True).parameters
+    groups = {
+        name: each.annotation for name, each in given.items() if is_dataclass(each.annotation)
+    }
+    options = {name: inspect.signature(group).parameters for name, group in groups.items()}
+
+    @wraps(command)
+    def run(**values: object) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{option: values.pop(option) for option in options[name]})
+        command(**values)
+
+    shown = [each for name in given for each in options.get(name, {name: given[name]}).values()]
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in shown]
+    )
+    return run

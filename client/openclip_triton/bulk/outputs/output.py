@@ -24,7 +24,6 @@ from openclip_triton.bulk.outputs.layouts import (
 from openclip_triton.bulk.samples import KINDS, Kind
 from openclip_triton.values import Space
 
-FORMATS = ("clip-retrieval", "parquet")
 _OTHER_FILES = frozenset({".csv", ".h5", ".json", ".jsonl", ".npz", ".pkl", ".pt", ".txt"})
 
 
