@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from openclip_triton import Client
-from openclip_triton.bulk.display import Silent
+from openclip_triton.bulk.display import Display
 from openclip_triton.bulk.inputs.catalog import Inputs
 from openclip_triton.bulk.inputs.columns import ColumnNames
 from openclip_triton.bulk.job import Job, Summary, run
@@ -21,10 +21,11 @@ from openclip_triton.bulk.samples import KINDS, Kind
 Member = tuple[str, bytes]
 
 
-class Notes(Silent):
+class Notes(Display):
     """Keeps the lines that a display would show."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lines: list[str] = []
 
     def note(self, message: str) -> None:
@@ -50,7 +51,7 @@ def embed(
     if columns:
         inputs = Inputs(inputs.paths, kinds, size=size, columns=columns)
     target = output_of(str(output), kinds, dtype, form)
-    return run(Job(inputs, target, **options), client, notes or Silent())
+    return run(Job(inputs, target, **options), client, notes or Display())
 
 
 def write_tar(path: Path, members: Iterable[Member], mode: Any = "w") -> Path:

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import islice
 
 from openclip_triton.bulk import storage
-from openclip_triton.bulk.display import Display
+from openclip_triton.bulk.display import Display, counted
 from openclip_triton.bulk.errors import JobError, Stopped
 from openclip_triton.bulk.inputs.catalog import Inputs, partitions
 from openclip_triton.bulk.manifests import Failure, Head, Manifests, Settings
@@ -297,11 +297,6 @@ def _finish(job: Job, plan: _Plan, space: Space, passed_over: int) -> Summary:
 def _lines(plan: _Plan, kind: Kind, names: list[str]) -> Iterator[str]:
     for source, failure in plan.manifests.failures(kind, names):
         yield describe(source, failure)
-
-
-def counted(count: int, noun: str) -> str:
-    """Format a count: `1 image`, `2,000 images`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def describe(source: str, failure: Failure) -> str:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from openclip_triton.bulk.job import SHOWN_FAILURES, Job, Summary, counted
+from openclip_triton.bulk.display import counted
+from openclip_triton.bulk.job import SHOWN_FAILURES, Job, Summary
 from openclip_triton.command.classification import Answer
 from openclip_triton.values import Model, Result
 

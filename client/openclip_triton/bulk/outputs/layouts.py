@@ -1,10 +1,10 @@
 """The forms of an output folder: clip-retrieval's, and parquet with vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.outputs.files import Draft, NpyFile, ParquetFile
@@ -24,11 +24,38 @@ class Row:
     vectors: dict[str, Vector | None]  # by the kind's noun; None: zeros
 
 
-class Part(Protocol):
-    """Writes the files of one partition."""
+class Part:
+    """Writes the files of one partition.
+
+    Args:
+        kinds: The halves to write.
+        arrays: The files of their vectors, unless these are columns of the table.
+        table: The keys and captions.
+        dimensions: Number of entries of a vector.
+        join: Whether the table gets the columns of the other half's, which is there already.
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[Kind],
+        arrays: Mapping[Kind, NpyFile],
+        table: ParquetFile,
+        dimensions: int,
+        *,
+        join: bool = False,
+    ) -> None:
+        self._kinds = kinds
+        self._arrays = arrays
+        self._table = table
+        self._zeros = np.zeros(dimensions, np.float32)
+        self._join = join
+        self._rows: list[Row] = []
 
     def write(self, row: Row) -> None:
         """Append a row."""
+        self._rows.append(row)
+        if len(self._rows) >= BATCH:
+            self._flush()
 
     def publish(self) -> None:
         """Make the files appear.
@@ -37,108 +64,33 @@ class Part(Protocol):
             JobError: They do not fit what is there.
             OSError: They cannot be written.
         """
+        if self._rows:
+            self._flush()
+        for file in (*self._arrays.values(), self._table):
+            file.close()
+        if self._join:
+            _add_columns(self._table.draft)
+        for file in (*self._arrays.values(), self._table):
+            file.draft.publish()
 
     def discard(self) -> None:
         """Remove what was written."""
-
-
-class Layout(Protocol):
-    """Names and writes the files of an output folder."""
-
-    @property
-    def root(self) -> str:
-        """The folder."""
-
-    @property
-    def dtype(self) -> str:
-        """Type of the vectors: float32 or float16."""
-
-    @property
-    def form(self) -> str:
-        """Name of the layout."""
-
-    @property
-    def joins(self) -> bool:
-        """Whether one half can be added to the other."""
-
-    def part(self, name: str, kinds: Sequence[Kind], space: Space, *, join: bool) -> Part:
-        """Begin the files of a partition.
-
-        Args:
-            name: Its number, as in the names of the files.
-            kinds: The halves to write.
-            space: Where the vectors come from.
-            join: Whether the other half is there already.
-        """
-
-    def files(self, name: str, kind: Kind) -> list[str]:
-        """List the files of one half of a partition."""
-
-    def parts(self, kind: Kind) -> list[str]:
-        """List the numbers of the partitions of which a half is there, finished or not."""
-
-
-class _Batches:
-    """Collects rows into batches."""
-
-    def __init__(self, kinds: Sequence[Kind], dimensions: int) -> None:
-        self._kinds = kinds
-        self._zeros = np.zeros(dimensions, np.float32)
-        self.rows: list[Row] = []
-
-    def full(self, row: Row) -> bool:
-        self.rows.append(row)
-        return len(self.rows) >= BATCH
-
-    def strings(self, kind: Kind) -> list[str | None]:
-        return [row.key if kind == IMAGES else row.text for row in self.rows]
-
-    def vectors(self, kind: Kind) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        found = (row.vectors[kind.noun] for row in self.rows)
-        return np.stack([self._zeros if vector is None else vector for vector in found])
-
-
-class _FolderPart:
-    def __init__(
-        self, layout: "ClipFolder", name: str, kinds: Sequence[Kind], space: Space, join: bool
-    ) -> None:
-        self._kinds = kinds
-        self._join = join
-        self._vectors = {
-            kind: NpyFile(layout.vectors(name, kind), space.dimensions, layout.dtype)
-            for kind in kinds
-        }
-        columns = [kind.folder_column for kind in kinds]
-        self._metadata = ParquetFile(
-            layout.metadata(name), columns, [], space.dimensions, layout.dtype, {}
-        )
-        self._files: list[NpyFile | ParquetFile] = [*self._vectors.values(), self._metadata]
-        self._batch = _Batches(kinds, space.dimensions)
-
-    def write(self, row: Row) -> None:
-        if self._batch.full(row):
-            self._flush()
-
-    def publish(self) -> None:
-        if self._batch.rows:
-            self._flush()
-        for file in self._files:
-            file.close()
-        if self._join:
-            _add_columns(self._metadata.draft)
-        for vectors in self._vectors.values():
-            vectors.draft.publish()
-        self._metadata.draft.publish()
-
-    def discard(self) -> None:
-        for file in self._files:
+        for file in (*self._arrays.values(), self._table):
             file.discard()
 
     def _flush(self) -> None:
-        for kind, file in self._vectors.items():
-            file.write(self._batch.vectors(kind))
-        self._metadata.write([self._batch.strings(kind) for kind in self._kinds])
-        self._batch.rows.clear()
+        vectors = {kind: self._vectors(kind) for kind in self._kinds}
+        for kind, file in self._arrays.items():
+            file.write(vectors.pop(kind))
+        cells = [
+            [row.key if kind == IMAGES else row.text for row in self._rows] for kind in self._kinds
+        ]
+        self._table.write(cells, list(vectors.values()))
+        self._rows.clear()
+
+    def _vectors(self, kind: Kind) -> NDArray[np.float32]:
+        found = (row.vectors[kind.noun] for row in self._rows)
+        return np.stack([self._zeros if vector is None else vector for vector in found])
 
 
 def _add_columns(draft: Draft) -> None:
@@ -171,8 +123,19 @@ class ClipFolder:
     joins = True
 
     def part(self, name: str, kinds: Sequence[Kind], space: Space, *, join: bool) -> Part:
-        """Begin the files of a partition."""
-        return _FolderPart(self, name, kinds, space, join)
+        """Begin the files of a partition.
+
+        Args:
+            name: Its number, as in the names of the files.
+            kinds: The halves to write.
+            space: Where the vectors come from.
+            join: Whether the other half is there already.
+        """
+        size = space.dimensions
+        files = {kind: NpyFile(self.vectors(name, kind), size, self.dtype) for kind in kinds}
+        columns = [kind.folder_column for kind in kinds]
+        table = ParquetFile(self.metadata(name), columns, [], size, self.dtype, {})
+        return Part(kinds, files, table, size, join=join)
 
     def vectors(self, name: str, kind: Kind) -> str:
         """Name the file of the vectors."""
@@ -189,43 +152,10 @@ class ClipFolder:
         return [self.vectors(name, kind), *shared]
 
     def parts(self, kind: Kind) -> list[str]:
-        """List the numbers of the partitions of which a half is there."""
+        """List the numbers of the partitions of which a half is there, finished or not."""
         names = storage_of(self.root).names(f"{self.root}/{kind.folder}")
         start = f"{kind.folder}_"
         return [n[len(start) : -4] for n in names if n.startswith(start) and n.endswith(".npy")]
-
-
-class _ParquetPart:
-    def __init__(
-        self, layout: "ParquetFolder", name: str, kinds: Sequence[Kind], space: Space
-    ) -> None:
-        self._kinds = kinds
-        about = {"model": space.model, "fingerprint": space.fingerprint}
-        self._file = ParquetFile(
-            layout.path(name), [kind.column for kind in kinds], vector_columns(kinds),
-            space.dimensions, layout.dtype, about,
-        )  # fmt: skip
-        self._batch = _Batches(kinds, space.dimensions)
-
-    def write(self, row: Row) -> None:
-        if self._batch.full(row):
-            self._flush()
-
-    def publish(self) -> None:
-        if self._batch.rows:
-            self._flush()
-        self._file.close()
-        self._file.draft.publish()
-
-    def discard(self) -> None:
-        self._file.discard()
-
-    def _flush(self) -> None:
-        self._file.write(
-            [self._batch.strings(kind) for kind in self._kinds],
-            [self._batch.vectors(kind) for kind in self._kinds],
-        )
-        self._batch.rows.clear()
 
 
 @dataclass(frozen=True)
@@ -239,7 +169,8 @@ class ParquetFolder:
 
     def part(self, name: str, kinds: Sequence[Kind], space: Space, *, join: bool) -> Part:
         """Begin the file of a partition."""
-        return _ParquetPart(self, name, kinds, space)
+        table = parquet_of(self.path(name), kinds, space, self.dtype)
+        return Part(kinds, {}, table, space.dimensions)
 
     def path(self, name: str) -> str:
         """Name the file of a partition."""
@@ -250,9 +181,19 @@ class ParquetFolder:
         return [self.path(name)]
 
     def parts(self, kind: Kind) -> list[str]:
-        """List the numbers of the partitions that are there."""
+        """List the numbers of the partitions that are there, finished or not."""
         names = storage_of(self.root).names(self.root)
         return [n[5:-8] for n in names if n.startswith("part_") and n.endswith(".parquet")]
+
+
+Layout = ClipFolder | ParquetFolder
+
+
+def parquet_of(path: str, kinds: Sequence[Kind], space: Space, dtype: str) -> ParquetFile:
+    """Begin a parquet file of keys or texts, and vectors."""
+    about = {"model": space.model, "fingerprint": space.fingerprint}
+    columns = [kind.column for kind in kinds]
+    return ParquetFile(path, columns, vector_columns(kinds), space.dimensions, dtype, about)
 
 
 def vector_columns(kinds: Sequence[Kind]) -> list[str]:

@@ -13,12 +13,13 @@ from openclip_triton.bulk import storage
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.lock import locked
 from openclip_triton.bulk.manifests import VERSION
-from openclip_triton.bulk.outputs.files import Draft, NpyFile, ParquetFile
+from openclip_triton.bulk.outputs.files import Draft, NpyFile
 from openclip_triton.bulk.outputs.layouts import (
     BATCH,
     ClipFolder,
     Layout,
     ParquetFolder,
+    parquet_of,
     vector_columns,
 )
 from openclip_triton.bulk.samples import KINDS, Kind
@@ -116,15 +117,7 @@ class Output:
         if self.joined == ".npy":
             self._join_npy(batches, kinds[0], space)
         else:
-            about = {"model": space.model, "fingerprint": space.fingerprint}
-            whole = ParquetFile(
-                self.path,
-                [kind.column for kind in kinds],
-                vector_columns(kinds),
-                space.dimensions,
-                self.layout.dtype,
-                about,
-            )
+            whole = parquet_of(self.path, kinds, space, self.layout.dtype)
             for strings, vectors in batches:
                 whole.write(strings, vectors)
             whole.close()
