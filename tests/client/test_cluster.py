@@ -13,9 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from openclip_triton import Client, Space
+from openclip_triton import Client
 from openclip_triton.bulk.inputs.catalog import Inputs
 from openclip_triton.bulk.job import Job, run
+from openclip_triton.bulk.manifests import Settings
 from openclip_triton.bulk.outputs.layouts import Layout
 from openclip_triton.bulk.outputs.output import output_of
 from openclip_triton.bulk.samples import IMAGES, KINDS, TEXTS, Kind
@@ -36,22 +37,17 @@ SAMPLES = 60
 class Elsewhere:
     """Embeds partitions as another process would: everything is copied on its way."""
 
-    def __init__(self, address: str, layout: Layout, space: Space) -> None:
+    def __init__(self, address: str, layout: Layout, settings: Settings) -> None:
         self.published = 0
-        self._address, self._layout, self._space = address, layout, space
+        self._address, self._layout, self._settings = address, layout, settings
 
     def run(
-        self,
-        tasks: Iterable[Task],
-        *,
-        dimensions: int | None,
-        truncate: bool | None,
-        advance: Callable[[bool], None],
+        self, tasks: Iterable[Task], advance: Callable[[bool], None]
     ) -> Generator[Done, None, None]:
         for task in reversed(list(tasks)):
-            sent = (partial(Client, self._address), self._layout, self._space, task)
-            connect, layout, space, copy = pickle.loads(pickle.dumps(sent))  # noqa: S301 - our own
-            heads = embed_alone(connect, layout, space, copy, dimensions, truncate)
+            sent = (partial(Client, self._address), self._layout, self._settings, task)
+            connect, layout, settings, copy = pickle.loads(pickle.dumps(sent))  # noqa: S301 - our own
+            heads = embed_alone(connect, layout, settings, copy)
             heads = pickle.loads(pickle.dumps(heads))  # noqa: S301 - our own
             self.published += 1
             yield Done(task, heads)

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from openclip_triton.bulk.inputs.tars import Tars
-from openclip_triton.bulk.samples import Sample
+from openclip_triton.bulk.inputs.tars import Tar
+from openclip_triton.bulk.samples import IMAGES, KINDS, TEXTS, Kind, Sample
 
 from tests.client.jobs import caption, image, keys, members, write_tar
 
 BLOCK = 512
 
 
-def read(path: Path, *, images: bool = True, texts: bool = True) -> list[Sample]:
-    [partition] = Tars([str(path)], images=images, texts=texts).partitions()
+def read(path: Path, kinds: tuple[Kind, ...] = KINDS) -> list[Sample]:
+    [partition] = Tar(str(path), kinds).partitions()
     return list(partition.samples())
 
 
@@ -25,8 +25,8 @@ def codes(samples: list[Sample]) -> dict[str, str]:
 def test_the_members_of_a_key_are_a_sample(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", members(["000", "001"]))
     assert read(tar) == [Sample(key, image(key), caption(key)) for key in ("000", "001")]
-    assert read(tar, texts=False) == [Sample(key, image(key)) for key in ("000", "001")]
-    assert read(tar, images=False) == [Sample(key, text=caption(key)) for key in ("000", "001")]
+    assert read(tar, (IMAGES,)) == [Sample(key, image(key)) for key in ("000", "001")]
+    assert read(tar, (TEXTS,)) == [Sample(key, text=caption(key)) for key in ("000", "001")]
 
 
 def test_what_is_an_image_is_told_by_the_ending(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_what_is_an_image_is_told_by_the_ending(tmp_path: Path) -> None:
                 ("y/a.webp", b"another"),
             ],
         ),
-        texts=False,
+        (IMAGES,),
     )  # fmt: skip
     assert found == [Sample("x/a", b"image"), Sample("y/a", b"another")]
 
@@ -50,7 +50,7 @@ def test_the_version_changes_with_the_file(tmp_path: Path) -> None:
     versions = set()
     for count in (1, 20):
         write_tar(path, members(keys(count)))
-        [partition] = Tars([str(path)], images=True, texts=True).partitions()
+        [partition] = Tar(str(path), KINDS).partitions()
         assert partition.source == str(path)
         versions.add(partition.version)
     assert len(versions) == 2
@@ -115,8 +115,8 @@ def test_a_broken_tar_gives_what_is_whole_and_names_the_rest(
     if broken is not None:
         assert last[0] == broken
         assert {sample.key for sample in found if not sample.problem} == WHOLE
-    for images, texts in ((True, False), (False, True)):
-        half = read(path, images=images, texts=texts)
+    for kind in KINDS:
+        half = read(path, (kind,))
         assert [sample.key for sample in half] == [sample.key for sample in found]
 
 
@@ -142,8 +142,8 @@ def test_samples_that_lack_a_part_or_come_twice_are_problems(tmp_path: Path) -> 
     assert [sample.key for sample in found] == ["0", "1", "2", "0", "0", "3"]
     problems = [sample.problem.code if sample.problem else "" for sample in found]
     assert problems == ["", "no_caption", "no_image", "duplicate_key", "duplicate_key", ""]
-    assert codes(read(path, texts=False)) == {"2": "no_image", "0": "duplicate_key"}
-    assert codes(read(path, images=False)) == {"1": "no_caption", "0": "duplicate_key"}
+    assert codes(read(path, (IMAGES,))) == {"2": "no_image", "0": "duplicate_key"}
+    assert codes(read(path, (TEXTS,))) == {"1": "no_caption", "0": "duplicate_key"}
 
 
 def test_a_tar_may_be_compressed(tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from openclip_triton.bulk.errors import JobError
-from openclip_triton.bulk.manifests import Head
+from openclip_triton.bulk.manifests import Head, Settings
 from openclip_triton.bulk.outputs.layouts import Layout
 from openclip_triton.bulk.samples import Kind
 from openclip_triton.bulk.shards import Done, Task, embed_alone
 from openclip_triton.client import Client
 from openclip_triton.errors import ClientError
-from openclip_triton.values import Space
 
 LOCAL = "local"
 TASKS_PER_CPU = 2  # running or waiting, so that no core idles and the cluster's scaler sees demand
@@ -54,23 +53,18 @@ class RayRunner:
         connect: Opens a client; runs in each task.
         folder: Where relative paths begin, on every machine; None: nothing is relative.
         layout: Names and writes the output.
-        space: Of the vectors.
+        settings: Of the vectors.
     """
 
     def __init__(
-        self, connect: Callable[[], Client], folder: str | None, layout: Layout, space: Space
+        self, connect: Callable[[], Client], folder: str | None, layout: Layout, settings: Settings
     ) -> None:
         self.published = 0  # partitions
-        self._given = (folder, connect, layout, space)
+        self._given = (folder, connect, layout, settings)
         self._remote: Any = ray.remote(max_retries=RETRIES)(_embed)
 
     def run(
-        self,
-        tasks: Iterable[Task],
-        *,
-        dimensions: int | None,
-        truncate: bool | None,
-        advance: Callable[[bool], None],
+        self, tasks: Iterable[Task], advance: Callable[[bool], None]
     ) -> Generator[Done, None, None]:
         """Embed partitions, several at once; yield each once it is written, in any order.
 
@@ -78,8 +72,6 @@ class RayRunner:
 
         Args:
             tasks: The partitions.
-            dimensions: Of the vectors, as the user asked.
-            truncate: Whether to cut long text, as the user asked.
             advance: Called for each sample of a written partition, with whether it failed.
 
         Raises:
@@ -96,8 +88,7 @@ class RayRunner:
                 if failed is None:
                     try:
                         for task in islice(left, max(0, _room() - len(running))):
-                            started = self._remote.remote(*self._given, task, dimensions, truncate)
-                            running[started] = task
+                            running[self._remote.remote(*self._given, task)] = task
                     except (JobError, OSError) as error:  # of the input's listing
                         failed = error
                 if not running:
@@ -124,14 +115,12 @@ def _embed(
     folder: str | None,
     connect: Callable[[], Client],
     layout: Layout,
-    space: Space,
+    settings: Settings,
     task: Task,
-    dimensions: int | None,
-    truncate: bool | None,
 ) -> dict[Kind, Head]:
     if folder is not None:
         os.chdir(folder)
-    return embed_alone(connect, layout, space, task, dimensions, truncate)
+    return embed_alone(connect, layout, settings, task)
 
 
 def _heads(ended: object, task: Task) -> dict[Kind, Head]:

@@ -192,7 +192,7 @@ class _Plan:
             if kinds := self.missing(number):
                 name = self.names[number]
                 standing = [k for k in KINDS if k not in kinds and name in self.heads[k]]
-                yield Task(name, partition, kinds, next(iter(standing), None), self.settings)
+                yield Task(name, partition, kinds, next(iter(standing), None))
 
     def done(self) -> list[int]:
         """List the partitions that need nothing."""
@@ -211,7 +211,7 @@ def run(
     job: Job,
     client: Client,
     display: Display,
-    runner_of: Callable[[Layout, Space], Runner] | None = None,
+    runner_of: Callable[[Layout, Settings], Runner] | None = None,
 ) -> Summary:
     """Embed what is not done yet, and write the output.
 
@@ -240,7 +240,7 @@ def run(
         if job.overwrite:
             for line in plan.forget():
                 display.note(line)
-        runner = (runner_of or partial(Embedder, client))(job.output.layout, space)
+        runner = (runner_of or partial(Embedder, client))(job.output.layout, plan.settings)
         _embed(job, plan, inputs, runner, display)
         plan.drop_surplus()
         return _finish(job, plan, space, passed_over)
@@ -255,12 +255,7 @@ def _embed(
     counts = [source.count for source in plan.found]
     total = None if None in counts else sum(filter(None, counts))
     display.start(total, already, len(plan.found), len(done))
-    written = runner.run(
-        plan.tasks(inputs),
-        dimensions=job.dimensions,
-        truncate=job.truncate,
-        advance=display.advance,
-    )
+    written = runner.run(plan.tasks(inputs), display.advance)
     try:
         with display, closing(written):
             for shard in written:

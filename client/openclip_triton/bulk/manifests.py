@@ -9,18 +9,16 @@ from typing import Any
 from openclip_triton.bulk import storage
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.samples import Kind
+from openclip_triton.values import Space
 
 VERSION = 1
 READS = 16  # manifests read at once
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Space):
     """What all vectors of an output have in common."""
 
-    model: str
-    fingerprint: str
-    dimensions: int
     dtype: str
     truncate: bool
 

@@ -1,6 +1,7 @@
 """What a job embeds: samples, and the partitions that they are cut into."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +66,12 @@ class Partition(Protocol):
         """
 
 
-class Input(Protocol):
+class Input(ABC):
     """Something that is cut into partitions, in the same way each time."""
 
-    @property
-    def passed_over(self) -> int:
-        """Number of files of another extension, once the partitions are listed."""
+    passed_over = 0  # number of files of another extension, once the partitions are listed
 
+    @abstractmethod
     def partitions(self) -> Iterator[Partition]:
         """List the partitions, in order.
 

@@ -14,7 +14,7 @@ from openclip_triton.bulk.outputs.layouts import Layout, Part, Row
 from openclip_triton.bulk.samples import IMAGES, TEXTS, Kind, Partition, Problem, Sample, problem_of
 from openclip_triton.client import Client
 from openclip_triton.errors import ClientError, UnreadableFile
-from openclip_triton.values import Content, Result, Space, StreamSettings, Vector
+from openclip_triton.values import Content, Result, StreamSettings, Vector
 
 # Several messages are on the way at any time; memory stays below 100 MB.
 SETTINGS = StreamSettings(max_items=512, max_bytes=32 * 2**20)
@@ -29,7 +29,6 @@ class Task:
     partition: Partition
     kinds: tuple[Kind, ...]  # the halves to make
     standing: Kind | None  # the other half, if it is there: rows follow it
-    settings: Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +82,7 @@ class Runner(Protocol):
     published: int  # partitions
 
     def run(
-        self,
-        tasks: Iterable[Task],
-        *,
-        dimensions: int | None,
-        truncate: bool | None,
-        advance: Callable[[bool], None],
+        self, tasks: Iterable[Task], advance: Callable[[bool], None]
     ) -> Generator[Done, None, None]:
         """Embed partitions; yield each once it is written."""
 
@@ -96,10 +90,10 @@ class Runner(Protocol):
 class Embedder:
     """Embeds partitions with one client."""
 
-    def __init__(self, client: Client, layout: Layout, space: Space) -> None:
+    def __init__(self, client: Client, layout: Layout, settings: Settings) -> None:
         self._client = client
         self._layout = layout
-        self._space = space
+        self._settings = settings
         self._manifests = Manifests(layout.root)
         self.published = 0  # partitions
         self._opened: list[_Open] = []  # begun, and neither published nor discarded
@@ -108,19 +102,12 @@ class Embedder:
         self._lost: Exception | None = None  # why the input ended early
 
     def run(
-        self,
-        tasks: Iterable[Task],
-        *,
-        dimensions: int | None,
-        truncate: bool | None,
-        advance: Callable[[bool], None],
+        self, tasks: Iterable[Task], advance: Callable[[bool], None]
     ) -> Generator[Done, None, None]:
         """Embed partitions, in order; yield each once it is written.
 
         Args:
             tasks: The partitions; read ahead of the results, in another thread.
-            dimensions: Of the vectors, as the user asked.
-            truncate: Whether to cut long text, as the user asked.
             advance: Called after each sample, with whether it failed.
 
         Raises:
@@ -130,10 +117,10 @@ class Embedder:
         """
         results = self._client.stream(
             self._items(tasks),
-            model=self._space.model,
-            dimensions=dimensions,
-            truncate=truncate,
-            fingerprint=self._space.fingerprint,
+            model=self._settings.model,
+            dimensions=self._settings.dimensions,
+            truncate=self._settings.truncate,
+            fingerprint=self._settings.fingerprint,
             ordered=True,
             settings=SETTINGS,
         )
@@ -191,8 +178,9 @@ class Embedder:
             dropped, items = frozenset(other.dropped), other.items
         for kind in task.kinds:
             self._manifests.remove(kind, task.name)
-        part = self._layout.part(task.name, task.kinds, self._space, join=task.standing is not None)
-        manifest = Manifest(partition.source, partition.version, task.settings)
+        joins = task.standing is not None
+        part = self._layout.part(task.name, task.kinds, self._settings, join=joins)
+        manifest = Manifest(partition.source, partition.version, self._settings)
         manifest.dropped = sorted(dropped)
         shard = _Open(task, part, manifest, dropped, items)
         self._opened.append(shard)
@@ -268,12 +256,7 @@ class Embedder:
 
 
 def embed_alone(
-    connect: Callable[[], Client],
-    layout: Layout,
-    space: Space,
-    task: Task,
-    dimensions: int | None,
-    truncate: bool | None,
+    connect: Callable[[], Client], layout: Layout, settings: Settings, task: Task
 ) -> dict[Kind, Head]:
     """Embed and write one partition with a client of its own, in any process.
 
@@ -283,10 +266,7 @@ def embed_alone(
         OSError: As for `Embedder.run`.
     """
     with connect() as client:
-        embedder = Embedder(client, layout, space)
-        [done] = embedder.run(
-            [task], dimensions=dimensions, truncate=truncate, advance=lambda _: None
-        )
+        [done] = Embedder(client, layout, settings).run([task], lambda _: None)
     return done.heads
 
 

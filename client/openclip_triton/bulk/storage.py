@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from openclip_triton.bulk.errors import JobError
 
@@ -22,54 +22,8 @@ _STAMPS = (
 )  # fmt: skip
 
 
-class Storage(Protocol):
-    """The file operations of a job. Paths are whole: with the URL's scheme, where there is one."""
-
-    def is_file(self, path: str) -> bool:
-        """Whether a file is there."""
-
-    def is_folder(self, path: str) -> bool:
-        """Whether a folder is there."""
-
-    def names(self, folder: str) -> list[str]:
-        """Names of the files directly in a folder, sorted; empty if it is not there."""
-
-    def glob(self, pattern: str) -> list[str]:
-        """Paths that match, sorted."""
-
-    def stamp(self, path: str) -> str:
-        """Size and time or tag of a file: changes with its content.
-
-        Raises:
-            OSError: It cannot be found.
-        """
-
-    def open(self, path: str) -> BinaryIO:
-        """Open a file for reading.
-
-        Raises:
-            OSError: It cannot be read.
-        """
-
-    def draft(self, path: str) -> Path:
-        """Name a file on this machine to write to; `publish` makes it `path`."""
-
-    def publish(self, draft: Path, path: str) -> None:
-        """Make a written draft appear as `path`, whole, in place of what is there.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-
-    def remove(self, path: str) -> None:
-        """Remove a file, if it is there."""
-
-    def remove_folder(self, path: str) -> None:
-        """Remove a folder with all that is in it, if it is there."""
-
-
 class Local:
-    """The file systems of this machine."""
+    """The file systems of this machine. `Remote` has the same methods; all raise OSError."""
 
     def is_file(self, path: str) -> bool:
         """Whether a file is there."""
@@ -92,7 +46,7 @@ class Local:
         return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns may be absolute
 
     def stamp(self, path: str) -> str:
-        """Size and time of the last change: changes with the content."""
+        """Size and time of the last change of a file: changes with its content."""
         status = os.stat(path)  # noqa: PTH116 - millions of files: no Path for each
         return f"{status.st_size}:{status.st_mtime_ns}"
 
@@ -101,12 +55,12 @@ class Local:
         return Path(path).open("rb", BUFFER)
 
     def draft(self, path: str) -> Path:
-        """Name a file next to `path`."""
+        """Name a file to write to, next to `path`; `publish` makes it `path`."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return Path(path + ".new")
 
     def publish(self, draft: Path, path: str) -> None:
-        """Write the draft through to the disk, and give it its name."""
+        """Write the draft through to the disk, and let it replace what has its name."""
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         draft.replace(path)
@@ -121,7 +75,7 @@ class Local:
 
 
 class Remote:
-    """What one fsspec file system reaches; the object can be pickled."""
+    """What one fsspec file system reaches, by paths with its scheme; the object can be pickled."""
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
@@ -228,7 +182,7 @@ def is_url(path: str) -> bool:
     return _URL.match(path) is not None
 
 
-def storage_of(path: str) -> Storage:
+def storage_of(path: str) -> Local | Remote:
     """Choose the storage of a path."""
     found = _URL.match(path)
     return Remote(found[1].lower()) if found else Local()

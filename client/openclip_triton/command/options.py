@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -200,9 +200,8 @@ class Embedding:
 def flat(command: Callable[..., None]) -> Callable[..., None]:
     """Make each field of a command's dataclasses an option of its own, as typer takes them."""
     given = inspect.signature(command, eval_str=True).parameters
-    groups = {
-        name: each.annotation for name, each in given.items() if is_dataclass(each.annotation)
-    }
+    hints = {name: each.annotation for name, each in given.items()}
+    groups = {name: each for name, each in hints.items() if each in (Connection, Embedding)}
     options = {name: inspect.signature(group).parameters for name, group in groups.items()}
 
     @wraps(command)

@@ -11,7 +11,7 @@ from openclip_triton.bulk.inputs.files import ImageFiles
 from openclip_triton.bulk.inputs.lines import STDIN, Lines
 from openclip_triton.bulk.inputs.parquet import Parquet
 from openclip_triton.bulk.listing import EXTENSIONS
-from openclip_triton.bulk.samples import IMAGES, TEXTS, Input, Kind, Partition
+from openclip_triton.bulk.samples import IMAGES, Input, Kind, Partition
 from openclip_triton.bulk.storage import storage_of
 
 PARTITION_ROWS = 10_000
@@ -89,27 +89,20 @@ class Inputs:
         return ".txt" if lines else None
 
     def _dataset(self, path: str, kind: str) -> Input:
-        images, texts = IMAGES in self.kinds, TEXTS in self.kinds
         if kind == ".tar":
-            return tars.Tars([path], images=images, texts=texts)
+            return tars.Tar(path, self.kinds)
         if kind == ".parquet":
-            return Parquet(path, self.size, self.columns, images=images, texts=texts)
+            return Parquet(path, self.size, self.columns, self.kinds)
         if kind in (".csv", ".tsv"):
-            return Delimited(path, self.size, self.columns, images=images, texts=texts)
-        if not images:
+            return Delimited(path, self.size, self.columns, self.kinds)
+        if IMAGES not in self.kinds:
             return Lines(path, self.size)
         return self._files([path], listed=True)
 
     def _files(self, paths: list[str], *, listed: bool = False) -> Input:
         more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
-        return ImageFiles(
-            paths[0] + more,
-            Lines(paths[0], self.size).lines if listed else lambda: paths,
-            self.extensions,
-            self.size,
-            images=IMAGES in self.kinds,
-            texts=TEXTS in self.kinds,
-        )
+        lines = Lines(paths[0], self.size).lines if listed else lambda: paths
+        return ImageFiles(paths[0] + more, lines, self.extensions, self.size, self.kinds)
 
 
 def partitions(inputs: Iterable[Input]) -> Iterator[Partition]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from openclip_triton.bulk.errors import JobError
-from openclip_triton.bulk.samples import Problem, Sample
+from openclip_triton.bulk.samples import IMAGES, TEXTS, Input, Kind, Problem, Sample
 from openclip_triton.bulk.storage import is_url
 
 # What datasets call them, in any case, in the order of preference.
@@ -65,31 +65,43 @@ class Columns:
         return Sample(str(key), image, None if text is None else str(text))
 
 
-def choose(
-    there: Sequence[str], given: ColumnNames, path: str, *, images: bool, texts: bool
-) -> Columns:
-    """Choose the columns that a job needs.
+@dataclass(frozen=True)
+class Table(Input):
+    """The rows of a file or URL.
 
-    Raises:
-        JobError: One is missing.
+    Args:
+        path: Its name.
+        size: Number of rows in a partition.
+        given: Columns that the user named.
+        kinds: What the job embeds.
     """
-    return Columns(
-        _one(there, given.image, IMAGE_NAMES, path, "image") if images else None,
-        _one(there, given.text, TEXT_NAMES, path, "text") if texts else None,
-        _one(there, given.key, (), path, "key") if given.key else _first(there, KEY_NAMES),
-    )
 
+    path: str
+    size: int
+    given: ColumnNames
+    kinds: tuple[Kind, ...]
 
-def _one(
-    there: Sequence[str], given: str | None, usual: Sequence[str], path: str, what: str
-) -> str:
-    if given is not None and given in there:
-        return given
-    if not given and (found := _first(there, usual)):
-        return found
-    missing = f"no column {given!r}" if given else f"no column for the {what}s"
-    listed = ", ".join(there)
-    raise JobError(f"{path} has {missing}; it has {listed}; name one by --{what}-column")
+    def choose(self, there: Sequence[str]) -> Columns:
+        """Choose the columns that the job needs of those that are there.
+
+        Raises:
+            JobError: One is missing.
+        """
+        given = self.given
+        return Columns(
+            self._one(there, given.image, IMAGE_NAMES, "image") if IMAGES in self.kinds else None,
+            self._one(there, given.text, TEXT_NAMES, "text") if TEXTS in self.kinds else None,
+            self._one(there, given.key, (), "key") if given.key else _first(there, KEY_NAMES),
+        )
+
+    def _one(self, there: Sequence[str], given: str | None, usual: Sequence[str], what: str) -> str:
+        if given is not None and given in there:
+            return given
+        if not given and (found := _first(there, usual)):
+            return found
+        missing = f"no column {given!r}" if given else f"no column for the {what}s"
+        listed = ", ".join(there)
+        raise JobError(f"{self.path} has {missing}; it has {listed}; name one by --{what}-column")
 
 
 def _first(there: Sequence[str], usual: Sequence[str]) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from openclip_triton.bulk.errors import JobError
-from openclip_triton.bulk.inputs.columns import ColumnNames, Columns, choose
+from openclip_triton.bulk.inputs.columns import Columns, Table
 from openclip_triton.bulk.inputs.files import fetched
 from openclip_triton.bulk.inputs.lines import opened
 from openclip_triton.bulk.samples import Partition, Sample, digest
@@ -37,37 +37,24 @@ class RowsPart:
         return fetched(found)
 
 
-class Delimited:
+class Delimited(Table):
     """The rows of a CSV or TSV file or URL."""
-
-    def __init__(
-        self, path: str, size: int, given: ColumnNames, *, images: bool, texts: bool
-    ) -> None:
-        self._path = path
-        self._size = size
-        self._given = given
-        self._images = images
-        self._texts = texts
-        self.passed_over = 0
 
     def partitions(self) -> Iterator[Partition]:
         """Cut the rows into partitions."""
         csv.field_size_limit(MAX_CELL)
         first = 1
-        with opened(self._path) as file:
-            tabs = self._path.lower().endswith(".tsv")
+        with opened(self.path) as file:
+            tabs = self.path.lower().endswith(".tsv")
             reader = csv.DictReader(file, delimiter="\t" if tabs else ",", restval=None)
             try:
-                columns = choose(
-                    reader.fieldnames or (), self._given, self._path,
-                    images=self._images, texts=self._texts,
-                )  # fmt: skip
+                columns = self.choose(reader.fieldnames or ())
                 names = columns.names()
                 rows = (tuple(row[name] for name in names) for row in reader)
-                while taken := tuple(islice(rows, self._size)):
+                while taken := tuple(islice(rows, self.size)):
                     version = digest(cell or "" for row in taken for cell in row)
-                    source = f"{self._path} from row {first:,}"
+                    source = f"{self.path} from row {first:,}"
                     yield RowsPart(source, version, columns, first, taken)
                     first += len(taken)
             except csv.Error as error:
-                raise JobError(f"{self._path}, line {reader.line_num:,}: {error}") from error
+                raise JobError(f"{self.path}, line {reader.line_num:,}: {error}") from error

@@ -8,7 +8,16 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from openclip_triton.bulk.listing import Entry, Listing
-from openclip_triton.bulk.samples import Partition, Problem, Sample, digest
+from openclip_triton.bulk.samples import (
+    IMAGES,
+    TEXTS,
+    Input,
+    Kind,
+    Partition,
+    Problem,
+    Sample,
+    digest,
+)
 from openclip_triton.bulk.storage import Remote, is_url, read, storage_of
 
 FETCHES = 16  # files fetched at once, where they are not on this machine
@@ -42,59 +51,37 @@ class FilesPart:
         return Sample(entry.path, entry.path if is_url(entry.path) else Path(entry.path))
 
 
-class ImageFiles:
-    """Images of files, folders and URLs.
+@dataclass
+class ImageFiles(Input):
+    """Images of files, folders and URLs."""
 
-    Args:
-        name: What the user called them.
-        paths: Called for the files and folders.
-        extensions: Extensions of the images below folders.
-        size: Number of files in a partition.
-        images: Whether the job embeds the images.
-        texts: Whether it embeds the texts next to them.
-    """
+    name: str  # what the user called them
+    paths: Callable[[], Iterable[str]]  # lists files and folders
+    extensions: tuple[str, ...]  # of the images below folders
+    size: int  # number of files in a partition
+    kinds: tuple[Kind, ...]  # that the job embeds: images, the texts next to them, or both
 
-    def __init__(
-        self,
-        name: str,
-        paths: Callable[[], Iterable[str]],
-        extensions: tuple[str, ...],
-        size: int,
-        *,
-        images: bool,
-        texts: bool,
-    ) -> None:
-        self._name = name
-        self._paths = paths
-        self._extensions = extensions
-        self._size = size
-        self._images = images
-        self._texts = texts
-        self._companions = (".txt",) if texts else ()
-        self.passed_over = 0
+    def __post_init__(self) -> None:
+        self._texts = TEXTS in self.kinds
+        self._companions = (".txt",) if self._texts else ()
 
     def partitions(self) -> Iterator[Partition]:
         """Cut the files into partitions."""
         entries = self._entries()
         start = 0
-        while taken := tuple(islice(entries, self._size)):
+        while taken := tuple(islice(entries, self.size)):
             version = digest(text for entry in taken for text in (entry.path, entry.stamp))
-            yield FilesPart(
-                f"{self._name} from file {start + 1:,}",
-                version,
-                taken,
-                self._images,
-                self._texts,
-            )
+            source = f"{self.name} from file {start + 1:,}"
+            yield FilesPart(source, version, taken, IMAGES in self.kinds, self._texts)
             start += len(taken)
 
     def _entries(self) -> Iterator[Entry]:
         self.passed_over = 0
-        for path in self._paths():
+        for path in self.paths():
             if is_url(path):
                 yield from self._remote(path)
             else:
-                listing = Listing([path], self._extensions, self._companions)
+                listing = Listing([path], self.extensions, self._companions)
                 yield from listing.entries()
                 self.passed_over += listing.passed_over
 
@@ -103,7 +90,7 @@ class ImageFiles:
         if not (isinstance(storage, Remote) and storage.is_folder(path)):
             yield Entry(path, "")  # a stamp for each file would take a request for each
             return
-        endings = tuple("." + extension.lower().lstrip(".") for extension in self._extensions)
+        endings = tuple("." + extension.lower().lstrip(".") for extension in self.extensions)
         for found, stamp in storage.below(path):
             if found.lower().endswith(endings):
                 yield Entry(found, stamp)

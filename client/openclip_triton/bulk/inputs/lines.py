@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TextIO
 
-from openclip_triton.bulk.samples import Partition, Sample, digest
+from openclip_triton.bulk.samples import Input, Partition, Sample, digest
 from openclip_triton.bulk.storage import storage_of
 
 STDIN = "-"
@@ -36,14 +36,13 @@ class LinesPart:
             yield Sample(f"line {number}", text=text)
 
 
-class Lines:
+class Lines(Input):
     """The lines of a file or URL; `-` is standard input, copied to disk to be read twice."""
 
     def __init__(self, path: str, size: int) -> None:
         self._path = path
         self._size = size
         self._typed = _spooled() if path == STDIN else None
-        self.passed_over = 0
 
     def partitions(self) -> Iterator[Partition]:
         """Cut the lines into partitions."""

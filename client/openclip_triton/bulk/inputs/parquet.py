@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openclip_triton.bulk.errors import JobError
-from openclip_triton.bulk.inputs.columns import ColumnNames, Columns, choose
+from openclip_triton.bulk.inputs.columns import Columns, Table
 from openclip_triton.bulk.inputs.files import fetched
 from openclip_triton.bulk.samples import Partition, Sample, digest
 from openclip_triton.bulk.storage import storage_of
@@ -52,31 +52,18 @@ class ParquetPart:
                     number += batch.num_rows
 
 
-class Parquet:
+class Parquet(Table):
     """The rows of a parquet file or URL."""
-
-    def __init__(
-        self, path: str, size: int, given: ColumnNames, *, images: bool, texts: bool
-    ) -> None:
-        self._path = path
-        self._size = size
-        self._given = given
-        self._images = images
-        self._texts = texts
-        self.passed_over = 0
 
     def partitions(self) -> Iterator[Partition]:
         """Cut the rows into partitions."""
-        version = storage_of(self._path).stamp(self._path)
-        with _opened(self._path) as file:
-            columns = choose(
-                file.schema_arrow.names, self._given, self._path,
-                images=self._images, texts=self._texts,
-            )  # fmt: skip
+        version = storage_of(self.path).stamp(self.path)
+        with _opened(self.path) as file:
+            columns = self.choose(file.schema_arrow.names)
             rows = file.metadata.num_rows
         version = digest([version, *columns.names()])
-        for start in range(0, rows, self._size):
-            yield ParquetPart(self._path, version, columns, start, min(self._size, rows - start))
+        for start in range(0, rows, self.size):
+            yield ParquetPart(self.path, version, columns, start, min(self.size, rows - start))
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 import gzip
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from openclip_triton.bulk.listing import EXTENSIONS
-from openclip_triton.bulk.samples import Partition, Problem, Sample
+from openclip_triton.bulk.samples import IMAGES, TEXTS, Input, Kind, Partition, Problem, Sample
 from openclip_triton.bulk.storage import storage_of
 
 IMAGE_ENDINGS = frozenset(EXTENSIONS)
@@ -147,16 +147,14 @@ def _content(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
         return b""
 
 
-class Tars:
-    """Tars, each a partition of its own."""
+@dataclass(frozen=True)
+class Tar(Input):
+    """A tar, which is one partition."""
 
-    def __init__(self, paths: Iterable[str], *, images: bool, texts: bool) -> None:
-        self._paths = tuple(paths)
-        self._images = images
-        self._texts = texts
-        self.passed_over = 0
+    path: str
+    kinds: tuple[Kind, ...]  # that the job embeds
 
     def partitions(self) -> Iterator[Partition]:
-        """List the tars."""
-        for path in self._paths:
-            yield TarPart(path, storage_of(path).stamp(path), self._images, self._texts)
+        """List the only one."""
+        version = storage_of(self.path).stamp(self.path)
+        yield TarPart(self.path, version, IMAGES in self.kinds, TEXTS in self.kinds)

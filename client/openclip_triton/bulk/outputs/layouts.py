@@ -47,6 +47,7 @@ class Part:
         self._kinds = kinds
         self._arrays = arrays
         self._table = table
+        self._files: list[NpyFile | ParquetFile] = [*arrays.values(), table]
         self._zeros = np.zeros(dimensions, np.float32)
         self._join = join
         self._rows: list[Row] = []
@@ -66,16 +67,16 @@ class Part:
         """
         if self._rows:
             self._flush()
-        for file in (*self._arrays.values(), self._table):
+        for file in self._files:
             file.close()
         if self._join:
             _add_columns(self._table.draft)
-        for file in (*self._arrays.values(), self._table):
+        for file in self._files:
             file.draft.publish()
 
     def discard(self) -> None:
         """Remove what was written."""
-        for file in (*self._arrays.values(), self._table):
+        for file in self._files:
             file.discard()
 
     def _flush(self) -> None:
