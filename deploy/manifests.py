@@ -7,7 +7,7 @@ applied by themselves, are checked in any case.
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,11 @@ import yaml
 FOLDER = Path(__file__).resolve().parent / "kubernetes"
 OVERLAYS = ("cpu", "gpu")
 VERSION = "1.34"
-OPERATORS = ("monitoring.coreos.com/", "keda.sh/")  # whose schemas are not Kubernetes' own
+OPERATORS = (
+    "monitoring.coreos.com/",
+    "keda.sh/",
+    "ray.io/",
+)  # whose schemas are not Kubernetes' own
 
 Resource = dict[str, Any]
 
@@ -73,10 +77,22 @@ def _read(files: Iterable[Path]) -> list[Resource]:
     return [each for path in sorted(files) for each in yaml.safe_load_all(path.read_text())]
 
 
+def pods(job: Resource) -> Iterator[Resource]:
+    """The pods of a RayJob, of the head and of each group of workers."""
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = {"head": cluster["headGroupSpec"]}
+    groups |= {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    for name, group in groups.items():
+        metadata = {"name": f"{job['metadata']['name']}-{name}"}
+        yield {"apiVersion": "v1", "kind": "Pod", "metadata": metadata} | group["template"]
+
+
 def problems(resources: Iterable[Resource]) -> list[str]:
     """One line for each resource that Kubernetes would refuse."""
     found = []
     for resource in resources:
+        if resource["kind"] == "RayJob":
+            found += problems(pods(resource))
         if resource["apiVersion"].startswith(OPERATORS):
             continue
         name = f"{resource['kind']} {resource['metadata']['name']}"

@@ -1,10 +1,13 @@
 """What Kubernetes would be given."""
 
 import copy
+import shlex
 from typing import Any
 
 import pytest
+import typer
 import yaml
+from openclip_triton.command.cli import app
 
 from gateway.settings import Settings
 from tests.conftest import ROOT
@@ -44,8 +47,14 @@ def test_base_is_valid() -> None:
 
 
 def test_what_is_applied_by_itself_is_valid() -> None:
-    kinds = {each["kind"]: each["metadata"]["namespace"] for each in manifests.apart()}
-    assert kinds == {"Job": "openclip", "NetworkPolicy": "openclip", "Pod": "openclip"}
+    found = sorted((each["kind"], each["metadata"]["namespace"]) for each in manifests.apart())
+    assert found == [
+        ("Job", "openclip"),
+        ("NetworkPolicy", "openclip"),
+        ("NetworkPolicy", "openclip-bulk"),
+        ("Pod", "openclip"),
+        ("RayJob", "openclip-bulk"),
+    ]
     assert not manifests.problems(manifests.apart())
 
 
@@ -55,6 +64,34 @@ def test_a_wrong_field_and_a_wrong_kind_are_found() -> None:
     wrong["spec"]["port"] = 8080
     unknown["kind"] = "Servant"
     assert len(manifests.problems([wrong, unknown])) == 2
+
+
+def test_a_wrong_field_in_a_pod_of_a_ray_job_is_found() -> None:
+    job = copy.deepcopy(find(manifests.apart(), "RayJob", "openclip-bulk"))
+    [group] = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    group["template"]["spec"]["containers"][0]["envFrom"] = {"secretRef": {"name": "a"}}
+    [problem] = manifests.problems([job])
+    assert problem.startswith("Pod openclip-bulk-workers: ")
+
+
+def test_the_ray_job_runs_the_command_in_confined_pods() -> None:
+    job = find(manifests.apart(), "RayJob", "openclip-bulk")
+    program, command, *arguments = shlex.split(job["spec"]["entrypoint"])
+    assert program == "openclip-triton"
+    parser = typer.main.get_group(app).commands[command]
+    parsed = parser.make_context(command, arguments).params  # a wrong option is an error
+    service, _, port = parsed["server"].partition(":")
+    name, _, namespace = service.partition(".")
+    gateway = find(manifests.base(), "Service", name)
+    assert int(port) in {each["port"] for each in gateway["spec"]["ports"]}
+    assert namespace == find(manifests.base(), "Namespace", "openclip")["metadata"]["name"]
+    head, workers = manifests.pods(job)
+    for spec in (head["spec"], workers["spec"]):
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        (container,) = spec["containers"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert "memory" in container["resources"]["limits"]
+        assert container["image"] in (ROOT / "docs" / "bulk.md").read_text()
 
 
 def test_overlays_are_valid(resources: list[Resource]) -> None:
