@@ -1,5 +1,6 @@
 """What both backends do the same way: find a graph, check the configuration, answer requests."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from server.backends.batches import Call, Item, Runner, Tensors
-from server.backends.errors import ModelLoadError
+from server.backends.errors import ConfigError, ModelLoadError
+from server.backends.heap import trim
 from server.backends.signature import Signature
-from server.backends.tensors import to_array, to_tensor
+from server.backends.tensors import check_round_trip, to_array, to_tensor
 
 # Quoted annotations: the stub adds Tensor and the like to pb_utils only after this import.
 
@@ -18,26 +20,53 @@ class Instance:
     """One instance of one model; a backend's ``TritonPythonModel`` loads the graph.
 
     Attributes:
+        default_file: Name of a graph's file where the configuration has none.
         invalid: Errors of a run that are the client's fault.
     """
 
+    default_file: str
     invalid: tuple[type[Exception], ...] = ()
 
-    def serve(self, config: dict[str, Any], signature: Signature, call: Call) -> None:
-        """Serve a loaded graph.
+    def load(self, path: Path, config: dict[str, Any]) -> tuple[Signature, Call, str]:
+        """Load a graph for a CPU.
 
         Args:
-            config: The complete model configuration.
-            signature: Inputs and outputs of the graph.
-            call: Runs the graph.
+            path: The graph's file.
+            config: The model configuration.
+
+        Returns:
+            Its inputs and outputs, what runs it, and its settings for the log.
 
         Raises:
-            ConfigError: The configuration does not fit the graph.
+            ConfigError: The configuration cannot be met.
+            ModelLoadError: The graph cannot be loaded.
         """
-        signature.check(config)
-        self._signature = signature
+        raise NotImplementedError
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the graph and check the configuration against it."""
+        config: dict[str, Any] = json.loads(args["model_config"])
+        version = Path(args["model_repository"]) / args["model_version"]
+        path = self._path(version / (config.get("default_model_filename") or self.default_file))
+        try:
+            check_round_trip()
+            if args["model_instance_kind"] == "GPU":
+                raise ConfigError("instance_group kind KIND_GPU: this backend runs on a CPU")
+            self._signature, call, settings = self.load(path, config)
+            self._signature.check(config)
+        except (ConfigError, RuntimeError) as error:
+            raise ModelLoadError(f"model {args['model_name']}: {error}") from None
         self._outputs = tuple(entry["name"] for entry in config["output"])
         self._runner = Runner(call, int(config.get("max_batch_size", 0)))
+        trim()
+        pb_utils.Logger.log_info(f"{args['model_instance_name']}: {path}, {settings}")
+
+    def _path(self, path: Path) -> Path:
+        # In a folder the file has the default name, as in the C++ backends.
+        path = path / self.default_file if path.is_dir() else path
+        if not path.is_file():
+            raise ModelLoadError(f"{path} does not exist")
+        return path
 
     def execute(self, requests: "Sequence[pb_utils.InferenceRequest]") -> list[Any]:
         """Answer every request of the batch, each with its own outputs or its own error."""
@@ -76,18 +105,6 @@ class Instance:
             code = codes.INVALID_ARG if isinstance(result, self.invalid) else codes.INTERNAL
             return _failure(str(result), code)
         return pb_utils.InferenceResponse([to_tensor(name, result[name]) for name in item.outputs])
-
-
-def model_path(path: Path, default: str) -> Path:
-    """Find the graph's file; in a folder it has the default name, as in the C++ backends.
-
-    Raises:
-        ModelLoadError: There is none.
-    """
-    path = path / default if path.is_dir() else path
-    if not path.is_file():
-        raise ModelLoadError(f"{path} does not exist")
-    return path
 
 
 def _failure(message: str, code: int) -> "pb_utils.InferenceResponse":

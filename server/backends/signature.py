@@ -1,18 +1,16 @@
 """Compares the inputs and outputs of a graph with a Triton model configuration.
 
-The rules are those of ONNX Runtime's C++ backend: ``AutoCompleteConfig``, ``ValidateInputs`` and
-``ValidateOutputs`` in its ``src/onnxruntime.cc``, ``CompareDimsSupported`` in its utilities.
+The rules are those of ONNX Runtime's C++ backend: ``ValidateInputs`` and ``ValidateOutputs`` in its
+``src/onnxruntime.cc``, ``CompareDimsSupported`` in its utilities. Unlike there, the configuration
+must list all inputs and outputs.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from server.backends.errors import ConfigError
-
-DEFAULT_MAX_BATCH_SIZE = 4  # Triton's own default for the backend setting default-max-batch-size
 
 NUMPY_TYPES = {
     "TYPE_BOOL": np.dtype(np.bool_),
@@ -47,20 +45,6 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    @property
-    def batches(self) -> bool:
-        """Whether every tensor has an open first dimension."""
-        return all(spec.dims[:1] == (-1,) for spec in self.inputs + self.outputs)
-
-    def max_batch_size(self, configured: int) -> int:
-        """Batch size for a configuration that leaves tensors out."""
-        if configured and not self.batches:
-            raise ConfigError(
-                f"max_batch_size: {configured} is given, but the first dimension of some input "
-                "or output of the graph is fixed; use 0, or export with an open batch dimension"
-            )
-        return configured or (DEFAULT_MAX_BATCH_SIZE if self.batches else 0)
-
     def check(self, config: dict[str, Any]) -> None:
         """Compare names, data types and dims with a complete configuration.
 
@@ -74,20 +58,6 @@ class Signature:
             raise ConfigError(f"input '{missing[0]}' of the graph is not in the configuration")
         _check("input", config["input"], self.inputs, batched, exact=False)
         _check("output", config["output"], self.outputs, batched, exact=True)
-
-
-def described(specs: Iterable[TensorSpec], batched: bool) -> list[dict[str, Any]]:
-    """Build configuration entries for tensors that the configuration leaves out."""
-    entries = []
-    for spec in specs:
-        dims = list(spec.dims[1:] if batched else spec.dims)
-        if batched and not dims:
-            raise ConfigError(
-                f"tensor '{spec.name}' has no dimension besides the batch: write its entry "
-                "by hand, with dims [ 1 ] and reshape { shape: [ ] }"
-            )
-        entries.append({"name": spec.name, "data_type": spec.data_type, "dims": dims or [1]})
-    return entries
 
 
 def _check(

@@ -48,16 +48,12 @@ def build_repository(repository: Path) -> None:
     tiny.add_demo(repository, text=tiny.BATCHING)
     keys = f"optimization {{ graph {{ level: 2 }} }}\n{EVERY_KEY}"
     tiny.add_demo(repository, "keys", image=keys)
-    # Both leave the inputs and outputs to the backend; one the batch size as well.
-    tiny.add_model(repository, "bare.image", tiny.image_graph(), tiny.ONE_INSTANCE)
-    size = f"max_batch_size: 16\n{tiny.ONE_INSTANCE}"
-    tiny.add_model(repository, "bare.text-4", tiny.text_graph(), size)
-    tiny.add_manifest(repository, "bare", "bare.image", [("bare.text-4", 4)])
     wide = tiny.TEXT_IO.replace("dims: [ 4 ]", "dims: [ -1 ]")
     split = tiny.parameters(intra_op_thread_count="2", split_batches="1")
     config = f"max_batch_size: 8\n{tiny.ONE_INSTANCE}{wide}{split}"
     tiny.add_model(repository, "wide.text", tiny.text_graph("length"), config)
-    tiny.add_model(repository, "wide.image", tiny.image_graph(), tiny.ONE_INSTANCE)
+    image = f"max_batch_size: 8\n{tiny.ONE_INSTANCE}{tiny.IMAGE_IO}"
+    tiny.add_model(repository, "wide.image", tiny.image_graph(), image)
     tiny.add_manifest(repository, "wide", "wide.image", [("wide.text", 77)])
     # A folder that no manifest names is not served.
     tiny.add_model(repository, "stray", tiny.text_graph(), tiny.ONE_INSTANCE)

@@ -16,7 +16,7 @@ COMMON = "max_batch_size: 8\n" + tiny.ONE_INSTANCE
 TEXT = COMMON + tiny.TEXT_IO
 BROKEN = {  # Triton model: its graph, its configuration, what its reason says
     "corrupt": (b"not a graph", TEXT, "corrupt/1/model.onnx cannot be loaded: .*INVALID_PROTOBUF"),
-    "corrupt-bare": (b"", COMMON, "corrupt-bare/1/model.onnx cannot be loaded"),
+    "bare": (tiny.text_graph(), COMMON, "input 'ids' of the graph is not in the configuration"),
     "missing": (None, TEXT, "missing/1/model.onnx does not exist"),
     "renamed": (
         tiny.text_graph(),

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 
 from server.backends.errors import ConfigError
-from server.backends.onnxruntime.options import ARENA_SHRINKAGE, Settings, providers
+from server.backends.onnxruntime.options import ARENA_SHRINKAGE, Settings
 from server.backends.processor import saturates
 
 
@@ -86,20 +86,11 @@ def test_a_bad_value_is_named_with_its_key(key: str, value: str) -> None:
         Settings.read(config(**{key: value}))
 
 
-def test_a_gpu_needs_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ConfigError, match="KIND_GPU: this onnxruntime has no CUDA"):
-        providers({}, "GPU", 0)
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    assert providers({}, "GPU", 1)[0] == ("CUDAExecutionProvider", {"device_id": 1})
-    assert providers({}, "CPU", 0) == ["CPUExecutionProvider"]
-
-
-def test_an_accelerator_is_refused_for_the_kind_it_is_for() -> None:
+def test_an_accelerator_is_refused() -> None:
     field = {"cpu_execution_accelerator": [{"name": "openvino"}]}
     given = {"optimization": {"execution_accelerators": field}}
     with pytest.raises(ConfigError, match="'openvino' is not available"):
-        providers(given, "CPU", 0)
+        Settings.read(given)
 
 
 @pytest.mark.parametrize(

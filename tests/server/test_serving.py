@@ -113,18 +113,6 @@ def test_every_key_reaches_the_session(served: Served) -> None:
         assert setting in line
 
 
-def test_auto_complete_fills_in_what_the_configuration_leaves_out(served: Served) -> None:
-    config = served.client.get_model_config("bare.image", headers=served.secret).config
-    assert config.max_batch_size == 4
-    assert [(i.name, i.data_type, list(i.dims)) for i in config.input] == [("pixels", 2, [2, 2, 3])]
-    assert [(o.name, o.data_type, list(o.dims)) for o in config.output] == [("vector", 11, [12])]
-    assert config.HasField("dynamic_batching")
-    assert (
-        served.client.get_model_config("bare.text-4", headers=served.secret).config.max_batch_size
-        == 16
-    )
-
-
 def test_only_published_models_are_loaded(served: Served) -> None:
     index = served.client.get_model_repository_index(headers=served.secret).models
     ready = {model.name for model in index if model.state == "READY"}

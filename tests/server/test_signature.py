@@ -8,7 +8,7 @@ import pytest
 
 from server.backends.errors import ConfigError
 from server.backends.onnxruntime.signature import signature_of
-from server.backends.signature import Signature, TensorSpec, described
+from server.backends.signature import Signature, TensorSpec
 from tests.server import tiny
 
 
@@ -59,19 +59,6 @@ def entry(name: str, kind: str, dims: list[int]) -> list[dict[str, Any]]:
 def test_a_difference_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         signature().check(config(**changes))
-
-
-def test_a_fixed_first_dimension_does_not_batch() -> None:
-    with pytest.raises(ConfigError, match="max_batch_size: 8 is given, but the first dimension"):
-        signature(1).max_batch_size(8)
-    assert signature(1).max_batch_size(0) == 0
-    assert signature().max_batch_size(0) == 4
-    assert signature().max_batch_size(32) == 32
-
-
-def test_a_tensor_of_rows_alone_cannot_be_completed() -> None:
-    with pytest.raises(ConfigError, match="write its entry by hand"):
-        described([TensorSpec("score", "TYPE_FP32", (-1,))], batched=True)
 
 
 def test_an_input_is_checked_for_type_and_shape() -> None:

@@ -49,7 +49,13 @@ class Settings:
             key: value.get("string_value", "")
             for key, value in config.get("parameters", {}).items()
         }
-        graph = config.get("optimization", {}).get("graph", {})
+        optimization = config.get("optimization", {})
+        accelerators = optimization.get("execution_accelerators", {})
+        if found := accelerators.get("cpu_execution_accelerator"):
+            raise ConfigError(
+                "optimization.execution_accelerators.cpu_execution_accelerator: "
+                f"'{found[0].get('name')}' is not available in this backend"
+            )
         mode = _count(parameters, "execution_mode")
         if mode not in (0, 1):
             raise ConfigError(f"parameter execution_mode: expected 0 or 1, not '{mode}'")
@@ -57,7 +63,7 @@ class Settings:
             intra_op_thread_count=_count(parameters, "intra_op_thread_count"),
             inter_op_thread_count=_count(parameters, "inter_op_thread_count"),
             execution_mode=mode,
-            graph_level=int(graph.get("level", 0)),
+            graph_level=int(optimization.get("graph", {}).get("level", 0)),
             enable_mem_arena=_flag(parameters, "enable_mem_arena"),
             enable_mem_pattern=_flag(parameters, "enable_mem_pattern"),
             arena_shrinkage=parameters.get(ARENA_SHRINKAGE, ""),
@@ -94,29 +100,6 @@ class Settings:
         if self.arena_shrinkage:
             options.add_run_config_entry(ARENA_SHRINKAGE, self.arena_shrinkage)
         return options
-
-
-def providers(config: dict[str, Any], kind: str, device: int) -> list[Any]:
-    """Choose the execution providers for an instance of ``kind`` ("CPU" or "GPU").
-
-    Raises:
-        ConfigError: A GPU without CUDA in this onnxruntime, or an execution accelerator.
-    """
-    field = "gpu_execution_accelerator" if kind == "GPU" else "cpu_execution_accelerator"
-    accelerators = config.get("optimization", {}).get("execution_accelerators", {}).get(field, [])
-    if accelerators:
-        raise ConfigError(
-            f"optimization.execution_accelerators.{field}: "
-            f"'{accelerators[0].get('name')}' is not available in this backend"
-        )
-    if kind != "GPU":
-        return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise ConfigError(
-            "instance_group kind KIND_GPU: this onnxruntime has no CUDAExecutionProvider; "
-            "use KIND_CPU, or install onnxruntime-gpu"
-        )
-    return [("CUDAExecutionProvider", {"device_id": device}), "CPUExecutionProvider"]
 
 
 def _count(parameters: dict[str, str], key: str) -> int:

@@ -6,19 +6,12 @@ from server.backends.errors import ConfigError
 from server.backends.signature import Signature, TensorSpec
 
 TRITON_TYPES = {
-    "tensor(bool)": "TYPE_BOOL",
-    "tensor(uint8)": "TYPE_UINT8",
-    "tensor(uint16)": "TYPE_UINT16",
-    "tensor(uint32)": "TYPE_UINT32",
-    "tensor(uint64)": "TYPE_UINT64",
-    "tensor(int8)": "TYPE_INT8",
-    "tensor(int16)": "TYPE_INT16",
-    "tensor(int32)": "TYPE_INT32",
-    "tensor(int64)": "TYPE_INT64",
     "tensor(float16)": "TYPE_FP16",
     "tensor(float)": "TYPE_FP32",
     "tensor(double)": "TYPE_FP64",
-}
+    "tensor(bool)": "TYPE_BOOL",
+} | {f"tensor({kind}{bits})": f"TYPE_{kind.upper()}{bits}"
+     for kind in ("int", "uint") for bits in (8, 16, 32, 64)}  # fmt: skip
 
 
 def signature_of(session: ort.InferenceSession) -> Signature:

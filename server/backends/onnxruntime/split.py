@@ -53,10 +53,6 @@ class SplitSession:
         """See `InferenceSession`."""
         return list(self._whole.get_outputs())
 
-    def get_providers(self) -> list[str]:
-        """See `InferenceSession`."""
-        return list(self._whole.get_providers())
-
 
 def threads_of(settings: Settings) -> int:
     """The number of threads that one instance may use."""

@@ -1,24 +1,20 @@
 """A Python-based Triton backend named ``openvino``: OpenVINO graphs on a CPU.
 
 Triton imports this file in a stub process per model instance. Its ``config.pbtxt`` is that of
-NVIDIA's openvino_backend; see ``options`` for the supported keys. Unlike there, the configuration
-must list inputs and outputs.
+NVIDIA's openvino_backend; see ``options`` for the supported keys.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from server.backends.batches import Tensors
+from server.backends.batches import Call, Tensors
 from server.backends.errors import ConfigError, ModelLoadError
-from server.backends.heap import trim
-from server.backends.instance import Instance, model_path
+from server.backends.instance import Instance
 from server.backends.openvino.options import Settings
 from server.backends.signature import NUMPY_TYPES, Signature, TensorSpec
-from server.backends.tensors import check_round_trip
 
 try:
     import openvino as ov
@@ -28,35 +24,21 @@ except ImportError as error:
         f"requirements/openvino.txt ({error})"
     ) from None
 
-DEFAULT_FILE = "model.xml"  # beside it model.bin, which OpenVINO maps into memory
 TRITON_TYPES = {kind: name for name, kind in NUMPY_TYPES.items()}
 
 
 class TritonPythonModel(Instance):
     """One instance of one model."""
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Compile the graph and check the configuration against it."""
-        config: dict[str, Any] = json.loads(args["model_config"])
-        file = config.get("default_model_filename") or DEFAULT_FILE
-        version = Path(args["model_repository"]) / args["model_version"]
-        path = model_path(version / file, DEFAULT_FILE)
-        try:
-            check_round_trip()
-            if args["model_instance_kind"] == "GPU":
-                raise ConfigError(
-                    "instance_group kind KIND_GPU: OpenVINO runs on a CPU; use KIND_CPU"
-                )
-            settings = Settings.read(config)
-            signature, self._request = _loaded(path, settings)
-            self.serve(config, signature, self._run)
-        except (ConfigError, RuntimeError) as error:
-            raise ModelLoadError(f"model {args['model_name']}: {error}") from None
-        trim()
-        name = args["model_instance_name"]
+    default_file = "model.xml"  # beside it model.bin, which OpenVINO maps into memory
+
+    def load(self, path: Path, config: dict[str, Any]) -> tuple[Signature, Call, str]:
+        """Compile an OpenVINO graph; see `Instance.load`."""
+        settings = Settings.read(config)
         if settings.warning:
-            pb_utils.Logger.log_warn(f"{name}: {settings.warning}")
-        pb_utils.Logger.log_info(f"{name}: {path}, {settings}")
+            pb_utils.Logger.log_warn(f"{path}: {settings.warning}")
+        signature, self._request = _loaded(path, settings)
+        return signature, self._run, str(settings)
 
     def finalize(self) -> None:
         """Release the graph while the interpreter runs; later, that crashes the stub."""
