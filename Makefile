@@ -98,10 +98,9 @@ check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile,
 	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
 	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	$(DEV)/bin/python -m deploy.manifests
 
 test-compose: $(DEV)/.ready ## Build the images, serve with them, kill Triton, clean up; skips without Docker
-	PYTHONPATH=. $(DEV)/bin/python deploy/test_compose.py
+	$(DEV)/bin/python -m tests.deploy.compose
 
 format: $(DEV)/.ready ## Format the code and mend what lint can mend
 	$(DEV)/bin/ruff format $(SOURCES)

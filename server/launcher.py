@@ -13,14 +13,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
 
-import grpc
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
-from server import ports, rundir, secret
+from server import health, ports, rundir, secret
 from server.command import tritonserver_command
 from server.config import Addresses, ServerConfig
 from server.errors import ModelLoadError, ServerError, ServerExitedError, StartTimeoutError
 from server.guard import INSTANCE_DIED, KILL, SIGNAL_BASE, GuardOrder
-from server.health import Health, readable_reason
 from server.repository import PublishedModel, select_models
 from server.runtime import find_runtime
 
@@ -90,9 +90,9 @@ class TritonServer:
             StartTimeoutError: not ready within the configuration's ``ready_timeout``.
         """
         deadline = time.monotonic() + self.config.ready_timeout
-        with Health(self.addresses.grpc) as health:
+        with health.connect(self.addresses.grpc) as triton:
             # Triton listens only once it has tried to load every model.
-            while not health.is_live():
+            while not health.is_live(triton):
                 if self.wait(POLL) is not None:
                     raise self.exit_error()
                 if time.monotonic() > deadline:
@@ -100,7 +100,7 @@ class TritonServer:
                         f"Triton was not ready within {self.config.ready_timeout:g} s; its last "
                         f"lines were:\n{self._last_lines()}"
                     )
-            unloaded = self._unloaded(health)
+            unloaded = self._unloaded(triton)
         if not unloaded:
             return
         problem = "\n".join(
@@ -193,16 +193,19 @@ class TritonServer:
             except OSError:
                 self._log = None  # nobody reads the log any more, and Triton must not block on it
 
-    def _unloaded(self, health: Health) -> dict[str, str]:
+    def _unloaded(self, triton: InferenceServerClient) -> dict[str, str]:
         """Reason for each requested model that is not ready."""
         try:
-            states = health.model_states(self.config.secret)
-        except grpc.RpcError as error:
+            index = triton.get_model_repository_index(
+                headers={secret.METADATA: self.config.secret}, client_timeout=health.TIMEOUT
+            )
+        except InferenceServerException as error:
             raise ServerError(f"Triton does not list its models: {error}") from error
-        ready = {model.name for model in states if model.state == "READY"}
-        reasons = {model.name: readable_reason(model.reason) for model in states}
+        ready = {model.name for model in index.models if model.state == "READY"}
+        # The stub adds a Python traceback.
+        reasons = {model.name: model.reason.split("\n\nAt:\n")[0] for model in index.models}
         return {
-            name: reasons.get(name) or "Triton gives no reason; see its log"
+            name: reasons.get(name, "").strip() or "Triton gives no reason; see its log"
             for name in self._triton_models()
             if name not in ready
         }

@@ -82,28 +82,18 @@ def _published(path: Path) -> PublishedModel:
             f"manifest {path}: key 'schema_version' is {found!r}, but this server "
             f"reads {MANIFEST_VERSION}; export the model again"
         )
-    names = _triton_names(path, manifest.get("triton"))
+    try:
+        image, texts = manifest["triton"]["image"], manifest["triton"]["text"]
+        names = tuple(entry["name"] for entry in (image, *texts))
+        if not texts or any(Path(name).name != name for name in names):
+            raise ValueError(names)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RepositoryError(
+            f"manifest {path}: keys 'triton.image' and 'triton.text' must name folders next to it"
+        ) from error
     for name in names:
         _check_folder(path, name)
     return PublishedModel(path.name.removesuffix(SUFFIX), names)
-
-
-def _triton_names(path: Path, triton: object) -> tuple[str, ...]:
-    if not isinstance(triton, dict):
-        raise RepositoryError(f"manifest {path}: key 'triton' must be an object")
-    texts = triton.get("text")
-    if not isinstance(texts, list) or not texts:
-        raise RepositoryError(f"manifest {path}: key 'triton.text' must be a non-empty list")
-    entries = {"triton.image": triton.get("image")}
-    entries |= {f"triton.text[{index}]": entry for index, entry in enumerate(texts)}
-    return tuple(_name(path, key, entry) for key, entry in entries.items())
-
-
-def _name(path: Path, key: str, entry: object) -> str:
-    name = entry.get("name") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or not name or Path(name).name != name:
-        raise RepositoryError(f"manifest {path}: key '{key}.name' must name a folder next to it")
-    return name
 
 
 def _check_folder(path: Path, name: str) -> None:

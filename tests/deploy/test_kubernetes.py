@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
 
-from deploy import manifests
+from tests.deploy import manifests
 
 RULES = ROOT / "deploy" / "prometheus" / "rules"
 OPERATED = {"ServiceMonitor": 2, "PrometheusRule": 1, "ScaledObject": 1}

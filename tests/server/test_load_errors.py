@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import onnx
 import pytest
 
 from server.config import ServerConfig
@@ -14,7 +15,8 @@ pytestmark = pytest.mark.slow
 
 COMMON = "max_batch_size: 8\n" + tiny.ONE_INSTANCE
 TEXT = COMMON + tiny.TEXT_IO
-BROKEN = {  # Triton model: its graph, its configuration, what its reason says
+# Triton model: its graph, its configuration, what its reason says.
+BROKEN: dict[str, tuple[onnx.ModelProto | bytes | None, str, str]] = {
     "corrupt": (b"not a graph", TEXT, "corrupt/1/model.onnx cannot be loaded: .*INVALID_PROTOBUF"),
     "bare": (tiny.text_graph(), COMMON, "input 'ids' of the graph is not in the configuration"),
     "missing": (None, TEXT, "missing/1/model.onnx does not exist"),

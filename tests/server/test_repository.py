@@ -50,6 +50,7 @@ GOOD: dict[str, Any] = {
     "schema_version": 1,
     "triton": {"image": {"name": "one.image"}, "text": [{"name": "one.text-4", "length": 4}]},
 }
+NAMES = "keys 'triton.image' and 'triton.text' must name folders"
 
 
 @pytest.mark.parametrize(
@@ -58,16 +59,11 @@ GOOD: dict[str, Any] = {
         ("{", "cannot be read as JSON"),
         ("[]", "expected a JSON object"),
         (json.dumps(GOOD | {"schema_version": 2}), "key 'schema_version' is 2"),
-        (json.dumps({"schema_version": 1}), "key 'triton' must be an object"),
-        (json.dumps(GOOD | {"triton": {"text": []}}), "key 'triton.text' must be a non-empty"),
-        (
-            json.dumps(GOOD | {"triton": GOOD["triton"] | {"image": "one.image"}}),
-            "key 'triton.image.name' must name a folder",
-        ),
-        (
-            json.dumps(GOOD | {"triton": GOOD["triton"] | {"text": [{"name": "../x"}]}}),
-            r"key 'triton.text\[0\].name' must name a folder",
-        ),
+        (json.dumps({"schema_version": 1}), NAMES),
+        (json.dumps(GOOD | {"triton": GOOD["triton"] | {"text": []}}), NAMES),
+        (json.dumps(GOOD | {"triton": GOOD["triton"] | {"image": "one.image"}}), NAMES),
+        (json.dumps(GOOD | {"triton": GOOD["triton"] | {"text": [{"name": "../x"}]}}), NAMES),
+        (json.dumps(GOOD | {"triton": GOOD["triton"] | {"image": {"name": 7}}}), NAMES),
         (
             json.dumps(GOOD | {"triton": GOOD["triton"] | {"image": {"name": "gone"}}}),
             "names the Triton model 'gone', but .* does not exist; export",

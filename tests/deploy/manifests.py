@@ -1,12 +1,11 @@
-"""`python -m deploy.manifests`: the Kubernetes files are valid, by Kubernetes' own schemas.
+"""The Kubernetes files, and what Kubernetes' own schemas say of them.
 
 Overlays are rendered where there is `kustomize` or `kubectl`; the base, and the files that are
-applied by themselves, are checked in any case.
+applied by themselves, are read in any case.
 """
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,29 +13,15 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
-FOLDER = Path(__file__).resolve().parent / "kubernetes"
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("cpu", "gpu")
 VERSION = "1.34"
-OPERATORS = (
-    "monitoring.coreos.com/",
-    "keda.sh/",
-    "ray.io/",
-)  # whose schemas are not Kubernetes' own
+# Their schemas are not Kubernetes' own.
+OPERATORS = ("monitoring.coreos.com/", "keda.sh/", "ray.io/")
 
 Resource = dict[str, Any]
-
-
-def main() -> int:
-    """Prints what is wrong; 1 where anything is."""
-    checked = [("base", base()), ("apart", apart())]
-    if renderer() is None:
-        sys.stdout.write("SKIPPED: overlays cannot be rendered without kustomize or kubectl\n")
-    else:
-        checked += [(overlay, rendered(overlay)) for overlay in OVERLAYS]
-    wrong = [f"{name}: {each}" for name, found in checked for each in problems(found)]
-    sys.stdout.write("".join(f"{line}\n" for line in wrong))
-    sys.stdout.write(f"{', '.join(name for name, _ in checked)}: {len(wrong)} problems\n")
-    return 1 if wrong else 0
 
 
 def renderer() -> Sequence[str] | None:
@@ -103,7 +88,3 @@ def problems(resources: Iterable[Resource]) -> list[str]:
         except kubernetes_validate.SchemaNotFoundError:
             found.append(f"{name}: Kubernetes {VERSION} has no such kind")
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

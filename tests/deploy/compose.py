@@ -21,7 +21,7 @@ import httpx
 
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "docs" / "samples" / "red-circle.png"
 LABEL_SET = "shapes"
 RIGHT = "red circle"
