@@ -52,12 +52,16 @@ help: ## List the targets
 	@echo
 	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT"
 	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY (TRITON_HTTP_PORT: unset, Triton has no HTTP)"
-	@echo "  and MODEL PRETRAINED PRECISION, as of exported: a model to export where it is missing"
+	@echo "  and MODEL PRETRAINED PRECISION, as of exported: a model to export where it is missing;"
+	@echo "  MODELS: models to pull first, such as hf://org/name,s3://bucket/name"
 	@echo "  of export, ladder, bench, bench-compare, bench-peers, bench-open, bench-budget and"
 	@echo "  tune: MODEL ARGS MODEL_REPOSITORY; of test and bench-report: ARGS; of every target: PYTHON"
 
-run: $(SERVE_READY) ## Serve the models of MODEL_REPOSITORY, no GPU needed; MODEL=name PRETRAINED=tag is exported first if missing
-	$(if $(MODEL),@$(MAKE) --no-print-directory exported && $(MAKE) --no-print-directory serve-ready)
+run: $(SERVE_READY) ## Serve the models of MODEL_REPOSITORY, no GPU needed; MODEL=name PRETRAINED=tag is exported first if missing, MODELS=address,address pulled
+	$(if $(MODELS),@$(SERVE)/bin/python -m export pull --repository "$(MODEL_REPOSITORY)" \
+		$(foreach source,$(subst $(comma), ,$(MODELS)),"$(source)"))
+	$(if $(MODEL),@$(MAKE) --no-print-directory exported)
+	$(if $(MODEL)$(MODELS),@$(MAKE) --no-print-directory serve-ready)
 	@$(if $(MODEL),found=$$($(SERVE)/bin/python -m export $(WANTED) --published | head -n 1) &&) \
 	exec $(SERVE)/bin/python -m deploy.stack --host $(HOST) --http-port $(HTTP_PORT) \
 		--grpc-port $(GRPC_PORT) --triton-http-port "$(TRITON_HTTP_PORT)" \

@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from export.arguments import parser
+from export.arguments import parser, transfer_parser
 from export.errors import ExportError
 
 REFUSED = 2
@@ -15,11 +15,7 @@ REFUSED = 2
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    top = parser()
-    given = top.parse_args(arguments)
-    actions = (given.model, given.remove, given.check_engines, given.list or None)
-    if sum(each is not None for each in actions) != 1 or (given.published and not given.model):
-        top.error("give MODEL, or one of --list, --remove ID and --check-engines DIR")
+    given = _parsed(sys.argv[1:] if arguments is None else arguments)
     logging.disable(logging.ERROR)  # errors are reported below, in one line
     warnings.simplefilter("ignore")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -34,7 +30,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    if arguments[:1] in (["push"], ["pull"]):
+        return transfer_parser().parse_args(arguments)
+    top = parser()
+    given = top.parse_args(arguments, argparse.Namespace(action=None))
+    actions = (given.model, given.remove, given.check_engines, given.list or None)
+    if sum(each is not None for each in actions) != 1 or (given.published and not given.model):
+        top.error("give MODEL, or one of --list, --remove ID and --check-engines DIR")
+    return given
+
+
 def _run(given: argparse.Namespace) -> int:
+    if given.action == "push":
+        return _push(given)
+    if given.action == "pull":
+        return _pull(given)
     if given.list:
         return _list()
     if given.remove is not None:
@@ -71,6 +82,32 @@ def _remove(given: argparse.Namespace) -> int:
     remove(given.repository, *ids)
     sys.stdout.write("".join(f"removed {each} from {given.repository}\n" for each in ids))
     return 0
+
+
+def _push(given: argparse.Namespace) -> int:
+    from export.transfer.push import push
+
+    made = push(given.repository, given.id, given.place, _progress)
+    size = sum({each.sha256: each.size for each in made.files.values()}.values())
+    sys.stdout.write(f"pushed {given.id} to {given.place}: {size / 1e6:.1f} MB\n")
+    return 0
+
+
+def _pull(given: argparse.Namespace) -> int:
+    from export.transfer.pull import pull
+
+    for place in given.places:
+        manifest, new = pull(given.repository, place, given.version, _progress)
+        state = "pulled" if new else "there already:"
+        sys.stdout.write(
+            f"{state} {manifest.id} version {manifest.version} {manifest.fingerprint}\n"
+        )
+        sys.stdout.flush()
+    return 0
+
+
+def _progress(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _check_engines(root: Path) -> int:

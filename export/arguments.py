@@ -23,6 +23,7 @@ examples:
   python -m export local-dir:/models/my-clip --max-batch 128
   python -m export ViT-B-16-SigLIP --pretrained FILE --tokenizer /models/siglip-tokenizer
   python -m export --remove my-resnet
+  python -m export push my-resnet s3://bucket/my-resnet    # and `pull`; see `push --help`
 
 Without network, give files: --pretrained FILE, --tokenizer DIR, --text-config DIR, or
 local-dir:/FOLDER.
@@ -69,6 +70,32 @@ def parser() -> argparse.ArgumentParser:
     _add_serving(top)
     _add_gate(top)
     _add_instead(top)
+    return top
+
+
+def transfer_parser() -> argparse.ArgumentParser:
+    """Build the parser of the command lines that begin with `push` or `pull`."""
+    top = _Parser(prog="python -m export")
+    actions = top.add_subparsers(dest="action", required=True)
+    # fmt: off
+    push = actions.add_parser("push", help="copy a published model to another place",
+        description="Copies a published model to another place, the index of its files last.")
+    push.add_argument("id", metavar="ID", help="the model")
+    push.add_argument("place", metavar="DEST",
+        help="a folder, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, hf://ORG/NAME, or an https:// "
+        "address that takes PUT; for this model alone")
+    pull = actions.add_parser("pull", help="publish models from other places",
+        description="Publishes models that were pushed, unless they are published already. Their "
+        "graphs run as they are: pull from those that you trust.")
+    pull.add_argument("places", nargs="+", metavar="SOURCE",
+        help="a folder, or an s3://, gs://, hf:// or https:// address")
+    pull.add_argument("--version", type=_positive, metavar="N",
+        help="version number; keeps the previous version (default: the next number, replacing "
+        "the previous version)")
+    for each in (push, pull):
+        each.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR",
+            help="the model repository (default: %(default)s)")
+    # fmt: on
     return top
 
 

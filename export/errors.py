@@ -7,7 +7,9 @@ ExportError
 ├── GraphError        an encoder cannot be turned into ONNX
 ├── GateError         the ONNX encoders answer differently from OpenCLIP
 │   └── CrashError    ONNX Runtime crashes on an encoder
-└── RepositoryError   the model repository cannot be written, or writing would break it
+├── RepositoryError   the model repository cannot be written, or writing would break it
+└── TransferError     a model cannot be copied to or from another place
+    └── MissingError    a file is not there
 """
 
 
@@ -45,6 +47,14 @@ class CrashError(GateError):
 
 class RepositoryError(ExportError):
     """The model repository cannot be written, or writing would break what is published."""
+
+
+class TransferError(ExportError):
+    """A model cannot be copied to or from another place."""
+
+
+class MissingError(TransferError):
+    """A file is not there."""
 
 
 def brief(error: BaseException, limit: int = 300) -> str:

@@ -1,6 +1,7 @@
 """Writes files so that they survive a crash of the machine, complete or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,14 @@ def write(staged: Path, path: Path, text: str) -> None:
     sync(path.parent)  # what the file refers to must exist first
     written.replace(path)
     sync(path.parent)
+
+
+def link(source: Path, path: Path) -> None:
+    """Link a file to another name, or copy it where there are no hard links."""
+    try:
+        path.hardlink_to(source)
+    except OSError:  # a full disk fails the copy as well
+        shutil.copyfile(source, path)
 
 
 def sync_tree(folder: Path) -> None:

@@ -8,6 +8,7 @@ import onnx
 
 from export.precision.bf16 import to_openvino
 from export.precision.variants import Graphs
+from export.publish.durable import link
 from export.publish.leftovers import CONFIG
 from export.publish.pbtxt import ANY_LENGTH, MODEL_FILES, Serving, image_config, text_config
 from export.source import graph
@@ -112,9 +113,6 @@ def _link(source: Path, folder: Path, config: str) -> Path:
     """Link the files of a graph into the folder of another encoder, or copy them."""
     folder.mkdir(parents=True)
     for path in source.parent.iterdir():
-        try:
-            (folder / path.name).hardlink_to(path)
-        except OSError:  # no hard links here; a full disk fails the copy as well
-            shutil.copy2(path, folder / path.name)
+        link(path, folder / path.name)
     (folder.parent / CONFIG).write_text(config)
     return folder / source.name

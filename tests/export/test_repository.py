@@ -1,8 +1,6 @@
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,9 @@ from gateway.models.manifest import (
     file_sha256,
     read_repository,
 )
+from tests.export.killing import steps
 
 ID = "m"
-
-
-class Killed(BaseException):
-    """Stands for a process that is gone: nothing after it is run."""
 
 
 def passed_gate() -> Gate:
@@ -113,36 +108,6 @@ def assert_tidy(root: Path, manifest: Manifest) -> None:
     folders = encoders | {f"{encoder}/{manifest.version}" for encoder in encoders}
     found = {str(path.relative_to(root)) for path in root.rglob("*")}
     assert found == files | folders
-
-
-def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Lets a number of file system changes happen, then stops everything, clean-up too."""
-    left = step
-
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Killed
-            return real(*args, **kwargs)
-
-        return call
-
-    for name in ("rename", "replace", "unlink"):
-        monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
-    monkeypatch.setattr(shutil, "rmtree", counted(shutil.rmtree))
-
-
-def steps(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch, step: int) -> bool:
-    """Runs `act` until it is killed at a step; whether it was."""
-    with monkeypatch.context() as patch:
-        kill_at(patch, step)
-        try:
-            act()
-        except Killed:
-            return True
-    return False
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,132 @@
+"""The index of a model that was pushed: its manifest, and size and SHA-256 of each of its files.
+
+A place holds the index, which is written last, and each file under its SHA-256, so a newer push
+never changes a file that an index names.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from google.protobuf import text_format
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from export.errors import TransferError, brief
+from export.publish.leftovers import CONFIG, encoders_of
+from gateway.models.manifest import Manifest, Sha256
+
+NAME = "openclip-triton.json"
+MAX_BYTES = 8 * 2**20  # of an index; the largest manifests take less than 1 MiB
+_SHAPES = {  # files in the version folder of an encoder, by backend
+    "onnxruntime": {"model.onnx", "model.onnx.data"},
+    "openvino": {"model.xml", "model.bin"},
+    "tensorrt": {"model.plan", "model.plan.json"},
+}
+
+
+class File(BaseModel):
+    """Size and content of a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(ge=0)  # bytes
+    sha256: Sha256
+
+    @property
+    def name(self) -> str:
+        """Its name in a place."""
+        return f"files/{self.sha256}"
+
+
+class Index(BaseModel):
+    """A model and its files, by path relative to the model repository."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    manifest: Manifest
+    files: dict[str, File]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Accept an export's paths alone: none leaves the repository or is another model's."""
+        made = self.manifest
+        texts = (f"text{'' if each.packed else f'-{each.length}'}" for each in made.triton.text)
+        if [*encoders_of(made)] != [f"{made.id}.{suffix}" for suffix in ("image", *texts)]:
+            raise ValueError("manifest.triton: encoders must be named for the model")
+        if made.tokenizer.file != tokenizer_file(made.id, made.version):
+            raise ValueError("manifest.tokenizer.file: must be named for the model")
+        needed = {made.tokenizer.file, *(f"{encoder}/{CONFIG}" for encoder in encoders_of(made))}
+        allowed = needed | {
+            f"{encoder}/{made.version}/{name}"
+            for encoder in encoders_of(made)
+            for name in _SHAPES[made.runtime]
+        }
+        if wrong := sorted(self.files.keys() - allowed):
+            raise ValueError(f"files: {wrong[0]!r} is no file of such a model")
+        if missing := sorted(needed - self.files.keys()):
+            raise ValueError(f"files: {missing[0]!r} is missing")
+        hashes = {k: v.sha256 for k, v in self.files.items() if not k.endswith(f"/{CONFIG}")}
+        if hashes != made.files:
+            raise ValueError("files: differ from those of the manifest")
+        return self
+
+
+def read_index(text: bytes, where: str) -> Index:
+    """Parse an index.
+
+    Args:
+        text: Its JSON.
+        where: Its place, for messages.
+
+    Raises:
+        TransferError: It is not JSON, of another version, or names other files than an export's.
+    """
+    try:
+        return Index.model_validate_json(text)
+    except ValidationError as error:
+        details = "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
+        )
+        raise TransferError(f"{where}: {NAME}: {brief(ValueError(details))}") from error
+
+
+def tokenizer_file(model_id: str, version: int) -> str:
+    """Name of a tokenizer's file in a repository."""
+    return f"{model_id}.{version}.tokenizer.json"
+
+
+def renumbered(manifest: Manifest, version: int) -> Manifest:
+    """The manifest of the same model under another version number."""
+    own = manifest.tokenizer
+    return manifest.model_copy(
+        update={
+            "version": version,
+            "files": {moved(path, manifest, version): sha for path, sha in manifest.files.items()},
+            "tokenizer": own.model_copy(update={"file": tokenizer_file(manifest.id, version)}),
+        }
+    )
+
+
+def moved(path: str, manifest: Manifest, version: int) -> str:
+    """Path of a file of the manifest's version in another version."""
+    if path == manifest.tokenizer.file:
+        return tokenizer_file(manifest.id, version)
+    encoder, _, rest = path.partition("/")
+    return f"{encoder}/{rest.replace(f'{manifest.version}/', f'{version}/', 1)}"
+
+
+def check_config(path: Path, runtime: str, where: str) -> None:
+    """Check that a `config.pbtxt` runs its own encoder: another backend might run any code.
+
+    Raises:
+        TransferError: It does not.
+    """
+    encoder, config = path.parent.name, ModelConfig()
+    try:
+        text_format.Parse(path.read_text()[:MAX_BYTES], config)
+        own = config.name == encoder and config.backend == runtime
+    except (ValueError, text_format.ParseError):
+        own = False
+    if not own or config.platform or config.HasField("model_operations"):
+        raise TransferError(f"{where}: {encoder}/{CONFIG}: does not run {encoder} in {runtime}")
