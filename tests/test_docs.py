@@ -39,7 +39,7 @@ def default_of(name: str) -> str:
 def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     rows += [
-        f"| `GATEWAY_{name.upper()}` | {default_of(name)} | {field.description} |"
+        f"| `GATEWAY_{name.upper()}` | {default_of(name)} | {' '.join(str(field.description).split())} |"
         for name, field in Settings.model_fields.items()
     ]
     return "\n".join(rows)
