@@ -7,7 +7,7 @@ of them answers for all.
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,112 +39,65 @@ class Metrics:
     """All metrics of the gateway. Every label has a bounded number of values."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        # `labels` takes longer than the update of what it returns, so its results are cached.
+        self._registry = CollectorRegistry()
+        counter = partial(Counter, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry)
+        gauge = partial(Gauge, registry=self._registry)
         self._served: set[tuple[str, ...]] = set()
-        request = ("protocol", "operation", "model", "modality", "code")
-        self._requests = cache(
-            Counter(
-                "openclip_requests", "Requests that were answered.", request, registry=registry
-            ).labels
-        )
-        self._duration = cache(
-            Histogram(
-                "openclip_request_duration_seconds",
-                "From the arrival of a request until its answer.",
-                ("protocol", "operation", "model"),
-                buckets=_SECONDS,
-                registry=registry,
-            ).labels
-        )
-        self._stages = cache(
-            Histogram(
-                "openclip_stage_duration_seconds",
-                "What a request waited for: tokenize, fetch, decode, queue (for a call of Triton), "
-                "infer, encode.",
-                ("model", "stage"),
-                buckets=_SECONDS,
-                registry=registry,
-            ).labels
-        )
-        self._items = cache(
-            Counter(
-                "openclip_items",
-                "Texts and images, by whether they were embedded.",
-                ("protocol", "model", "modality", "result"),
-                registry=registry,
-            ).labels
-        )
-        self._rejected = Counter(
-            "openclip_rejected",
-            "Requests that were refused, by the error's code.",
+        # `labels` takes longer than the update of what it returns, so its results are cached.
+        self._requests = cache(counter(
+            "openclip_requests", "Requests that were answered.",
+            ("protocol", "operation", "model", "modality", "code"),
+        ).labels)  # fmt: skip
+        self._duration = cache(histogram(
+            "openclip_request_duration_seconds", "From the arrival of a request until its answer.",
+            ("protocol", "operation", "model"), buckets=_SECONDS,
+        ).labels)  # fmt: skip
+        self._stages = cache(histogram(
+            "openclip_stage_duration_seconds",
+            "What a request waited for: tokenize, fetch, decode, queue (for a call of Triton), "
+            "infer, encode.", ("model", "stage"), buckets=_SECONDS,
+        ).labels)  # fmt: skip
+        self._items = cache(counter(
+            "openclip_items", "Texts and images, by whether they were embedded.",
+            ("protocol", "model", "modality", "result"),
+        ).labels)  # fmt: skip
+        self._rejected = counter(
+            "openclip_rejected", "Requests that were refused, by the error's code.",
             ("protocol", "reason"),
-            registry=registry,
-        )
-        self._key_requests = Counter(
+        )  # fmt: skip
+        self._key_requests = counter(
             "openclip_key_requests",
-            "Requests by the name of their API key, where keys are asked for.",
-            ("key", "code"),
-            registry=registry,
+            "Requests by the name of their API key, where keys are asked for.", ("key", "code"),
+        )  # fmt: skip
+        self._key_items = counter(
+            "openclip_key_items", "Items that were taken from the quota of an API key.", ("key",)
         )
-        self._key_items = Counter(
-            "openclip_key_items",
-            "Items that were taken from the quota of an API key.",
-            ("key",),
-            registry=registry,
-        )
-        self._inflight = cache(
-            Gauge(
-                "openclip_inflight",
-                "Requests that are worked on.",
-                ("protocol",),
-                multiprocess_mode="livesum",
-                registry=registry,
-            ).labels
-        )
-        self._batch = cache(
-            Histogram(
-                "openclip_batch_items",
-                "Rows in one call of Triton.",
-                ("tower",),
-                buckets=_ROWS,
-                registry=registry,
-            ).labels
-        )
-        self._hits = Counter(
-            "openclip_cache_hits", "Texts and labels whose vector was known.", registry=registry
-        )
-        self._misses = Counter(
-            "openclip_cache_misses", "Texts and labels that were encoded.", registry=registry
-        )
-        self._info = Gauge(
-            "openclip_model_info",
-            "1 for each served model, 0 for those that were.",
-            ("model", "fingerprint", "precision", "runtime"),
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
-        self._ready = Gauge(
-            "openclip_model_ready",
-            "1 for each model that gives right answers, 0 for others; of several processes the "
-            "worst.",
-            ("model",),
-            multiprocess_mode="livemin",
-            registry=registry,
-        )
-        self._tritons = Gauge(
-            "openclip_triton_servers",
-            "Tritons by state: answering, or broken (its breaker is open).",
-            ("state",),
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
-        self._expiry = Gauge(
-            "openclip_certificate_expiry_timestamp_seconds",
-            "When the certificate that is served ends; 0 without TLS.",
-            multiprocess_mode="livemin",
-            registry=registry,
-        )
+        self._inflight = cache(gauge(
+            "openclip_inflight", "Requests that are worked on.", ("protocol",),
+            multiprocess_mode="livesum",
+        ).labels)  # fmt: skip
+        self._batch = cache(histogram(
+            "openclip_batch_items", "Rows in one call of Triton.", ("tower",), buckets=_ROWS
+        ).labels)  # fmt: skip
+        self._hits = counter("openclip_cache_hits", "Texts and labels whose vector was known.")
+        self._misses = counter("openclip_cache_misses", "Texts and labels that were encoded.")
+        self._info = gauge(
+            "openclip_model_info", "1 for each served model, 0 for those that were.",
+            ("model", "fingerprint", "precision", "runtime"), multiprocess_mode="livemax",
+        )  # fmt: skip
+        self._ready = gauge(
+            "openclip_model_ready", "1 for each model that gives right answers, 0 for others; of "
+            "several processes the worst.", ("model",), multiprocess_mode="livemin",
+        )  # fmt: skip
+        self._tritons = gauge(
+            "openclip_triton_servers", "Tritons by state: answering, or broken (its breaker is "
+            "open).", ("state",), multiprocess_mode="livemax",
+        )  # fmt: skip
+        self._expiry = gauge(
+            "openclip_certificate_expiry_timestamp_seconds", "When the certificate that is served "
+            "ends; 0 without TLS.", multiprocess_mode="livemin",
+        )  # fmt: skip
 
     def tritons(self, answering: int, broken: int) -> None:
         """Sets the number of Tritons that answer, and of those that do not."""
