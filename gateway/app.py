@@ -122,7 +122,6 @@ def create_app(
         rpc = RpcServer(
             components.engine, components.admission, readiness, observer, config, access
         )
-        metrics_server = build.metrics_server(settings, metrics)
         background = _start_background_tasks(settings, loaded, components, metrics)
         stop = asyncio.Event()
         with signals_handled(reload=components.updates.ask, drain=stop.set):
@@ -134,13 +133,14 @@ def create_app(
             if not stop.is_set():
                 await rpc.start(settings.host, settings.grpc_port)
             draining = asyncio.create_task(_drain(rpc, stop, settings.drain_s))
-            try:
-                yield
-            finally:
-                stop.set()
-                await draining
-                await background.end(metrics_server)
-                await components.close(traces)
+            async with build.metrics_port(settings, metrics):
+                try:
+                    yield
+                finally:
+                    stop.set()
+                    await draining
+                    await background.end()
+                    await components.close(traces)
 
     app = FastAPIOffline(
         redoc_url=None,
@@ -196,14 +196,16 @@ def _add_routes(
 def _start_background_tasks(
     settings: Settings, loaded: Loaded, components: Components, metrics: Metrics
 ) -> BackgroundTasks:
-    keyring, tls = loaded.keyring, loaded.tls
-    return BackgroundTasks(
-        asyncio.create_task(keyring.follow()) if keyring else None,
-        asyncio.create_task(tls.follow(metrics.certificate)) if tls else None,
-        asyncio.create_task(components.classifiers.warm()),
-        asyncio.create_task(components.readiness.watch(settings.triton_verify_s)),
-        asyncio.create_task(components.updates.follow(settings.reload_s)),
-    )
+    work = [
+        components.classifiers.warm(),
+        components.readiness.watch(settings.triton_verify_s),
+        components.updates.follow(settings.reload_s),
+    ]
+    if loaded.keyring:
+        work.append(loaded.keyring.follow())
+    if loaded.tls:
+        work.append(loaded.tls.follow(metrics.certificate))
+    return BackgroundTasks(work)
 
 
 def _playground_facts(settings: Settings, sets: LabelSets) -> Facts:

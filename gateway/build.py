@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,10 +25,11 @@ from gateway.pipeline.embedding import CachedEncoder, Embedder
 from gateway.pipeline.engine import Engine
 from gateway.pipeline.label_sets import LabelSets
 from gateway.pipeline.prepare import Preparer
+from gateway.rest.metrics_port import metrics_port as own_port
+from gateway.rest.security import BrowserGuard
 from gateway.rpc.config import RpcConfig
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.metrics_server import MetricsServer
 
 if TYPE_CHECKING:
     from gateway.images.fetch import Fetcher
@@ -121,14 +124,13 @@ def hosts(settings: Settings, bound: str) -> Hosts | None:
     return Hosts((bound, *settings.hosts), addresses=not local)
 
 
-def metrics_server(settings: Settings, metrics: Metrics) -> MetricsServer | None:
-    """Listen on the port for metrics; None where they have no port of their own."""
+def metrics_port(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[None]:
+    """Listen on the port for metrics; nothing where they have no port of their own."""
     if settings.metrics_port is None:
-        return None
+        return nullcontext()
     host = settings.metrics_host or settings.host
-    known = hosts(settings, host)
-    answers_to = known.answer if known else lambda header: True
-    return MetricsServer(host, settings.metrics_port, answers_to, metrics.rendered)
+    guard = BrowserGuard(hosts(settings, host))
+    return own_port(host, settings.metrics_port, guard, metrics)
 
 
 def rpc_config(settings: Settings, tls: Tls | None) -> RpcConfig:
@@ -202,32 +204,19 @@ async def components(
     )
 
 
-@dataclass(frozen=True, slots=True)
 class BackgroundTasks:
     """Tasks that run until the end; one that fails is logged as critical."""
 
-    follow_keys: asyncio.Task[NoReturn] | None
-    follow_certificate: asyncio.Task[NoReturn] | None
-    warm_label_sets: asyncio.Task[NoReturn]
-    check_readiness: asyncio.Task[NoReturn]
-    follow_repository: asyncio.Task[NoReturn]
-
-    def __post_init__(self) -> None:
-        for task in self._all():
+    def __init__(self, work: Iterable[Coroutine[Any, Any, NoReturn]]) -> None:
+        self._tasks = [asyncio.create_task(each) for each in work]
+        for task in self._tasks:
             task.add_done_callback(_log_failure)
 
-    def _all(self) -> list[asyncio.Task[NoReturn]]:
-        of_files = self.follow_keys, self.follow_certificate
-        of_models = self.warm_label_sets, self.check_readiness, self.follow_repository
-        return [task for task in (*of_files, *of_models) if task is not None]
-
-    async def end(self, metrics_server: MetricsServer | None) -> None:
-        """Cancel them, and close the server of the metrics."""
-        for task in self._all():
+    async def end(self) -> None:
+        """Cancel them."""
+        for task in self._tasks:
             task.cancel()
-        if metrics_server:
-            await asyncio.to_thread(metrics_server.close)
-        await asyncio.gather(*self._all(), return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:

@@ -38,10 +38,9 @@ def default_of(name: str) -> str:
 
 def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
-    rows += [
-        f"| `GATEWAY_{name.upper()}` | {default_of(name)} | {' '.join(str(field.description).split())} |"
-        for name, field in Settings.model_fields.items()
-    ]
+    for name, field in Settings.model_fields.items():
+        meaning = " ".join(str(field.description).split())
+        rows.append(f"| `GATEWAY_{name.upper()}` | {default_of(name)} | {meaning} |")
     return "\n".join(rows)
 
 

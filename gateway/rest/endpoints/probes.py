@@ -1,6 +1,5 @@
 """Probes, and the metrics where they have no port of their own."""
 
-import asyncio
 from functools import partial
 from typing import Literal
 
@@ -10,9 +9,10 @@ from pydantic import BaseModel, Field
 from gateway.operations.readiness import Readiness
 from gateway.rest import convert
 from gateway.rest.endpoint import add_get
+from gateway.rest.metrics_port import scraped
 from gateway.rest.problems import ErrorResponse, problem
 from gateway.rest.security import LIVE, READY
-from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
+from gateway.telemetry.metrics import Metrics
 
 
 class LiveResponse(BaseModel):
@@ -74,11 +74,6 @@ def router(readiness: Readiness, metrics: Metrics | None) -> APIRouter:
         )  # fmt: skip
     if metrics is not None:
         made.add_api_route(
-            "/metrics", partial(_metrics, metrics), methods=["GET", "HEAD"], include_in_schema=False
+            "/metrics", partial(scraped, metrics), methods=["GET", "HEAD"], include_in_schema=False
         )
     return made
-
-
-async def _metrics(metrics: Metrics) -> Response:
-    """In Prometheus's text format."""
-    return Response(await asyncio.to_thread(metrics.rendered), media_type=CONTENT_TYPE)
