@@ -7,6 +7,7 @@ that stops at a limit does neither. It looks only at where fields begin, not at 
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -22,62 +23,49 @@ _SIZES = {_FIXED64: 8, _FIXED32: 4, _GROUP_BEGINS: 0, _GROUP_ENDS: 0}
 _VARINT_BYTES = 10
 
 
-def count_fields(data: bytes, kind: Descriptor, most: int) -> tuple[int, Counter[int]]:
-    """How many fields a message holds, those of the messages in it included.
+@dataclass(slots=True)
+class Contents:
+    """What was found in a message and the messages in it.
 
-    Never fewer than a parser of the bytes comes upon, unless there are more than `most`, beyond
-    which counting stops. What is in a group, which no message here has, counts as if it were none.
-
-    Args:
-        data: The message.
-        kind: What it should be.
-        most: How far to count.
-
-    Returns:
-        The number of all fields, and how often each number stands in the message itself.
+    Attributes:
+        fields: Never fewer than a parser of the bytes comes upon, unless counting stopped. What is
+            in a group, which no message here has, counts as if it were none.
+        own: How often each number stands in the message itself.
+        strings: Bytes in strings.
+        wide: Bytes in those of them that are not all ASCII.
+        longest: Bytes in the longest of these.
     """
-    own, others = Counter[int](), Counter[int]()
-    count, numbers = 0, own
-    waiting = [(0, len(data), kind)]
-    while waiting:
-        begin, end, within = waiting.pop()
-        nested = _messages(within)
-        for number, start, stop in _fields(data, begin, end):
-            count += 1
-            numbers[number] += 1
-            if count > most:
-                return count, own
-            if stop > start and number in nested:
-                waiting.append((start, stop, nested[number]))
-        numbers = others
-    return count, own
+
+    fields: int = 0
+    own: Counter[int] = field(default_factory=Counter)
+    strings: int = 0
+    wide: int = 0
+    longest: int = 0
 
 
-def string_bytes(data: bytes, kind: Descriptor, most: int) -> tuple[int, int, int]:
-    """Bytes in strings, in those of them that are not all ASCII, and in the longest of these.
-
-    Args:
-        data: The message.
-        kind: What it should be.
-        most: Fields to look at; where there are more, all of it counts as such strings.
-    """
-    count = strings = wide = longest = 0
+def contents(data: bytes, kind: Descriptor, most: int) -> Contents:
+    """What a message of a kind holds; counting stops beyond `most` fields."""
+    found = Contents()
+    numbers = found.own
     waiting = [(0, len(data), kind)]
     while waiting:
         begin, end, within = waiting.pop()
         nested, texts = _messages(within), _strings(within)
         for number, start, stop in _fields(data, begin, end):
-            count += 1
-            if count > most:
-                return len(data), len(data), longest
+            found.fields += 1
+            numbers[number] += 1
+            if found.fields > most:
+                return found
             if number in nested and stop > start:
                 waiting.append((start, stop, nested[number]))
             elif number in texts:
-                strings += stop - start
+                size = stop - start
+                found.strings += size
                 if not data[start:stop].isascii():
-                    wide += stop - start
-                    longest = max(longest, stop - start)
-    return strings, wide, longest
+                    found.wide += size
+                    found.longest = max(found.longest, size)
+        numbers = Counter()
+    return found
 
 
 @cache
@@ -171,11 +159,13 @@ class Bounds:
         strings = wide = len(data)
         if len(data) > _WALKED_BYTES:
             most, _ = self._most[schema]
-            strings, wide, longest = string_bytes(data, schema.DESCRIPTOR, most)
-            if longest > max(_LONG_BYTES, _CHARACTER_BYTES * self._characters):
+            found = contents(data, schema.DESCRIPTOR, most)
+            if found.fields <= most:
+                strings, wide = found.strings, found.wide
+            if found.longest > max(_LONG_BYTES, _CHARACTER_BYTES * self._characters):
                 raise TooLarge(
-                    f"a text of {longest:,} bytes; the limit (GATEWAY_MAX_TEXT_CHARACTERS) is "
-                    f"{self._characters:,} characters"
+                    f"a text of {found.longest:,} bytes; the limit (GATEWAY_MAX_TEXT_CHARACTERS) "
+                    f"is {self._characters:,} characters"
                 )
         return _BYTES * len(data) + _STRINGS * strings + _WIDE * wide
 
@@ -188,10 +178,10 @@ class Bounds:
         most, reason = self._most[schema]
         if len(data) <= most:
             return
-        counted, own = count_fields(data, schema.DESCRIPTOR, most)
-        if counted <= most:
+        found = contents(data, schema.DESCRIPTOR, most)
+        if found.fields <= most:
             return
-        field = schema.DESCRIPTOR.fields_by_number.get(own.most_common(1)[0][0])
-        param = field.name if field else None
+        frequent = schema.DESCRIPTOR.fields_by_number.get(found.own.most_common(1)[0][0])
+        param = frequent.name if frequent else None
         where = param or "the message"
         raise TooLarge(f"{where}: more than {most:,} fields; {reason}", param=param)

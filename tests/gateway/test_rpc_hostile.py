@@ -10,7 +10,7 @@ from grpc import StatusCode as Code
 
 from gateway.errors import TooLarge
 from gateway.inference.client import FakeInferClient
-from gateway.rpc.message_limits import STREAM_ITEMS, Bounds, count_fields
+from gateway.rpc.message_limits import STREAM_ITEMS, Bounds, Contents, contents
 from gateway.rpc.service import NAME
 from openclip_api.v1 import clip_pb2
 from tests.gateway.fakes import unit
@@ -121,16 +121,16 @@ def test_fields_are_counted() -> None:
     message = clip_pb2.EmbedRequest(
         model="m" * 300, input=[text("a" * 200), image(), clip_pb2.Item()], dimensions=5_000
     )
-    count, own = count_fields(message.SerializeToString(), message.DESCRIPTOR, 100)
-    assert count == 1 + 3 + 2 + 1
-    assert own == {1: 1, 2: 3, 3: 1}
-    assert count_fields(b"", message.DESCRIPTOR, 100) == (0, {})
-    assert count_fields(delimited(2, TEXT) * 1_000, message.DESCRIPTOR, 9)[0] == 10
+    found = contents(message.SerializeToString(), message.DESCRIPTOR, 100)
+    assert found.fields == 1 + 3 + 2 + 1
+    assert found.own == {1: 1, 2: 3, 3: 1}
+    assert contents(b"", message.DESCRIPTOR, 100) == Contents()
+    assert contents(delimited(2, TEXT) * 1_000, message.DESCRIPTOR, 9).fields == 10
 
 
 def test_a_number_without_end_is_not_followed() -> None:
-    assert count_fields(b"\x80" * 2**20, clip_pb2.EmbedRequest.DESCRIPTOR, 100) == (0, {})
-    assert count_fields(b"\x08" + b"\x80" * 9, clip_pb2.EmbedRequest.DESCRIPTOR, 100)[0] == 0
+    for data in (b"\x80" * 2**20, b"\x08" + b"\x80" * 9):
+        assert contents(data, clip_pb2.EmbedRequest.DESCRIPTOR, 100) == Contents()
 
 
 def test_never_fewer_are_counted_than_are_parsed() -> None:
@@ -149,7 +149,7 @@ def test_never_fewer_are_counted_than_are_parsed() -> None:
         except DecodeError:
             continue
         parsed += 1
-        counted, _ = count_fields(data, message.DESCRIPTOR, 1_000)
+        counted = contents(data, message.DESCRIPTOR, 1_000).fields
         assert counted >= held(message), data.hex()
     assert parsed > 1_000
 
