@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from gateway.access.keys import Key, Keyring
 from gateway.access.quotas import Quotas
@@ -9,14 +10,14 @@ from gateway.errors import Unauthenticated
 from gateway.telemetry.record import Record
 
 
+@dataclass(frozen=True, slots=True)
 class Account:
     """The quota that one request is paid from."""
 
-    def __init__(self, key: Key, keyring: Keyring, quotas: Quotas, record: Record) -> None:
-        self._key = key
-        self._keyring = keyring
-        self._quotas = quotas
-        self._record = record
+    key: Key
+    keyring: Keyring
+    quotas: Quotas
+    record: Record
 
     def spend(self, items: int) -> None:
         """Takes items from the key's quota.
@@ -25,9 +26,9 @@ class Account:
             Unauthenticated: The key was revoked; a stream may outlive it.
             QuotaExceeded: The quota has too few left.
         """
-        key = self._keyring.again(self._key)
-        self._quotas.spend(key.name, key.quota, items)
-        self._record.spent += items
+        key = self.keyring.again(self.key)
+        self.quotas.spend(key.name, key.quota, items)
+        self.record.spent += items
 
 
 class Access:

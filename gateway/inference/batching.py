@@ -201,27 +201,15 @@ class Schedule:
         return taken
 
 
+@dataclass(slots=True)
 class Batcher:
     """Runs encoders; clients take turns at each. Runs on the event loop, so it needs no lock."""
 
-    def __init__(
-        self,
-        client: InferClient,
-        calls: int,
-        on_call: Callable[[str, int], None] = lambda encoder, rows: None,
-    ) -> None:
-        """Starts with nothing to do.
-
-        Args:
-            client: Runs the calls.
-            calls: The number of calls of one encoder under way at a time, for each Triton.
-            on_call: Called before each call with the name of its model and the number of rows.
-        """
-        self._client = client
-        self._calls = calls
-        self._on_call = on_call
-        self._schedules: dict[str, Schedule] = {}
-        self._running: set[asyncio.Task[None]] = set()
+    client: InferClient
+    calls: int  # of one encoder under way at a time, for each Triton
+    on_call: Callable[[str, int], None] = lambda model, rows: None  # before each call
+    _schedules: dict[str, Schedule] = field(default_factory=dict)
+    _running: set[asyncio.Task[None]] = field(default_factory=set)
 
     def check(self) -> None:
         """Refuses work at once while it would be in vain.
@@ -229,7 +217,7 @@ class Batcher:
         Raises:
             Unavailable: No Triton answers.
         """
-        self._client.check()
+        self.client.check()
 
     async def run(
         self,
@@ -267,9 +255,7 @@ class Batcher:
                 job.done.cancel()
 
     def _pump(self, schedule: Schedule) -> None:
-        while schedule.underway < self._calls * self._client.servers() and (
-            call := schedule.next()
-        ):
+        while schedule.underway < self.calls * self.client.servers() and (call := schedule.next()):
             schedule.underway += 1
             task = asyncio.create_task(self._call(schedule, *call))
             self._running.add(task)
@@ -297,13 +283,13 @@ class Batcher:
         answer: Vectors | Exception
         try:
             batch = joined(encoder, [row for job in jobs for row in job.rows])
-            self._on_call(encoder.model, len(batch))
+            self.on_call(encoder.model, len(batch))
             for job in jobs:
                 job.sent = time.perf_counter()
             within = max(job.origin.deadline.at for job in jobs) - Deadline.now()
             bulk = all(job.origin.bulk for job in jobs)
             call = Call(encoder, batch, span.traceparent if span else "", bulk)
-            answer = await self._client.infer(call, max(0.001, within))
+            answer = await self.client.infer(call, max(0.001, within))
         except Exception as error:  # of any kind; each job that waits gets it
             answer = error
         if span is not None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,26 +23,16 @@ class Encoded:
 Make = Callable[[list[int]], Awaitable[list[Encoded]]]
 
 
+@dataclass(slots=True)
 class VectorCache:
     """Least recently used vectors within a number of bytes. Lives on the event loop: no lock."""
 
-    def __init__(
-        self,
-        max_bytes: int,
-        looked_up: Callable[[int, int], None] = lambda hits, misses: None,
-    ) -> None:
-        """Begins empty.
-
-        Args:
-            max_bytes: How much is kept.
-            looked_up: Told of each look-up: how many keys were known, and how many were not.
-        """
-        self._max_bytes = max_bytes
-        self._looked_up = looked_up
-        self._bytes = 0
-        self._cleared = 0  # times
-        self._rows: OrderedDict[Hashable, Encoded] = OrderedDict()
-        self._making: dict[Hashable, asyncio.Future[Encoded | None]] = {}
+    max_bytes: int
+    looked_up: Callable[[int, int], None] = lambda hits, misses: None  # after each look-up
+    _bytes: int = 0
+    _cleared: int = 0  # times
+    _rows: OrderedDict[Hashable, Encoded] = field(default_factory=OrderedDict)
+    _making: dict[Hashable, asyncio.Future[Encoded | None]] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Forgets every vector, and those that are being made as well."""
@@ -66,7 +56,7 @@ class VectorCache:
             if (row := self._rows.get(key)) is not None:
                 self._rows.move_to_end(key)
                 found[key] = row
-        self._looked_up(len(found), len(position) - len(found))
+        self.looked_up(len(found), len(position) - len(found))
         while missing := [key for key in position if key not in found]:
             others = {key: self._making[key] for key in missing if key in self._making}
             mine = [key for key in missing if key not in others]
@@ -103,11 +93,11 @@ class VectorCache:
 
     def _keep(self, key: Hashable, row: Encoded) -> None:
         size = row.vector.nbytes + _ENTRY_BYTES
-        if size > self._max_bytes:
+        if size > self.max_bytes:
             return
         # Copied, so that a small row does not hold the large answer that it came in.
         self._rows[key] = Encoded(row.vector.copy(), row.tokens, row.truncated)
         self._bytes += size
-        while self._bytes > self._max_bytes:
+        while self._bytes > self.max_bytes:
             _, old = self._rows.popitem(last=False)
             self._bytes -= old.vector.nbytes + _ENTRY_BYTES

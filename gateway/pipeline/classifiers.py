@@ -5,7 +5,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
@@ -39,21 +39,18 @@ class Classifier:
     truncated: bool  # whether any of them was cut
 
 
+@dataclass(slots=True)
 class Classifiers:
     """Builds classifiers, and holds those of the label sets."""
 
-    def __init__(
-        self, models: Models, sets: LabelSets, preparer: Preparer, encoder: CachedEncoder,
-        cache: VectorCache,
-    ) -> None:  # fmt: skip
-        self._models = models
-        self._sets = sets
-        self._preparer = preparer
-        self._encoder = encoder
-        self._cache = cache
-        self._held: dict[tuple[str, str], Classifier] = {}
-        self._doubted = asyncio.Event()
-        self._doubts = Counter[str]()  # by fingerprint
+    models: Models
+    sets: LabelSets
+    preparer: Preparer
+    encoder: CachedEncoder
+    cache: VectorCache
+    _held: dict[tuple[str, str], Classifier] = field(default_factory=dict)
+    _doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    _doubts: Counter[str] = field(default_factory=Counter)  # by fingerprint
 
     async def _of_labels(
         self,
@@ -72,7 +69,7 @@ class Classifiers:
             wanted = [(position, labels[position]) for position in positions]
             return await self._encode(model, wanted, templates, deadline, timings)
 
-        rows = await self._cache.rows(cache_keys(model, labels, templates), make)
+        rows = await self.cache.rows(cache_keys(model, labels, templates), make)
         return Classifier(
             [label.name for label in labels],
             np.stack([row.vector for row in rows]),
@@ -102,7 +99,7 @@ class Classifiers:
         """The label sets that are not encoded yet for a model, one line each."""
         return [
             f"label set {name!r} is being encoded for {model.manifest.id!r}"
-            for name in self._sets.label_sets
+            for name in self.sets.label_sets
             if (model.manifest.fingerprint, name) not in self._held
         ]
 
@@ -110,13 +107,13 @@ class Classifiers:
         """Encodes every label set for every model, and again whenever they were doubted."""
         while True:
             self._doubted.clear()
-            for model in self._models:
+            for model in self.models:
                 await self._warm(model)
             await self._doubted.wait()
 
     async def _warm(self, model: Model) -> None:
         """Tries again for as long as Triton is away."""
-        while model in self._models:  # it may be replaced meanwhile
+        while model in self.models:  # it may be replaced meanwhile
             try:
                 await self.hold(model)
                 return
@@ -140,7 +137,7 @@ class Classifiers:
 
         Raises: As `of_set`.
         """
-        for label_set in self._sets.label_sets.values():
+        for label_set in self.sets.label_sets.values():
             fingerprint = model.manifest.fingerprint
             key = (fingerprint, label_set.name)
             while key not in self._held:
@@ -151,7 +148,7 @@ class Classifiers:
 
     def forget(self) -> None:
         """Drops what is held for models that are not served any more."""
-        served = {model.manifest.fingerprint for model in self._models}
+        served = {model.manifest.fingerprint for model in self.models}
         self._held = {key: held for key, held in self._held.items() if key[0] in served}
 
     async def _whole(self, model: Model, label_set: LabelSet) -> Classifier:
@@ -183,10 +180,10 @@ class Classifiers:
         rows: list[Encoded] = []
         encoded: list[Encoded] = []  # texts of the label that is next, and of those after it
         for items in portions(wanted, templates):
-            found = await self._preparer.prepare(
+            found = await self.preparer.prepare(
                 model, items, deadline, timings, truncate=True, skip=False
             )
-            texts = await self._encoder.texts(model, found.tokens, deadline, timings)
+            texts = await self.encoder.texts(model, found.tokens, deadline, timings)
             encoded += texts.values()
             while len(rows) < len(wanted):
                 count = len(wanted[len(rows)][1].names) * len(templates)

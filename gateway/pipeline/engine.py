@@ -4,7 +4,7 @@ request -> checks -> `Plan`; plan -> vectors (`gateway.pipeline.embedding`) -> c
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,25 +45,18 @@ SCORE_BYTES = 42  # of one cosine or logit
 MATRICES = 3  # cosines, logits for each image, and for each text
 
 
+@dataclass(frozen=True, slots=True)
 class Engine:
     """Turns items into vectors, and images and texts into scores.
 
     Each method checks a request and returns a plan for it, and works only when the plan is run.
     """
 
-    def __init__(
-        self,
-        models: Models,
-        sets: LabelSets,
-        limits: RequestLimits,
-        embedder: Embedder,
-        classifiers: Classifiers,
-    ) -> None:
-        self.models = models
-        self.sets = sets
-        self.limits = limits
-        self._embedder = embedder
-        self._classifiers = classifiers
+    models: Models
+    sets: LabelSets
+    limits: RequestLimits
+    embedder: Embedder
+    classifiers: Classifiers
 
     def chosen(self, request: requests.Embed, timings: Timings) -> Model:
         """The model that a request names, after the check of the request's options.
@@ -96,10 +89,10 @@ class Engine:
         chosen = model or self._found(request.model, timings)
         dimensions = _dimensions(request.dimensions, chosen.manifest)
         self.limits.items(len(request.items), "input")
-        items = self._embedder.checked(request.items, skip=request.skip)
+        items = self.embedder.checked(request.items, skip=request.skip)
 
         async def run(deadline: Deadline) -> Embedded:
-            embedded = await self._embedder.embed(
+            embedded = await self.embedder.embed(
                 chosen,
                 items,
                 deadline,
@@ -125,7 +118,7 @@ class Engine:
         self.limits.items(len(request.images), "images")
         _at_least_one(request.top_k, "top_k")
         label_set = self._label_set(request)
-        images = self._embedder.checked(request.images)
+        images = self.embedder.checked(request.images)
         names = [label.name for label in label_set.labels]
         top_k = request.top_k or len(names)
         size = answer_bytes(len(images), names, top_k)
@@ -135,8 +128,8 @@ class Engine:
 
         async def run(deadline: Deadline) -> Classified:
             classifier, embedded = await gather_two(
-                self._classifiers.of_set(model, label_set, deadline, timings),
-                self._embedder.embed(model, images, deadline, timings),
+                self.classifiers.of_set(model, label_set, deadline, timings),
+                self.embedder.embed(model, images, deadline, timings),
             )
             with timings.stage("encode"):
                 predictions = await in_thread_if_large(
@@ -168,13 +161,13 @@ class Engine:
         self.limits.items(len(images), "images")
         self.limits.items(len(texts), "texts")
         self.limits.items(len(images) + len(texts), "images", "texts and images")
-        items = self._embedder.checked([*images, *texts])
+        items = self.embedder.checked([*images, *texts])
         pairs = len(images) * len(texts)
         size = MATRICES * pairs * SCORE_BYTES
         self.limits.answer(size, "images", "bytes of scores")
 
         async def run(deadline: Deadline) -> Compared:
-            embedded = await self._embedder.embed(model, items, deadline, timings)
+            embedded = await self.embedder.embed(model, items, deadline, timings)
             with timings.stage("encode"):
                 of_images, of_texts = np.split(embedded.vectors, [len(images)])
                 cosine = await in_thread_if_large(cosines, of_images, of_texts, values=pairs)
@@ -197,10 +190,10 @@ class Engine:
         model = self._found(request.model, timings)
         self.limits.items(len(request.documents), "documents")
         _at_least_one(request.top_n, "top_n")
-        items = self._embedder.checked([request.query, *request.documents])
+        items = self.embedder.checked([request.query, *request.documents])
 
         async def run(deadline: Deadline) -> Ranked:
-            embedded = await self._embedder.embed(model, items, deadline, timings)
+            embedded = await self.embedder.embed(model, items, deadline, timings)
             with timings.stage("encode"):
                 [cosine] = cosines(embedded.vectors[:1], embedded.vectors[1:])
                 order = (-cosine).argsort(kind="stable")[: request.top_n]

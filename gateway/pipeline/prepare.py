@@ -35,40 +35,23 @@ class Prepared:
     failed: Mapping[int, RequestError]
 
 
+@dataclass(frozen=True, slots=True)
 class Preparer:
     """Tokenizes, fetches and decodes, within the limits."""
 
-    def __init__(
-        self,
-        threads: Threads,
-        limits: RequestLimits,
-        decode: Decode,
-        fetcher: "Fetcher | None" = None,
-        *,
-        long: Threads | None = None,
-    ) -> None:
-        """Makes one that works in these threads.
-
-        Args:
-            threads: Decode images, and tokenize the texts of requests with few of them.
-            limits: Of one request.
-            decode: Turns an image's bytes into pixels.
-            fetcher: Without it, URLs are refused.
-            long: Tokenizes the texts of requests with more of them; None: `threads`.
-        """
-        self._threads = threads
-        self._long = long or threads
-        self._limits = limits
-        self._decoder = decode
-        self._fetcher = fetcher
+    threads: Threads  # decode images, and tokenize the texts of requests with few of them
+    limits: RequestLimits
+    decode: Decode
+    fetcher: "Fetcher | None" = None  # None: URLs are refused
+    long: Threads | None = None  # tokenize the texts of requests with more of them
 
     def checked(self, item: Item | RequestError) -> Item | RequestError:
         """The item, or what is wrong with it as far as that shows before any work on it."""
         try:
             if isinstance(item, TextItem):
-                self._limits.text(item.text, item.param)
+                self.limits.text(item.text, item.param)
             elif isinstance(item, ImageItem):
-                check_source(item, fetches=self._fetcher is not None)
+                check_source(item, fetches=self.fetcher is not None)
         except RequestError as error:
             return error
         return item
@@ -132,7 +115,7 @@ class Preparer:
         charged = sum(map(charge, items))
         if charged <= INLINE_CHARACTERS:
             return [_outcome(one, item) for item in items]
-        threads = self._threads if charged <= CHUNK_CHARACTERS else self._long
+        threads = self.threads if charged <= CHUNK_CHARACTERS else self.long or self.threads
         parts = await threads.map(several, chunks(items))
         return [outcome for part in parts for outcome in part]
 
@@ -151,11 +134,11 @@ class Preparer:
         async def one(item: ImageItem) -> Pixels | RequestError:
             nonlocal fetched
             url = web_url(item)
-            if self._fetcher is None or url is None:
+            if self.fetcher is None or url is None:
                 return await self._decode(model, item, skip)
             arrived = False
             try:
-                async with self._fetcher.fetched(url, request, until) as data:
+                async with self.fetcher.fetched(url, request, until) as data:
                     fetched, arrived = time.perf_counter(), True
                     return await self._decode(model, replace(item, data=data), skip)
             except RequestError as error:
@@ -176,9 +159,9 @@ class Preparer:
 
     async def _decode(self, model: Model, item: ImageItem, skip: bool) -> Pixels | RequestError:
         def one(item: ImageItem) -> Pixels:
-            return self._decoder(image_bytes(item), model.manifest.preprocessing)
+            return self.decode(image_bytes(item), model.manifest.preprocessing)
 
-        outcome = await self._threads.run(_outcome, one, item)
+        outcome = await self.threads.run(_outcome, one, item)
         if isinstance(outcome, RequestError) and not skip:
             raise outcome  # at once, so that the other images are not decoded in vain
         return outcome

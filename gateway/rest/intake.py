@@ -117,25 +117,16 @@ class Work:
             raise _malformed(error) from None
 
 
+@dataclass(frozen=True, slots=True)
 class Intake:
     """Lets requests in: not too many, not too large, not too slow."""
 
-    def __init__(
-        self,
-        admission: Admission,
-        max_body_bytes: int,
-        timeout_s: float,
-        max_values: int,
-        min_rate: int,
-        max_text_characters: int,
-    ) -> None:
-        """Takes the limits; `max_values` is what a JSON body may hold."""
-        self._max_wide_bytes = ESCAPED_BYTES * max_text_characters
-        self._min_rate = min_rate
-        self._admission = admission
-        self._max_values = max_values
-        self._max_body_bytes = max_body_bytes
-        self._timeout_s = timeout_s
+    admission: Admission
+    max_body_bytes: int
+    timeout_s: float
+    max_values: int  # of a JSON body
+    min_rate: int  # bytes a second
+    max_text_characters: int
 
     @asynccontextmanager
     async def work(
@@ -162,39 +153,39 @@ class Intake:
         timeout_s = self._timeout(headers.get(b"x-request-timeout-ms"))
         state = request.scope["state"]
         record: Record = state["record"]
-        permit = self._admission.arriving(multiple * declared, client=record.client, images=images)
-        stall_s = STALL_S if self._min_rate else None
+        permit = self.admission.arriving(multiple * declared, client=record.client, images=images)
+        stall_s = STALL_S if self.min_rate else None
         with TimeLimit(timeout_s, stall_s, self._too_slow) as limit, permit:
             state["left"] = lambda: limit.end(_left())  # see `gateway.rest.http1`
             body = await self._body(request.receive, permit, multiple, limit)
-            self._admission.begin(permit, images=images)
+            self.admission.begin(permit, images=images)
             yield Work(
                 body,
                 limit.deadline,
                 record,
                 permit,
                 state.get("account"),
-                self._max_values,
+                self.max_values,
                 headers.get(b"content-type", b""),
-                self._max_wide_bytes,
+                ESCAPED_BYTES * self.max_text_characters,
             )
 
     def _timeout(self, given: bytes | None) -> float:
         """The seconds that the client gives the request, at most those of the settings."""
         if given is None:
-            return self._timeout_s
+            return self.timeout_s
         if not re.fullmatch(rb"[0-9]{1,9}", given) or not int(given):
             raise MalformedRequest(
                 "the header x-request-timeout-ms must be a positive whole number",
                 param="x-request-timeout-ms",
             )
-        return min(self._timeout_s, int(given) / 1000)
+        return min(self.timeout_s, int(given) / 1000)
 
     def _declared_size(self, length: bytes) -> int:
         """Bytes of the body, as declared; 0 where nothing is."""
         if not length.isdigit():
             return 0
-        if int(length) > self._max_body_bytes:
+        if int(length) > self.max_body_bytes:
             raise self._too_large()
         return int(length)
 
@@ -209,12 +200,12 @@ class Intake:
             if message["type"] == "http.disconnect":
                 raise _left()
             chunk: bytes = message.get("body", b"")
-            if len(body) + len(chunk) > self._max_body_bytes:
+            if len(body) + len(chunk) > self.max_body_bytes:
                 raise self._too_large()
             permit.hold(multiple * len(chunk))
             more = message.get("more_body", False)
             if more and limit.earlier is not None:  # each byte that comes puts it off
-                due = limit.earlier + len(chunk) / self._min_rate
+                due = limit.earlier + len(chunk) / self.min_rate
                 limit.earlier = min(due, Deadline.now() + STALL_S)
             elif not more:
                 limit.earlier = None
@@ -226,12 +217,12 @@ class Intake:
     def _too_slow(self) -> TooSlow:
         return TooSlow(
             "the body arrives too slowly: the limit (GATEWAY_MIN_RATE) is "
-            f"{self._min_rate:,} bytes a second"
+            f"{self.min_rate:,} bytes a second"
         )
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
-            f"the body is over the limit (GATEWAY_MAX_BODY_BYTES) of {self._max_body_bytes:,} bytes"
+            f"the body is over the limit (GATEWAY_MAX_BODY_BYTES) of {self.max_body_bytes:,} bytes"
         )
 
 
