@@ -138,10 +138,7 @@ class Fetcher:
         connection = httpcore2.AsyncHTTPConnection(
             url.origin, ssl_context=self._trust, network_backend=_Pinned(addresses, self._network)
         )
-        async with (
-            connection,
-            connection.stream("GET", url, headers=_headers(target)) as response,
-        ):
+        async with connection, connection.stream("GET", url, headers=_headers(target)) as response:
             headers = {name.lower(): value for name, value in response.headers}
             if response.status in _MOVED and b"location" in headers:
                 return headers[b"location"].decode("latin-1")

@@ -17,14 +17,7 @@ from tritonclient.utils import np_to_triton_dtype
 from gateway.errors import DeadlineExceeded, GatewayError, InferenceFailed, Overloaded, Unavailable
 from gateway.inference.client import LATE, WRONG, Call, Encoder, checked, cosine_to, differs
 from gateway.inference.secret import Secret
-from gateway.inference.server import (
-    ClosedError,
-    Server,
-    Unused,
-    detect_closing,
-    load,
-    rows_run,
-)
+from gateway.inference.server import ClosedError, Server, Unused, detect_closing, load, rows_run
 from gateway.inference.servers import OnStatus, Servers
 from gateway.models.values import Vectors
 
@@ -142,8 +135,7 @@ class GrpcInferClient:
             self.check()
             raise Unavailable("the inference server's name stands for no address")
         outcomes = await asyncio.gather(
-            *(self._check(server, encoder, deadline) for server in servers),
-            return_exceptions=True,
+            *(self._check(server, encoder, deadline) for server in servers), return_exceptions=True
         )
         failed = [each for each in outcomes if isinstance(each, BaseException)]
         if len(failed) < len(outcomes):

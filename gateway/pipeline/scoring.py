@@ -105,11 +105,7 @@ def logits(similarity: Scores, manifest: Manifest) -> Scores:
 
 
 def classify(
-    images: Vectors,
-    classifier: Rows,
-    labels: Sequence[str],
-    manifest: Manifest,
-    top_k: int,
+    images: Vectors, classifier: Rows, labels: Sequence[str], manifest: Manifest, top_k: int
 ) -> tuple[tuple[Prediction, ...], ...]:
     """Scores every image against every label and keeps the best.
 

@@ -204,7 +204,7 @@ Dimensions = Annotated[
     Annotated[int, Field(ge=0), BeforeValidator(_to_whole)] | None,
     Field(
         description="Number of leading entries to keep, scaled to unit length; 0, as infinity's "
-        "client sends, is all.",
+        "client sends, is all."
     ),
 ]
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]

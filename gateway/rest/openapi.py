@@ -30,11 +30,7 @@ _OF_MODEL = {
 }
 _OF_PACKED = {"x-embedding-shape": "Rows and columns, where the answer is packed float32."}
 _RETRY = {"retry-after": "Seconds after which to ask again."}
-_OF_STATUS = {
-    401: {"www-authenticate": "`Bearer`."},
-    429: _RETRY,
-    503: _RETRY,
-}
+_OF_STATUS = {401: {"www-authenticate": "`Bearer`."}, 429: _RETRY, 503: _RETRY}
 _SCHEMES = {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}}
 _TIMEOUT = {
     "name": "x-request-timeout-ms",
@@ -137,10 +133,7 @@ def install(app: FastAPI, requests: Iterable[type[BaseModel]], *, keys: bool) ->
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(
-                title=app.title,
-                version=app.version,
-                description=app.description,
-                routes=app.routes,
+                title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             _, definitions = models_json_schema(
                 [(model, "validation") for model in requests], ref_template=_REFERENCE

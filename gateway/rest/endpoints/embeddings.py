@@ -81,8 +81,7 @@ class EmbeddingsRequest(fields.Request):
     )
     dimensions: Dimensions = None
     truncate: Flag | None = Field(
-        True,
-        description="Cut text over the context length; `false` or `NONE` makes it an error.",
+        True, description="Cut text over the context length; `false` or `NONE` makes it an error."
     )
     truncation: bool | None = Field(
         None, description="Another name of `truncate`; `false` in either makes it an error."

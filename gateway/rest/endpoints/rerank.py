@@ -191,10 +191,7 @@ def check_cut(field: str, tokens: int | None, model: str | None, engine: Engine)
 
 def coheres_meta(tokens: int, what: str, *, cut: bool) -> dict[str, Any]:
     """See `Meta`; `what` may have been cut."""
-    meta: dict[str, Any] = {
-        "api_version": {"version": "2"},
-        "tokens": {"input_tokens": tokens},
-    }
+    meta: dict[str, Any] = {"api_version": {"version": "2"}, "tokens": {"input_tokens": tokens}}
     if cut:
         meta["warnings"] = [f"{what} was cut at the model's context length"]
     return meta
