@@ -39,11 +39,7 @@ class Access:
         self._quotas = quotas
 
     def check(self, authorization: Sequence[str]) -> Key:
-        """Whose key it is.
-
-        Raises:
-            Unauthenticated: There is no key, or none that is known.
-        """
+        """Whose key it is. Raises Unauthenticated: there is no key, or none that is known."""
         return self._keyring.find(_bearer(authorization))
 
     @contextmanager

@@ -73,11 +73,7 @@ class Keyring:
     """The keys that hold now."""
 
     def __init__(self, path: Path) -> None:
-        """Reads them.
-
-        Raises:
-            KeysError: See `read_keys`.
-        """
+        """Reads them. Raises KeysError: see `read_keys`."""
         self._path = path
         self._version = version((path,))
         self._use(read_keys(path))

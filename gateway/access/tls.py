@@ -122,11 +122,7 @@ class Tls:
     """The certificate that is served now."""
 
     def __init__(self, files: TlsFiles) -> None:
-        """Reads it.
-
-        Raises:
-            TlsError: See `TlsFiles.read`.
-        """
+        """Reads it. Raises TlsError: see `TlsFiles.read`."""
         self._files = files
         self._version = self._seen = version(files.paths())
         self._problem = ""

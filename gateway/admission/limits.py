@@ -67,11 +67,7 @@ class RequestLimits:
         self.characters(len(text), param)
 
     def characters(self, count: int, param: str) -> None:
-        """Refuses a text of more characters than a text may have.
-
-        Raises:
-            TooLarge: It has more.
-        """
+        """Refuses a text of more characters than a text may have. Raises TooLarge: it has more."""
         limit = self.max_text_characters
         if count > limit:
             raise _over(param, count, "characters", "GATEWAY_MAX_TEXT_CHARACTERS", limit)

@@ -97,11 +97,7 @@ class Permit(Held):
         self._admission.grow(self, items, images)
 
     def charge(self, cost: Cost) -> None:
-        """Claims all that a valid request costs.
-
-        Raises:
-            Overloaded: As `claim` and `hold`.
-        """
+        """Claims all that a valid request costs. Raises Overloaded: as `claim` and `hold`."""
         self.claim(cost.items, cost.images)
         if cost.bytes:
             self.hold(cost.bytes)

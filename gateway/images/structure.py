@@ -27,11 +27,7 @@ class Source(BytesIO):
         self._left = _RLE_READS if data.startswith(b"BM") else MOST_READS
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """See `BytesIO`.
-
-        Raises:
-            ImageError: It was read too often.
-        """
+        """See `BytesIO`. Raises ImageError: it was read too often."""
         self._left -= 1
         if self._left < 0:
             raise ImageError("the image consists of too many parts")

@@ -212,11 +212,7 @@ class Batcher:
     _running: set[asyncio.Task[None]] = field(default_factory=set)
 
     def check(self) -> None:
-        """Refuses work at once while it would be in vain.
-
-        Raises:
-            Unavailable: No Triton answers.
-        """
+        """Refuses work at once while it would be in vain. Raises Unavailable: no Triton answers."""
         self.client.check()
 
     async def run(

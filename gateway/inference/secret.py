@@ -27,11 +27,7 @@ class Secret:
         self.metadata()
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of a call that loads a model.
-
-        Raises:
-            SecretError: As above.
-        """
+        """The metadata of a call that loads a model. Raises SecretError: as above."""
         if self._path is None:
             return ()
         try:

@@ -32,11 +32,7 @@ class CachedEncoder:
         self._encoders: dict[str, ModelEncoders] = {}  # by the model's id
 
     def check(self) -> None:
-        """Says at once when work is in vain.
-
-        Raises:
-            Unavailable: No Triton answers.
-        """
+        """Says at once when work is in vain. Raises Unavailable: no Triton answers."""
         self._batcher.check()
 
     async def texts(
@@ -85,10 +81,7 @@ class CachedEncoder:
         *,
         bulk: bool = False,
     ) -> dict[int, Vector]:
-        """The vectors of prepared images, by the same indices.
-
-        Raises: As `texts`.
-        """
+        """The vectors of prepared images, by the same indices. Raises: As `texts`."""
         if not pixels:
             return {}
         encoder = self._of(model.manifest).image

@@ -81,11 +81,7 @@ class LabelSets:
         self.template_sets = dict(template_sets)
 
     def find(self, name: str) -> LabelSet:
-        """The label set of this name.
-
-        Raises:
-            UnknownLabelSet: There is none.
-        """
+        """The label set of this name. Raises UnknownLabelSet: there is none."""
         if name not in self.label_sets:
             known = ", ".join(sorted(self.label_sets)) or "none"
             raise UnknownLabelSet(

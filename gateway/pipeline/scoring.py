@@ -63,11 +63,7 @@ class Label:
 
 
 def check_templates(templates: Sequence[str]) -> None:
-    """Each template must hold `{}` exactly once.
-
-    Raises:
-        MalformedRequest: One does not.
-    """
+    """Each template must hold `{}` exactly once. Raises MalformedRequest: one does not."""
     for index, template in enumerate(templates):
         if template.count(PLACEHOLDER) != 1:
             raise MalformedRequest(

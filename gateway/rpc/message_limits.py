@@ -101,11 +101,7 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where it ends.
-
-    Raises:
-        LookupError: It does not end.
-    """
+    """A number of seven bits a byte, and where it ends. Raises LookupError: it does not end."""
     value = 0
     for place in range(_VARINT_BYTES):
         byte = data[at + place]

@@ -190,11 +190,7 @@ def _items(body: EmbeddingsRequest) -> list[Item]:
 
 
 def _encoding(body: EmbeddingsRequest) -> str:
-    """The encoding of the vectors.
-
-    Raises:
-        MalformedRequest: It is given under both of its names.
-    """
+    """The encoding of the vectors. Raises MalformedRequest: it is given under both of its names."""
     if body.encoding_format and body.embedding_type:
         raise MalformedRequest("body: give either `encoding_format` or `embedding_type`")
     return body.encoding_format or body.embedding_type or "float"
