@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import methodcaller
 from traceback import clear_frames
 from typing import TypeVar
@@ -50,24 +50,19 @@ class Work:
         return await plan.run(self.deadline)
 
 
+@dataclass(slots=True)
 class Calls:
     """Lets calls in: not too many, not too large, not too slow."""
 
-    def __init__(
-        self,
-        admission: Admission,
-        observer: Observer,
-        config: RpcConfig,
-        incoming: Incoming,
-        access: Access | None = None,
-    ) -> None:
-        """Takes the limits, and who may call; without `access`, everybody."""
-        self.admission = admission
-        self.incoming = incoming
-        self.config = config
-        self._bounds = Bounds(config.limits)
-        self._observer = observer
-        self._access = access
+    admission: Admission
+    observer: Observer
+    config: RpcConfig
+    incoming: Incoming
+    access: Access | None = None  # None: everybody may call
+    bounds: Bounds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bounds = Bounds(self.config.limits)
 
     def unary(
         self,
@@ -87,8 +82,11 @@ class Calls:
             operation = answer.__name__.title().replace("_", "")
             async with self.answering(context, operation) as (record, account):
                 with TimeLimit(self._timeout(context)) as limit:
-                    data = await self._only(context, limit)
-                    size = self.takes(schema, data)
+                    data = await self.incoming.read(context, limit)
+                    if data is None:
+                        raise MalformedRequest("the call ended without a message")
+                    self.check(data)
+                    size = self.bounds.takes(schema, data)
                     with self.admission.permit(size, client=record.client, images=images) as permit:
                         message = self.parse(schema, data)
                         answering = answer(message, Work(limit.deadline, record, permit, account))
@@ -102,17 +100,6 @@ class Calls:
 
         return grpc.stream_unary_rpc_method_handler(handle, None, serialized)
 
-    async def _only(self, context: grpc.aio.ServicerContext, limit: TimeLimit) -> bytes:
-        data = await self.incoming.read(context, limit)
-        if data is None:
-            raise MalformedRequest("the call ended without a message")
-        self.check(data)
-        return data
-
-    def takes(self, schema: type[Message], data: bytes) -> int:
-        """See `Bounds`."""
-        return self._bounds.takes(schema, data)
-
     def parse(self, schema: type[Q], data: bytes) -> Q:
         """A message of this kind.
 
@@ -120,7 +107,7 @@ class Calls:
             MalformedRequest: The bytes are none.
             TooLarge: It would hold far more than any request within the limits.
         """
-        self._bounds.check(schema, data)
+        self.bounds.check(schema, data)
         message = schema()
         try:
             message.ParseFromString(data)
@@ -157,12 +144,12 @@ class Calls:
             client=by_peer(context.peer()),
         )  # fmt: skip
         status = grpc.StatusCode.CANCELLED
-        self._observer.begin(record, metadata)
+        self.observer.begin(record, metadata)
         try:
-            if self._access is None:
+            if self.access is None:
                 yield record, None
             else:
-                with self._access.entered(authorization(metadata), record) as account:
+                with self.access.entered(authorization(metadata), record) as account:
                     yield record, account
             status = grpc.StatusCode.OK
         except grpc.aio.BaseError as gone:
@@ -179,7 +166,7 @@ class Calls:
             except grpc.aio.BaseError as gone:
                 raise asyncio.CancelledError from gone
         finally:
-            self._observer.end(record, status.name)
+            self.observer.end(record, status.name)
 
 
 def _forget(error: BaseException | None) -> None:

@@ -70,7 +70,7 @@ class ClipService:
 
         async def parsed(room: StreamRoom) -> AsyncIterator[clip_pb2.EmbedStreamRequest]:
             async def admit(data: bytes) -> None:
-                await room.enter(self._calls.takes(clip_pb2.EmbedStreamRequest, data))
+                await room.enter(self._calls.bounds.takes(clip_pb2.EmbedStreamRequest, data))
 
             read = partial(self._calls.incoming.read, context, admit=admit)
             while (data := await read()) is not None:
@@ -91,14 +91,9 @@ class ClipService:
 
             with StreamRoom(permit, config.timeout_s) as room:
                 call = StreamCall(
-                    self._engine,
-                    config,
-                    room,
-                    context.time_remaining,
-                    self._draining,
-                    record,
+                    self._engine, config, room, context.time_remaining, self._draining, record,
                     account,
-                )
+                )  # fmt: skip
                 await EmbedStream(call, context.write).run(parsed(room))
 
     async def classify(

@@ -8,6 +8,7 @@ leave the window only when their results were written, which waits for a client 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from sys import getsizeof
 
 from gateway.errors import DeadlineExceeded, MalformedRequest, RequestError, Unavailable
@@ -15,7 +16,7 @@ from gateway.models.registry import Model
 from gateway.models.values import Item, TextItem
 from gateway.pipeline import requests
 from gateway.rpc import convert
-from gateway.rpc.streambatches import Batches, StreamCall
+from gateway.rpc.streambatches import StreamCall
 from gateway.rpc.window import Pending, Window
 from openclip_api.v1 import clip_pb2
 
@@ -24,32 +25,25 @@ BATCHES = 4  # side by side, so that images of one are decoded while another is 
 Write = Callable[[clip_pb2.EmbedStreamResponse], Awaitable[None]]
 
 
+@dataclass(slots=True)
 class EmbedStream:
-    """One call of EmbedStream."""
+    """Reads one call of EmbedStream, and writes its answers."""
 
-    def __init__(self, call: StreamCall, write: Write) -> None:
-        """Makes one for a call.
+    call: StreamCall
+    write: Write  # sends a message to the client; returns when there is room for another
+    _window: Window = field(init=False)
+    _idle: asyncio.Timeout = field(init=False)
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _cut_short: bool = False  # by draining, before the client had sent all
+    _answering: int = 0  # batches
+    _waiting: bool = False  # for a message
 
-        Args:
-            call: Its engine, its limits and how it ends.
-            write: Sends a message to the client; returns when there is room for another.
-        """
-        config = call.config
-        self._engine = call.engine
-        self._idle_s = config.stream_idle_s
-        self._draining = call.draining
-        self._room = call.room
-        self._record = call.record
-        self._write = write
-        self._batches = Batches(call)
+    def __post_init__(self) -> None:
+        limits = self.call.config
         self._window = Window(
-            config.stream_window_items, config.stream_window_bytes, config.stream_batch_items
+            limits.stream_window_items, limits.stream_window_bytes, limits.stream_batch_items
         )
-        self._writing = asyncio.Lock()
-        self._cut_short = False  # by draining, before the client had sent all
-        self._answering = 0  # batches
-        self._waiting = False  # for a message
-        self._idle = asyncio.timeout(self._idle_s)
+        self._idle = asyncio.timeout(limits.stream_idle_s)
 
     async def run(self, messages: AsyncIterator[clip_pb2.EmbedStreamRequest]) -> None:
         """Answers every item once, and ends when the client has sent all.
@@ -64,7 +58,7 @@ class EmbedStream:
                 await self._run(messages)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the stream was idle for {self._idle_s:g} seconds, "
+                f"the stream was idle for {self.call.config.stream_idle_s:g} seconds, "
                 "the limit (GATEWAY_STREAM_IDLE_S)"
             ) from None
 
@@ -72,7 +66,7 @@ class EmbedStream:
         first = await self._next(messages)
         if first is not None:
             options = _options(first.options)
-            model = self._engine.chosen(options, self._record)
+            model = self.call.engine.chosen(options, self.call.record)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._read(first, messages))
@@ -105,11 +99,11 @@ class EmbedStream:
     ) -> clip_pb2.EmbedStreamRequest | None:
         """The next message; None when there is none, or when the service drains."""
         reading = asyncio.ensure_future(anext(messages, None))
-        draining = asyncio.ensure_future(self._draining.wait())
+        draining = asyncio.ensure_future(self.call.draining.wait())
         self._waiting = True
         self._rest()
         try:
-            if not self._draining.is_set():
+            if not self.call.draining.is_set():
                 await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
                 return reading.result()
@@ -125,23 +119,23 @@ class EmbedStream:
             self._answering += 1
             self._active()
             try:
-                response = await self._batches.answer(batch, options, model)
+                response = await self.call.answer(batch, options, model)
             finally:
                 self._answering -= 1
             self._active()
             async with self._writing:  # grpc takes one write at a time
-                await self._write(response)
+                await self.write(response)
             self._active()
             self._window.release(batch)
             self._rest()
 
     def _rest(self) -> None:
         if self._waiting and not self._window.items:
-            self._room.rest()
+            self.call.room.rest()
 
     def _active(self) -> None:
         """The client's time to do something begins anew; while work is done it does not run."""
-        limit = asyncio.get_running_loop().time() + self._idle_s
+        limit = asyncio.get_running_loop().time() + self.call.config.stream_idle_s
         if not self._idle.expired():
             self._idle.reschedule(None if self._answering else limit)
 

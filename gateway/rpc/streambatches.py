@@ -1,4 +1,4 @@
-"""Batches of a stream: items that are embedded together, and answered in one message."""
+"""The batches of a stream: items that are embedded together, and answered in one message."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ QUOTA_WAIT_S = 30.0  # how long items wait for their key's quota before they are
 
 @dataclass(frozen=True, slots=True)
 class StreamCall:
-    """What belongs to one call of EmbedStream.
+    """One call of EmbedStream, which answers its batches.
 
     Attributes:
         engine: Embeds the items.
@@ -51,13 +51,6 @@ class StreamCall:
     draining: asyncio.Event
     record: Record
     account: Account | None
-
-
-class Batches:
-    """Answers the batches of one stream."""
-
-    def __init__(self, call: StreamCall) -> None:
-        self._call = call
 
     async def answer(
         self, batch: Sequence[Pending], options: requests.Embed, model: Model
@@ -90,41 +83,40 @@ class Batches:
     async def _outcomes(
         self, request: requests.Embed, response: clip_pb2.EmbedStreamResponse, model: Model
     ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-        engine, record, account = self._call.engine, self._call.record, self._call.account
-        left = self._call.left()
-        timeout_s = self._call.config.timeout_s
+        left, timeout_s = self.left(), self.config.timeout_s
         limit = timeout_s if left is None else max(0.0, min(timeout_s, left))
         try:
             async with asyncio.timeout(limit):
-                plan = engine.embed(request, record, model)
-                if account:
-                    account.spend(plan.cost.items)
+                plan = self.engine.embed(request, self.record, model)
+                if self.account:
+                    self.account.spend(plan.cost.items)
                 embedded = await plan.run(Deadline.after(limit))
         except (RequestError, Unauthenticated):
             raise  # bad items are skipped, so this is about the options, or the key is revoked
         except QuotaExceeded as spent:
             if await self._rested(spent.retry_after_s or 0.0):
                 return await self._outcomes(request, response, model)
-            return self._failed(request, spent)
+            return _failed(request, spent)
         except TimeoutError:
             late = DeadlineExceeded(f"the item was not embedded within {limit:g} seconds")
-            return self._failed(request, late)
+            return _failed(request, late)
         except Exception as error:  # the stream outlives a batch, whatever befell it
-            return self._failed(request, known_error(error, record.request_id))
+            return _failed(request, known_error(error, self.record.request_id))
         response.usage.CopyFrom(convert.usage(embedded))
         return convert.outcomes(embedded)
 
     async def _rested(self, seconds: float) -> bool:
         """Holds the stream back to its quota; False where that takes too long, or it drains."""
-        left = self._call.left()
+        left = self.left()
         if seconds > min(QUOTA_WAIT_S, QUOTA_WAIT_S if left is None else left):
             return False
-        return not await comes(self._call.draining, seconds)
+        return not await comes(self.draining, seconds)
 
-    def _failed(
-        self, request: requests.Embed, error: GatewayError
-    ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-        return [convert.error(error)] * len(request.items)
+
+def _failed(
+    request: requests.Embed, error: GatewayError
+) -> list[clip_pb2.Embedding | clip_pb2.Error]:
+    return [convert.error(error)] * len(request.items)
 
 
 def _result(item_id: str, outcome: clip_pb2.Embedding | clip_pb2.Error) -> clip_pb2.StreamResult:
