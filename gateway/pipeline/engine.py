@@ -45,7 +45,7 @@ SCORE_BYTES = 42  # of one cosine or logit
 MATRICES = 3  # cosines, logits for each image, and for each text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Engine:
     """Turns items into vectors, and images and texts into scores.
 

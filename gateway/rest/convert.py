@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from gateway.errors import MalformedRequest
 from gateway.models.manifest import Manifest
 from gateway.models.values import ImageItem, Item, TextItem
-from gateway.rest.fields import ImageBytes, ImageLink, ImageObject, TextObject
+from gateway.rest.fields import ImageBytes, ImageLink, ImageObject, Part, TextObject, TextPart
 from gateway.telemetry.record import Record
 
 # What a string says of itself that is an image, or other bytes as base64. Texts are long.
@@ -40,6 +40,13 @@ def item(given: Given, param: str, modality: str | None = None) -> Item:
     if modality == "image" or (modality is None and _SAYS_IMAGE.match(given)):
         return ImageItem(given, param)
     return TextItem(given, param)
+
+
+def part(given: Part, param: str) -> Item:
+    """A part of a message."""
+    if isinstance(given, TextPart):
+        return TextItem(given.text, f"{param}.text")
+    return ImageItem(given.image_url.url, f"{param}.image_url.url")
 
 
 def images(image: str | None, several: Sequence[str] | None) -> list[ImageItem]:

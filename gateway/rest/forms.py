@@ -23,84 +23,76 @@ class Form:
     fields: dict[str, str]
 
 
-class Forms:
-    """Reads forms; a large one in a thread."""
+async def read_form(headers: Headers, body: bytes, max_files: int, known: Collection[str]) -> Form:
+    """Reads a form; a large one in a thread. Every part that has a file name is a file.
 
-    def __init__(self, max_files: int, fields: Collection[str]) -> None:
-        """Sets the largest number of files in a form, and the names of its other fields."""
-        self._max_files = max_files
-        self._fields = fields
-
-    async def read(self, headers: Headers, body: bytes) -> Form:
-        """Every part that has a file name is a file, whatever it is called.
-
-        Raises:
-            MalformedRequest: It is no form, ends early, holds no file, or an unknown field.
-            TooLarge: It holds too many files.
-        """
-        if len(headers["content-type"]) > KIND_CHARACTERS:
-            raise MalformedRequest(
-                f"the content-type of a form may have {KIND_CHARACTERS:,} characters"
-            )
-        if len(body) <= INLINE_BYTES:
-            return await self._read(headers, body)
-        return await asyncio.to_thread(lambda: asyncio.run(self._read(headers, body)))
-
-    async def _read(self, headers: Headers, body: bytes) -> Form:
-        form = await self._parsed(headers, body)
-        try:
-            parts = form.multi_items()
-            files = [await part.read() for _, part in parts if isinstance(part, UploadFile)]
-        finally:
-            await form.close()
-        fields: dict[str, str] = {}
-        for name, value in parts:
-            if isinstance(value, UploadFile):
-                continue
-            if name not in self._fields:
-                raise MalformedRequest(
-                    f"the form's part {quoted(name)} is neither a file, which has a filename, nor "
-                    f"one of the fields {', '.join(self._fields)}"
-                )
-            if name in fields:
-                raise MalformedRequest(f"{name}: given twice", param=name)
-            fields[name] = value
-        if not files:
-            raise MalformedRequest(
-                "files: the form holds no file; an image is a part with a filename", param="files"
-            )
-        return Form(files, fields)
-
-    async def _parsed(self, headers: Headers, body: bytes) -> FormData:
-        _, options = parse_options_header(headers["content-type"])
-        most = self._max_files + len(self._fields)
-        parts = body.count(b"--" + options.get(b"boundary", b"")) - 1  # the last one ends the form
-        if parts > most:
-            raise self._too_many(parts)
-
-        async def stream() -> AsyncGenerator[bytes, None]:
-            yield body
-
-        parser = _InMemoryParser(
-            headers, stream(), max_files=most, max_fields=most, max_part_size=FIELD_BYTES
+    Raises:
+        MalformedRequest: It is no form, ends early, holds no file, or a field that is not known.
+        TooLarge: It holds too many files.
+    """
+    if len(headers["content-type"]) > KIND_CHARACTERS:
+        raise MalformedRequest(
+            f"the content-type of a form may have {KIND_CHARACTERS:,} characters"
         )
-        try:
-            form = await parser.parse()
-        except MultiPartException as error:
-            raise MalformedRequest(f"the form cannot be read: {error.message}") from error
-        if not parser.ended:
-            await form.close()
-            raise MalformedRequest("the form ends early: its closing boundary is missing")
-        files = sum(isinstance(part, UploadFile) for _, part in form.multi_items())
-        if files > self._max_files:
-            await form.close()
-            raise self._too_many(files)
-        return form
+    if len(body) <= INLINE_BYTES:
+        return await _read(headers, body, max_files, known)
+    return await asyncio.to_thread(lambda: asyncio.run(_read(headers, body, max_files, known)))
 
-    def _too_many(self, files: int) -> TooLarge:
-        return TooLarge(
-            f"files: {files:,}; the limit (GATEWAY_MAX_ITEMS) is {self._max_files:,}", param="files"
+
+async def _read(headers: Headers, body: bytes, max_files: int, known: Collection[str]) -> Form:
+    form = await _parsed(headers, body, max_files, max_files + len(known))
+    try:
+        parts = form.multi_items()
+        files = [await part.read() for _, part in parts if isinstance(part, UploadFile)]
+    finally:
+        await form.close()
+    fields: dict[str, str] = {}
+    for name, value in parts:
+        if isinstance(value, UploadFile):
+            continue
+        if name not in known:
+            raise MalformedRequest(
+                f"the form's part {quoted(name)} is neither a file, which has a filename, nor "
+                f"one of the fields {', '.join(known)}"
+            )
+        if name in fields:
+            raise MalformedRequest(f"{name}: given twice", param=name)
+        fields[name] = value
+    if not files:
+        raise MalformedRequest(
+            "files: the form holds no file; an image is a part with a filename", param="files"
         )
+    return Form(files, fields)
+
+
+async def _parsed(headers: Headers, body: bytes, max_files: int, most: int) -> FormData:
+    _, options = parse_options_header(headers["content-type"])
+    parts = body.count(b"--" + options.get(b"boundary", b"")) - 1  # the last one ends the form
+    if parts > most:
+        raise _too_many(parts, max_files)
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = _InMemoryParser(
+        headers, stream(), max_files=most, max_fields=most, max_part_size=FIELD_BYTES
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise MalformedRequest(f"the form cannot be read: {error.message}") from error
+    if not parser.ended:
+        await form.close()
+        raise MalformedRequest("the form ends early: its closing boundary is missing")
+    files = sum(isinstance(part, UploadFile) for _, part in form.multi_items())
+    if files > max_files:
+        await form.close()
+        raise _too_many(files, max_files)
+    return form
+
+
+def _too_many(files: int, most: int) -> TooLarge:
+    return TooLarge(f"files: {files:,}; the limit (GATEWAY_MAX_ITEMS) is {most:,}", param="files")
 
 
 class _InMemoryParser(MultiPartParser):

@@ -12,40 +12,23 @@ _PROXIES = frozenset({"via", "x-real-ip"})  # headers that proxies add, beside a
 
 
 def router(models: Models, updates: Updates) -> APIRouter:
-    """`/v1/admin/...`; not part of the documented API."""
-    routes = AdminRoutes(models, updates)
-    made = APIRouter(include_in_schema=False)
-    made.add_api_route("/v1/admin/reload", routes.reload, methods=["POST"])
-    return made
+    """`/v1/admin/...` for callers on this machine; not part of the documented API."""
 
-
-class AdminRoutes:
-    """Answers callers on this machine; for others there is nothing here."""
-
-    def __init__(self, models: Models, updates: Updates) -> None:
-        self._models = models
-        self._updates = updates
-
-    async def reload(self, request: Request) -> Response:
-        """Serves what the model repository holds now; 409 names what was refused.
-
-        Raises:
-            HTTPException: The caller is on another machine, or may be (404).
-        """
+    async def reload(request: Request) -> Response:
+        """Serves what the model repository holds now; 409 names what was refused."""
         if not _is_local(request):
             raise HTTPException(404)
-        problems = await self._updates.reload()
-        if problems:
+        if problems := await updates.reload():
             return problem(409, "; ".join(problems), "refused")
-        served = [model.manifest for model in self._models]
-        return convert.plain(
-            {
-                "models": [
-                    {"id": each.id, "version": each.version, "fingerprint": each.fingerprint}
-                    for each in served
-                ]
-            }
-        )
+        served = [
+            {"id": each.id, "version": each.version, "fingerprint": each.fingerprint}
+            for each in (model.manifest for model in models)
+        ]
+        return convert.plain({"models": served})
+
+    made = APIRouter(include_in_schema=False)
+    made.add_api_route("/v1/admin/reload", reload, methods=["POST"])
+    return made
 
 
 def _is_local(request: Request) -> bool:

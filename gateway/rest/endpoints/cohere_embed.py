@@ -17,16 +17,6 @@ from gateway.rest import convert, fields
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.embeddings import encoded
 from gateway.rest.endpoints.rerank import Meta, check_cut, coheres_meta
-from gateway.rest.fields import (
-    NOT_EMPTY,
-    RED_CIRCLE,
-    Count,
-    Dimensions,
-    ModelName,
-    Part,
-    Strings,
-    TextPart,
-)
 from gateway.rest.intake import Intake
 
 _EXAMPLES: list[JsonValue] = [
@@ -36,7 +26,7 @@ _EXAMPLES: list[JsonValue] = [
         "texts": ["a photo of a red circle."],
         "embedding_types": ["float", "int8"],
     },
-    {"model": "demo", "images": [RED_CIRCLE], "input_type": "image"},
+    {"model": "demo", "images": [fields.RED_CIRCLE], "input_type": "image"},
 ]
 _GIVEN = ("texts", "images", "inputs")
 
@@ -52,7 +42,7 @@ def _without_start(value: object) -> object:
 class EmbedInput(fields.Request):
     """One text or one image."""
 
-    content: list[Part] = Field(
+    content: list[fields.Part] = Field(
         min_length=1, max_length=1, description="One: CLIP embeds one thing at a time."
     )
 
@@ -62,15 +52,15 @@ class CohereEmbedRequest(fields.Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES, **fields.either(*_GIVEN)})
 
-    model: ModelName = None
+    model: fields.ModelName = None
     texts: (
         Annotated[
-            list[Annotated[str, Field(json_schema_extra=NOT_EMPTY)]],
+            list[Annotated[str, Field(json_schema_extra=fields.NOT_EMPTY)]],
             Field(min_length=1, fail_fast=True),
         ]
         | None
     ) = None
-    images: Strings | None = Field(None, description="Data URLs, or base64 alone.")
+    images: fields.Strings | None = Field(None, description="Data URLs, or base64 alone.")
     inputs: Annotated[list[EmbedInput], Field(min_length=1, fail_fast=True)] | None = Field(
         None, description="Texts and images, mixed."
     )
@@ -81,8 +71,8 @@ class CohereEmbedRequest(fields.Request):
         "entry is 127 from the middle; `binary` and `ubinary`: signs, eight to a number; `base64` "
         "of little-endian float32.",
     )
-    output_dimension: Dimensions = None
-    max_tokens: Count | None = Field(
+    output_dimension: fields.Dimensions = None
+    max_tokens: fields.Count | None = Field(
         None, description="May not be less than the model's context length, which text is cut at."
     )
     truncate: Annotated[Literal["END", "NONE"] | None, BeforeValidator(_without_start)] = Field(
@@ -144,24 +134,15 @@ async def cohere_embed(engine: Engine, intake: Intake, request: Request) -> Resp
 
 
 def _items(body: CohereEmbedRequest) -> list[Item]:
-    """The items of a request, in order.
-
-    Raises:
-        MalformedRequest: It has none of `texts`, `images` and `inputs`, or more than one.
-    """
     convert.one_of(body, *_GIVEN)
     if body.texts is not None:
         return [TextItem(text, f"texts[{index}]") for index, text in enumerate(body.texts)]
     if body.images is not None:
         return [ImageItem(image, f"images[{index}]") for index, image in enumerate(body.images)]
-    return [_of_part(each.content[0], index) for index, each in enumerate(body.inputs or ())]
-
-
-def _of_part(part: Part, index: int) -> Item:
-    where = f"inputs[{index}].content[0]"
-    if isinstance(part, TextPart):
-        return TextItem(part.text, f"{where}.text")
-    return ImageItem(part.image_url.url, f"{where}.image_url.url")
+    return [
+        convert.part(each.content[0], f"inputs[{index}].content[0]")
+        for index, each in enumerate(body.inputs or ())
+    ]
 
 
 def _by_type(vectors: Vectors, kinds: Sequence[Kind]) -> dict[Kind, list[orjson.Fragment]]:

@@ -11,37 +11,23 @@ from fastapi import Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from gateway.errors import GatewayError, MalformedRequest
-from gateway.models.values import Embedded, ImageItem, Item, TextItem, Vectors
+from gateway.errors import MalformedRequest
+from gateway.models.values import Embedded, Item, TextItem, Vectors
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
-from gateway.rest.fields import (
-    RED_CIRCLE,
-    Dimensions,
-    EmbeddingType,
-    Flag,
-    Input,
-    LateChunking,
-    Message,
-    ModelName,
-    Normalized,
-    TextPart,
-    either,
-    not_both,
-)
 from gateway.rest.intake import Intake, Work
 from gateway.rest.problems import ErrorObject, error_object
 
 _EXAMPLES: list[JsonValue] = [
     {"model": "demo", "input": "a photo of a red circle.", "dimensions": 4},
-    {"model": "demo", "input": ["a photo of a red circle.", RED_CIRCLE], "dimensions": 4},
+    {"model": "demo", "input": ["a photo of a red circle.", fields.RED_CIRCLE], "dimensions": 4},
     {
         "model": "demo",
-        "input": [{"text": "a red circle"}, {"image": RED_CIRCLE}],
+        "input": [{"text": "a red circle"}, {"image": fields.RED_CIRCLE}],
         "encoding_format": "base64",
     },
 ]
@@ -53,17 +39,20 @@ class EmbeddingsRequest(fields.Request):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": _EXAMPLES,
-            "allOf": [either("input", "messages"), not_both("encoding_format", "embedding_type")],
+            "allOf": [
+                fields.either("input", "messages"),
+                fields.not_both("encoding_format", "embedding_type"),
+            ],
         }
     )
 
-    model: ModelName = None
-    input: Input | None = Field(
+    model: fields.ModelName = None
+    input: fields.Input | None = Field(
         None,
         description="Text or image, or a list of them: a string, `data:image/...;base64,...`, "
         '`{"text": ...}` or `{"image": ...}`.',
     )
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1)] | None = Field(
+    messages: Annotated[list[fields.Message], Field(min_length=1, max_length=1)] | None = Field(
         None, description="In place of `input`, vLLM's form: one message, one text or image."
     )
     modality: Literal["text", "image"] | None = Field(
@@ -74,13 +63,13 @@ class EmbeddingsRequest(fields.Request):
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="`float` (default), or `base64` of little-endian float32."
     )
-    embedding_type: EmbeddingType | None = Field(
+    embedding_type: fields.EmbeddingType | None = Field(
         None,
         description="Jina's name for the same, in place of `encoding_format`; `binary` (int8) and "
         "`ubinary` (uint8) pack the signs of eight entries into one number.",
     )
-    dimensions: Dimensions = None
-    truncate: Flag | None = Field(
+    dimensions: fields.Dimensions = None
+    truncate: fields.Flag | None = Field(
         True, description="Cut text over the context length; `false` or `NONE` makes it an error."
     )
     truncation: bool | None = Field(
@@ -89,8 +78,10 @@ class EmbeddingsRequest(fields.Request):
     on_error: Literal["fail", "skip"] | None = Field(
         "fail", description="`skip`: a bad item becomes an error object in its place."
     )
-    normalized: Normalized = Field(True, description="Jina's; vectors always have unit length.")
-    late_chunking: LateChunking = Field(
+    normalized: fields.Normalized = Field(
+        True, description="Jina's; vectors always have unit length."
+    )
+    late_chunking: fields.LateChunking = Field(
         False, description="Jina's; each item is embedded by itself."
     )
     task: str | None = Field(None, description="Jina's; not used: CLIP has no task prefixes.")
@@ -165,7 +156,7 @@ def _data(embedded: Embedded, encoding: str) -> list[orjson.Fragment]:
     """The entries of an answer, each as JSON by itself, so that other threads run in between."""
     return [
         convert.fragment(
-            _failed(index, embedded.failed[index])
+            {"object": "error", "index": index, "error": error_object(embedded.failed[index])}
             if index in embedded.failed
             else {"object": "embedding", "index": index, "embedding": row}
             | ({"truncated": True} if embedded.truncated[index] else {})
@@ -175,11 +166,6 @@ def _data(embedded: Embedded, encoding: str) -> list[orjson.Fragment]:
 
 
 def _items(body: EmbeddingsRequest) -> list[Item]:
-    """The items of an embeddings request, in order.
-
-    Raises:
-        MalformedRequest: There is neither `input` nor `messages`, or both.
-    """
     if (body.input is None) == (body.messages is None):
         raise MalformedRequest("input: give either `input` or `messages`", param="input")
     if body.messages is not None:
@@ -196,14 +182,11 @@ def _encoding(body: EmbeddingsRequest) -> str:
     return body.encoding_format or body.embedding_type or "float"
 
 
-def _of_message(message: Message) -> Item:
+def _of_message(message: fields.Message) -> Item:
     where = "messages[0].content"
     if isinstance(message.content, str):
         return TextItem(message.content, where)
-    [part] = message.content
-    if isinstance(part, TextPart):
-        return TextItem(part.text, f"{where}[0].text")
-    return ImageItem(part.image_url.url, f"{where}[0].image_url.url")
+    return convert.part(message.content[0], f"{where}[0]")
 
 
 def encoded(vectors: Vectors, encoding: str) -> Iterable[NDArray[Any] | str]:
@@ -214,10 +197,6 @@ def encoded(vectors: Vectors, encoding: str) -> Iterable[NDArray[Any] | str]:
         packed = np.packbits(vectors > 0, axis=-1)
         return packed if encoding == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
     return vectors
-
-
-def _failed(index: int, error: GatewayError) -> dict[str, Any]:
-    return {"object": "error", "index": index, "error": error_object(error)}
 
 
 EMBEDDINGS = Endpoint(

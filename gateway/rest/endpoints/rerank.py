@@ -130,23 +130,12 @@ class CohereRerankResponse(BaseModel):
 
 async def rerank(engine: Engine, intake: Intake, request: Request) -> Response:
     """Documents by their cosine with the query, best first."""
-    async with intake.work(request) as work:
-        body = await work.parse(RerankRequest)
-        documents, ranked = await _ranked(engine, work, body)
-        results = _results(body, documents, ranked)
-        return _jinas_answer(body, results, ranked, work)
+    return await _jinas(engine, intake, request, plain=False)
 
 
 async def infinity_rerank(engine: Engine, intake: Intake, request: Request) -> Response:
     """As `/v1/rerank`; a document comes back as a plain string."""
-    async with intake.work(request) as work:
-        body = await work.parse(RerankRequest)
-        documents, ranked = await _ranked(engine, work, body)
-        results = _results(body, documents, ranked)
-        for result in results:
-            if "document" in result:
-                [result["document"]] = result["document"].values()
-        return _jinas_answer(body, results, ranked, work)
+    return await _jinas(engine, intake, request, plain=True)
 
 
 async def cohere_rerank(engine: Engine, intake: Intake, request: Request) -> Response:
@@ -197,36 +186,39 @@ def coheres_meta(tokens: int, what: str, *, cut: bool) -> dict[str, Any]:
     return meta
 
 
-def _results(body: _Documents, documents: list[Item], ranked: Ranked) -> list[dict[str, Any]]:
-    """The ranked documents as Jina and Cohere have them."""
-    results: list[dict[str, Any]] = [
-        {"index": index, "relevance_score": cosine} for index, cosine in ranked.order
-    ]
-    if body.return_documents:
-        for result in results:
-            document = documents[result["index"]]
+def _results(
+    body: _Documents, documents: list[Item], ranked: Ranked, *, plain: bool = False
+) -> list[dict[str, Any]]:
+    """The ranked documents as Jina and Cohere have them, or with `plain` as infinity has them."""
+    results = []
+    for index, cosine in ranked.order:
+        result: dict[str, Any] = {"index": index, "relevance_score": cosine}
+        if body.return_documents:
+            document = documents[index]
             kind, sent = (
                 ("text", document.text)
                 if isinstance(document, TextItem)
                 else ("image", document.data)
             )
-            result["document"] = {kind: sent}
+            result["document"] = sent if plain else {kind: sent}
+        results.append(result)
     return results
 
 
-def _jinas_answer(
-    body: _Documents, results: list[dict[str, Any]], ranked: Ranked, work: Work
-) -> Response:
-    content: dict[str, Any] = {
-        "id": f"rerank-{work.request_id}",
-        "object": "rerank",
-        "model": body.model or ranked.manifest.id,
-        "results": results,
-        "usage": convert.usage(ranked.tokens, ranked.images),
-    }
-    if ranked.truncated:
-        content["truncated"] = True
-    return convert.answer(content, ranked.manifest, work.record)
+async def _jinas(engine: Engine, intake: Intake, request: Request, *, plain: bool) -> Response:
+    async with intake.work(request) as work:
+        body = await work.parse(RerankRequest)
+        documents, ranked = await _ranked(engine, work, body)
+        content: dict[str, Any] = {
+            "id": f"rerank-{work.request_id}",
+            "object": "rerank",
+            "model": body.model or ranked.manifest.id,
+            "results": _results(body, documents, ranked, plain=plain),
+            "usage": convert.usage(ranked.tokens, ranked.images),
+        }
+        if ranked.truncated:
+            content["truncated"] = True
+        return convert.answer(content, ranked.manifest, work.record)
 
 
 RERANK = Endpoint(

@@ -16,7 +16,7 @@ from gateway.rest import convert
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.embeddings import EmbeddingsResponse, answer
 from gateway.rest.fields import Dimensions, EmbeddingType, ModelName
-from gateway.rest.forms import Forms
+from gateway.rest.forms import read_form
 from gateway.rest.intake import FORM, RAW, Intake, Work
 from gateway.rest.openapi import image_body
 
@@ -55,7 +55,7 @@ async def _images(
     """The images, and the fields of a form."""
     kind = _kind(headers)
     if kind == FORM_DATA:
-        form = await Forms(max_items, tuple(ImageQuery.model_fields)).read(headers, work.body)
+        form = await read_form(headers, work.body, max_items, tuple(ImageQuery.model_fields))
         images = [ImageItem(file, f"files[{index}]") for index, file in enumerate(form.files)]
         return images, form.fields
     if kind and kind != PACKED and not kind.startswith("image/"):

@@ -9,27 +9,16 @@ from gateway.models.values import Classified, Prediction
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
-from gateway.rest import convert
+from gateway.rest import convert, fields
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
-from gateway.rest.fields import (
-    RED_CIRCLE,
-    Count,
-    ModelName,
-    Name,
-    OfImages,
-    Strings,
-    Templates,
-    either,
-    not_both,
-)
 from gateway.rest.intake import Intake
 from gateway.telemetry.record import Record
 
 _EXAMPLES: list[JsonValue] = [
     {
         "model": "demo",
-        "image": RED_CIRCLE,
+        "image": fields.RED_CIRCLE,
         "labels": ["red circle", "blue star", "green square"],
         "templates": ["a photo of a {}."],
         "top_k": 2,
@@ -37,31 +26,31 @@ _EXAMPLES: list[JsonValue] = [
 ]
 
 
-class ZeroShotRequest(OfImages):
+class ZeroShotRequest(fields.OfImages):
     """Images to classify by labels."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": _EXAMPLES,
             "allOf": [
-                either("image", "images"),
-                either("labels", "label_set"),
-                not_both("label_set", "templates"),
+                fields.either("image", "images"),
+                fields.either("labels", "label_set"),
+                fields.not_both("label_set", "templates"),
             ],
         }
     )
 
-    model: ModelName = None
-    labels: Strings | None = Field(None, description="What to choose among; or `label_set`.")
-    label_set: Name | None = Field(
+    model: fields.ModelName = None
+    labels: fields.Strings | None = Field(None, description="What to choose among; or `label_set`.")
+    label_set: fields.Name | None = Field(
         None, description="A set of labels with templates that the service holds."
     )
-    templates: Templates | None = Field(
+    templates: fields.Templates | None = Field(
         None,
         description="Texts with `{}` where the label goes, or the name of a template set; a "
         "label's vector is the mean over them. If left out, labels are taken as they are.",
     )
-    top_k: Count | None = Field(
+    top_k: fields.Count | None = Field(
         None, description="Number of labels to return per image, best first; all if left out."
     )
 
