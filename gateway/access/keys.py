@@ -14,22 +14,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from gateway.access.quotas import Quota
 from gateway.errors import Unauthenticated
-from gateway.models.files import CHECK_S, read_file, version
+from gateway.models.files import CHECK_S, read_yaml, version
 
 _PREFIX = "oct_"  # so that scanners for leaked secrets can know a key
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_FIELDS = {"name", "sha256", "items_per_minute", "concurrency"}
+_NAME = r"^[A-Za-z0-9._-]{1,64}$"
 
 logger = logging.getLogger(__name__)
 
 
 class KeysError(Exception):
-    """The file of keys is wrong; the message says where, and quotes none of it."""
+    """The file of keys is wrong; the message says where, and quotes no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +41,35 @@ class Key:
     quota: Quota
 
 
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    items_per_minute: PositiveInt | None = None
+    concurrency: PositiveInt | None = None
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    keys: list[_Entry] | None
+
+
 def read_keys(path: Path) -> tuple[Key, ...]:
     """The keys of a file: YAML or JSON, `{"keys": [{"name", "sha256", ...}, ...]}`.
 
     Raises:
         KeysError: It cannot be read, or is not of this shape.
     """
-    import yaml  # costs every start 40 ms of CPU, and most have no keys
-
-    try:
-        content = yaml.safe_load(read_file(path).decode())
-    except OSError as error:
-        raise KeysError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # their text quotes the file
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise KeysError(f"{path}: {where}it is not YAML") from None
-    if not isinstance(content, dict) or set(content) != {"keys"}:
-        raise KeysError(f"{path}: must hold one field, `keys`")
-    entries = content["keys"] or []
-    if not isinstance(entries, list):
-        raise KeysError(f"{path}: keys: must be a list")
-    keys = tuple(_key(entry, f"{path}: keys[{index}]") for index, entry in enumerate(entries))
+    keys = tuple(
+        Key(
+            entry.name,
+            bytes.fromhex(entry.sha256),
+            Quota(entry.items_per_minute, entry.concurrency),
+        )
+        for entry in read_yaml(path, _File, KeysError).keys or ()
+    )
     for what in ("name", "digest"):
         if len({getattr(key, what) for key in keys}) < len(keys):
             raise KeysError(f"{path}: two entries have the same {what}")
@@ -127,30 +134,13 @@ class Keyring:
         self._by_digest = {key.digest: key for key in keys}
 
 
-def _key(entry: object, where: str) -> Key:
-    if not isinstance(entry, dict) or not set(entry) <= _FIELDS:
-        raise KeysError(f"{where}: must be an object of {', '.join(sorted(_FIELDS))}")
-    name, digest = entry.get("name"), entry.get("sha256")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise KeysError(f"{where}.name: must be 1 to 64 letters, digits, dots, dashes, underscores")
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise KeysError(f"{where}.sha256: must be the key's SHA-256, as 64 hexadecimal digits")
-    limits = {}
-    for field in ("items_per_minute", "concurrency"):
-        limit = entry.get(field)
-        if limit is not None and (type(limit) is not int or limit < 1):
-            raise KeysError(f"{where}.{field}: must be a whole number, at least 1")
-        limits[field] = limit
-    return Key(name, bytes.fromhex(digest), Quota(**limits))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a fresh key, and the entry for the file."""
     parser = argparse.ArgumentParser(prog="python -m gateway.access.keys", description=main.__doc__)
     parser.add_argument("command", choices=["new"])
     parser.add_argument("name", help="whom or what the key is for; logs and metrics show it")
     name = parser.parse_args(arguments).name
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         parser.error("name: 1 to 64 letters, digits, dots, dashes and underscores")
     key = _PREFIX + secrets.token_urlsafe(32)
     digest = hashlib.sha256(key.encode()).hexdigest()

@@ -3,11 +3,15 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 CHECK_S = 1.0  # between two checks whether a file has changed
 
+S = TypeVar("S", bound=BaseModel)
 Version = tuple[tuple[int, ...], ...]
 
 
@@ -27,6 +31,27 @@ def read_file(path: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         return stream.read()
+
+
+def read_yaml(path: Path, schema: type[S], wrong: Callable[[str], Exception]) -> S:
+    """The content of a YAML file, as this schema.
+
+    Raises what `wrong` makes of a message, which says where in the file, and quotes no value.
+    """
+    import yaml  # costs every start 40 ms of CPU, and most have no such file
+
+    try:
+        return schema.model_validate(yaml.safe_load(read_file(path).decode()))
+    except OSError as error:
+        raise wrong(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise wrong(f"{path}: {where or 'file'}: {first['msg']}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise wrong(f"{path}: {where}it is not YAML") from None
 
 
 def _version(path: Path) -> tuple[int, ...]:

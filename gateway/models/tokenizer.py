@@ -117,23 +117,21 @@ class TextTokenizer:
         )
 
     def encode(self, text: str, *, truncate: bool = True) -> Tokens:
-        """Tokenizes one text, without padding.
-
-        Like OpenCLIP, cuts a text over the context length, and keeps its end token.
-
-        Raises:
-            TextError: The text holds lone surrogates or a reference of thousands of digits,
-            or is too long and `truncate` is false.
-        """
-        words = self._words(text)
-        return self._tokens(self._model.encode(words, is_pretokenized=bool(self._split)), truncate)
+        """Tokenizes one text as `encode_all` does. Raises TextError: it cannot be tokenized."""
+        [outcome] = self.encode_all([text], truncate=truncate)
+        if isinstance(outcome, TextError):
+            raise outcome
+        return outcome
 
     def encode_all(
         self, texts: Sequence[str], *, truncate: bool = True
     ) -> list[Tokens | TextError]:
-        """Tokenizes texts, each to its tokens or its error; faster than one at a time.
+        """Tokenizes texts without padding, each to its tokens or its error.
 
-        Most of the work is outside of Python, so other threads run meanwhile.
+        Like OpenCLIP, cuts a text over the context length, and keeps its end token. An error is
+        for lone surrogates, for a reference of thousands of digits, and for a text that is too
+        long where `truncate` is false. Most of the work is outside of Python, so other threads run
+        meanwhile.
         """
         outcomes: dict[int, Tokens | TextError] = {}
         words: dict[int, str | list[str]] = {}

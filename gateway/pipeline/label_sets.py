@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.admission.limits import RequestLimits
 from gateway.errors import MalformedRequest, RequestError, UnknownLabelSet, quoted
-from gateway.models.files import read_file
+from gateway.models.files import read_yaml
 from gateway.pipeline.scoring import DEFAULT_TEMPLATES, PLACEHOLDER, Label, check_templates, prompts
 
 SUFFIX = ".yaml"
@@ -42,8 +42,6 @@ class LabelSet:
     labels: tuple[Label, ...]
     templates: tuple[str, ...]
 
-
-F = TypeVar("F", bound=BaseModel)
 
 _Name = Annotated[str, Field(min_length=1)]
 
@@ -127,7 +125,7 @@ def read_label_sets(folder: Path | None, templates_file: Path | None) -> LabelSe
     """
     sets = LabelSets()
     if templates_file is not None:
-        read = _parsed(templates_file, _TemplateSetsFile)
+        read = read_yaml(templates_file, _TemplateSetsFile, LabelSetError)
         for name, templates in read.template_sets.items():
             sets.template_sets[name] = _checked(templates_file, sets, templates)
     if folder is None:
@@ -135,7 +133,7 @@ def read_label_sets(folder: Path | None, templates_file: Path | None) -> LabelSe
     if not folder.is_dir():
         raise LabelSetError(f"{folder}: no such folder of label sets")
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        file = _parsed(path, _LabelSetFile)
+        file = read_yaml(path, _LabelSetFile, LabelSetError)
         if file.name in sets.label_sets:
             raise LabelSetError(f"{path}: another file has a label set {file.name!r} as well")
         labels = tuple(
@@ -171,19 +169,3 @@ def _checked(path: Path, sets: LabelSets, given: list[str] | str) -> tuple[str, 
         return sets.templates(given)
     except MalformedRequest as error:
         raise LabelSetError(f"{path}: {error.message}") from error
-
-
-def _parsed(path: Path, schema: type[F]) -> F:
-    import yaml  # costs every start 40 ms of CPU, and most have no label sets of their own
-
-    try:
-        content: Any = yaml.safe_load(read_file(path).decode())
-        return schema.model_validate(content)
-    except OSError as error:
-        raise LabelSetError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LabelSetError(f"{path}: not YAML: {error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise LabelSetError(f"{path}: {where}: {first['msg']}") from error

@@ -1,7 +1,7 @@
 """Items -> token ids and pixels, in threads; each item with an error of its own."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,7 +23,6 @@ CHUNK_CHARACTERS = 2**16  # of these texts: tokenizing them may take a tenth of 
 LINE_CHARACTERS = 32  # the cost of cleaning a line, on top of its characters
 
 T = TypeVar("T")
-I = TypeVar("I", TextItem, ImageItem)  # noqa: E741 - an item of either kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +100,6 @@ class Preparer:
     async def _tokenize(
         self, model: Model, items: Sequence[TextItem], truncate: bool
     ) -> list[Tokens | RequestError]:
-        def one(item: TextItem) -> Tokens:
-            return model.tokenizer.encode(item.text, truncate=truncate)
-
         def several(chunk: Sequence[TextItem]) -> Sequence[Tokens | RequestError]:
             texts = [item.text for item in chunk]
             outcomes = model.tokenizer.encode_all(texts, truncate=truncate)
@@ -114,7 +110,7 @@ class Preparer:
 
         charged = sum(map(charge, items))
         if charged <= INLINE_CHARACTERS:
-            return [_outcome(one, item) for item in items]
+            return list(several(items))
         threads = self.threads if charged <= CHUNK_CHARACTERS else self.long or self.threads
         parts = await threads.map(several, chunks(items))
         return [outcome for part in parts for outcome in part]
@@ -158,13 +154,17 @@ class Preparer:
             timings.add("decode", time.perf_counter() - fetched)
 
     async def _decode(self, model: Model, item: ImageItem, skip: bool) -> Pixels | RequestError:
-        def one(item: ImageItem) -> Pixels:
-            return self.decode(image_bytes(item), model.manifest.preprocessing)
+        def outcome() -> Pixels | RequestError:
+            try:
+                return self.decode(image_bytes(item), model.manifest.preprocessing)
+            except RequestError as error:
+                error.param = error.param or item.param
+                return error
 
-        outcome = await self.threads.run(_outcome, one, item)
-        if isinstance(outcome, RequestError) and not skip:
-            raise outcome  # at once, so that the other images are not decoded in vain
-        return outcome
+        decoded = await self.threads.run(outcome)
+        if isinstance(decoded, RequestError) and not skip:
+            raise decoded  # at once, so that the other images are not decoded in vain
+        return decoded
 
 
 def chunks(items: Sequence[TextItem]) -> Iterator[Sequence[TextItem]]:
@@ -181,11 +181,3 @@ def chunks(items: Sequence[TextItem]) -> Iterator[Sequence[TextItem]]:
 def charge(item: TextItem) -> int:
     """What tokenizing a text may take, in characters."""
     return len(item.text) + LINE_CHARACTERS * item.text.count("\n")
-
-
-def _outcome(function: Callable[[I], T], item: I) -> T | RequestError:
-    try:
-        return function(item)
-    except RequestError as error:
-        error.param = error.param or item.param
-        return error
