@@ -46,10 +46,7 @@ class Access:
     def entered(self, authorization: Sequence[str], record: Record) -> Iterator[Account]:
         """While a request is worked on: what its items are paid from.
 
-        Args:
-            authorization: The values of the request's `authorization` headers.
-            record: Takes the key's name, which is its client's as well, and the items that were
-                spent.
+        The record takes the key's name, which is its client's as well, and the items spent.
 
         Raises:
             Unauthenticated: There is no key, or none that is known.

@@ -20,12 +20,7 @@ _VERSION, _UTC_TIME = 0xA0, 0x17  # tags
 
 
 def expiry(chain: bytes) -> float:
-    """When the first certificate ends, in Unix seconds.
-
-    Raises:
-        ValueError: It is no certificate.
-        IndexError: It ends too soon.
-    """
+    """When the first certificate ends, in Unix seconds; ValueError or IndexError if it is none."""
     found = _PEM.search(chain)
     if found is None:
         raise ValueError("no certificate in PEM")
@@ -133,10 +128,8 @@ class Tls:
     async def follow(self, expires: Callable[[float], None]) -> NoReturn:
         """Reads the files again whenever they change; what is broken leaves all as it is.
 
-        Connections that are open keep what they began with.
-
-        Args:
-            expires: Told when the certificate that is served from now on ends, in Unix seconds.
+        Connections that are open keep what they began with. `expires` is called with the end of
+        each certificate that is served from now on, in Unix seconds.
         """
         while True:
             await asyncio.sleep(CHECK_S)

@@ -9,7 +9,10 @@ _INFLIGHT = "GATEWAY_MAX_INFLIGHT_BYTES"
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """The limits of one request, over either protocol."""
+    """The limits of one request, over either protocol.
+
+    What is missing is refused with `MalformedRequest`, and what is too much with `TooLarge`.
+    """
 
     max_items: int
     max_labels: int
@@ -18,12 +21,7 @@ class RequestLimits:
     max_answer_bytes: int = 2**62  # of an answer in memory
 
     def items(self, count: int, param: str, of: str | None = None) -> None:
-        """Refuses a request with no items, or with too many; `of` names what is counted together.
-
-        Raises:
-            MalformedRequest: There are none.
-            TooLarge: There are too many.
-        """
+        """Refuses a request with no items, or too many; `of` names what is counted together."""
         if not count:
             raise MalformedRequest(f"{param}: give at least one", param=param)
         if count > self.max_items:
@@ -31,12 +29,7 @@ class RequestLimits:
             raise _over(param, count, what, "GATEWAY_MAX_ITEMS", self.max_items)
 
     def labels(self, labels: int, templates: int) -> None:
-        """Refuses too many labels, or too many labels times templates.
-
-        Raises:
-            MalformedRequest: There are no labels, or no templates.
-            TooLarge: There are too many.
-        """
+        """Refuses no labels or templates, too many labels, or too many labels times templates."""
         for count, param in ((labels, "labels"), (templates, "templates")):
             if not count:
                 raise MalformedRequest(f"{param}: give at least one", param=param)
@@ -47,27 +40,18 @@ class RequestLimits:
             raise _over("labels", labels * templates, what, "GATEWAY_MAX_PROMPTS", self.max_prompts)
 
     def answer(self, size: int, param: str, what: str) -> None:
-        """Refuses a request whose answer would take too much memory; `what` names its bytes.
-
-        Raises:
-            TooLarge: It would; with less of the parameter it may not.
-        """
+        """Refuses a request whose answer would take too much memory; `what` names its bytes."""
         if size > self.max_answer_bytes:
             raise _over(param, size, what, _INFLIGHT, self.max_answer_bytes)
 
     def text(self, text: str, param: str) -> None:
-        """Refuses an empty text, or one longer than a text may be.
-
-        Raises:
-            MalformedRequest: It is empty.
-            TooLarge: It is too long.
-        """
+        """Refuses an empty text, or one longer than a text may be."""
         if not text:
             raise MalformedRequest(f"{param}: the text is empty", param=param)
         self.characters(len(text), param)
 
     def characters(self, count: int, param: str) -> None:
-        """Refuses a text of more characters than a text may have. Raises TooLarge: it has more."""
+        """Refuses a text of more characters than a text may have."""
         limit = self.max_text_characters
         if count > limit:
             raise _over(param, count, "characters", "GATEWAY_MAX_TEXT_CHARACTERS", limit)

@@ -85,11 +85,7 @@ class Permit(Held):
         self._admission.release(self, error)
 
     def claim(self, items: int, images: int = 0) -> None:
-        """Takes room for all items of the request, before work on any of them begins.
-
-        Args:
-            items: Texts and images.
-            images: The number of images among them.
+        """Takes room for all items of the request, `images` among them, before work on any begins.
 
         Raises:
             Overloaded: There is no room, or the expected wait is too long.
@@ -127,7 +123,6 @@ class Admission(Held):
     """
 
     def __init__(self, room: Room, clock: Callable[[], float] = time.monotonic) -> None:
-        """Starts with nothing in flight; `clock` returns seconds."""
         super().__init__()
         self._room = room
         self._drain = Drain(clock)
@@ -143,16 +138,8 @@ class Admission(Held):
     def arriving(self, size: int, *, client: str = "", images: bool | None = None) -> Permit:
         """The permit of a request that arrives: it holds bytes as they come, until it may `begin`.
 
-        It is refused at once if its whole body would find no room. A declared size takes no room
-        before its bytes arrive.
-
-        Args:
-            size: The largest size that its body may have, as far as that is known.
-            client: As for `permit`.
-            images: As for `permit`.
-
-        Raises:
-            Overloaded: As `permit`.
+        It is refused at once, as by `permit`, if a whole body of `size` bytes would find no room. A
+        declared size takes no room before its bytes arrive.
         """
         permit = Permit(self, client)
         self._check_entry(permit, size, 1, images)
@@ -255,13 +242,8 @@ class Admission(Held):
     ) -> None:
         """Refuses what does not fit, or is more than the client may hold.
 
-        Args:
-            kind: What is counted, and the setting of its limit.
-            limit: The most that all requests may hold.
-            wanted: What this request will hold.
-            others: What all other requests hold.
-            mine: What the client's other requests hold.
-            of: The amount that the client's share is a part of; 0: the limit.
+        `others` is what all other requests hold, `mine` what the client's hold among them. Its share
+        is a part of `of`, or for 0 of the limit.
         """
         what, setting = kind
         left = limit - others - wanted

@@ -28,12 +28,7 @@ _FILTERS = {
 
 
 def scale_decoding(image: Image.Image, size: tuple[int, int]) -> None:
-    """Lets an opened JPEG be decoded at a half, a quarter or an eighth; others stay as they are.
-
-    Args:
-        image: Opened, not loaded.
-        size: What it will be resized to.
-    """
+    """Lets an opened JPEG be decoded at a half, a quarter or an eighth, where it goes to `size`."""
     factor = _factor(image, size)
     if image.format == "JPEG" and factor > 1:
         image.draft(None, (image.width // factor, image.height // factor))
@@ -50,12 +45,7 @@ def copies_bytes(image: Image.Image, size: tuple[int, int]) -> int:
 
 
 def pixels(image: Image.Image, size: tuple[int, int], rules: Preprocessing) -> Pixels:
-    """Resizes an RGB image to `size`, then crops or pads.
-
-    Args:
-        image: An image that `applies` accepts, upright.
-        size: What `resized_size` gave.
-        rules: The model's preprocessing.
+    """Resizes an upright RGB image to `size`, which `resized_size` gave, then crops or pads.
 
     Returns:
         uint8 [S, S, 3].

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -39,9 +40,7 @@ class FetchRules:
     ports: frozenset[int] = frozenset({80, 443})
     private: bool = False  # whether private and loopback addresses are allowed
     max_bytes: int = 32 * 2**20  # of one image
-    timeout_s: float = (
-        5.0  # for one image, from the lookup to the last byte; without the wait for a slot
-    )
+    timeout_s: float = 5.0  # for one image, from the lookup to the last byte
     max_redirects: int = 3
     concurrency: int = 8  # images being fetched, or held until they are decoded
 
@@ -65,11 +64,11 @@ class Fetcher:
 
     @asynccontextmanager
     async def fetched(self, url: str, request: Owner, until: Deadline) -> AsyncIterator[bytes]:
-        """Fetches a URL, and holds a slot while the block uses the bytes.
+        """Fetches an image, and holds a slot, which requests share, while the block uses the bytes.
 
         Args:
-            url: The URL of the image.
-            request: The request that it is for; requests and clients share the slots.
+            url: Of the image.
+            request: The request that it is for.
             until: The deadline of the fetch, including the wait for a slot.
 
         Raises:
@@ -166,38 +165,24 @@ class Fetcher:
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
-    """Resolves a name with the system's resolver.
+    """Resolves a name with the system's resolver. Raises OSError: it has no address.
 
     Each lookup has a daemon thread: a name server that hangs delays neither other lookups nor the
     gateway's stop.
-
-    Raises:
-        OSError: The name has no address.
     """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Sequence[str]] = loop.create_future()
-
-    def finish(found: Sequence[str], error: Exception | None) -> None:
-        if answer.done():
-            return  # the fetch was cancelled
-        if error is None:
-            answer.set_result(found)
-        else:
-            answer.set_exception(error)
+    answer: Future[Sequence[str]] = Future()
 
     def work() -> None:
-        found: list[str] = []
-        failed = None
+        if not answer.set_running_or_notify_cancel():
+            return
         try:
             entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found = list(dict.fromkeys(str(address[0]) for *_, address in entries))
+            answer.set_result(list(dict.fromkeys(str(address[0]) for *_, address in entries)))
         except (OSError, UnicodeError) as error:
-            failed = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(finish, found, failed)
+            answer.set_exception(error)
 
     threading.Thread(target=work, name="look-up", daemon=True).start()
-    return await answer
+    return await asyncio.wrap_future(answer)
 
 
 class _Pinned(httpcore2.AsyncNetworkBackend):

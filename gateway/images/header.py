@@ -25,9 +25,7 @@ _JPEG2000_BAND, _PROGRESSIVE_BAND = 5, 2
 def decode_bytes(image: Image.Image, *, turned: bool = False) -> int:
     """Estimates the peak memory of decoding and resizing an opened image, in bytes.
 
-    Args:
-        image: Opened, not loaded.
-        turned: Whether its EXIF orientation is applied, which takes a copy.
+    It is not loaded yet. To apply its EXIF orientation, as `turned` says, takes a copy.
     """
     stored = _STORED.get(image.mode, 4)
     copies = 1 + turned + (image.mode in _ALPHA)

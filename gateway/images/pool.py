@@ -74,9 +74,7 @@ class DecodePool:
     def __call__(self, data: bytes, rules: Preprocessing) -> Pixels:
         """See `gateway.images.preprocess.preprocess`.
 
-        Raises:
-            ImageError: As there; or the process died of this image, or took too long.
-            TooLarge: As there.
+        An image that its process dies of, or that takes too long, is an `ImageError` too.
         """
         worker = self._idle.get()
         try:
@@ -181,12 +179,6 @@ class _Worker:
 
 
 def _received(connection: Connection, pixels: int = 0) -> tuple[bytes, bytes]:
-    """What an answer is, and its content.
-
-    Raises:
-        EOFError: The process has ended.
-        BlockingIOError: It sends nothing in time.
-        OSError: It ended within a message, or its message is too long.
-    """
+    """What an answer is, and its content; BlockingIOError where nothing comes in time."""
     kind = connection.recv_bytes(_MAX_MESSAGE)
     return kind, connection.recv_bytes(max(pixels, _MAX_MESSAGE))

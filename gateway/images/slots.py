@@ -22,14 +22,10 @@ class Slots:
         self._waiting: dict[Owner, dict[asyncio.Future[None], None]] = {}
 
     async def take(self, owner: Owner, within: float) -> None:
-        """Takes a slot, which `give_back` frees.
-
-        Args:
-            owner: The request that takes it.
-            within: The longest wait, in seconds.
+        """Takes a slot for a request, which `give_back` frees.
 
         Raises:
-            TimeoutError: No slot was free in time.
+            TimeoutError: No slot was free within this number of seconds.
         """
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, {})[turn] = None

@@ -58,7 +58,6 @@ class InferClient(Protocol):
 
     def servers(self) -> int:
         """The number of Tritons."""
-        ...
 
     def check(self) -> None:
         """Fails at once while every call would be in vain.
@@ -66,7 +65,6 @@ class InferClient(Protocol):
         Raises:
             Unavailable: No Triton answers.
         """
-        ...
 
     async def infer(self, call: Call, within: float) -> Vectors:
         """Runs one encoder: returns float32 [n, D].
@@ -83,7 +81,6 @@ class InferClient(Protocol):
             InferenceFailed: Triton answered with an error; or, with the code `WRONG`, with an
                 output that cannot be this encoder's.
         """
-        ...
 
     async def load(self, encoder: Encoder, within: float) -> None:
         """Loads an encoder into every Triton that answers; returns when all serve this version.
@@ -91,7 +88,6 @@ class InferClient(Protocol):
         Raises:
             Unavailable: A Triton does not serve it; the message says why.
         """
-        ...
 
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """Checks on every Triton that answers that an encoder gives its golden vector.
@@ -107,11 +103,9 @@ class InferClient(Protocol):
             Unavailable: No Triton gives the golden vector.
             Others: As `infer`.
         """
-        ...
 
     async def close(self) -> None:
         """Closes the connections."""
-        ...
 
 
 class FakeInferClient:

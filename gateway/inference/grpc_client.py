@@ -76,12 +76,9 @@ class GrpcInferClient:
         on_status: OnStatus = lambda answering, broken: None,
         secret: Secret = NO_SECRET,
     ) -> None:
-        """Begins to resolve the addresses.
+        """Begins to resolve the addresses, `host:port` of each Triton.
 
-        Args:
-            addresses: `host:port` of each Triton.
-            on_status: Called with the number of Tritons that answer, and of those that do not.
-            secret: The secret that Triton requires for loading models.
+        `on_status` is called with the number of Tritons that answer, and of those that do not.
         """
         self._secret = secret
         self._servers = Servers(addresses, on_status)
@@ -227,12 +224,7 @@ class GrpcInferClient:
             raise DeadlineExceeded(LATE) from error
 
     async def _ask(self, server: Server, call: Call, deadline: float, wait_s: float) -> Vectors:
-        """Sends a call.
-
-        Raises:
-            _PassedError: It was `wait_s` seconds in Triton's queue, and was not run.
-            _ElsewhereError, GatewayError: See `_translated`.
-        """
+        """Sends a call. Raises _PassedError: Triton did not run it within `wait_s`."""
         begin = _now()
         within, wait_s = max(LEAST_S, deadline - begin), max(LEAST_S, wait_s)
         try:

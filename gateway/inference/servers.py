@@ -24,13 +24,10 @@ class Servers:
         on_status: OnStatus = lambda answering, broken: None,
         lookup: Lookup | None = None,
     ) -> None:
-        """Begins to resolve; must be created inside the running event loop.
+        """Begins to resolve `host:port` each; must be created inside the running event loop.
 
-        Args:
-            addresses: `host:port` each; a host name may stand for several servers.
-            on_status: Called after each change with the number of servers that answer, and of
-                open breakers.
-            lookup: Resolves one of `addresses`; None uses the system's resolver.
+        A host name may stand for several servers. `on_status` is called after each change with the
+        number of servers that answer, and of open breakers; `lookup` replaces the system's resolver.
         """
         self._addresses = addresses
         self._on_status = on_status

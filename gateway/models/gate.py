@@ -102,25 +102,15 @@ class Retrieval(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Ranking(_Strict):
-    """How pictures rank texts, with both encoders at one batch size, and text at one length.
+    """How pictures rank texts, with both encoders at one batch size, and text at one length."""
 
-    Attributes:
-        length: Tokens; longer texts run at the next length that holds them.
-        batch: The batch size of both encoders.
-        pictures: The number of pictures ranked: those that ran at this batch size.
-        texts: The number of texts that ran at this batch size; others ran at the largest one.
-        agreement: With PyTorch, on the same pictures, as for the figures below.
-        zero_shot: Where some of the pictures are labelled.
-        retrieval: Where some of the pictures have texts of their own.
-    """
-
-    length: Positive
-    batch: Positive
-    pictures: Positive
-    texts: Positive
-    agreement: Agreement
-    zero_shot: ZeroShot | None = None
-    retrieval: Retrieval | None = None
+    length: Positive  # tokens; longer texts run at the next length that holds them
+    batch: Positive  # of both encoders
+    pictures: Positive  # that were ranked: those that ran at this batch size
+    texts: Positive  # that ran at this batch size; others ran at the largest one
+    agreement: Agreement  # with PyTorch, on the same pictures, as for the figures below
+    zero_shot: ZeroShot | None = None  # where some of the pictures are labelled
+    retrieval: Retrieval | None = None  # where some of the pictures have texts of their own
 
     @property
     def where(self) -> str:
@@ -130,21 +120,13 @@ class Ranking(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds(_Strict):
-    """The figures that a variant must reach; None: no threshold.
+    """The figures that a variant must reach; None: no threshold."""
 
-    Attributes:
-        min_cosine: Of any item.
-        mean_cosine: Of each encoder.
-        accuracy_loss: Largest loss of zero-shot accuracy against PyTorch, in percentage points.
-        recall_loss: Largest loss of any retrieval recall against PyTorch, in percentage points.
-        agreement: Share of first candidates that are PyTorch's, 0 to 1.
-    """
-
-    min_cosine: float | None = None
-    mean_cosine: float | None = None
-    accuracy_loss: float | None = None
-    recall_loss: float | None = None
-    agreement: float | None = None
+    min_cosine: float | None = None  # of any item
+    mean_cosine: float | None = None  # of each encoder
+    accuracy_loss: float | None = None  # largest, of zero-shot accuracy, in percentage points
+    recall_loss: float | None = None  # largest, of any retrieval recall, in percentage points
+    agreement: float | None = None  # share of first candidates that are PyTorch's, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +134,6 @@ class Measured(_Strict):
     """All figures of a variant.
 
     Agreement, accuracy and recall are the lowest over the rankings that cover the whole set.
-
-    Attributes:
-        rankings: At batch 1, 2 and the largest, with text at each length; empty only in older
-            manifests.
     """
 
     image: EncoderFigures
@@ -163,6 +141,7 @@ class Measured(_Strict):
     agreement: Agreement
     zero_shot: ZeroShot | None
     retrieval: Retrieval | None
+    # At batch 1, 2 and the largest, with text at each length; empty only in older manifests.
     rankings: tuple[Ranking, ...] = ()
 
     @classmethod
@@ -183,14 +162,10 @@ class Measured(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Gate(Measured):
-    """The figures of a model before it was published, and its thresholds.
-
-    Attributes:
-        failures: One line for each figure below its threshold; only in a model that was published
-            with `--allow-failing`.
-    """
+    """The figures of a model before it was published, and its thresholds."""
 
     thresholds: Thresholds = field(kw_only=True)
+    # One line for each figure below its threshold, where `--allow-failing` published all the same.
     failures: tuple[str, ...] = field(default=(), kw_only=True)
 
     @classmethod

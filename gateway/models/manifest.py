@@ -107,41 +107,28 @@ class Golden(_Frozen):
 
 
 class Manifest(_Frozen):
-    """All that the gateway must know about a published model.
-
-    Attributes:
-        id: The value of `model` in requests; names weights and precision.
-        version: The Triton version (folder) of every encoder in this manifest.
-        fingerprint: SHA-256 over architecture, weights, preprocessing, tokenizer and precision;
-            vectors with equal fingerprints may be compared.
-        logit_scale: Factor on cosines, already exponentiated (OpenCLIP's `logit_scale.exp()`).
-        logit_bias: Added to the scaled cosine; set for SigLIP models only, whose scores are
-            sigmoids instead of a softmax.
-        pretrained: OpenCLIP tag or checkpoint file name; None for random weights.
-        runtime: Triton's backend.
-        recipe: How each encoder was made INT8, by `image` and `text`; empty otherwise.
-        gate: The figures of the quality gate.
-        files: SHA-256 of each file of the model, by path relative to the repository.
-    """
+    """All that the gateway must know about a published model."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    id: str = Field(pattern=MODEL_ID_PATTERN)
-    version: int = Field(ge=1)
+    id: str = Field(pattern=MODEL_ID_PATTERN)  # `model` in requests; names weights and precision
+    version: int = Field(ge=1)  # the Triton version (folder) of every encoder in this manifest
+    # Over architecture, weights, preprocessing, tokenizer and precision: vectors with equal
+    # fingerprints may be compared.
     fingerprint: Sha256
     open_clip_name: str
-    pretrained: str | None
+    pretrained: str | None  # OpenCLIP tag or checkpoint file name; None for random weights
     precision: Literal["fp32", "fp16", "bf16", "int8"]
-    runtime: Literal["onnxruntime", "openvino", "tensorrt"]
-    recipe: dict[str, str]
+    runtime: Literal["onnxruntime", "openvino", "tensorrt"]  # Triton's backend
+    recipe: dict[str, str]  # how `image` and `text` were made INT8; empty otherwise
     embedding_size: int = Field(ge=1)
-    logit_scale: float
-    logit_bias: float | None
+    logit_scale: float  # factor on cosines: OpenCLIP's `logit_scale.exp()`
+    logit_bias: float | None  # added to them; SigLIP's alone, whose scores are sigmoids
     preprocessing: Preprocessing
     tokenizer: Tokenizer
     triton: TritonModels
     golden: Golden
-    gate: Gate
-    files: dict[str, Sha256]
+    gate: Gate  # the figures of the quality gate
+    files: dict[str, Sha256]  # of each file of the model, by path relative to the repository
     created: int  # seconds since the epoch
 
     @model_validator(mode="after")

@@ -48,13 +48,9 @@ class Models:
         aliases: Mapping[str, str] | None = None,
         default: str | None = None,
     ) -> None:
-        """Serves these models.
+        """Serves models by id, with aliases for some of these ids.
 
-        Args:
-            served: The models by id.
-            aliases: Other names, each for an id in `served`.
-            default: The id for requests that name no model; None: the model that is served
-                alone.
+        Requests that name none are for the id `default`; None: for the model that is served alone.
         """
         self._served = dict(served)
         self._aliases = dict(aliases or {})

@@ -146,16 +146,10 @@ class Embedder:
         skip: bool = False,
         bulk: bool = False,
     ) -> Embedded:
-        """The vectors of texts and images, whole, in their order.
+        """The vectors of texts and images, mixed as `checked` returns them, whole, in their order.
 
-        Args:
-            model: Whose encoders.
-            items: Texts and images, mixed as they come, as `checked` returns them.
-            deadline: Of the request.
-            timings: Takes the time of each stage, and counts what was embedded.
-            truncate: Whether text over the context length is cut; otherwise it is wrong.
-            skip: Whether items that are wrong are left out, each with its error.
-            bulk: Whether they go behind requests that need a quick answer.
+        Text over the context length is cut, or without `truncate` wrong. With `skip`, items that
+        are wrong are left out, each with its error. `bulk` items go behind urgent ones.
 
         Raises:
             RequestError: An item is wrong and `skip` is false; `param` says which.

@@ -90,11 +90,11 @@ class LabelSets:
     def templates(
         self, given: Sequence[str] | str | None, limits: RequestLimits | None = None
     ) -> tuple[str, ...]:
-        """The templates of a request: its own, or those of the set that it names.
+        """The templates of a request: its own, within `limits`, or those of the set that it names.
 
         Raises:
             MalformedRequest: No set has this name, or a template does not hold `{}` exactly once.
-            TooLarge: A template is longer than a text may be by the `limits`.
+            TooLarge: A template is longer than a text may be.
         """
         if given is None:
             return DEFAULT_TEMPLATES
@@ -149,11 +149,7 @@ def read_label_sets(folder: Path | None, templates_file: Path | None) -> LabelSe
 
 
 def check_label_sets(sets: LabelSets, limits: RequestLimits) -> None:
-    """Refuses what could never be encoded.
-
-    Raises:
-        LabelSetError: A label, in its longest template, is over the limit of a text.
-    """
+    """Refuses sets with a label that, in its longest template, is over the limit of a text."""
     for label_set in sets.label_sets.values():
         longest = max(label_set.templates, key=len)
         for index, label in enumerate(label_set.labels):

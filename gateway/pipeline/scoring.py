@@ -103,17 +103,10 @@ def logits(similarity: Scores, manifest: Manifest) -> Scores:
 def classify(
     images: Vectors, classifier: Rows, labels: Sequence[str], manifest: Manifest, top_k: int
 ) -> tuple[tuple[Prediction, ...], ...]:
-    """Scores every image against every label and keeps the best.
-
-    Args:
-        images: Unit vectors, float32 [n, D].
-        classifier: One unit vector per label, float32 or float64 [m, D].
-        labels: The m labels.
-        manifest: Gives `logit_scale` and, for SigLIP, `logit_bias`.
-        top_k: How many predictions to keep per image.
+    """Scores every image [n, D] against the unit vectors [m, D] of m labels, and keeps the best.
 
     Returns:
-        Per image its predictions, best first; equal scores stay in the order of the labels.
+        Per image `top_k` predictions, best first; equal scores stay in the order of the labels.
     """
     similarity = cosines(images, classifier)
     scaled = logits(similarity, manifest)

@@ -50,11 +50,7 @@ def part(given: Part, param: str) -> Item:
 
 
 def images(image: str | None, several: Sequence[str] | None) -> list[ImageItem]:
-    """The images of a request.
-
-    Raises:
-        MalformedRequest: It has neither one nor a list of them, or both.
-    """
+    """The images of a request. Raises MalformedRequest: it has not one of the two."""
     if (image is None) == (several is None):
         raise MalformedRequest("body: give either `image` or `images`")
     if image is not None:
@@ -63,11 +59,7 @@ def images(image: str | None, several: Sequence[str] | None) -> list[ImageItem]:
 
 
 def one_of(body: BaseModel, *names: str) -> None:
-    """Checks that one of these fields is given.
-
-    Raises:
-        MalformedRequest: None is, or more than one.
-    """
+    """Checks that one of these fields is given. Raises MalformedRequest: none is, or several."""
     if sum(getattr(body, name) is not None for name in names) != 1:
         listed = ", ".join(f"`{name}`" for name in names)
         raise MalformedRequest(f"body: give one of {listed}")

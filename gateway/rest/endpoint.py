@@ -20,25 +20,15 @@ Handler = Callable[[Engine, Intake, Request], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`POST path`, as a module of `gateway.rest.endpoints` declares it.
-
-    Attributes:
-        path: Of the URL.
-        summary: In the document; the handler's docstring says more.
-        handler: Lets the request in by the intake, asks the engine, and answers.
-        request: The schema of the JSON body.
-        response: The schema of the answer.
-        body: What the document says of a body that is no JSON, in place of `request`.
-        other_paths: Where it is as well, for clients that know it there; not in the document.
-    """
+    """`POST path`, as a module of `gateway.rest.endpoints` declares it."""
 
     path: str
-    summary: str
-    handler: Handler
-    request: type[BaseModel]
+    summary: str  # in the document; the handler's docstring says more
+    handler: Handler  # lets the request in by the intake, asks the engine, and answers
+    request: type[BaseModel]  # the schema of the JSON body
     response: type[BaseModel]
-    body: dict[str, Any] | None = None
-    other_paths: tuple[str, ...] = ()
+    body: dict[str, Any] | None = None  # what the document says of a body that is no JSON
+    other_paths: tuple[str, ...] = ()  # for clients that know it there; not in the document
 
 
 def router(endpoints: Iterable[Endpoint], engine: Engine, intake: Intake) -> APIRouter:

@@ -89,12 +89,8 @@ def answers(
 ) -> dict[int | str, dict[str, Any]]:
     """What a route says of its answers, as `responses`.
 
-    Args:
-        schema: Of a 200.
-        statuses: Of the errors.
-        vectors: Whether a model's vectors went into it.
-        packed: Whether it may come as packed float32.
-        failed: Of the errors' bodies.
+    `schema` is that of a 200, `failed` that of the errors of these statuses; `vectors`: whether a
+    model's vectors went into it, `packed`: whether it may come as packed float32.
     """
     named = (_OF_MODEL if vectors else {}) | (_OF_PACKED if packed else {})
     done: dict[str, Any] = {"model": schema, "description": "Done.", "headers": _headers(named)}
@@ -122,13 +118,7 @@ def _headers(named: dict[str, str]) -> dict[str, Any]:
 
 
 def install(app: FastAPI, requests: Iterable[type[BaseModel]], *, keys: bool) -> None:
-    """Makes the app's document hold the schemas of the request bodies as well.
-
-    Args:
-        app: The application.
-        requests: The schemas of request bodies.
-        keys: Whether calls need an API key.
-    """
+    """Makes the app's document hold the schemas of request bodies, and whether calls need a key."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:

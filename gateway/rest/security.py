@@ -79,11 +79,9 @@ def is_open(scope: Mapping[str, object]) -> bool:
 
 
 def guarded_operation(path: str, endpoints: Container[str]) -> str:
-    """The route of a path that needs a key; empty where none is known, so never any path at all.
+    """The route of a path that needs a key, among those here and the endpoints that run a model.
 
-    Args:
-        path: Of the request.
-        endpoints: The paths of the endpoints that run a model.
+    Empty where none is known, so never any path at all.
     """
     if path in _GUARDED or path in endpoints:
         return path

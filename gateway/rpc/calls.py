@@ -117,11 +117,7 @@ class Calls:
         return message
 
     def check(self, data: bytes) -> None:
-        """Refuses a message that is too large.
-
-        Raises:
-            TooLarge: There are more bytes than a message may have.
-        """
+        """Refuses a message that is too large. Raises TooLarge."""
         limit = self.config.max_message_bytes
         if len(data) > limit:
             raise TooLarge(

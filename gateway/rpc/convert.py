@@ -29,11 +29,7 @@ from openclip_api.v1 import clip_pb2
 
 
 def item(message: clip_pb2.Item, param: str) -> Item:
-    """A text or an image; `param` is where in the request it stands.
-
-    Raises:
-        MalformedRequest: It is neither, or an image of no bytes.
-    """
+    """A text or an image at this place. Raises MalformedRequest: it is neither, or empty."""
     kind = message.WhichOneof("content")
     if kind is None:
         raise MalformedRequest(f"{param}: give `text`, `image` or `image_url`", param=param)
@@ -65,11 +61,7 @@ def read(message: clip_pb2.Item, param: str) -> Item | RequestError:
 
 
 def classify(message: clip_pb2.ClassifyRequest) -> requests.Classify:
-    """The request of a ClassifyRequest.
-
-    Raises:
-        MalformedRequest: Templates are given twice, or an image is none.
-    """
+    """The request of a ClassifyRequest. Raises MalformedRequest: templates twice, or no image."""
     if message.templates and message.template_set:
         raise MalformedRequest(
             "templates: give either `templates` or `template_set`", param="templates"

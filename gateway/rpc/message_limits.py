@@ -25,22 +25,15 @@ _VARINT_BYTES = 10
 
 @dataclass(slots=True)
 class Contents:
-    """What was found in a message and the messages in it.
+    """What was found in a message and the messages in it."""
 
-    Attributes:
-        fields: Never fewer than a parser of the bytes comes upon, unless counting stopped. What is
-            in a group, which no message here has, counts as if it were none.
-        own: How often each number stands in the message itself.
-        strings: Bytes in strings.
-        wide: Bytes in those of them that are not all ASCII.
-        longest: Bytes in the longest of these.
-    """
-
+    # Never fewer than a parser comes upon, unless counting stopped. What is in a group, which no
+    # message here has, counts as if it were none.
     fields: int = 0
-    own: Counter[int] = field(default_factory=Counter)
-    strings: int = 0
-    wide: int = 0
-    longest: int = 0
+    own: Counter[int] = field(default_factory=Counter)  # numbers that stand in the message itself
+    strings: int = 0  # bytes in strings
+    wide: int = 0  # bytes in those of them that are not all ASCII
+    longest: int = 0  # bytes in the longest of these
 
 
 def contents(data: bytes, kind: Descriptor, most: int) -> Contents:
@@ -148,9 +141,8 @@ class Bounds:
     def takes(self, schema: type[Message], data: bytes) -> int:
         """How many bytes a message takes at worst until it is answered.
 
-        Raises:
-            TooLarge: A string is longer than a text may be, and is no base64. It is not parsed, as
-                it could become four times as large.
+        Raises TooLarge for a string that is longer than a text may be, and is no base64. It is not
+        parsed, as it could become four times as large.
         """
         strings = wide = len(data)
         if len(data) > _WALKED_BYTES:
@@ -168,8 +160,7 @@ class Bounds:
     def check(self, schema: type[Message], data: bytes) -> None:
         """Refuses too many fields, in no more time than it takes to count the permitted ones.
 
-        Raises:
-            TooLarge: There are too many; names the field that most of them are.
+        Raises TooLarge, which names the field that most of them are.
         """
         most, reason = self._most[schema]
         if len(data) <= most:

@@ -40,9 +40,6 @@ async def abort(
 
     Details are its message; the metadata that trails holds `error-code`, `error-param`,
     `retry-after` (seconds) and `x-request-id`.
-
-    Raises:
-        grpc.aio.AbortError: Always; it is how grpc leaves a call.
     """
     status = STATUS[type(known)]
     metadata = [("error-code", known.code), (HEADER, request_id)]

@@ -30,27 +30,15 @@ QUOTA_WAIT_S = 30.0  # how long items wait for their key's quota before they are
 
 @dataclass(frozen=True, slots=True)
 class StreamCall:
-    """One call of EmbedStream, which answers its batches.
-
-    Attributes:
-        engine: Embeds the items.
-        config: Size of the window and of batches, and the time that a batch has, where the
-            client's deadline leaves as much.
-        room: Holds the permit while there is something to do.
-        left: Seconds until the client's deadline, or None where it set none.
-        draining: When set, no more is read, nothing waits for its quota any more, what was read
-            is answered, and the call ends.
-        record: Of the call.
-        account: What items are paid from; None where nobody needs a key.
-    """
+    """One call of EmbedStream, which answers its batches."""
 
     engine: Engine
-    config: RpcConfig
-    room: StreamRoom
-    left: Callable[[], float | None]
-    draining: asyncio.Event
+    config: RpcConfig  # a batch has as much time as a call, where the client's deadline leaves it
+    room: StreamRoom  # holds the permit while there is something to do
+    left: Callable[[], float | None]  # seconds until the client's deadline; None where it set none
+    draining: asyncio.Event  # then no more is read, or waits for its quota, and the call ends
     record: Record
-    account: Account | None
+    account: Account | None  # what items are paid from; None where nobody needs a key
 
     async def answer(
         self, batch: Sequence[Pending], options: requests.Embed, model: Model

@@ -69,12 +69,7 @@ def _request_fields(record: logging.LogRecord) -> dict[str, str | int | float]:
 
 @contextmanager
 def logging_to_stderr(level: str, style: str) -> Iterator[None]:
-    """Sets up the log for as long as the block lasts.
-
-    Args:
-        level: debug, info, warning or error.
-        style: json or console.
-    """
+    """Sets up the log, at this level and as json or console, for as long as the block lasts."""
     handler = _Batches(JsonFormatter() if style == "json" else ConsoleFormatter())
     root = logging.getLogger()
     root.addHandler(handler)

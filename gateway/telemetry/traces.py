@@ -39,12 +39,7 @@ class Traces:
     """Begins the traces of requests, and sends spans to a collector in its own thread."""
 
     def __init__(self, endpoint: str) -> None:
-        """Sets up the exporter.
-
-        Args:
-            endpoint: URL of an OTLP receiver over gRPC. OpenTelemetry's `OTEL_*` variables set
-                all else.
-        """
+        """Sends to an OTLP receiver over gRPC. OpenTelemetry's `OTEL_*` variables set all else."""
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)
         named = Resource({"service.name": SERVICE}).merge(OTELResourceDetector().detect())
         resource = Resource.create(named.attributes)

@@ -161,12 +161,7 @@ async def _ranked(engine: Engine, work: Work, body: _Documents) -> tuple[list[It
 
 
 def check_cut(field: str, tokens: int | None, model: str | None, engine: Engine) -> None:
-    """Refuses to cut text shorter than the model does.
-
-    Raises:
-        MalformedRequest: `tokens` is less than the context length; names the field.
-        UnknownModel: The model is not served.
-    """
+    """Refuses, by the field's name, to cut text at fewer tokens than the model's context length."""
     if tokens is None:
         return
     length = engine.models.find(model or None).manifest.tokenizer.context_length
