@@ -33,7 +33,6 @@ from gateway.rest.endpoints.uploads import IMAGE_UPLOADS
 from gateway.rest.endpoints.zero_shot import ZERO_SHOT
 from gateway.rest.intake import Intake
 from gateway.rest.middleware import RequestContext, posted_routes
-from gateway.rest.playground.routes import Facts
 from gateway.rest.playground.routes import router as playground
 from gateway.rest.security import BrowserGuard
 from gateway.rpc.server import RpcServer
@@ -64,12 +63,7 @@ class Loaded:
 def load(settings: Settings) -> Loaded:
     """Read the models with their tokenizers, the label sets, the keys and the certificate.
 
-    Raises:
-        ManifestError: The repository, a manifest or a tokenizer is wrong, or a model is missing.
-        LabelSetError: A file of labels or templates is wrong.
-        KeysError: The file of API keys is wrong.
-        TlsError: The certificate is wrong.
-        SecretError: The file of Triton's secret is wrong.
+    Raises one of `NOT_LOADED`, where any of them is wrong, or a model is missing.
     """
     served = build.selection(settings).load()
     sets = read_label_sets(settings.label_sets, settings.template_sets)
@@ -208,12 +202,12 @@ def _start_background_tasks(
     return BackgroundTasks(work)
 
 
-def _playground_facts(settings: Settings, sets: LabelSets) -> Facts:
-    return Facts(
-        version=VERSION,
-        max_items=settings.max_items,
-        max_image_bytes=settings.max_image_bytes,
-        max_body_bytes=settings.max_body_bytes,
-        template_sets=sets.template_sets,
-        label_sets={name: len(each.labels) for name, each in sets.label_sets.items()},
-    )
+def _playground_facts(settings: Settings, sets: LabelSets) -> dict[str, object]:
+    return {
+        "version": VERSION,
+        "max_items": settings.max_items,
+        "max_image_bytes": settings.max_image_bytes,
+        "max_body_bytes": settings.max_body_bytes,
+        "template_sets": sets.template_sets,
+        "label_sets": {name: len(each.labels) for name, each in sets.label_sets.items()},
+    }

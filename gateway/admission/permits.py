@@ -72,7 +72,7 @@ class Permit(Held):
         super().__init__()
         self._admission = admission
         self.client = client
-        self.wait: WaitEstimator[Permit] | None = None  # that it has entered
+        self.wait: WaitEstimator | None = None  # that it has entered
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +127,7 @@ class Admission(Held):
         self._room = room
         self._drain = Drain(clock)
         self._waits = {
-            (images, large): WaitEstimator[Permit](clock)
+            (images, large): WaitEstimator(clock)
             for images in (False, True)
             for large in (False, True)
         }
@@ -242,8 +242,8 @@ class Admission(Held):
     ) -> None:
         """Refuses what does not fit, or is more than the client may hold.
 
-        `others` is what all other requests hold, `mine` what the client's hold among them. Its share
-        is a part of `of`, or for 0 of the limit.
+        `others` is what all other requests hold, `mine` what the client's hold among them. Its
+        share is a part of `of`, or for 0 of the limit.
         """
         what, setting = kind
         left = limit - others - wanted

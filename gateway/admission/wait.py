@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from itertools import islice
 from time import monotonic
-from typing import Generic, TypeVar
 
 WINDOW_S = 10  # how far back rates look
 SHORTEST_S, LONGEST_S = 1.0, 30.0  # bounds of `retry-after`
@@ -18,10 +17,8 @@ FEW_ITEMS = 16  # behind fewer items no request is refused for its wait
 LEAST_ITEMS = 1e-3  # keeps a rate above 0
 FORGET_S = 60.0  # how long a rate is remembered while there is little to do
 
-R = TypeVar("R", bound=Hashable)  # identifies a request
 
-
-class WaitEstimator(Generic[R]):
+class WaitEstimator:
     """Estimates the wait behind the requests that are under way, kept in order of arrival.
 
     The wait is the number of items before a request, divided by the rate at which items are
@@ -43,18 +40,18 @@ class WaitEstimator(Generic[R]):
     def __init__(self, clock: Callable[[], float]) -> None:
         """Starts empty; `clock` returns seconds."""
         self._rate = Rate(clock)
-        self._requests: dict[R, tuple[int, str]] = {}  # their items and clients
+        self._requests: dict[Hashable, tuple[int, str]] = {}  # their items and clients
         self._clients = Counter[str]()  # items
         self.items = 0
 
-    def enter(self, request: R, items: int, client: str = "") -> None:
+    def enter(self, request: Hashable, items: int, client: str = "") -> None:
         """Adds a request at the end."""
         self._rate.advance(self.items)
         self._requests[request] = items, client
         self._clients[client] += items
         self.items += items
 
-    def leave(self, request: R, *, answered: bool) -> None:
+    def leave(self, request: Hashable, *, answered: bool) -> None:
         """Removes a request, if it is there; `answered`: it succeeded."""
         if request not in self._requests:
             return

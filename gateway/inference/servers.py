@@ -27,7 +27,7 @@ class Servers:
         """Begins to resolve `host:port` each; must be created inside the running event loop.
 
         A host name may stand for several servers. `on_status` is called after each change with the
-        number of servers that answer, and of open breakers; `lookup` replaces the system's resolver.
+        number of servers that answer, and of open breakers; `lookup` replaces the system's.
         """
         self._addresses = addresses
         self._on_status = on_status

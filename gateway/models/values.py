@@ -3,7 +3,8 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -161,9 +162,14 @@ class Timings:
     failed: int = 0  # items that were skipped, each with its error
     trace: Trace | None = None  # where the request is traced
 
-    def stage(self, name: str) -> "Stage":
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
         """Adds the duration of a `with` block to a stage."""
-        return Stage(self, name, time.perf_counter())
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - start)
 
     def add(
         self, name: str, seconds: float, *, end: float | None = None, calls: Sequence[CallSpan] = ()
@@ -180,21 +186,6 @@ class Timings:
         if self.trace is not None:
             end = time.perf_counter() if end is None else end
             self.trace.stage(name, end - seconds, end, calls)
-
-
-@dataclass(slots=True)
-class Stage:
-    """One stage of a request, which ends with its `with` block."""
-
-    timings: Timings
-    name: str
-    start: float  # on the clock of `time.perf_counter`
-
-    def __enter__(self) -> None:
-        """The stage began when this was made."""
-
-    def __exit__(self, *_: object) -> None:
-        self.timings.add(self.name, time.perf_counter() - self.start)
 
 
 @dataclass(frozen=True, slots=True)

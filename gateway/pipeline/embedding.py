@@ -1,5 +1,6 @@
 """Items -> unit vectors: prepared, looked up in the cache, and encoded where they are not known."""
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from gateway.models.manifest import Manifest
 from gateway.models.registry import Model
 from gateway.models.values import Deadline, Embedded, ImageItem, Item, Pixels, Timings, Tokens
 from gateway.pipeline.cache import Encoded, VectorCache
-from gateway.pipeline.concurrency import gather, gather_two
+from gateway.pipeline.concurrency import gather
 from gateway.pipeline.prepare import Prepared, Preparer
 
 BULK_ROWS = 8  # of one encoder; larger requests go behind smaller ones
@@ -54,15 +55,9 @@ class CachedEncoder:
 
         async def make(positions: list[int]) -> list[Encoded]:
             ids = {position: texts[position].ids for position in positions}
-            [(encoder, rows), *others] = self._of(manifest).by_text_encoder(ids).items()
-            running = self._run(encoder, rows, deadline, timings, bulk)
-            if others:
-                parts = await gather(
-                    [running, *(self._run(*each, deadline, timings, bulk) for each in others)]
-                )
-                vectors = {position: vector for part in parts for position, vector in part.items()}
-            else:
-                vectors = await running
+            encoders = self._of(manifest).by_text_encoder(ids).items()
+            parts = await gather(self._run(*each, deadline, timings, bulk) for each in encoders)
+            vectors = dict(ChainMap(*parts))
             return [
                 Encoded(vectors[each], len(texts[each].ids), texts[each].truncated)
                 for each in positions
@@ -82,8 +77,6 @@ class CachedEncoder:
         bulk: bool = False,
     ) -> dict[int, Vector]:
         """The vectors of prepared images, by the same indices. Raises: As `texts`."""
-        if not pixels:
-            return {}
         encoder = self._of(model.manifest).image
         return await self._run(encoder, pixels, deadline, timings, bulk)
 
@@ -180,20 +173,17 @@ class Embedder:
 
     async def _vectors(
         self, model: Model, prepared: Prepared, deadline: Deadline, timings: Timings, bulk: bool
-    ) -> Mapping[int, NDArray[np.float32]]:
-        async def texts() -> dict[int, NDArray[np.float32]]:
+    ) -> Mapping[int, Vector]:
+        async def texts() -> dict[int, Vector]:
             encoded = await self._encoder.texts(
                 model, prepared.tokens, deadline, timings, bulk=bulk
             )
             return {index: text.vector for index, text in encoded.items()}
 
-        if not prepared.pixels:
-            return await texts()
-        images = self._encoder.images(model, prepared.pixels, deadline, timings, bulk=bulk)
-        if not prepared.tokens:
-            return await images
-        of_texts, of_images = await gather_two(texts(), images)
-        return of_texts | of_images
+        work = [texts()] if prepared.tokens else []
+        if prepared.pixels:
+            work.append(self._encoder.images(model, prepared.pixels, deadline, timings, bulk=bulk))
+        return ChainMap(*await gather(work))
 
 
 def _parts(

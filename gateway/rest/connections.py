@@ -7,17 +7,10 @@ what it has to send is soon through, however many others say nothing.
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as Connection
 
 STALL_S = 10.0  # seconds over which the rate is measured
-
-
-class Connection(Protocol):
-    """A connection, as far as the limits need it."""
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """What its bytes are written to."""
 
 
 @dataclass(frozen=True, slots=True)

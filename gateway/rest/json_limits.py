@@ -1,7 +1,11 @@
 """How much a JSON text holds, counted before it is parsed: each value would cost an object."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
+
+Marks = NDArray[np.bool_]  # one for each byte
 
 CHUNK_BYTES = 2**20
 _QUOTE, _BACKSLASH, _U = ord('"'), ord("\\"), ord("u")
@@ -16,15 +20,9 @@ def count_values(body: bytes, most: int) -> int:
     Wherever the text is JSON, each value but the outermost one has its own `[`, `{`, `,` or `:`
     before it, outside strings.
     """
-    text = np.frombuffer(body, dtype=np.uint8)
-    inside = escaped = False
+    inside = False
     count = 1
-    for start in range(0, len(text), CHUNK_BYTES):
-        chunk = text[start : start + CHUNK_BYTES]
-        quotes = chunk == _QUOTE
-        masked = _escaped(chunk, escaped)
-        escaped = bool(masked[-1])
-        quotes &= ~masked[:-1]
+    for _, chunk, quotes, _ in _chunks(body):
         within = np.logical_xor.accumulate(quotes) ^ inside
         inside = bool(within[-1])
         count += int(np.count_nonzero(_BEFORE_VALUE[chunk] & ~within))
@@ -38,15 +36,10 @@ def has_long_wide_string(body: bytes, most: int) -> bool:
 
     Each character of such a string takes up to four bytes, and is copied several times meanwhile.
     """
-    text = np.frombuffer(body, dtype=np.uint8)
-    escaped = open_wide = False
+    open_wide = False
     begin = 0  # of what stands between quotes where a chunk begins
-    for start in range(0, len(text), CHUNK_BYTES):
-        chunk = text[start : start + CHUNK_BYTES]
-        masked = _escaped(chunk, escaped)
-        escaped = bool(masked[-1])
-        quotes = (chunk == _QUOTE) & ~masked[:-1]
-        wide = (chunk >= _BEYOND_ASCII) | ((chunk == _U) & masked[:-1])
+    for start, chunk, quotes, masked in _chunks(body):
+        wide = (chunk >= _BEYOND_ASCII) | ((chunk == _U) & masked)
         edges = np.concatenate([[begin], np.flatnonzero(quotes) + start, [start + len(chunk)]])
         within = np.unique(np.cumsum(quotes)[wide])  # numbers of pieces between quotes
         if open_wide and (not within.size or within[0]):
@@ -58,7 +51,18 @@ def has_long_wide_string(body: bytes, most: int) -> bool:
     return False
 
 
-def _escaped(chunk: NDArray[np.uint8], before: bool) -> NDArray[np.bool_]:
+def _chunks(body: bytes) -> Iterator[tuple[int, NDArray[np.uint8], Marks, Marks]]:
+    """Where each chunk begins, its bytes, which are quotes, and which follow a backslash."""
+    text = np.frombuffer(body, dtype=np.uint8)
+    escaped = False
+    for start in range(0, len(text), CHUNK_BYTES):
+        chunk = text[start : start + CHUNK_BYTES]
+        masked = _escaped(chunk, escaped)
+        escaped = bool(masked[-1])
+        yield start, chunk, (chunk == _QUOTE) & ~masked[:-1], masked[:-1]
+
+
+def _escaped(chunk: NDArray[np.uint8], before: bool) -> Marks:
     """Which bytes, and whether the one after the chunk, follow an odd number of backslashes."""
     masked = np.zeros(len(chunk) + 1, dtype=np.bool_)
     masked[0] = before

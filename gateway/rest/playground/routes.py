@@ -1,7 +1,6 @@
 """The routes of the page and its files; none of them is part of the API."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
@@ -23,22 +22,10 @@ HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the page must know of the service, besides its models."""
-
-    version: str
-    max_items: int
-    max_image_bytes: int
-    max_body_bytes: int
-    template_sets: Mapping[str, tuple[str, ...]]
-    label_sets: Mapping[str, int]  # number of labels in each
-
-
-def router(facts: Facts) -> APIRouter:
-    """`/`, `/playground/...` and the facts that the page reads."""
+def router(facts: Mapping[str, object]) -> APIRouter:
+    """`/`, `/playground/...` and the facts of the service that the page reads."""
     files = StaticFiles(directory=FOLDER)
-    content = orjson.dumps(asdict(facts))
+    content = orjson.dumps(facts)
 
     async def page(request: Request) -> Response:
         return await asset(request, "index.html")
