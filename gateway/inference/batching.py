@@ -211,10 +211,6 @@ class Batcher:
     _schedules: dict[str, Schedule] = field(default_factory=dict)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def check(self) -> None:
-        """Refuses work at once while it would be in vain. Raises Unavailable: no Triton answers."""
-        self.client.check()
-
     async def run(
         self,
         encoder: Encoder,
@@ -231,7 +227,7 @@ class Batcher:
         Raises:
             DeadlineExceeded, Overloaded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
-        self.check()
+        self.client.check()
         schedule = self._schedules.setdefault(encoder.queue, Schedule())
         loop = asyncio.get_running_loop()
         start = time.perf_counter()

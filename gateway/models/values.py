@@ -189,6 +189,14 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution of a request's work."""
+
+    deadline: Deadline
+    timings: Timings  # takes the time of each stage, and counts what was embedded
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
     """The vectors of a request's items, in the order of the items."""
 

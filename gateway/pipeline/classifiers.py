@@ -12,7 +12,7 @@ import numpy as np
 
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.models.registry import Model, Models
-from gateway.models.values import Deadline, TextItem, Timings
+from gateway.models.values import Deadline, Execution, TextItem, Timings
 from gateway.pipeline.cache import Encoded, VectorCache
 from gateway.pipeline.embedding import CachedEncoder
 from gateway.pipeline.label_sets import LabelSet, LabelSets
@@ -53,12 +53,7 @@ class Classifiers:
     _doubts: Counter[str] = field(default_factory=Counter)  # by fingerprint
 
     async def _of_labels(
-        self,
-        model: Model,
-        labels: Sequence[Label],
-        templates: tuple[str, ...],
-        deadline: Deadline,
-        timings: Timings,
+        self, model: Model, labels: Sequence[Label], templates: tuple[str, ...], run: Execution
     ) -> Classifier:
         """Only labels that are not in the cache are encoded.
 
@@ -67,7 +62,7 @@ class Classifiers:
 
         async def make(positions: list[int]) -> list[Encoded]:
             wanted = [(position, labels[position]) for position in positions]
-            return await self._encode(model, wanted, templates, deadline, timings)
+            return await self._encode(model, wanted, templates, run)
 
         rows = await self.cache.rows(cache_keys(model, labels, templates), make)
         return Classifier(
@@ -77,9 +72,7 @@ class Classifiers:
             any(row.truncated for row in rows),
         )
 
-    async def of_set(
-        self, model: Model, label_set: LabelSet, deadline: Deadline, timings: Timings
-    ) -> Classifier:
+    async def of_set(self, model: Model, label_set: LabelSet, run: Execution) -> Classifier:
         """The classifier of a label set, encoded at start or, before that is done, now.
 
         Labels of a request come as a set without a name.
@@ -91,9 +84,7 @@ class Classifiers:
         held = self._held.get((model.manifest.fingerprint, label_set.name))
         if held is not None:
             return held
-        return await self._of_labels(
-            model, label_set.labels, label_set.templates, deadline, timings
-        )
+        return await self._of_labels(model, label_set.labels, label_set.templates, run)
 
     def waiting(self, model: Model) -> list[str]:
         """The label sets that are not encoded yet for a model, one line each."""
@@ -157,8 +148,7 @@ class Classifiers:
                 model,
                 label_set.labels[start : start + WARM_CHUNK],
                 label_set.templates,
-                Deadline.after(WARM_TIMEOUT_S),
-                Timings(),
+                Execution(Deadline.after(WARM_TIMEOUT_S), Timings()),
             )
             for start in range(0, len(label_set.labels), WARM_CHUNK)
         ]
@@ -174,16 +164,13 @@ class Classifiers:
         model: Model,
         wanted: Sequence[tuple[int, Label]],
         templates: tuple[str, ...],
-        deadline: Deadline,
-        timings: Timings,
+        run: Execution,
     ) -> list[Encoded]:
         rows: list[Encoded] = []
         encoded: list[Encoded] = []  # texts of the label that is next, and of those after it
         for items in portions(wanted, templates):
-            found = await self.preparer.prepare(
-                model, items, deadline, timings, truncate=True, skip=False
-            )
-            texts = await self.encoder.texts(model, found.tokens, deadline, timings)
+            found = await self.preparer.prepare(model, items, run, truncate=True, skip=False)
+            texts = await self.encoder.texts(model, found.tokens, run)
             encoded += texts.values()
             while len(rows) < len(wanted):
                 count = len(wanted[len(rows)][1].names) * len(templates)

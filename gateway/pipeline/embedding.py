@@ -13,7 +13,7 @@ from gateway.inference.client import Encoder
 from gateway.inference.encoders import ModelEncoders
 from gateway.models.manifest import Manifest
 from gateway.models.registry import Model
-from gateway.models.values import Deadline, Embedded, ImageItem, Item, Pixels, Timings, Tokens
+from gateway.models.values import Embedded, Execution, ImageItem, Item, Pixels, Tokens
 from gateway.pipeline.cache import Encoded, VectorCache
 from gateway.pipeline.concurrency import gather
 from gateway.pipeline.prepare import Prepared, Preparer
@@ -34,16 +34,10 @@ class CachedEncoder:
 
     def check(self) -> None:
         """Says at once when work is in vain. Raises Unavailable: no Triton answers."""
-        self._batcher.check()
+        self._batcher.client.check()
 
     async def texts(
-        self,
-        model: Model,
-        tokens: Mapping[int, Tokens],
-        deadline: Deadline,
-        timings: Timings,
-        *,
-        bulk: bool = False,
+        self, model: Model, tokens: Mapping[int, Tokens], run: Execution, *, bulk: bool = False
     ) -> dict[int, Encoded]:
         """The vectors of tokenized texts, by the same indices; equal ids are encoded once.
 
@@ -56,7 +50,7 @@ class CachedEncoder:
         async def make(positions: list[int]) -> list[Encoded]:
             ids = {position: texts[position].ids for position in positions}
             encoders = self._of(manifest).by_text_encoder(ids).items()
-            parts = await gather(self._run(*each, deadline, timings, bulk) for each in encoders)
+            parts = await gather(self._run(*each, run, bulk) for each in encoders)
             vectors = dict(ChainMap(*parts))
             return [
                 Encoded(vectors[each], len(texts[each].ids), texts[each].truncated)
@@ -68,17 +62,11 @@ class CachedEncoder:
         return dict(zip(tokens, rows, strict=True))
 
     async def images(
-        self,
-        model: Model,
-        pixels: Mapping[int, Pixels],
-        deadline: Deadline,
-        timings: Timings,
-        *,
-        bulk: bool = False,
+        self, model: Model, pixels: Mapping[int, Pixels], run: Execution, *, bulk: bool = False
     ) -> dict[int, Vector]:
         """The vectors of prepared images, by the same indices. Raises: As `texts`."""
         encoder = self._of(model.manifest).image
-        return await self._run(encoder, pixels, deadline, timings, bulk)
+        return await self._run(encoder, pixels, run, bulk)
 
     def _of(self, manifest: Manifest) -> ModelEncoders:
         known = self._encoders.get(manifest.id)
@@ -87,16 +75,11 @@ class CachedEncoder:
         return known
 
     async def _run(
-        self,
-        encoder: Encoder,
-        rows: Mapping[int, NDArray[Any]],
-        deadline: Deadline,
-        timings: Timings,
-        bulk: bool,
+        self, encoder: Encoder, rows: Mapping[int, NDArray[Any]], run: Execution, bulk: bool
     ) -> dict[int, Vector]:
         bulk = bulk or len(rows) > BULK_ROWS
         vectors = await self._batcher.run(
-            encoder, list(rows.values()), deadline, timings, bulk=bulk
+            encoder, list(rows.values()), run.deadline, run.timings, bulk=bulk
         )
         return dict(zip(rows, vectors, strict=True))
 
@@ -132,8 +115,7 @@ class Embedder:
         self,
         model: Model,
         items: Sequence[Item | RequestError],
-        deadline: Deadline,
-        timings: Timings,
+        run: Execution,
         *,
         truncate: bool = True,
         skip: bool = False,
@@ -153,10 +135,8 @@ class Embedder:
         failed: dict[int, RequestError] = {}
         tokens = images = 0
         for begin, part in _parts(items):
-            prepared = await self._preparer.prepare(
-                model, part, deadline, timings, truncate=truncate, skip=skip
-            )
-            rows = await self._vectors(model, prepared, deadline, timings, bulk)
+            prepared = await self._preparer.prepare(model, part, run, truncate=truncate, skip=skip)
+            rows = await self._vectors(model, prepared, run, bulk)
             for index, row in rows.items():
                 vectors[begin + index] = row
             for index, text in prepared.tokens.items():
@@ -164,25 +144,23 @@ class Embedder:
                 tokens += len(text.ids)
             failed.update((begin + index, error) for index, error in prepared.failed.items())
             images += len(prepared.pixels)
-            timings.images += len(prepared.pixels)
-            timings.texts += len(prepared.tokens)
-            timings.failed += len(prepared.failed)
+            run.timings.images += len(prepared.pixels)
+            run.timings.texts += len(prepared.tokens)
+            run.timings.failed += len(prepared.failed)
         return Embedded(
             model.manifest, vectors, tuple(truncated), failed, tokens=tokens, images=images
         )
 
     async def _vectors(
-        self, model: Model, prepared: Prepared, deadline: Deadline, timings: Timings, bulk: bool
+        self, model: Model, prepared: Prepared, run: Execution, bulk: bool
     ) -> Mapping[int, Vector]:
         async def texts() -> dict[int, Vector]:
-            encoded = await self._encoder.texts(
-                model, prepared.tokens, deadline, timings, bulk=bulk
-            )
+            encoded = await self._encoder.texts(model, prepared.tokens, run, bulk=bulk)
             return {index: text.vector for index, text in encoded.items()}
 
         work = [texts()] if prepared.tokens else []
         if prepared.pixels:
-            work.append(self._encoder.images(model, prepared.pixels, deadline, timings, bulk=bulk))
+            work.append(self._encoder.images(model, prepared.pixels, run, bulk=bulk))
         return ChainMap(*await gather(work))
 
 

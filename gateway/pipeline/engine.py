@@ -18,6 +18,7 @@ from gateway.models.values import (
     Cost,
     Deadline,
     Embedded,
+    Execution,
     ImageItem,
     Item,
     Ranked,
@@ -95,8 +96,7 @@ class Engine:
             embedded = await self.embedder.embed(
                 chosen,
                 items,
-                deadline,
-                timings,
+                Execution(deadline, timings),
                 truncate=request.truncate,
                 skip=request.skip,
                 bulk=request.bulk,
@@ -128,8 +128,8 @@ class Engine:
 
         async def run(deadline: Deadline) -> Classified:
             classifier, embedded = await gather_two(
-                self.classifiers.of_set(model, label_set, deadline, timings),
-                self.embedder.embed(model, images, deadline, timings),
+                self.classifiers.of_set(model, label_set, Execution(deadline, timings)),
+                self.embedder.embed(model, images, Execution(deadline, timings)),
             )
             with timings.stage("encode"):
                 predictions = await in_thread_if_large(
@@ -167,7 +167,7 @@ class Engine:
         self.limits.answer(size, "images", "bytes of scores")
 
         async def run(deadline: Deadline) -> Compared:
-            embedded = await self.embedder.embed(model, items, deadline, timings)
+            embedded = await self.embedder.embed(model, items, Execution(deadline, timings))
             with timings.stage("encode"):
                 of_images, of_texts = np.split(embedded.vectors, [len(images)])
                 cosine = await in_thread_if_large(cosines, of_images, of_texts, values=pairs)
@@ -193,7 +193,7 @@ class Engine:
         items = self.embedder.checked([request.query, *request.documents])
 
         async def run(deadline: Deadline) -> Ranked:
-            embedded = await self.embedder.embed(model, items, deadline, timings)
+            embedded = await self.embedder.embed(model, items, Execution(deadline, timings))
             with timings.stage("encode"):
                 [cosine] = cosines(embedded.vectors[:1], embedded.vectors[1:])
                 order = (-cosine).argsort(kind="stable")[: request.top_n]

@@ -10,7 +10,7 @@ from gateway.errors import RequestError
 from gateway.images.preprocess import Decode
 from gateway.images.sources import check_source, image_bytes, web_url
 from gateway.models.registry import Model
-from gateway.models.values import Deadline, ImageItem, Item, Pixels, TextItem, Timings, Tokens
+from gateway.models.values import Deadline, Execution, ImageItem, Item, Pixels, TextItem, Tokens
 from gateway.pipeline.concurrency import Threads, gather
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class Preparer:
         self,
         model: Model,
         items: Sequence[Item | RequestError],
-        deadline: Deadline,
-        timings: Timings,
+        run: Execution,
         *,
         truncate: bool,
         skip: bool,
@@ -89,11 +88,11 @@ class Preparer:
                     raise outcome
             return kept
 
-        with timings.stage("tokenize"):
+        with run.timings.stage("tokenize"):
             tokens = keep(list(texts), await self._tokenize(model, list(texts.values()), truncate))
         pixels: dict[int, Pixels] = {}
         if images:
-            decoded = await self._images(model, list(images.values()), deadline, timings, skip)
+            decoded = await self._images(model, list(images.values()), run, skip)
             pixels = keep(list(images), decoded)
         return Prepared(tokens, pixels, failed)
 
@@ -110,22 +109,17 @@ class Preparer:
 
         charged = sum(map(charge, items))
         if charged <= INLINE_CHARACTERS:
-            return list(several(items))
+            return list(several(items)) if items else []
         threads = self.threads if charged <= CHUNK_CHARACTERS else self.long or self.threads
         parts = await threads.map(several, chunks(items))
         return [outcome for part in parts for outcome in part]
 
     async def _images(
-        self,
-        model: Model,
-        items: Sequence[ImageItem],
-        deadline: Deadline,
-        timings: Timings,
-        skip: bool,
+        self, model: Model, items: Sequence[ImageItem], run: Execution, skip: bool
     ) -> list[Pixels | RequestError]:
         began = fetched = time.perf_counter()
-        request = timings.client, id(timings)
-        until = Deadline.after(FETCHING * deadline.left())
+        request = run.timings.client, id(run.timings)
+        until = Deadline.after(FETCHING * run.deadline.left())
 
         async def one(item: ImageItem) -> Pixels | RequestError:
             nonlocal fetched
@@ -150,8 +144,8 @@ class Preparer:
         finally:
             # Images are decoded as they come; the stages meet where the last one came.
             if fetched > began:
-                timings.add("fetch", fetched - began, end=fetched)
-            timings.add("decode", time.perf_counter() - fetched)
+                run.timings.add("fetch", fetched - began, end=fetched)
+            run.timings.add("decode", time.perf_counter() - fetched)
 
     async def _decode(self, model: Model, item: ImageItem, skip: bool) -> Pixels | RequestError:
         def outcome() -> Pixels | RequestError:

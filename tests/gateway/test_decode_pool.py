@@ -17,7 +17,7 @@ from gateway.errors import ImageError, TooLarge
 from gateway.images.pool import DecodePool, DecodePoolError
 from gateway.images.preprocess import Decode, DecodeOptions, Decoder, ImageLimits, preprocess
 from gateway.models.manifest import Preprocessing
-from gateway.models.values import Deadline, ImageItem, Timings
+from gateway.models.values import Deadline, Execution, ImageItem, Timings
 from gateway.pipeline.concurrency import Threads
 from gateway.pipeline.prepare import Preparer
 from server.launcher import TritonServer
@@ -166,13 +166,13 @@ async def test_only_the_item_that_killed_its_decoder_fails(pool: DecodePool) -> 
         ImageItem(data, f"input[{i}]") for i, data in enumerate((GOOD, b"crash", GOOD, b"crash"))
     ]
     prepared = await preparer.prepare(
-        model, items, Deadline.after(60), Timings(), truncate=True, skip=True
+        model, items, Execution(Deadline.after(60), Timings()), truncate=True, skip=True
     )
     assert set(prepared.pixels) == {0, 2}
     assert {error.param for error in prepared.failed.values()} == {"input[1]", "input[3]"}
     with pytest.raises(ImageError) as raised:
         await preparer.prepare(
-            model, items, Deadline.after(60), Timings(), truncate=True, skip=False
+            model, items, Execution(Deadline.after(60), Timings()), truncate=True, skip=False
         )
     assert raised.value.param in {"input[1]", "input[3]"}
     assert "its decoder died" in raised.value.message

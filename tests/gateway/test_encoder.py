@@ -16,6 +16,7 @@ from gateway.models.manifest import Manifest, Preprocessing
 from gateway.models.registry import Model
 from gateway.models.values import (
     Deadline,
+    Execution,
     ImageItem,
     Item,
     Pixels,
@@ -68,7 +69,7 @@ def tokens(*numbers: int, length: int = 5) -> dict[int, Tokens]:
 async def texts(
     encoder: CachedEncoder, model: Model, asked: Mapping[int, Tokens]
 ) -> dict[int, float]:
-    rows = await encoder.texts(model, asked, Deadline.after(30), Timings())
+    rows = await encoder.texts(model, asked, Execution(Deadline.after(30), Timings()))
     return {index: float(row.vector[0]) for index, row in rows.items()}
 
 
@@ -126,9 +127,8 @@ async def test_images_keep_their_indices(model: Model) -> None:
     client = Unchecked(marked)
     encoder = CachedEncoder(Batcher(client, 2), VectorCache(0))
     pixels = {index: np.full((64, 64, 3), index, np.uint8) for index in (7, 2, 5)}
-    rows = await encoder.images(model, pixels, Deadline.after(30), Timings())
+    rows = await encoder.images(model, pixels, Execution(Deadline.after(30), Timings()))
     assert {index: float(row[0]) for index, row in rows.items()} == {7: 7, 2: 2, 5: 5}
-    assert await encoder.images(model, {}, Deadline.after(30), Timings()) == {}
     assert len(client.calls) == 1
 
 
@@ -183,7 +183,7 @@ async def test_pixels_of_many_images_are_not_in_memory_at_a_time(model: Model) -
     images: list[Item] = [ImageItem(bytes([n]), f"input[{n}]") for n in numbers]
     images[PART_IMAGES + 7] = ImageItem(b"", "input[]")
     items = [TextItem("a", "input[0]"), *images, TextItem("word " * 200, "input[1]")]
-    found = await embedder.embed(model, items, Deadline.after(60), Timings(), skip=True)
+    found = await embedder.embed(model, items, Execution(Deadline.after(60), Timings()), skip=True)
     await threads.close()
     bad = PART_IMAGES + 8
     assert set(found.failed) == {bad}
