@@ -82,7 +82,16 @@ class Permit(Held):
 
     def release(self, error: type[BaseException] | None = None) -> None:
         """Gives all of it back; `error` is what the request ended in."""
-        self._admission.release(self, error)
+        admission = self._admission
+        if self.wait is not None:
+            self.wait.leave(self, answered=error is None)
+        if self.requests and not (error and issubclass(error, Overloaded)):
+            admission._drain.add(self.items)
+        if self.requests or self.bytes:
+            admission._take(self, -self.requests, -self.small, -self.large, -self.bytes)
+            mine = admission._clients[self.client]
+            if not mine.requests and not mine.bytes:
+                del admission._clients[self.client]
 
     def claim(self, items: int, images: int = 0) -> None:
         """Takes room for all items of the request, `images` among them, before work on any begins.
@@ -90,7 +99,27 @@ class Permit(Held):
         Raises:
             Overloaded: There is no room, or the expected wait is too long.
         """
-        self._admission.grow(self, items, images)
+        admission = self._admission
+        room, mine = admission._room, admission._clients.get(self.client, _NOTHING)
+        others = admission.items - self.items
+        small = large = 0
+        if items > LARGE_ITEMS:
+            pool = max(1, room.items // LARGE_PART)
+            # The items of a very large request are not all in memory at a time.
+            large = min(items, max(1, room.items // MOST_PART))
+            admission._check(_ITEMS, room.items, large, others)
+            own = mine.large - self.large
+            admission._check(_LARGE, pool, large, admission.large - self.large, own, room.items)
+        else:
+            small = min(items, room.items)
+            admission._check(_ITEMS, room.items, small, others, mine.small - self.small)
+        if self.wait is not None:
+            self.wait.leave(self, answered=False)
+        wait = admission._waits[images > 0, items > LARGE_ITEMS]
+        admission._check_wait(wait.wait_s(self.client))
+        wait.enter(self, images or items, self.client)
+        self.wait = wait
+        admission._take(self, 0, small - self.small, large - self.large, 0)
 
     def charge(self, cost: Cost) -> None:
         """Claims all that a valid request costs. Raises Overloaded: as `claim` and `hold`."""
@@ -104,7 +133,11 @@ class Permit(Held):
         Raises:
             Overloaded: There is none. What this request holds already never refuses it.
         """
-        self._admission.hold(self, size)
+        admission = self._admission
+        own = admission._clients.get(self.client, _NOTHING).bytes - self.bytes
+        others = admission.bytes - self.bytes
+        admission._check(_BYTES, admission._room.bytes, size + self.bytes, others, own)
+        admission._take(self, 0, 0, 0, admission._counted(self, size))
 
 
 class Admission(Held):
@@ -170,18 +203,6 @@ class Admission(Held):
         self._check_entry(permit, size, items, images)
         self._take(permit, 1, items, 0, self._counted(permit, size))
 
-    def release(self, permit: Permit, error: type[BaseException] | None) -> None:
-        """See `Permit.release`."""
-        if permit.wait is not None:
-            permit.wait.leave(permit, answered=error is None)
-        if permit.requests and not (error and issubclass(error, Overloaded)):
-            self._drain.add(permit.items)
-        if permit.requests or permit.bytes:
-            self._take(permit, -permit.requests, -permit.small, -permit.large, -permit.bytes)
-            mine = self._clients[permit.client]
-            if not mine.requests and not mine.bytes:
-                del self._clients[permit.client]
-
     def _check_entry(self, permit: Permit, size: int, items: int, images: bool | None) -> None:
         room, mine = self._room, self._clients.get(permit.client, _NOTHING)
         self._check(_REQUESTS, room.requests, 1, self.requests, mine.requests)
@@ -193,36 +214,6 @@ class Admission(Held):
         if wait_s and images is None:  # which of the two it is for is not known
             wait_s = min(wait_s, self._waits[True, False].wait_s(permit.client))
         self._check_wait(wait_s)
-
-    def grow(self, permit: Permit, items: int, images: int) -> None:
-        """See `Permit.claim`."""
-        room, mine = self._room, self._clients.get(permit.client, _NOTHING)
-        others = self.items - permit.items
-        small = large = 0
-        if items > LARGE_ITEMS:
-            pool = max(1, room.items // LARGE_PART)
-            # The items of a very large request are not all in memory at a time.
-            large = min(items, max(1, room.items // MOST_PART))
-            self._check(_ITEMS, room.items, large, others)
-            own = mine.large - permit.large
-            self._check(_LARGE, pool, large, self.large - permit.large, own, room.items)
-        else:
-            small = min(items, room.items)
-            self._check(_ITEMS, room.items, small, others, mine.small - permit.small)
-        if permit.wait is not None:
-            permit.wait.leave(permit, answered=False)
-        wait = self._waits[images > 0, items > LARGE_ITEMS]
-        self._check_wait(wait.wait_s(permit.client))
-        wait.enter(permit, images or items, permit.client)
-        permit.wait = wait
-        self._take(permit, 0, small - permit.small, large - permit.large, 0)
-
-    def hold(self, permit: Permit, size: int) -> None:
-        """See `Permit.hold`."""
-        own = self._clients.get(permit.client, _NOTHING).bytes - permit.bytes
-        others = self.bytes - permit.bytes
-        self._check(_BYTES, self._room.bytes, size + permit.bytes, others, own)
-        self._take(permit, 0, 0, 0, self._counted(permit, size))
 
     def _counted(self, permit: Permit, size: int) -> int:
         return int(min(size, self._most_bytes - permit.bytes))
