@@ -151,10 +151,9 @@ async def test_background_work_that_fails_is_in_the_log(caplog: pytest.LogCaptur
         await forever.wait()
         raise AssertionError
 
-    begun = [asyncio.create_task(work()) for work in (follows, follows, fails)]
-    background = BackgroundTasks(None, None, *begun)
+    background = BackgroundTasks([follows(), follows(), fails()])
     await asyncio.sleep(0)
-    await background.end(None)
+    await background.end()
     [line] = caplog.records
     assert line.levelname == "CRITICAL"
     assert line.exc_info is not None
@@ -167,7 +166,7 @@ async def test_background_work_that_ends_as_if_cancelled_is_in_the_log_too(
     async def ends() -> NoReturn:
         raise asyncio.CancelledError  # by gRPC, whose channel was closed
 
-    background = BackgroundTasks(None, None, *(asyncio.create_task(ends()) for _ in range(3)))
+    background = BackgroundTasks([ends() for _ in range(3)])
     await asyncio.sleep(0)
-    await background.end(None)
+    await background.end()
     assert [line.levelname for line in caplog.records] == ["CRITICAL"] * 3
