@@ -5,7 +5,6 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from gateway.models.gate import Gate
 from gateway.models.manifest import Manifest
 from gateway.models.registry import Models
 from gateway.rest import convert
@@ -90,7 +89,12 @@ def router(models: Models) -> APIRouter:
 
     async def infinitys() -> Response:
         """In infinity's shape; `/v1/models` says more."""
-        served = [_infinity_model_object(model.manifest) for model in models]
+        capabilities = ["embed", "image_embed", "rerank"]
+        served = [
+            {"id": each.id, "object": "model", "created": each.created, "owned_by": "infinity",
+             "backend": each.runtime, "capabilities": capabilities, "stats": {}}
+            for each in (model.manifest for model in models)
+        ]  # fmt: skip
         return convert.plain({"object": "list", "data": served})
 
     made = APIRouter()
@@ -107,6 +111,7 @@ def router(models: Models) -> APIRouter:
 
 def _model_object(models: Models, manifest: Manifest) -> dict[str, Any]:
     """A served model, of these."""
+    gate = manifest.gate
     return {
         "id": manifest.id,
         "object": "model",
@@ -120,34 +125,17 @@ def _model_object(models: Models, manifest: Manifest) -> dict[str, Any]:
         "pretrained": manifest.pretrained,
         "precision": manifest.precision,
         "runtime": manifest.runtime,
-        "gate": _gate_object(manifest.gate),
+        "gate": {
+            "passed": gate.passed,
+            "failures": list(gate.failures),
+            "image_min_cosine": gate.image.min_cosine,
+            "text_min_cosine": gate.text.min_cosine,
+            "zero_shot_accuracy": gate.zero_shot and gate.zero_shot.accuracy,
+            "pytorch_zero_shot_accuracy": gate.zero_shot and gate.zero_shot.pytorch_accuracy,
+        },
         "embedding_size": manifest.embedding_size,
         "context_length": manifest.tokenizer.context_length,
         "token_lengths": list(manifest.token_lengths),
         "image_size": manifest.preprocessing.image_size,
         "scoring": manifest.scoring,
-    }
-
-
-def _infinity_model_object(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "id": manifest.id,
-        "object": "model",
-        "created": manifest.created,
-        "owned_by": "infinity",
-        "backend": manifest.runtime,
-        "capabilities": ["embed", "image_embed", "rerank"],
-        "stats": {},
-    }
-
-
-def _gate_object(gate: Gate) -> dict[str, Any]:
-    accuracy = gate.zero_shot
-    return {
-        "passed": gate.passed,
-        "failures": list(gate.failures),
-        "image_min_cosine": gate.image.min_cosine,
-        "text_min_cosine": gate.text.min_cosine,
-        "zero_shot_accuracy": accuracy and accuracy.accuracy,
-        "pytorch_zero_shot_accuracy": accuracy and accuracy.pytorch_accuracy,
     }
