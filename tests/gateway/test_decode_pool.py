@@ -1,6 +1,7 @@
 """Images are decoded in processes: the same pixels, and a decoder that dies costs one image."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from gateway.pipeline.prepare import Preparer
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, run_gateway
 from tests.gateway.hostile import Memory, encoded, hazards, mutations
+from tests.gateway.proc import children
 from tests.gateway.rpcserver import loaded
 from tests.gateway.waiting import wait_until
 
@@ -198,17 +200,13 @@ def test_a_gateway_with_processes_serves_and_leaves_none_behind(triton: TritonSe
 
 def processes(module: str) -> list[int]:
     """Those that run this module, below this test."""
-    found, below = [], {os.getpid()}
-    for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (path / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if parent in below:
-            below.add(int(path.name))
-            if module.encode() in command:
-                found.append(int(path.name))
+    found, above = [], [os.getpid()]
+    while above:
+        for pid in children(above.pop()):
+            above.append(pid)
+            with contextlib.suppress(OSError):
+                if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                    found.append(pid)
     return found
 
 
