@@ -6,6 +6,7 @@ the command.
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -110,6 +111,8 @@ def _forks() -> socket.socket:
 def _main() -> None:
     for name in IMPORTED:
         __import__(name)
+    gc.collect()
+    gc.freeze()  # forks neither search nor copy what they share
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         forked = _serve(requests)
     if forked:
