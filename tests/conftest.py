@@ -1,6 +1,7 @@
 """The real service for tests: Triton on the committed demo model, and gateways before it."""
 
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -66,6 +67,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         gateways = "start_gateway" in getattr(item, "fixturenames", ())
         if gateways or item.path.parent.name in SLOW_FOLDERS:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported and collected out of garbage collections until the end."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Lets extension modules free at exit what they would report as leaked."""
+    gc.unfreeze()
 
 
 # What is not on every machine, by a word of the reason for which tests skip without it.
