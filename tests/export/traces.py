@@ -19,7 +19,9 @@ from typing import Any
 
 import onnx
 import torch
+from open_clip.transformer import MultimodalTransformer
 from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from tests.conftest import ROOT
 
@@ -64,9 +66,14 @@ class Traces:
 
 
 class _Pickler(pickle.Pickler):
-    """Writes tensors by value: torch's own pickles hold addresses."""
+    """Writes tensors by value, since torch's own pickles hold addresses, and no paths."""
 
     def reducer_override(self, value: object) -> Any:
+        if isinstance(value, PreTrainedConfig | PreTrainedModel):
+            content = {k: v for k, v in vars(value).items() if not k.endswith("name_or_path")}
+            return dict, (content | {"class": type(value).__name__},)
+        if isinstance(value, MultimodalTransformer):
+            return dict, ()  # no encoder runs it, and OpenCLIP does not initialise its weights
         if not isinstance(value, torch.Tensor):
             return NotImplemented
         kind = f"{value.dtype} {tuple(value.shape)} {value.requires_grad}"
