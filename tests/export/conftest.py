@@ -72,7 +72,7 @@ def exported(model_of: Callable[[str], str], shelf: Path) -> Callable[[str], Exp
             options = Options(
                 model=model_of(kind),
                 repository=shelf / f"repository-{kind}",
-                token_lengths=(5, 16),
+                token_lengths=(8, 16),
                 serving=Serving(max_batch=4),
             )
             [outcome] = export_model(options, Progress())

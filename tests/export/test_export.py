@@ -121,7 +121,7 @@ def test_golden_vectors_belong_to_the_encoders(kind: str, exported: Exported) ->
 
 @pytest.mark.parametrize(
     ("kind", "lengths"),
-    [("vit", (5, 16, 24)), ("timm", (5, 16, 24)), ("coca", (24,)), ("siglip", (16,)),
+    [("vit", (8, 16, 24)), ("timm", (8, 16, 24)), ("coca", (24,)), ("siglip", (16,)),
      ("hf_text", (16,))],
 )  # fmt: skip
 def test_short_lengths_only_where_sound(

@@ -28,7 +28,6 @@ from gateway.models.manifest import PIXELS, TOKEN_IDS
 from tests.export import models
 
 AHEAD = PlanOptions(1, 2, 4, compute_capability="8.9")
-LENGTHS = (16,)  # tokens to serve at, besides the full context
 SAMPLES = 2  # to calibrate with
 KNOWN_IDS = 60  # token ids that every tokenizer here has
 BLOCKS = 2  # of ResNet's stages the first block differs from the others
@@ -60,7 +59,7 @@ def traced(
     if kind in REAL:
         assert cut(checkpoint.model) == REAL[kind]
     image = tracing.image_graph(checkpoint).proto
-    text = tracing.text_graphs(checkpoint, 0, LENGTHS)
+    text = tracing.text_graphs(checkpoint, 0, ())  # at the full context, as each is served
     del checkpoint
     yield Graphs(image, {length: made.proto for length, made in text.by_length.items()})
     del image, text
@@ -90,10 +89,10 @@ def in_fp16(traced: Graphs) -> Iterator[Graphs]:
 
 
 def item_of(graphs: Graphs, name: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
-    """An encoder, and the shape of an item: of text the shortest that is served."""
+    """An encoder, and the shape of an item."""
     if name == TOKEN_IDS:
-        length = min(graphs.text)
-        return graphs.text[length], (length,)
+        [(length, text)] = graphs.text.items()
+        return text, (length,)
     _, *dimensions = graphs.image.graph.input[0].type.tensor_type.shape.dim
     return graphs.image, tuple(dimension.dim_value for dimension in dimensions)
 

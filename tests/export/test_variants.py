@@ -25,7 +25,7 @@ from tests.conftest import GatewayFactory
 from tests.openclip_reference import demo_reference
 
 DEMO = [str(CONFIG), "--pretrained", str(CHECKPOINT), "--id", "demo", "--max-batch", "8"]
-DEMO += ["--evaluate", "drawn", "--calibrate-images", "drawn", "--allow-slow"]
+DEMO += ["--calibrate-images", "drawn", "--allow-slow"]
 
 Feeds = Sequence[NDArray[Any]]
 
@@ -50,7 +50,8 @@ def four_bits(proto: onnx.ModelProto, feeds: Feeds = ()) -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def ladder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("ladder") / "models"
-    assert export(root, "--precision", "fp32", "--precision", "fp16", "--precision", "int8") == 0
+    precisions = ["--precision", "fp32", "--precision", "fp16", "--precision", "int8"]
+    assert export(root, "--evaluate", "drawn", *precisions) == 0
     return root
 
 

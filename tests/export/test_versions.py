@@ -24,7 +24,7 @@ def test_a_version_is_added_beside_the_one_before(
     weights = models.save_weights(tmp_path / "step_9.safetensors", vit, seed=3)
     batch = old.triton.image.max_batch
     arguments = [str(vit), "--pretrained", str(weights), "--repository", str(root)]
-    arguments += ["--id", old.id, "--token-lengths", "5,16", "--version", "7"]
+    arguments += ["--id", old.id, "--token-lengths", "8,16", "--version", "7"]
     arguments += ["--report", str(tmp_path / "report")]
     assert main([*arguments, "--max-batch", str(batch + 1)]) == 1
     assert f"give --max-batch {batch}" in capsys.readouterr().err

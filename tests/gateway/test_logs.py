@@ -155,7 +155,7 @@ def test_what_waits_for_a_slow_terminal_is_bounded(
     with unread_stderr(monkeypatch) as terminal:
         reader = threading.Thread(target=lambda: read.extend(terminal))
         with logging_to_stderr("info", "console"):
-            for number in range(10 * MOST_WAITING):
+            for number in range(3 * MOST_WAITING):
                 logger.info("line %d", number)
             reader.start()
     reader.join()
