@@ -33,6 +33,8 @@ START_S = 60.0
 STOP_S = 60.0  # over what a gateway allows itself
 LISTENED_ON = 10_000  # ports below those that the kernel gives
 PRIVILEGED = 1_024
+# For clients of plain HTTP: by default, each reads all certificates of the system.
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class GatewayClient(httpx.Client):
@@ -55,12 +57,6 @@ def pytest_configure() -> None:
 SLOW_FOLDERS = {"export", "playground", "deploy"}
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Skips the slow folders where no slow test is run: their imports take longest."""
-    slow = collection_path in {ROOT / "tests" / name for name in SLOW_FOLDERS}
-    return True if slow and config.option.markexpr == "not slow" else None
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks as slow what `make test-fast` leaves out: exports, and gateways of a test's own."""
     for item in items:
@@ -69,10 +65,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+def pytest_collection() -> None:
+    """Searches no garbage while nearly nothing becomes any."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Leaves what was imported and collected out of garbage collections until the end."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
@@ -146,7 +147,7 @@ def run_gateway(outside: Outside = Outside(), /, **settings: object) -> Iterator
     process, scheme = _started(outside, environment), "https" if outside.tls else "http"
     try:
         with GatewayClient(
-            base_url=f"{scheme}://127.0.0.1:{port}", timeout=60, verify=outside.tls or True
+            base_url=f"{scheme}://127.0.0.1:{port}", timeout=60, verify=outside.tls or PLAIN
         ) as client:
             client.grpc_address = f"127.0.0.1:{settings['grpc_port']}"
             client.process = process.pid
@@ -215,9 +216,10 @@ def free_ports(count: int) -> list[int]:
     """
     given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     end = max(given, PRIVILEGED + LISTENED_ON)
-    candidates = random.SystemRandom().sample(range(end - LISTENED_ON, end), LISTENED_ON)
+    ports = list(range(end - LISTENED_ON, end))
+    random.Random(os.urandom(16)).shuffle(ports)
     found: list[int] = []
-    for port in candidates:
+    for port in ports:
         if len(found) == count:
             break
         with socket.socket() as probe, contextlib.suppress(OSError):
