@@ -1,5 +1,6 @@
 """What benchmarks measured, with the machine that they ran on: one JSON schema for all of them."""
 
+import functools
 import json
 import os
 import platform
@@ -133,6 +134,7 @@ def collect(
     )
 
 
+@functools.cache
 def machine() -> dict[str, Label]:
     """What this machine is."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -147,12 +149,14 @@ def machine() -> dict[str, Label]:
     }
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of the packages that matter, as far as they are installed."""
     installed = {found.name: found.version for found in metadata.distributions()}
     return {name: installed[name] for name in PACKAGES if name in installed}
 
 
+@functools.cache
 def commit() -> str:
     """The commit that is checked out, with `+` where files differ from it; empty without git."""
 
