@@ -22,13 +22,17 @@ class Instance:
     Attributes:
         default_file: Name of a graph's file where the configuration has none.
         invalid: Errors of a run that are the client's fault.
+        gpus: Whether the backend runs on GPUs, too.
+        device: The GPU of this instance; None is a CPU.
     """
 
     default_file: str
+    gpus: bool = False
+    device: int | None = None
     invalid: tuple[type[Exception], ...] = ()
 
     def load(self, path: Path, config: dict[str, Any]) -> tuple[Signature, Call, str]:
-        """Load a graph for a CPU.
+        """Load a graph for the instance's device.
 
         Args:
             path: The graph's file.
@@ -51,7 +55,9 @@ class Instance:
         try:
             check_round_trip()
             if args["model_instance_kind"] == "GPU":
-                raise ConfigError("instance_group kind KIND_GPU: this backend runs on a CPU")
+                if not self.gpus:
+                    raise ConfigError("instance_group kind KIND_GPU: this backend runs on a CPU")
+                self.device = int(args["model_instance_device_id"])
             self._signature, call, settings = self.load(path, config)
             self._signature.check(config)
         except (ConfigError, RuntimeError) as error:

@@ -13,8 +13,9 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from server.backends.batches import Call
-from server.backends.errors import ModelLoadError
+from server.backends.errors import ConfigError, ModelLoadError
 from server.backends.instance import Instance
+from server.backends.onnxruntime.cuda import cuda_session
 from server.backends.onnxruntime.options import Settings
 from server.backends.onnxruntime.signature import signature_of
 from server.backends.onnxruntime.split import SplitSession, threads_of
@@ -26,22 +27,28 @@ class TritonPythonModel(Instance):
 
     default_file = "model.onnx"
     invalid = (InvalidArgument,)
+    gpus = True
 
     def load(self, path: Path, config: dict[str, Any]) -> tuple[Signature, Call, str]:
         """Load an ONNX graph; see `Instance.load`."""
         settings = Settings.read(config)
-        session = _session(path, settings, int(config.get("max_batch_size", 0)) > 0)
+        session = _session(path, settings, config, self.device)
         call = partial(session.run, run_options=settings.run_options())
         return signature_of(session), call, str(settings)
 
 
-def _session(path: Path, settings: Settings, batches: bool) -> ort.InferenceSession | SplitSession:
-    threads = threads_of(settings)
+def _session(
+    path: Path, settings: Settings, config: dict[str, Any], device: int | None
+) -> ort.InferenceSession | SplitSession:
+    threads, options = threads_of(settings), settings.session_options()
+    splits = settings.split_batches and int(config.get("max_batch_size", 0)) > 0
     try:
-        if settings.split_batches and batches and threads > 1:
+        if device is not None:
+            return cuda_session(path, options, config, device)
+        if splits and threads > 1:
             return SplitSession(path, settings, threads)
-        return ort.InferenceSession(
-            path, settings.session_options(), providers=["CPUExecutionProvider"]
-        )
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except ConfigError:
+        raise
     except Exception as error:  # onnxruntime's errors share no narrower base class
         raise ModelLoadError(f"{path} cannot be loaded: {error}") from None
