@@ -23,11 +23,12 @@ BENCH := .venv/bench
 PEERS := .venv/peers
 CLIENTS := .venv/clients
 EXAMPLES := .venv/examples
+GPU := .venv/gpu
 # OpenVINO, 180 MB, is installed where a model needs it.
 OPENVINO := $(if $(shell grep -ls '"runtime": "openvino"' "$(MODEL_REPOSITORY)"/*.manifest.json),.openvino)
 SERVE_READY := $(SERVE)/.ready $(addprefix $(SERVE)/,$(OPENVINO))
 BENCH_READY := $(BENCH)/.ready $(addprefix $(BENCH)/,$(OPENVINO))
-SOURCES := openclip_api gateway server export client examples benchmarks deploy tests
+SOURCES := openclip_api gateway server export client examples benchmarks gpu_check deploy tests
 PROTO := openclip_api/v1/clip.proto
 # Of NVIDIA's images 24.10, 24.12, 25.06, 26.06, 26.07 and 26.08, and the newest that was tried.
 ONNXRUNTIMES := 1.19.2 1.20.1 1.22.1 1.24.4 1.27.0 1.28.0 1.31.1
@@ -45,7 +46,7 @@ MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run exported serve-ready test test-fast test-clients test-examples test-compose check format proto client-wheel lock export ladder bench bench-compare bench-peers \
-	bench-open bench-budget bench-report tune onnxruntimes demo-model setup clean
+	bench-open bench-budget bench-report tune gpu-inputs gpu-check onnxruntimes demo-model setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,8 +55,8 @@ help: ## List the targets
 	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY (TRITON_HTTP_PORT: unset, Triton has no HTTP)"
 	@echo "  and MODEL PRETRAINED PRECISION, as of exported: a model to export where it is missing;"
 	@echo "  MODELS: models to pull first, such as hf://org/name,s3://bucket/name"
-	@echo "  of export, ladder, bench, bench-compare, bench-peers, bench-open, bench-budget and"
-	@echo "  tune: MODEL ARGS MODEL_REPOSITORY; of test and bench-report: ARGS; of every target: PYTHON"
+	@echo "  of export, ladder, bench, bench-compare, bench-peers, bench-open, bench-budget, tune,"
+	@echo "  gpu-inputs, gpu-check: MODEL ARGS MODEL_REPOSITORY; of test, bench-report: ARGS; of all: PYTHON"
 
 run: $(SERVE_READY) ## Serve the models of MODEL_REPOSITORY, no GPU needed; MODEL=name PRETRAINED=tag is exported first if missing, MODELS=address,address pulled
 	$(if $(MODELS),@$(SERVE)/bin/python -m export pull --repository "$(MODEL_REPOSITORY)" \
@@ -128,10 +129,10 @@ ladder: $(EXPORT)/.ready ## Export MODEL in every precision, serve each, and pri
 bench: $(BENCH_READY) ## Load MODEL with Locust at 1, 8, 32 and 128 users: CSV, HTML and a table
 	$(BENCH)/bin/python -m benchmarks.load $(MEASURED)
 
-bench-compare: $(BENCH_READY) ## Hold MODEL against the ceilings of this machine, about 15 minutes
-	$(BENCH)/bin/python -m benchmarks.compare $(MEASURED)
+bench-compare: $(BENCH_READY) $(EXPORT)/.ready ## Hold MODEL against the ceilings and plain PyTorch, about 20 minutes
+	$(BENCH)/bin/python -m benchmarks.compare --torch-python $(EXPORT)/bin/python $(MEASURED)
 
-bench-peers: $(BENCH_READY) $(PEERS)/.ready ## Measure MODEL beside plain PyTorch, and infinity for a ViT-B-32, in turns, about 40 minutes
+bench-peers: $(BENCH_READY) $(PEERS)/.ready ## Measure MODEL, a ViT-B-32, beside infinity and plain PyTorch in turns, about 40 minutes
 	$(BENCH)/bin/python -m benchmarks.peers --peers-python $(PEERS)/bin/python $(MEASURED)
 
 bench-open: $(BENCH_READY) ## Draw the latency of MODEL against offered load, with the knee
@@ -146,6 +147,12 @@ bench-report: $(BENCH)/.ready ## Draw the plots and write the tables of all benc
 tune: $(BENCH_READY) ## Try instances, threads, queue delays and batch sizes on this machine
 	$(BENCH)/bin/python -m benchmarks.tune $(MEASURED)
 
+gpu-inputs: $(EXPORT)/.ready ## Write what gpu-check needs of MODEL, with ARGS="--pretrained ...", into reports/gpu-inputs
+	$(EXPORT)/bin/python -m export $(MODEL) --gpu-inputs reports/gpu-inputs $(ARGS)
+
+gpu-check: $(GPU)/.ready ## Check on a GPU machine, without network, what no other shows: parity, speed, plans, the service
+	$(GPU)/bin/python -m gpu_check $(MEASURED)
+
 onnxruntimes: $(UV) ## Compare MODEL_REPOSITORY with its golden vectors in ONNX Runtime 1.19 to 1.31; Python 3.11 or 3.12
 	@failed=; for version in $(ONNXRUNTIMES); do \
 		$(UV) run --quiet --no-project --isolated --python $(PYTHON) --with "onnxruntime==$$version" --with numpy --with pydantic \
@@ -159,7 +166,7 @@ demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 		--pretrained export/demo/checkpoint.safetensors --id demo --compact \
 		--max-batch 32 --evaluate drawn
 
-setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments but those of bench-peers, test-clients and test-examples
+setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments but those of bench-peers, test-clients, test-examples and gpu-check
 
 clean: ## Remove the environments and caches
 	rm -rf .venv client/dist .proto .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -36,7 +36,8 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     top = parser()
     given = top.parse_args(arguments, argparse.Namespace(action=None))
     actions = (given.model, given.remove, given.check_engines, given.list or None)
-    if sum(each is not None for each in actions) != 1 or (given.published and not given.model):
+    of_model = given.published or given.gpu_inputs is not None
+    if sum(each is not None for each in actions) != 1 or (of_model and not given.model):
         top.error("give MODEL, or one of --list, --remove ID and --check-engines DIR")
     return given
 
@@ -54,6 +55,8 @@ def _run(given: argparse.Namespace) -> int:
         return _check_engines(given.check_engines)
     if given.published:
         return _published(given)
+    if given.gpu_inputs is not None:
+        return _gpu_inputs(given)
     return _export(given)
 
 
@@ -116,6 +119,27 @@ def _check_engines(root: Path) -> int:
     problems = check_engines(root)
     sys.stderr.write("".join(f"error: {problem}\n" for problem in problems))
     return 1 if problems else 0
+
+
+def _gpu_inputs(given: argparse.Namespace) -> int:
+    # imports torch, which takes seconds
+    from export.gate import calibration
+    from export.gpu_inputs import write
+    from export.pipeline import DRAWN, default_id
+    from export.progress import Progress
+    from export.source.checkpoint import load_checkpoint
+
+    images = given.calibrate_images or DRAWN
+    samples = (
+        calibration.drawn()
+        if images == DRAWN
+        else calibration.from_files(Path(images), given.calibrate_texts)
+    )
+    checkpoint = load_checkpoint(given.model, given.pretrained, given.tokenizer, given.text_config)
+    folder = given.gpu_inputs / default_id(checkpoint.name, checkpoint.pretrained)
+    write(checkpoint, samples, folder, Progress())
+    sys.stdout.write(f"written to {folder}\n")
+    return 0
 
 
 def _export(given: argparse.Namespace) -> int:

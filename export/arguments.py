@@ -176,6 +176,8 @@ def _add_instead(top: argparse.ArgumentParser) -> None:
     add("--published", action="store_true",
         help="print the ids under which MODEL is published in these precisions; exit with 1 if "
         "one is missing")
+    add("--gpu-inputs", type=Path, metavar="DIR",
+        help="write into DIR what `make gpu-check` needs of MODEL on a GPU machine")
     add("--remove", action="append", metavar="ID",
         help="remove a published model; repeatable")
     add("--check-engines", type=Path, metavar="DIR",

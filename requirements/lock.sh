@@ -21,9 +21,13 @@ lock examples pyproject.toml --extra examples
 lock openvino pyproject.toml --extra openvino --no-deps
 lock export pyproject.toml --extra serve --extra openvino --extra export \
     --override requirements/overrides.txt
-# Locust needs the pyzmq that is left out everywhere else.
+# onnxruntime-gpu holds the same module.
+with_gpu=$(mktemp)
 with_zmq=$(mktemp)
-trap 'rm -f "$with_zmq"' EXIT
+trap 'rm -f "$with_gpu" "$with_zmq"' EXIT
+{ cat requirements/overrides.txt; echo 'onnxruntime ; sys_platform == "never"'; } > "$with_gpu"
+lock gpu pyproject.toml --extra serve --extra gpu --override "$with_gpu"
+# Locust needs the pyzmq that is left out everywhere else.
 grep -v '^pyzmq' requirements/overrides.txt > "$with_zmq"
 lock bench pyproject.toml --extra serve --extra bench --override "$with_zmq"
 lock dev pyproject.toml --extra serve --extra openvino --extra export --extra bench --extra dev \

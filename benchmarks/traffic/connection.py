@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -36,6 +36,22 @@ class RequestFailed(Exception):
         self.status = status
 
 
+class Connection(Protocol):
+    """One request at a time."""
+
+    async def send(self, request: Request) -> bytes:
+        """Sends a request, and returns the body of the answer.
+
+        Raises:
+            RequestFailed: There was none, or it is an error.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Closes it."""
+        ...
+
+
 class HttpConnection:
     """A kept-alive HTTP/1.1 connection; opened with the first request, and again once lost."""
 
@@ -45,11 +61,7 @@ class HttpConnection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, request: Request) -> bytes:
-        """Sends a request, and returns the body of the answer.
-
-        Raises:
-            RequestFailed: There was none, or it is an error.
-        """
+        """See `Connection.send`."""
         head = (
             f"POST {request.path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
             f"content-type: {request.content_type}\r\ncontent-length: {len(request.body)}\r\n\r\n"
@@ -75,7 +87,7 @@ class HttpConnection:
         return body
 
     async def close(self) -> None:
-        """Closes it."""
+        """See `Connection.close`."""
         if self._streams:
             self._streams[1].close()
             self._streams = None
@@ -89,7 +101,7 @@ class GrpcConnection:
         self._calls: dict[str, Any] = {}
 
     async def send(self, request: Request) -> bytes:
-        """See `HttpConnection.send`."""
+        """See `Connection.send`."""
         if request.path not in self._calls:
             self._calls[request.path] = self._channel.unary_unary(request.path)
         try:
@@ -102,11 +114,8 @@ class GrpcConnection:
         return answer
 
     async def close(self) -> None:
-        """Closes it."""
+        """See `Connection.close`."""
         await self._channel.close()
-
-
-Connection = HttpConnection | GrpcConnection  # each for one request at a time
 
 
 class Pool:
@@ -117,7 +126,7 @@ class Pool:
         self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
 
     async def send(self, request: Request) -> bytes:
-        """See `HttpConnection.send`."""
+        """See `Connection.send`."""
         idle = self._idle[request.protocol]
         connection = idle.pop() if idle else connect(request.protocol, self._target)
         try:

@@ -13,7 +13,7 @@ LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10")
 Foreign = Any  # a library known at run time only
 Loader = Callable[[str], Foreign]  # ctypes.CDLL or a fake
 
-_DRIVER = "libcuda.so.1"
+DRIVER = "libcuda.so.1"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 
@@ -32,7 +32,7 @@ def find_gpus(load: Loader = ctypes.CDLL) -> tuple[Gpu, ...]:
         NoGpuError: There is no GPU, or no driver.
     """
     try:
-        driver = load(_DRIVER)
+        driver = load(DRIVER)
     except OSError as error:
         raise NoGpuError(
             f"no NVIDIA driver on this machine ({brief(error)}); a plan is built on, and for, the "

@@ -1,0 +1,130 @@
+"""TensorRT plans of a model's typed graphs: built by export's own builder, then measured."""
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from benchmarks.reporting.results import Row
+from benchmarks.systems.published import Manifest
+from export.tensorrt.build_log import messages_of
+from export.tensorrt.errors import PlanError
+from export.tensorrt.plan import PlanOptions, build_plan
+from gateway.models.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
+from gpu_check.cuda import Device
+from gpu_check.engines import MB, PARITY_BATCH, Bound, EngineError, Measure
+from gpu_check.lines import FAIL, NOT_HERE, PASS, line
+from gpu_check.models import Inputs, typed
+
+PRECISIONS = ("fp16", "int8", "fp8")
+NO_GRAPHS = "no typed graphs; write them with make gpu-inputs where the model is exported"
+NO_FP8 = "this project writes no FP8 graphs"
+TENSORS = {"image": (PIXELS, IMAGE_FEATURES), "text": (TOKEN_IDS, TEXT_FEATURES)}
+
+
+def lines(
+    manifest: Manifest,
+    inputs: Inputs,
+    measure: Measure,
+    trt: ModuleType,
+    device: Device | None,
+    options: PlanOptions,
+) -> Iterator[Row]:
+    """Build a plan for each precision and encoder, and measure it.
+
+    Args:
+        manifest: The model.
+        inputs: Its inputs.
+        measure: How to measure.
+        trt: `tensorrt`, or `tensorrt_rtx_bindings`.
+        device: The GPU; None if there is none, and plans are built ahead of time.
+        options: Options of the build.
+    """
+    for precision in PRECISIONS:
+        encoders = list(typed(manifest, inputs, precision))
+        if not encoders:
+            why = NO_FP8 if precision == "fp8" else NO_GRAPHS
+            labels = {"model": manifest["id"], "precision": precision}
+            yield line(measure.part, labels, NOT_HERE, why)
+        for encoder in encoders:
+            name, output = TENSORS[str(encoder.labels["encoder"])]
+            start = time.perf_counter()
+            try:
+                shapes = {name: encoder.items.shape[1:]}
+                plan = build_plan(trt, encoder.path, shapes, options, gpus=lambda: device)
+            except PlanError as error:
+                yield line(measure.part, {**encoder.labels, "engine": "build"}, FAIL, error)
+                continue
+            figures = {"build_s": time.perf_counter() - start, "plan_mb": len(plan) / MB}
+            yield line(measure.part, {**encoder.labels, "engine": "build"}, PASS, **figures)
+            title = f"TensorRT {trt.__version__}"
+            if device is None:
+                why = "no GPU to run the plan on"
+                yield line(measure.part, {**encoder.labels, "engine": title}, NOT_HERE, why)
+                continue
+            make = partial(PlanEngine, trt, device, plan, (name, output), encoder.truth.shape[1])
+            yield from measure.lines(title, encoder, make)
+
+
+class PlanEngine:
+    """A plan on the first GPU; see `engines.Engine`."""
+
+    def __init__(
+        self, trt: ModuleType, device: Device, plan: bytes, names: tuple[str, str], size: int
+    ) -> None:
+        """Load a plan.
+
+        Args:
+            trt: The module that built it.
+            device: The GPU.
+            plan: The plan.
+            names: Of its input and its output.
+            size: Length of a vector.
+
+        Raises:
+            EngineError: TensorRT refuses it.
+        """
+        self._messages, logger = messages_of(trt)
+        self._device, self._names, self._size = device, names, size
+        self._runtime = trt.Runtime(logger)  # which must outlive the engine
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineError(f"TensorRT refuses the plan: {self._messages.why()}")
+        self._context = self._engine.create_execution_context()
+
+    def bind(self, items: NDArray[Any], *, graph: bool) -> Bound:
+        """See `engines.Engine`."""
+        self._device.release()
+        given = self._device.upload(items)
+        shape = (len(items), self._size)
+        size = 4 * len(items) * self._size
+        found = self._device.allocate(size)
+        taken = self._context.set_input_shape(self._names[0], items.shape)
+        for name, address in zip(self._names, (given, found), strict=True):
+            taken = taken and self._context.set_tensor_address(name, address)
+        if not taken:
+            raise EngineError(f"TensorRT does not take a batch of {items.shape}")
+        self._enqueue()  # after a change of shapes once, before its work can be captured
+        self._device.synchronize()
+        enqueue = self._device.capture(self._enqueue) if graph else self._enqueue
+        self._device.clear(found, size)  # what is read later is of a later run
+
+        def run() -> None:
+            enqueue()
+            self._device.synchronize()
+
+        return run, lambda: self._device.download(found, shape)
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._device.stream):
+            raise EngineError(f"TensorRT does not run the plan: {self._messages.why()}")
+
+
+def options_of(batches: Sequence[int], cache: Path, capability: str | None = None) -> PlanOptions:
+    """Options of a build for these batch sizes; `capability` builds ahead of time."""
+    most = max(*batches, PARITY_BATCH)
+    return PlanOptions(1, min(8, most), most, timing_cache=cache, compute_capability=capability)

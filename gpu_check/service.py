@@ -1,0 +1,106 @@
+"""The whole service, Triton and the gateway, under closed and open loops; and what limits it."""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.request import urlopen
+
+from benchmarks.reporting.results import Label, Row
+from benchmarks.systems import processes, services
+from benchmarks.systems.published import Manifest, encoders, size_bytes
+from benchmarks.traffic import loops
+from benchmarks.traffic.arrivals import offer
+from gpu_check.engines import MB
+from gpu_check.lines import FAIL, PASS, line
+from gpu_check.sessions import Runtime
+
+KINDS = {"rest-image": 0, "rest-text": -1}  # and the place of the encoder that answers
+OFFERED = (0.5, 0.7, 0.9)  # parts of the best closed loop
+LEAST = 20  # requests of an open loop, on average
+BUSY = 0.9  # of the time, or of a core: it is the limit
+COUNTERS = (
+    "nv_inference_request_success", "nv_inference_exec_count",
+    "nv_inference_compute_infer_duration_us",
+)  # fmt: skip
+
+
+def lines(
+    repository: Path, manifest: Manifest, runtime: Runtime, loads: Sequence[int], seconds: float,
+    settings: Mapping[str, str],
+) -> Iterator[Row]:  # fmt: skip
+    """Serve a model and measure it.
+
+    Raises:
+        BenchmarkError: The service does not start.
+    """
+    model, before = manifest["id"], runtime.used_bytes()
+    with (
+        services.triton(repository, model) as triton,
+        services.gateway(repository, model, triton.grpc, settings) as gateway,
+    ):
+        labels: dict[str, Label] = {"model": model, "request": "start"}
+        memory = {"triton_mb": processes.proportional_bytes(triton.pid) / MB}
+        why = ""
+        if runtime.device == "cuda":
+            grown = runtime.used_bytes() - before
+            memory["gpu_mb"] = grown / MB
+            if grown < size_bytes(repository, manifest) / 2:
+                why = "Triton holds no weights on the GPU: it serves on the CPU"
+        yield line("service", labels, FAIL if why else PASS, why, **memory)
+        seeds = itertools.count()
+        for kind, place in KINDS.items():
+            name, best = encoders(manifest)[place]["name"], 0.0
+            for load in loads:
+                watched = _Watch(triton, gateway, name)
+                done = loops.measure(gateway.target, kind, load, seconds, next(seeds))
+                best = max(best, done.per_second)
+                labels = {"model": model, "request": kind, "loop": f"closed, {load}"}
+                shares, limit = watched.shares()
+                labels["limit"] = limit
+                yield _measured(labels, done.values() | shares, done.errors)
+            for part in OFFERED:
+                length = max(seconds, LEAST / (best * part)) if best else seconds
+                outcome = offer(gateway.target, kind, best * part, length, seed=next(seeds))
+                labels = {"model": model, "request": kind, "loop": f"open, {part:.0%} of the best"}
+                yield _measured(labels, outcome.values(best * part, length), outcome.errors)
+
+
+def _measured(labels: dict[str, Label], values: dict[str, float], errors: Mapping[str, int]) -> Row:
+    """A line that fails where requests did, but for those that were refused as too many."""
+    why = "; ".join(errors) if values["requests"] else "nothing was answered"
+    wrong = [error for error in errors if "429" not in error[:10]]
+    return line("service", labels, FAIL if wrong or not values["requests"] else PASS, why, **values)
+
+
+class _Watch:
+    """What the encoder, the gateway and this client do from now on."""
+
+    def __init__(self, triton: services.Triton, gateway: services.Gateway, encoder: str) -> None:
+        self._metrics, self._pid, self._encoder = triton.metrics, gateway.pid, encoder
+        self._start = self._now()
+
+    def shares(self) -> tuple[dict[str, float], str]:
+        """The part of the time that the encoder computes, the cores of the others, the limit."""
+        passed = [now - then for now, then in zip(self._now(), self._start, strict=True)]
+        elapsed, client, gateway, requests, executions, computed = passed
+        # Triton adds the time of an execution up for each request in it.
+        busy = computed / 1e6 * executions / requests if requests else 0.0
+        shares = {
+            "encoder": busy / elapsed,
+            "gateway": gateway / elapsed,
+            "client": client / elapsed,
+        }
+        limits = [name for name, share in shares.items() if share >= BUSY]
+        return {f"{name}_busy": v for name, v in shares.items()}, ", ".join(limits) or "none alone"
+
+    def _now(self) -> tuple[float, ...]:
+        with urlopen(self._metrics, timeout=10) as answer:  # noqa: S310 (a Triton of ours)
+            lines = answer.read().decode().splitlines()
+        own = [each for each in lines if f'model="{self._encoder}"' in each]
+        counters = [
+            sum(float(each.split()[-1]) for each in own if each.startswith(f"{name}{{"))
+            for name in COUNTERS
+        ]
+        cpu = processes.tree_cpu_seconds(self._pid)
+        return (time.perf_counter(), time.process_time(), cpu, *counters)
