@@ -85,10 +85,13 @@ def read_index(text: bytes, where: str) -> Index:
     try:
         return Index.model_validate_json(text)
     except ValidationError as error:
-        details = "; ".join(
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
-        )
-        raise TransferError(f"{where}: {NAME}: {brief(ValueError(details))}") from error
+        raise TransferError(f"{where}: {NAME}: {details(error)}") from error
+
+
+def details(error: ValidationError) -> str:
+    """What is wrong with an index, in one line."""
+    wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return brief(ValueError("; ".join(wrong).removeprefix(": ")))
 
 
 def tokenizer_file(model_id: str, version: int) -> str:
@@ -124,8 +127,9 @@ def check_config(path: Path, runtime: str, where: str) -> None:
     """
     encoder, config = path.parent.name, ModelConfig()
     try:
-        text_format.Parse(path.read_text()[:MAX_BYTES], config)
-        own = config.name == encoder and config.backend == runtime
+        if small := path.stat().st_size <= MAX_BYTES:
+            text_format.Parse(path.read_text(), config)
+        own = small and config.name == encoder and config.backend == runtime
     except (ValueError, text_format.ParseError):
         own = False
     if not own or config.platform or config.HasField("model_operations"):

@@ -4,6 +4,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from export.errors import MissingError, RepositoryError, TransferError
 from export.publish.leftovers import CONFIG, encoders_of
 from export.publish.repository import published
@@ -34,7 +36,10 @@ def push(root: Path, model_id: str, address: str, report: Callable[[str], None])
     for path, sha256 in manifest.files.items():
         if files[path].sha256 != sha256:
             raise RepositoryError(f"{root / path}: differs from its manifest; export it again")
-    made = index.Index(manifest=manifest, files=files)
+    try:
+        made = index.Index(manifest=manifest, files=files)
+    except ValidationError as error:
+        raise RepositoryError(f"{root}: {model_id}: {index.details(error)}") from error
     place = place_at(address)
     _check_owner(place, model_id)
     for path, file in files.items():

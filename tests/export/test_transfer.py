@@ -427,6 +427,7 @@ def test_what_is_not_json_is_refused(root: Path, place: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
+        ("name:", f"#{'x' * index.MAX_BYTES}\nname:"),
         ('backend: "onnxruntime"', 'backend: "python"'),
         ('backend: "onnxruntime"', 'backend: "onnxruntime" platform: "ensemble"'),
         ('name: "demo.image"', 'name: "demo.text"'),
@@ -505,6 +506,17 @@ def test_only_what_is_published_and_whole_is_pushed(tmp_path: Path) -> None:
     (damaged / "demo.text" / "1" / "model.onnx").unlink()
     with pytest.raises(RepositoryError, match=r"model.onnx: No such file"):
         push(damaged, "demo", str(place), ignore)
+    assert not place.exists()
+
+
+def test_what_no_export_writes_is_not_pushed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd, place = Path(shutil.copytree(REPOSITORY, tmp_path / "odd")), tmp_path / "place"
+    (odd / "demo.text" / "1" / "notes.txt").write_text("x")
+    publish_anew(odd)
+    assert main(["push", "demo", str(place), "--repository", str(odd)]) == 1
+    assert "'demo.text/1/notes.txt' is no file of such a model" in capsys.readouterr().err
     assert not place.exists()
 
 
