@@ -227,10 +227,11 @@ class GrpcInferClient:
         """Sends a call. Raises _PassedError: Triton did not run it within `wait_s`."""
         begin = _now()
         within, wait_s = max(LEAST_S, deadline - begin), max(LEAST_S, wait_s)
+        metadata = (("traceparent", call.traceparent),) if call.traceparent else ()
         try:
             with server.working(), detect_closing():
                 response = await server.stub.ModelInfer(
-                    infer_request(call, wait_s), timeout=within, metadata=_metadata(call)
+                    infer_request(call, wait_s), timeout=within, metadata=metadata
                 )
         except grpc.aio.AioRpcError as error:
             failure = await _translated(error, server, call, within)
@@ -241,10 +242,6 @@ class GrpcInferClient:
             raise _ElsewhereError("the connection to the inference server was closed") from error
         server.answered()
         return checked(output(response), call)
-
-
-def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
-    return (("traceparent", call.traceparent),) if call.traceparent else ()
 
 
 class _PassedError(Exception):

@@ -154,7 +154,8 @@ class Measured(_Strict):
             image, text,
             replace(agreements[0], top1=min(each.top1 for each in agreements),
                     top5=min(each.top5 for each in agreements)),
-            _lowest_accuracy([each.zero_shot for each in whole if each.zero_shot]),
+            min((each.zero_shot for each in whole if each.zero_shot),
+                key=lambda each: each.accuracy, default=None),
             _lowest_recall([each.retrieval for each in whole if each.retrieval]),
             tuple(rankings),
         )  # fmt: skip
@@ -180,10 +181,6 @@ class Gate(Measured):
     def passed(self) -> bool:
         """Whether every figure reached its threshold."""
         return not self.failures
-
-
-def _lowest_accuracy(given: Sequence[ZeroShot]) -> ZeroShot | None:
-    return min(given, key=lambda each: each.accuracy, default=None)
 
 
 def _lowest_recall(given: Sequence[Retrieval]) -> Retrieval | None:

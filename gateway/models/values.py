@@ -210,10 +210,10 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One label of a zero-shot classification."""
+    """One label of a zero-shot classification, as REST answers it."""
 
-    index: int  # of the label in the request, or in its label set
     label: str
+    index: int  # of the label in the request, or in its label set
     score: float  # softmax over the labels, or SigLIP's sigmoid
     cosine: float
 

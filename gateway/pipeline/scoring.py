@@ -114,7 +114,7 @@ def classify(
     orders = (-scores).argsort(axis=1, kind="stable")[:, :top_k]
     return tuple(
         tuple(
-            Prediction(int(label), labels[label], float(scores[row, label]), float(cosine[label]))
+            Prediction(labels[label], int(label), float(scores[row, label]), float(cosine[label]))
             for label in order
         )
         for row, (order, cosine) in enumerate(zip(orders, similarity, strict=True))

@@ -21,11 +21,11 @@ def stacks(loop: asyncio.AbstractEventLoop | None) -> str:
         for ident, frame in sys._current_frames().items()
     ]
     tasks = asyncio.all_tasks(loop) if loop else set()
-    return "\n".join([*map(_standing, tasks), *threads])
-
-
-def _standing(task: asyncio.Task[Any]) -> str:
-    return f"{task!r}\n{''.join(traceback.StackSummary.extract(_awaits(task)).format())}"
+    standing = (
+        f"{task!r}\n{''.join(traceback.StackSummary.extract(_awaits(task)).format())}"
+        for task in tasks
+    )
+    return "\n".join([*standing, *threads])
 
 
 def _awaits(task: asyncio.Task[Any]) -> Iterator[tuple[FrameType, int]]:

@@ -61,8 +61,10 @@ class Connections:
         self.read(connection)
         if connection in self._alive:
             self._look_again(connection)
-        while len(self._unread) > 1 and self._unread_bytes() > self._limits.unread_bytes:
+        sizes = [each.transport.get_write_buffer_size() for each in self._unread]
+        while len(self._unread) > 1 and sum(sizes) > self._limits.unread_bytes:
             self._end(next(iter(self._unread)))
+            del sizes[0]
 
     def read(self, connection: Connection) -> None:
         """The answer was read."""
@@ -80,9 +82,6 @@ class Connections:
             self._end(connection)
         else:
             self._look_again(connection)
-
-    def _unread_bytes(self) -> int:
-        return sum(each.transport.get_write_buffer_size() for each in self._unread)
 
     def _end(self, connection: Connection) -> None:
         self.left(connection)

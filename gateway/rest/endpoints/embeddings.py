@@ -124,7 +124,9 @@ async def embeddings(engine: Engine, intake: Intake, request: Request) -> Respon
     """Texts and images may be mixed. Vectors have unit length."""
     async with intake.work(request) as work:
         body = await work.parse(EmbeddingsRequest)
-        encoding = _encoding(body)
+        if body.encoding_format and body.embedding_type:
+            raise MalformedRequest("body: give either `encoding_format` or `embedding_type`")
+        encoding = body.encoding_format or body.embedding_type or "float"
         inference_request = requests.Embed(
             body.model or None,
             _items(body),
@@ -173,13 +175,6 @@ def _items(body: EmbeddingsRequest) -> list[Item]:
     if isinstance(body.input, list):
         return convert.items(body.input, "input", body.modality)
     return [] if body.input is None else [convert.item(body.input, "input", body.modality)]
-
-
-def _encoding(body: EmbeddingsRequest) -> str:
-    """The encoding of the vectors. Raises MalformedRequest: it is given under both of its names."""
-    if body.encoding_format and body.embedding_type:
-        raise MalformedRequest("body: give either `encoding_format` or `embedding_type`")
-    return body.encoding_format or body.embedding_type or "float"
 
 
 def _of_message(message: fields.Message) -> Item:

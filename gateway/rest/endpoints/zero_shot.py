@@ -5,7 +5,7 @@ from typing import Any, Literal
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from gateway.models.values import Classified, Prediction
+from gateway.models.values import Classified
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
@@ -106,7 +106,7 @@ def _classified(classified: Classified, model: str, record: Record) -> Response:
         "object": "zero_shot",
         "model": model,
         "results": [
-            {"index": index, "predictions": [_prediction(each) for each in entries]}
+            {"index": index, "predictions": entries}
             for index, entries in enumerate(classified.predictions)
         ],
         "usage": convert.usage(classified.tokens, classified.images),
@@ -114,16 +114,6 @@ def _classified(classified: Classified, model: str, record: Record) -> Response:
     if classified.truncated:
         content["truncated"] = True
     return convert.answer(content, classified.manifest, record)
-
-
-def _prediction(entry: Prediction) -> dict[str, Any]:
-    """One label with its score."""
-    return {
-        "label": entry.label,
-        "index": entry.index,
-        "score": entry.score,
-        "cosine": entry.cosine,
-    }
 
 
 ZERO_SHOT = Endpoint(
