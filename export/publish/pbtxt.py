@@ -11,8 +11,6 @@ from export.precision.variants import Runtime
 from gateway.models.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
 
 QUEUE_DELAY_MICROSECONDS = 500
-LONGEST_WAIT_MICROSECONDS = 3_600_000_000
-PRIORITIES = 2
 ANY_LENGTH = -1  # in Triton's dims
 
 # Batches that TensorRT runs as CUDA graphs, besides the largest: without a graph, a small batch
@@ -99,7 +97,11 @@ def _config(
         instance_group=[
             config.ModelInstanceGroup(kind=_KINDS[serving.device], count=serving.instances)
         ],
-        dynamic_batching=_batching(),
+        # No queue policy: with priorities or timeouts, Triton's batcher is not woken by a request
+        # that comes while every instance is busy, and may find it half a second later.
+        dynamic_batching=config.ModelDynamicBatching(
+            max_queue_delay_microseconds=QUEUE_DELAY_MICROSECONDS
+        ),
     )
     if serving.runtime == "tensorrt":
         _for_tensorrt(model, serving.max_batch)
@@ -122,25 +124,6 @@ def _config(
     for key, value in parameters.items():
         model.parameters[key].string_value = value
     return str(text_format.MessageToString(model))
-
-
-def _batching() -> config.ModelDynamicBatching:
-    """Batches of requests by priority: 1 is urgent, and 2, bulk, fills what it leaves.
-
-    A request may say how long it may wait. That works only below a default, so there is one.
-    """
-    made = config.ModelDynamicBatching(
-        max_queue_delay_microseconds=QUEUE_DELAY_MICROSECONDS,
-        priority_levels=PRIORITIES,
-        default_priority_level=1,
-    )
-    # Triton makes and deletes the queue of a level without a policy of its own all the time.
-    for level in range(1, PRIORITIES + 1):
-        policy = made.priority_queue_policy[level]
-        policy.timeout_action = config.ModelQueuePolicy.REJECT
-        policy.default_timeout_microseconds = LONGEST_WAIT_MICROSECONDS
-        policy.allow_timeout_override = True
-    return made
 
 
 def _for_tensorrt(model: config.ModelConfig, max_batch: int) -> None:

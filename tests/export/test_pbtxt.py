@@ -36,22 +36,6 @@ instance_group {
 }
 dynamic_batching {
   max_queue_delay_microseconds: 500
-  priority_levels: 2
-  default_priority_level: 1
-  priority_queue_policy {
-    key: 1
-    value {
-      default_timeout_microseconds: 3600000000
-      allow_timeout_override: true
-    }
-  }
-  priority_queue_policy {
-    key: 2
-    value {
-      default_timeout_microseconds: 3600000000
-      allow_timeout_override: true
-    }
-  }
 }
 parameters {
   key: "enable_mem_pattern"

@@ -1,4 +1,7 @@
-"""Triton's own queue: what is too late is not run, and the urgent passes all gateways' bulk."""
+"""Triton's own queue, with the policy of docs/models.md and without one.
+
+With it, what is too late is not run, and the urgent passes all gateways' bulk.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +19,7 @@ from gateway.inference.encoders import text_encoder
 from gateway.inference.grpc_client import GrpcInferClient
 from gateway.models.manifest import read_manifest
 from gateway.models.values import Vectors
+from tests.conftest import ROOT
 from tests.gateway.tritons import SteeredTriton, add_copies, copied, slow, steered
 
 pytestmark = pytest.mark.slow
@@ -28,16 +32,16 @@ SLOW = 1000  # a token
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SteeredTriton]:
-    """With the demo, and with `old`, which was exported before there were priorities."""
+    """With the demo, which has the policy here, and with `plain`, as it is exported."""
     repository = copied(tmp_path_factory.mktemp("queue"))
-    add_copies(repository, "old")
+    add_copies(repository, "plain")
     for path in repository.glob("*.text/1/model.onnx"):
         path.write_bytes(slow(path.read_bytes(), SLOW, PRODUCTS))
-    for path in repository.glob("old.*/config.pbtxt"):
+    documented = (ROOT / "docs" / "models.md").read_text()
+    policy = documented[documented.index("  priority_levels: 2") :].partition("```")[0]
+    for path in repository.glob("demo.*/config.pbtxt"):
         config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-        batching = config.dynamic_batching
-        for name in ("priority_levels", "default_priority_level", "priority_queue_policy"):
-            batching.ClearField(name)
+        text_format.Parse(policy, config.dynamic_batching)
         path.write_text(text_format.MessageToString(config))
     with steered(repository) as triton:
         yield triton
@@ -48,7 +52,7 @@ async def gateways(triton: SteeredTriton) -> AsyncIterator[tuple[GrpcInferClient
     """The clients of two gateways."""
     pair = (GrpcInferClient([triton.address]), GrpcInferClient([triton.address]))
     for each in pair:
-        for name in ("demo", "old"):
+        for name in ("demo", "plain"):
             await each.verify(encoder(triton, name), WITHIN_S)
     yield pair
     for each in pair:
@@ -140,10 +144,10 @@ async def test_models_without_priorities_run_everything(
 ) -> None:
     monkeypatch.setattr(grpc_client, "BULK_WAIT_S", SETTLED_S)
     client, other = gateways
-    old = encoder(triton, "old")
-    under_way = await fill(client, old)
-    bulk = asyncio.create_task(other.infer(full(old, bulk=True), WITHIN_S))
+    plain = encoder(triton, "plain")
+    under_way = await fill(client, plain)
+    bulk = asyncio.create_task(other.infer(full(plain, bulk=True), WITHIN_S))
     await asyncio.sleep(2 * SETTLED_S)
-    assert (await bulk).shape == (old.max_batch, old.embedding_size)
+    assert (await bulk).shape == (plain.max_batch, plain.embedding_size)
     await asyncio.gather(*under_way)
-    assert triton.failed("old.text") == 0
+    assert triton.failed("plain.text") == 0
