@@ -17,8 +17,8 @@ BUFFER = 2**20  # bytes read at once of a file on this machine
 READ_AHEAD = 8 * 2**20  # and of one below a URL
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _STAMPS = (
-    "ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated",
-    "created",
+    "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "mtime", "LastModified",
+    "last_modified", "Last-Modified", "updated", "created",
 )  # fmt: skip
 
 
@@ -95,10 +95,12 @@ class Remote:
     def is_file(self, path: str) -> bool:
         """Whether a file is there."""
         with _told(path):
-            return bool(self._files.isfile(path))
+            return not path.endswith("/") and bool(self._files.isfile(path))
 
     def is_folder(self, path: str) -> bool:
-        """Whether anything is below the path."""
+        """Whether anything is below the path; of a web server's, whether it ends in a slash."""
+        if self.protocol in ("http", "https"):
+            return path.endswith("/")  # to ask would fetch a file whole
         with _told(path):
             return bool(self._files.isdir(path))
 
@@ -166,6 +168,8 @@ def _told(path: str) -> Iterator[None]:
     """Turn the errors of many libraries into OSError."""
     try:
         yield
+    except FileNotFoundError as error:  # which may name the path alone
+        raise FileNotFoundError(f"{path} does not exist") from error
     except (OSError, JobError):
         raise
     except Exception as error:
