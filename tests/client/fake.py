@@ -46,7 +46,7 @@ class Fake:
     def embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
         self._enter(context)
         if self.hold:
-            self.hold.wait(30)
+            self.hold.wait(300)
         results = [pb.EmbedResult(embedding=embedding(item)) for item in request.input]
         return pb.EmbedResponse(
             results=results, model="fake", fingerprint=self.fingerprint, dimensions=DIMENSIONS
@@ -95,7 +95,7 @@ class Fake:
 
     def _result(self, sent: pb.StreamItem, context: Any) -> pb.StreamResult:
         if self.hold:
-            self.hold.wait(30)
+            self.hold.wait(300)
         if self.delay_s:
             threading.Event().wait(self.delay_s)
         content = sent.item.image or sent.item.text.encode()

@@ -169,7 +169,7 @@ async def test_two_thousand_calls_hold_their_deadlines_and_are_cancelled(
                 for number in range(count)
             ]
 
-        late, cancelled, patiently = ask(hasty, 1_000), ask(patient, 500), ask(patient, 500)
+        late, cancelled, patiently = ask(hasty, 2_000), ask(patient, 1_000), ask(patient, 1_000)
         # The service answers nothing yet: what ends, ends by its own deadline.
         assert {type(outcome) for outcome in await settled(late)} == {DeadlineExceeded}
         assert [call for call in [*cancelled, *patiently] if call.done()] == []
