@@ -15,7 +15,14 @@ INTERRUPTED = 130
 AGAIN = "run the same command again to continue"
 # The extra that brings a package.
 EXTRAS: Mapping[str | None, str] = MappingProxyType(
-    {"rich": "cli", "typer": "cli", "fsspec": "bulk", "pyarrow": "bulk", "ray": "ray"}
+    {
+        "rich": "cli",
+        "typer": "cli",
+        "fsspec": "bulk",
+        "pyarrow": "bulk",
+        "lancedb": "lance",
+        "ray": "ray",
+    }
 )
 
 

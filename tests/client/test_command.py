@@ -157,7 +157,7 @@ def test_models_are_listed(real_address: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("embed-images", SAMPLES, "-o", "v.csv"), 2, "name a .npy file"),
+        (("embed-images", SAMPLES, "-o", "v.csv"), 2, "name a .npy or .parquet file"),
         (("embed-images", SAMPLES, "-o", "."), 2, "name a file or a folder"),
         (("embed-images", "/nowhere", "-o", "v.npy"), 2, "does not exist"),
         (("embed-images", "empty", "-o", "v.npy"), 2, "no images found; 1 file passed over"),

@@ -193,7 +193,7 @@ def test_names_say_the_layout(tmp_path: Path) -> None:
     assert isinstance(folder.layout, ClipFolder)
     assert folder.layout.root == f"{tmp_path}/ViT-B-32.laion2b"
     for name, form, kinds, message in (
-        ("v.csv", None, (IMAGES,), r"v.csv: name a .npy file"),
+        ("v.csv", None, (IMAGES,), r"v.csv: name a .npy or .parquet file"),
         ("v.npy", None, KINDS, r"v.npy: pairs need"),
         ("v.npy", "parquet", (IMAGES,), "a format is for a folder"),
     ):

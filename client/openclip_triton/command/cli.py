@@ -65,7 +65,7 @@ def embed_text(
         str | None,
         typer.Option(
             "--output", "-o", metavar="FILE|FOLDER",
-            help="vectors.npy, vectors.parquet or a folder; without it, JSON lines are printed.",
+            help="vectors.npy, .parquet or .lance, or a folder; without it, JSON is printed.",
         ),
     ] = None,
     text_column: options.TextColumn = None,

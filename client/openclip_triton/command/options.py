@@ -55,7 +55,7 @@ Output = Annotated[
     str,
     typer.Option(
         "--output", "-o", metavar="FILE|FOLDER",
-        help="vectors.npy, vectors.parquet, or a folder of parts as clip-retrieval reads them.",
+        help="vectors.npy, .parquet or .lance, or a folder of parts as clip-retrieval reads them.",
     ),
 ]  # fmt: skip
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -34,7 +35,7 @@ class Output:
 
     path: str
     layout: Layout
-    joined: str | None = None  # .npy or .parquet: one file
+    joined: str | None = None  # .npy, .parquet or .lance: one file, or one table of Lance
 
     @property
     def failed(self) -> str:
@@ -49,6 +50,8 @@ class Output:
             JobError: It is there and of something else, or another run is writing it.
             OSError: It cannot be written.
         """
+        if self.joined == ".lance":
+            import_module("lancedb")  # where it is missing, the job ends before the work is done
         mark = f"{self.layout.root}/manifests/job.json"
         files = storage.storage_of(self.path)
         ours = files.is_file(mark)
@@ -78,7 +81,8 @@ class Output:
                 f"{self.path}/{others[0].folder} was not written by this command: its rows cannot "
                 "be lined up; name another output"
             )
-        exists = self.joined and storage.storage_of(self.path).is_file(self.path)
+        files = storage.storage_of(self.path)
+        exists = self.joined and (files.is_file(self.path) or files.is_folder(self.path))
         if (exists or there) and not overwrite:
             raise JobError(f"{self.path} exists already; give --overwrite to replace it")
 
@@ -103,7 +107,7 @@ class Output:
     def finish(
         self, names: Sequence[str], kinds: Sequence[Kind], space: Space, *, keep: bool
     ) -> None:
-        """Join the parts, if the output is one file.
+        """Join the parts, if the output is one file or table.
 
         Args:
             names: The numbers of the parts, in order.
@@ -116,6 +120,8 @@ class Output:
         batches = self._batches(names, kinds, space.dimensions)
         if self.joined == ".npy":
             self._join_npy(batches, kinds[0], space)
+        elif self.joined == ".lance":
+            self._join_lance(names, kinds)
         else:
             whole = parquet_of(self.path, kinds, space, self.layout.dtype)
             for strings, vectors in batches:
@@ -137,6 +143,26 @@ class Output:
         listed.publish()
         whole.draft.publish()
 
+    def _join_lance(self, names: Sequence[str], kinds: Sequence[Kind]) -> None:
+        """Write a table, named as LanceDB does it: FOLDER/NAME.lance; it appears whole."""
+        import lancedb
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        paths = [path for name in names for path in self.layout.files(name, kinds[0])]
+
+        def batches() -> Iterator[Any]:
+            for path in paths:
+                with storage.storage_of(path).open(path) as file:
+                    yield from pq.ParquetFile(file).iter_batches(BATCH)
+
+        with storage.storage_of(paths[0]).open(paths[0]) as file:
+            schema = pq.read_schema(file)
+        path = self.path if storage.is_url(self.path) else Path(self.path).as_posix()
+        folder, _, name = path.rpartition("/")
+        rows = pa.RecordBatchReader.from_batches(schema, batches())
+        lancedb.connect(folder or ".").create_table(name[: -len(".lance")], rows, mode="overwrite")
+
     def _batches(
         self, names: Sequence[str], kinds: Sequence[Kind], dimensions: int
     ) -> Iterator[tuple[list[list[str]], list[np.ndarray[Any, Any]]]]:
@@ -156,7 +182,7 @@ def output_of(path: str, kinds: Sequence[Kind], dtype: str | None, form: str | N
     """Choose the form of an output by its name.
 
     Args:
-        path: A name ending in .npy or .parquet, or a folder's; or a URL of one.
+        path: A name ending in .npy, .parquet or .lance, or a folder's; or a URL of one.
         kinds: The halves to write.
         dtype: float32 or float16; None is float16 in clip-retrieval's layout, as clip-retrieval
             writes it, and float32 elsewhere.
@@ -168,14 +194,14 @@ def output_of(path: str, kinds: Sequence[Kind], dtype: str | None, form: str | N
     path = path.rstrip("/")
     suffix = PurePosixPath(path).suffix
     folder = storage.storage_of(path).is_folder(path)
-    if suffix in (".npy", ".parquet") and not folder:
+    if suffix == ".lance" or (suffix in (".npy", ".parquet") and not folder):
         if form is not None:
             raise ValueError(f"{path}: a format is for a folder, not for a file")
         if suffix == ".npy" and len(kinds) > 1:
-            raise ValueError(f"{path}: pairs need a .parquet file or a folder")
+            raise ValueError(f"{path}: pairs need a .parquet file, a .lance table or a folder")
         return Output(path, ParquetFolder(f"{path}.parts", dtype or "float32"), suffix)
     if suffix in _OTHER_FILES and not folder:
-        raise ValueError(f"{path}: name a .npy file, a .parquet file or a folder")
+        raise ValueError(f"{path}: name a .npy or .parquet file, a .lance table or a folder")
     if form == "parquet":
         return Output(path, ParquetFolder(path, dtype or "float32"))
     return Output(path, ClipFolder(path, dtype or "float16"))
