@@ -33,29 +33,11 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "AsyncClient",
-    "Client",
-    "ClientError",
-    "ConnectionFailed",
-    "DeadlineExceeded",
-    "InvalidRequest",
-    "Model",
-    "ModelChanged",
-    "NotFound",
-    "Overloaded",
-    "Prediction",
-    "Ranked",
-    "Rejected",
-    "Result",
-    "ServiceFailed",
-    "Similarity",
-    "Space",
-    "StreamSettings",
-    "Transient",
-    "Unauthenticated",
-    "Unavailable",
-    "UnreadableFile",
-]
+    "AsyncClient", "Client", "ClientError", "ConnectionFailed", "DeadlineExceeded",
+    "InvalidRequest", "Model", "ModelChanged", "NotFound", "Overloaded", "Prediction", "Ranked",
+    "Rejected", "Result", "ServiceFailed", "Similarity", "Space", "StreamSettings", "Transient",
+    "Unauthenticated", "Unavailable", "UnreadableFile",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

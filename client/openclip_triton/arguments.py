@@ -26,21 +26,13 @@ def has_files(*given: object) -> bool:
 
 
 def check_text(content: object, place: str) -> None:
-    """Check that the content is a text.
-
-    Raises:
-        TypeError: It is not a str.
-    """
+    """Raise a TypeError unless the content is a text."""
     if not isinstance(content, str):
         raise TypeError(f"{place}: a text is a str, not {type(content).__name__}")
 
 
 def check_image(content: object, place: str) -> None:
-    """Check that the content is an image; a str is a text, even if it is a path.
-
-    Raises:
-        TypeError: It is neither bytes nor a Path.
-    """
+    """Raise a TypeError unless the content is an image; a str is none, even if it is a path."""
     if isinstance(content, str):
         raise TypeError(f"{place}: a str is a text, not an image; a path? wrap it in pathlib.Path")
     if not isinstance(content, _IMAGE):
@@ -49,22 +41,14 @@ def check_image(content: object, place: str) -> None:
 
 
 def check_content(content: object, place: str) -> None:
-    """Check that the content is a text or an image.
-
-    Raises:
-        TypeError: It is not a str, bytes or Path.
-    """
+    """Raise a TypeError unless the content is a text or an image."""
     if not isinstance(content, _ITEM):
         kind = type(content).__name__
         raise TypeError(f"{place}: an item is a str, bytes or pathlib.Path, not {kind}")
 
 
 def check_pair(taken: object) -> None:
-    """Refuse a bare item in place of a pair: a str of two characters would unpack as one.
-
-    Raises:
-        TypeError: It is an item.
-    """
+    """Raise a TypeError for a bare item: a str of two characters would unpack as a pair."""
     if isinstance(taken, _ITEM):
         kind = type(taken).__name__
         raise TypeError(
@@ -96,11 +80,7 @@ def each(given: Sequence[C], name: str, check: Check) -> Iterator[C]:
 
 
 def texts(given: Sequence[str], name: str) -> list[str]:
-    """Check and list the texts of an argument.
-
-    Raises:
-        TypeError: As for `each`.
-    """
+    """List the texts of an argument, each checked."""
     return list(each(given, name, check_text))
 
 

@@ -1,6 +1,7 @@
 """Converts between the client's values and the messages on the wire."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -64,19 +65,7 @@ def to_prediction(message: pb.Prediction) -> Prediction:
 
 def to_model(message: pb.Model) -> Model:
     """Convert a served model."""
-    return Model(
-        id=message.id,
-        version=message.version,
-        fingerprint=message.fingerprint,
-        open_clip_name=message.open_clip_name,
-        pretrained=message.pretrained if message.HasField("pretrained") else None,
-        precision=message.precision,
-        runtime=message.runtime,
-        embedding_size=message.embedding_size,
-        context_length=message.context_length,
-        image_size=message.image_size,
-        scoring=message.scoring,
-        gate_passed=message.gate_passed,
-        aliases=tuple(message.aliases),
-        is_default=message.is_default,
-    )
+    values = {field.name: getattr(message, field.name) for field in fields(Model)}
+    values["pretrained"] = message.pretrained if message.HasField("pretrained") else None
+    values["aliases"] = tuple(message.aliases)
+    return Model(**values)

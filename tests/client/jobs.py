@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from openclip_triton import Client
 from openclip_triton.bulk.display import Display
 from openclip_triton.bulk.inputs.catalog import Inputs
-from openclip_triton.bulk.inputs.columns import ColumnNames
+from openclip_triton.bulk.inputs.columns import Columns
 from openclip_triton.bulk.job import Job, Summary, run
 from openclip_triton.bulk.outputs.output import output_of
 from openclip_triton.bulk.samples import KINDS, Kind
@@ -41,7 +41,7 @@ def embed(
     size: int = 10,
     form: str | None = None,
     dtype: str | None = "float32",
-    columns: ColumnNames | None = None,
+    columns: Columns | None = None,
     notes: Notes | None = None,
     **options: Any,
 ) -> Summary:

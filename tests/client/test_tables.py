@@ -7,16 +7,16 @@ import pyarrow as pa
 import pytest
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.inputs.catalog import Inputs, partitions
-from openclip_triton.bulk.inputs.columns import ColumnNames
+from openclip_triton.bulk.inputs.columns import Columns
 from openclip_triton.bulk.samples import IMAGES, KINDS, TEXTS, Kind, Partition, Sample
 
 from tests.client.jobs import write_parquet
 
 
 def cut(
-    path: Path, kinds: tuple[Kind, ...], size: int = 10, columns: ColumnNames | None = None
+    path: Path, kinds: tuple[Kind, ...], size: int = 10, columns: Columns | None = None
 ) -> list[Partition]:
-    inputs = Inputs([str(path)], kinds, size=size, columns=columns or ColumnNames())
+    inputs = Inputs([str(path)], kinds, size=size, columns=columns or Columns())
     return list(partitions(inputs.open()))
 
 
@@ -113,7 +113,7 @@ def test_images_of_parquet_may_be_bytes_with_a_path(tmp_path: Path) -> None:
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"a": ["x"], "b": ["y"], "text": ["z"]})
-    named = ColumnNames(text="b", key="a")
+    named = Columns(text="b", key="a")
     [partition] = cut(path, (TEXTS,), columns=named)
     assert list(partition.samples()) == [Sample("x", text="y")]
     [other] = cut(path, (TEXTS,))
@@ -123,13 +123,13 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "kinds", "message"),
     [
-        (ColumnNames(), (IMAGES,), "no column for the images; it has a, text; name one by --image"),
-        (ColumnNames(text="c"), (TEXTS,), "has no column 'c'; it has a, text; name one by --text"),
-        (ColumnNames(key="c"), (TEXTS,), "has no column 'c'; it has a, text; name one by --key"),
+        (Columns(), (IMAGES,), "no column for the images; it has a, text; name one by --image"),
+        (Columns(text="c"), (TEXTS,), "has no column 'c'; it has a, text; name one by --text"),
+        (Columns(key="c"), (TEXTS,), "has no column 'c'; it has a, text; name one by --key"),
     ],
 )  # fmt: skip
 def test_a_missing_column_is_named(
-    tmp_path: Path, columns: ColumnNames, kinds: tuple[Kind, ...], message: str
+    tmp_path: Path, columns: Columns, kinds: tuple[Kind, ...], message: str
 ) -> None:
     parquet = write_parquet(tmp_path / "a.parquet", {"a": ["x"], "text": ["z"]})
     (tmp_path / "a.csv").write_text("a,text\nx,z\n")

@@ -243,7 +243,7 @@ def _job(
         typer.BadParameter: An option is wrong.
     """
     from openclip_triton.bulk.inputs.catalog import Inputs
-    from openclip_triton.bulk.inputs.columns import ColumnNames
+    from openclip_triton.bulk.inputs.columns import Columns
     from openclip_triton.bulk.job import Job
     from openclip_triton.bulk.outputs.output import output_of
 
@@ -256,7 +256,7 @@ def _job(
         target = output_of(output, kinds, how.dtype, how.shape)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
-    columns = ColumnNames(image, text, how.key_column)
+    columns = Columns(image, text, how.key_column)
     inputs = Inputs(paths, kinds, endings, how.shard_size, columns)
     return Job(
         inputs, target, how.model, how.dimensions, truncate, how.overwrite, how.allow_failures

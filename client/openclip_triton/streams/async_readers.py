@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from typing import Generic, TypeVar
 
 from openclip_triton.arguments import has_files
 from openclip_triton.convert import size_of
 from openclip_triton.errors import ClientError
-from openclip_triton.streams.exchange import Event, Exchange, SourceEnded, Unread, pair
+from openclip_triton.streams.exchange import Event, Exchange, pair
 from openclip_triton.streams.ledger import Entry
 from openclip_triton.values import Content, K
 
@@ -56,14 +57,14 @@ class AsyncReaders(Generic[K]):
                 try:
                     item = await _apart(self._exchange.item, content, size)
                 except ClientError as error:
-                    self._happened(Unread(number, size, error))
+                    self._happened(partial(self._exchange.unread, number, size, error))
                 else:
                     self._ledger.add(number, Entry(item, size))
         finally:
             self._running -= 1
             if not self._running:
                 self._ledger.stop_reading()
-                self._happened(SourceEnded())
+                self._happened(self._exchange.source_ended)
 
     async def _next(self) -> tuple[int, Content, int] | None:
         # Bytes are reserved in the order of the items, as in `openclip_triton.streams.readers`.

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic
 
@@ -32,43 +32,17 @@ class Order:
     ordered: bool = False  # results in the order of the items
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """A message of the service."""
-
-    response: pb.EmbedStreamResponse
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A connection has ended."""
-
-    connection: int
-    error: ClientError | None
-
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """An item cannot be sent."""
-
-    number: int
-    size: int
-    error: ClientError
-
-
-@dataclass(frozen=True, slots=True)
-class SourceEnded:
-    """The caller's iterable has given its last item."""
-
-
-Event = Answers | Ended | Unread | SourceEnded
+# A call of a method of the exchange; returns the seconds after which to open a new connection, or
+# None where none is needed.
+Event = Callable[[], float | None]
 
 
 class Exchange(Generic[K]):
     """One run over the caller's items.
 
-    Events go to `handle`, one at a time; `take` yields the results. Readers number the items;
-    what they share with it is in `ledger`.
+    What readers and connections tell of are events, calls of `answered`, `unread` or `ended` that
+    the stream's own thread or task makes one at a time; `take` yields the results. Readers number
+    the items; what they share with it is in `ledger`.
     """
 
     def __init__(self, order: Order) -> None:
@@ -135,31 +109,20 @@ class Exchange(Generic[K]):
         self._heard = time.monotonic()
         return self.ledger.reconnect()
 
-    def handle(self, event: Event | None) -> float | None:
-        """Take an event; None: none came in time.
+    def unread(self, number: int, size: int, error: ClientError) -> None:
+        """Finish an item that cannot be sent."""
+        self._finish(number, Result(self._ids.pop(number), None, error), size)
 
-        Returns:
-            Seconds after which to open a new connection; None: none is needed.
+    def source_ended(self) -> None:
+        """Take note that the caller's iterable has given its last item: the ledger knows."""
+
+    def answered(self, response: pb.EmbedStreamResponse) -> None:
+        """Take a message of the service.
 
         Raises:
-            ClientError: The whole stream failed.
+            ModelChanged: Another model answered.
         """
-        if isinstance(event, Answers):
-            self._heard = time.monotonic()
-            self._answered(event.response)
-        elif isinstance(event, Unread):
-            failed = Result(self._ids.pop(event.number), None, event.error)
-            self._finish(event.number, failed, event.size)
-        elif isinstance(event, Ended):
-            if event.connection == self.ledger.connection and self._connected:
-                return self._ended(event.error)
-        elif event is None and not self._connected:
-            return 0.0 if self.ledger.entries else None
-        elif event is None:
-            return self._listen()
-        return None
-
-    def _answered(self, response: pb.EmbedStreamResponse) -> None:
+        self._heard = time.monotonic()
         self._check_model(response.fingerprint)
         for answer in response.results:
             number = int(answer.id)
@@ -201,14 +164,28 @@ class Exchange(Generic[K]):
                 f"{self._fingerprint} as when the work began: their vectors cannot be compared"
             )
 
-    def _listen(self) -> float | None:
-        """Replace a connection that is silent for too long."""
+    def nothing(self) -> float | None:
+        """Take note that nothing happened in time; replace a connection that is silent too long.
+
+        Raises:
+            ClientError: The whole stream failed.
+        """
+        if not self._connected:
+            return 0.0 if self.ledger.entries else None
         since, limit = self.ledger.waiting_since(), self.settings.idle_s
         if since is None or time.monotonic() - max(since, self._heard) <= limit:
             return None
-        return self._ended(ConnectionFailed(f"no answer from {self._order.address} in {limit:g} s"))
+        silent = ConnectionFailed(f"no answer from {self._order.address} in {limit:g} s")
+        return self.ended(self.ledger.connection, silent)
 
-    def _ended(self, error: ClientError | None) -> float | None:
+    def ended(self, connection: int, error: ClientError | None) -> float | None:
+        """Take the end of a connection.
+
+        Raises:
+            ClientError: The whole stream failed.
+        """
+        if connection != self.ledger.connection or not self._connected:
+            return None
         self._connected = False
         if not self.ledger.entries:
             return None  # nothing is lost; the next item has a new connection

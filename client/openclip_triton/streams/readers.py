@@ -2,11 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Generic
 
 from openclip_triton.convert import size_of
 from openclip_triton.errors import ClientError
-from openclip_triton.streams.exchange import Event, Exchange, SourceEnded, Unread, pair
+from openclip_triton.streams.exchange import Event, Exchange, pair
 from openclip_triton.streams.ledger import Entry
 from openclip_triton.values import Content, K
 
@@ -47,7 +48,7 @@ class Readers(Generic[K]):
                 try:
                     item = self._exchange.item(content, size)
                 except ClientError as error:
-                    self._happened(Unread(number, size, error))
+                    self._happened(partial(self._exchange.unread, number, size, error))
                 else:
                     self._ledger.add(number, Entry(item, size))
         finally:
@@ -56,7 +57,7 @@ class Readers(Generic[K]):
                 last = not self._running
             if last:
                 self._ledger.stop_reading()
-                self._happened(SourceEnded())
+                self._happened(self._exchange.source_ended)
 
     def _next(self) -> tuple[int, Content, int] | None:
         # Bytes are reserved in the order of the items: results that wait for an earlier item never

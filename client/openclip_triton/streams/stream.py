@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol
 
@@ -17,7 +18,7 @@ import grpc
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton.errors import of_call
 from openclip_triton.streams.async_readers import AsyncReaders
-from openclip_triton.streams.exchange import Answers, Ended, Event, Exchange, Order
+from openclip_triton.streams.exchange import Event, Exchange, Order
 from openclip_triton.streams.readers import Readers
 from openclip_triton.values import Content, K, Result
 
@@ -49,10 +50,10 @@ def results(
     with _Connection(exchange, open_call, order.address, events.put) as connection:
         readers.start(order.settings.readers)
         while exchange.unfinished():
-            event = None
+            event: Event = exchange.nothing
             with suppress(Empty):
                 event = events.get(timeout=exchange.patience())
-            delay = exchange.handle(event)
+            delay = event()
             if delay is not None:
                 time.sleep(delay)
                 connection.open()
@@ -72,7 +73,7 @@ async def async_results(
         ClientError: The whole stream failed.
     """
     loop = asyncio.get_running_loop()
-    events: asyncio.Queue[Event | None] = asyncio.Queue()
+    events: asyncio.Queue[Event] = asyncio.Queue()
 
     def happened(event: Event) -> None:
         with suppress(RuntimeError):  # the loop ended before the call
@@ -84,9 +85,9 @@ async def async_results(
         with _Connection(exchange, open_call, order.address, happened) as connection:
             readers.start()
             while exchange.unfinished():
-                timer = loop.call_later(exchange.patience(), events.put_nowait, None)
+                timer = loop.call_later(exchange.patience(), events.put_nowait, exchange.nothing)
                 try:
-                    delay = exchange.handle(await events.get())
+                    delay = (await events.get())()
                 finally:
                     timer.cancel()
                 if delay is not None:
@@ -140,8 +141,9 @@ class _Connection(Generic[K]):
     def _receive(self, call: Call, number: int) -> None:
         try:
             for response in call:
-                self._happened(Answers(response))
+                self._happened(partial(self._exchange.answered, response))
         except grpc.RpcError as error:
-            self._happened(Ended(number, of_call(error, self._address)))
+            ended = of_call(error, self._address)
+            self._happened(partial(self._exchange.ended, number, ended))
         else:
-            self._happened(Ended(number, None))
+            self._happened(partial(self._exchange.ended, number, None))

@@ -3,6 +3,7 @@
 Keys and meanings follow ``src/openvino.cc`` in triton-inference-server/openvino_backend.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,7 +11,17 @@ from server.backends.errors import ConfigError
 from server.backends.processor import has_bf16
 
 HINTS = ("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")
-COUNTS = ("INFERENCE_NUM_THREADS", "COMPILATION_NUM_THREADS")
+# What the value of a key must be.
+KEYS: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "INFERENCE_NUM_THREADS": (str.isdecimal, "a number of at least 0"),
+    "COMPILATION_NUM_THREADS": (str.isdecimal, "a number of at least 0"),
+    "NUM_STREAMS": (
+        lambda value: value in ("AUTO", "NUMA") or value.isdecimal(),
+        "AUTO, NUMA or a number",
+    ),
+    "PERFORMANCE_HINT": (HINTS.__contains__, ", ".join(HINTS)),
+    "HINT_BF16": ("YES".__eq__, "YES"),
+}
 # SKIP_OV_DYNAMIC_BATCHSIZE and ENABLE_BATCH_PADDING have no effect: batches run at their own size.
 UNSUPPORTED = ("CPU_EXTENSION_PATH", "RESHAPE_IO_LAYERS")
 
@@ -43,24 +54,13 @@ class Settings:
         for key in UNSUPPORTED:
             if key in given:
                 raise ConfigError(f"parameter {key}: not supported by this backend")
-        for key in COUNTS:
+        for key, (fits, expected) in KEYS.items():
             if key in given:
-                if not given[key].isdecimal():
-                    raise _unexpected(key, "a number of at least 0", given[key])
-                properties[key] = given[key]
-        if "NUM_STREAMS" in given:
-            streams = given["NUM_STREAMS"].upper()
-            if streams not in ("AUTO", "NUMA") and not streams.isdecimal():
-                raise _unexpected("NUM_STREAMS", "AUTO, NUMA or a number", streams)
-            properties["NUM_STREAMS"] = streams
-        if "PERFORMANCE_HINT" in given:
-            hint = given["PERFORMANCE_HINT"].upper()
-            if hint not in HINTS:
-                raise _unexpected("PERFORMANCE_HINT", ", ".join(HINTS), hint)
-            properties["PERFORMANCE_HINT"] = hint
-        bf16 = "HINT_BF16" in given
-        if bf16 and given["HINT_BF16"].upper() != "YES":
-            raise _unexpected("HINT_BF16", "YES", given["HINT_BF16"])
+                value = given[key].upper()
+                if not fits(value):
+                    raise ConfigError(f"parameter {key}: expected {expected}, not '{given[key]}'")
+                properties[key] = value
+        bf16 = properties.pop("HINT_BF16", "") == "YES"
         # Without the hint OpenVINO computes in BF16 wherever the processor can.
         properties["INFERENCE_PRECISION_HINT"] = "bf16" if bf16 and has_bf16() else "f32"
         return cls(properties, bf16)
@@ -74,7 +74,3 @@ class Settings:
             "this processor has no BF16 arithmetic (no avx512_bf16 or amx_bf16 in /proc/cpuinfo): "
             "OpenVINO computes in FP32, and an FP32 variant is faster here"
         )
-
-
-def _unexpected(key: str, expected: str, value: str) -> ConfigError:
-    return ConfigError(f"parameter {key}: expected {expected}, not '{value}'")

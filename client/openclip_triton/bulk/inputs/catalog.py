@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.inputs import tars
-from openclip_triton.bulk.inputs.columns import ColumnNames
+from openclip_triton.bulk.inputs.columns import Columns
 from openclip_triton.bulk.inputs.delimited import Delimited
 from openclip_triton.bulk.inputs.files import ImageFiles
 from openclip_triton.bulk.inputs.lines import STDIN, Lines
@@ -33,7 +33,7 @@ class Inputs:
     kinds: tuple[Kind, ...]
     extensions: tuple[str, ...] = EXTENSIONS
     size: int = PARTITION_ROWS
-    columns: ColumnNames = field(default_factory=ColumnNames)
+    columns: Columns = field(default_factory=Columns)
 
     def open(self) -> list[Input]:
         """Find out what each path is.

@@ -16,21 +16,16 @@ KEY_NAMES = ("key", "id", "uid", "image_path", "path", "url")
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnNames:
-    """Columns that the user named; None: chosen by name."""
+class Columns:
+    """Columns of a table.
+
+    None of those that the user names is chosen by name; None of those to read is not needed, or
+    not there.
+    """
 
     image: str | None = None
     text: str | None = None
     key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """The columns to read; None: not needed, or not there."""
-
-    image: str | None
-    text: str | None
-    key: str | None
 
     def names(self) -> list[str]:
         """List the columns, each once."""
@@ -78,7 +73,7 @@ class Table(Input):
 
     path: str
     size: int
-    given: ColumnNames
+    given: Columns
     kinds: tuple[Kind, ...]
 
     def choose(self, there: Sequence[str]) -> Columns:
