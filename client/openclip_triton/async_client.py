@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import arguments, calls
-from openclip_triton.channel import Channel
-from openclip_triton.service import service
+from openclip_triton.channel import Connected
 from openclip_triton.streams.exchange import Order
 from openclip_triton.streams.stream import async_results
 from openclip_triton.values import (
@@ -32,26 +30,12 @@ from openclip_triton.values import (
 R = TypeVar("R")
 
 
-class AsyncClient:
+class AsyncClient(Connected):
     """`Client` for asyncio: the same calls, each to be awaited, in one event loop.
 
     Files are read in threads. Cancelling a call ends it at the service as well. A stream that is
     left early is closed by its `aclose`; see `contextlib.aclosing`. The arguments are `Client`'s.
     """
-
-    def __init__(
-        self,
-        address: str = "127.0.0.1:8081",
-        *,
-        timeout: float = 60.0,
-        api_key: str | None = None,
-        tls: bool = False,
-        tls_ca: Path | None = None,
-        tls_cert: Path | None = None,
-        tls_key: Path | None = None,
-    ) -> None:
-        self.address = address
-        self._channel = Channel(service(address, timeout, api_key, tls, tls_ca, tls_cert, tls_key))
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -85,15 +69,15 @@ class AsyncClient:
     async def _embed(self, batch: calls.Batch[C]) -> Vectors:
         call = await _made(batch.call, batch.contents)
         if call is not None:
-            return await self._channel.async_unary(call)
+            return await self._async_unary(call)
         order = Order(batch.options, self.address, StreamSettings(), ordered=True)
-        found = async_results(enumerate(batch.contents), self._channel.open_stream, order)
+        found = async_results(enumerate(batch.contents), self._open_stream, order)
         async with aclosing(found) as results:
             return np.stack([calls.vector_of(result) async for result in results])
 
     async def space(self, *, model: str = "", dimensions: int | None = None) -> Space:
         """See `Client.space`."""
-        return await self._channel.async_unary(calls.space(model, dimensions))
+        return await self._async_unary(calls.space(model, dimensions))
 
     def stream(
         self,
@@ -111,7 +95,7 @@ class AsyncClient:
         order = Order(
             options, self.address, settings or StreamSettings(), fingerprint, ordered=ordered
         )
-        return async_results(items, self._channel.open_stream, order)
+        return async_results(items, self._open_stream, order)
 
     async def classify(
         self,
@@ -127,14 +111,14 @@ class AsyncClient:
         """See `Client.classify`."""
         given = (images, labels, label_set, templates, template_set, top_k, model)
         call = await _made(lambda: calls.classify(*given), images)
-        return await self._channel.async_unary(call)
+        return await self._async_unary(call)
 
     async def similarity(
         self, texts: Sequence[str], images: Sequence[Image], *, model: str = ""
     ) -> Similarity:
         """See `Client.similarity`."""
         call = await _made(lambda: calls.similarity(texts, images, model), images)
-        return await self._channel.async_unary(call)
+        return await self._async_unary(call)
 
     async def rerank(
         self,
@@ -146,11 +130,11 @@ class AsyncClient:
     ) -> list[Ranked]:
         """See `Client.rerank`."""
         call = await _made(lambda: calls.rerank(query, documents, top_n, model), query, documents)
-        return await self._channel.async_unary(call)
+        return await self._async_unary(call)
 
     async def models(self) -> list[Model]:
         """See `Client.models`."""
-        return await self._channel.async_unary(calls.models())
+        return await self._async_unary(calls.models())
 
 
 async def _made(make: Callable[[], R], *contents: object) -> R:

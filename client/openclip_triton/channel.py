@@ -4,65 +4,88 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_api.v1.clip_pb2_grpc import ClipServiceStub
+from openclip_triton import convert
+from openclip_triton.attempts import Attempts
 from openclip_triton.calls import Call
-from openclip_triton.service import OPTIONS, Attempts, Service
 from openclip_triton.streams import stream
 
 R = TypeVar("R")
 
+OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
 
-class Channel:
-    """A connection to the service, opened on first use; for any threads and event loops."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        if service.credentials is not None:
-            self._channel: Any = grpc.secure_channel(service.address, service.credentials, OPTIONS)
+class Connected:
+    """A client's connection, opened on first use, and its calls, in any threads and event loops.
+
+    Raises:
+        ValueError: Only one of `tls_cert` and `tls_key` is given.
+        UnreadableFile: A file of TLS cannot be read.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8081",
+        *,
+        timeout: float = 60.0,
+        api_key: str | None = None,
+        tls: bool = False,
+        tls_ca: Path | None = None,
+        tls_cert: Path | None = None,
+        tls_key: Path | None = None,
+    ) -> None:
+        if (tls_cert is None) != (tls_key is None):
+            raise ValueError("give both tls_cert and tls_key")
+        self.address = address
+        self._timeout = timeout
+        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        if tls or tls_ca or tls_cert:
+            ca, cert, key = (
+                convert.read(path) if path else None for path in (tls_ca, tls_cert, tls_key)
+            )
+            credentials = grpc.ssl_channel_credentials(ca, key, cert)
+            self._channel: Any = grpc.secure_channel(address, credentials, OPTIONS)
         else:
-            self._channel = grpc.insecure_channel(service.address, OPTIONS)
+            self._channel = grpc.insecure_channel(address, OPTIONS)
         self._stub: Any = ClipServiceStub(self._channel)
 
-    def close(self) -> None:
-        """Close the connection; calls under way end as lost."""
-        self._channel.close()
-
-    def open_stream(self, requests: Iterator[pb.EmbedStreamRequest]) -> stream.Call:
-        """Open an EmbedStream."""
-        call: stream.Call = self._stub.EmbedStream(requests, metadata=self._service.metadata)
+    def _open_stream(self, requests: Iterator[pb.EmbedStreamRequest]) -> stream.Call:
+        call: stream.Call = self._stub.EmbedStream(requests, metadata=self._metadata)
         return call
 
-    def unary(self, call: Call[R]) -> R:
-        """Call a method; where the service refuses it for a time, wait and call again.
-
-        Raises:
-            ClientError: The call failed.
-        """
+    def _unary(self, call: Call[R]) -> R:
+        """Call a method; where the service refuses it for a time, wait and call again."""
         method = getattr(self._stub, call.method)
-        attempts = Attempts(self._service)
+        attempts = Attempts(self.address, self._timeout)
         while True:
             try:
-                return call.read(method(call.request, **attempts.options()))
+                answer = method(call.request, timeout=attempts.timeout(), metadata=self._metadata)
+                return call.read(answer)
             except grpc.RpcError as raised:
                 wait_s = attempts.wait(raised)
             time.sleep(wait_s)
 
-    async def async_unary(self, call: Call[R]) -> R:
-        """Do as `unary` does, in an event loop; to cancel it ends the call at the service as well.
-
-        Raises:
-            ClientError: The call failed.
-        """
+    async def _async_unary(self, call: Call[R]) -> R:
+        """Do as `_unary` does, in an event loop; to cancel it ends the call at the service, too."""
         method = getattr(self._stub, call.method)
-        attempts = Attempts(self._service)
+        attempts = Attempts(self.address, self._timeout)
         while True:
             try:
-                return call.read(await _answer(method.future(call.request, **attempts.options())))
+                begun = method.future(
+                    call.request, timeout=attempts.timeout(), metadata=self._metadata
+                )
+                return call.read(await _answer(begun))
             except grpc.RpcError as raised:
                 wait_s = attempts.wait(raised)
             await asyncio.sleep(wait_s)

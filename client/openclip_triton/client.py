@@ -1,14 +1,12 @@
 """The client: one connection to the service, shared by all calls."""
 
 from collections.abc import Generator, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import arguments, calls
-from openclip_triton.channel import Channel
-from openclip_triton.service import service
+from openclip_triton.channel import Connected
 from openclip_triton.streams.exchange import Order
 from openclip_triton.streams.stream import results
 from openclip_triton.values import (
@@ -27,7 +25,7 @@ from openclip_triton.values import (
 )
 
 
-class Client:
+class Client(Connected):
     """A client of openclip.v1.ClipService: a context manager, safe for threads.
 
     Args:
@@ -43,20 +41,6 @@ class Client:
         ValueError: Only one of `tls_cert` and `tls_key` is given.
         UnreadableFile: A file of TLS cannot be read.
     """
-
-    def __init__(
-        self,
-        address: str = "127.0.0.1:8081",
-        *,
-        timeout: float = 60.0,
-        api_key: str | None = None,
-        tls: bool = False,
-        tls_ca: Path | None = None,
-        tls_cert: Path | None = None,
-        tls_key: Path | None = None,
-    ) -> None:
-        self.address = address
-        self._channel = Channel(service(address, timeout, api_key, tls, tls_ca, tls_cert, tls_key))
 
     def __enter__(self) -> "Client":
         return self
@@ -107,9 +91,9 @@ class Client:
     def _embed(self, batch: calls.Batch[C]) -> Vectors:
         call = batch.call()
         if call is not None:
-            return self._channel.unary(call)
+            return self._unary(call)
         order = Order(batch.options, self.address, StreamSettings(), ordered=True)
-        found = results(enumerate(batch.contents), self._channel.open_stream, order)
+        found = results(enumerate(batch.contents), self._open_stream, order)
         return np.stack([calls.vector_of(result) for result in found])
 
     def space(self, *, model: str = "", dimensions: int | None = None) -> Space:
@@ -118,7 +102,7 @@ class Client:
         Raises:
             ClientError: The call failed.
         """
-        return self._channel.unary(calls.space(model, dimensions))
+        return self._unary(calls.space(model, dimensions))
 
     def stream(
         self,
@@ -157,7 +141,7 @@ class Client:
         order = Order(
             options, self.address, settings or StreamSettings(), fingerprint, ordered=ordered
         )
-        return results(items, self._channel.open_stream, order)
+        return results(items, self._open_stream, order)
 
     def classify(
         self,
@@ -185,7 +169,7 @@ class Client:
             TypeError: An argument is not a list, or an item has the wrong type.
             ClientError: An image, a label or the call failed.
         """
-        return self._channel.unary(
+        return self._unary(
             calls.classify(images, labels, label_set, templates, template_set, top_k, model)
         )
 
@@ -198,7 +182,7 @@ class Client:
             TypeError: An argument is not a list, or an item has the wrong type.
             ClientError: A text, an image or the call failed.
         """
-        return self._channel.unary(calls.similarity(texts, images, model))
+        return self._unary(calls.similarity(texts, images, model))
 
     def rerank(
         self,
@@ -216,7 +200,7 @@ class Client:
             TypeError: `documents` is a single item, or an item is neither text nor image.
             ClientError: The query, a document or the call failed.
         """
-        return self._channel.unary(calls.rerank(query, documents, top_n, model))
+        return self._unary(calls.rerank(query, documents, top_n, model))
 
     def models(self) -> list[Model]:
         """List the served models.
@@ -224,4 +208,4 @@ class Client:
         Raises:
             ClientError: The call failed.
         """
-        return self._channel.unary(calls.models())
+        return self._unary(calls.models())
