@@ -62,7 +62,6 @@ start the two apart: `python -m server`, and `python -m gateway` with GATEWAY_TR
 class StackConfig:
     """Addresses of the gateway and Triton, and the models to serve."""
 
-    model_repository: Path
     host: str
     http_port: int  # of the gateway
     grpc_port: int  # of the gateway
@@ -99,7 +98,7 @@ def serve(config: StackConfig) -> None:
         Stopped: A signal arrived, and both are stopped.
         ServerError: One did not start, or ended by itself; the other is stopped.
     """
-    print(f"Starting Triton on {config.model_repository} ...", flush=True)
+    print(f"Starting Triton on {config.triton.model_repository} ...", flush=True)
     with KeptTriton(config.triton) as triton, _secret_file(triton.config.secret) as secret:
         print("Starting the gateway ...", flush=True)
         gateway = _start_gateway(config, triton.config, secret)
@@ -192,7 +191,7 @@ def banner(config: StackConfig, environment: Mapping[str, str]) -> str:
         RepositoryError: The model repository cannot be read.
     """
     chosen = json.loads(environment.get("GATEWAY_MODELS") or "[]")
-    served = [each.id for each in select_models(config.model_repository, chosen)]
+    served = [each.id for each in select_models(config.triton.model_repository, chosen)]
     return BANNER.format(
         url=f"http://{config.host}:{config.http_port}",
         grpc=f"{config.host}:{config.grpc_port}",
@@ -218,12 +217,7 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     add("--triton-metrics-port", type=int, default=8002, help="port of Triton's metrics")
     add("--model-repository", type=Path, default=Path("model_repository"), help="folder to serve")
     add("--default-model", default="", metavar="ID", help="model of requests that name none")
-    add(
-        "--alias",
-        default="",
-        metavar="NAME",
-        help="another name of that model, unless it is a path",
-    )
+    add("--alias", default="", metavar="NAME", help="another name of it, unless that is a path")
     given = parser.parse_args(arguments)
     if os.environ.get("GATEWAY_TLS_CERT"):
         parser.exit(1, WITH_TLS)
@@ -247,15 +241,8 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
         metrics_port=chosen["TRITON_METRICS_PORT"],
         quiet=True,
     )
-    return StackConfig(
-        given.model_repository,
-        given.host,
-        chosen["HTTP_PORT"],
-        chosen["GRPC_PORT"],
-        triton,
-        given.default_model,
-        given.alias,
-    )
+    http, grpc = chosen["HTTP_PORT"], chosen["GRPC_PORT"]
+    return StackConfig(given.host, http, grpc, triton, given.default_model, given.alias)
 
 
 def _port_or_none(value: str) -> int | None:
@@ -275,7 +262,7 @@ def _start_gateway(
     defaults = {"GATEWAY_TRITON_CALLS": "1"}
     if config.default_model:
         defaults["GATEWAY_DEFAULT_MODEL"] = config.default_model
-        served = {each.id for each in published_models(config.model_repository)}
+        served = {each.id for each in published_models(config.triton.model_repository)}
         if re.fullmatch(r"[\w.-]+", config.alias) and config.alias not in served:
             defaults["GATEWAY_MODEL_ALIASES"] = json.dumps({config.alias: config.default_model})
     own = {
@@ -284,7 +271,7 @@ def _start_gateway(
         "GATEWAY_GRPC_PORT": str(config.grpc_port),
         "GATEWAY_TRITON_ADDRESS": ports.addresses(triton).grpc,
         "GATEWAY_TRITON_SECRET_FILE": secret_file,
-        "GATEWAY_MODEL_REPOSITORY": str(config.model_repository),
+        "GATEWAY_MODEL_REPOSITORY": str(config.triton.model_repository),
     }
     # If this process is killed, the gateway stops by itself.
     child_of = [sys.executable, "-m", "deploy.child_of", str(os.getpid())]

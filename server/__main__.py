@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -100,29 +101,12 @@ def parse(arguments: Sequence[str] | None = None) -> ServerConfig:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "--model-repository",
-        type=Path,
-        default=default.model_repository,
-        metavar="DIR",
-        help="folder with the models and their manifests",
-    )
-    add("--models", nargs="+", default=[], metavar="ID", help="serve only these model ids")
-    add("--host", default=default.host, help="IPv4 address or name to listen on")
+    add("--model-repository", type=Path, metavar="DIR", help="folder with models and manifests")
+    add("--models", nargs="+", metavar="ID", help="serve only these model ids")
+    add("--host", help="IPv4 address or name to listen on")
     for name in ("grpc", "metrics"):
-        add(
-            f"--{name}-port",
-            type=int,
-            default=getattr(default, f"{name}_port"),
-            metavar="PORT",
-            help=f"port for {name}; 0 takes any free one",
-        )
-    add(
-        "--http-port",
-        type=int,
-        metavar="PORT",
-        help="port for HTTP; without this option HTTP is off; 0 takes any free one",
-    )
+        add(f"--{name}-port", type=int, metavar="PORT", help=f"port for {name}; 0: any free one")
+    add("--http-port", type=int, metavar="PORT", help="port for HTTP, else off; 0: any free one")
     add(
         "--secret-file",
         type=Path,
@@ -132,34 +116,18 @@ def parse(arguments: Sequence[str] | None = None) -> ServerConfig:
         f"and {secret.VARIABLE}, nobody can load models while Triton runs",
     )
     add(
-        "--exit-on-error",
-        action=argparse.BooleanOptionalAction,
-        default=True,
+        "--exit-on-error", action=argparse.BooleanOptionalAction,
         help="exit when a model fails to load, instead of serving the others",
-    )
+    )  # fmt: skip
+    add("--ready-timeout", type=float, metavar="SECONDS", help="longest time to load the models")
+    add("--stop-timeout", type=float, metavar="SECONDS", help="longest time to stop; then kill")
     add(
-        "--ready-timeout",
-        type=float,
-        default=default.ready_timeout,
-        metavar="SECONDS",
-        help="give up if the models take longer to load",
-    )
-    add(
-        "--stop-timeout",
-        type=float,
-        default=default.stop_timeout,
-        metavar="SECONDS",
-        help="kill a server that takes longer to stop",
-    )
-    add(
-        "--shm-size",
-        type=int,
-        default=default.shm_bytes // MIB,
-        metavar="MIB",
+        "--shm-size", type=int, metavar="MIB", default=default.shm_bytes // MIB,
         help="first size and growth step of each model instance's shared memory",
-    )
+    )  # fmt: skip
     add("--quiet", action="store_true", help="log Triton's warnings and errors only")
-    add("--log-verbose", type=int, default=0, metavar="LEVEL", help="Triton's verbose level")
+    add("--log-verbose", type=int, metavar="LEVEL", help="Triton's verbose level")
+    parser.set_defaults(**asdict(default))
     options = vars(parser.parse_args(arguments))
     options["models"] = tuple(options["models"])
     options["shm_bytes"] = options.pop("shm_size") * MIB

@@ -104,14 +104,14 @@ def test_its_curl_names_a_served_model(
 ) -> None:
     for each in published:
         publish_as(tmp_path, each)
-    config = StackConfig(tmp_path, "127.0.0.1", 8080, 8081, ServerConfig(tmp_path))
+    config = StackConfig("127.0.0.1", 8080, 8081, ServerConfig(tmp_path))
     text = stack_banner(config, {"GATEWAY_MODELS": wanted})
     assert f'"model": "{named}",\n' in text
     assert "authorization" not in text
 
 
 def test_its_curl_has_a_key_where_keys_are_required() -> None:
-    config = StackConfig(REPOSITORY, "127.0.0.1", 8080, 8081, ServerConfig(REPOSITORY))
+    config = StackConfig("127.0.0.1", 8080, 8081, ServerConfig(REPOSITORY))
     text = stack_banner(config, {"GATEWAY_API_KEYS_FILE": "keys.yaml"})
     command = text.partition("Try it:\n")[2].partition("\n\nStop")[0]
     shown = subprocess.run(

@@ -66,19 +66,10 @@ class RayRunner:
     def run(
         self, tasks: Iterable[Task], advance: Callable[[bool], None]
     ) -> Generator[Done, None, None]:
-        """Embed partitions, several at once; yield each once it is written, in any order.
+        """Do as `Embedder.run` does, but with several partitions at once, which end in any order.
 
-        After an error no more are begun, and it is raised when the others are written.
-
-        Args:
-            tasks: The partitions.
-            advance: Called for each sample of a written partition, with whether it failed.
-
-        Raises:
-            JobError: A partition does not fit the half that is there.
-            ClientError: The service cannot be reached, or refuses the job.
-            OSError: The input cannot be read on, the output cannot be written, or the worker of a
-                partition died `RETRIES` + 1 times.
+        After an error no more are begun, and it is raised when the others are written. A worker
+        that dies `RETRIES` + 1 times over one partition is an OSError.
         """
         left = iter(tasks)
         running: dict[Any, Task] = {}

@@ -119,11 +119,8 @@ class Manifests:
         """
         names = self.names(kind)
         with ThreadPoolExecutor(READS) as pool:
-            heads = pool.map(lambda name: self._head(kind, name), names)
+            heads = pool.map(lambda name: head_of(self.read(kind, name)), names)
             return dict(zip(names, heads, strict=True))
-
-    def _head(self, kind: Kind, name: str) -> Head:
-        return head_of(self.read(kind, name))
 
     def read(self, kind: Kind, name: str) -> Manifest:
         """Read a manifest.

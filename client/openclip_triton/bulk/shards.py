@@ -258,13 +258,7 @@ class Embedder:
 def embed_alone(
     connect: Callable[[], Client], layout: Layout, settings: Settings, task: Task
 ) -> dict[Kind, Head]:
-    """Embed and write one partition with a client of its own, in any process.
-
-    Raises:
-        JobError: As for `Embedder.run`.
-        ClientError: As for `Embedder.run`.
-        OSError: As for `Embedder.run`.
-    """
+    """Embed and write one partition with a client of its own, in any process, as `Embedder.run`."""
     with connect() as client:
         [done] = Embedder(client, layout, settings).run([task], lambda _: None)
     return done.heads
