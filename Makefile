@@ -129,10 +129,10 @@ ladder: $(EXPORT)/.ready ## Export MODEL in every precision, serve each, and pri
 bench: $(BENCH_READY) ## Load MODEL with Locust at 1, 8, 32 and 128 users: CSV, HTML and a table
 	$(BENCH)/bin/python -m benchmarks.load $(MEASURED)
 
-bench-compare: $(BENCH_READY) $(EXPORT)/.ready ## Hold MODEL against the ceilings and plain PyTorch, about 20 minutes
-	$(BENCH)/bin/python -m benchmarks.compare --torch-python $(EXPORT)/bin/python $(MEASURED)
+bench-compare: $(BENCH_READY) ## Hold MODEL against the ceilings of this machine, about 15 minutes
+	$(BENCH)/bin/python -m benchmarks.compare $(MEASURED)
 
-bench-peers: $(BENCH_READY) $(PEERS)/.ready ## Measure MODEL, a ViT-B-32, beside infinity and plain PyTorch in turns, about 40 minutes
+bench-peers: $(BENCH_READY) $(PEERS)/.ready ## Measure MODEL beside plain PyTorch, and infinity for a ViT-B-32, in turns, about 40 minutes
 	$(BENCH)/bin/python -m benchmarks.peers --peers-python $(PEERS)/bin/python $(MEASURED)
 
 bench-open: $(BENCH_READY) ## Draw the latency of MODEL against offered load, with the knee

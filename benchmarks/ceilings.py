@@ -7,7 +7,6 @@
 - Both together, one after the other on the same cores: 1 / (1 / encode + 1 / decode).
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import program
-from benchmarks.reporting.results import SUFFIX, Row, collect
+from benchmarks.reporting.page import record
+from benchmarks.reporting.results import Row
 from benchmarks.systems import decoding
 from benchmarks.systems.encoders import Encoders, shares
 from benchmarks.systems.published import Manifest, find, on_onnx_runtime, packed
@@ -38,15 +38,11 @@ def measure(repository: Path, manifest: Manifest, seconds: float) -> Iterator[Ro
         yield from _texts(encoders, manifest, seconds)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and writes; returns the exit code."""
-    given = program.shortened(_parser().parse_args(arguments))
+    given = program.parsed(program.measuring("ceilings", __doc__, seconds=5.0), arguments)
     manifest = find(given.repository, given.model)
-    rows = []
-    for row in measure(given.repository.resolve(), manifest, given.seconds):
-        rows.append(row)
-        print(row, flush=True)
-    collect("ceilings", manifest, vars(given), rows).write(given.output / f"ceilings{SUFFIX}")
+    record("ceilings", manifest, given, measure(given.repository, manifest, given.seconds))
     return 0
 
 
@@ -95,14 +91,6 @@ def _row(kind: str, rate: float, taken: Sequence[float], **labels: int) -> Row:
     """A ceiling; `p50_ms` is the time of one call, or of one item alone where none is batched."""
     values = {"per_second": rate, "p50_ms": float(np.median(taken)) * 1000}
     return Row({"system": "ceiling", "kind": kind} | labels, values)
-
-
-def _parser() -> argparse.ArgumentParser:
-    made = program.parser("ceilings", __doc__)
-    program.add_model(made)
-    program.add_length(made, seconds=5.0)
-    program.add_output(made)
-    return made
 
 
 if __name__ == "__main__":

@@ -11,23 +11,20 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import program
-from benchmarks.reporting.results import ROOT, SUFFIX, Label, Row, collect
-from benchmarks.reporting.tables import markdown
+from benchmarks.reporting.page import record
+from benchmarks.reporting.results import ROOT, Label, Row
 from benchmarks.systems import services
-from benchmarks.systems.published import Manifest, find
+from benchmarks.systems.published import find
 from benchmarks.traffic.errors import BenchmarkError
 
 USERS = ("RestText", "RestImage", "ZeroShot", "Mixed", "GrpcText", "GrpcImage", "BulkStream")
 CONCURRENCY = (1, 8, 32, 128)
 SHAPES = ("ramp", "spike")
 LOCUSTFILE, SHAPEFILE = "benchmarks/locustfile.py", "benchmarks/traffic/shapes.py"
-COLUMNS = ("per_second", "p50_ms", "p95_ms", "p99_ms", "requests", "errors")
 SPAWNING = 1  # second, in which the users start; it counts for nothing (--reset-stats)
 STOPPING = 60  # seconds that Locust may take beyond the run time
 
@@ -64,16 +61,12 @@ def run(
         "--totals", f"{prefix.resolve()}.json", "--csv", str(prefix.resolve()),
         "--html", f"{prefix.resolve()}.html", *(["--shape", shape] if shape else []), user,
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": _path()}
+    # Locust looks for modules in the locustfile's folder.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(  # noqa: S603 (Locust on our own file)
-        command,
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=seconds + STOPPING,
-        check=False,
-    )
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
+        timeout=seconds + STOPPING, check=False,
+    )  # fmt: skip
     if done.returncode:
         raise BenchmarkError(f"Locust with {user} failed: {done.stderr.strip()[-2000:]}")
     labels: dict[str, Label] = {"user": user, "concurrency": concurrency}
@@ -94,73 +87,28 @@ def read(path: Path) -> dict[str, float]:
     return found
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The figures as Markdown; a stream of many captions is one request."""
-    lines = [
-        [row.labels["user"], row.labels["concurrency"], row.labels.get("shape", ""),
-         *(row.values[name] for name in COLUMNS[:4]),
-         int(row.values["requests"]), int(row.values["errors"])]
-        for row in rows
-    ]  # fmt: skip
-    return markdown(["user", "at a time", "shape", "requests/s", *COLUMNS[1:]], lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and writes; returns the exit code: 2 where requests failed."""
-    given = program.shortened(_parser().parse_args(arguments))
+    given = program.parsed(_parser(), arguments)
     if given.quick:
         given.concurrency = given.concurrency[:2]
-    rows: list[Row] = []
+    manifest, url, rpc, model = None, given.url, given.grpc, given.model or ""
     with ExitStack() as stack:
-        service = _service(given, stack)
-        for row in _runs(service, given):
-            rows.append(row)
-            _write(rows, service.manifest, given)
-    print(f"\n{table(rows)}\n\nWritten to {given.output}: load.md, and CSV and HTML of each run")
+        if not url:
+            manifest = find(given.repository, given.model)
+            model = manifest["id"]
+            target = stack.enter_context(services.serving(given.repository, model)).target
+            url, rpc = f"http://{target.http}", target.grpc
+        pairs = itertools.product(given.users, given.concurrency)
+        rows = record("load", manifest, given, (
+            run(url, rpc, model, *pair, given.seconds, given.output, given.shape, seed)
+            for seed, pair in enumerate(pairs, start=1)
+        ))  # fmt: skip
     return 2 if any(row.values.get("errors") for row in rows) else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What is measured."""
-
-    manifest: Manifest | None  # None: a service that ran already
-    url: str
-    rpc: str  # host:port of the gRPC API
-    model: str  # its id, or empty
-
-
-def _runs(service: Service, given: argparse.Namespace) -> Iterator[Row]:
-    pairs = itertools.product(given.users, given.concurrency)
-    for seed, (user, concurrency) in enumerate(pairs, start=1):
-        row = run(service.url, service.rpc, service.model, user, concurrency, given.seconds,
-                  given.output, given.shape, seed)  # fmt: skip
-        print(f"{user}, {concurrency}: {row.values['per_second']:.1f}/s", flush=True)
-        yield row
-
-
-def _service(given: argparse.Namespace, stack: ExitStack) -> Service:
-    if given.url:
-        return Service(None, given.url, given.grpc, given.model or "")
-    manifest = find(given.repository, given.model)
-    model = manifest["id"]
-    served = stack.enter_context(services.serving(given.repository, model))
-    return Service(manifest, f"http://{served.target.http}", served.target.grpc, model)
-
-
-def _write(rows: Sequence[Row], manifest: Manifest | None, given: argparse.Namespace) -> None:
-    collect("load", manifest, vars(given), rows).write(given.output / f"load{SUFFIX}")
-    (given.output / "load.md").write_text(table(rows) + "\n")
-
-
-def _path() -> str:
-    """`PYTHONPATH` for Locust, which looks for modules in the locustfile's folder."""
-    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-
-
 def _parser() -> argparse.ArgumentParser:
-    made = program.parser("load", __doc__)
-    program.add_model(made)
+    made = program.measuring("load", __doc__, seconds=20.0, output=program.OUTPUT / "load")
     add = made.add_argument
     add("--url", help="measure the service that runs here instead, such as http://host:8080")
     add("--grpc", default="127.0.0.1:8081", metavar="HOST:PORT", help="and its gRPC API")
@@ -169,8 +117,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--concurrency", nargs="+", type=int, default=CONCURRENCY, metavar="N",
         help="users at a time (default: 1 8 32 128)")  # fmt: skip
     add("--shape", choices=SHAPES, help="let the load change over the run")
-    program.add_length(made, seconds=20.0)
-    program.add_output(made, program.OUTPUT / "load")
     return made
 
 

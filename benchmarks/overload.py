@@ -10,18 +10,19 @@ cores that each of the two has used.
 import argparse
 import math
 import sys
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import uvloop
 
 from benchmarks import program
-from benchmarks.reporting.results import SUFFIX, Check, Row, collect
-from benchmarks.reporting.tables import markdown
+from benchmarks.reporting.page import record
+from benchmarks.reporting.results import Check, Row
 from benchmarks.systems import processes, services
-from benchmarks.systems.published import find
+from benchmarks.systems.published import Manifest, find
 from benchmarks.traffic import loops
+from benchmarks.traffic.arrivals import flood
 from benchmarks.traffic.errors import BenchmarkError
-from benchmarks.traffic.flood import Flooded, flood
 from benchmarks.traffic.requests import KINDS, NEEDS_LABEL_SET, requests
 
 LEAST_SHARE = 0.9  # of the best throughput, under overload
@@ -34,33 +35,49 @@ CONCURRENCY = 32
 MOST_PREPARED = 100_000  # different requests; what comes twice may be known already
 
 
-def measure(given: argparse.Namespace, served: services.Gateway) -> dict[str, float]:
+def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
     """The figures of one flood, with what was before and comes after.
 
     Raises:
         BenchmarkError: Nothing was answered before the flood.
     """
-    target, kind = served.target, given.kind
-    before = loops.measure(target, kind, CONCURRENCY, given.seconds / 4)
-    items = next(requests(kind, target.model)).items
-    best = before.per_second / items
-    if not best:
-        raise BenchmarkError(f"{kind}: nothing was answered")
-    rate = given.times * best
-    count = min(MOST_PREPARED, math.ceil(1.1 * rate * given.seconds))
-    sent = list(islice(requests(kind, target.model, seed=1), count))
-    resident, used = _resident_bytes(served.pid), processes.tree_cpu_seconds(served.pid)
-    flooded = uvloop.run(flood(target, sent, rate, given.seconds))
-    grown = _resident_bytes(served.pid) - resident
-    used = processes.tree_cpu_seconds(served.pid) - used
-    after = loops.measure(target, kind, CONCURRENCY, given.seconds / 4)
-    return {
+    with services.serving(given.repository, manifest["id"], given.env) as served:
+        best = _per_second(served, given)
+        if not best:
+            raise BenchmarkError(f"{given.kind}: nothing was answered")
+        rate = given.times * best
+        count = min(MOST_PREPARED, math.ceil(1.1 * rate * given.seconds))
+        sent = list(islice(requests(given.kind, served.target.model, seed=1), count))
+        resident, used = _resident_bytes(served.pid), processes.tree_cpu_seconds(served.pid)
+        flooded = uvloop.run(flood(served.target, sent, rate, given.seconds))
+        grown = _resident_bytes(served.pid) - resident
+        used = processes.tree_cpu_seconds(served.pid) - used
+        after = _per_second(served, given)
+    others, accepted = flooded.others(), loops.percentiles_ms(flooded.accepted)
+    refused = loops.percentiles_ms(flooded.refused)
+    yield Row({"kind": given.kind, "times": round(given.times)}, {
         "best_per_second": best,
-        **_flood_values(flooded),
+        "sent_per_second": flooded.statuses.total() / flooded.elapsed,
+        "accepted_per_second": len(flooded.accepted) / flooded.elapsed,
+        "accepted_median_ms": accepted["p50_ms"],
+        "accepted_p99_ms": accepted["p99_ms"],
+        "refused_per_second": len(flooded.refused) / flooded.elapsed,
+        "refused_median_ms": refused["p50_ms"],
+        "other": sum(others.values()),
+        **{f"other: {status}": count for status, count in others.items()},
+        "unsent": flooded.unsent,
+        "client_cores": flooded.client_seconds / flooded.elapsed,
         "grown_megabytes": grown / MB,
         "gateway_cores": used / flooded.elapsed,
-        "after_per_second": after.per_second / items,
-    }
+        "after_per_second": after,
+    })  # fmt: skip
+
+
+def _per_second(served: services.Gateway, given: argparse.Namespace) -> float:
+    """Requests a second of a closed loop."""
+    stream = requests(given.kind, served.target.model)
+    found = loops.measure(served.target, stream, CONCURRENCY, given.seconds / 4)
+    return found.per_second / next(stream).items
 
 
 def _resident_bytes(root: int) -> int:
@@ -68,60 +85,35 @@ def _resident_bytes(root: int) -> int:
     return sum(processes.resident_bytes(pid) for pid in processes.tree(root))
 
 
-def _flood_values(flooded: Flooded) -> dict[str, float]:
-    others = flooded.others()
-    return {
-        "sent_per_second": flooded.statuses.total() / flooded.elapsed,
-        "accepted_per_second": len(flooded.accepted) / flooded.elapsed,
-        "accepted_median_ms": flooded.percentile_ms(flooded.accepted),
-        "accepted_p99_ms": flooded.percentile_ms(flooded.accepted, 99),
-        "refused_per_second": len(flooded.refused) / flooded.elapsed,
-        "refused_median_ms": flooded.percentile_ms(flooded.refused),
-        "other": sum(others.values()),
-        **{f"other: {status}": count for status, count in others.items()},
-        "unsent": flooded.unsent,
-        "client_cores": flooded.client_seconds / flooded.elapsed,
-    }
-
-
 def check(values: dict[str, float]) -> list[Check]:
     """What an overloaded service promises."""
     best = values["best_per_second"]
-    share, again = values["accepted_per_second"] / best, values["after_per_second"] / best
-    refusal, grown = values["refused_median_ms"], values["grown_megabytes"]
+    most = [
+        ("overload: median refusal, ms", values["refused_median_ms"], MOST_REFUSAL_MS),
+        ("overload: p99 of the accepted, ms", values["accepted_p99_ms"], MOST_WAIT_MS),
+        ("overload: memory, MB more", values["grown_megabytes"], MOST_GROWTH),
+        ("overload: other statuses", values["other"], 0.0),
+    ]
     return [
-        Check("overload: accepted / best", share, LEAST_SHARE, at_least=True),
-        Check("overload: median refusal, ms", refusal, MOST_REFUSAL_MS, at_least=False),
-        Check(
-            "overload: p99 of the accepted, ms",
-            values["accepted_p99_ms"],
-            MOST_WAIT_MS,
-            at_least=False,
-        ),
-        Check("overload: memory, MB more", grown, MOST_GROWTH, at_least=False),
-        Check("overload: other statuses", values["other"], 0.0, at_least=False),
-        Check("after overload: per second / best", again, LEAST_SHARE, at_least=True),
+        Check("overload: accepted / best", values["accepted_per_second"] / best, LEAST_SHARE),
+        *(Check(*each, at_least=False) for each in most),
+        Check("after overload: per second / best", values["after_per_second"] / best, LEAST_SHARE),
     ]
 
 
-def main() -> int:
+def summary(rows: Sequence[Row]) -> tuple[Sequence[Row], list[Check]]:
+    """The row and its checks."""
+    return rows, check(rows[0].values)
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and writes; returns the exit code."""
-    made = program.parser("overload", __doc__)
-    program.add_model(made)
+    made = program.measuring("overload", __doc__, seconds=60.0, env=True)
     made.add_argument("--kind", choices=OFFERED, default="rest-image", help="what to send")
     made.add_argument("--times", type=float, default=10.0, help="the capacity (default: 10)")
-    services.add_env(made)
-    program.add_length(made, seconds=60.0)
-    program.add_output(made)
-    given = program.shortened(made.parse_args())
-    manifest, settings = find(given.repository, given.model), services.settings(given.env)
-    with services.serving(given.repository, manifest["id"], settings) as served:
-        values = measure(given, served)
-    checks = check(values)
-    print(markdown(["", given.kind], [[name, value] for name, value in values.items()]))
-    row = Row({"kind": given.kind, "times": round(given.times)}, values)
-    results = collect("overload", manifest, vars(given), [row], checks)
-    print(f"\nWritten to {results.write(given.output / f'overload{SUFFIX}')}")
+    given = program.parsed(made, arguments)
+    manifest = find(given.repository, given.model)
+    record("overload", manifest, given, measure(given, manifest), summary)
     return 0
 
 

@@ -11,6 +11,7 @@ from benchmarks.traffic.errors import BenchmarkError
 
 OUTPUT = Path("reports/benchmarks")
 QUICK_SECONDS = 1.0
+PREFIX = "GATEWAY_"
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -25,44 +26,65 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
 def add_model(made: argparse.ArgumentParser) -> None:
     """Which model is measured."""
     made.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), metavar="DIR",
+        "--repository", type=lambda text: Path(text).resolve(), metavar="DIR",
+        default=Path("model_repository").resolve(),
         help="where the model is (default: model_repository)",
     )  # fmt: skip
     made.add_argument("--model", help="its id; may be left out where there is only one")
 
 
-def add_length(made: argparse.ArgumentParser, seconds: float, repeats: int | None = None) -> None:
-    """How long is measured, and how often; see `shortened`."""
-    made.add_argument(
-        "--seconds", type=float, default=seconds, metavar="S",
-        help=f"length of each measurement (default: {seconds:g})",
-    )  # fmt: skip
+def measuring(
+    name: str, description: str | None, seconds: float, repeats: int | None = None, *,
+    env: bool = False, output: Path = OUTPUT,
+) -> argparse.ArgumentParser:  # fmt: skip
+    """A parser with the options of all that measure a model; `parsed` reads it.
+
+    Args:
+        name: Of the program.
+        description: Its docstring.
+        seconds: Default length of each measurement.
+        repeats: Default number of repeats; None: each is measured once.
+        env: Whether the gateway is started with settings that are given.
+        output: Default folder of the results.
+    """
+    made = parser(name, description)
+    add_model(made)
+    add = made.add_argument
+    add("--seconds", type=float, default=seconds, metavar="S",
+        help=f"length of each measurement (default: {seconds:g})")  # fmt: skip
     if repeats is not None:
-        made.add_argument(
-            "--repeats", type=int, default=repeats, metavar="N",
-            help=f"how often each is measured; the median counts (default: {repeats})",
-        )  # fmt: skip
-    made.add_argument(
-        "--quick", action="store_true",
-        help="a second for each measurement, once: shows that it runs, and no more",
-    )  # fmt: skip
+        add("--repeats", type=int, default=repeats, metavar="N",
+            help=f"how often each is measured; the median counts (default: {repeats})")  # fmt: skip
+    add("--quick", action="store_true",
+        help="a second for each measurement, once: shows that it runs, and no more")  # fmt: skip
+    if env:
+        add("--env", action="append", default=[], type=_setting, metavar="NAME=VALUE",
+            help="a setting of the gateway; may be repeated")  # fmt: skip
+    add("--output", type=Path, default=output, metavar="DIR",
+        help=f"folder for the files that are written (default: {output})")  # fmt: skip
+    return made
 
 
-def add_output(made: argparse.ArgumentParser, output: Path = OUTPUT) -> None:
-    """Where the files of results go."""
-    made.add_argument(
-        "--output", type=Path, default=output, metavar="DIR",
-        help=f"folder for the files that are written (default: {output})",
-    )  # fmt: skip
+def parsed(made: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """What was given, with `--quick` carried out, and `env` as a dict of settings."""
+    given, unknown = parsed_with_rest(made, arguments)
+    if unknown:
+        made.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return given
 
 
-def shortened(given: argparse.Namespace) -> argparse.Namespace:
-    """What was given, with `--quick` carried out."""
+def parsed_with_rest(
+    made: argparse.ArgumentParser, arguments: list[str] | None
+) -> tuple[argparse.Namespace, list[str]]:
+    """As `parsed`; words that it does not know are returned beside it."""
+    given, unknown = made.parse_known_args(arguments)
     if given.quick:
         given.seconds = min(given.seconds, QUICK_SECONDS)
         if "repeats" in given:
             given.repeats = 1
-    return given
+    if "env" in given:
+        given.env = dict(given.env)
+    return given, unknown
 
 
 def run(main: Callable[[], int]) -> int:
@@ -79,6 +101,13 @@ def run(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _setting(pair: str) -> tuple[str, str]:
+    name, equals, value = pair.partition("=")
+    if not equals or not name.startswith(PREFIX):
+        raise argparse.ArgumentTypeError(f"{pair}: give {PREFIX}NAME=VALUE")
+    return name, value
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

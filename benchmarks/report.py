@@ -6,10 +6,8 @@ from pathlib import Path
 
 from benchmarks import program
 from benchmarks.reporting import plots
-from benchmarks.reporting.page import tables
+from benchmarks.reporting.page import CEILINGS, tables
 from benchmarks.reporting.results import SUFFIX, Results, ResultsError
-
-COMPARED = {"image": "image", "caption": "text"}  # kinds, and the ceiling of each
 
 
 def write(files: Sequence[Path], output: Path) -> Path:
@@ -28,28 +26,25 @@ def write(files: Sequence[Path], output: Path) -> Path:
 
 
 def section(results: Results, output: Path) -> str:
-    """The part of the report for one run; its plots are drawn into the folder."""
-    title = f"## {results.program}: {results.model.get('id', 'any model')}"
-    drawn = [f"![{plot.stem}]({plot.name})" for plot in draw(results, output)]
-    return "\n\n".join([title, *drawn, tables(results)])
+    """The part of the report for one run; its plot, if it has one, is drawn into the folder."""
+    name, model = results.program, results.model.get("id", "any model")
+    parts, plot = [f"## {name}: {model}"], output / f"{name}.png"
+    if name == "openloop":
+        plots.open_loop(results.rows, model, plot)
+    elif name in ("compare", "peers"):
+        plots.throughput(results.rows, CEILINGS, plot)
+    else:
+        return "\n\n".join([*parts, tables(results)])
+    return "\n\n".join([*parts, f"![{name}]({plot.name})", tables(results)])
 
 
-def draw(results: Results, output: Path) -> list[Path]:
-    """The plots that belong to a run."""
-    if results.program == "openloop":
-        return [plots.open_loop(results, output / "openloop.png")]
-    if results.program == "compare":
-        return [plots.throughput(results, COMPARED, output / "compare.png")]
-    return []
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Writes the report; returns the exit code."""
     made = program.parser("report", __doc__)
-    made.add_argument(
-        "files", nargs="*", type=Path, help=f"files of results (default: all in {program.OUTPUT})"
-    )
-    program.add_output(made)
+    add = made.add_argument
+    add("files", nargs="*", type=Path, help=f"files of results (default: all in {program.OUTPUT})")
+    add("--output", type=Path, default=program.OUTPUT, metavar="DIR",
+        help=f"folder for the files that are written (default: {program.OUTPUT})")  # fmt: skip
     given = made.parse_args(arguments)
     path = write(given.files or sorted(program.OUTPUT.rglob(f"*{SUFFIX}")), given.output)
     print(f"Written to {path}")

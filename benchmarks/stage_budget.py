@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -27,8 +27,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import program
-from benchmarks.reporting.results import SUFFIX, Row, collect
-from benchmarks.reporting.stages import ALONE, checks, functions, hottest, shares, table
+from benchmarks.reporting.page import record
+from benchmarks.reporting.results import Check, Row
+from benchmarks.reporting.stages import ALONE, checks, functions, hottest, shares
 from benchmarks.systems import decoding, processes, services
 from benchmarks.systems.null_encoder import write_repository
 from benchmarks.systems.published import Manifest, find
@@ -45,23 +46,21 @@ SEEDS = 1_000  # between kinds: a caption that comes again is answered from the 
 WAIT = 30.0  # seconds, for the sampler to write
 
 
-def measure(
-    repository: Path, manifest: Manifest, kinds: Sequence[str], seconds: float,
-    repeats: int, settings: Mapping[str, str],
-) -> Iterator[Row]:  # fmt: skip
+def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
     """Totals and stages of every kind.
 
     Raises:
         BenchmarkError: A program did not start, or requests failed.
     """
+    kinds, seconds, repeats = given.kinds, given.seconds, given.repeats
     yield Row({"kind": ALONE}, {"cpu_ms": decoding.cpu_ms(manifest, seconds)})
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         null = folder / "repository"
-        write_repository(repository, manifest, null)
+        write_repository(given.repository, manifest, null)
         triton = stack.enter_context(services.triton(null, manifest["id"]))
         start = (null, manifest["id"], triton.grpc)
-        settings = {"GATEWAY_TRITON_CALLS": CALLS, **settings}
+        settings = {"GATEWAY_TRITON_CALLS": CALLS, **given.env}
         with services.gateway(*start, settings) as served:
             whole = medians_ms(served, kinds, seconds, repeats)
         for kind in kinds:
@@ -78,23 +77,22 @@ def measure(
                 yield Row({"kind": kind, "workers": WORKERS}, {"cpu_ms": cost})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and writes; returns the exit code."""
-    given = program.shortened(_parser().parse_args(arguments))
+    made = program.measuring("stage_budget", __doc__, seconds=5.0, repeats=3, env=True)
+    add = made.add_argument
+    add("--kinds", nargs="+", default=KINDS, metavar="KIND", help=f"default: {' '.join(KINDS)}")
+    add("--functions", action="store_true", help="print the functions that use most, too")
+    given = program.parsed(made, arguments)
     manifest = find(given.repository, given.model)
-    settings = services.settings(given.env)
-    rows = list(
-        measure(given.repository, manifest, given.kinds, given.seconds, given.repeats, settings)
-    )
-    made = checks(rows)
-    print(f"{table(rows)}\n\nDecoding and resizing alone: {rows[0].values['cpu_ms']:.2f} ms\n")
-    print(functions(rows) + "\n" if given.functions else "")
-    for each in made:
-        print(f"{'pass' if each.passed else 'MISS'}  {each.name}: {each.value:.2f}")
-    results = collect("stage_budget", manifest, vars(given), rows, made)
-    path = results.write(given.output / f"stage_budget{SUFFIX}")
-    print(f"\nWritten to {path}")
+    rows = record("stage_budget", manifest, given, measure(given, manifest), summary)
+    print(functions(rows) if given.functions else "")
     return 0
+
+
+def summary(rows: Sequence[Row]) -> tuple[Sequence[Row], list[Check]]:
+    """The rows and their checks."""
+    return rows, checks(rows)
 
 
 def medians_ms(
@@ -143,7 +141,8 @@ def _load(served: services.Gateway, kind: str, seconds: float, seed: int, worker
     """Sends requests, and returns their number; each worker gets as many at a time as one alone."""
     load = CONCURRENCY * workers
     seed += SEEDS * list(requests.KINDS).index(kind)
-    measured = loops.measure(served.target, kind, load, seconds, seed, warm_up=0.0)
+    stream = requests.requests(kind, served.target.model, seed)
+    measured = loops.measure(served.target, stream, load, seconds, warm_up=0.0)
     if measured.errors:
         raise BenchmarkError(f"{kind}: {measured.errors.most_common(1)[0][0]}")
     return len(measured.latencies)
@@ -157,18 +156,6 @@ def _stages(
         yield Row({"kind": kind, "stage": name}, {"cpu_ms": whole * share, "share": share})
     for name, share in hottest(profile, FUNCTIONS):
         yield Row({"kind": kind, "function": name}, {"share_of_main_thread": share})
-
-
-def _parser() -> argparse.ArgumentParser:
-    made = program.parser("stage_budget", __doc__)
-    program.add_model(made)
-    add = made.add_argument
-    add("--kinds", nargs="+", default=KINDS, metavar="KIND", help=f"default: {' '.join(KINDS)}")
-    program.add_length(made, seconds=5.0, repeats=3)
-    services.add_env(made)
-    add("--functions", action="store_true", help="print the functions that use most, too")
-    program.add_output(made)
-    return made
 
 
 if __name__ == "__main__":

@@ -13,30 +13,29 @@ what is faster into the repository.
 import argparse
 import itertools
 import json
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from statistics import median
 
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 from benchmarks import program
-from benchmarks.reporting.results import SUFFIX, Label, Row, collect
+from benchmarks.reporting.page import record
+from benchmarks.reporting.results import Label, Row
 from benchmarks.reporting.tables import Cell, markdown
 from benchmarks.systems import repositories, services
 from benchmarks.systems.decoding import cores
 from benchmarks.systems.published import CONFIG, Manifest, encoders, find
 from benchmarks.systems.published import SUFFIX as MANIFEST
 from benchmarks.traffic import loops
-from benchmarks.traffic.errors import BenchmarkError
+from benchmarks.traffic.requests import requests
 
 LOADS = (("rest-image", 8), ("rest-image", 32), ("rest-text", 8), ("rest-text", 32))
 QUEUE_DELAYS = ("0", "2000")  # microseconds
 MAX_BATCHES = ("16", "64")
-INSTANCES, DELAY, BATCH, LENGTHS = "instances", "queue delay us", "max batch", "token lengths"
-SPLIT, SPLIT_KEY = "split batches", "split_batches"
 CALLS = "GATEWAY_TRITON_CALLS"
 AS_PUBLISHED = "as published"
 FASTER, SLOWER = "faster", "slower"
@@ -62,53 +61,59 @@ def measure(
     Raises:
         BenchmarkError: It cannot be served so.
     """
-    with ExitStack() as stack:
-        folder = stack.enter_context(repositories.copy(repository, manifest))
+    model = manifest["id"]
+    with repositories.copy(repository, manifest) as folder:
         settings = apply(folder, manifest, variant)
-        model = manifest["id"]
-        triton = stack.enter_context(services.triton(folder, model))
-        served = stack.enter_context(services.gateway(folder, model, triton.grpc, settings))
-        for number, (kind, load) in enumerate(LOADS):
-            measured = loops.measure(served.target, kind, load, seconds, seed * 100 + number)
-            labels: dict[str, Label] = {
-                "variant": name_of(variant),
-                "kind": kind,
-                "concurrency": load,
-            }
-            yield Row(labels, measured.values())
+        with services.serving(folder, model, settings) as served:
+            for number, (kind, load) in enumerate(LOADS, start=seed * 100):
+                found = loops.measure(served.target, requests(kind, model, number), load, seconds)
+                labels: dict[str, Label] = {"variant": name_of(variant), "kind": kind}
+                yield Row({**labels, "concurrency": load}, found.values())
 
 
 def apply(repository: Path, manifest: Manifest, variant: Variant) -> dict[str, str]:
     """Changes a copy of the repository; returns the settings that are for the gateway."""
-    settings = {}
-    for name, value in variant.items():
-        if name == INSTANCES:
-            count = int(value)
-            repositories.set_instances(repository, manifest, count, max(1, cores() // count))
-            settings[CALLS] = value
-        elif name == SPLIT:
-            set_split(repository, manifest, value)
-        elif name == DELAY:
-            repositories.set_queue_delay(repository, manifest, int(value))
-        elif name == BATCH:
-            manifest = repositories.set_max_batch(repository, manifest, int(value))
-        elif name == LENGTHS:
-            lengths = [int(length) for length in value.split("+")]
-            manifest = repositories.keep_lengths(repository, manifest, lengths)
-        else:
-            settings[name] = value
+    settings = {name: value for name, value in variant.items() if name not in CHANGES}
+
+    def change(config: ModelConfig) -> None:
+        for name in variant.keys() & CHANGES.keys():
+            CHANGES[name](config, variant[name])
+
+    repositories.edit(repository, manifest, change)
+    if INSTANCES in variant:
+        settings.setdefault(CALLS, variant[INSTANCES])
+    if BATCH in variant:
+        image, *texts = (each | {"max_batch": int(variant[BATCH])} for each in encoders(manifest))
+        known = {"triton": {"image": image, "text": texts}}
+        repositories.write_manifest(repository, manifest | known)
     return settings
 
 
-def set_split(repository: Path, manifest: Manifest, value: str) -> None:
-    """Sets whether the threads run rows of their own, for every encoder."""
-    own = rf'parameters\s*\{{\s*key:\s*"{SPLIT_KEY}"\s*value:?\s*\{{[^}}]*\}}\s*\}}\s*'
-    entry = f'parameters {{ key: "{SPLIT_KEY}" value {{ string_value: "{value}" }} }}\n'
-    for encoder in encoders(manifest):
-        path = repository / encoder["name"] / CONFIG
-        text = re.sub(own, "", path.read_text())
-        path.unlink()  # a hard link to the original, which must not change
-        path.write_text(text.rstrip("\n") + "\n" + entry)
+def _set_instances(config: ModelConfig, value: str) -> None:
+    for group in config.instance_group:
+        group.count = int(value)
+    _set_parameter(config, "intra_op_thread_count", str(max(1, cores() // int(value))))
+
+
+def _set_delay(config: ModelConfig, value: str) -> None:
+    config.dynamic_batching.max_queue_delay_microseconds = int(value)
+
+
+def _set_batch(config: ModelConfig, value: str) -> None:
+    config.max_batch_size = int(value)
+
+
+def _set_parameter(config: ModelConfig, key: str, value: str) -> None:
+    config.parameters[key].string_value = value
+
+
+INSTANCES, DELAY, BATCH, SPLIT = "instances", "queue delay us", "max batch", "split batches"
+CHANGES: dict[str, Callable[[ModelConfig, str], None]] = {
+    INSTANCES: _set_instances,
+    DELAY: _set_delay,
+    BATCH: _set_batch,
+    SPLIT: lambda config, value: _set_parameter(config, "split_batches", value),
+}
 
 
 def write(repository: Path, manifest: Manifest, chosen: Mapping[str, Variant]) -> dict[str, str]:
@@ -209,24 +214,24 @@ def table(rows: Sequence[Row]) -> str:
     return markdown(["variant", *(f"{kind}, {load}: items/s" for kind, load in LOADS)], lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and writes; returns the exit code."""
-    given = program.shortened(_parser().parse_args(arguments))
-    rows: list[Row] = []
-    repository = given.repository.resolve()
-    manifest = find(repository, given.model)
-    if given.token_lengths:
-        repositories.check_lengths_are_fixed(manifest)  # now, rather than after the other variants
-    tried = variants(_choices(given), grid=given.grid)
-    for repeat in range(given.repeats):
-        for number, variant in enumerate(tried):
-            seed = repeat * len(tried) + number
-            rows += measure(repository, manifest, variant, given.seconds, seed)
-            print(f"round {repeat + 1}: {name_of(variant)}", flush=True)
-            results = collect("tune", manifest, vars(given), rows)
-            path = results.write(given.output / f"tune{SUFFIX}")
-            (given.output / "tune.md").write_text(table(rows) + "\n")
-    print(f"\n{table(rows)}\n\nWritten to {path}, with tune.md")
+    given = program.parsed(_parser(), arguments)
+    repository, manifest = given.repository, find(given.repository, given.model)
+    choices = {
+        INSTANCES: given.instances,
+        DELAY: given.queue_delays,
+        BATCH: given.max_batches,
+        SPLIT: given.split_batches,
+        **{name: values.split(",") for name, values in given.env.items()},
+    }
+    tried = variants({name: values for name, values in choices.items() if values}, grid=given.grid)
+    runs = enumerate(tried * given.repeats)
+    rows = record("tune", manifest, given, (
+        row
+        for seed, variant in runs
+        for row in measure(repository, manifest, variant, given.seconds, seed)
+    ), text=lambda results: table(results.rows))  # fmt: skip
     chosen = choose(rows, tried)
     for kind, variant in chosen.items():
         print(f"{kind}: {name_of(variant)} is faster")
@@ -240,30 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _choices(given: argparse.Namespace) -> dict[str, list[str]]:
-    """The values to try, by the name of what they change.
-
-    Raises:
-        BenchmarkError: An `--env` is not NAME=VALUE,VALUE.
-    """
-    choices = {
-        INSTANCES: given.instances,
-        DELAY: given.queue_delays,
-        BATCH: given.max_batches,
-        SPLIT: given.split_batches,
-        LENGTHS: given.token_lengths,
-    }
-    for pair in given.env:
-        name, equals, values = pair.partition("=")
-        if not equals or not name.startswith(services.PREFIX):
-            raise BenchmarkError(f"--env {pair}: give {services.PREFIX}NAME=VALUE,VALUE")
-        choices[name] = values.split(",")
-    return {name: list(values) for name, values in choices.items() if values}
-
-
 def _parser() -> argparse.ArgumentParser:
-    made = program.parser("tune", __doc__)
-    program.add_model(made)
+    made = program.measuring("tune", __doc__, seconds=8.0, repeats=5, env=True)
     add = made.add_argument
     every = [str(count) for count in range(1, cores() + 1) if cores() % count == 0]
     add("--instances", nargs="*", default=every, metavar="N", help="of every encoder")
@@ -271,14 +254,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-batches", nargs="*", default=MAX_BATCHES, metavar="N", help="items in a batch")
     add("--split-batches", nargs="*", default=("0", "1"), metavar="0|1",
         help="whether the threads of the CPU backend run rows of their own")  # fmt: skip
-    add("--token-lengths", nargs="*", default=[], metavar="N+N",
-        help="such as 16+77 16+24+32+77; of a model whose text encoder is not packed")  # fmt: skip
-    add("--env", action="append", default=[], metavar="NAME=V,V",
-        help="values of a setting of the gateway; may be repeated")  # fmt: skip
     add("--grid", action="store_true", help="every combination, not one change at a time")
     add("--apply", action="store_true", help="write what is faster into the repository")
-    program.add_length(made, seconds=8.0, repeats=5)
-    program.add_output(made)
     return made
 
 

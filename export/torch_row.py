@@ -1,4 +1,8 @@
-"""`python -m export.torch_row`: measures OpenCLIP's own PyTorch model, in FP32 on the CPU."""
+"""`python -m export.torch_row`: measures OpenCLIP's own PyTorch model, in FP32 on the CPU.
+
+Prints JSON: the size of weights and buffers and the memory of the process in bytes, and the seconds
+of each call by encoder and batch size. `python -m benchmarks.ladder` reads it.
+"""
 
 import argparse
 import json
@@ -7,7 +11,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,24 +25,7 @@ TEXT = "a photo of a cat"
 MIN_CALLS = 3  # timed at each batch, however slow
 
 
-@dataclass(frozen=True, slots=True)
-class TorchRow:
-    """A measurement.
-
-    Attributes:
-        size_bytes: Size of weights and buffers in FP32.
-        memory_bytes: Proportional set size of this process after the calls.
-        seconds: Duration of each call, by encoder (`image`, `text`) and batch size.
-    """
-
-    model: str
-    size_bytes: int
-    memory_bytes: int
-    threads: int
-    seconds: dict[str, dict[int, list[float]]]
-
-
-def measure(checkpoint: Checkpoint, seconds: float, batches: Sequence[int] = BATCHES) -> TorchRow:
+def measure(checkpoint: Checkpoint, seconds: float, batches: Sequence[int]) -> dict[str, object]:
     """Time `encode_image` and `encode_text` on inputs in memory, text at its full padded length.
 
     Args:
@@ -48,13 +34,10 @@ def measure(checkpoint: Checkpoint, seconds: float, batches: Sequence[int] = BAT
         batches: Batch sizes.
     """
     model = checkpoint.model
-    picture = checkpoint.transform(
-        Image.fromarray(golden_pixels(checkpoint.preprocessing.image_size))
-    )
-    ids = checkpoint.tokenizer([TEXT])
+    pixels = golden_pixels(checkpoint.preprocessing.image_size)
     encoders: dict[str, tuple[Callable[..., torch.Tensor], torch.Tensor]] = {
-        "image": (model.encode_image, picture[None]),
-        "text": (model.encode_text, ids),
+        "image": (model.encode_image, checkpoint.transform(Image.fromarray(pixels))[None]),
+        "text": (model.encode_text, checkpoint.tokenizer([TEXT])),
     }
     times = {
         name: {n: _time(encode, item.repeat(n, *[1] * (item.ndim - 1)), seconds) for n in batches}
@@ -62,7 +45,7 @@ def measure(checkpoint: Checkpoint, seconds: float, batches: Sequence[int] = BAT
     }
     tensors = [*model.parameters(), *model.buffers()]
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return TorchRow(checkpoint.name, size, _memory(), torch.get_num_threads(), times)
+    return {"size_bytes": size, "memory_bytes": _memory(), "seconds": times}
 
 
 def _time(encode: Callable[..., torch.Tensor], items: torch.Tensor, seconds: float) -> list[float]:
@@ -78,6 +61,7 @@ def _time(encode: Callable[..., torch.Tensor], items: torch.Tensor, seconds: flo
 
 
 def _memory() -> int:
+    """Proportional set size of this process."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
@@ -92,7 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--text-config", type=Path, metavar="DIR", help="folder with a text encoder's config.json")
     add("--seconds", type=float, default=3.0, help="for each figure (default: %(default)s)")
     add("--batches", type=int, nargs="+", default=list(BATCHES), help="items in a call")
-    add("--json", action="store_true", help="print every call's seconds as JSON")
     given = parser.parse_args(arguments)
     logging.disable(logging.ERROR)  # errors are reported below, in one line
     warnings.simplefilter("ignore")
@@ -103,22 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ExportError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return error.exit_code
-    row = measure(checkpoint, given.seconds, given.batches)
-    sys.stdout.write(json.dumps(asdict(row)) + "\n" if given.json else _readable(row))
+    print(json.dumps(measure(checkpoint, given.seconds, given.batches)))
     return 0
-
-
-def _readable(row: TorchRow) -> str:
-    lines = [
-        f"{row.model}: {row.size_bytes / 1e6:.1f} MB, {row.memory_bytes / 1e6:.0f} MB of memory"
-    ]
-    for encoder, batches in row.seconds.items():
-        lines += [
-            f"{encoder} encoder, batch {n}: {1000 * sorted(taken)[len(taken) // 2]:.2f} ms "
-            f"(median), {n * len(taken) / sum(taken):.1f} items/s"
-            for n, taken in batches.items()
-        ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ serves, with its preprocessing and its image encoder. Without `--photo`, it take
 scikit-image. Each photo is measured as a JPEG of several sizes; the runs are interleaved.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -17,57 +16,54 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from benchmarks import program
+from benchmarks.reporting.tables import markdown
 from benchmarks.systems.encoders import Encoders
 from benchmarks.systems.published import find, on_onnx_runtime
 from benchmarks.traffic.photos import scikit_image
 from gateway.images import heap
 from gateway.images.preprocess import EXACT, DecodeOptions, ImageLimits, preprocess
 from gateway.models.manifest import Preprocessing
-from gateway.models.values import Pixels
 
 LIMITS = ImageLimits()
 FAST = DecodeOptions(fast=True)
 SIDES = (0, 360, 640, 1280, 2560)  # pixels of the long side; 0: as it is
 SMALLEST = 64  # pixels of a photo's short side
-HEADER = (
-    "| long side | exact, CPU ms | fast, CPU ms | faster | lowest cosine of pixels | of vectors |\n"
-    "|--:|--:|--:|--:|--:|--:|\n"
-)
+ROUNDS = 5
+HEADER = ("long side", "exact, CPU ms", "fast, CPU ms", "faster, with the least and the most",
+          "lowest cosine of pixels", "of vectors")  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table."""
-    parser = program.parser("reporting.fast_preprocessing", __doc__)
-    program.add_model(parser)
-    parser.add_argument("--photo", type=Path, action="append", metavar="FILE",
-                        help="may be repeated (default: all of scikit-image's)")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=5, metavar="N",
-                        help="how often each is measured (default: 5)")  # fmt: skip
-    given = parser.parse_args(arguments)
-    return program.run(lambda: _measure(given))
-
-
-def _measure(given: argparse.Namespace) -> int:
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the table; returns the exit code."""
+    made = program.parser("reporting.fast_preprocessing", __doc__)
+    program.add_model(made)
+    made.add_argument("--photo", type=Path, action="append", metavar="FILE",
+                      help="may be repeated (default: all of scikit-image's)")  # fmt: skip
+    given = made.parse_args(arguments)
     heap.pin()
     manifest = on_onnx_runtime(find(given.repository, given.model))
-    encoders = Encoders(given.repository, manifest)
-    rules = Preprocessing(**manifest["preprocessing"])
+    encoders, rules = (
+        Encoders(given.repository, manifest),
+        Preprocessing(**manifest["preprocessing"]),
+    )
     photos = list(_photos(given.photo or sorted(scikit_image().iterdir())))
-    sys.stdout.write(f"{manifest['id']}, {len(photos)} photos\n\n{HEADER}")
+    lines = []
     for side in SIDES:
         files = [_jpeg(photo, side) for photo in photos]
-        rounds = [_round(files, rules) for _ in range(given.rounds)]
+        rounds = [[_cpu_ms(files, rules, way) for way in (EXACT, FAST)] for _ in range(ROUNDS)]
         exact, fast = (statistics.median(each) for each in zip(*rounds, strict=True))
         faster = sorted(one / other for one, other in rounds)
-        pixels = [[preprocess(each, rules, LIMITS, way) for each in files] for way in (EXACT, FAST)]
-        vectors = [encoders.vectors(np.stack(each)) for each in pixels]
-        of_pixels = min(map(_cosine, *pixels))
-        sys.stdout.write(
-            f"| {side or 'as it is'} | {exact:.1f} | {fast:.1f} | {statistics.median(faster):.2f} "
-            f"({faster[0]:.2f} to {faster[-1]:.2f}) | {of_pixels:.6f} | "
-            f"{(vectors[0] * vectors[1]).sum(axis=1).min():.6f} |\n"
+        pixels = [
+            np.stack([preprocess(each, rules, LIMITS, way) for each in files])
+            for way in (EXACT, FAST)
+        ]
+        cosines = (_lowest_cosine(*each) for each in (pixels, map(encoders.vectors, pixels)))
+        spread = f"{faster[ROUNDS // 2]:.2f} ({faster[0]:.2f} to {faster[-1]:.2f})"
+        lines.append(
+            [side or "as it is", exact, fast, spread, *(f"{each:.6f}" for each in cosines)]
         )
-        sys.stdout.flush()
+        print(f"{lines[-1]}", file=sys.stderr)
+    print(f"{manifest['id']}, {len(photos)} photos\n\n{markdown(HEADER, lines)}")
     return 0
 
 
@@ -92,21 +88,18 @@ def _jpeg(photo: Image.Image, side: int) -> bytes:
     return stream.getvalue()
 
 
-def _round(files: Sequence[bytes], rules: Preprocessing) -> tuple[float, float]:
-    """CPU milliseconds of a photo, the exact way and the fast one."""
-    spent = [0.0, 0.0]
+def _cpu_ms(files: Sequence[bytes], rules: Preprocessing, way: DecodeOptions) -> float:
+    start = time.thread_time()
     for data in files:
-        for index, way in enumerate((EXACT, FAST)):
-            start = time.thread_time()
-            preprocess(data, rules, LIMITS, way)
-            spent[index] += time.thread_time() - start
-    return spent[0] * 1000 / len(files), spent[1] * 1000 / len(files)
+        preprocess(data, rules, LIMITS, way)
+    return (time.thread_time() - start) * 1000 / len(files)
 
 
-def _cosine(one: Pixels, other: Pixels) -> float:
-    a, b = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
-    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+def _lowest_cosine(one: np.ndarray, other: np.ndarray) -> float:
+    a, b = (each.reshape(len(each), -1).astype(np.float64) for each in (one, other))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / norms).min())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

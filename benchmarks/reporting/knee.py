@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-SLACK = 0.05  # a load counts as carried when at most this part of it was left unanswered
-
 
 def knee(offered: Sequence[float], latency: Sequence[float]) -> int:
     """Index of the load at which power, load divided by latency, is greatest.
@@ -25,8 +23,3 @@ def knee(offered: Sequence[float], latency: Sequence[float]) -> int:
         for load, seconds in zip(offered, latency, strict=True)
     ]
     return power.index(max(power))
-
-
-def carried(offered: float, answered: float) -> bool:
-    """Whether the service kept up with a load."""
-    return answered >= offered * (1 - SLACK)

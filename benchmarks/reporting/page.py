@@ -1,32 +1,63 @@
-"""Everything that a run measured, as Markdown tables."""
+"""Everything that a run measured, as files and as Markdown tables."""
 
 import time
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from benchmarks.reporting import stages
-from benchmarks.reporting.results import Results, Row
+from benchmarks.reporting.results import SUFFIX, Check, Results, Row, collect
 from benchmarks.reporting.tables import Cell, markdown
-from benchmarks.reporting.targets import CAPTION, CEILING, IMAGE
-from benchmarks.systems.contenders import OURS, PADDED, TORCH
+from benchmarks.reporting.targets import CAPTION, CEILING, IMAGE, OURS, PADDED
+from benchmarks.systems.published import Manifest
 
-FIGURES = (
-    "offered_per_second", "per_second", "p50_ms", "p95_ms", "p99_ms", "mean_batch", "requests",
-    "errors", "client_late_p99_ms", "cpu_ms", "gateway_mb", "triton_mb",
-    "weights_mb", "best_per_second", "accepted_per_second", "accepted_median_ms", "accepted_p99_ms",
-    "refused_per_second", "refused_median_ms", "other", "unsent", "grown_megabytes",
-    "gateway_cores", "client_cores", "after_per_second", "memory_mb", "idle_cores",
-    "ratio", "least", "most",
-)  # fmt: skip
-WHOLE = ("requests", "errors", "other", "unsent")  # figures that are counts
 APART = ("stage", "function", "round")  # labels of rows that are not in the tables of all rows
 CEILINGS = {IMAGE: "image", CAPTION: "text"}  # of each kind of request
-OTHERS = {PADDED: "at the full context", TORCH: "PyTorch and FastAPI"}
+
+Summary = Callable[[Sequence[Row]], tuple[Sequence[Row], Sequence[Check]]]
+
+
+def record(
+    program: str,
+    manifest: Manifest | None,
+    given: Namespace,
+    rows: Iterable[Row],
+    summary: Summary = lambda rows: (rows, ()),
+    versions: Mapping[str, str] | None = None,
+    text: Callable[[Results], str] | None = None,
+) -> list[Row]:
+    """Prints the rows of a run as they come, and returns them.
+
+    `<program>.benchmark.json` and `<program>.md` are written after each row, so that a run that is
+    stopped is of use; the latter is printed at the end.
+
+    Args:
+        program: Its name.
+        manifest: Of the model; None: a service that ran already.
+        given: The options of the program; `output` is the folder.
+        rows: What it measures.
+        summary: What is written of the rows until then, and checks.
+        versions: Of further packages.
+        text: Makes the Markdown; None: `tables`.
+    """
+    known: list[Row] = []
+    written = ""
+    for row in rows:
+        print(row, flush=True)
+        known.append(row)
+        results = collect(program, manifest, vars(given), *summary(known))
+        results = replace(results, versions={**results.versions, **(versions or {})})
+        results.write(given.output / f"{program}{SUFFIX}")
+        written = (text or tables)(results)
+        (given.output / f"{program}.md").write_text(f"{written}\n")
+    print(f"\n{written}\n\nWritten to {given.output}: {program}{SUFFIX}, {program}.md")
+    return known
 
 
 def tables(results: Results) -> str:
     """Everything that a run measured, ready to be put into a page."""
     parts = [about(results)]
-    if any(row.labels.get("system") == OURS for row in results.rows):
+    if any(row.labels.get("system") == CEILING for row in results.rows):
         parts.append(_comparison(results.rows))
     if results.checks:
         parts.append(checks_table(results))
@@ -51,22 +82,21 @@ def about(results: Results) -> str:
 
 
 def rows_tables(results: Results) -> list[str]:
-    """All rows; those that have the same labels and figures are together in one table."""
-    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Row]] = {}
+    """All rows; those with the same labels and figures share a table, a single one is upright."""
+    groups: dict[tuple[str, ...], list[list[Cell]]] = {}
     for row in results.rows:
         if not any(label in row.labels for label in APART):
-            figures = tuple(name for name in FIGURES if name in row.values)
-            groups.setdefault((tuple(row.labels), figures), []).append(row)
+            cells: list[Cell] = [*row.labels.values(), *row.values.values()]
+            groups.setdefault((*row.labels, *row.values), []).append(cells)
     return [
-        markdown([*labels, *figures], [_cells(row, labels, figures) for row in rows])
-        for (labels, figures), rows in groups.items()
-        if figures
+        markdown(names, lines) if len(lines) > 1 else _upright(names, lines[0])
+        for names, lines in groups.items()
     ]
 
 
 def checks_table(results: Results) -> str:
     """All figures with targets."""
-    lines: list[list[Cell]] = [
+    lines = [
         [
             check.name,
             check.value,
@@ -78,37 +108,25 @@ def checks_table(results: Results) -> str:
     return markdown(["what", "measured", "target", ""], lines)
 
 
+def _upright(names: Sequence[str], cells: Sequence[Cell]) -> str:
+    spoken = (name.replace("_", " ") for name in names)
+    return markdown(["", ""], list(zip(spoken, cells, strict=True)))
+
+
 def _comparison(rows: Sequence[Row]) -> str:
     """A line for each kind of request and concurrency that our service was measured at."""
     known = {
-        (row.labels.get("system"), row.labels["kind"], row.labels.get("concurrency")): row.values
+        (row.labels["system"], row.labels["kind"], row.labels.get("concurrency")): row.values
         for row in rows
-        if not {"batch", "length", "stage", "function", "workers"} & set(row.labels)
+        if not {"batch", "length"} & set(row.labels)
     }
-    others = [system for system in OTHERS if any(key[0] == system for key in known)]
-    header = ["request", "at a time", "items/s", "p50 ms", "p95 ms", "p99 ms", "errors"]
-    header += ["ceiling: items/s"]
-    for system in others:
-        header += [f"{OTHERS[system]}: items/s", "p99 ms"]
     lines: list[list[Cell]] = []
-    for (measured, kind, load), values in known.items():
-        if measured != OURS or load is None:
-            continue
-        ceiling = known.get((CEILING, CEILINGS.get(str(kind), ""), None), {})
-        line: list[Cell] = [str(kind), load]
-        line += [values[name] for name in ("per_second", "p50_ms", "p95_ms", "p99_ms")]
-        line += [int(values["errors"]), ceiling.get("per_second")]
-        for other in others:
-            found = known.get((other, kind, load), {})
-            line += [found.get("per_second"), found.get("p99_ms")]
-        lines.append(line)
-    return markdown(header, lines)
-
-
-def _cells(row: Row, labels: Sequence[str], figures: Sequence[str]) -> list[Cell]:
-    known = [row.labels.get(name) for name in labels]
-    return [*known, *(_figure(name, row.values.get(name)) for name in figures)]
-
-
-def _figure(name: str, value: float | None) -> Cell:
-    return int(value) if name in WHOLE and value is not None and value == value else value
+    for (system, kind, load), values in known.items():
+        if system == OURS and load is not None:
+            ceiling = known.get((CEILING, CEILINGS.get(str(kind), ""), None), {})
+            padded = known.get((PADDED, kind, load), {})
+            figures = ("per_second", "p50_ms", "p95_ms", "p99_ms", "errors")
+            line: list[Cell] = [kind, load, *(values[name] for name in figures)]
+            lines.append([*line, ceiling.get("per_second"), padded.get("per_second")])
+    header = ["request", "at a time", "items/s", "p50 ms", "p95 ms", "p99 ms", "errors"]
+    return markdown([*header, "ceiling: items/s", "at the full context: items/s"], lines)

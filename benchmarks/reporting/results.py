@@ -1,20 +1,22 @@
 """What benchmarks measured, with the machine that they ran on: one JSON schema for all of them."""
 
+import functools
 import json
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.systems.published import Manifest
 from benchmarks.traffic.errors import BenchmarkError
 
-SCHEMA_VERSION = 1
 SUFFIX = ".benchmark.json"
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -55,7 +57,7 @@ class Check:
     name: str
     value: float
     target: float
-    at_least: bool  # else at most
+    at_least: bool = True  # else at most
 
     @property
     def passed(self) -> bool:
@@ -86,9 +88,9 @@ class Results:
     model: dict[str, str]
     commit: str
     settings: dict[str, Any]
-    rows: Sequence[Row] = field(default_factory=tuple)
-    checks: Sequence[Check] = field(default_factory=tuple)
-    schema_version: int = SCHEMA_VERSION
+    rows: tuple[Row, ...]
+    checks: tuple[Check, ...]
+    schema_version: Literal[1]
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -98,15 +100,8 @@ class Results:
             ResultsError: It cannot be read, or is of another schema.
         """
         try:
-            content = json.loads(path.read_text())
-            if content["schema_version"] != SCHEMA_VERSION:
-                raise ResultsError(
-                    f"{path}: schema_version is {content['schema_version']}, not {SCHEMA_VERSION}"
-                )
-            content["rows"] = tuple(Row(**row) for row in content["rows"])
-            content["checks"] = tuple(Check(**check) for check in content["checks"])
-            return cls(**content)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
             raise ResultsError(f"{path}: not a file of results: {error}") from error
 
     def write(self, path: Path) -> Path:
@@ -119,7 +114,7 @@ class Results:
 def collect(
     program: str,
     manifest: Manifest | None,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     rows: Iterable[Row],
     checks: Iterable[Check] = (),
 ) -> Results:
@@ -135,9 +130,11 @@ def collect(
         settings={key: str(v) if isinstance(v, Path) else v for key, v in sorted(settings.items())},
         rows=tuple(rows),
         checks=tuple(checks),
+        schema_version=1,
     )
 
 
+@functools.cache
 def machine() -> dict[str, Label]:
     """What this machine is."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -152,17 +149,14 @@ def machine() -> dict[str, Label]:
     }
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of the packages that matter, as far as they are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {found.name: found.version for found in metadata.distributions()}
+    return {name: installed[name] for name in PACKAGES if name in installed}
 
 
+@functools.cache
 def commit() -> str:
     """The commit that is checked out, with `+` where files differ from it; empty without git."""
 

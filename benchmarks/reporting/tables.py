@@ -16,10 +16,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def _text(cell: Cell) -> str:
-    """A figure with about three digits."""
+    """A whole number as it is, any other with about three digits."""
     if cell is None or cell != cell:  # not a number
         return ""
-    if isinstance(cell, str | int):
-        return str(cell)
+    if isinstance(cell, str | int) or cell.is_integer():
+        return str(cell if isinstance(cell, str) else int(cell))
     digits = 0 if abs(cell) >= 100 else 1 if abs(cell) >= 10 else 2
     return f"{cell:.{digits}f}"

@@ -8,7 +8,7 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from benchmarks.systems.published import Manifest
 from benchmarks.traffic.photos import photos
@@ -17,17 +17,11 @@ FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 
 def decode(data: bytes, manifest: Manifest) -> NDArray[np.uint8]:
-    """A photo as uint8 [S, S, 3], resized and cropped for the model."""
+    """A photo as uint8 [S, S, 3], resized and cropped to what the model takes."""
     rules = manifest["preprocessing"]
-    size, resample = rules["image_size"], FILTERS[rules["interpolation"]]
+    size = (rules["image_size"], rules["image_size"])
     with Image.open(BytesIO(data)) as opened:
-        if rules["resize_mode"] != "shortest":
-            return np.asarray(opened.resize((size, size), resample).convert("RGB"))
-        short = min(opened.size)
-        width, height = (side * size // short for side in opened.size)
-        left, top = (width - size) // 2, (height - size) // 2
-        resized = opened.resize((width, height), resample)
-        return np.asarray(resized.crop((left, top, left + size, top + size)).convert("RGB"))
+        return np.asarray(ImageOps.fit(opened, size, FILTERS[rules["interpolation"]]))
 
 
 def rate(manifest: Manifest, seconds: float) -> float:

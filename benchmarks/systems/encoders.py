@@ -56,7 +56,7 @@ class Encoders:
         self, encoder: dict[str, Any], name: str, batches: Iterable[NDArray[Any]], seconds: float
     ) -> Sequence[float]:
         session, given = self._session(encoder), itertools.cycle(batches)
-        return _repeat(lambda: session.run(None, {name: next(given)}), seconds)
+        return repeat(lambda: session.run(None, {name: next(given)}), seconds)
 
     def _session(self, encoder: dict[str, Any]) -> Any:  # noqa: ANN401 (onnxruntime is untyped)
         path = self._repository / encoder["name"] / str(self._manifest["version"]) / "model.onnx"
@@ -82,7 +82,8 @@ def shares(manifest: Manifest) -> dict[int, float]:
     return {length: counts[length] / len(drawn) for length in lengths}
 
 
-def _repeat(call: Callable[[], object], seconds: float) -> list[float]:
+def repeat(call: Callable[[], object], seconds: float) -> list[float]:
+    """Seconds of each of the calls that fit into `seconds`, after one that does not count."""
     call()
     taken: list[float] = []
     end = time.perf_counter() + seconds

@@ -13,7 +13,13 @@ from benchmarks.traffic.connection import Target
 from benchmarks.traffic.errors import BenchmarkError
 
 OURS, TORCH, INFINITY = "openclip-triton", "PyTorch and FastAPI", "infinity"
-ARCHITECTURE = "ViT-B-32"  # of `benchmarks.systems.clip_folder`
+INFINITYS = "ViT-B-32"  # the architecture of `benchmarks.systems.clip_folder`
+# Its BetterTransformer needs another transformers; a cache would answer photos seen before.
+INFINITY_WORDS = (
+    "-m", "infinity_emb.cli", "v2", "--engine", "torch", "--device", "cpu", "--url-prefix", "/v1",
+    "--served-model-name", services.MODEL, "--no-bettertransformer", "--no-vector-disk-cache",
+    "--host", services.HOST,
+)  # fmt: skip
 MB = 10**6
 VERSIONS = """
 from importlib.metadata import version
@@ -38,42 +44,42 @@ class Service:
 
 
 def start(
-    repository: Path,
-    manifests: Sequence[Manifest],
-    python: Path,
-    settings: Mapping[str, str],
+    repository: Path, manifests: Sequence[Manifest], python: Path, settings: Mapping[str, str],
     stack: ExitStack,
-) -> dict[str, Service]:
-    """Starts ours, one for each precision, and both peers, by name, until the stack is closed.
+) -> dict[str, Service]:  # fmt: skip
+    """Starts ours, one for each precision, and the peers, by name, until the stack is closed.
 
     Args:
         repository: Where our models are.
-        manifests: Of a ViT-B-32, in one precision or several.
+        manifests: Of one architecture, in one precision or several. infinity serves a ViT-B-32,
+            and is left out beside another one.
         python: Of an environment with the peers.
         settings: Further `GATEWAY_` variables. The text cache is off.
         stack: Stops all of it when closed.
 
     Raises:
-        BenchmarkError: The model has another architecture, or something did not start.
+        BenchmarkError: The models have several architectures, or something did not start.
     """
-    for manifest in manifests:
-        if manifest["open_clip_name"] != ARCHITECTURE:
-            raise BenchmarkError(f"{manifest['id']}: the peers serve {ARCHITECTURE}; export that")
-    started = {}
+    architecture, *others = {manifest["open_clip_name"] for manifest in manifests}
+    if others:
+        raise BenchmarkError(f"choose variants of {architecture}, not of {', '.join(others)} too")
+    found = {}
     own = {"GATEWAY_TEXT_CACHE_BYTES": "0", **settings}
     for manifest in manifests:
         model = manifest["id"]
         triton = stack.enter_context(services.triton(repository, model))
         gateway = stack.enter_context(services.gateway(repository, model, triton.grpc, own))
         pids = gateway.pid, triton.pid
-        started[f"{OURS} {manifest['precision']}"] = Service(gateway.target, pids)
-    torch = stack.enter_context(services.torch_server(python, [ARCHITECTURE]))
-    folder = Path(stack.enter_context(TemporaryDirectory()))
-    _run(python, "-m", "benchmarks.systems.clip_folder", str(folder))
-    infinity = stack.enter_context(services.infinity(python, folder))
-    started[TORCH] = Service(torch.target, (torch.pid,))
-    started[INFINITY] = Service(infinity.target, (infinity.pid,))
-    return started
+        found[f"{OURS} {manifest['precision']}"] = Service(gateway.target, pids)
+    peers = {TORCH: (["-m", "benchmarks.systems.torch_server", architecture], "readyz")}
+    if architecture == INFINITYS:
+        folder = stack.enter_context(TemporaryDirectory())
+        _run(python, "-m", "benchmarks.systems.clip_folder", folder)
+        peers[INFINITY] = ([*INFINITY_WORDS, "--model-id", folder], "health")
+    for name, (words, ready) in peers.items():
+        served = stack.enter_context(services.on_pytorch(python, words, ready, name))
+        found[name] = Service(served.target, (served.pid,))
+    return found
 
 
 def versions(python: Path) -> dict[str, str]:

@@ -40,17 +40,7 @@ def resident_bytes(pid: int) -> int:
 
 def proportional_bytes(root: int) -> int:
     """Memory of a process and all that it started; what several share counts once."""
-    return sum(own_proportional_bytes(pid) for pid in tree(root))
-
-
-def own_proportional_bytes(pid: int) -> int:
-    """Memory of one process; what it shares with others counts in part."""
-    return _kilobytes(pid, "smaps_rollup", "Pss:")
-
-
-def program(pid: int) -> str:
-    """The name of the program that a process runs."""
-    return Path((PROC / str(pid) / "cmdline").read_text(errors="replace").split("\0")[0]).name
+    return sum(_kilobytes(pid, "smaps_rollup", "Pss:") for pid in tree(root))
 
 
 def _stat(pid: int) -> list[str]:

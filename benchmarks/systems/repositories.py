@@ -6,17 +6,15 @@ A copy is made of hard links where the file system allows, so that a large model
 import contextlib
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from benchmarks.systems.published import CONFIG, SUFFIX, Manifest, encoders, packed
-from benchmarks.traffic.errors import BenchmarkError
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-THREADS = "intra_op_thread_count"
+from benchmarks.systems.published import CONFIG, SUFFIX, Manifest, encoders
 
 
 @contextlib.contextmanager
@@ -41,83 +39,14 @@ def write_manifest(repository: Path, manifest: Manifest) -> None:
     path.write_text(json.dumps(manifest, indent=1))
 
 
-def keep_lengths(repository: Path, manifest: Manifest, lengths: Sequence[int]) -> Manifest:
-    """Serves text at these lengths only; those that the model lacks are passed over.
-
-    Raises:
-        BenchmarkError: The full context is not among them, or the model has no fixed lengths.
-    """
-    check_lengths_are_fixed(manifest)
-    context = manifest["tokenizer"]["context_length"]
-    if context not in lengths:
-        raise BenchmarkError(f"token lengths {lengths}: the full context, {context}, is missing")
-    texts = [encoder for encoder in manifest["triton"]["text"] if encoder["length"] in lengths]
-    changed = manifest | {"triton": manifest["triton"] | {"text": texts}}
-    write_manifest(repository, changed)
-    return changed
-
-
-def check_lengths_are_fixed(manifest: Manifest) -> None:
-    """Nothing, for a model that serves text at fixed lengths.
-
-    Raises:
-        BenchmarkError: Its text encoder is packed.
-    """
-    if packed(manifest):
-        raise BenchmarkError(
-            f"{manifest['id']}: its text encoder is packed and has no fixed token lengths to "
-            "choose from; export the model with --token-lengths 16,24,32,full to compare lengths"
-        )
-
-
-def set_max_batch(repository: Path, manifest: Manifest, size: int) -> Manifest:
-    """Sets the largest batch that Triton runs, for every encoder."""
-
-    def changed(encoder: dict[str, Any]) -> dict[str, Any]:
-        return encoder | {"max_batch": size}
-
+def edit(repository: Path, manifest: Manifest, change: Callable[[ModelConfig], None]) -> None:
+    """Changes the `config.pbtxt` of every encoder; what it does not change stays as it is."""
     for encoder in encoders(manifest):
-        _edit(repository / encoder["name"], r"max_batch_size:\s*\d+", f"max_batch_size: {size}")
-    models = manifest["triton"]
-    known = {"image": changed(models["image"]), "text": [changed(t) for t in models["text"]]}
-    result = manifest | {"triton": known}
-    write_manifest(repository, result)
-    return result
-
-
-def set_queue_delay(repository: Path, manifest: Manifest, microseconds: int) -> None:
-    """Sets how long Triton waits for more requests to join a batch."""
-    wanted = f"max_queue_delay_microseconds: {microseconds}"
-    for encoder in encoders(manifest):
-        _edit(repository / encoder["name"], r"max_queue_delay_microseconds:\s*\d+", wanted)
-
-
-def set_instances(repository: Path, manifest: Manifest, count: int, threads: int) -> None:
-    """Sets the instances of every encoder, and the ONNX Runtime threads of each."""
-    entry = f'parameters {{ key: "{THREADS}" value {{ string_value: "{threads}" }} }}\n'
-    for encoder in encoders(manifest):
-        folder = repository / encoder["name"]
-        _edit(folder, r"count:\s*\d+", f"count: {count}")
-        own = r"parameters\s*\{\s*key:\s*\"" + THREADS + r"\"\s*value:?\s*\{[^}]*\}\s*\}\s*"
-        text = re.sub(own, "", (folder / CONFIG).read_text())
-        _write(folder / CONFIG, text.rstrip("\n") + "\n" + entry)
-
-
-def _edit(folder: Path, pattern: str, replacement: str) -> None:
-    """Replaces a value in a `config.pbtxt`.
-
-    Raises:
-        BenchmarkError: It is not there.
-    """
-    text, count = re.subn(pattern, replacement, (folder / CONFIG).read_text())
-    if not count:
-        raise BenchmarkError(f"{folder / CONFIG}: nothing in it matches {pattern}")
-    _write(folder / CONFIG, text)
-
-
-def _write(path: Path, text: str) -> None:
-    path.unlink()  # a hard link to the original, which must not change
-    path.write_text(text)
+        path = repository / encoder["name"] / CONFIG
+        config = text_format.Parse(path.read_text(), ModelConfig())
+        change(config)
+        path.unlink()  # a hard link to the original, which must not change
+        path.write_text(text_format.MessageToString(config))
 
 
 def _link(source: str, target: str) -> None:

@@ -4,110 +4,122 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tritonclient.grpc as grpc
 
-from benchmarks.systems.published import Manifest, size_bytes
-from benchmarks.systems.served import Served, Times
-from benchmarks.systems.variants import Target
+from benchmarks.systems import processes, services
+from benchmarks.systems.encoders import repeat
+from benchmarks.systems.published import (
+    DATATYPES,
+    PIXELS,
+    TOKEN_IDS,
+    Manifest,
+    manifests,
+    size_bytes,
+    token_ids,
+)
 from benchmarks.traffic.errors import BenchmarkError
 
 BATCHES = (1, 8, 32)
 ENCODERS = ("image", "text")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+REFUSED = 2  # exit code of an export of which a variant fell short
+CALL_TIMEOUT = 600.0  # seconds
+
+Figures = dict[str, float]
 
 
-@dataclass(slots=True)
-class Row:
-    """One line of the table; the times of all rounds together."""
+def export(model: Sequence[str], repository: Path, words: Iterable[str]) -> list[Manifest]:
+    """Exports, and returns the manifests of what was published, by precision.
 
-    name: str
-    size_bytes: int = 0
-    min_cosines: tuple[float, float] | None = None  # image, text
-    zero_shot: float | None = None  # 0 to 1
-    memory_bytes: list[int] = field(default_factory=list)  # one per round
-    seconds: dict[str, Times] = field(default_factory=lambda: {encoder: {} for encoder in ENCODERS})
-
-    def add(self, encoder: str, times: Times) -> None:
-        """Adds the times of another round."""
-        for batch, taken in times.items():
-            self.seconds[encoder].setdefault(batch, []).extend(taken)
-
-    def percentile(self, encoder: str, percent: float) -> float | None:
-        """Of the latency at batch 1, in milliseconds."""
-        taken = self.seconds[encoder].get(1)
-        return float(np.percentile(taken, percent)) * 1000 if taken else None
-
-    def per_second(self, encoder: str, batch: int) -> float | None:
-        """Items per second when calls of this batch size follow one another."""
-        taken = self.seconds[encoder].get(batch)
-        return batch * len(taken) / sum(taken) if taken else None
-
-
-def climb(
-    target: Target,
-    repository: Path,
-    published: Sequence[Manifest],
-    seconds: float,
-    rounds: int = 2,
-    batches: Sequence[int] = BATCHES,
-) -> list[Row]:
-    """Times PyTorch and each published variant, one after the other, for several rounds.
+    Args:
+        model: MODEL and its options, for `python -m export`.
+        repository: Where to publish.
+        words: Further options.
 
     Raises:
-        BenchmarkError: One of the programs failed.
+        BenchmarkError: The export failed, or nothing passed its gate.
     """
-    pytorch = Row("PyTorch FP32", zero_shot=_accuracy(published[0], "pytorch_accuracy"))
-    rows = [pytorch, *(_row(repository, manifest) for manifest in published)]
-    for turn in range(rounds):
-        for row, manifest in zip(rows, (None, *published), strict=True):
-            sys.stderr.write(f"round {turn + 1} of {rounds}: {row.name}\n")
-            if manifest is None:
-                _time_pytorch(row, target, seconds, batches)
-            else:
-                _time_served(row, repository, manifest, seconds, batches)
-    return rows
+    before = {(m["id"], m["version"]) for m in manifests(repository).values()}
+    command = ["-m", "export", *model, "--repository", str(repository), *words]
+    code = subprocess.run([sys.executable, *command], check=False).returncode  # noqa: S603 (ours)
+    found = [m for m in manifests(repository).values() if (m["id"], m["version"]) not in before]
+    if code not in (0, REFUSED):
+        raise BenchmarkError(f"the export of {model[0]} failed; see its message above")
+    if not found:
+        raise BenchmarkError(f"no variant of {model[0]} was published; see the reasons above")
+    return sorted(found, key=lambda m: (PRECISIONS.index(m["precision"]), m["id"]))
 
 
-def _row(repository: Path, manifest: Manifest) -> Row:
-    gate = manifest["gate"]
-    return Row(
-        manifest["id"],
-        size_bytes(repository, manifest),
-        (gate["image"]["min_cosine"], gate["text"]["min_cosine"]),
-        _accuracy(manifest, "accuracy"),
-    )
+def pytorch(model: Sequence[str], seconds: float) -> Figures:
+    """Times OpenCLIP in PyTorch, in a process of its own.
 
-
-def _accuracy(manifest: Manifest, name: str) -> float | None:
-    zero_shot = manifest["gate"]["zero_shot"]
-    return None if zero_shot is None else float(zero_shot[name])
-
-
-def _time_pytorch(row: Row, target: Target, seconds: float, batches: Sequence[int]) -> None:
-    options = ["--json", "--seconds", str(seconds), "--batches", *map(str, batches)]
-    command = [sys.executable, "-m", "export.torch_row", *target.arguments, *options]
+    Raises:
+        BenchmarkError: It failed.
+    """
+    options = ["--seconds", str(seconds), "--batches", *map(str, BATCHES)]
+    command = [sys.executable, "-m", "export.torch_row", *model, *options]
     # Spinning OpenMP threads make PyTorch many times slower wherever a core is busy otherwise.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    done = subprocess.run(  # noqa: S603 (ours)
-        command, check=False, stdout=subprocess.PIPE, env=environment
-    )
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, env=environment)  # noqa: S603 (ours)
     if done.returncode:
-        raise BenchmarkError(f"PyTorch cannot run {target.model}; see the message above")
+        raise BenchmarkError(f"PyTorch cannot run {model[0]}; see the message above")
     found: dict[str, Any] = json.loads(done.stdout)
-    row.size_bytes = found["size_bytes"]
-    row.memory_bytes.append(found["memory_bytes"])
-    for encoder in ENCODERS:
-        row.add(encoder, {int(batch): taken for batch, taken in found["seconds"][encoder].items()})
+    times = {
+        (encoder, batch): found["seconds"][encoder][str(batch)]
+        for encoder in ENCODERS
+        for batch in BATCHES
+    }
+    return _figures(found["size_bytes"], times, found["memory_bytes"])
 
 
-def _time_served(
-    row: Row, repository: Path, manifest: Manifest, seconds: float, batches: Sequence[int]
-) -> None:
-    with Served(repository, manifest) as served:
-        row.add("image", served.image_times(batches, seconds))
-        row.add("text", served.text_times(batches, seconds))
-        row.memory_bytes.append(served.memory())
+def served(repository: Path, manifest: Manifest, seconds: float) -> Figures:
+    """Times a variant, served alone by a real Triton and called over gRPC.
+
+    The picture is noise. Texts are as long as the context and no position is padding, since PyTorch
+    always computes all of them. Batches over what an encoder takes are left out.
+
+    Raises:
+        BenchmarkError: Triton did not start, or cannot run it.
+    """
+    size, texts = manifest["preprocessing"]["image_size"], manifest["triton"]["text"][-1]
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    ids = token_ids(manifest, texts["length"], texts["length"])
+    given = ((manifest["triton"]["image"], PIXELS, pixels), (texts, TOKEN_IDS, ids))
+    times = {}
+    with (
+        services.triton(repository, manifest["id"]) as triton,
+        grpc.InferenceServerClient(triton.grpc) as client,
+    ):
+        for name, (encoder, tensor, item) in zip(ENCODERS, given, strict=True):
+            for batch in (n for n in BATCHES if n <= encoder["max_batch"]):
+                items = np.repeat(item[None], batch, axis=0)
+                fed = grpc.InferInput(tensor, items.shape, DATATYPES[items.dtype])
+                fed.set_data_from_numpy(items)
+                infer = partial(client.infer, encoder["name"], [fed], client_timeout=CALL_TIMEOUT)
+                try:
+                    times[name, batch] = repeat(infer, seconds)
+                except grpc.InferenceServerException as error:
+                    message = f"{encoder['name']}: Triton cannot run it: {error}"
+                    raise BenchmarkError(message) from error
+        return _figures(
+            size_bytes(repository, manifest), times, processes.proportional_bytes(triton.pid)
+        )
+
+
+def _figures(size: int, times: dict[tuple[str, int], list[float]], memory: int) -> Figures:
+    """The figures of a row; NaN where a batch was left out."""
+    found = {"size_mb": size / 1e6}
+    for name in ENCODERS:
+        p50, p99 = np.percentile(times[name, 1], [50, 99]) * 1000
+        found |= {f"{name}_p50_ms": float(p50), f"{name}_p99_ms": float(p99)}
+        for batch in BATCHES[1:]:
+            taken = times.get((name, batch), [])
+            rate = batch * len(taken) / sum(taken) if taken else float("nan")
+            found[f"{name}s_per_second_at_{batch}"] = rate
+    return {**found, "memory_mb": memory / 1e6}

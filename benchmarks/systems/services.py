@@ -1,6 +1,5 @@
 """The programs under test, each in processes of its own, on free ports, stopped at the end."""
 
-import argparse
 import contextlib
 import os
 import re
@@ -16,6 +15,7 @@ from typing import IO
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from benchmarks.program import PREFIX
 from benchmarks.traffic.connection import Target
 from benchmarks.traffic.errors import BenchmarkError
 
@@ -24,7 +24,6 @@ HOST = "127.0.0.1"
 START_TIMEOUT = 600.0  # seconds
 STOP_TIMEOUT = 60.0  # seconds
 POLL = 0.1  # seconds
-PREFIX = "GATEWAY_"
 MODEL = "torch"  # by which the servers on PyTorch know theirs
 OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 READY = re.compile(r"Triton is ready: gRPC ([^,]+), metrics (http://[^;]+);")
@@ -106,60 +105,24 @@ def serving(
 
 
 @contextlib.contextmanager
-def torch_server(python: Path, arguments: Sequence[str]) -> Iterator[Gateway]:
-    """The model in PyTorch behind a plain FastAPI server, run by a Python that has both.
+def on_pytorch(python: Path, words: Sequence[str], ready: str, name: str) -> Iterator[Gateway]:
+    """A server on PyTorch with our REST API, run by a Python that has it.
+
+    Args:
+        python: Of its environment.
+        words: Its command line, but for the port.
+        ready: Path that answers with 200 when it is.
+        name: For messages.
 
     Raises:
         BenchmarkError: It did not start.
     """
-    words = ["-m", "benchmarks.systems.torch_server", *arguments]
-    with _on_pytorch(python, words, "readyz", "the PyTorch server") as served:
-        yield served
-
-
-@contextlib.contextmanager
-def infinity(python: Path, folder: Path) -> Iterator[Gateway]:
-    """The server infinity with a model in a Hugging Face folder, run by a Python that has it.
-
-    Raises:
-        BenchmarkError: It did not start.
-    """
-    words = ["-m", "infinity_emb.cli", "v2", "--engine", "torch", "--device", "cpu"]
-    words += ["--model-id", str(folder), "--served-model-name", MODEL, "--url-prefix", "/v1"]
-    # Its BetterTransformer needs another transformers; a cache would answer photos seen before.
-    words += ["--no-bettertransformer", "--no-vector-disk-cache", "--host", HOST]
-    with _on_pytorch(python, words, "health", "infinity") as served:
-        yield served
-
-
-@contextlib.contextmanager
-def _on_pytorch(python: Path, words: Sequence[str], ready: str, name: str) -> Iterator[Gateway]:
     port = free_port()
     # Spinning OpenMP threads make PyTorch many times slower wherever a core is busy otherwise.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **OFFLINE, **os.environ}
     with _program([*words, "--port", str(port)], environment, python=python) as (process, errors):
         _wait(f"http://{HOST}:{port}/{ready}", name, process, errors)
         yield Gateway(process.pid, Target(f"{HOST}:{port}", "", MODEL))
-
-
-def add_env(parser: argparse.ArgumentParser) -> None:
-    """The option that `settings` reads."""
-    parser.add_argument(
-        "--env", action="append", default=[], metavar="NAME=VALUE",
-        help="a setting of the gateway; may be repeated",
-    )  # fmt: skip
-
-
-def settings(pairs: Sequence[str]) -> dict[str, str]:
-    """Settings of the gateway, each given as NAME=VALUE.
-
-    Raises:
-        BenchmarkError: One is not.
-    """
-    for pair in pairs:
-        if "=" not in pair or not pair.startswith(PREFIX):
-            raise BenchmarkError(f"--env {pair}: give {PREFIX}NAME=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def free_port() -> int:

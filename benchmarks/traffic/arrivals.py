@@ -5,56 +5,61 @@ the queue; here the latency of a request counts from the moment at which it was 
 """
 
 import asyncio
+import itertools
 import multiprocessing
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from benchmarks.traffic.connection import Pool, RequestFailed, Target
 from benchmarks.traffic.loops import percentiles_ms
-from benchmarks.traffic.requests import Request, requests
+from benchmarks.traffic.requests import GRPC, Request, requests
 
 MOST_CONNECTIONS = 512  # of one process; a request that finds none free waits, which counts
+MOST_FLOODING = 1_024  # of a flood; a request that finds none free counts as unsent
 START_DELAY = 0.5  # seconds until the first request, for every process to be there
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one client process sends."""
-
-    target: Target
-    kind: str
-    rate: float  # requests per second, on average
-    seconds: float
-    seed: int
+ACCEPTED = {"200", "OK"}
+REFUSED = {"429", "RESOURCE_EXHAUSTED"}
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of the requests of one offered load."""
 
-    latencies: list[float] = field(default_factory=list)  # seconds, from when it was due
+    statuses: Counter[str] = field(default_factory=Counter)  # HTTP's; gRPC's by name
+    accepted: list[float] = field(default_factory=list)  # seconds that each took
+    refused: list[float] = field(default_factory=list)
     lateness: list[float] = field(default_factory=list)  # seconds, of the client itself
-    errors: Counter[str] = field(default_factory=Counter)
-    sent: int = 0
+    unsent: int = 0  # requests of a flood that found no free connection
     elapsed: float = 0.0  # seconds, from the first that was due to the last answer
+    client_seconds: float = 0.0  # of CPU that the client itself has used
+
+    def add(self, status: str, seconds: float) -> None:
+        """Counts an answer."""
+        self.statuses[status] += 1
+        if status in ACCEPTED:
+            self.accepted.append(seconds)
+        elif status in REFUSED:
+            self.refused.append(seconds)
+
+    def others(self) -> dict[str, int]:
+        """How often there was another status than those of an overloaded service."""
+        return {k: n for k, n in sorted(self.statuses.items()) if k not in ACCEPTED | REFUSED}
 
     def values(self, offered: float, seconds: float) -> dict[str, float]:
         """The figures of a row of results, of a load that was offered for `seconds`."""
-        late = float(np.percentile(self.lateness, 99)) * 1000 if self.lateness else 0.0
+        sent = self.statuses.total()
         return {
             "offered_per_second": offered,
-            "sent_per_second": self.sent / seconds,
-            "per_second": len(self.latencies) / self.elapsed if self.elapsed else 0.0,
-            **percentiles_ms(self.latencies),
-            "requests": self.sent,
-            "errors": self.errors.total(),
-            "client_late_p99_ms": late,
+            "sent_per_second": sent / seconds,
+            "per_second": len(self.accepted) / self.elapsed if self.elapsed else 0.0,
+            **percentiles_ms(self.accepted),
+            "requests": sent,
+            "errors": sent - len(self.accepted),
+            "client_late_p99_ms": percentiles_ms(self.lateness)["p99_ms"],
         }
 
 
@@ -79,55 +84,74 @@ def offer(
 
     Poisson processes add up to a Poisson process, so each client process sends its share alone.
     """
-    plans = [
-        Plan(target, kind, rate / processes, seconds, seed * processes + number)
+    shares = [
+        (target, kind, rate / processes, seconds, seed * processes + number)
         for number in range(processes)
     ]
     if processes == 1:
-        return _run(plans[0])
+        return _share(*shares[0])
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context) as pool:
-        return _joined(list(pool.map(_run, plans)))
+        outcomes = list(pool.map(_share, *zip(*shares, strict=True)))
+    return Outcome(
+        sum((each.statuses for each in outcomes), Counter()),
+        [seconds for each in outcomes for seconds in each.accepted],
+        [seconds for each in outcomes for seconds in each.refused],
+        [seconds for each in outcomes for seconds in each.lateness],
+        elapsed=max(each.elapsed for each in outcomes),
+        client_seconds=sum(each.client_seconds for each in outcomes),
+    )
 
 
-def _run(plan: Plan) -> Outcome:
-    return asyncio.run(_drive(plan))
+async def flood(
+    target: Target, sent: Sequence[Request], rate: float, seconds: float, seed: int = 0
+) -> Outcome:
+    """Sends requests (one after the other, then again from the first) when they are due.
+
+    What each takes counts from when it was sent: the client may be later than the service.
+    Returns when the last of them is answered.
+    """
+    due = due_times(rate, seconds, seed)
+    return await _send(target, due, itertools.cycle(sent), time.perf_counter(), flooding=True)
 
 
-async def _drive(plan: Plan) -> Outcome:
-    stream = requests(plan.kind, plan.target.model, plan.seed)
+def _share(target: Target, kind: str, rate: float, seconds: float, seed: int) -> Outcome:
     # All of them first, so that making them delays none.
-    due = list(due_times(plan.rate, plan.seconds, plan.seed))
-    prepared = [next(stream) for _ in due]
-    outcome = Outcome(sent=len(due))
-    pool, slots = Pool(plan.target), asyncio.Semaphore(MOST_CONNECTIONS)
-
-    async def send(request: Request, due: float) -> None:
-        async with slots:
-            try:
-                await pool.send(request)
-                outcome.latencies.append(time.perf_counter() - due)
-            except RequestFailed as error:
-                outcome.errors[str(error)] += 1
-
-    start = time.perf_counter() + START_DELAY
-    async with asyncio.TaskGroup() as group:
-        for moment, request in zip(due, prepared, strict=True):
-            delay = start + moment - time.perf_counter()
-            if delay > 0:
-                await asyncio.sleep(delay)
-            outcome.lateness.append(max(0.0, time.perf_counter() - start - moment))
-            group.create_task(send(request, start + moment))
-    outcome.elapsed = max(plan.seconds, time.perf_counter() - start)
-    await pool.close()
+    due = list(due_times(rate, seconds, seed))
+    prepared = list(itertools.islice(requests(kind, target.model, seed), len(due)))
+    outcome = asyncio.run(_send(target, due, prepared, time.perf_counter() + START_DELAY))
+    outcome.elapsed = max(seconds, outcome.elapsed)
     return outcome
 
 
-def _joined(outcomes: Sequence[Outcome]) -> Outcome:
-    return Outcome(
-        [latency for each in outcomes for latency in each.latencies],
-        [late for each in outcomes for late in each.lateness],
-        sum((each.errors for each in outcomes), Counter()),
-        sum(each.sent for each in outcomes),
-        max(each.elapsed for each in outcomes),
-    )
+async def _send(
+    target: Target, due: Iterable[float], sent: Iterable[Request], start: float, *,
+    flooding: bool = False,
+) -> Outcome:  # fmt: skip
+    outcome, pool = Outcome(), Pool(target)
+    slots = asyncio.Semaphore(MOST_FLOODING if flooding else MOST_CONNECTIONS)
+
+    async def send(request: Request, begun: float) -> None:
+        async with slots:
+            try:
+                await pool.send(request)
+                status = "OK" if request.protocol == GRPC else "200"
+            except RequestFailed as error:
+                status = error.status
+        outcome.add(status, time.perf_counter() - begun)
+
+    used = time.process_time()
+    async with asyncio.TaskGroup() as group:
+        for moment, request in zip(due, sent, strict=False):
+            # Even a client that is late lets its answers in.
+            await asyncio.sleep(max(0.0, start + moment - time.perf_counter()))
+            now = time.perf_counter()
+            outcome.lateness.append(max(0.0, now - start - moment))
+            if flooding and slots.locked():
+                outcome.unsent += 1
+                continue
+            group.create_task(send(request, now if flooding else start + moment))
+    outcome.elapsed = time.perf_counter() - start
+    outcome.client_seconds = time.process_time() - used
+    await pool.close()
+    return outcome

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
@@ -36,22 +36,6 @@ class RequestFailed(Exception):
         self.status = status
 
 
-class Connection(Protocol):
-    """One request at a time."""
-
-    async def send(self, request: Request) -> bytes:
-        """Sends a request, and returns the body of the answer.
-
-        Raises:
-            RequestFailed: There was none, or it is an error.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Closes it."""
-        ...
-
-
 class HttpConnection:
     """A kept-alive HTTP/1.1 connection; opened with the first request, and again once lost."""
 
@@ -61,7 +45,11 @@ class HttpConnection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, request: Request) -> bytes:
-        """See `Connection.send`."""
+        """Sends a request, and returns the body of the answer.
+
+        Raises:
+            RequestFailed: There was none, or it is an error.
+        """
         head = (
             f"POST {request.path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
             f"content-type: {request.content_type}\r\ncontent-length: {len(request.body)}\r\n\r\n"
@@ -87,7 +75,7 @@ class HttpConnection:
         return body
 
     async def close(self) -> None:
-        """See `Connection.close`."""
+        """Closes it."""
         if self._streams:
             self._streams[1].close()
             self._streams = None
@@ -101,7 +89,7 @@ class GrpcConnection:
         self._calls: dict[str, Any] = {}
 
     async def send(self, request: Request) -> bytes:
-        """See `Connection.send`."""
+        """See `HttpConnection.send`."""
         if request.path not in self._calls:
             self._calls[request.path] = self._channel.unary_unary(request.path)
         try:
@@ -114,8 +102,11 @@ class GrpcConnection:
         return answer
 
     async def close(self) -> None:
-        """See `Connection.close`."""
+        """Closes it."""
         await self._channel.close()
+
+
+Connection = HttpConnection | GrpcConnection  # each for one request at a time
 
 
 class Pool:
@@ -126,7 +117,7 @@ class Pool:
         self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
 
     async def send(self, request: Request) -> bytes:
-        """See `Connection.send`."""
+        """See `HttpConnection.send`."""
         idle = self._idle[request.protocol]
         connection = idle.pop() if idle else connect(request.protocol, self._target)
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.traffic.connection import Connection, RequestFailed, Target, connect
-from benchmarks.traffic.requests import Request, requests
+from benchmarks.traffic.requests import Request
 
 MIN_ANSWERS = 3  # of each client while it is measured, however slow the service
 WARM_UP = 0.25  # of the measured time, before it
@@ -58,32 +58,16 @@ def percentiles_ms(latencies: Sequence[float]) -> dict[str, float]:
 
 
 def measure(
-    target: Target,
-    kind: str,
-    concurrency: int,
-    seconds: float,
-    seed: int = 0,
+    target: Target, stream: Iterator[Request], concurrency: int, seconds: float,
     warm_up: float = WARM_UP,
-) -> Measurement:
-    """Runs a closed loop of one kind of request against a service.
-
-    `warm_up` is the part of `seconds` that goes before, of which nothing counts.
-    """
-    return measure_stream(target, requests(kind, target.model, seed), concurrency, seconds, warm_up)
-
-
-def measure_stream(
-    target: Target,
-    stream: Iterator[Request],
-    concurrency: int,
-    seconds: float,
-    warm_up: float = WARM_UP,
-) -> Measurement:
-    """As `measure`, with any requests.
+) -> Measurement:  # fmt: skip
+    """Runs a closed loop of requests against a service.
 
     The throughput is the sum over the clients of each one's rate between its first and its last
     answer. Counting answers in a window of time would err by a whole batch at either end, which
     with slow models is a tenth of all.
+
+    `warm_up` is the part of `seconds` that goes before, of which nothing counts.
     """
     return asyncio.run(_drive(target, stream, concurrency, seconds, warm_up))
 
@@ -96,13 +80,9 @@ async def _drive(
     connections = [connect(first.protocol, target) for _ in range(concurrency)]
     begin = time.perf_counter() + seconds * warm_up
     clients = [Client() for _ in connections]
+    pairs = zip(clients, connections, strict=True)
     try:
-        await asyncio.gather(
-            *(
-                _run(client, connection, stream, begin, begin + seconds)
-                for client, connection in zip(clients, connections, strict=True)
-            )
-        )
+        await asyncio.gather(*(_run(*pair, stream, begin, begin + seconds) for pair in pairs))
     finally:
         await asyncio.gather(*(connection.close() for connection in connections))
     return Measurement(

@@ -3,15 +3,14 @@
 import asyncio
 import contextlib
 import itertools
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
 from benchmarks.overload import check
+from benchmarks.traffic.arrivals import flood
 from benchmarks.traffic.connection import LOST, HttpConnection, Target
-from benchmarks.traffic.flood import Flooded, flood
 from benchmarks.traffic.requests import Request
 from tests.gateway.waiting import until
 
@@ -125,8 +124,3 @@ def test_every_promise_is_checked(name: str, value: float) -> None:
     }
     assert all(each.passed for each in check(good))
     assert [each.passed for each in check(good | {name: value})].count(False) == 1
-
-
-def test_percentiles_of_nothing_are_not_a_number() -> None:
-    assert math.isnan(Flooded().percentile_ms([]))
-    assert Flooded().percentile_ms([0.001, 0.002, 0.003]) == 2.0

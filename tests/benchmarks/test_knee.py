@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from benchmarks.reporting.knee import carried, knee
+from benchmarks.reporting.knee import knee
 
 CAPACITY = 100.0
 
@@ -31,8 +31,3 @@ def test_loads_that_were_not_answered_are_no_knee() -> None:
 def test_what_does_not_fit_is_refused(loads: list[float], latencies: list[float]) -> None:
     with pytest.raises(ValueError, match=f"{len(loads)} loads and {len(latencies)} latencies"):
         knee(loads, latencies)
-
-
-def test_carried() -> None:
-    assert carried(100, 96)
-    assert not carried(100, 94)

@@ -53,11 +53,7 @@ def test_one_table_and_one_file_of_results(api: GatewayClient, tmp_path: Path) -
     assert load.main([*words, *chosen, "--model", "demo"]) == 0
     [row] = Results.read(tmp_path / "load.benchmark.json").rows
     assert row.labels == {"user": "RestText", "concurrency": 4, "shape": "ramp"}
-    table = (tmp_path / "load.md").read_text()
-    assert (
-        f"| RestText | 4 | ramp | {load.table([row]).splitlines()[-1].split('|')[4].strip()}"
-        in (table)
-    )
+    assert "| shape | ramp |\n| per second |" in (tmp_path / "load.md").read_text()
     assert load.main([*words, *chosen[:4], "--model", "nothing"]) == 2
     assert json.loads((tmp_path / "load.benchmark.json").read_text())["rows"][0]["values"]["errors"]
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from benchmarks.reporting.results import Results, Row
 from benchmarks.systems import clip_folder
 from benchmarks.systems import peers as systems
 from benchmarks.systems.peers import INFINITY, OURS, TORCH, Service
+from benchmarks.systems.services import Gateway
 from benchmarks.traffic.captions import Captions
 from benchmarks.traffic.connection import Target
 from benchmarks.traffic.errors import BenchmarkError
@@ -86,9 +88,19 @@ def test_requests_hold_as_many_images_as_they_say() -> None:
     assert list(islice(images("m", 1, 1), 3)) != list(islice(images("m", 1, 2), 3))
 
 
-def test_another_architecture_is_refused() -> None:
-    with ExitStack() as stack, pytest.raises(BenchmarkError, match="the peers serve ViT-B-32"):
-        systems.start(REPOSITORY, [DEMO], Path("python"), {}, stack)
+def test_beside_another_architecture_is_pytorch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = []
+
+    @contextmanager
+    def on_pytorch(python: Path, words: list[str], ready: str, name: str) -> Iterator[Gateway]:
+        commands.append(words)
+        yield Gateway(os.getpid(), Target("", "", ""))
+
+    monkeypatch.setattr("benchmarks.systems.services.on_pytorch", on_pytorch)
+    with ExitStack() as stack:
+        started = systems.start(REPOSITORY, [DEMO], Path("python"), {}, stack)
+    assert set(started) == {FP32, TORCH}
+    assert [words[-1] for words in commands] == [DEMO["open_clip_name"]]
 
 
 def test_an_environment_without_the_peers_is_refused(tmp_path: Path) -> None:

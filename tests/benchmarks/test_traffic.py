@@ -11,7 +11,6 @@ from PIL import Image
 
 from benchmarks import compare
 from benchmarks.reporting import targets
-from benchmarks.systems import contenders
 from benchmarks.traffic import loops
 from benchmarks.traffic.captions import MEDIAN, P95, Captions, tokens
 from benchmarks.traffic.connection import Target
@@ -55,10 +54,10 @@ def test_full_captions_fill_the_context(api: httpx.Client) -> None:
 
 
 def test_the_padded_system_is_sent_full_captions() -> None:
-    sent = compare.requests_for(contenders.PADDED, targets.CAPTION, DEMO, "demo", 4)
+    sent = compare.requests_for(targets.PADDED, targets.CAPTION, DEMO, 4)
     lengths = {tokens(json.loads(request.body)["input"]) for request in islice(sent, 50)}
     assert lengths == {CONTEXT}
-    ours = compare.requests_for(contenders.OURS, targets.CAPTION, DEMO, "demo", 4)
+    ours = compare.requests_for(targets.OURS, targets.CAPTION, DEMO, 4)
     assert list(islice(ours, 5)) == list(islice(KINDS["rest-text"]("demo", 4), 5))
 
 
@@ -75,7 +74,7 @@ def test_photos_are_alike_every_time() -> None:
 @pytest.mark.parametrize("kind", OFFERED)
 def test_the_service_answers_every_kind(api: GatewayClient, kind: str) -> None:
     target = Target(api.base_url.netloc.decode(), api.grpc_address, "demo")
-    measured = loops.measure(target, kind, concurrency=2, seconds=0.2)
+    measured = loops.measure(target, requests(kind, "demo"), concurrency=2, seconds=0.2)
     assert not measured.errors
     assert len(measured.latencies) >= 2 * loops.MIN_ANSWERS
     assert measured.per_second > 0
@@ -95,7 +94,7 @@ def test_the_only_model_need_not_be_named(api: GatewayClient, kind: str) -> None
 def test_errors_are_counted(api: GatewayClient) -> None:
     target = Target(api.base_url.netloc.decode(), api.grpc_address, "no-such-model")
     for kind in ("rest-text", "grpc-text"):
-        measured = loops.measure(target, kind, concurrency=1, seconds=0.1)
+        measured = loops.measure(target, requests(kind, target.model), concurrency=1, seconds=0.1)
         assert measured.errors
         assert not measured.latencies
         assert measured.values()["errors"] == measured.errors.total()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.systems import processes
+from benchmarks.traffic.arrivals import Outcome, flood
 from benchmarks.traffic.connection import Target
-from benchmarks.traffic.flood import Flooded, flood
 from benchmarks.traffic.requests import Request, requests
 from server.launcher import TritonServer
 from tests.conftest import COMMAND, SAMPLES, GatewayFactory, Outside
@@ -29,7 +29,7 @@ LARGE = Request(  # 2 MB each, to be refused before they are read
 )
 
 
-def assert_bounded(flooded: Flooded) -> None:
+def assert_bounded(flooded: Outcome) -> None:
     assert set(flooded.statuses) == {"200", "429"}, flooded.statuses
     assert flooded.statuses["200"] >= 10
     assert flooded.statuses["429"] >= 10
