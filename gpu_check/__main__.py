@@ -6,15 +6,15 @@ merged in DIR/gpu-check.benchmark.json and DIR/gpu-check.md.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from benchmarks import program
+from benchmarks.reporting.page import record
 from benchmarks.reporting.results import Label, Row
-from benchmarks.systems import services
-from benchmarks.systems.published import Manifest, manifests
+from benchmarks.systems.published import Manifest, find, manifests
 from benchmarks.traffic.errors import BenchmarkError
 from export.tensorrt.errors import PlanError
 from export.tensorrt.plan import import_tensorrt
@@ -25,35 +25,27 @@ from gpu_check.lines import FAIL, NOT_HERE, line
 from gpu_check.models import inputs_of, published
 from gpu_check.sessions import NO_TF32, OnnxEngine, Runtime
 
-BATCHES = (1, 8, 32, 128)
 LIMIT_S = 2.0  # to measure the limit for
 NO_CUDA = "no CUDA"
 CACHE = "timing.cache"
 ON_GPU = {"GATEWAY_TRITON_CALLS": "2"}  # so that a GPU does not wait for the gateway
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Check, print and write; return 1 if a line fails."""
-    given = program.shortened(_parser().parse_args(arguments))
-    given.repository = given.repository.resolve()
+    given = program.parsed(_parser(), arguments)
     found = manifests(given.repository)
-    unknown = [model for model in given.model or () if model not in found]
-    if unknown or not found:
-        known = ", ".join(found) or "none"
-        raise BenchmarkError(
-            f"{given.repository}: no model {' '.join(unknown)}; there are: {known}"
-        )
-    chosen = {model: found[model] for model in given.model or found}
-    rows = lines.kept(given.output, given.parts, list(chosen))
+    chosen = {given.model: find(given.repository, given.model)} if given.model else found
+    if not chosen:
+        raise BenchmarkError(f"{given.repository}: there is no model")
+    before = lines.kept(given.output, given.parts, list(chosen))
     runtime = Runtime()
-    for part in given.parts:
-        for row in PARTS[part](given, runtime, chosen):
-            print(row, flush=True)
-            rows.append(row)
-            path = lines.write(given.output, rows, vars(given))
-    failed = [row for row in rows if row.labels["verdict"] == FAIL]
-    print(f"\nWritten to {path}; {len(failed)} of {len(rows)} lines fail")
-    return 1 if failed else 0
+    made = (row for part in given.parts for row in PARTS[part](given, runtime, chosen))
+    rows = record(
+        lines.NAME, None, given, made, lambda rows: (lines.in_order([*before, *rows]), ()),
+        text=lines.page,
+    )  # fmt: skip
+    return int(any(row.labels["verdict"] == FAIL for row in rows))
 
 
 def _environment(_: argparse.Namespace, runtime: Runtime, __: dict[str, Manifest]) -> Iterator[Row]:
@@ -101,7 +93,7 @@ def _plans(
 def _service(
     given: argparse.Namespace, runtime: Runtime, chosen: dict[str, Manifest]
 ) -> Iterator[Row]:
-    settings = (ON_GPU if runtime.device == "cuda" else {}) | services.settings(given.env)
+    settings = (ON_GPU if runtime.device == "cuda" else {}) | given.env
     for model, manifest in chosen.items():
         try:
             yield from service.lines(
@@ -123,21 +115,17 @@ def _measure(part: str, given: argparse.Namespace, runtime: Runtime) -> Measure:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = program.parser("gpu_check", __doc__)
+    made = program.measuring(
+        "gpu_check", __doc__, seconds=2.0, env=True, output=Path("reports/gpu-check")
+    )
     made.prog = "python -m gpu_check"
     add = made.add_argument
-    add("--repository", type=Path, default=Path("model_repository"), metavar="DIR",
-        help="where the models are (default: model_repository)")  # fmt: skip
-    add("--model", action="append", metavar="ID", help="only this one; may be repeated")
     add("--inputs", type=Path, default=Path("reports/gpu-inputs"), metavar="DIR",
         help="what make gpu-inputs wrote (default: reports/gpu-inputs)")  # fmt: skip
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
         help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
-    add("--batches", nargs="+", type=int, default=BATCHES, metavar="N",
+    add("--batches", nargs="+", type=int, default=(1, 8, 32, 128), metavar="N",
         help="items in a call, and requests at a time (default: 1 8 32 128)")  # fmt: skip
-    services.add_env(made)
-    program.add_length(made, seconds=2.0)
-    program.add_output(made, Path("reports/gpu-check"))
     return made
 
 

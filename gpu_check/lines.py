@@ -23,6 +23,11 @@ def line(
     return Row({"part": part, **labels, "verdict": verdict, "why": reason}, figures)
 
 
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Sort lines by their part."""
+    return sorted(rows, key=lambda row: PARTS.index(str(row.labels["part"])))
+
+
 def kept(output: Path, parts: Sequence[str], models: Sequence[str]) -> list[Row]:
     """Read the lines that a run of these parts and models does not replace.
 
@@ -42,16 +47,6 @@ def kept(output: Path, parts: Sequence[str], models: Sequence[str]) -> list[Row]
     ]
 
 
-def write(output: Path, rows: Sequence[Row], settings: dict[str, object]) -> Path:
-    """Write `gpu-check.benchmark.json` and `gpu-check.md`; return the path of the latter."""
-    ordered = sorted(rows, key=lambda row: PARTS.index(str(row.labels["part"])))
-    found = results.collect(NAME, None, settings, ordered)
-    found.write(output / f"{NAME}{SUFFIX}")
-    path = output / f"{NAME}.md"
-    path.write_text(page(found))
-    return path
-
-
 def page(found: Results) -> str:
     """Everything as Markdown: the verdicts counted, then a table for each part."""
     counts = Counter(row.labels["verdict"] for row in found.rows)
@@ -64,7 +59,7 @@ def page(found: Results) -> str:
         columns = [*labels, *_union(row.values for row in rows), *last]
         cells = [[_cell(row, name) for name in columns] for row in rows]
         sections += [f"## {part}", markdown(columns, cells)]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(sections)
 
 
 def _cell(row: Row, name: str) -> Cell:

@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from benchmarks.systems.processes import own_proportional_bytes
+from benchmarks.systems.processes import proportional_bytes
 from export.errors import brief
 from export.tensorrt.errors import PlanError
 from gpu_check.cuda import Device
@@ -78,7 +78,7 @@ class Runtime:
         """Memory in use: of the GPU by all processes, or of this process."""
         if self._gpu is not None and self.device == "cuda":
             return self._gpu.used_bytes()
-        return own_proportional_bytes(os.getpid())
+        return proportional_bytes(os.getpid())
 
     def limit(self, seconds: float) -> float:
         """Operations a second of one large product, which the share of an encoder is of."""

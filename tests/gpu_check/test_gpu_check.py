@@ -75,7 +75,7 @@ def test_lines_of_another_machine_are_not_mixed_in(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_is_named() -> None:
-    with pytest.raises(BenchmarkError, match="no model nothing; there are: demo"):
+    with pytest.raises(BenchmarkError, match="there are: demo"):
         program.main(["--repository", str(REPOSITORY), "--model", "nothing"])
 
 
