@@ -16,8 +16,9 @@ from gateway.access.quotas import Quotas
 from gateway.access.tls import Tls, TlsError, read_tls
 from gateway.build import BackgroundTasks, Components
 from gateway.inference.client import InferClient
-from gateway.inference.grpc_client import NO_SECRET, GrpcInferClient
-from gateway.inference.secret import Secret, SecretError
+from gateway.inference.control import ModelControl
+from gateway.inference.grpc_client import GrpcInferClient
+from gateway.inference.secret import NO_SECRET, Secret, SecretError
 from gateway.models.manifest import ManifestError
 from gateway.models.registry import Models
 from gateway.operations.signals import signals_handled
@@ -107,7 +108,11 @@ def create_app(
         client = (
             connect(addresses)
             if connect
-            else GrpcInferClient(addresses, metrics.tritons, loaded.secret)
+            else GrpcInferClient(
+                addresses,
+                ModelControl(settings.model_repository, loaded.secret),
+                metrics.tritons,
+            )
         )
         components = await build.components(settings, loaded.models, loaded.sets, metrics, client)
         readiness = components.readiness
@@ -195,6 +200,8 @@ def _start_background_tasks(
         components.readiness.watch(settings.triton_verify_s),
         components.updates.follow(settings.reload_s),
     ]
+    if settings.triton_unload_s:
+        work.append(components.updates.release_unused(settings.triton_unload_s))
     if loaded.keyring:
         work.append(loaded.keyring.follow())
     if loaded.tls:

@@ -59,8 +59,11 @@ class Settings(BaseSettings):
     triton_verify_s: Seconds = 5.0
     """Seconds between checks of every encoder: by its golden vector, or, while nobody uses it, by
     the count of rows that Triton has run since it loaded it."""
+    triton_unload_s: SecondsOrZero = 300.0
+    """Seconds without use after which Triton unloads a version of a model, or a model, that the
+    gateway served before; 0: it keeps them."""
     model_repository: Path = Path("model_repository")
-    """Folder with the manifests of the served models."""
+    """Folder of the published models, the same as Triton's."""
     models: tuple[str, ...] = ()
     """Ids of the models to serve, as a JSON list; empty serves all."""
     default_model: str | None = None

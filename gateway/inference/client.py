@@ -1,7 +1,7 @@
 """Encoders, calls, and the protocol of the client that runs them; with a fake for tests."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -89,6 +89,18 @@ class InferClient(Protocol):
             Unavailable: A Triton does not serve it; the message says why.
         """
 
+    async def release(
+        self, served: Collection[Encoder], gone: Collection[str], looks: float
+    ) -> list[str]:
+        """Has every Triton that answers unload what no gateway uses; call it at intervals.
+
+        That is a version of a served encoder besides the served one, or any of an encoder that is
+        gone, which has run no more rows during this number of calls. A served version that is not
+        loaded, beside others that are, is loaded.
+
+        Returns what could not be done and why, one line each.
+        """
+
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """Checks on every Triton that answers that an encoder gives its golden vector.
 
@@ -133,6 +145,12 @@ class FakeInferClient:
 
     async def load(self, encoder: Encoder, within: float) -> None:
         """Every encoder is loaded."""
+
+    async def release(
+        self, served: Collection[Encoder], gone: Collection[str], looks: float
+    ) -> list[str]:
+        """Nothing is unused."""
+        return []
 
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """See `InferClient.verify`."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,8 +16,8 @@ from tritonclient.utils import np_to_triton_dtype
 
 from gateway.errors import DeadlineExceeded, GatewayError, InferenceFailed, Overloaded, Unavailable
 from gateway.inference.client import LATE, WRONG, Call, Encoder, checked, cosine_to, differs
-from gateway.inference.secret import Secret
-from gateway.inference.server import ClosedError, Server, Unused, detect_closing, load, rows_run
+from gateway.inference.control import ModelControl
+from gateway.inference.server import ClosedError, Server, Unused, detect_closing
 from gateway.inference.servers import OnStatus, Servers
 from gateway.models.values import Vectors
 
@@ -56,8 +56,6 @@ BULK_WAIT_S = 1.0  # for which other gateways' urgent calls may pass a bulk call
 URGENT, BULK = 1, 2  # priority levels of `config.pbtxt`
 UNUSED_S = 60.0  # between golden vectors of an encoder that has not been used or loaded since
 
-NO_SECRET = Secret(None)
-
 logger = logging.getLogger(__name__)
 
 _GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
@@ -73,14 +71,15 @@ class GrpcInferClient:
     def __init__(
         self,
         addresses: Sequence[str],
+        control: ModelControl,
         on_status: OnStatus = lambda answering, broken: None,
-        secret: Secret = NO_SECRET,
     ) -> None:
         """Begins to resolve the addresses, `host:port` of each Triton.
 
-        `on_status` is called with the number of Tritons that answer, and of those that do not.
+        `control` has Tritons load and unload models; `on_status` is called with the number of
+        Tritons that answer, and of those that do not.
         """
-        self._secret = secret
+        self._control = control
         self._servers = Servers(addresses, on_status)
         self._doubted: set[Encoder] = set()  # in doubt, and not yet reported by `verify`
 
@@ -120,9 +119,20 @@ class GrpcInferClient:
             if not servers:
                 raise Unavailable("the inference server does not answer")
             loading = (
-                load(each, encoder.model, encoder.version, within, self._secret) for each in servers
+                self._control.load(each, encoder.model, encoder.version, within) for each in servers
             )
             await asyncio.gather(*loading)
+
+    async def release(
+        self, served: Collection[Encoder], gone: Collection[str], looks: float
+    ) -> list[str]:
+        """See `InferClient.release`."""
+        versions = {encoder.model: encoder.version for encoder in served}
+        answering = await self._servers.all()
+        found = await asyncio.gather(
+            *(self._control.release(each, versions, gone, looks) for each in answering)
+        )
+        return [problem for problems in found for problem in problems]
 
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """See `InferClient.verify`."""
@@ -173,7 +183,7 @@ class GrpcInferClient:
 
     async def _check(self, server: Server, encoder: Encoder, deadline: float) -> None:
         """`_verify`, unless Triton's statistics show that the last golden vector still holds."""
-        rows = await rows_run(server, encoder.model, encoder.version, self._secret)
+        rows = (await self._control.rows(server, encoder.model)).get(encoder.version)
         last = server.unused.get(encoder)
         if rows is not None and last is not None and server.trusts(encoder) and last.holds(rows):
             return

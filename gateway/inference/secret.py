@@ -46,3 +46,6 @@ class Secret:
         if self._path is None:
             return f"; {SETTING} is not set"
         return f"; {SETTING} must name the file that Triton has its secret from"
+
+
+NO_SECRET = Secret(None)

@@ -1,4 +1,4 @@
-"""One Triton: its connection, its circuit breaker, and the loading of models.
+"""One Triton: its connection and its circuit breaker.
 
 The breaker opens after several failures in a row: calls whose connection broke, or unanswered
 probes of a server that has work and is silent. While it is open the server gets no call, only one
@@ -14,9 +14,6 @@ from dataclasses import dataclass, field
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-
-from gateway.errors import Unavailable
-from gateway.inference.secret import METADATA, Secret, SecretError
 
 FAILURES = 3  # in a row; then the breaker opens
 SILENT_S = 1.0  # a server with work is probed after this time without an answer
@@ -99,6 +96,8 @@ class Server:
             whose golden vector has not been checked since.
         suspected: Encoders that did so at any time over this connection.
         unused: Verified encoders that no call has used since.
+        idle: For each encoder and version that may be unused: the number of rows that it has run,
+            and of looks since then that found no more.
     """
 
     address: str  # host:port, the host an IP address
@@ -112,6 +111,7 @@ class Server:
     suspect: set[Hashable] = field(default_factory=set)
     suspected: set[Hashable] = field(default_factory=set)
     unused: dict[Hashable, "Unused"] = field(default_factory=dict)
+    idle: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     verifying: dict[Hashable, asyncio.Lock] = field(
         default_factory=lambda: defaultdict(asyncio.Lock)
     )
@@ -168,6 +168,7 @@ class Server:
         self.suspect.clear()
         self.suspected.clear()
         self.unused.clear()
+        self.idle.clear()
 
     def trusts(self, encoder: Hashable) -> bool:
         """Whether an encoder may be used without a check of its golden vector."""
@@ -232,62 +233,3 @@ class Server:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-POLL_S = 0.2
-REASON = 300  # characters of Triton's message in ours
-SETTLE_S = 2.0  # for a version to become ready after Triton reported the model as loaded
-
-
-async def load(server: Server, model: str, version: int, within: float, secret: Secret) -> None:
-    """Loads a model into a server; returns when it serves this version.
-
-    In the mode `explicit` Triton loads the model on request. In the mode `poll` it refuses, and
-    finds the version by itself: call again later.
-
-    Raises:
-        Unavailable: The server does not serve the version; the message says why.
-    """
-    if await _ready(server, model, version):
-        return
-    request = service_pb2.RepositoryModelLoadRequest(model_name=model)
-    try:
-        with server.working(), detect_closing():
-            await server.stub.RepositoryModelLoad(
-                request, timeout=within, metadata=secret.metadata()
-            )
-    except SecretError as error:
-        raise Unavailable(f"{model}: {error}") from error
-    except grpc.aio.AioRpcError as error:
-        why = " ".join((error.details() or "").split())[:REASON]  # it may hold a traceback
-        hint = secret.hint() if METADATA in why else ""  # Triton names the metadata that is missing
-        raise Unavailable(f"{model}: Triton at {server.address}: {why}{hint}") from error
-    except ClosedError as error:
-        raise Unavailable(f"{model}: Triton at {server.address} is not named any more") from error
-    for _ in range(round(SETTLE_S / POLL_S)):
-        if await _ready(server, model, version):
-            return
-        await asyncio.sleep(POLL_S)
-    raise Unavailable(f"{model}: Triton at {server.address} has no version {version}")
-
-
-async def rows_run(server: Server, model: str, version: int, secret: Secret) -> int | None:
-    """The number of rows that a model has run since it was loaded; None if Triton does not say."""
-    request = service_pb2.ModelStatisticsRequest(name=model, version=str(version))
-    try:
-        with detect_closing():
-            answer = await server.stub.ModelStatistics(
-                request, timeout=PROBE_TIMEOUT_S, metadata=secret.metadata()
-            )
-    except (grpc.aio.AioRpcError, ClosedError, SecretError):
-        return None
-    return answer.model_stats[0].inference_count if answer.model_stats else None
-
-
-async def _ready(server: Server, model: str, version: int) -> bool:
-    request = service_pb2.ModelReadyRequest(name=model, version=str(version))
-    try:
-        with detect_closing():
-            return bool((await server.stub.ModelReady(request, timeout=SETTLE_S)).ready)
-    except (grpc.aio.AioRpcError, ClosedError):
-        return False

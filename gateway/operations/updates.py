@@ -2,16 +2,18 @@
 
 manifest changed -> its encoders loaded in every Triton -> golden vectors -> label sets encoded ->
 the new model in place of the old, at once. If a step fails, the old model stays in service.
+What is not served any more is unloaded in every Triton, once no gateway uses it.
 """
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from gateway.errors import GatewayError
-from gateway.inference.client import InferClient
+from gateway.inference.client import Encoder, InferClient
 from gateway.inference.encoders import encoders_of
 from gateway.models.manifest import Manifest, ManifestError, repository_state
 from gateway.models.registry import Model, Models, Selection
@@ -20,6 +22,7 @@ from gateway.pipeline.concurrency import comes, gather
 
 LOAD_S = 300.0  # for all encoders of a model to be loaded
 VERIFY_S = 30.0
+LOOKS = 12  # at how much a version has run, before it counts as unused
 RETRY_S, RETRY_MOST_S = 5.0, 60.0  # before a refused model is tried again; doubles each time
 
 logger = logging.getLogger(__name__)
@@ -54,6 +57,8 @@ class Updates:
         self._asked = asyncio.Event()
         self._seen: object = None
         self._problems: list[str] = []
+        self._not_released: list[str] = []
+        self._known: set[str] = set()  # every encoder that was served
         self._wait_s = RETRY_S
         self._again = 0.0  # when to try refused models again
 
@@ -78,6 +83,7 @@ class Updates:
             state = await self._state()
             self._wait_s = RETRY_S if state != self._seen else min(2 * self._wait_s, RETRY_MOST_S)
             self._seen = state
+            self._encoders()
             problems = await self._all()
             for problem in problems:
                 if problem not in self._problems:
@@ -85,6 +91,34 @@ class Updates:
             self._problems = problems
             self._again = time.monotonic() + self._wait_s
             return problems
+
+    async def release_unused(self, unused_s: float) -> NoReturn:
+        """Have Triton unload what no gateway has used for this time.
+
+        Gateways know nothing of each other, but Triton counts the rows that a version runs, and
+        each gateway sends golden vectors to what it serves.
+        """
+        while True:
+            await asyncio.sleep(unused_s / LOOKS)
+            problems = await self._release()
+            for problem in problems:
+                if problem not in self._not_released:
+                    logger.warning("not unloaded what is unused: %s", problem)
+            self._not_released = problems
+
+    async def _release(self) -> list[str]:
+        async with self._lock:
+            served = self._encoders()
+            # What this gateway has not taken up yet is new, and perhaps not used by any so far.
+            behind = self._problems or await self._state() != self._seen
+            gone = () if behind else self._known - {encoder.model for encoder in served}
+            return await self._client.release(served, gone, math.inf if behind else LOOKS)
+
+    def _encoders(self) -> list[Encoder]:
+        """All that is served now, which is then known."""
+        served = [encoder for model in self._models for encoder in encoders_of(model.manifest)]
+        self._known.update(encoder.model for encoder in served)
+        return served
 
     async def _state(self) -> object:
         try:

@@ -10,8 +10,10 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.errors import Unavailable
 from gateway.inference.client import Call
+from gateway.inference.control import ModelControl
 from gateway.inference.encoders import image_encoder
 from gateway.inference.grpc_client import GrpcInferClient
+from gateway.inference.secret import NO_SECRET
 from gateway.inference.server import Server
 from gateway.inference.servers import Servers
 from gateway.models.manifest import read_manifest
@@ -38,6 +40,11 @@ class Stopping(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         self, request: service_pb2.ModelReadyRequest, context: grpc.aio.ServicerContext
     ) -> service_pb2.ModelReadyResponse:
         return service_pb2.ModelReadyResponse(ready=False)
+
+    async def RepositoryIndex(  # noqa: N802
+        self, request: service_pb2.RepositoryIndexRequest, context: grpc.aio.ServicerContext
+    ) -> service_pb2.RepositoryIndexResponse:
+        return service_pb2.RepositoryIndexResponse()
 
     async def RepositoryModelLoad(  # noqa: N802
         self, request: service_pb2.RepositoryModelLoadRequest, context: grpc.aio.ServicerContext
@@ -90,7 +97,7 @@ async def client_of(
 ) -> AsyncIterator[GrpcInferClient]:
     """A client that asks often what the name stands for."""
     monkeypatch.setattr("gateway.inference.servers.RESOLVE_S", 0.02)
-    client = GrpcInferClient(["127.0.0.1:1"])
+    client = GrpcInferClient(["127.0.0.1:1"], ModelControl(REPOSITORY, NO_SECRET))
     await client.close()
     client._servers = Servers(["triton.example:8001"], lookup=names.lookup)
     try:

@@ -26,7 +26,7 @@ from tests.gateway.waiting import wait_until
 PACKAGE = f"{Path(gateway.__file__).parent}/"
 IMAGE = (SAMPLES / "red-circle.png").read_bytes()
 # Tasks of the process, which go on whether or not there is a request.
-BACKGROUND = {"_watch", "_follow", "_probe", "_tick", "follow", "watch"}
+BACKGROUND = {"_watch", "_follow", "_probe", "_tick", "follow", "watch", "release_unused"}
 
 
 class Passage:

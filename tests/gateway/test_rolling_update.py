@@ -90,10 +90,13 @@ def serving(
         yield client
 
 
-def publish(root: Path, version: int, *, golden: bool = True, keep: bool = True) -> Manifest:
+def publish(
+    root: Path, version: int, *, golden: bool = True, keep: bool = True, same: bool = False
+) -> Manifest:
     """A version that answers with the demo's vectors turned round, so that none can be mistaken.
 
-    Where `golden` is false, its manifest promises the demo's own.
+    Where `golden` is false, its manifest promises the demo's own. With `same` it is the model that
+    is served, under another number.
     """
     old = read_manifest(root / "demo.manifest.json")
     with writer.locked(root), writer.staging(root) as staged:
@@ -102,16 +105,17 @@ def publish(root: Path, version: int, *, golden: bool = True, keep: bool = True)
             folder = staged / tower / str(version)
             folder.mkdir(parents=True)
             shutil.copy(root / tower / "config.pbtxt", staged / tower)
-            negated(root / tower / str(old.version) / "model.onnx", folder / "model.onnx")
+            write = shutil.copy if same else negated
+            write(root / tower / str(old.version) / "model.onnx", folder / "model.onnx")
         tokenizer = staged / f"demo.{version}.tokenizer.json"
         shutil.copy(root / old.tokenizer.file, tokenizer)
         files = [f"{tower}/{version}/model.onnx" for tower in towers]
         manifest = old.model_copy(
             update={
                 "version": version,
-                "fingerprint": OTHER,
+                "fingerprint": old.fingerprint if same else OTHER,
                 "tokenizer": old.tokenizer.model_copy(update={"file": tokenizer.name}),
-                "golden": turned(old.golden) if golden else old.golden,
+                "golden": turned(old.golden) if golden and not same else old.golden,
                 "files": {name: file_sha256(staged / name) for name in [*files, tokenizer.name]},
             }
         )

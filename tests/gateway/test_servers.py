@@ -10,9 +10,10 @@ import pytest
 
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.inference.client import Call, Encoder, cosine_to
+from gateway.inference.control import ModelControl
 from gateway.inference.encoders import encoders_of, image_encoder
-from gateway.inference.grpc_client import NO_SECRET, GrpcInferClient
-from gateway.inference.secret import Secret
+from gateway.inference.grpc_client import GrpcInferClient
+from gateway.inference.secret import NO_SECRET, Secret
 from gateway.inference.server import Server
 from gateway.inference.servers import Servers
 from gateway.models.manifest import Manifest, read_repository
@@ -41,7 +42,7 @@ def pair() -> Iterator[tuple[SteeredTriton, SteeredTriton]]:
 
 @asynccontextmanager
 async def client_of(*addresses: str, secret: Secret = NO_SECRET) -> AsyncIterator[GrpcInferClient]:
-    client = GrpcInferClient(addresses, secret=secret)
+    client = GrpcInferClient(addresses, ModelControl(REPOSITORY, secret))
     try:
         await client._servers.all()  # resolved
         yield client
@@ -181,7 +182,9 @@ def checked(manifest: Manifest) -> tuple[Encoder, float]:
 async def test_while_none_answers_everyone_is_told_at_once(manifest: Manifest) -> None:
     told: list[tuple[int, int]] = []
     client = GrpcInferClient(
-        [f"127.0.0.1:{free_port()}"], lambda answering, broken: told.append((answering, broken))
+        [f"127.0.0.1:{free_port()}"],
+        ModelControl(REPOSITORY, NO_SECRET),
+        lambda answering, broken: told.append((answering, broken)),
     )
     try:
         with pytest.raises(Unavailable, match="cannot be reached"):

@@ -15,8 +15,10 @@ from tritonclient.grpc import model_config_pb2
 from gateway.errors import DeadlineExceeded
 from gateway.inference import grpc_client
 from gateway.inference.client import Call, Encoder
+from gateway.inference.control import ModelControl
 from gateway.inference.encoders import text_encoder
 from gateway.inference.grpc_client import GrpcInferClient
+from gateway.inference.secret import NO_SECRET
 from gateway.models.manifest import read_manifest
 from gateway.models.values import Vectors
 from tests.conftest import ROOT
@@ -50,7 +52,8 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SteeredTriton]:
 @pytest.fixture
 async def gateways(triton: SteeredTriton) -> AsyncIterator[tuple[GrpcInferClient, GrpcInferClient]]:
     """The clients of two gateways."""
-    pair = (GrpcInferClient([triton.address]), GrpcInferClient([triton.address]))
+    control = ModelControl(triton.repository, NO_SECRET)
+    pair = (GrpcInferClient([triton.address], control), GrpcInferClient([triton.address], control))
     for each in pair:
         for name in ("demo", "plain"):
             await each.verify(encoder(triton, name), WITHIN_S)
