@@ -53,6 +53,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: tests wait for services, and each for its own."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 # Folders whose tests export models, drive a browser or start whole stacks.
 SLOW_FOLDERS = {"export", "playground", "deploy"}
 
