@@ -94,13 +94,14 @@ def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
 @functools.cache
 def noise_file(mode: str, width: int, height: int) -> bytes:
     image = noise(mode, width, height)
-    return encoded(image, "TIFF") if mode == "CMYK" else encoded(image, "PNG", compress_level=1)
+    return encoded(image, "TIFF") if mode == "CMYK" else encoded(image, "PNG", compress_level=0)
 
 
 def noise(mode: str, width: int, height: int) -> Image.Image:
     random = np.random.default_rng(width * 10_007 + height)
-    slope = np.add.outer(np.arange(height), np.arange(width))[..., None] % 256
-    pixels = (slope // 2 + random.integers(0, 128, (height, width, 4))).astype(np.uint8)
+    rows, columns = (np.arange(count, dtype=np.uint8) for count in (height, width))
+    slope = np.add.outer(rows, columns)[..., None]
+    pixels = slope // 2 + random.integers(0, 128, (height, width, 4), np.uint8)
     if mode == "I;16":
         return Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
     if mode == "CMYK":
