@@ -4,8 +4,8 @@ Both are open without a key. Their messages are small, and read only as far as t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -16,10 +16,10 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_ALPHA
 from grpc_reflection.v1alpha.reflection import aio
 
 from gateway.errors import GatewayError, quoted
-from gateway.operations.readiness import Readiness
+from gateway.operations.readiness import Readiness, State
 from gateway.pipeline.concurrency import comes
 from gateway.rpc.calls import serialized
-from gateway.rpc.descriptors import POOL, REFLECTION
+from gateway.rpc.descriptors import POOL, REFLECTION, HealthListRequest, HealthListResponse
 from gateway.rpc.incoming import Context, Incoming
 from gateway.rpc.problems import STATUS
 
@@ -56,6 +56,19 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
                 grpc.StatusCode.NOT_FOUND, f"no service {quoted(request.service)} is served here"
             )
         return health_pb2.HealthCheckResponse(status=status)
+
+    async def List(  # noqa: N802 - the proto's name
+        self, request: Message, context: grpc.aio.ServicerContext
+    ) -> Any:  # noqa: ANN401 - a HealthListResponse
+        """The states of all services now, those of each model included."""
+        states = await self._readiness.states()
+        response: Any = HealthListResponse()
+        for service in self._services:
+            response.statuses[service].status = self._status_in(states, "")
+            for model_id in states if service else ():
+                of_model = response.statuses[f"{service}/{model_id}"]
+                of_model.status = self._status_in(states, model_id)
+        return response
 
     async def Watch(  # noqa: N802 - the proto's name
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
@@ -95,7 +108,14 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
         name, _, model_id = service.partition("/")
         if name not in self._services or (model_id and not name):
             return _UNKNOWN
-        states = {} if self._draining.is_set() else await self._readiness.states()
+        if self._draining.is_set():
+            return _NOT_SERVING
+        return self._status_in(await self._readiness.states(), model_id)
+
+    def _status_in(
+        self, states: Mapping[str, State], model_id: str
+    ) -> "health_pb2.HealthCheckResponse.ServingStatus":
+        """Of a model, or with an empty id of the whole service."""
         if self._draining.is_set():
             return _NOT_SERVING
         if not model_id:
@@ -116,54 +136,86 @@ def health_and_reflection(
     health: Health, incoming: Incoming, *names: str
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     """Health, and reflection of it, of itself and of the services of these names."""
+    check_request, reflected = health_pb2.HealthCheckRequest, reflection_pb2.ServerReflectionRequest
+    reflection = aio.ReflectionServicer((*names, HEALTH, REFLECTION, REFLECTION_ALPHA), pool=POOL)
+    check = _of_one(_Small(check_request, incoming), health.Check)
+    listed = _of_one(_Small(HealthListRequest, incoming), health.List)
+    watch = _of_one(_Small(check_request, incoming), health.Watch)
+    info = _of_many(_Small(reflected, incoming), reflection.ServerReflectionInfo)
+    # All take streams, of which nothing is read but by `_Small`.
+    return (
+        grpc.method_handlers_generic_handler(
+            HEALTH,
+            {
+                "Check": grpc.stream_unary_rpc_method_handler(check, None, serialized),
+                "List": grpc.stream_unary_rpc_method_handler(listed, None, serialized),
+                "Watch": grpc.stream_stream_rpc_method_handler(watch, None, serialized),
+            },
+        ),
+        *(
+            grpc.method_handlers_generic_handler(
+                name,
+                {
+                    "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                        info, None, serialized
+                    )
+                },
+            )
+            for name in (REFLECTION, REFLECTION_ALPHA)
+        ),
+    )
 
-    async def read(schema: type[Q], context: Context) -> Q | None:
-        """The next message of a call; None when there is none. What is wrong ends the call."""
-        invalid, name = grpc.StatusCode.INVALID_ARGUMENT, schema.DESCRIPTOR.full_name
+
+class _Small(Generic[Q]):
+    """Reads messages that are small."""
+
+    def __init__(self, schema: type[Q], incoming: Incoming) -> None:
+        self._schema = schema
+        self._incoming = incoming
+
+    async def read(self, context: Context) -> Q | None:
+        """The next one; None when there is none. What is wrong with it ends the call."""
+        invalid, name = grpc.StatusCode.INVALID_ARGUMENT, self._schema.DESCRIPTOR.full_name
         try:
-            data = await incoming.read(context, known=False)
+            data = await self._incoming.read(context, known=False)
         except GatewayError as error:
             await context.abort(STATUS[type(error)], error.message)
         if data is None:
             return None
         if len(data) > MOST_BYTES:
             await context.abort(invalid, f"a {name} may have {MOST_BYTES:,} bytes at most")
-        message = schema()
+        message = self._schema()
         try:
             message.ParseFromString(data)
         except DecodeError:
             await context.abort(invalid, f"the message is not a valid {name}")
         return message
 
-    def of_one(answer: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def answered(messages: object, context: Context) -> Any:  # noqa: ANN401 - any or none
-            message = await read(health_pb2.HealthCheckRequest, context)
-            if message is None:
-                invalid = grpc.StatusCode.INVALID_ARGUMENT
-                await context.abort(invalid, "the call ended without a message")
-            return await answer(message, context)
 
-        return answered
+def _of_one(
+    small: _Small[Q], answer: Callable[[Q, Context], Awaitable[Any]]
+) -> Callable[[object, Context], Awaitable[Any]]:
+    async def answered(messages: object, context: Context) -> Any:  # noqa: ANN401 - one or none
+        message = await small.read(context)
+        if message is None:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "the call ended without a message"
+            )
+            return None
+        return await answer(message, context)
 
-    async def info(messages: object, context: Context) -> AsyncIterator[Message]:
-        async def asked() -> AsyncIterator[Message]:
-            while (
-                message := await read(reflection_pb2.ServerReflectionRequest, context)
-            ) is not None:
+    return answered
+
+
+def _of_many(
+    small: _Small[Q], answer: Callable[[AsyncIterator[Q], Context], AsyncIterator[Message]]
+) -> Callable[[object, Context], AsyncIterator[Message]]:
+    async def answered(messages: object, context: Context) -> AsyncIterator[Message]:
+        async def read() -> AsyncIterator[Q]:
+            while (message := await small.read(context)) is not None:
                 yield message
 
-        async for response in reflection.ServerReflectionInfo(asked(), context):
+        async for response in answer(read(), context):
             yield response
 
-    reflection = aio.ReflectionServicer((*names, HEALTH, REFLECTION, REFLECTION_ALPHA), pool=POOL)
-    # All take streams, of which nothing is read but by `read`.
-    unary, stream = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-    checks = {
-        "Check": unary(of_one(health.Check), None, serialized),
-        "Watch": stream(of_one(health.Watch), None, serialized),
-    }
-    reflects = {"ServerReflectionInfo": stream(info, None, serialized)}
-    services = {HEALTH: checks, REFLECTION: reflects, REFLECTION_ALPHA: reflects}
-    return tuple(
-        grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()
-    )
+    return answered

@@ -193,6 +193,7 @@ async def test_health_and_reflection_take_small_messages_alone() -> None:
                 channel.unary_stream("/grpc.health.v1.Health/Watch")(message),
                 channel.stream_stream(reflection.format("v1"))(iter([message])),
                 channel.stream_stream(reflection.format("v1alpha"))(iter([message])),
+                channel.unary_stream("/grpc.health.v1.Health/List")(message),
             )
             calls = [results(each) for each in streams]
             return [

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from gateway.inference.client import Call, FakeInferClient
 from gateway.models.values import Vectors
+from gateway.rpc.descriptors import HealthListRequest, HealthListResponse
 from gateway.rpc.service import NAME
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
@@ -95,6 +96,18 @@ def test_health(channel: grpc.Channel) -> None:
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND
 
 
+def test_the_health_of_all_services(channel: grpc.Channel) -> None:
+    listing: Any = channel.unary_unary(
+        "/grpc.health.v1.Health/List",
+        request_serializer=HealthListRequest.SerializeToString,
+        response_deserializer=HealthListResponse.FromString,
+    )
+    statuses = listing(HealthListRequest()).statuses
+    assert {name: each.status for name, each in statuses.items()} == dict.fromkeys(
+        ("", NAME, f"{NAME}/demo"), STATUSES.SERVING
+    )
+
+
 REFLECTIONS = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
 
 
@@ -120,7 +133,7 @@ def test_reflection(channel: grpc.Channel, reflection: str) -> None:
         [service] = described.service
         methods[f"{described.package}.{service.name}"] = {each.name for each in service.method}
     assert methods.keys() == names
-    assert methods["grpc.health.v1.Health"] == {"Check", "Watch"}
+    assert methods["grpc.health.v1.Health"] == {"Check", "List", "Watch"}
     assert methods[NAME] == set(clip_pb2.DESCRIPTOR.services_by_name["ClipService"].methods_by_name)
 
 
