@@ -55,7 +55,7 @@ def decoder(settings: Settings) -> Decoder | DecodePool:
         settings.max_resized_pixels,
         settings.max_decode_bytes,
     )
-    options = DecodeOptions(settings.exif_orientation, settings.preprocessing == "fast")
+    options = DecodeOptions(settings.exif_orientation, settings.fast())
     if not settings.decode_processes:
         return Decoder(limits, options)
     return DecodePool(settings.decode_processes, limits, options, settings.decode_timeout_s)

@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     preprocessing: Literal["exact", "fast"] = "exact"
     """exact: OpenCLIP's pixels bit for bit; fast: scaled JPEG decoding and SIMD resizing, with
     vectors that differ a little."""
+    jpeg_draft: bool = False
+    """The old name of `GATEWAY_PREPROCESSING=fast`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """debug, info (a line for each request), warning or error."""
     log_format: Literal["json", "console"] = "console"
@@ -200,6 +202,10 @@ class Settings(BaseSettings):
     def triton_addresses(self) -> tuple[str, ...]:
         """Where the Tritons are, each `host:port`."""
         return tuple(self.triton_address.split(","))
+
+    def fast(self) -> bool:
+        """Whether images are preprocessed the fast way."""
+        return self.preprocessing == "fast" or self.jpeg_draft
 
     def threads(self) -> int:
         """How many threads one process decodes with, or waits for its decoder processes with."""

@@ -59,6 +59,8 @@ def start() -> int:
             return 1
         stack.enter_context(logging_to_stderr(settings.log_level, settings.log_format))
         _raise_open_files(settings.max_connections + MAX_CONNECTIONS + OTHER_FILES)
+        if settings.jpeg_draft:
+            logger.warning("GATEWAY_JPEG_DRAFT: use its new name, GATEWAY_PREPROCESSING=fast")
         settings = settings.model_copy(update={"grpc_port": grpc.getsockname()[1]})
         served = ", ".join(model.manifest.id for model in loaded.models)
         host, port = listener.getsockname()[:2]

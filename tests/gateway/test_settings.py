@@ -68,3 +68,16 @@ def test_the_metrics_have_a_port_of_their_own(monkeypatch: pytest.MonkeyPatch, o
     assert said == "GATEWAY_METRICS_PORT 9000 is one of the other ports"
     said = told(monkeypatch, metrics_host="127.0.0.1")
     assert said == "GATEWAY_METRICS_HOST is set, so GATEWAY_METRICS_PORT must be"
+
+
+@pytest.mark.parametrize(
+    ("settings", "fast"),
+    [({}, False), ({"preprocessing": "exact"}, False), ({"preprocessing": "fast"}, True),
+     ({"jpeg_draft": "true"}, True)],
+)  # fmt: skip
+def test_the_old_name_of_fast_preprocessing(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], fast: bool
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(f"GATEWAY_{name.upper()}", value)
+    assert load_settings().fast() == fast
