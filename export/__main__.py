@@ -5,7 +5,9 @@ import logging
 import os
 import sys
 import warnings
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from export.arguments import parser, transfer_parser
 from export.errors import ExportError
@@ -125,11 +127,12 @@ def _gpu_inputs(given: argparse.Namespace) -> int:
     # imports torch, which takes seconds
     from export.gate import calibration
     from export.gpu_inputs import write
-    from export.pipeline import DRAWN, default_id
+    from export.pipeline import default_id
     from export.progress import Progress
+    from export.publish.job import DRAWN
     from export.source.checkpoint import load_checkpoint
 
-    images = given.calibrate_images or DRAWN
+    images = given.calibrate or DRAWN
     samples = (
         calibration.drawn()
         if images == DRAWN
@@ -144,42 +147,20 @@ def _gpu_inputs(given: argparse.Namespace) -> int:
 
 def _export(given: argparse.Namespace) -> int:
     # imports torch, which takes seconds
-    from export.pipeline import Options, export_model
+    from export.pipeline import export_model
     from export.precision.variants import pairs
     from export.progress import Progress
+    from export.publish.job import Options
     from export.publish.pbtxt import Serving
     from export.report.summary import how_to_serve, summary, write_reports
     from gateway.models.gate import Thresholds
 
-    options = Options(
-        model=given.model,
-        repository=given.repository,
-        pretrained=given.pretrained,
-        model_id=given.id,
-        version=given.version,
-        tokenizer=given.tokenizer,
-        text_config=given.text_config,
-        token_lengths=given.token_lengths,
-        compact=given.compact,
-        variants=pairs(given.precision, given.runtime),
-        samples=tuple(given.samples),
-        evaluate=given.evaluate,
-        evaluate_texts=given.evaluate_texts,
-        calibrate=given.calibrate_images,
-        calibrate_texts=given.calibrate_texts,
-        method=given.calibration,
-        thresholds=Thresholds(
-            given.min_cosine,
-            given.mean_cosine,
-            given.max_accuracy_loss,
-            given.max_recall_loss,
-            given.min_agreement,
-        ),
-        allow_failing=given.allow_failing,
-        allow_slow=given.allow_slow,
-        small_batch_items=given.small_batch_items,
-        serving=Serving(given.max_batch, given.device, given.instances, given.threads),
-    )
+    known: dict[str, Any] = vars(given)
+    thresholds = Thresholds(**{each.name: known[each.name] for each in fields(Thresholds)})
+    serving = Serving(given.max_batch, given.device, given.instances, given.threads)
+    known |= {"variants": pairs(given.precision, given.runtime), "thresholds": thresholds}
+    known |= {"samples": tuple(given.samples), "serving": serving}
+    options = Options(**{each.name: known[each.name] for each in fields(Options)})
     progress = Progress()
     outcomes = export_model(options, progress)
     with progress.stage("writing the report"):

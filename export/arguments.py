@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add("--pretrained", metavar="TAG|FILE", help="weights (default: random ones, for tests)")
     add("--repository", type=Path, default=REPOSITORY, metavar="DIR",
         help="where to publish (default: %(default)s)")
-    add("--id", metavar="ID",
+    add("--id", dest="model_id", metavar="ID",
         help="the `model` that clients send (default: NAME or NAME.TAG); a variant adds its "
         "precision and runtime, such as ID.int8")
     add("--version", type=_positive, metavar="N",
@@ -110,10 +110,11 @@ def _add_variants(top: argparse.ArgumentParser) -> None:
         "tensorrt needs TensorRT and a GPU")
     add("--compact", action="store_true",
         help="store weights as FP16 where that is exact: the same results, a smaller file")
-    add("--calibrate-images", metavar="DIR|drawn",
+    add("--calibrate-images", dest="calibrate", metavar="DIR|drawn",
         help="pictures to calibrate INT8 with; `drawn`: the demo's scenes")
     add("--calibrate-texts", type=Path, metavar="FILE", help="captions for it, one on each line")
-    add("--calibration", choices=("minmax", "entropy", "percentile"), default="percentile",
+    add("--calibration", dest="method", default="percentile",
+        choices=("minmax", "entropy", "percentile"),
         help="method that chooses the ranges of INT8 (default: %(default)s)")
     # fmt: on
 
@@ -151,11 +152,11 @@ def _add_gate(top: argparse.ArgumentParser) -> None:
         "fp16 and bf16 0.9995)")
     add("--mean-cosine", type=_cosine, metavar="X",
         help="refuse below this mean cosine (default: int8 0.99)")
-    add("--max-accuracy-loss", type=float, metavar="POINTS",
+    add("--max-accuracy-loss", dest="accuracy_loss", type=float, metavar="POINTS",
         help="refuse a larger loss of zero-shot accuracy (default: int8 1)")
-    add("--max-recall-loss", type=float, metavar="POINTS",
+    add("--max-recall-loss", dest="recall_loss", type=float, metavar="POINTS",
         help="refuse a larger loss of any retrieval recall (default: no limit)")
-    add("--min-agreement", type=_cosine, metavar="SHARE",
+    add("--min-agreement", dest="agreement", type=_cosine, metavar="SHARE",
         help="refuse if fewer pictures have PyTorch's first candidate, 0 to 1 (default: no limit)")
     add("--small-batch-items", type=_positive, default=1000, metavar="N",
         help="maximum number of pictures, and of texts of each length, to measure at batch 1 and "

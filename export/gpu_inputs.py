@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 
 from export.gate import evaluation
-from export.gate.calibration import CalibrationSet
 from export.gate.evaluation import EvaluationSet
 from export.gate.feeds import Feed, feed_of, image_measure, text_measure
 from export.gate.reference import Inputs, References, prepare, references
@@ -26,9 +25,7 @@ from export.source.tokenizer import write_tokenizer
 from gateway.models.tokenizer import padded
 
 
-def write(
-    checkpoint: Checkpoint, samples: CalibrationSet, folder: Path, progress: Progress
-) -> None:
+def write(checkpoint: Checkpoint, samples: EvaluationSet, folder: Path, progress: Progress) -> None:
     """Write the folder of a model.
 
     Args:
@@ -49,8 +46,7 @@ def write(
     with tempfile.TemporaryDirectory() as scratch:
         spec = write_tokenizer(checkpoint.tokenizer, Path(scratch) / "tokenizer.json")
         inputs = prepare(dataset, rules, spec, Path(scratch))
-        calibrate = EvaluationSet(samples.pictures, samples.texts)
-        feed = feed_of(prepare(calibrate, rules, spec, Path(scratch)), (spec.context_length,))
+        feed = feed_of(prepare(samples, rules, spec, Path(scratch)), (spec.context_length,))
     with progress.stage("encoding with OpenCLIP in PyTorch"):
         truth = references(checkpoint, dataset)
     ids = [padded(each, spec.context_length, spec.pad_id) for each in inputs.token_ids]

@@ -2,22 +2,19 @@
 
 import re
 import tempfile
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from export.errors import ExportError, GraphError
 from export.gate import calibration, evaluation
 from export.gate.evaluation import EvaluationSet
-from export.gate.measurement import SMALL_BATCH_ITEMS
 from export.gate.reference import References, prepare, references
 from export.gate.thresholds import DEFAULT_THRESHOLDS
 from export.precision import bf16
-from export.precision.int8 import Method
-from export.precision.variants import Graphs, Runtime, Variant
+from export.precision.variants import Graphs, Runtime
 from export.progress import Progress
 from export.publish import repository
-from export.publish.job import ExportJob
-from export.publish.pbtxt import Serving
+from export.publish.job import DRAWN, ExportJob, Options
 from export.publish.variant_publisher import Outcome, publish_variant
 from export.publish.writer import locked
 from export.source import encoders, packed, tracing
@@ -29,39 +26,10 @@ from gateway.models import manifest as contract
 from gateway.models.gate import Thresholds
 
 DEFAULT_LENGTHS = (16, 24, 32)  # tokens; the full context is always served as well
-DRAWN = "drawn"  # in place of a folder: the demo's scenes
-FP32 = Variant("fp32", "onnxruntime")
 SATURATES = (
     "NVIDIA's own ONNX Runtime backend computes INT8 less accurately on x86 processors without "
     "VNNI, since no key of it prevents saturation; `python -m server` prevents it"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of the command line; `python -m export --help` explains each."""
-
-    model: str
-    repository: Path
-    pretrained: str | None = None
-    model_id: str | None = None
-    version: int | None = None  # given: keeps the previous version
-    tokenizer: Path | None = None
-    text_config: Path | None = None
-    token_lengths: tuple[int, ...] | None = None  # None: packed, where the model allows
-    compact: bool = False
-    variants: tuple[Variant, ...] = (FP32,)
-    samples: tuple[Path, ...] = ()
-    evaluate: str | None = None  # a folder, or DRAWN
-    evaluate_texts: Path | None = None
-    calibrate: str | None = None  # a folder, or DRAWN
-    calibrate_texts: Path | None = None
-    method: Method = "percentile"
-    thresholds: Thresholds = field(default_factory=Thresholds)  # overrides, where not None
-    allow_failing: bool = False
-    allow_slow: bool = False
-    small_batch_items: int = SMALL_BATCH_ITEMS
-    serving: Serving = field(default_factory=Serving)
 
 
 def default_id(name: str, pretrained: str | None) -> str:
@@ -87,11 +55,10 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
         )
     for notice in checkpoint.notices:
         progress.notice(notice)
-    if samples.warning and any(variant.precision == "int8" for variant in options.variants):
-        progress.notice(samples.warning)
-    if options.serving.device != "gpu" and any(
-        variant.precision == "int8" and variant.on_cpu for variant in options.variants
-    ):
+    int8 = [variant for variant in options.variants if variant.precision == "int8"]
+    if samples and int8 and (few := calibration.warning(samples)):
+        progress.notice(few)
+    if options.serving.device != "gpu" and any(variant.on_cpu for variant in int8):
         progress.notice(SATURATES)
     base = options.model_id or default_id(checkpoint.name, checkpoint.pretrained)
     ids = {variant: variant.model_id(base) for variant in options.variants}
@@ -127,8 +94,6 @@ def _check(options: Options) -> None:
             "INT8 needs pictures and captions like those that it will serve, to calibrate its "
             "ranges: give --calibrate-images DIR and --calibrate-texts FILE"
         )
-    if options.calibrate not in (None, DRAWN) and options.calibrate_texts is None:
-        raise ExportError("--calibrate-images needs --calibrate-texts FILE as well")
     if any(v.precision == "bf16" for v in options.variants):
         bf16.check_processor()
     if any(v.runtime == "tensorrt" for v in options.variants):
@@ -137,25 +102,28 @@ def _check(options: Options) -> None:
 
 
 def _evaluation_set(options: Options) -> EvaluationSet:
+    if options.evaluate is None:
+        return EvaluationSet((), ())
     if options.evaluate == DRAWN:
         return evaluation.drawn()
-    if options.evaluate is not None:
-        return evaluation.from_files(Path(options.evaluate), options.evaluate_texts)
-    return EvaluationSet((), ())
+    return evaluation.from_files(Path(options.evaluate), options.evaluate_texts)
 
 
-def _calibration_set(options: Options) -> calibration.CalibrationSet:
+def _calibration_set(options: Options) -> EvaluationSet | None:
+    if options.calibrate is None:
+        return None
     if options.calibrate == DRAWN:
         return calibration.drawn()
-    images = Path(options.calibrate) if options.calibrate else None
-    return calibration.from_files(images, options.calibrate_texts)
+    if options.calibrate_texts is None:
+        raise ExportError("--calibrate-images needs --calibrate-texts FILE as well")
+    return calibration.from_files(Path(options.calibrate), options.calibrate_texts)
 
 
 def _prepare(
     options: Options,
     checkpoint: Checkpoint,
     dataset: EvaluationSet,
-    samples: calibration.CalibrationSet,
+    samples: EvaluationSet | None,
     progress: Progress,
 ) -> ExportJob:
     """Prepare everything that the variants share."""
@@ -167,17 +135,9 @@ def _prepare(
         spec = write_tokenizer(checkpoint.tokenizer, folder / "tokenizer.json")
         _check_lengths(options, spec.context_length)
         check_tokenizer(checkpoint.tokenizer, spec, folder, list(dataset.all_texts))
-        inputs = prepare(dataset, checkpoint.preprocessing, spec, folder)
-        calibrate = (
-            prepare(
-                EvaluationSet(samples.pictures, samples.texts),
-                checkpoint.preprocessing,
-                spec,
-                folder,
-            )
-            if samples.pictures
-            else None
-        )
+        rules = checkpoint.preprocessing
+        inputs = prepare(dataset, rules, spec, folder)
+        calibrate = prepare(samples, rules, spec, folder) if samples else None
     with progress.stage("tracing the image encoder"):
         image = tracing.image_graph(checkpoint)
     if image.notice:
@@ -192,11 +152,8 @@ def _prepare(
         truth: References = references(checkpoint, dataset)
     limits = {name: _merged(each, options.thresholds) for name, each in DEFAULT_THRESHOLDS.items()}
     return ExportJob(
-        options.repository, checkpoint, traced, dataset, inputs, calibrate, truth, limits,
-        options.method, options.compact, options.allow_failing, options.allow_slow,
-        options.small_batch_items, options.serving, progress,
-        evaluated=options.evaluate is not None, keep=options.version is not None,
-    )  # fmt: skip
+        options, checkpoint, traced, dataset, inputs, calibrate, truth, limits, progress
+    )
 
 
 def _check_lengths(options: Options, context_length: int) -> None:

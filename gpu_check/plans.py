@@ -1,7 +1,7 @@
 """TensorRT plans of a model's typed graphs: built by export's own builder, then measured."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ from benchmarks.reporting.results import Row
 from benchmarks.systems.published import Manifest
 from export.tensorrt.build_log import messages_of
 from export.tensorrt.errors import PlanError
-from export.tensorrt.plan import PlanOptions, build_plan
+from export.tensorrt.plan import build_plan
 from gateway.models.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
 from gpu_check.cuda import Device
 from gpu_check.engines import MB, PARITY_BATCH, Bound, EngineError, Measure
@@ -32,7 +32,7 @@ def lines(
     measure: Measure,
     trt: ModuleType,
     device: Device | None,
-    options: PlanOptions,
+    options: Mapping[str, Any],
 ) -> Iterator[Row]:
     """Build a plan for each precision and encoder, and measure it.
 
@@ -42,7 +42,7 @@ def lines(
         measure: How to measure.
         trt: `tensorrt`, or `tensorrt_rtx_bindings`.
         device: The GPU; None if there is none, and plans are built ahead of time.
-        options: Options of the build.
+        options: Further arguments of `build_plan`.
     """
     for precision in PRECISIONS:
         encoders = list(typed(manifest, inputs, precision))
@@ -55,7 +55,7 @@ def lines(
             start = time.perf_counter()
             try:
                 shapes = {name: encoder.items.shape[1:]}
-                plan = build_plan(trt, encoder.path, shapes, options, gpus=lambda: device)
+                plan = build_plan(trt, encoder.path, shapes, gpus=lambda: device, **options)
             except PlanError as error:
                 yield line(measure.part, {**encoder.labels, "engine": "build"}, FAIL, error)
                 continue
@@ -124,7 +124,9 @@ class PlanEngine:
             raise EngineError(f"TensorRT does not run the plan: {self._messages.why()}")
 
 
-def options_of(batches: Sequence[int], cache: Path, capability: str | None = None) -> PlanOptions:
+def options_of(
+    batches: Sequence[int], cache: Path, capability: str | None = None
+) -> dict[str, Any]:
     """Options of a build for these batch sizes; `capability` builds ahead of time."""
     most = max(*batches, PARITY_BATCH)
-    return PlanOptions(1, min(8, most), most, timing_cache=cache, compute_capability=capability)
+    return {"max_batch": most, "timing_cache": cache, "compute_capability": capability}

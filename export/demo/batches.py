@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from export.demo.captions import write_caption
-from export.demo.evaluate import DemoModel
+from export.demo.model import DemoModel
 from export.demo.scenes import PAIRS, draw_scene
 
 LARGE_SIZES = (80, 96, 128, 192, 256)  # pixels; resized like a user's picture

@@ -35,18 +35,6 @@ BACKGROUND_TEMPLATES: tuple[str, ...] = (
     "a {background} background with a {}",
     "a {background} picture with a {} on it.",
 )
-# In the manner of the ImageNet templates that OpenAI published with CLIP.
-HELD_OUT_TEMPLATES: tuple[str, ...] = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "there is a {} in the scene.",
-    "art of the {}.",
-    "a rendition of a {}.",
-    "a pixelated image of some {}",
-    "a cropped snapshot: {}",
-    "the toy {}.",
-    "a sketch of my favourite {}, seen from above.",
-)
 FILLERS: tuple[str, ...] = (
     *("a", "an", "the", "this", "that", "and", "or", "with", "very", "in", "of", "for", "on"),
     *("at", "here", "now", "it", "is", "was", "big", "little", "old", "new", "bright", "dark"),

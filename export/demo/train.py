@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from export.demo.batches import make_batch
 from export.demo.captions import known_text
-from export.demo.evaluate import DemoModel, create_demo
+from export.demo.model import DemoModel, create_demo
 
 MAX_LOGIT_SCALE = 4.6  # CLIP's cap is ln 100 = 4.6052; this stays below it when rounded to FP16
 

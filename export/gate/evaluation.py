@@ -1,16 +1,16 @@
 """Evaluation sets: pictures and texts with classes and pairs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from export.demo.captions import BACKGROUND_TEMPLATES
-from export.demo.evaluate import PLAIN_TEMPLATES
-from export.demo.scenes import LABELS, Scene, draw_scenes
+from export.demo.model import PLAIN_TEMPLATES
+from export.demo.scenes import LABELS, draw_scenes
 from export.errors import ExportError, brief
-from export.gate.samples import make_samples, png, read_picture
+from export.gate.samples import TEXTS, make_pictures, png, read_picture
 
-TEMPLATES = PLAIN_TEMPLATES
+TEMPLATES = PLAIN_TEMPLATES  # their mean is the vector of a class
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 )
@@ -19,7 +19,7 @@ HELD_OUT_SEED = 20_001  # unlike the seeds of training and calibration
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """A held-out set; the fields from `pairs` on may be empty.
+    """Pictures and texts; the fields from `pairs` on may be empty.
 
     Attributes:
         pictures: Encoded image files.
@@ -27,7 +27,6 @@ class EvaluationSet:
         pairs: Index in `texts` of each picture's own text, or None.
         classes: Names of the classes.
         labels: Index in `classes` of each picture's class, or None.
-        templates: Prompts with one `{}` each; their mean is the vector of a class.
     """
 
     pictures: tuple[bytes, ...]
@@ -35,12 +34,11 @@ class EvaluationSet:
     pairs: tuple[int | None, ...] | None = None
     classes: tuple[str, ...] = ()
     labels: tuple[int | None, ...] | None = None
-    templates: tuple[str, ...] = TEMPLATES
 
     @property
     def prompts(self) -> tuple[str, ...]:
         """Prompts of each class, class by class."""
-        return tuple(t.replace("{}", name) for name in self.classes for t in self.templates)
+        return tuple(t.replace("{}", name) for name in self.classes for t in TEMPLATES)
 
     @property
     def all_texts(self) -> tuple[str, ...]:
@@ -48,7 +46,7 @@ class EvaluationSet:
         return self.texts + self.prompts
 
     def joined(self, other: "EvaluationSet") -> "EvaluationSet":
-        """Join both sets; classes and templates come from the set with classes.
+        """Join both sets, of which one may have classes.
 
         Raises:
             ExportError: Both have classes.
@@ -71,7 +69,7 @@ class EvaluationSet:
         return EvaluationSet(
             self.pictures + other.pictures, texts,
             tuple(pairs) if self.pairs or other.pairs else None,
-            named.classes, tuple(labels) if named.labels else None, named.templates,
+            named.classes, tuple(labels) if named.labels else None,
         )  # fmt: skip
 
 
@@ -81,34 +79,31 @@ def built_in(image_size: int, extra: Sequence[Path] = ()) -> EvaluationSet:
     Raises:
         ExportError: A file of `extra` cannot be read.
     """
-    samples = make_samples(image_size, tuple(extra))
-    return EvaluationSet(samples.pictures, tuple(dict.fromkeys(samples.texts)))
+    pictures = (*make_pictures(image_size), *map(read_picture, extra))
+    return EvaluationSet(pictures, tuple(dict.fromkeys(TEXTS)))
 
 
-def drawn(count: int = 480, seed: int = HELD_OUT_SEED, size: int = 64) -> EvaluationSet:
+def drawn(count: int = 480, seed: int = HELD_OUT_SEED) -> EvaluationSet:
     """Draw the demo's scenes, labelled and captioned.
 
     Args:
         count: Number of scenes, cycled evenly over colours and shapes.
         seed: Seed of the scenes.
-        size: Side of the pictures in pixels.
     """
-    scenes = draw_scenes(count, seed, size)
-    captions = [_caption(scene) for scene in scenes]
+    scenes = draw_scenes(count, seed)
+    template = BACKGROUND_TEMPLATES[0]
+    captions = [template.format(each.label, background=each.background) for each in scenes]
     texts = tuple(dict.fromkeys(captions))
-    place = {text: index for index, text in enumerate(texts)}
     return EvaluationSet(
         pictures=tuple(png(scene.image) for scene in scenes),
         texts=texts,
-        pairs=tuple(place[caption] for caption in captions),
+        pairs=tuple(texts.index(caption) for caption in captions),
         classes=LABELS,
         labels=tuple(LABELS.index(scene.label) for scene in scenes),
     )
 
 
-def from_files(
-    images: Path, texts: Path | None = None, templates: Sequence[str] = TEMPLATES
-) -> EvaluationSet:
+def from_files(images: Path, texts: Path | None = None) -> EvaluationSet:
     """Read the user's own set.
 
     Args:
@@ -116,18 +111,12 @@ def from_files(
             (`golden_retriever` is "golden retriever"); other pictures have no class.
         texts: A file with a caption on each line, or with pairs of a picture's path in `images`
             and its caption, separated by a tab.
-        templates: Prompts for the classes.
 
     Raises:
         ExportError: The folder has no pictures, a picture cannot be read, the file has no
             captions or names a missing picture, or there is only one class.
     """
-    files = list(_picture_files(images))
-    if not files:
-        raise ExportError(
-            f"{images}: holds no pictures ({', '.join(sorted(SUFFIXES))}), neither itself nor in "
-            "folders named for their classes"
-        )
+    files = picture_files(images, "*", "*/*")
     classes = sorted({file.parent for file in files if file.parent != images})
     if len(classes) == 1:
         raise ExportError(
@@ -135,39 +124,59 @@ def from_files(
             f"more, and pictures without classes lie in {images} itself"
         )
     captions, pairs = _captions(texts, images, files) if texts else ((), None)
+    labels = tuple(classes.index(f.parent) if f.parent in classes else None for f in files)
     return EvaluationSet(
         pictures=tuple(read_picture(file) for file in files),
         texts=captions,
         pairs=pairs,
         classes=tuple(folder.name.replace("_", " ") for folder in classes),
-        labels=tuple(classes.index(f.parent) if f.parent in classes else None for f in files)
-        if classes
-        else None,
-        templates=tuple(templates),
+        labels=labels if classes else None,
     )
 
 
-def _picture_files(folder: Path) -> Iterator[Path]:
+def picture_files(folder: Path, *patterns: str) -> list[Path]:
+    """The pictures of a folder that match a pattern, those of each pattern sorted.
+
+    Raises:
+        ExportError: There are none.
+    """
     if not folder.is_dir():
         raise ExportError(f"{folder}: no such folder")
-    inner = [path for path in sorted(folder.iterdir()) if path.is_dir()]
-    for place in (folder, *inner):
-        for path in sorted(place.iterdir()):
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                yield path
+    found = [
+        path
+        for pattern in patterns
+        for path in sorted(folder.glob(pattern))
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    if not found:
+        raise ExportError(
+            f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))}), neither itself nor in "
+            "its folders"
+        )
+    return found
+
+
+def caption_lines(path: Path) -> list[str]:
+    """The lines of a file of captions, without empty ones.
+
+    Raises:
+        ExportError: There are none, or it is not UTF-8 text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path}: cannot be read as UTF-8 text: {brief(error)}") from error
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise ExportError(f"{path}: holds no captions; write one on each line")
+    return found
 
 
 def _captions(
     path: Path, images: Path, files: Sequence[Path]
 ) -> tuple[tuple[str, ...], tuple[int | None, ...] | None]:
     """Read the distinct captions, and the index of each picture's caption."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(f"{path}: cannot be read as UTF-8 text: {brief(error)}") from error
-    lines = [line for line in lines if line]
-    if not lines:
-        raise ExportError(f"{path}: holds no captions; write one on each line")
+    lines = caption_lines(path)
     if not all("\t" in line for line in lines):
         return tuple(dict.fromkeys(lines)), None
     rows = {file.relative_to(images).as_posix(): row for row, file in enumerate(files)}
@@ -181,7 +190,3 @@ def _captions(
             raise ExportError(f"{path}: {name!r} has two captions; give each picture one")
         pairs[rows[name]] = texts.setdefault(caption, len(texts))
     return tuple(texts), tuple(pairs)
-
-
-def _caption(scene: Scene) -> str:
-    return BACKGROUND_TEMPLATES[0].format(scene.label, background=scene.background)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.gate import metrics
-from export.gate.evaluation import EvaluationSet
+from export.gate.evaluation import TEMPLATES, EvaluationSet
 from export.gate.metrics import Scores, Vectors
 from export.gate.reference import References
 from gateway.models.gate import Agreement, Ranking, Retrieval, ZeroShot
@@ -40,8 +40,7 @@ def rank(
     candidates, true_candidates = over_texts, true_texts
     if dataset.classes:
         found, true = (
-            metrics.ensemble(vectors[texts:], len(dataset.templates))
-            for vectors in (text, truth.text)
+            metrics.ensemble(vectors[texts:], len(TEMPLATES)) for vectors in (text, truth.text)
         )
         candidates = metrics.scores(image[rows], found)
         true_candidates = metrics.scores(truth.image[rows], true)

@@ -1,6 +1,7 @@
 """Runs the graphs of encoders in ONNX Runtime and OpenVINO."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,61 +51,52 @@ def check_runs(path: Path, shapes: Sequence[probe.Shape]) -> None:
         raise CrashError(f"this variant cannot run here: {why} on {path.name}")
 
 
-def onnx_runner(
-    path: Path, name: str, providers: Sequence[str] = ("CPUExecutionProvider",)
-) -> RunEncoder:
-    """Make a function that runs a graph in ONNX Runtime.
+def onnx_runner(path: Path, name: str) -> RunEncoder:
+    """Make a function that runs a graph in ONNX Runtime on the CPU.
 
     Args:
         path: File of the graph.
         name: Name of its input.
-        providers: ONNX Runtime's execution providers, the preferred one first.
 
     Raises:
         GateError: It fails to load or, later, to run at a shape.
     """
-    try:
-        session = onnxruntime.InferenceSession(path, session_options(), providers=list(providers))
-    except Exception as error:  # ONNX Runtime's errors share no public base
-        raise GateError(f"{path.name}: ONNX Runtime cannot load it: {brief(error)}") from error
+    with _refusing(f"{path.name}: ONNX Runtime cannot load it"):
+        session = onnxruntime.InferenceSession(
+            path, session_options(), providers=["CPUExecutionProvider"]
+        )
 
     def run(batch: NDArray[Any]) -> Vectors:
-        try:
+        with _refusing(f"refused: {path.name} does not run at shape {batch.shape}"):
             return np.asarray(session.run(None, {name: batch})[0])
-        except Exception as error:  # as above
-            raise GateError(
-                f"refused: {path.name} does not run at shape {batch.shape}: {brief(error)}"
-            ) from error
 
     return run
 
 
 def openvino_runner(path: Path, name: str) -> RunEncoder:
-    """Make a function that runs a graph in OpenVINO in BF16, with the properties it is served with.
-
-    Args:
-        path: File of the graph, `model.xml`.
-        name: Name of its input.
+    """As `onnx_runner`, in OpenVINO in BF16, with the properties that `model.xml` is served with.
 
     Raises:
         GateError: It fails to load or, later, to run at a shape.
     """
     import openvino  # for BF16 alone
 
-    try:
+    with _refusing(f"{path.name}: OpenVINO cannot load it"):
         request = openvino.Core().compile_model(path, "CPU", OPENVINO).create_infer_request()
-    except RuntimeError as error:
-        raise GateError(f"{path.name}: OpenVINO cannot load it: {brief(error)}") from error
 
     def run(batch: NDArray[Any]) -> Vectors:
-        try:
+        with _refusing(f"refused: {path.name} does not run at shape {batch.shape}"):
             return np.array(request.infer({name: batch}, share_inputs=True)[0])
-        except RuntimeError as error:
-            raise GateError(
-                f"refused: {path.name} does not run at shape {batch.shape}: {brief(error)}"
-            ) from error
 
     return run
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the runtimes' errors share no public base
+        raise GateError(f"{what}: {brief(error)}") from error
 
 
 def text_runners(

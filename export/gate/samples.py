@@ -1,7 +1,6 @@
 """Built-in pictures and texts to measure an exported model on."""
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,30 +27,14 @@ _ODD_TEXTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Samples that the variant and PyTorch encode.
-
-    Attributes:
-        pictures: Encoded image files; the first is the golden picture, which needs no resize.
-        texts: Texts of many lengths, some longer than the context.
-    """
-
-    pictures: tuple[bytes, ...]
-    texts: tuple[str, ...]
+TEXTS = (*_ODD_TEXTS, *(" ".join((_WORDS.split() * 17)[:count]) for count in _WORD_COUNTS))
 
 
-def make_samples(image_size: int, extra: tuple[Path, ...] = ()) -> Samples:
-    """Draw pictures of several sizes, and add the user's own.
-
-    Raises:
-        ExportError: A file of `extra` cannot be read.
-    """
+def make_pictures(image_size: int) -> list[bytes]:
+    """Draw pictures of several sizes; the first is the golden picture, which needs no resize."""
     rng = np.random.default_rng(7)
     arrays = [golden_pixels(image_size), *(_scene(rng, *size) for size in _SIZES)]
-    drawn = [png(Image.fromarray(pixels)) for pixels in arrays]
-    texts = [" ".join((_WORDS.split() * 17)[:count]) for count in _WORD_COUNTS]
-    return Samples((*drawn, *(read_picture(path) for path in extra)), (*_ODD_TEXTS, *texts))
+    return [png(Image.fromarray(pixels)) for pixels in arrays]
 
 
 def _scene(rng: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:

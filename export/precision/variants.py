@@ -98,26 +98,36 @@ class Candidate:
 
 def compacted(graphs: Graphs) -> Graphs:
     """Copy the graphs, storing weights as FP16 where that is exact."""
-    copies: dict[int, onnx.ModelProto] = {}
-    for proto in (graphs.image, *graphs.text.values()):
-        if id(proto) not in copies:
-            copies[id(proto)] = copy = onnx.ModelProto()
-            copy.CopyFrom(proto)
-            weights.compact(copy)
-    text = {length: copies[id(proto)] for length, proto in graphs.text.items()}
-    return replace(graphs, image=copies[id(graphs.image)], text=text)
+
+    def compact(proto: onnx.ModelProto, lengths: Sequence[int]) -> onnx.ModelProto:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        weights.compact(copy)
+        return copy
+
+    return _converted(graphs, compact)
 
 
 def halved(graphs: Graphs, pixels: Feeds, ids: Mapping[int, Feeds]) -> Graphs:
     """Convert the graphs to FP16; layers near overflow on the feeds stay FP32."""
-    done: dict[int, onnx.ModelProto] = {}
+
+    def convert(proto: onnx.ModelProto, lengths: Sequence[int]) -> onnx.ModelProto:
+        texts = [batch for length in lengths for batch in ids.get(length, ())]
+        return half.to_fp16(proto, texts if lengths else pixels)
+
+    return _converted(graphs, convert)
+
+
+def _converted(
+    graphs: Graphs, convert: Callable[[onnx.ModelProto, Sequence[int]], onnx.ModelProto]
+) -> Graphs:
+    """Convert each graph once, given its token lengths; those of the image encoder are none."""
+    text: dict[int, onnx.ModelProto] = {}
     for length, proto in graphs.text.items():
-        if id(proto) not in done:
+        if length not in text:
             shared = [n for n, other in graphs.text.items() if other is proto]
-            feeds = [batch for n in shared for batch in ids.get(n, ())]
-            done[id(proto)] = half.to_fp16(graphs.text[length], feeds)
-    text = {length: done[id(proto)] for length, proto in graphs.text.items()}
-    return replace(graphs, image=half.to_fp16(graphs.image, pixels), text=text)
+            text |= dict.fromkeys(shared, convert(proto, shared))
+    return replace(graphs, image=convert(graphs.image, ()), text=text)
 
 
 def candidates(

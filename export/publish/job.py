@@ -1,24 +1,54 @@
-"""The inputs that the variants of a model share."""
+"""The options of an export, and the inputs that the variants of a model share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.gate.evaluation import EvaluationSet
+from export.gate.measurement import SMALL_BATCH_ITEMS
 from export.gate.reference import Inputs, References
 from export.precision.int8 import Method
-from export.precision.variants import Graphs, Runtime
+from export.precision.variants import Graphs, Runtime, Variant
 from export.progress import Progress
 from export.publish.pbtxt import Serving
 from export.source.checkpoint import Checkpoint
 from gateway.models.gate import Thresholds
+
+DRAWN = "drawn"  # in place of a folder: the demo's scenes
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of the command line; `python -m export --help` explains each."""
+
+    model: str
+    repository: Path
+    pretrained: str | None = None
+    model_id: str | None = None
+    version: int | None = None  # given: keeps the previous version
+    tokenizer: Path | None = None
+    text_config: Path | None = None
+    token_lengths: tuple[int, ...] | None = None  # None: packed, where the model allows
+    compact: bool = False
+    variants: tuple[Variant, ...] = (Variant("fp32", "onnxruntime"),)
+    samples: tuple[Path, ...] = ()
+    evaluate: str | None = None  # a folder, or DRAWN
+    evaluate_texts: Path | None = None
+    calibrate: str | None = None  # a folder, or DRAWN
+    calibrate_texts: Path | None = None
+    method: Method = "percentile"
+    thresholds: Thresholds = field(default_factory=Thresholds)  # overrides, where not None
+    allow_failing: bool = False
+    allow_slow: bool = False
+    small_batch_items: int = SMALL_BATCH_ITEMS
+    serving: Serving = field(default_factory=Serving)
 
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
     """Everything that the variants of a model share."""
 
-    root: Path
+    options: Options
     checkpoint: Checkpoint
     traced: Mapping[Runtime, Graphs]  # FP32
     dataset: EvaluationSet
@@ -26,15 +56,7 @@ class ExportJob:
     calibrate: Inputs | None  # for INT8
     truth: References
     thresholds: Mapping[str, Thresholds]  # by precision
-    method: Method
-    compact: bool
-    allow_failing: bool
-    allow_slow: bool
-    small_batch_items: int  # maximum to measure at batch 1 and 2
-    serving: Serving
     progress: Progress
-    evaluated: bool = False  # whether the set has more than the built-in pictures
-    keep: bool = False  # whether to keep the previous version
 
     @property
     def lengths(self) -> tuple[int, ...]:

@@ -61,7 +61,7 @@ def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> Selected:
         staged = _staged(job, variant, stage, graphs)
         measured = evaluate(
             staged.run_image, staged.run_texts, job.inputs, job.truth, job.dataset,
-            job.serving.max_batch, job.small_batch_items,
+            job.options.serving.max_batch, job.options.small_batch_items,
         )  # fmt: skip
         return measured, thresholds.failures(measured.measured, limits)
 
@@ -75,11 +75,11 @@ def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> Selected:
         ("image", latency_of(ours.image, pixels[:1])),
         ("text", latency_of(ours.text, ids[:1])),
     )
-    if variant.precision == "fp32" or not variant.on_cpu or job.serving.device == "gpu":
+    if variant.precision == "fp32" or not variant.on_cpu or job.options.serving.device == "gpu":
         return Selected(found, latency, ())
     with _fp32(job, length) as fp32:
-        speeds = speed.compare(fp32, ours, pixels, ids, job.serving.max_batch)
-    slow = () if job.allow_slow else speed.failures(speeds)
+        speeds = speed.compare(fp32, ours, pixels, ids, job.options.serving.max_batch)
+    slow = () if job.options.allow_slow else speed.failures(speeds)
     return Selected(replace(found, failures=(*found.failures, *slow)), latency, speeds)
 
 
@@ -101,7 +101,7 @@ def _made(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) ->
     if variant.precision == "fp16":
         feed = feed_of(job.inputs, job.lengths, few=True)
         graphs = halved(graphs, feed.pixels, feed.token_ids)
-    if job.compact and variant.runtime == "onnxruntime":
+    if job.options.compact and variant.runtime == "onnxruntime":
         graphs = compacted(graphs)
     evaluation, failures = judge(graphs)
     return Found(graphs, evaluation, tuple(failures))
@@ -117,11 +117,11 @@ def _searched(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge
     shared = traced.text[job.lengths[-1]]
     every = [batch for batches in feed.token_ids.values() for batch in batches]
     texts = candidates(
-        shared, variant.form, job.method, every,
+        shared, variant.form, job.options.method, every,
         text_measure(job.inputs, job.truth, job.lengths),
     )  # fmt: skip
     images = candidates(
-        traced.image, variant.form, job.method, feed.pixels,
+        traced.image, variant.form, job.options.method, feed.pixels,
         image_measure(job.inputs, job.truth),
     )  # fmt: skip
     return search(first_good(images, needed), first_good(texts, needed), traced, judge)
@@ -131,7 +131,7 @@ def _staged(job: ExportJob, variant: Variant, stage: Stage, graphs: Graphs) -> _
     stage.clear()
     image, texts = stage.image(graphs.image), stage.text(graphs)
     if variant.runtime == "tensorrt":
-        return _Staged(graphs, *build_plans(stage, image, texts, job.progress))
+        return _Staged(graphs, *build_plans(stage, image, texts))
     if variant.runtime == "openvino":
         run_image = runners.openvino_runner(image, PIXELS)
         run_texts = runners.text_runners(texts, runners.openvino_runner)

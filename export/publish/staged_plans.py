@@ -11,21 +11,19 @@ from numpy.typing import NDArray
 
 from export.errors import GateError
 from export.gate.runners import RunEncoder
-from export.progress import Progress
 from export.publish.pbtxt import MODEL_FILES
 from export.publish.staging import Stage
 from export.tensorrt.build_log import messages_of
 from export.tensorrt.compatibility import platform_of, write_platform
 from export.tensorrt.gpus import find_gpus
-from export.tensorrt.plan import PlanOptions, build_plan, import_tensorrt
+from export.tensorrt.plan import build_plan, import_tensorrt
 from gateway.models.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
 
-OPT_BATCH = 8  # items that TensorRT times its kernels with
 TIMING_CACHE = ".tensorrt-timing-cache"
 
 
 def build_plans(
-    stage: Stage, image: Path, texts: Mapping[int, Path], progress: Progress
+    stage: Stage, image: Path, texts: Mapping[int, Path]
 ) -> tuple[RunEncoder, dict[int, RunEncoder]]:
     """Replace the ONNX file of each encoder by a plan for the first GPU of this machine.
 
@@ -33,22 +31,14 @@ def build_plans(
         ExportError: No TensorRT, no GPU, or a plan cannot be built; see `plan.build_plan`.
     """
     trt = import_tensorrt()
-    batch = stage.serving.max_batch
-    options = PlanOptions(
-        opt_batch=min(OPT_BATCH, batch),
-        max_batch=batch,
-        timing_cache=stage.folder.parent / TIMING_CACHE,
-    )
+    platform = platform_of(trt, find_gpus()[0])
+    cache = stage.folder.parent / TIMING_CACHE
 
     def planned(path: Path, name: str, item: tuple[int, ...], output: str) -> RunEncoder:
-        def report(phase: str, done: int, steps: int) -> None:
-            if done == 0:
-                progress.notice(f"TensorRT, {path.parents[1].name}: {phase} ({steps} steps)")
-
-        plan = build_plan(trt, path, {name: item}, options, report)
+        plan = build_plan(trt, path, {name: item}, stage.serving.max_batch, cache)
         written = path.with_name(MODEL_FILES["tensorrt"])
         written.write_bytes(plan)
-        write_platform(written, platform_of(trt, find_gpus()[0]))
+        write_platform(written, platform)
         for onnx_file in path.parent.glob(f"{path.name}*"):  # and its external weights
             onnx_file.unlink()
         return plan_runner(trt, plan, name, output, stage.embedding_size)

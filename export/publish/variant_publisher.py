@@ -50,8 +50,8 @@ def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: in
     # INT8 operators are short: threads that share them often wait for each other. Texts would gain
     # as much, but for the memory of a second embedding table.
     split_images = variant.precision == "int8"
-    serving = replace(job.serving, runtime=variant.runtime, split_images=split_images)
-    with staging(job.root) as folder:
+    serving = replace(job.options.serving, runtime=variant.runtime, split_images=split_images)
+    with staging(job.options.repository) as folder:
         stage = Stage(
             folder, model_id, version, rules.image_size, job.checkpoint.embedding_size, serving
         )
@@ -61,7 +61,7 @@ def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: in
             except CrashError as error:  # other variants may run
                 return Outcome(model_id, None, None, (str(error),))
         found = selected.found
-        published = not found.failures or job.allow_failing
+        published = not found.failures or job.options.allow_failing
         report = _report(job, variant, stage, selected, published=published)
         for note in report.notes:
             job.progress.notice(note)
@@ -70,7 +70,9 @@ def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: in
         spec = write_tokenizer(job.checkpoint.tokenizer, stage.tokenizer)
         manifest = _describe(job, variant, stage, spec, found)
         with job.progress.stage(f"publishing {model_id}, version {version}"):
-            repository.publish(job.root, folder, manifest, keep=job.keep)
+            repository.publish(
+                job.options.repository, folder, manifest, keep=job.options.version is not None
+            )
     return Outcome(model_id, report, manifest, found.failures)
 
 
@@ -115,7 +117,9 @@ def _report(
     found = selected.found
     recipe = "; ".join(f"{encoder}: {made}" for encoder, made in found.graphs.recipe.items())
     evaluation, limits = found.evaluation, job.thresholds[variant.precision]
-    note = thresholds.unjudged(stage.model_id, evaluation.measured, limits, evaluated=job.evaluated)
+    note = thresholds.unjudged(
+        stage.model_id, evaluation.measured, limits, evaluated=job.options.evaluate is not None
+    )
     return VariantReport(
         stage.model_id, variant.precision, variant.runtime, stage.size(), evaluation.measured,
         evaluation.image_cosines, evaluation.text_cosines, limits, found.failures, published,

@@ -1,18 +1,18 @@
 """Writes a report on the variants of one model: tables, plots, and refusals with reasons."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from export.gate.variant_report import Latency, VariantReport
+from export.gate.variant_report import VariantReport
 from export.report import plots
-from export.report.tables import NONE, by_batch, percent, recalls, table
+from export.report.tables import NONE, by_batch, percent, shares, table
 from gateway.models.gate import RECALLS, Measured, Thresholds
 
 
 def write_report(
     folder: Path, variants: Sequence[VariantReport], machine: str, not_run: Sequence[str] = ()
 ) -> Path:
-    """Write `report.md` with its plots.
+    """Write `report.md` with a plot of the cosines.
 
     Args:
         folder: Created if missing; replaces the files of an earlier report.
@@ -37,9 +37,9 @@ def write_report(
         "## Cosines",
         _cosines(folder, variants),
         "## Rankings",
-        _rankings(folder, variants),
+        _rankings(variants),
         by_batch([(v.id, v.measured) for v in variants]),
-        _latency(folder, variants),
+        _latency(variants),
         _speeds(variants),
         _recipes(variants),
         "## Every run",
@@ -92,89 +92,46 @@ def _cosines(folder: Path, variants: Sequence[VariantReport]) -> str:
     return f"![Distance from PyTorch](cosines.png)\n\n{note}\n\n{table(head, rows, left=2)}"
 
 
-def _asked(thresholds: Thresholds) -> str:
-    asked = []
-    if thresholds.min_cosine is not None:
-        asked.append(f"lowest {thresholds.min_cosine}")
-    if thresholds.mean_cosine is not None:
-        asked.append(f"mean {thresholds.mean_cosine}")
-    return ", ".join(asked) or NONE
+def _asked(limits: Thresholds) -> str:
+    asked = (("lowest", limits.min_cosine), ("mean", limits.mean_cosine))
+    return ", ".join(f"{name} {value}" for name, value in asked if value is not None) or NONE
 
 
-def _rankings(folder: Path, variants: Sequence[VariantReport]) -> str:
+def _rankings(variants: Sequence[VariantReport]) -> str:
     first = variants[0].measured
-    pytorch: list[float | None] = [None, None]
-    names = [f"top-{count} of {first.agreement.candidates} as PyTorch" for count in (1, 5)]
-    values = [[v.measured.agreement.top1, v.measured.agreement.top5] for v in variants]
-    columns: list[list[float | None]] = [list(row) for row in values]
-    if first.zero_shot:
-        names.append("zero-shot accuracy")
-        pytorch.append(first.zero_shot.pytorch_accuracy)
-        _extend(columns, variants, lambda m: [m.zero_shot.accuracy if m.zero_shot else None])
-    if first.retrieval:
-        names += [name for name, _ in RECALLS]
-        pytorch += recalls(first.retrieval.pytorch_recall)
-        _extend(columns, variants, _recalled)
-    series = [("PyTorch", pytorch), *zip([v.id for v in variants], columns, strict=True)]
-    labels = [name.replace(", ", "\n").replace(" as ", "\nas ") for name in names]
-    plots.shares_chart(folder / "accuracy.png", labels, series)
+    counts = (f"top-{count} of {first.agreement.candidates} as PyTorch" for count in (1, 5))
+    names = [*counts, "zero-shot accuracy", *(name for name, _ in RECALLS)]
+    columns = [[None, None, *shares(first)[1]]]
+    for measured in (variant.measured for variant in variants):
+        agreement = measured.agreement
+        columns.append([agreement.top1, agreement.top5, *shares(measured)[0]])
     rows = [
-        [name, *(percent(values[index]) for _, values in series)]
-        for index, name in enumerate(names)
+        [name, *map(percent, row)]
+        for name, *row in zip(names, *columns, strict=True)
+        if any(share is not None for share in row)
     ]
     head = ("%", "PyTorch", *(f"`{v.id}`" for v in variants))
-    return "\n\n".join(("![Accuracy](accuracy.png)", _counts(first), table(head, rows, left=1)))
+    return f"{_counts(first)}\n\n{table(head, rows)}"
 
 
 def _counts(measured: Measured) -> str:
     """Number of pictures behind the shares."""
-    zero_shot, retrieval = measured.zero_shot, measured.retrieval
-    return ", ".join(
-        [
-            f"{measured.image.runs[-1].items} pictures",
-            *([f"{zero_shot.pictures} of them labelled"] if zero_shot else []),
-            *([f"{retrieval.pictures} with a text of their own"] if retrieval else []),
-        ]
-    )
+    counts = [f"{measured.image.runs[-1].items} pictures"]
+    if measured.zero_shot:
+        counts.append(f"{measured.zero_shot.pictures} of them labelled")
+    if measured.retrieval:
+        counts.append(f"{measured.retrieval.pictures} with a text of their own")
+    return ", ".join(counts)
 
 
-def _extend(
-    columns: list[list[float | None]],
-    variants: Sequence[VariantReport],
-    more: Callable[[Measured], list[float | None]],
-) -> None:
-    for column, variant in zip(columns, variants, strict=True):
-        column += more(variant.measured)
-
-
-def _recalled(measured: Measured) -> list[float | None]:
-    if measured.retrieval is None:
-        return [None] * len(RECALLS)
-    return [*recalls(measured.retrieval.recall)]
-
-
-def _latency(folder: Path, variants: Sequence[VariantReport]) -> str:
-    timed = [v for v in variants if v.latency]
-    if not timed:
-        (folder / "latency.png").unlink(missing_ok=True)
-        return ""
-    encoders = list(dict.fromkeys(encoder for v in timed for encoder, _ in v.latency))
-    known = {v.id: dict(v.latency) for v in variants}
-    plots.latency_chart(
-        folder / "latency.png",
-        encoders,
-        [
-            (v.id, [_interval(known[v.id].get(encoder)) for encoder in encoders])
-            for v in variants
-        ],
-    )  # fmt: skip
+def _latency(variants: Sequence[VariantReport]) -> str:
     rows = [
         [f"`{v.id}`", encoder, f"{given.p50_ms:.2f}", f"{given.p99_ms:.2f}"]
-        for v in timed
+        for v in variants
         for encoder, given in v.latency
     ]
     head = ("variant", "encoder", "p50, ms", "p99, ms")
-    return f"## Latency\n\n![Latency](latency.png)\n\n{table(head, rows, left=2)}"
+    return f"## Latency\n\n{table(head, rows, left=2)}" if rows else ""
 
 
 def _speeds(variants: Sequence[VariantReport]) -> str:
@@ -196,10 +153,6 @@ def _speeds(variants: Sequence[VariantReport]) -> str:
         "without `--allow-slow`."
     )
     return f"## Speed against FP32\n\n{note}\n\n{table(head, rows)}"
-
-
-def _interval(latency: Latency | None) -> tuple[float, float] | None:
-    return (latency.p50_ms, latency.p99_ms) if latency else None
 
 
 def _recipes(variants: Sequence[VariantReport]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gateway.models.gate import RECALLS, Measured, Ranking, Recall
+from gateway.models.gate import RECALLS, Measured, Ranking
 
 NONE = "–"  # noqa: RUF001 (an en dash, for an empty cell)
 
@@ -14,9 +14,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *escaped))
 
 
-def recalls(recall: Recall) -> list[float]:
-    """List the recalls in the order of `RECALLS`."""
-    return [getattr(recall, name) for _, name in RECALLS]
+def shares(given: Measured | Ranking) -> tuple[list[float | None], list[float | None]]:
+    """The variant's and PyTorch's accuracy, then recalls as `RECALLS`; None where not measured."""
+    zero_shot, retrieval = given.zero_shot, given.retrieval
+    found: list[float | None] = [zero_shot.accuracy if zero_shot else None]
+    pytorch: list[float | None] = [zero_shot.pytorch_accuracy if zero_shot else None]
+    for _, name in RECALLS:
+        found.append(getattr(retrieval.recall, name) if retrieval else None)
+        pytorch.append(getattr(retrieval.pytorch_recall, name) if retrieval else None)
+    return found, pytorch
 
 
 def percent(share: float | None) -> str:
@@ -31,7 +37,8 @@ def by_batch(variants: Sequence[tuple[str, Measured]]) -> str:
             *(f"{name}, %" for name, _ in RECALLS)]  # fmt: skip
     rows = [
         [f"`{name}`", str(each.batch), str(each.length), str(each.pictures), str(each.texts),
-         percent(each.agreement.top1), percent(each.agreement.top5), *_shares(each)]
+         percent(each.agreement.top1), percent(each.agreement.top5),
+         *map(_with_loss, *shares(each))]
         for name, measured in variants
         for each in measured.rankings
     ]  # fmt: skip
@@ -44,16 +51,7 @@ def by_batch(variants: Sequence[tuple[str, Measured]]) -> str:
     return f"{note}\n\n{table(kept[0], kept[1:])}"
 
 
-def _shares(ranking: Ranking) -> list[str]:
-    """Format zero-shot accuracy, then the recalls; missing ones are empty."""
-    zero_shot, retrieval = ranking.zero_shot, ranking.retrieval
-    accuracy = _with_loss(zero_shot.accuracy, zero_shot.pytorch_accuracy) if zero_shot else NONE
-    if retrieval is None:
-        return [accuracy, *[NONE] * len(RECALLS)]
-    found, pytorch = recalls(retrieval.recall), recalls(retrieval.pytorch_recall)
-    return [accuracy, *(_with_loss(*pair) for pair in zip(found, pytorch, strict=True))]
-
-
-def _with_loss(share: float, pytorch: float) -> str:
-    lost = 100 * (pytorch - share)
-    return f"{percent(share)} ({lost:.2f})"
+def _with_loss(share: float | None, pytorch: float | None) -> str:
+    if share is None or pytorch is None:
+        return NONE
+    return f"{percent(share)} ({100 * (pytorch - share):.2f})"

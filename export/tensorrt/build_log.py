@@ -1,19 +1,16 @@
-"""Messages and progress of a TensorRT build."""
+"""Messages of a TensorRT build."""
 
 import functools
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 Foreign = Any  # an object of a TensorRT module, which is known at run time only
-Report = Callable[[str, int, int], None]  # phase, steps done, steps in all
 
 LINES = 200  # messages kept
 LAST = 4  # messages shown
-REPORTS_PER_PHASE = 20
-DEPTH = 2  # of reported phases; there are thousands below
 _MEMORY = re.compile(r"out ?of ?memory|insufficient memory|could not be allocated", re.IGNORECASE)
 _PLACE = re.compile(r"\[\w+\.cpp[^\]]*\] *|\(?In \w+ at /[^)]*\)*")  # in TensorRT's own source
 # Harmless messages of a build ahead of time without a GPU.
@@ -68,53 +65,3 @@ def messages_of(trt: ModuleType) -> tuple[Messages, Foreign]:
             messages.add(text, error=level != severity.WARNING)
 
     return messages, type("Logger", (trt.ILogger,), {"log": log})()
-
-
-class Phases:
-    """Reports the build's outer phases to a callback; stops the build if the callback raises."""
-
-    def __init__(self, report: Report) -> None:
-        """Start without open phases; call `report` for each step."""
-        self.raised: BaseException | None = None
-        self._report = report
-        self._open: dict[str, tuple[int, int]] = {}  # phase -> depth, steps
-
-    def start(self, phase: str, parent: str | None, steps: int) -> None:
-        """Begin a phase."""
-        depth = self._open[parent][0] + 1 if parent in self._open else 1
-        self._open[phase] = (depth, steps)
-        self._notify(phase, 0)
-
-    def say(self, text: str, done: int, steps: int) -> None:
-        """Report something that is not a phase of TensorRT."""
-        self._open[text] = (1, steps)
-        self._notify(text, done)
-        self.finish(text)
-
-    def step(self, phase: str, step: int) -> bool:
-        """Finish a step of a phase; return whether to continue."""
-        self._notify(phase, step + 1)
-        return self.raised is None
-
-    def finish(self, phase: str) -> None:
-        """End a phase."""
-        self._open.pop(phase, None)
-
-    def _notify(self, phase: str, done: int) -> None:
-        depth, steps = self._open.get(phase, (DEPTH + 1, 0))
-        if depth > DEPTH or done % max(1, steps // REPORTS_PER_PHASE) or self.raised:
-            return
-        try:
-            self._report(phase, done, steps)
-        except BaseException as error:  # exceptions cannot pass through C++; raised later
-            self.raised = error
-
-
-def monitor(trt: ModuleType, phases: Phases) -> Foreign:
-    """Make an `IProgressMonitor` of this TensorRT module."""
-    methods = {
-        "phase_start": lambda _, phase, parent, steps: phases.start(phase, parent, steps),
-        "step_complete": lambda _, phase, step: phases.step(phase, step),
-        "phase_finish": lambda _, phase: phases.finish(phase),
-    }
-    return type("Monitor", (trt.IProgressMonitor,), methods)()

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 from export.tensorrt.build_log import Foreign, plain
-from export.tensorrt.errors import NotBuiltError, PlanError, UnsupportedLayerError
+from export.tensorrt.errors import PlanError
 
 Shapes = Mapping[str, tuple[int, ...]]  # input name -> dimensions of one item
 Batches = tuple[int, int, int]  # fewest, best, most items
@@ -24,8 +24,7 @@ def parse(
         The network, and the parser, which owns the weights and must outlive it.
 
     Raises:
-        UnsupportedLayerError: A node is refused.
-        PlanError: The file cannot be read.
+        PlanError: The file cannot be read, or a node is refused.
     """
     if not path.is_file():
         raise PlanError(f"{path}: no such file")
@@ -42,10 +41,10 @@ def _refusal(path: Path, errors: list[Foreign]) -> PlanError:
     nodes = [error for error in errors if error.node_operator() or error.node_name()]
     if not nodes:
         why = plain(error.desc() for error in errors) or "it gives no reason"
-        return NotBuiltError(f"{path}: TensorRT cannot read this ONNX file: {why}")
+        return PlanError(f"{path}: TensorRT cannot read this ONNX file: {why}")
     named = "; ".join(_describe(error) for error in nodes[:NAMED])
     more = f"; and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
-    return UnsupportedLayerError(f"{path}: TensorRT does not support {named}{more}")
+    return PlanError(f"{path}: TensorRT does not support {named}{more}")
 
 
 def _describe(error: Foreign) -> str:
@@ -60,8 +59,7 @@ def add_profile(
     """Add the optimization profile: any batch in a range, one shape of items.
 
     Raises:
-        PlanError: The network has other inputs or shapes.
-        NotBuiltError: TensorRT refuses the profile.
+        PlanError: The network has other inputs or shapes, or TensorRT refuses the profile.
     """
     profile = builder.create_optimization_profile()
     inputs = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
@@ -71,7 +69,7 @@ def add_profile(
         _check_shape(name, list(inputs[name].shape), item)
         profile.set_shape(name, *((size, *item) for size in batches))
     if config.add_optimization_profile(profile) < 0:
-        raise NotBuiltError(f"TensorRT refuses items of {dict(shapes)} in batches of {batches}")
+        raise PlanError(f"TensorRT refuses items of {dict(shapes)} in batches of {batches}")
 
 
 def _check_shape(name: str, shape: list[int], item: tuple[int, ...]) -> None:

@@ -4,11 +4,11 @@ import numpy as np
 
 from export.demo.captions import (
     BACKGROUND_TEMPLATES,
-    HELD_OUT_TEMPLATES,
     TRAIN_TEMPLATES,
     write_caption,
 )
 from export.demo.scenes import draw_scene
+from tests.demo.accuracy import HELD_OUT_TEMPLATES
 
 
 def test_held_out_templates_are_not_trained_on() -> None:

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
-from export.demo.evaluate import CHECKPOINT, CONFIG
+from export.demo.model import CHECKPOINT, CONFIG
 from export.demo.scenes import draw_scenes
 from export.publish.pbtxt import ANY_LENGTH, Serving, image_config, text_config
 from export.source.checkpoint import Checkpoint, load_checkpoint

@@ -9,16 +9,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from export.demo.captions import HELD_OUT_TEMPLATES
-from export.demo.evaluate import (
+from export.demo.model import (
     CHECKPOINT,
     PLAIN_TEMPLATES,
     DemoModel,
-    accuracy,
-    classify,
     create_demo,
 )
 from export.demo.samples import sample_scenes, write_samples
+from tests.demo.accuracy import HELD_OUT_TEMPLATES, accuracy, classify
 
 SAMPLES = Path(__file__).parents[2] / "docs" / "samples"
 FRESH_SEED = 20_261

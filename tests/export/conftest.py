@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.pipeline import Options, export_model
+from export.pipeline import export_model
 from export.progress import Progress
+from export.publish.job import Options
 from export.publish.pbtxt import Serving
 from gateway.models.manifest import Manifest
 from tests.export import models

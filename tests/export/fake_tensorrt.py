@@ -20,16 +20,11 @@ class Logger:
         raise AssertionError("TensorRT asks for a logger of the caller's own")
 
 
-class Monitor:
-    pass
-
-
 class Config:
     """Takes exactly the settings that a strongly typed build may have."""
 
     def __init__(self, fake: "FakeTensorRt") -> None:
         self.fake = fake
-        self.progress_monitor: Any = None
 
     def set_memory_pool_limit(self, pool: str, size: int) -> None:
         self.fake.seen[pool] = size
@@ -76,8 +71,6 @@ class Builder:
         return Profile()
 
     def build_serialized_network(self, _: Any, config: Config) -> bytes | None:
-        config.progress_monitor.phase_start("Building", None, 1)
-        config.progress_monitor.step_complete("Building", 0)
         for level, text in self.fake.says:
             self.logger.log(level, text)
         return self.fake.plan
@@ -92,7 +85,7 @@ class FakeTensorRt(ModuleType):
         self.seen: dict[str, Any] = {}
         self.says: list[tuple[Level, str]] = []
         self.plan: bytes | None = b"plan"
-        self.ILogger, self.IProgressMonitor = Logger, Monitor
+        self.ILogger = Logger
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
         self.BuilderFlag = SimpleNamespace(TF32="tf32")
         self.Builder: Any = type("Builder", (Builder,), {"fake": self})

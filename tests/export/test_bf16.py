@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.__main__ import main
-from export.demo.evaluate import CHECKPOINT, CONFIG
+from export.demo.model import CHECKPOINT, CONFIG
 from export.errors import ExportError, GateError, GraphError
 from export.gate import runners
 from export.precision import bf16

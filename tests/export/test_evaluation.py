@@ -34,8 +34,8 @@ def test_drawn_scenes_have_their_labels_and_captions() -> None:
 
 
 def test_prompts_follow_the_texts() -> None:
-    found = EvaluationSet((), ("one",), classes=("cat", "{dog}"), templates=("a {}", "the {}."))
-    assert found.all_texts == ("one", "a cat", "the cat.", "a {dog}", "the {dog}.")
+    found = EvaluationSet((), ("one",), classes=("cat", "{dog}"))
+    assert found.all_texts == ("one", "cat", "a photo of a cat.", "{dog}", "a photo of a {dog}.")
 
 
 def test_built_in_holds_text_for_every_length(tmp_path: Path) -> None:
@@ -49,10 +49,10 @@ def test_built_in_holds_text_for_every_length(tmp_path: Path) -> None:
 
 def test_joined_keeps_what_belongs_together() -> None:
     one = EvaluationSet((b"1", b"2"), ("x", "y"), pairs=(1, 0))
-    other = EvaluationSet((b"3",), ("y", "z"), (0,), ("cat", "dog"), (1,), ("{}!",))
+    other = EvaluationSet((b"3",), ("y", "z"), (0,), ("cat", "dog"), (1,))
     found = one.joined(other)
     assert found == EvaluationSet(
-        (b"1", b"2", b"3"), ("x", "y", "z"), (1, 0, 1), ("cat", "dog"), (None, None, 1), ("{}!",)
+        (b"1", b"2", b"3"), ("x", "y", "z"), (1, 0, 1), ("cat", "dog"), (None, None, 1)
     )
     assert other.joined(one).labels == (1, None, None)
     with pytest.raises(ExportError, match="with classes"):

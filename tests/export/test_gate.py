@@ -14,7 +14,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import nn
 
-from export.demo.evaluate import CHECKPOINT, CONFIG
+from export.demo.model import CHECKPOINT, CONFIG
 from export.errors import GateError
 from export.gate import measurement, runners
 from export.gate.evaluation import EvaluationSet, built_in, drawn
@@ -66,7 +66,6 @@ WHAT = EvaluationSet(
     pairs=PAIRS,
     classes=("cat", "dog"),
     labels=LABELS,
-    templates=("a {}", "the {}"),
 )
 LENGTHS = (2, 3, 2, 5, 3, 2, 3, 3, 3, 3)  # tokens of each text
 INPUTS = Inputs(

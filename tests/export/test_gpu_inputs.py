@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.systems.published import manifests
 from export.__main__ import main
-from export.demo.evaluate import CHECKPOINT, CONFIG
+from export.demo.model import CHECKPOINT, CONFIG
 from export.gate import calibration
 from export.gate.metrics import row_cosines
 from export.gate.thresholds import DEFAULT_THRESHOLDS

@@ -15,8 +15,9 @@ from tritonclient.grpc import model_config_pb2
 
 from export.errors import GraphError
 from export.gate import probe
-from export.pipeline import Options, export_model
+from export.pipeline import export_model
 from export.progress import Progress
+from export.publish.job import Options
 from export.publish.pbtxt import Serving
 from export.source import graph
 from export.source.checkpoint import Checkpoint, load_checkpoint

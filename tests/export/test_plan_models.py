@@ -19,15 +19,15 @@ import pytest
 from numpy.typing import NDArray
 from torch import nn
 
-from export.demo.evaluate import CHECKPOINT, CONFIG
+from export.demo.model import CHECKPOINT, CONFIG
 from export.precision.variants import Graphs, candidates, halved
 from export.source import graph, tracing
 from export.source.checkpoint import load_checkpoint
-from export.tensorrt.plan import PlanOptions, build_plan
+from export.tensorrt.plan import build_plan
 from gateway.models.manifest import PIXELS, TOKEN_IDS
 from tests.export import models
 
-AHEAD = PlanOptions(1, 2, 4, compute_capability="8.9")
+BATCH, CAPABILITY = 4, "8.9"
 SAMPLES = 2  # to calibrate with
 KNOWN_IDS = 60  # token ids that every tokenizer here has
 BLOCKS = 2  # of ResNet's stages the first block differs from the others
@@ -116,7 +116,7 @@ def assert_builds(
 ) -> None:
     path = folder / "model.onnx"
     graph.save(model, path, "model")
-    plan = build_plan(rtx, path, {name: item}, AHEAD)
+    plan = build_plan(rtx, path, {name: item}, BATCH, compute_capability=CAPABILITY)
     path.unlink()
     assert len(plan) > sum(math.prod(tensor.dims) for tensor in model.graph.initializer) / 2
 

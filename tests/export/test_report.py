@@ -75,27 +75,20 @@ def test_everything_is_in_the_report(tmp_path: Path) -> None:
     assert "| `demo` | image | 4.25 | 6.50 |" in text
     assert "- `demo`: Q/DQ, minmax." in text
     assert f"| `demo.int8` | text, 16 tokens | 32 | 99 | {bad.measured.text.min_cosine:.7f}" in text
-    plots = {file.name for file in path.parent.iterdir()} - {"report.md"}
-    assert plots == {"cosines.png", "accuracy.png", "latency.png"}
-    assert all(f"({name})" in text for name in plots)
+    assert {file.name for file in path.parent.iterdir()} == {"report.md", "cosines.png"}
+    assert "(cosines.png)" in text
 
 
-def test_each_variant_has_its_own_colour_in_every_plot(tmp_path: Path) -> None:
-    latency = (("image", Latency(4.0, 9.0)),)
-    both = [
-        replace(variant("one", 1e-6), latency=latency),
-        replace(variant("two", 1e-2), latency=latency),
-    ]
+def test_each_variant_has_its_own_colour(tmp_path: Path) -> None:
+    both = [variant("one", 1e-6), variant("two", 1e-2)]
     write_report(tmp_path, both, "x")
     blue, orange = (0, 0x72, 0xB2), (0xE6, 0x9F, 0)
-    for name in ("cosines.png", "accuracy.png", "latency.png"):
-        assert {blue, orange} <= colours(tmp_path / name), name
+    assert {blue, orange} <= colours(tmp_path / "cosines.png")
     write_report(tmp_path, [both[0]], "x")
     assert orange not in colours(tmp_path / "cosines.png")
 
 
 def test_without_labels_pairs_or_times(tmp_path: Path) -> None:
-    (tmp_path / "latency.png").write_bytes(b"of an earlier report")
     plain = variant("demo", 0.0)
     rankings = [replace(each, zero_shot=None) for each in plain.measured.rankings]
     measured = Measured.of(plain.measured.image, plain.measured.text, rankings)
@@ -106,7 +99,6 @@ def test_without_labels_pairs_or_times(tmp_path: Path) -> None:
     assert "recall" not in text
     assert "Latency" not in text
     assert "How each was made" not in text
-    assert not (tmp_path / "latency.png").exists()
 
 
 @pytest.mark.parametrize(

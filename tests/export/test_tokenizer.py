@@ -7,7 +7,7 @@ import pytest
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from export.errors import TokenizerError
-from export.gate.samples import make_samples
+from export.gate.samples import TEXTS
 from export.source.tokenizer import check_tokenizer, write_tokenizer
 from gateway.models.manifest import Tokenizer
 from tests.export.models import save_tokenizer
@@ -102,7 +102,7 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path: Path) -> None:
 
 
 def test_samples_hold_short_and_overlong_text() -> None:
-    tokens = open_clip.get_tokenizer("ViT-B-32")(list(make_samples(32).texts))
+    tokens = open_clip.get_tokenizer("ViT-B-32")(list(TEXTS))
     used = (tokens != 0).sum(-1)
     assert used.min() == 2
     assert (used == 77).sum() >= 2

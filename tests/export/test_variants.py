@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.__main__ import main
-from export.demo.evaluate import CHECKPOINT, CONFIG
+from export.demo.model import CHECKPOINT, CONFIG
 from export.precision import half
 from gateway.app import create_app, load
 from gateway.inference.client import FakeInferClient
@@ -98,7 +98,6 @@ def test_int8_graphs_are_int8(ladder: Path) -> None:
 def test_report_tells_all(ladder: Path) -> None:
     report = (ladder.parent / "report" / "report.md").read_text()
     for shown in (
-        "latency.png",
         "`demo`",
         "`demo.fp16`",
         "`demo.int8`",

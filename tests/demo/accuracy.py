@@ -1,41 +1,25 @@
 """Zero-shot accuracy of an OpenCLIP model on freshly drawn scenes."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
-import open_clip
 import torch
 from PIL import Image
 
+from export.demo.model import PLAIN_TEMPLATES, DemoModel
 from export.demo.scenes import LABELS, draw_scenes
 
-HERE = Path(__file__).parent
-CONFIG = HERE / "demo.json"
-CHECKPOINT = HERE / "checkpoint.safetensors"
-PLAIN_TEMPLATES: tuple[str, ...] = ("{}", "a photo of a {}.")
-
-
-@dataclass(frozen=True, slots=True)
-class DemoModel:
-    """An OpenCLIP model with its transform and tokenizer."""
-
-    clip: open_clip.CLIP
-    transform: Callable[[Image.Image], torch.Tensor]  # RGB -> float32 [3, S, S]
-    tokenizer: Callable[[list[str]], torch.Tensor]  # N texts -> int64 [N, context]
-
-
-def create_demo(checkpoint: Path | None = CHECKPOINT) -> DemoModel:
-    """Create the demo model in FP32 on the CPU, ready to evaluate.
-
-    Args:
-        checkpoint: Weights to load; None leaves OpenCLIP's random ones.
-    """
-    open_clip.add_model_config(CONFIG)
-    clip, _, transform = open_clip.create_model_and_transforms(
-        CONFIG.stem, pretrained=str(checkpoint) if checkpoint else None
-    )
-    return DemoModel(clip.eval(), transform, open_clip.get_tokenizer(CONFIG.stem))
+# In the manner of the ImageNet templates that OpenAI published with CLIP.
+HELD_OUT_TEMPLATES: tuple[str, ...] = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "there is a {} in the scene.",
+    "art of the {}.",
+    "a rendition of a {}.",
+    "a pixelated image of some {}",
+    "a cropped snapshot: {}",
+    "the toy {}.",
+    "a sketch of my favourite {}, seen from above.",
+)
 
 
 @torch.no_grad()
