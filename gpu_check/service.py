@@ -3,11 +3,14 @@
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.request import urlopen
 
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
 from benchmarks.reporting.results import Label, Row
-from benchmarks.systems import processes, services
+from benchmarks.systems import processes, repositories, services
 from benchmarks.systems.published import Manifest, encoders, size_bytes
 from benchmarks.traffic import loops
 from benchmarks.traffic.arrivals import offer
@@ -36,14 +39,16 @@ def lines(
         BenchmarkError: The service does not start.
     """
     model, before = manifest["id"], runtime.used_bytes()
+    cuda = runtime.device == "cuda"
     with (
-        services.triton(repository, model) as triton,
-        services.gateway(repository, model, triton.grpc, settings) as gateway,
+        on_gpu(repository, manifest) if cuda else nullcontext(repository) as served,
+        services.triton(served, model) as triton,
+        services.gateway(served, model, triton.grpc, settings) as gateway,
     ):
         labels: dict[str, Label] = {"model": model, "request": "start"}
         memory = {"triton_mb": processes.proportional_bytes(triton.pid) / MB}
         why = ""
-        if runtime.device == "cuda":
+        if cuda:
             grown = runtime.used_bytes() - before
             memory["gpu_mb"] = grown / MB
             if grown < size_bytes(repository, manifest) / 2:
@@ -66,6 +71,19 @@ def lines(
                 outcome = offer(gateway.target, kind, best * part, length, seed=next(seeds))
                 labels = {"model": model, "request": kind, "loop": f"open, {part:.0%} of the best"}
                 yield _measured(labels, outcome.values(best * part, length), outcome.others())
+
+
+@contextmanager
+def on_gpu(repository: Path, manifest: Manifest) -> Iterator[Path]:
+    """A copy of a model that Triton may run on a GPU alone, until the block ends."""
+
+    def change(config: ModelConfig) -> None:
+        for group in config.instance_group:
+            group.kind = ModelInstanceGroup.KIND_GPU
+
+    with repositories.copy(repository, manifest) as folder:
+        repositories.edit(folder, manifest, change)
+        yield folder
 
 
 def _measured(labels: dict[str, Label], values: dict[str, float], wrong: Mapping[str, int]) -> Row:

@@ -7,9 +7,10 @@ import onnxruntime
 import pytest
 
 from benchmarks.reporting.results import Results, ResultsError, Row
+from benchmarks.systems.published import manifests
 from benchmarks.traffic.errors import BenchmarkError
 from gpu_check import __main__ as program
-from gpu_check import environment, lines, sessions
+from gpu_check import environment, lines, service, sessions
 from tests.conftest import REPOSITORY
 
 PARTS = ("environment", "encoders", "plans", "service")
@@ -77,6 +78,16 @@ def test_lines_of_another_machine_are_not_mixed_in(tmp_path: Path) -> None:
 def test_an_unknown_model_is_named() -> None:
     with pytest.raises(BenchmarkError, match="there are: demo"):
         program.main(["--repository", str(REPOSITORY), "--model", "nothing"])
+
+
+def test_on_a_gpu_triton_serves_from_a_copy_that_may_not_run_on_the_cpu() -> None:
+    manifest = manifests(REPOSITORY)["demo"]
+    before = (REPOSITORY / "demo.text" / "config.pbtxt").read_text()
+    with service.on_gpu(REPOSITORY, manifest) as folder:
+        for name in ("demo.image", "demo.text"):
+            assert "kind: KIND_GPU" in (folder / name / "config.pbtxt").read_text()
+    assert not folder.exists()
+    assert (REPOSITORY / "demo.text" / "config.pbtxt").read_text() == before
 
 
 def test_a_cuda_provider_that_cannot_be_loaded_is_not_replaced_in_silence(
