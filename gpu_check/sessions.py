@@ -63,6 +63,7 @@ class Runtime:
         """
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as served
         chosen = [(CUDA, dict(options))] if options is not None else []
         try:
             session = onnxruntime.InferenceSession(
