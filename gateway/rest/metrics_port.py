@@ -1,6 +1,7 @@
 """`/metrics`, and a port of its own for it, for scrapers that may not call the API."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -43,6 +44,8 @@ async def metrics_port(
             response.headers["x-content-type-options"] = "nosniff"
         else:
             response = problem(404, "only GET /metrics is here", "not_found")
+        # One answer each: those who ask on and on would hold all connections.
+        response.headers["connection"] = "close"
         await response(scope, receive, send)
 
     config = uvicorn.Config(
@@ -52,9 +55,12 @@ async def metrics_port(
     config.load()
     state = ServerState()
     protocol = partial(Http1, Connections(LIMITS), config=config, server_state=state, app_state={})
-    listening = await asyncio.get_running_loop().create_server(
-        protocol, host, port, reuse_port=True
-    )
+    v6 = ":" in host
+    listener = socket.create_server(
+        (host, port), family=socket.AF_INET6 if v6 else socket.AF_INET, reuse_port=True,
+        dualstack_ipv6=v6,  # `::` is every address, as of the other ports
+    )  # fmt: skip
+    listening = await asyncio.get_running_loop().create_server(protocol, sock=listener)
     try:
         yield
     finally:
