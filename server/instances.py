@@ -41,10 +41,14 @@ class InstanceWatch:
         return self._names.get(min(lasting), "of unknown name") if lasting else None
 
     def _children(self) -> list[int]:
+        try:
+            threads = [each.path for each in os.scandir(f"/proc/{self.tritonserver}/task")]
+        except OSError:
+            return []  # tritonserver has ended, which the guard is about to notice
         found: list[int] = []
-        for thread in os.scandir(f"/proc/{self.tritonserver}/task"):
+        for thread in threads:
             try:
-                found += map(int, _read(f"{thread.path}/children").split())
+                found += map(int, _read(f"{thread}/children").split())
             except OSError:
                 continue  # the thread has ended
         return found

@@ -14,6 +14,7 @@ import pytest
 
 from server import rundir
 from server.__main__ import parse
+from server.instances import InstanceWatch
 from tests.conftest import interruptible, killed_after
 from tests.server import tiny
 
@@ -174,6 +175,12 @@ def test_a_dead_model_instance_ends_the_server(launch: Callable[..., Launch]) ->
     assert "error: tritonserver was stopped because the process of a model instance died" in errors
     assert re.search("^model instance .* has died$", errors, re.MULTILINE)
     assert traces(name, running.temporary) == []
+
+
+def test_a_server_that_ends_while_its_instances_are_looked_at_has_none() -> None:
+    with subprocess.Popen(["true"]) as server:
+        pass
+    assert InstanceWatch(server.pid).dead() is None
 
 
 def test_a_killed_guard_is_reported(launch: Callable[..., Launch]) -> None:
