@@ -22,6 +22,18 @@ _SHAPES = {  # files in the version folder of an encoder, by backend
     "openvino": {"model.xml", "model.bin"},
     "tensorrt": {"model.plan", "model.plan.json"},
 }
+# What a `config.pbtxt` may hold. Others, such as `runtime`, have Triton load a library, or start
+# Python in an environment, out of any file of the model, which runs what is in it.
+_FIELDS = {
+    "name", "backend", "version_policy", "max_batch_size", "input", "output", "instance_group",
+    "dynamic_batching", "optimization", "default_model_filename", "parameters",
+}  # fmt: skip
+_PARAMETERS = {
+    "intra_op_thread_count", "inter_op_thread_count", "execution_mode", "enable_mem_arena",
+    "enable_mem_pattern", "memory.enable_memory_arena_shrinkage", "split_batches",
+    "cudnn_conv_algo_search", "INFERENCE_NUM_THREADS", "COMPILATION_NUM_THREADS", "NUM_STREAMS",
+    "PERFORMANCE_HINT", "HINT_BF16",
+}  # fmt: skip
 
 
 class File(BaseModel):
@@ -120,10 +132,10 @@ def moved(path: str, manifest: Manifest, version: int) -> str:
 
 
 def check_config(path: Path, runtime: str, where: str) -> None:
-    """Check that a `config.pbtxt` runs its own encoder: another backend might run any code.
+    """Check that a `config.pbtxt` runs its own encoder and nothing else.
 
     Raises:
-        TransferError: It does not.
+        TransferError: It does not, or holds what an encoder does not need.
     """
     encoder, config = path.parent.name, ModelConfig()
     try:
@@ -132,5 +144,19 @@ def check_config(path: Path, runtime: str, where: str) -> None:
         own = small and config.name == encoder and config.backend == runtime
     except (ValueError, text_format.ParseError):
         own = False
-    if not own or config.platform or config.HasField("model_operations"):
-        raise TransferError(f"{where}: {encoder}/{CONFIG}: does not run {encoder} in {runtime}")
+    if not own or (more := _more(config, runtime)):
+        why = f" alone: it has {more}" if own else ""
+        raise TransferError(
+            f"{where}: {encoder}/{CONFIG}: does not run {encoder} in {runtime}{why}"
+        )
+
+
+def _more(config: ModelConfig, runtime: str) -> str:
+    """What could run other code; empty if nothing does."""
+    found = {field.name for field, _ in config.ListFields()} - _FIELDS
+    found |= {f"the parameter {key}" for key in config.parameters.keys() - _PARAMETERS}
+    if config.optimization.HasField("execution_accelerators"):
+        found.add("execution_accelerators")
+    if config.default_model_filename not in {"", *_SHAPES[runtime]}:
+        found.add("another default_model_filename")
+    return ", ".join(sorted(found))

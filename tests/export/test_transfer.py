@@ -445,6 +445,12 @@ def test_what_is_not_json_is_refused(root: Path, place: Path) -> None:
         ('name: "demo.image"', 'name: "demo.text"'),
         ('name: "demo.image"', 'model_operations {} name: "demo.image"'),
         ('name: "demo.image"', "}"),
+        # A library, and a packed environment of Python, in a file that an export writes.
+        ('name: "demo.image"', 'name: "demo.image" runtime: "model.onnx.data"'),
+        ("enable_mem_pattern", "EXECUTION_ENV_PATH"),
+        ('name: "demo.image"', 'name: "demo.image" model_repository_agents {}'),
+        ('name: "demo.image"', 'name: "demo.image" optimization { execution_accelerators {} }'),
+        ('name: "demo.image"', 'name: "demo.image" default_model_filename: "../1/model.onnx"'),
     ],
 )
 def test_a_config_that_would_run_something_else_is_refused(
