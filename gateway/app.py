@@ -25,6 +25,7 @@ from gateway.operations.signals import signals_handled
 from gateway.pipeline.concurrency import first
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.rest import endpoint, openapi, problems
+from gateway.rest.cors import Cors
 from gateway.rest.endpoints import admin, models, probes
 from gateway.rest.endpoints.cohere_embed import COHERE_EMBED
 from gateway.rest.endpoints.embeddings import EMBEDDINGS
@@ -158,10 +159,11 @@ def create_app(
     )
     app.include_router(playground(_playground_facts(settings, loaded.sets)))
     # A page has no key, whatever its name leads to.
-    guard = BrowserGuard(None if access else build.hosts(settings, settings.host))
+    cors = Cors(settings.cors_origins)
+    guard = BrowserGuard(None if access else build.hosts(settings, settings.host), cors, posted)
     app.add_middleware(
         RequestContext, observer=observer, guard=guard, access=access, posted=posted,
-        tls=tls is not None,
+        cors=cors, tls=tls is not None,
     )  # fmt: skip
     return app
 

@@ -1,6 +1,7 @@
 """Everything that can be set, from `GATEWAY_*` environment variables."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,6 +12,9 @@ PREFIX = "GATEWAY_"  # of every environment variable that is a setting
 LARGEST = 2**40  # of what is counted, in items or bytes: beyond, numbers do not fit everywhere
 
 Host = Annotated[str, Field(pattern=r"^((\*\.)?[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+)$")]
+Origin = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?$")
+]
 Addresses = Annotated[str, Field(pattern=r"^[^\s,:]+:[0-9]{1,5}(,[^\s,:]+:[0-9]{1,5})*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PortOrZero = Annotated[int, Field(ge=0, le=65535)]
@@ -35,6 +39,9 @@ class Settings(BaseSettings):
     """Host names, as a JSON list, that a gateway without keys answers to, besides localhost;
     *.example.org is every name below it; empty: none if GATEWAY_HOST is a loopback address, else
     every one."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Origins, as a JSON list such as `["https://app.example.org"]`, whose pages may use the REST
+    API from a browser; empty: none may."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Addresses or networks of proxies, as a JSON list, whose `X-Forwarded-For` and
     `X-Forwarded-Proto` are believed; empty: nobody's are."""
@@ -188,6 +195,14 @@ class Settings(BaseSettings):
         for address in value.split(","):
             if not 1 <= int(address.rpartition(":")[2]) <= 65_535:
                 raise ValueError(f"{address}: a port is a number from 1 to 65535")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _as_browsers_send_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if re.fullmatch(r"http://.*:80|https://.*:443", origin):
+                raise ValueError(f"{origin}: browsers leave out the port, which is the usual one")
         return value
 
     @model_validator(mode="after")

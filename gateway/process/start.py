@@ -26,6 +26,7 @@ from gateway.telemetry.logs import logging_to_stderr
 JSON_EXAMPLES = {
     "models": '["a", "b"]', "model_aliases": '{"a": "b"}', "fetch_hosts": '["a", "b"]',
     "fetch_ports": "[1, 2]", "hosts": '["a", "b"]', "trusted_proxies": '["a", "b"]',
+    "cors_origins": '["https://a", "https://b"]',
 }  # fmt: skip
 
 OTHER_FILES = 512  # of a process: Triton, images by URL, libraries, scrapers

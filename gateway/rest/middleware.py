@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.access.access import Access
 from gateway.access.clients import by_address
 from gateway.errors import GatewayError, Unavailable
+from gateway.rest.cors import PREFLIGHT, Cors
 from gateway.rest.problems import internal_error, rendered
 from gateway.rest.security import (
     LIVE,
@@ -36,7 +37,7 @@ _HEADER = HEADER.encode()
 _QUIET = frozenset(
     {
         *LIVE, *READY, "/metrics", "/", "/playground/{name}", "/playground.json",
-        "/docs", "/openapi.json", "/static-offline-docs",
+        "/docs", "/openapi.json", "/static-offline-docs", PREFLIGHT,
     }
 )  # fmt: skip
 
@@ -54,7 +55,7 @@ class RequestContext:
 
     def __init__(
         self, app: ASGIApp, observer: Observer, guard: BrowserGuard, access: Access | None,
-        posted: Mapping[str, APIRoute], *, tls: bool,
+        posted: Mapping[str, APIRoute], cors: Cors, *, tls: bool,
     ) -> None:  # fmt: skip
         """Takes who is let in (everybody without `access`), and the routes of `posted_routes`."""
         self._app = app
@@ -62,6 +63,8 @@ class RequestContext:
         self._guard = guard
         self._access = access
         self._posted = posted
+        self._cors = cors
+        self._let_in = cors.around(self._safely)
         self._security = SecurityHeaders(tls=tls)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,12 +79,10 @@ class RequestContext:
             client=by_address(scope["client"][0] if scope["client"] else ""),
         )
         scope.setdefault("state", {})["record"] = record
-        status = 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                record.code = str(message["status"])
                 headers = [*message["headers"], (_HEADER, record.request_id.encode())]
                 self._security.add(headers, scope["path"])
                 message["headers"] = headers
@@ -89,30 +90,39 @@ class RequestContext:
 
         self._observer.begin(record, scope["headers"])
         try:
-            await self._enter(scope, receive, send_with_id, record)
-        except asyncio.CancelledError:  # by uvicorn: the time to drain is over
-            if status:
-                raise
-            late = Unavailable("the service is shutting down; send the request elsewhere")
-            await rendered(late, record)(scope, receive, send_with_id)
-        except Exception:
-            logger.exception("request %s failed", record.request_id)
-            if status:
-                raise
-            record.error = "internal_error"
-            await internal_error(record.request_id)(scope, receive, send_with_id)
+            if (refusal := self._guard.refusal(scope)) is not None:
+                record.operation = guarded_operation(scope["path"], self._posted)
+                record.error, response = refusal
+                await response(scope, receive, send_with_id)
+            else:
+                if scope["method"] == "OPTIONS" and self._cors.answers(scope):
+                    record.operation = PREFLIGHT
+                await self._let_in(scope, receive, send_with_id)
         finally:
             record.operation = _operation(scope) or record.operation
             record.quiet = record.operation in _QUIET
-            self._observer.end(record, str(status))
+            self._observer.end(record, record.code or "0")
+
+    async def _safely(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers whatever fails below."""
+        record: Record = scope["state"]["record"]
+        try:
+            await self._enter(scope, receive, send, record)
+        except asyncio.CancelledError:  # by uvicorn: the time to drain is over
+            if record.code:
+                raise
+            late = Unavailable("the service is shutting down; send the request elsewhere")
+            await rendered(late, record)(scope, receive, send)
+        except Exception:
+            logger.exception("request %s failed", record.request_id)
+            if record.code:
+                raise
+            record.error = "internal_error"
+            await internal_error(record.request_id)(scope, receive, send)
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
-        """Answers a request that may come in, and counts it to its key meanwhile."""
-        if (refusal := self._guard.refusal(scope)) is not None:
-            record.operation = guarded_operation(scope["path"], self._posted)
-            record.error, response = refusal
-            await response(scope, receive, send)
-        elif self._access is None or is_open(scope):
+        """Answers a request with its key, and counts it to that meanwhile."""
+        if self._access is None or is_open(scope):
             await self._answer(scope, receive, send)
         else:
             offered = Headers(scope=scope).getlist("authorization")

@@ -7,6 +7,7 @@ from starlette.types import Scope
 
 from gateway.access.hosts import Hosts, name_of
 from gateway.errors import quoted
+from gateway.rest.cors import NO_CORS, Cors
 from gateway.rest.problems import problem
 
 LIVE = ("/livez", "/v1/health/live")  # the paths of one probe
@@ -18,7 +19,8 @@ _OPEN = frozenset(
     }
 )  # fmt: skip
 # What a request that was turned away was for, in the log and in metrics; endpoints come beside it.
-_GUARDED = frozenset({"/v1/models", "/models", "/v1/admin/reload", "/metrics", "/playground.json"})
+_GUARDED = frozenset({"/v1/admin/reload", "/metrics", "/playground.json"})
+_LISTS = frozenset({"/v1/models", "/models"})
 _ONE_MODEL = "/v1/models/{model_id:path}"
 _OPEN_BELOW = ("/playground/", "/static-offline-docs/")
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -83,7 +85,12 @@ def guarded_operation(path: str, endpoints: Container[str]) -> str:
 
     Empty where none is known, so never any path at all.
     """
-    if path in _GUARDED or path in endpoints:
+    return path if path in _GUARDED else api_operation(path, endpoints)
+
+
+def api_operation(path: str, endpoints: Container[str]) -> str:
+    """The route of a path that programs call for what models say or are; else empty."""
+    if path in _LISTS or path in endpoints:
         return path
     return _ONE_MODEL if path.startswith("/v1/models/") else ""
 
@@ -92,12 +99,17 @@ class BrowserGuard:
     """Refuses what pages of other origins have a browser send, before anything else is looked at.
 
     Browsers say where a request comes from (`Sec-Fetch-Site`, to addresses that they trust), older
-    ones its `Origin`; programs send neither. Links to a page of ours may be followed.
+    ones its `Origin`; programs send neither. Links to a page of ours may be followed, and scripts
+    of listed origins may use the API.
     """
 
-    def __init__(self, hosts: Hosts | None) -> None:
-        """`hosts`: those that are answered to; None: all."""
+    def __init__(
+        self, hosts: Hosts | None, cors: Cors = NO_CORS, endpoints: Container[str] = ()
+    ) -> None:
+        """`hosts`: those that are answered to; None: all. `endpoints` are paths of the API."""
         self._hosts = hosts
+        self._cors = cors
+        self._endpoints = endpoints
         self._passed: bytes | None = None  # the last host that may pass: mostly the next as well
 
     def refusal(self, scope: Scope) -> tuple[str, Response] | None:
@@ -111,7 +123,9 @@ class BrowserGuard:
             wrong := self._wrong_host(hosts, scope["http_version"])
         ):
             return wrong
-        if _is_foreign(scope["method"], hosts[0] if hosts else b"", said):
+        if _is_foreign(scope["method"], hosts[0] if hosts else b"", said) and not (
+            self._cors.allows(said) and api_operation(scope["path"], self._endpoints)
+        ):
             code = "cross_origin"
             return code, problem(403, "pages of other origins may not use this service", code)
         return None

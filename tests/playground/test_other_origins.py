@@ -1,5 +1,6 @@
 """What pages of other origins, and of a name that was rebound, reach of a gateway without keys."""
 
+import json
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import GatewayClient
+from server.launcher import TritonServer
+from tests.conftest import GatewayClient, GatewayFactory
 from tests.playground.conftest import ELSEWHERE, WAIT_MS
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ FETCH = """async ([url, options]) => {
     } catch (error) {
         return error.name;
     }
+}"""
+READ = """async ([url, options]) => {
+    const answer = await fetch(url, options);
+    return [answer.status, Object.fromEntries(answer.headers), await answer.json()];
 }"""
 TEXT = '{"input": "a text of another origin"}'
 PLAIN: dict[str, object] = {"method": "POST", "body": TEXT}
@@ -76,6 +82,17 @@ def elsewhere(api: GatewayClient) -> Iterator[int]:
         server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def listing(
+    triton: TritonServer, start_gateway: GatewayFactory, elsewhere: int
+) -> Iterator[GatewayClient]:
+    """A gateway whose API that origin may use, under its foreign name."""
+    origins = json.dumps([f"http://{ELSEWHERE}:{elsewhere}"])
+    with start_gateway(triton_address=triton.addresses.grpc, cors_origins=origins) as client:
+        assert client.get("/readyz").status_code == 200
+        yield client
+
+
 @pytest.fixture
 def page(browser: "Browser") -> Iterator["Page"]:
     context = browser.new_context()
@@ -92,6 +109,7 @@ def done(api: GatewayClient) -> list[str]:
         for line in api.get("/metrics").text.splitlines()
         if line.startswith(wanted)
         and 'operation="/metrics"' not in line
+        and 'operation="preflight"' not in line
         and ('code="200"' in line or line.startswith(wanted[0]))
     ]
 
@@ -116,6 +134,44 @@ def test_another_origin(api: GatewayClient, page: "Page", elsewhere: int, host: 
         statuses.append(navigation.value.status)
     assert done(api) == before
     assert statuses == [403, 403]
+
+
+def test_an_origin_that_is_listed(listing: GatewayClient, page: "Page", elsewhere: int) -> None:
+    theirs, ours = f"http://{ELSEWHERE}:{elsewhere}/", f"http://127.0.0.1:{listing.base_url.port}"
+    page.goto(theirs)
+    own_header = {"content-type": "application/json", "x-stainless-lang": "js"}
+    for options in (PLAIN, JSON, PLAIN | {"headers": own_header}):
+        status, headers, answer = page.evaluate(READ, [ours + EMBED, options])
+        assert status == 200
+        assert len(answer["data"]) == 1
+        assert headers.keys() >= {"x-request-id", "x-model-fingerprint", "server-timing"}
+    status, _, answer = page.evaluate(READ, [ours + EMBED, PLAIN | {"body": "{"}])
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
+    assert page.evaluate(READ, [ours + MODELS, {}])[0] == 200
+
+
+@pytest.mark.parametrize("host", [ELSEWHERE, "localhost"], ids=["listed", "not listed"])
+def test_what_listing_does_not_open(
+    listing: GatewayClient, page: "Page", elsewhere: int, host: str
+) -> None:
+    theirs, ours = f"http://{host}:{elsewhere}/", f"http://127.0.0.1:{listing.base_url.port}"
+    page.goto(theirs)
+    before = done(listing)
+    asked = [
+        (RELOAD, PLAIN), (RELOAD, JSON), (RELOAD, PLAIN | {"mode": "no-cors"}),
+        ("/metrics", {}), ("/openapi.json", {}), (EMBED, PLAIN | {"mode": "no-cors"}),
+        (EMBED, JSON | {"credentials": "include"}),
+    ]  # fmt: skip
+    if host != ELSEWHERE:
+        asked += [(EMBED, PLAIN), (EMBED, JSON), (MODELS, {})]
+    for path, options in asked:
+        assert page.evaluate(FETCH, [ours + path, options]) == "TypeError"
+    for path in (EMBED, RELOAD):
+        page.goto(theirs)
+        with page.expect_navigation() as navigation:
+            page.evaluate(FORM, [ours + path, '{"input": "a text", "user": "', '"}'])
+        assert navigation.value.status == 403
+    assert done(listing) == before
 
 
 def test_a_name_that_was_rebound(api: GatewayClient, page: "Page", elsewhere: int) -> None:
