@@ -30,6 +30,7 @@ SERVE_READY := $(SERVE)/.ready $(addprefix $(SERVE)/,$(OPENVINO))
 BENCH_READY := $(BENCH)/.ready $(addprefix $(BENCH)/,$(OPENVINO))
 SOURCES := openclip_api gateway server export client examples benchmarks gpu_check deploy tests
 PROTO := openclip_api/v1/clip.proto
+OPENAPI := openclip_api/openapi.json
 # Of NVIDIA's images 24.10, 24.12, 25.06, 26.06, 26.07 and 26.08, and the newest that was tried.
 ONNXRUNTIMES := 1.19.2 1.20.1 1.22.1 1.24.4 1.27.0 1.28.0 1.31.1
 
@@ -45,7 +46,7 @@ MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run exported serve-ready test test-fast test-clients test-examples test-compose check format proto client-wheel lock export ladder bench bench-compare bench-peers \
+.PHONY: help run exported serve-ready test test-fast test-clients test-examples test-compose check format proto openapi client-wheel lock export ladder bench bench-compare bench-peers \
 	bench-open bench-budget bench-report tune gpu-inputs gpu-check onnxruntimes demo-model setup clean
 
 help: ## List the targets
@@ -88,7 +89,7 @@ test-clients: $(DEV)/.ready $(CLIENTS)/.ready ## Run the tests with the clients 
 test-examples: $(DEV)/.ready $(EXAMPLES)/.ready ## Run the tests of examples/ with the packages that they show: LanceDB, autofaiss, LlamaIndex and more
 	$(DEV)/bin/python -m pytest tests/examples $(ARGS)
 
-check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile, YAML, workflows and Kubernetes files
+check: $(DEV)/.ready ## Check format, lint, types, import contracts, schemas of the API, Dockerfile, YAML, workflows and Kubernetes files
 	$(DEV)/bin/ruff format --check $(SOURCES)
 	$(DEV)/bin/ruff check $(SOURCES)
 	$(DEV)/bin/mypy
@@ -97,6 +98,7 @@ check: $(DEV)/.ready ## Check format, lint, types, import contracts, Dockerfile,
 	@rm -rf .proto && mkdir .proto && $(call protoc,.proto)
 	diff -r -x '*.py[co]' -x __pycache__ -x __init__.py -x clip.proto .proto/$(dir $(PROTO)) $(dir $(PROTO))
 	@rm -rf .proto
+	$(DEV)/bin/python -m tests.gateway.openapi_document | diff $(OPENAPI) -
 	$(DEV)/bin/hadolint Dockerfile
 	$(DEV)/bin/yamllint --strict .
 	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -113,6 +115,9 @@ format: $(DEV)/.ready ## Format the code and mend what lint can mend
 
 proto: $(DEV)/.ready ## Write the code of the gRPC API anew from its proto
 	$(call protoc,.)
+
+openapi: $(DEV)/.ready ## Write the OpenAPI document of the REST API anew from its code
+	$(DEV)/bin/python -m tests.gateway.openapi_document > $(OPENAPI)
 
 client-wheel: .venv/build/.ready ## Build the wheel of the Python client into client/dist/
 	cd client && ../.venv/build/bin/hatchling build --clean --target wheel

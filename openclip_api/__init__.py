@@ -1,1 +1,4 @@
-"""The gRPC contract: `v1/clip.proto` and the code generated from it. Imports nothing of ours."""
+"""The contracts: `v1/clip.proto` with the code generated from it, and `openapi.json` of REST.
+
+Imports nothing of ours.
+"""

@@ -1,5 +1,6 @@
 """The OpenAPI document: complete, its examples true, and no generated request breaks anything."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,10 @@ ANSWERS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
 def document(api: httpx.Client) -> dict[str, Any]:
     content: dict[str, Any] = api.get("/openapi.json").json()
     return content
+
+
+def test_the_file_is_what_is_served(document: dict[str, Any]) -> None:
+    assert document == json.loads((ROOT / "openclip_api" / "openapi.json").read_text())
 
 
 @pytest.mark.timeout(1_500)
