@@ -59,10 +59,12 @@ def test_the_tree_in_the_docstring_is_that_of_the_classes() -> None:
     ],
 )
 async def test_failing_triton(error: Exception, status: int, retried: bool) -> None:
-    async with gateway(FakeInferClient(failing(error))) as api:
+    origin = "https://app.example"
+    async with gateway(FakeInferClient(failing(error)), cors_origins=(origin,)) as api:
         for body in ({"input": "x"}, {"input": ["x"] * 100}):
-            response = await api.post("/v1/embeddings", json=body)
+            response = await api.post("/v1/embeddings", json=body, headers={"origin": origin})
             assert response.status_code == status
+            assert response.headers["access-control-allow-origin"] == origin
             assert ("retry-after" in response.headers) == retried
             assert "secret" not in response.text
             message = response.json()["error"]["message"]
@@ -148,6 +150,21 @@ async def test_no_room_is_told_at_once_and_room_comes_back() -> None:
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert (await ask("later")).status_code == 200
+
+
+async def test_preflights_take_no_permit() -> None:
+    client, origin = Gated(), "https://app.example"
+    asked = {"origin": origin, "access-control-request-method": "POST"}
+    settings = {"max_inflight": 1, "cors_origins": (origin,), "triton_verify_s": 600}
+    async with gateway(client, **settings) as api:
+        held = asyncio.create_task(api.post("/v1/embeddings", json={"input": "held"}))
+        await until(lambda: bool(client.calls))
+        full = await api.post("/v1/embeddings", json={"input": "refused"}, headers=asked)
+        assert full.status_code == 429
+        assert full.headers["access-control-allow-origin"] == origin
+        assert (await api.options("/v1/embeddings", headers=asked)).status_code == 200
+        client.gate.set()
+        assert (await held).status_code == 200
 
 
 async def test_bytes_in_flight_are_bounded() -> None:
