@@ -1,4 +1,4 @@
-"""Command line of the demo model: ``python -m export.demo train|samples``."""
+"""Command line of the demo model: ``python -m export.demo train|samples|scenes``."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from export.demo.model import CHECKPOINT
-from export.demo.samples import write_samples
+from export.demo.samples import write_samples, write_scenes
 from export.demo.train import Progress, Recipe, save_checkpoint, train
 
 THREADS = 2
@@ -24,7 +24,7 @@ def _print_progress(progress: Progress, steps: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train the model from nothing on the CPU, or draw the sample images."""
+    """Train the model from nothing on the CPU, or draw the sample images or other scenes."""
     parser = argparse.ArgumentParser(prog="python -m export.demo", description=main.__doc__)
     commands = parser.add_subparsers(required=True, dest="command")
     add = commands.add_parser("train").add_argument
@@ -34,9 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--out", type=Path, default=CHECKPOINT, help="safetensors to write (default: %(default)s)")
     add = commands.add_parser("samples").add_argument
     add("--out", type=Path, default=Path("docs/samples"), help="folder (default: %(default)s)")
+    add = commands.add_parser("scenes").add_argument
+    add("--count", type=int, default=1_000, help="number of scenes (default: %(default)s)")
+    add("--seed", type=int, default=0, help="another one draws others (default: %(default)s)")
+    add("--out", type=Path, required=True, help="folder for the pictures")
+    add("--captions", type=Path, required=True, help="file for their captions, one a line")
     given = parser.parse_args(arguments)
     if given.command == "samples":
         written = write_samples(given.out)
+    elif given.command == "scenes":
+        write_scenes(given.out, given.captions, given.count, given.seed)
+        written = [given.captions]
     else:
         torch.set_num_threads(THREADS)
         recipe = Recipe(steps=given.steps)

@@ -1,10 +1,11 @@
-"""Draws the sample images that documentation, tests and the playground show."""
+"""Draws the sample pictures of documentation, tests and playground, and scenes to measure on."""
 
 from pathlib import Path
 
 import numpy as np
 
-from export.demo.scenes import Scene, draw_scene
+from export.demo.captions import write_caption
+from export.demo.scenes import Scene, draw_scene, draw_scenes
 
 SAMPLES: tuple[tuple[str, str, str], ...] = (
     ("red circle", "plain", "png"),
@@ -46,4 +47,18 @@ def write_samples(folder: Path) -> list[Path]:
         else:
             scene.image.save(path, quality=90)
         paths.append(path)
+    return paths
+
+
+def write_scenes(folder: Path, captions: Path, count: int, seed: int) -> list[Path]:
+    """Write scenes, 64 x 64 pixels, into a folder, and their captions to a file, one a line.
+
+    Returns the paths of the scenes in the order of the captions.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes, rng = draw_scenes(count, seed), np.random.default_rng(seed)
+    paths = [folder / f"{index:05}.png" for index in range(count)]
+    for path, scene in zip(paths, scenes, strict=True):
+        scene.image.save(path)
+    captions.write_text("".join(f"{write_caption(rng, scene)}\n" for scene in scenes))
     return paths

@@ -52,6 +52,14 @@ def not_both(one: str, other: str) -> JsonDict:
     return {"anyOf": [{"properties": {name: _NULL}} for name in (one, other)]}
 
 
+def packed(name: str, dimensions: str = "dimensions") -> JsonDict:
+    """In JSON Schema: where this field has packed signs, `dimensions` is a multiple of 8."""
+    signs: JsonDict = {"enum": ["binary", "ubinary"]}
+    one_or_list: JsonDict = {"anyOf": [signs, {"type": "array", "contains": signs}]}
+    asked: JsonDict = {"properties": {name: one_or_list}, "required": [name]}
+    return {"anyOf": [{"not": asked}, {"properties": {dimensions: {"multipleOf": 8}}}]}
+
+
 class TextObject(Request):
     """A text."""
 
@@ -207,7 +215,7 @@ Dimensions = Annotated[
         "client sends, is all."
     ),
 ]
-EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
+EmbeddingType = Literal["float", "base64", "int8", "uint8", "binary", "ubinary"]
 
 
 class TextPart(Request):

@@ -1,10 +1,13 @@
 """The scenes: determined by a seed, varied, whole, and alike at every size."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from export.demo.__main__ import main
 from export.demo.scenes import BACKGROUNDS, COLOURS, LABELS, PAIRS, SHAPES, draw_scene, draw_scenes
 
 
@@ -91,3 +94,15 @@ def test_chosen_words_are_drawn() -> None:
 def test_unknown_words_are_refused(words: tuple[str | None, str | None, str | None]) -> None:
     with pytest.raises(KeyError):
         draw_scene(np.random.default_rng(0), *words)
+
+
+def test_scenes_and_captions_are_written(tmp_path: Path) -> None:
+    folder, captions = tmp_path / "scenes", tmp_path / "scenes.txt"
+    words = ["--count", "12", "--seed", "3", "--out", str(folder), "--captions", str(captions)]
+    main(["scenes", *words])
+    paths, lines = sorted(folder.iterdir()), captions.read_text().splitlines()
+    scenes = draw_scenes(12, seed=3)
+    for path, line, scene in zip(paths, lines, scenes, strict=True):
+        assert scene.label in line
+        with Image.open(path) as written:
+            assert np.array_equal(_pixels(written), _pixels(scene.image))

@@ -38,7 +38,7 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
 def _bound(fields: dict[str, Any]) -> None:
     for name in ("dimensions", "output_dimension"):
         if fields.get(name):
-            fields[name] = 1 + int(fields[name]) % EMBEDDING_SIZE
+            fields[name] = 8 * (1 + int(fields[name]) % (EMBEDDING_SIZE // 8))  # as packed signs
     for name in ("max_tokens", "max_tokens_per_doc"):
         if fields.get(name):
             fields[name] = 4_096  # more than the model's context length

@@ -118,6 +118,35 @@ def test_base64_is_little_endian_float32(api: httpx.Client) -> None:
     np.testing.assert_allclose(np.stack(decoded), floats, atol=1e-6)
 
 
+@pytest.mark.parametrize("field", ["encoding_format", "embedding_type"])
+@pytest.mark.parametrize("size", [8, 24, 64])
+def test_quantized(api: httpx.Client, field: str, size: int) -> None:
+    inputs = [*TEXTS[:3], sample("red-circle.png")]
+    floats = vectors(embed(api, input=inputs, dimensions=size))
+
+    def quantized(kind: str) -> Any:
+        return vectors(embed(api, input=inputs, dimensions=size, **{field: kind}))
+
+    scaled = 127 * floats / np.abs(floats).max(axis=1, keepdims=True)
+    whole = quantized("int8")
+    np.testing.assert_allclose(whole, scaled, atol=0.501)  # half, and what batches differ in
+    assert whole.tolist() == whole.round().tolist()
+    np.testing.assert_array_equal(quantized("uint8"), whole + 128)
+    weights = 2 ** np.arange(7, -1, -1)  # the first entry is the highest bit
+    packed = ((floats > 0).reshape(len(inputs), -1, 8) * weights).sum(axis=2)
+    np.testing.assert_array_equal(quantized("ubinary"), packed)
+    np.testing.assert_array_equal(quantized("binary"), packed - 128)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "binary", "ubinary"])
+def test_quantized_beside_a_bad_item(api: httpx.Client, kind: str) -> None:
+    body = {"encoding_format": kind, "on_error": "skip"}
+    bad, good = embed(api, input=["data:image/png;base64,AAAA", "a red circle"], **body)["data"]
+    assert (bad["object"], bad["index"]) == ("error", 0)
+    [alone] = embed(api, input="a red circle", encoding_format=kind)["data"]
+    assert good["embedding"] == alone["embedding"]
+
+
 def test_dimensions_cut_and_renormalise(api: httpx.Client) -> None:
     whole = vectors(embed(api, input=TEXTS[:3]))
     for dimensions in (1, 7, whole.shape[1]):

@@ -184,6 +184,16 @@ def test_wrong_option(embed: Callable[..., httpx.Response], field: str, value: A
     assert_refused(embed(input="x", **{field: value}), 400, field, param=field)
 
 
+@pytest.mark.parametrize("kind", ["binary", "ubinary"])
+@pytest.mark.parametrize("field", ["encoding_format", "embedding_type"])
+def test_signs_that_do_not_fill_their_bytes(
+    embed: Callable[..., httpx.Response], field: str, kind: str
+) -> None:
+    response = embed(input="x", dimensions=12, **{field: kind})
+    assert_refused(response, 400, "12 is not a multiple of 8", param="dimensions")
+    assert embed(input="x", dimensions=16, **{field: kind}).status_code == 200
+
+
 @pytest.mark.parametrize("field", ["colour", "list", "text", "<list>"])
 def test_unknown_field_is_named(embed: Callable[..., httpx.Response], field: str) -> None:
     response = embed(input="x", **{field: "red"})

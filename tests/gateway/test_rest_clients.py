@@ -298,8 +298,8 @@ class TestOthers:
             assert (np.abs(scaled).max(axis=1) == 127).all()
             unit = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
             assert ((unit * expected).sum(axis=1) > 0.999).all()
-        for kind in ("binary", "ubinary", "base64"):
-            own = {"input": TEXTS, "dimensions": 16, "embedding_type": kind}
+        for kind in kinds[1:]:
+            own = {"input": TEXTS, "dimensions": 16, "encoding_format": kind}
             data = api.post("/v1/embeddings", json=own).json()["data"]
             assert answer["embeddings"][kind] == [entry["embedding"] for entry in data]
         assert answer["texts"] == TEXTS
@@ -330,6 +330,7 @@ class TestOthers:
             ({"truncate": "NONE", "texts": ["word " * 200]}, "texts[0]"),
             ({"max_tokens": 31}, "max_tokens"),
             ({"output_dimension": 65}, "dimensions"),
+            ({"output_dimension": 9, "embedding_types": ["float", "binary"]}, "output_dimension"),
             ({"priority": 1}, "priority"),
         ],
     )
@@ -406,6 +407,17 @@ class TestUploads:
         np.testing.assert_allclose(found, expected, atol=1e-6)
         again = api.post(url, files=files).json()
         np.testing.assert_allclose([e["embedding"] for e in again["data"]], expected, atol=1e-6)
+
+    @pytest.mark.parametrize("kind", ["int8", "uint8", "binary", "ubinary"])
+    def test_quantized(self, api: httpx.Client, kind: str) -> None:
+        content = (SAMPLES / self.NAMES[0]).read_bytes()
+        url = f"/v1/embeddings/image?encoding_format={kind}"
+        [entry] = api.post(url, content=content).json()["data"]
+        body = {"input": data_url(self.NAMES[0]), "encoding_format": kind}
+        assert entry["embedding"] == vectors(api, body)[0].tolist()
+        if "binary" in kind:
+            error = api.post(f"{url}&dimensions=12", content=content).json()["error"]
+            assert (error["code"], error["param"]) == ("invalid_request", "dimensions")
 
     def test_fields_may_stand_in_the_form(self, api: httpx.Client) -> None:
         files = [("image", (SAMPLES / name).read_bytes()) for name in self.NAMES]

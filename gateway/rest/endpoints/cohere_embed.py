@@ -1,12 +1,10 @@
 """`POST /v2/embed`: texts and images, in Cohere's shape."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import orjson
 from fastapi import Request, Response
-from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from gateway.models.values import ImageItem, Item, TextItem, Vectors
@@ -15,7 +13,7 @@ from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.endpoint import Endpoint
-from gateway.rest.endpoints.embeddings import encoded
+from gateway.rest.endpoints.encodings import check_packed, encoded
 from gateway.rest.endpoints.rerank import Meta, check_cut, coheres_meta
 from gateway.rest.intake import Intake
 
@@ -29,8 +27,6 @@ _EXAMPLES: list[JsonValue] = [
     {"model": "demo", "images": [fields.RED_CIRCLE], "input_type": "image"},
 ]
 _GIVEN = ("texts", "images", "inputs")
-
-Kind = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
 
 def _without_start(value: object) -> object:
@@ -50,7 +46,13 @@ class EmbedInput(fields.Request):
 class CohereEmbedRequest(fields.Request):
     """Cohere's request: one of `texts`, `images` and `inputs`."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES, **fields.either(*_GIVEN)})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": _EXAMPLES,
+            **fields.either(*_GIVEN),
+            **fields.packed("embedding_types", "output_dimension"),
+        }
+    )
 
     model: fields.ModelName = None
     texts: (
@@ -65,11 +67,13 @@ class CohereEmbedRequest(fields.Request):
         None, description="Texts and images, mixed."
     )
     input_type: str | None = Field(None, description="Not used: CLIP has no task prefixes.")
-    embedding_types: Annotated[list[Kind], Field(min_length=1, max_length=6)] | None = Field(
+    embedding_types: (
+        Annotated[list[fields.EmbeddingType], Field(min_length=1, max_length=6)] | None
+    ) = Field(
         None,
         description="`float` (default); `int8` and `uint8`: each vector scaled so that its largest "
-        "entry is 127 from the middle; `binary` and `ubinary`: signs, eight to a number; `base64` "
-        "of little-endian float32.",
+        "entry is 127 from the middle; `binary` and `ubinary`: signs, eight to a number, of a "
+        "multiple of 8 dimensions; `base64` of little-endian float32.",
     )
     output_dimension: fields.Dimensions = None
     max_tokens: fields.Count | None = Field(
@@ -109,7 +113,8 @@ async def cohere_embed(engine: Engine, intake: Intake, request: Request) -> Resp
         body = await work.parse(CohereEmbedRequest)
         items = _items(body)
         check_cut("max_tokens", body.max_tokens, body.model, engine)
-        kinds: list[Kind] = list(dict.fromkeys(body.embedding_types or ["float"]))
+        kinds = list(dict.fromkeys(body.embedding_types or ["float"]))
+        check_packed(kinds, body.output_dimension, "output_dimension", body.model, engine)
         inference_request = requests.Embed(
             body.model or None,
             items,
@@ -145,17 +150,9 @@ def _items(body: CohereEmbedRequest) -> list[Item]:
     ]
 
 
-def _by_type(vectors: Vectors, kinds: Sequence[Kind]) -> dict[Kind, list[orjson.Fragment]]:
+def _by_type(vectors: Vectors, kinds: Sequence[str]) -> dict[str, list[orjson.Fragment]]:
     """The rows in each type, each as JSON by itself, so that other threads run in between."""
-    return {kind: [convert.fragment(row) for row in _typed(vectors, kind)] for kind in kinds}
-
-
-def _typed(vectors: Vectors, kind: Kind) -> Iterable[Any]:
-    if kind not in ("int8", "uint8"):
-        return encoded(vectors, kind)
-    largest = np.abs(vectors).max(axis=1, keepdims=True)
-    scaled: NDArray[np.int16] = np.rint(vectors / largest * 127).astype(np.int16)
-    return scaled.astype(np.int8) if kind == "int8" else (scaled + 128).astype(np.uint8)
+    return {kind: [convert.fragment(row) for row in encoded(vectors, kind)] for kind in kinds}
 
 
 COHERE_EMBED = Endpoint(

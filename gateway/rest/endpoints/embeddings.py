@@ -1,24 +1,21 @@
 """`POST /v1/embeddings`: texts and images, in the shapes that clients of other services send."""
 
-import base64
 import time
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import numpy as np
 import orjson
 from fastapi import Request, Response
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.errors import MalformedRequest
-from gateway.models.values import Embedded, Item, TextItem, Vectors
+from gateway.models.values import Embedded, Item, TextItem
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
+from gateway.rest.endpoints.encodings import check_packed, encoded
 from gateway.rest.intake import Intake, Work
 from gateway.rest.problems import ErrorObject, error_object
 
@@ -30,6 +27,7 @@ _EXAMPLES: list[JsonValue] = [
         "input": [{"text": "a red circle"}, {"image": fields.RED_CIRCLE}],
         "encoding_format": "base64",
     },
+    {"model": "demo", "input": "a red circle", "dimensions": 16, "encoding_format": "int8"},
 ]
 
 
@@ -42,6 +40,7 @@ class EmbeddingsRequest(fields.Request):
             "allOf": [
                 fields.either("input", "messages"),
                 fields.not_both("encoding_format", "embedding_type"),
+                *(fields.packed(name) for name in ("encoding_format", "embedding_type")),
             ],
         }
     )
@@ -60,13 +59,14 @@ class EmbeddingsRequest(fields.Request):
         description="What the strings of `input` are; if left out, those that begin with "
         "`data:image/` or `data:...;base64,` are images and all others texts.",
     )
-    encoding_format: Literal["float", "base64"] | None = Field(
-        None, description="`float` (default), or `base64` of little-endian float32."
+    encoding_format: fields.EmbeddingType | None = Field(
+        None,
+        description="`float` (default); `base64` of little-endian float32; `int8` and `uint8`: "
+        "each vector scaled so that its largest entry is 127 from the middle; `binary` (int8) and "
+        "`ubinary` (uint8): signs, eight to a number, of a multiple of 8 `dimensions`.",
     )
     embedding_type: fields.EmbeddingType | None = Field(
-        None,
-        description="Jina's name for the same, in place of `encoding_format`; `binary` (int8) and "
-        "`ubinary` (uint8) pack the signs of eight entries into one number.",
+        None, description="Jina's name for the same, in place of `encoding_format`."
     )
     dimensions: fields.Dimensions = None
     truncate: fields.Flag | None = Field(
@@ -90,13 +90,12 @@ class EmbeddingsRequest(fields.Request):
 
 
 class EmbeddingObject(BaseModel):
-    """One embedding, of unit length."""
+    """One embedding."""
 
     object: Literal["embedding"] = "embedding"
     index: int
     embedding: list[float] | list[int] | str = Field(
-        description="Floats; base64 of little-endian float32; or, for `binary` and `ubinary`, "
-        "packed signs."
+        description="Of unit length, or as `encoding_format` says."
     )
     truncated: bool | None = Field(None, description="`true` where text was cut; else left out.")
 
@@ -121,12 +120,13 @@ class EmbeddingsResponse(BaseModel):
 
 
 async def embeddings(engine: Engine, intake: Intake, request: Request) -> Response:
-    """Texts and images may be mixed. Vectors have unit length."""
+    """Texts and images may be mixed. Vectors have unit length, but for `int8` and `uint8`."""
     async with intake.work(request) as work:
         body = await work.parse(EmbeddingsRequest)
         if body.encoding_format and body.embedding_type:
             raise MalformedRequest("body: give either `encoding_format` or `embedding_type`")
         encoding = body.encoding_format or body.embedding_type or "float"
+        check_packed({encoding}, body.dimensions, "dimensions", body.model, engine)
         inference_request = requests.Embed(
             body.model or None,
             _items(body),
@@ -182,16 +182,6 @@ def _of_message(message: fields.Message) -> Item:
     if isinstance(message.content, str):
         return TextItem(message.content, where)
     return convert.part(message.content[0], f"{where}[0]")
-
-
-def encoded(vectors: Vectors, encoding: str) -> Iterable[NDArray[Any] | str]:
-    """The rows in this encoding, one of `EmbeddingType`."""
-    if encoding == "base64":
-        return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
-    if encoding in {"binary", "ubinary"}:
-        packed = np.packbits(vectors > 0, axis=-1)
-        return packed if encoding == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
-    return vectors
 
 
 EMBEDDINGS = Endpoint(

@@ -15,6 +15,7 @@ from gateway.pipeline.engine import Engine
 from gateway.rest import convert
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.embeddings import EmbeddingsResponse, answer
+from gateway.rest.endpoints.encodings import check_packed
 from gateway.rest.fields import Dimensions, EmbeddingType, ModelName
 from gateway.rest.forms import read_form
 from gateway.rest.intake import FORM, RAW, Intake, Work
@@ -40,13 +41,15 @@ async def embed_images(engine: Engine, intake: Intake, request: Request) -> Resp
     async with intake.work(request, images=True, multiple=multiple) as work:
         images, fields = await _images(request.headers, work, engine.limits.max_items)
         options = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
+        encoding = options.encoding_format
+        check_packed({encoding}, options.dimensions, "dimensions", options.model, engine)
         inference_request = requests.Embed(
             options.model or None, images, options.dimensions or None
         )
         embedded = await work.run(engine.embed(inference_request, work.record))
         if _accepts_packed(request.headers.get("accept", "")):
             return _packed(embedded, work)
-        return await answer(embedded, options.encoding_format, options.model, work)
+        return await answer(embedded, encoding, options.model, work)
 
 
 async def _images(
