@@ -30,6 +30,8 @@ lock gpu pyproject.toml --extra serve --extra gpu --override "$with_gpu"
 # Locust needs the pyzmq that is left out everywhere else.
 grep -v '^pyzmq' requirements/overrides.txt > "$with_zmq"
 lock bench pyproject.toml --extra serve --extra bench --override "$with_zmq"
+# s3fs of the tests needs the wrapt that is left out everywhere else.
+sed -i '/^wrapt/d' "$with_zmq"
 lock dev pyproject.toml --extra serve --extra openvino --extra export --extra bench --extra dev \
     --override "$with_zmq"
 # One list for each: a list of pip's may name a package once.
