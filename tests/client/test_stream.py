@@ -22,7 +22,7 @@ from openclip_triton import (
 from openclip_triton.values import Content
 
 from tests.client.conftest import FAST
-from tests.client.fake import Fake, vector_of
+from tests.client.fake import Fake, serve, vector_of
 
 TEXTS = [f"text {number}" for number in range(500)]
 
@@ -227,3 +227,33 @@ def test_an_abandoned_stream_ends_the_call_and_its_threads(client: Client, fake:
         if thread.name.startswith("openclip"):
             thread.join(10)
             assert not thread.is_alive()
+
+
+def test_several_addresses_are_one_service() -> None:
+    fakes = [Fake(), Fake()]
+    running = [serve(each) for each in fakes]
+    target = "ipv4:" + ",".join(address for _, address in running)
+    try:
+        with Client(target, timeout=20) as client:
+            client.models()
+            while not all(each.metadata for each in fakes):  # calls take turns
+                client.models()
+            used = threading.Event()
+            texts = iter(enumerate(TEXTS))
+
+            def items() -> Iterator[tuple[int, str]]:
+                yield from itertools.islice(texts, 100)
+                used.wait(20)  # for the first answers
+                yield from texts
+
+            results = client.stream(items(), settings=FAST)
+            first = next(results)
+            [lost] = [n for n, each in enumerate(fakes) if each.streams]
+            running[lost][0].stop(None).wait()
+            used.set()
+            assert_right([first, *results])
+            assert fakes[1 - lost].streams == 1
+            assert client.models()
+    finally:
+        for server, _ in running:
+            server.stop(None).wait()

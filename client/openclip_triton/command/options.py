@@ -77,7 +77,7 @@ class Connection:
         _connection(
             envvar="OPENCLIP_TRITON_SERVER",
             metavar="HOST:PORT",
-            help="gRPC address of the service.",
+            help="gRPC address of the service, or several: ipv4:A:PORT,B:PORT or dns:///NAME:PORT.",
         ),
     ] = "127.0.0.1:8081"
     api_key: Annotated[
