@@ -80,7 +80,7 @@ serve-ready: $(SERVE_READY)
 test: $(DEV)/.ready ## Run every test, against the real Triton
 	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations 40 $(ARGS)
 
-test-fast: $(DEV)/.ready ## Run the tests that export nothing and share one Triton, about three minutes
+test-fast: $(DEV)/.ready ## Run the tests that export nothing and share one Triton, about two minutes
 	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-clients: $(DEV)/.ready $(CLIENTS)/.ready ## Run the tests with the clients of other makers: cohere, infinity_client, LiteLLM and more

@@ -1,6 +1,7 @@
 """The programs under test, each in processes of its own, on free ports, stopped at the end."""
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -83,6 +84,7 @@ def gateway(
         "GATEWAY_GRPC_PORT": str(rpc),
         "GATEWAY_TRITON_ADDRESS": triton_address,
         "GATEWAY_MODEL_REPOSITORY": str(repository),
+        "GATEWAY_MODELS": json.dumps([model]),
         "GATEWAY_TRITON_CALLS": "1",  # as `make run` has it
     }
     environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}

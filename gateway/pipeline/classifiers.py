@@ -95,24 +95,24 @@ class Classifiers:
         ]
 
     async def warm(self) -> NoReturn:
-        """Encodes every label set for every model, and again whenever they were doubted."""
+        """Encodes every label set for every model, and again whenever they were doubted.
+
+        A model that fails holds up no other: it is tried again after them.
+        """
         while True:
             self._doubted.clear()
-            for model in self.models:
-                await self._warm(model)
-            await self._doubted.wait()
+            encoded = [await self._warm(model) for model in self.models]
+            await (self._doubted.wait() if all(encoded) else asyncio.sleep(RETRY_S))
 
-    async def _warm(self, model: Model) -> None:
-        """Tries again for as long as Triton is away."""
-        while model in self.models:  # it may be replaced meanwhile
-            try:
-                await self.hold(model)
-                return
-            except (Unavailable, DeadlineExceeded):
-                await asyncio.sleep(RETRY_S)
-            except GatewayError as error:
+    async def _warm(self, model: Model) -> bool:
+        """Whether all label sets of a model are encoded now."""
+        try:
+            await self.hold(model)
+        except GatewayError as error:
+            if not isinstance(error, Unavailable | DeadlineExceeded):
                 logger.error("label sets of %s: %s", model.manifest.id, error.message)
-                await asyncio.sleep(RETRY_S)
+            return False
+        return True
 
     def doubt(self, fingerprint: str) -> None:
         """Drops a model's label sets: what encoded them may have been another model.

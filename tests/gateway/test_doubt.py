@@ -1,4 +1,4 @@
-"""A model is doubted while its label sets are encoded: nothing that the wrong one made is kept."""
+"""Label sets of models that are doubted, or away, while they are encoded."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.admission.limits import RequestLimits
+from gateway.errors import Unavailable
 from gateway.images.preprocess import Decoder, ImageLimits
 from gateway.inference.batching import Batcher
 from gateway.inference.client import Call, Encoder, FakeInferClient
@@ -90,6 +91,29 @@ async def test_rows_of_the_wrong_model_are_made_again(demo: Model) -> None:
     await until(lambda: not held.classifiers.waiting(demo))
     rows = held.classifiers._held[demo.manifest.fingerprint, "numbers"].rows
     np.testing.assert_array_equal(rows[:, 0], [1])
+    warming.cancel()
+
+
+async def test_a_model_that_is_away_holds_up_no_other(demo: Model) -> None:
+    [text] = demo.manifest.triton.text
+    encoders = demo.manifest.triton.model_copy(
+        update={"text": (text.model_copy(update={"name": "away.text"}),)}
+    )
+    changed = {"id": "away", "fingerprint": "f" * 64, "triton": encoders}
+    away = Model(demo.manifest.model_copy(update=changed), demo.tokenizer)
+    there = False
+
+    def answer(call: Call) -> Vectors:
+        if call.encoder.model == "away.text" and not there:
+            raise Unavailable("not loaded")
+        return unit(call)
+
+    held = holding(FakeInferClient(answer), Models({"away": away, "demo": demo}), "numbers")
+    warming = asyncio.create_task(held.classifiers.warm())
+    await until(lambda: not held.classifiers.waiting(demo))
+    assert held.classifiers.waiting(away)
+    there = True
+    await until(lambda: not held.classifiers.waiting(away))
     warming.cancel()
 
 
