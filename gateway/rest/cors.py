@@ -1,4 +1,4 @@
-"""Pages of other origins that may use the API, and what their browsers are told (CORS)."""
+"""CORS: the origins whose pages may use the API, and the headers that tell browsers so."""
 
 from collections.abc import Iterable, Mapping
 

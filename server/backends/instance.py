@@ -1,6 +1,7 @@
 """What both backends do the same way: find a graph, check the configuration, answer requests."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from server.backends.tensors import check_round_trip, to_array, to_tensor
 # Quoted annotations: the stub adds Tensor and the like to pb_utils only after this import.
 
 
-class Instance:
+class Instance(ABC):
     """One instance of one model; a backend's ``TritonPythonModel`` loads the graph.
 
     Attributes:
@@ -31,6 +32,7 @@ class Instance:
     device: int | None = None
     invalid: tuple[type[Exception], ...] = ()
 
+    @abstractmethod
     def load(self, path: Path, config: dict[str, Any]) -> tuple[Signature, Call, str]:
         """Load a graph for the instance's device.
 
@@ -45,7 +47,6 @@ class Instance:
             ConfigError: The configuration cannot be met.
             ModelLoadError: The graph cannot be loaded.
         """
-        raise NotImplementedError
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the graph and check the configuration against it."""

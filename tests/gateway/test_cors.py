@@ -1,4 +1,4 @@
-"""Pages of other origins that may use the API: what browsers are told, and what they reach."""
+"""CORS: the headers in answers, and what pages of listed and of other origins reach."""
 
 from collections.abc import Iterator
 

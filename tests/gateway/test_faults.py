@@ -128,7 +128,7 @@ async def test_slow_triton_ends_at_the_deadline() -> None:
 async def all_asked(
     client: Gated, refused: int, *asked: Coroutine[Any, Any, httpx.Response]
 ) -> list[httpx.Response]:
-    """All answers; the client lets the others go on once so many are refused."""
+    """All answers; once `refused` requests are refused, the client lets the others go on."""
     tasks = [asyncio.create_task(each) for each in asked]
     await until(lambda: sum(task.done() for task in tasks) == refused)
     client.gate.set()

@@ -49,7 +49,7 @@ def answer(raw: socket.socket) -> tuple[int, dict[str, str]]:
 
 
 def send_all(raw: socket.socket, block: bytes, count: int) -> None:
-    """Sends it so many times, or until the other side hangs up."""
+    """Sends the block `count` times, or until the other side hangs up."""
     with contextlib.suppress(OSError):
         for _ in range(count):
             raw.sendall(block)

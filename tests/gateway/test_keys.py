@@ -182,7 +182,7 @@ async def test_a_broken_file_leaves_the_keys_as_they_are(
 
 
 def refused_for(quotas: Quotas, quota: Quota, items: int) -> float | None:
-    """For how many seconds the key `a` is refused so many items."""
+    """Seconds for which the key `a` is refused this number of items."""
     with pytest.raises(QuotaExceeded) as caught:
         quotas.spend("a", quota, items)
     return caught.value.retry_after_s

@@ -392,7 +392,7 @@ def test_a_worker_that_waits_to_be_ready_is_stopped_at_once(root: Path, early: b
 
 
 def fingerprints(client: GatewayClient) -> set[str]:
-    """What several new connections, which several processes accept, are told."""
+    """The fingerprints that twelve new connections get, spread over several processes."""
     found = set()
     for _ in range(12):
         with httpx.Client(base_url=client.base_url, timeout=60, verify=PLAIN) as fresh:

@@ -1,4 +1,4 @@
-"""What goes wrong behind the gRPC edge, staged at the seam to Triton, and how it is told."""
+"""Faults behind the gRPC edge, staged at the client of Triton, and the statuses they become."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What browsers are told: nothing runs, frames, guesses or keeps what is no page."""
+"""Headers for browsers: they run, frame, guess and keep nothing that is no page."""
 
 import re
 
