@@ -17,7 +17,7 @@ from export.errors import GraphError, brief
 
 OPSET = 20  # native to torch's exporter; ONNX Runtime and TensorRT 10 and 11 read it
 PRODUCER = "openclip-triton"
-EXTERNAL_BYTES = 1_800_000_000  # protobuf's limit is 2 GiB; larger weights go to a second file
+EXTERNAL_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +182,10 @@ def save(
 ) -> tuple[Path, ...]:
     """Write a graph and check the file.
 
-    Weights of more than `external_above` bytes go to `model.onnx.data` in the same folder, by a
-    relative path, so that the folder may be renamed. `proto` keeps its weights.
+    Weights of more than `external_above` bytes in all go to `model.onnx.data` in the same folder,
+    by a relative path, so that the folder may be renamed: a graph in one file ends at 2 GiB, and
+    ONNX Runtime maps the second file, so that word vectors take memory only once they are read,
+    and once for all instances. `proto` keeps its weights.
 
     Returns:
         The files written.
