@@ -26,11 +26,13 @@ from gateway.pipeline.concurrency import first
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.rest import endpoint, openapi, problems
 from gateway.rest.cors import Cors
-from gateway.rest.endpoints import admin, models, probes
+from gateway.rest.endpoints import admin, models, probes, tei_tokens
 from gateway.rest.endpoints.cohere_embed import COHERE_EMBED
 from gateway.rest.endpoints.embeddings import EMBEDDINGS
-from gateway.rest.endpoints.rerank import COHERE_RERANK, INFINITY_RERANK, RERANK
+from gateway.rest.endpoints.rerank import COHERE_RERANK, RERANK
 from gateway.rest.endpoints.similarity import SIMILARITY
+from gateway.rest.endpoints.tei import EITHER_RERANK, TEI_EMBED, TEI_SIMILARITY
+from gateway.rest.endpoints.tei_tokens import TEI_DECODE, TEI_TOKENIZE
 from gateway.rest.endpoints.uploads import IMAGE_UPLOADS
 from gateway.rest.endpoints.zero_shot import ZERO_SHOT
 from gateway.rest.intake import Intake
@@ -46,7 +48,7 @@ VERSION = "0.1.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
 ENDPOINTS = (
     EMBEDDINGS, IMAGE_UPLOADS, ZERO_SHOT, SIMILARITY, RERANK, COHERE_EMBED, COHERE_RERANK,
-    INFINITY_RERANK,
+    EITHER_RERANK, TEI_EMBED, TEI_SIMILARITY, TEI_TOKENIZE, TEI_DECODE,
 )  # fmt: skip
 NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError, SecretError)
 
@@ -189,6 +191,7 @@ def _add_routes(
     inference = endpoint.router(ENDPOINTS, components.engine, intake)
     app.include_router(inference)
     app.include_router(models.router(loaded.models))
+    app.include_router(tei_tokens.router(loaded.models, _teis_limits(settings)))
     app.include_router(probes.router(components.readiness, shown))
     app.include_router(admin.router(loaded.models, components.updates))
     return posted_routes(inference.routes)
@@ -219,4 +222,13 @@ def _playground_facts(settings: Settings, sets: LabelSets) -> dict[str, object]:
         "max_body_bytes": settings.max_body_bytes,
         "template_sets": sets.template_sets,
         "label_sets": {name: len(each.labels) for name, each in sets.label_sets.items()},
+    }
+
+
+def _teis_limits(settings: Settings) -> dict[str, object]:
+    return {
+        "version": VERSION,
+        "max_concurrent_requests": settings.max_inflight,
+        "max_client_batch_size": settings.max_items,
+        "tokenization_workers": settings.threads(),
     }

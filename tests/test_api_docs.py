@@ -22,7 +22,7 @@ from tests.test_docs import assert_alike
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-VOLATILE = {"id", "created"}
+VOLATILE = {"id", "created", "tokenization_workers"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def test_curl(api: GatewayClient, example: Example) -> None:
         assert "error" not in answer
     else:
         shown = json.loads(example.shown)
-        for volatile in VOLATILE & shown.keys():
+        for volatile in VOLATILE.intersection(shown if isinstance(shown, dict) else ()):
             assert type(answer[volatile]) is type(shown[volatile])
             shown[volatile] = answer[volatile]
         assert_alike(answer, shown)

@@ -92,6 +92,11 @@ class TritonModels(_Frozen):
     image: ImageEncoder
     text: tuple[TextEncoder, ...] = Field(min_length=1)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all, that of the image encoder first."""
+        return self.image.name, *(each.name for each in self.text)
+
 
 class Golden(_Frozen):
     """Golden vectors, from PyTorch FP32, which show whether an encoder is the right one.

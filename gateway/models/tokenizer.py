@@ -10,13 +10,14 @@ from pathlib import Path
 import ftfy
 import numpy as np
 import regex
-from tokenizers import Encoding
+from tokenizers import Encoding, decoders
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from gateway.errors import TextError
 from gateway.models.manifest import ManifestError, Tokenizer, file_sha256
 from gateway.models.values import TokenIds, Tokens
 
+WORD_END = "</w>"  # of the last token of a word, in CLIP's tokenizers
 _GROUP = methodcaller("group")  # the whole match
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -115,6 +116,13 @@ class TextTokenizer:
         self._split = (
             regex.compile(spec.split_pattern, regex.IGNORECASE) if spec.split_pattern else None
         )
+        if self._split and model.decoder is None:
+            model.decoder = decoders.Sequence(
+                [decoders.ByteLevel(), decoders.Replace(WORD_END, " ")]
+            )
+        self._special = {
+            id_ for id_, token in model.get_added_tokens_decoder().items() if token.special
+        }
 
     def encode(self, text: str, *, truncate: bool = True) -> Tokens:
         """Tokenizes one text as `encode_all` does. Raises TextError: it cannot be tokenized."""
@@ -149,6 +157,26 @@ class TextTokenizer:
             except TextError as error:
                 outcomes[index] = error
         return [outcomes[index] for index in range(len(texts))]
+
+    def decode_all(self, ids: Sequence[Sequence[int]], skip_special: bool) -> list[str]:
+        """The text of each list of token ids, as `clean` left it; unknown ids are left out."""
+        left_out = self._special if skip_special else frozenset[int]()
+        # The library's decoders may crash where nothing is left to decode.
+        return [
+            self._model.decode(known, skip_special_tokens=False).removesuffix(" ")
+            if (known := [each for each in row if each not in left_out and self._knows(each)])
+            else ""
+            for row in ids
+        ]
+
+    def _knows(self, id_: int) -> bool:
+        return self._model.id_to_token(id_) is not None
+
+    def described(self, tokens: Tokens) -> list[tuple[int, str, bool]]:
+        """Each token's id, its text, and whether it is a special one."""
+        ids = tokens.ids.tolist()
+        texts = self.decode_all([[each] for each in ids], skip_special=False)
+        return [(id_, text, id_ in self._special) for id_, text in zip(ids, texts, strict=True)]
 
     def _words(self, text: str) -> str | list[str]:
         """The clean text, or its first words if the model takes words."""

@@ -111,6 +111,17 @@ class Embedder:
             self._encoder.check()  # text may be in the cache, an image has to be encoded
         return outcomes
 
+    async def tokenize(
+        self, model: Model, items: Sequence[Item | RequestError], run: Execution
+    ) -> list[Tokens]:
+        """Token ids of texts that `checked` returned, cut at the context length.
+
+        Raises:
+            TextError: A text cannot be tokenized; `param` says which.
+        """
+        prepared = await self._preparer.prepare(model, items, run, truncate=True, skip=False)
+        return list(prepared.tokens.values())
+
     async def embed(
         self,
         model: Model,

@@ -23,6 +23,7 @@ from gateway.models.values import (
     Item,
     Ranked,
     Timings,
+    Tokens,
 )
 from gateway.pipeline import requests
 from gateway.pipeline.classifiers import Classifiers
@@ -43,6 +44,7 @@ from gateway.pipeline.scoring import (
 # Until an answer is sent, as numbers and as JSON. Measured.
 VALUE_BYTES = 32  # of a vector's entry
 SCORE_BYTES = 42  # of one cosine or logit
+TOKEN_BYTES = 100  # of one token: its id and its text, as JSON
 MATRICES = 3  # cosines, logits for each image, and for each text
 
 
@@ -206,6 +208,39 @@ class Engine:
             )
 
         return Plan(_cost(model, items), run)
+
+    def tokenize(
+        self, request: requests.Tokenize, timings: Timings
+    ) -> Plan[tuple[Model, list[Tokens]]]:
+        """Tokenizes texts; those over the context length are cut.
+
+        Args and Raises: As `embed`.
+        """
+        model = self._found(request.model, timings)
+        self.limits.items(len(request.texts), "inputs")
+        items = self.embedder.checked(request.texts)
+
+        async def run(deadline: Deadline) -> tuple[Model, list[Tokens]]:
+            return model, await self.embedder.tokenize(model, items, Execution(deadline, timings))
+
+        length = model.manifest.tokenizer.context_length
+        return Plan(_cost(model, items, answer=len(items) * length * TOKEN_BYTES), run)
+
+    def decode(self, request: requests.Decode, timings: Timings) -> Plan[tuple[Model, list[str]]]:
+        """Turns token ids into texts; ids that stand for no token are left out.
+
+        Args and Raises: As `embed`.
+        """
+        model = self._found(request.model, timings)
+        self.limits.items(len(request.ids), "ids")
+
+        async def run(_: Deadline) -> tuple[Model, list[str]]:
+            return model, await in_thread_if_large(
+                model.tokenizer.decode_all, request.ids, request.skip_special,
+                values=sum(map(len, request.ids)),
+            )  # fmt: skip
+
+        return Plan(Cost(len(request.ids)), run)
 
     def _found(self, name: str | None, timings: Timings) -> Model:
         model = self.models.find(name)

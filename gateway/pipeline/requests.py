@@ -64,3 +64,20 @@ class Rerank:
     query: Item
     documents: Sequence[Item]
     top_n: int | None = None  # None: all
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenize:
+    """Tokenize texts, as they are tokenized to be embedded."""
+
+    model: str | None
+    texts: Sequence[TextItem]
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Turn token ids into texts."""
+
+    model: str | None
+    ids: Sequence[Sequence[int]]
+    skip_special: bool = True

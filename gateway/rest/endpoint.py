@@ -13,7 +13,7 @@ from gateway.rest.intake import Intake
 from gateway.rest.openapi import answers, json_body
 from gateway.rest.problems import ErrorResponse
 
-_FAILURES = (400, 401, 404, 413, 429, 500, 503, 504)
+FAILURES = (400, 401, 404, 413, 429, 500, 503, 504)
 
 Handler = Callable[[Engine, Intake, Request], Awaitable[Response]]
 
@@ -29,6 +29,8 @@ class Endpoint:
     response: type[BaseModel]
     body: dict[str, Any] | None = None  # what the document says of a body that is no JSON
     other_paths: tuple[str, ...] = ()  # for clients that know it there; not in the document
+    failures: tuple[int, ...] = FAILURES
+    failed: type[BaseModel] = ErrorResponse  # the schema of errors
 
 
 def router(endpoints: Iterable[Endpoint], engine: Engine, intake: Intake) -> APIRouter:
@@ -45,8 +47,11 @@ def router(endpoints: Iterable[Endpoint], engine: Engine, intake: Intake) -> API
             description=each.handler.__doc__,
             tags=["inference"],
             openapi_extra=each.body or json_body(each.request),
-            responses=answers(each.response, *_FAILURES, vectors=True, packed=bool(each.body)),
-        )
+            responses=answers(
+                each.response, *each.failures, vectors=True, packed=bool(each.body),
+                failed=each.failed,
+            ),
+        )  # fmt: skip
         for path in each.other_paths:
             made.add_api_route(path, handler, methods=["POST"], include_in_schema=False)
     return made

@@ -99,7 +99,7 @@ def _input_kind(value: object) -> str | None:
 
 _KINDS = {key: f"<{key}>" for key in ("text", "image", "bytes", "url")}
 # Appear in pydantic's error locations, where no field is called so.
-TAGS = {"<string>", "<list>", "<image_url>", *_KINDS.values()}
+TAGS = {"<string>", "<list>", "<image_url>", "<documents>", "<texts>", "<lists>", *_KINDS.values()}
 
 _String = Annotated[str, Field(json_schema_extra=NOT_EMPTY), Tag("<string>")]
 _Text = Annotated[TextObject, Tag("<text>")]
@@ -137,6 +137,19 @@ def _text_or_list(value: object) -> str | None:
     return "<string>" if isinstance(value, str) else "<list>" if isinstance(value, list) else None
 
 
+Texts = Annotated[
+    _String
+    | Annotated[
+        list[Annotated[str, Field(json_schema_extra=NOT_EMPTY)]],
+        Field(fail_fast=True, json_schema_extra={"minItems": 1}),
+        Tag("<list>"),
+    ],
+    Discriminator(
+        _text_or_list,
+        custom_error_type="string_or_list",
+        custom_error_message="Input should be a string or a list of strings",
+    ),
+]
 NAME_CHARACTERS = 256
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS)]
 # `{}` once; a brace may stand elsewhere.
@@ -208,6 +221,7 @@ def _to_whole(value: object) -> object:
 
 # Integers as JSON Schema has them: 2.0 is one.
 Count = Annotated[int, Field(ge=1), BeforeValidator(_to_whole)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_to_whole)]
 Dimensions = Annotated[
     Annotated[int, Field(ge=0), BeforeValidator(_to_whole)] | None,
     Field(

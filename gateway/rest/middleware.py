@@ -100,7 +100,7 @@ class RequestContext:
                 await self._let_in(scope, receive, send_with_id)
         finally:
             record.operation = _operation(scope) or record.operation
-            record.quiet = record.operation in _QUIET
+            record.quiet = record.operation in _QUIET and scope["method"] != "POST"
             self._observer.end(record, record.code or "0")
 
     async def _safely(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,7 +19,7 @@ _OPEN = frozenset(
     }
 )  # fmt: skip
 # What a request that was turned away was for, in the log and in metrics; endpoints come beside it.
-_GUARDED = frozenset({"/v1/admin/reload", "/metrics", "/playground.json"})
+_GUARDED = frozenset({"/v1/admin/reload", "/metrics", "/playground.json", "/info"})
 _LISTS = frozenset({"/v1/models", "/models"})
 _ONE_MODEL = "/v1/models/{model_id:path}"
 _OPEN_BELOW = ("/playground/", "/static-offline-docs/")

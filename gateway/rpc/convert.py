@@ -206,6 +206,7 @@ def model(models: Models, manifest: Manifest) -> clip_pb2.Model:
         gate_passed=manifest.gate.passed,
         aliases=models.aliases(manifest.id),
         is_default=models.is_default(manifest.id),
+        triton_models=manifest.triton.names,
     )
 
 

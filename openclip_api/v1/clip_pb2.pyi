@@ -743,6 +743,7 @@ class Model(_message.Message):
     GATE_PASSED_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    TRITON_MODELS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     created: _builtins.int
     """seconds since 1970"""
@@ -770,6 +771,10 @@ class Model(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """its other names"""
 
+    @_builtins.property
+    def triton_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names in Triton: of the image encoder, then of the text encoders"""
+
     def __init__(
         self,
         *,
@@ -789,10 +794,11 @@ class Model(_message.Message):
         gate_passed: _builtins.bool = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         is_default: _builtins.bool = ...,
+        triton_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained", "pretrained", b"pretrained"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained", "aliases", b"aliases", "context_length", b"context_length", "created", b"created", "embedding_size", b"embedding_size", "fingerprint", b"fingerprint", "gate_passed", b"gate_passed", "id", b"id", "image_size", b"image_size", "is_default", b"is_default", "open_clip_name", b"open_clip_name", "precision", b"precision", "pretrained", b"pretrained", "runtime", b"runtime", "scoring", b"scoring", "token_lengths", b"token_lengths", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained", "aliases", b"aliases", "context_length", b"context_length", "created", b"created", "embedding_size", b"embedding_size", "fingerprint", b"fingerprint", "gate_passed", b"gate_passed", "id", b"id", "image_size", b"image_size", "is_default", b"is_default", "open_clip_name", b"open_clip_name", "precision", b"precision", "pretrained", b"pretrained", "runtime", b"runtime", "scoring", b"scoring", "token_lengths", b"token_lengths", "triton_models", b"triton_models", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__pretrained: _TypeAlias = _typing.Literal["pretrained"]  # noqa: Y015
     _WhichOneofArgType__pretrained: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained"]  # noqa: Y015

@@ -362,7 +362,7 @@ def test_the_same_models(both: Both) -> None:
     for model, wanted in zip(models, answer, strict=True):
         for name in names:
             value = getattr(model, name)
-            several = name in {"token_lengths", "aliases"}
+            several = name in {"token_lengths", "aliases", "triton_models"}
             assert (list(value) if several else value) == wanted[name.removeprefix("is_")], name
         assert wanted["aliases"] == ["clip"]
         assert wanted["default"] is True

@@ -237,6 +237,7 @@ def test_models(api: httpx.Client) -> None:
     assert model["embedding_size"] == len(embed(api, input="x")["data"][0]["embedding"])
     assert model["token_lengths"] == []  # nothing is padded
     assert model["scoring"] == "softmax"
+    assert model["triton_models"] == ["demo.image", "demo.text"]
 
 
 def test_probes_and_docs(api: httpx.Client) -> None:

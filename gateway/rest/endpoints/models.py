@@ -47,6 +47,10 @@ class ModelObject(BaseModel):
     )
     image_size: int
     scoring: Literal["softmax", "sigmoid"]
+    triton_models: list[str] = Field(
+        description="Names in Triton, each at `version`: of the image encoder, then of the text "
+        "encoders, one for each of `token_lengths`."
+    )
 
 
 class ModelsResponse(BaseModel):
@@ -138,4 +142,5 @@ def _model_object(models: Models, manifest: Manifest) -> dict[str, Any]:
         "token_lengths": list(manifest.token_lengths),
         "image_size": manifest.preprocessing.image_size,
         "scoring": manifest.scoring,
+        "triton_models": list(manifest.triton.names),
     }

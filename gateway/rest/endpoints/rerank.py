@@ -1,4 +1,7 @@
-"""Documents ordered by their cosine with a query, in Jina's, Cohere's and infinity's shapes."""
+"""Documents ordered by their cosine with a query, in Jina's, Cohere's and infinity's shapes.
+
+`gateway.rest.endpoints.tei` has the route of infinity's, which is TEI's as well.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -130,12 +133,13 @@ class CohereRerankResponse(BaseModel):
 
 async def rerank(engine: Engine, intake: Intake, request: Request) -> Response:
     """Documents by their cosine with the query, best first."""
-    return await _jinas(engine, intake, request, plain=False)
+    async with intake.work(request) as work:
+        return await _jinas(engine, work, await work.parse(RerankRequest), plain=False)
 
 
-async def infinity_rerank(engine: Engine, intake: Intake, request: Request) -> Response:
-    """As `/v1/rerank`; a document comes back as a plain string."""
-    return await _jinas(engine, intake, request, plain=True)
+async def infinitys(engine: Engine, work: Work, body: RerankRequest) -> Response:
+    """The answer of `/v1/rerank`, where a document comes back as a plain string."""
+    return await _jinas(engine, work, body, plain=True)
 
 
 async def cohere_rerank(engine: Engine, intake: Intake, request: Request) -> Response:
@@ -200,20 +204,18 @@ def _results(
     return results
 
 
-async def _jinas(engine: Engine, intake: Intake, request: Request, *, plain: bool) -> Response:
-    async with intake.work(request) as work:
-        body = await work.parse(RerankRequest)
-        documents, ranked = await _ranked(engine, work, body)
-        content: dict[str, Any] = {
-            "id": f"rerank-{work.request_id}",
-            "object": "rerank",
-            "model": body.model or ranked.manifest.id,
-            "results": _results(body, documents, ranked, plain=plain),
-            "usage": convert.usage(ranked.tokens, ranked.images),
-        }
-        if ranked.truncated:
-            content["truncated"] = True
-        return convert.answer(content, ranked.manifest, work.record)
+async def _jinas(engine: Engine, work: Work, body: RerankRequest, *, plain: bool) -> Response:
+    documents, ranked = await _ranked(engine, work, body)
+    content: dict[str, Any] = {
+        "id": f"rerank-{work.request_id}",
+        "object": "rerank",
+        "model": body.model or ranked.manifest.id,
+        "results": _results(body, documents, ranked, plain=plain),
+        "usage": convert.usage(ranked.tokens, ranked.images),
+    }
+    if ranked.truncated:
+        content["truncated"] = True
+    return convert.answer(content, ranked.manifest, work.record)
 
 
 RERANK = Endpoint(
@@ -229,11 +231,4 @@ COHERE_RERANK = Endpoint(
     cohere_rerank,
     CohereRerankRequest,
     CohereRerankResponse,
-)
-INFINITY_RERANK = Endpoint(
-    "/rerank",
-    "Order documents by their likeness to a query, in infinity's shape",
-    infinity_rerank,
-    RerankRequest,
-    InfinityRerankResponse,
 )
