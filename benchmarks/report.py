@@ -1,6 +1,7 @@
 """`python -m benchmarks.report`: plots and Markdown tables from the JSON files of benchmarks."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,8 +32,12 @@ def section(results: Results, output: Path) -> str:
     parts, plot = [f"## {name}: {model}"], output / f"{name}.png"
     if name == "openloop":
         plots.open_loop(results.rows, model, plot)
-    elif name in ("compare", "peers"):
+    elif name == "compare":
         plots.throughput(results.rows, CEILINGS, plot)
+    elif name == "peers":
+        machine, day = results.machine, time.strftime("%Y-%m-%d", time.gmtime(results.created))
+        hardware = f"{model}; {machine['cpu']}, {machine['cores']} cores; {day}"
+        plots.side_by_side(results.rows, hardware, plot)
     else:
         return "\n\n".join([*parts, tables(results)])
     return "\n\n".join([*parts, f"![{name}]({plot.name})", tables(results)])

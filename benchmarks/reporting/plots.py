@@ -1,15 +1,19 @@
 """The plots of the results, drawn without a display."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.reporting.results import Row
+from benchmarks.reporting.results import Label, Row
 from benchmarks.reporting.targets import CEILING
+from benchmarks.systems.peers import OURS
 
 DPI = 120
+BLUES = ("#08519c", "#3182bd", "#74add1")  # a colour for each precision of ours
+OTHERS = ("#e6853e", "#9a9a9a", "#b5651d", "#c9a66b")
 PERCENTILES = (("p50_ms", "p50", "-"), ("p99_ms", "p99", "--"))
 
 
@@ -62,6 +66,46 @@ def throughput(measured: Sequence[Row], kinds: Mapping[str, str], path: Path) ->
         axes.set_xticks(range(len(every)), [str(load) for load in every])
         axes.set(title=kind, xlabel="requests at a time", ylabel="items/s")
         axes.legend(fontsize="small")
+    return _save(figure, path)
+
+
+def side_by_side(measured: Sequence[Row], caption: str, path: Path) -> Path:
+    """Items per second and p99 of all services, a panel for captions and one for images."""
+    rows = [row for row in measured if "p99_ms" in row.values and "round" not in row.labels]
+    systems = dict.fromkeys(str(row.labels["system"]) for row in rows)
+    ours, others = cycle(BLUES), cycle(OTHERS)
+    colours = {each: next(ours if each.startswith(OURS) else others) for each in systems}
+    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    for column, item in zip(figure.subplots(2, 2).T, ("caption", "image"), strict=True):
+        cells: dict[tuple[Label, Label], dict[str, Mapping[str, float]]] = {}
+        for row in rows:
+            if item in (kind := str(row.labels["kind"])):
+                cell = cells.setdefault((kind, row.labels["concurrency"]), {})
+                cell[str(row.labels["system"])] = row.values
+        names = [f"{kind}\n{load} at a time" for kind, load in cells]
+        for axes, value, title in zip(
+            column,
+            ("per_second", "p99_ms"),
+            (f"{item}s/s, more is better", "p99 in ms, less is better"),
+            strict=True,
+        ):
+            width = 0.84 / len(systems)
+            for number, system in enumerate(systems):
+                heights = [found[system][value] for found in cells.values()]
+                places = np.arange(len(cells)) + number * width - 0.42
+                bars = axes.bar(places, heights, 0.92 * width, label=system, align="edge",
+                                color=colours[system])  # fmt: skip
+                if value == "per_second":
+                    axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
+            axes.set_xticks(range(len(cells)), names, fontsize=8)
+            axes.set_title(title, loc="left", fontsize=10)
+            axes.spines[["top", "right"]].set_visible(False)
+            if value == "p99_ms":
+                axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:.0f}")
+    handles, labels = column[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    figure.supxlabel(caption, fontsize=8, color="dimgrey")
     return _save(figure, path)
 
 

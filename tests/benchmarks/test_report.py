@@ -1,13 +1,17 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import report
 from benchmarks.reporting import page
 from benchmarks.reporting.results import Results, ResultsError
 
 STORED = Path(__file__).parent / "stored.benchmark.json"
+PUBLISHED = Path(__file__).parent / "published.benchmark.json"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_a_stored_run_is_reported(tmp_path: Path) -> None:
@@ -49,3 +53,21 @@ def test_all_results_of_a_folder_are_found(
     shutil.copy(STORED, folder)
     assert report.main([]) == 0
     assert capsys.readouterr().out == "Written to reports/benchmarks/report.md\n"
+
+
+def test_the_plot_of_peers_is_drawn_from_the_published_run(tmp_path: Path) -> None:
+    report.write([PUBLISHED], tmp_path)
+    with Image.open(tmp_path / "peers.png") as drawn, Image.open(DOCS / "images/peers.png") as kept:
+        assert drawn.size == kept.size == (1320, 792)
+        share = np.mean(np.asarray(drawn.convert("RGB")) != np.asarray(kept.convert("RGB")))
+    assert share < 0.05  # another version of matplotlib may draw letters otherwise
+
+
+def test_the_published_table_is_of_that_run() -> None:
+    table = [line for line in (DOCS / "performance.md").read_text().splitlines() if "; " in line]
+    for row in Results.read(PUBLISHED).rows:
+        if "per_second" in row.values:
+            start = f"| {row.labels['kind']} | {row.labels['concurrency']} | "
+            (line,) = [each for each in table if each.startswith(start)]
+            cells = [cell.split(";") for cell in line.split("|") if ";" in cell]
+            assert [*row.values.values()] in [[float(figure) for figure in cell] for cell in cells]
