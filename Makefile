@@ -39,9 +39,7 @@ protoc = PATH="$(CURDIR)/$(DEV)/bin:$$PATH" $(DEV)/bin/python -m grpc_tools.prot
 
 # What `make run` and `make exported` take by variables, as options of `python -m export`.
 comma := ,
-WANTED = "$(MODEL)" $(if $(PRETRAINED),--pretrained "$(PRETRAINED)") \
-	$(foreach precision,$(subst $(comma), ,$(PRECISION)),--precision $(precision)) \
-	--repository "$(MODEL_REPOSITORY)"
+WANTED = "$(MODEL)" --pretrained "$(PRETRAINED)" --precision "$(PRECISION)" --repository "$(MODEL_REPOSITORY)"
 MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 .DEFAULT_GOAL := help
@@ -55,7 +53,8 @@ help: ## List the targets
 	@echo "  Variables of run: HOST HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT"
 	@echo "  TRITON_METRICS_PORT MODEL_REPOSITORY (TRITON_HTTP_PORT: unset, Triton has no HTTP)"
 	@echo "  and MODEL PRETRAINED PRECISION, as of exported: a model to export where it is missing;"
-	@echo "  MODELS: models to pull first, such as hf://org/name,s3://bucket/name"
+	@echo "  MODELS: models to pull first, such as hf://org/name,s3://bucket/name;"
+	@echo "  TORCH_INDEX: an index with PyTorch for CPUs, for an export environment of 2 GB, not 6"
 	@echo "  of export, ladder, bench, bench-compare, bench-peers, bench-open, bench-budget, tune,"
 	@echo "  gpu-inputs, gpu-check: MODEL ARGS MODEL_REPOSITORY; of test, bench-report: ARGS; of all: PYTHON"
 
@@ -64,11 +63,11 @@ run: $(SERVE_READY) ## Serve the models of MODEL_REPOSITORY, no GPU needed; MODE
 		$(foreach source,$(subst $(comma), ,$(MODELS)),"$(source)"))
 	$(if $(MODEL),@$(MAKE) --no-print-directory exported)
 	$(if $(MODEL)$(MODELS),@$(MAKE) --no-print-directory serve-ready)
-	@$(if $(MODEL),found=$$($(SERVE)/bin/python -m export $(WANTED) --published | head -n 1) &&) \
-	exec $(SERVE)/bin/python -m deploy.stack --host $(HOST) --http-port $(HTTP_PORT) \
+	@exec $(SERVE)/bin/python -m deploy.stack --host $(HOST) --http-port $(HTTP_PORT) \
 		--grpc-port $(GRPC_PORT) --triton-http-port "$(TRITON_HTTP_PORT)" \
 		--triton-grpc-port $(TRITON_GRPC_PORT) --triton-metrics-port $(TRITON_METRICS_PORT) \
-		--model-repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--default-model "$$found" --alias "$(MODEL)")
+		--model-repository "$(MODEL_REPOSITORY)" \
+		$(if $(MODEL),--model "$(MODEL)" --pretrained "$(PRETRAINED)" --precision "$(PRECISION)")
 
 exported: $(SERVE)/.ready ## Export MODEL, with PRETRAINED=tag-or-file PRECISION=fp32,int8, unless it is published
 	@$(SERVE)/bin/python -m export $(WANTED) --published > /dev/null || { \
@@ -184,6 +183,19 @@ $(UV): requirements/uv.txt
 	.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 		--requirement requirements/uv.txt
 	@touch $@
+
+ifneq ($(TORCH_INDEX),)
+# Both of one index: one built for CUDA and one for CPUs do not work together.
+$(EXPORT)/.ready: requirements/export.txt $(UV)
+	@echo "Setting up $(@D): with PyTorch of $(TORCH_INDEX), about 2 GB on disk"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
+	@awk '/^[a-z]/ {kept = !/^(torch==|torchvision==|triton==|cuda-|nvidia-(cu|nccl|nv))/} kept' $< > $(@D)/requirements.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(@D) $(UV) pip sync --quiet --require-hashes $(@D)/requirements.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(@D) UV_INDEX= UV_EXTRA_INDEX_URL= UV_FIND_LINKS= \
+		$(UV) pip install --quiet --no-deps --default-index "$(TORCH_INDEX)" \
+		$$(awk '/^torch(vision)?==/ {print $$1}' $<)
+	@touch $@
+endif
 
 .venv/%/.ready: requirements/%.txt $(UV)
 	@echo "Setting up $(@D)$(if $(filter $(EXPORT) $(DEV),$(@D)),: PyTorch and more take about 6 GB on disk)"

@@ -23,7 +23,7 @@ from server import ports
 from server.config import ServerConfig
 from server.errors import ServerError, ServerExitedError, StartTimeoutError
 from server.launcher import TritonServer
-from server.repository import published_models, select_models
+from server.repository import select_models
 
 POLL = 0.1  # seconds
 WATCH = 0.5  # seconds between looks at both while they serve
@@ -41,8 +41,7 @@ Playground, in a browser: {url}/
 
 Try it:
   curl -s {url}/v1/zero-shot -H 'content-type: application/json'{key} -d '{{
-    "model": "{model}",
-    "image": "data:image/png;base64,'"$(base64 -w0 docs/samples/red-circle.png)"'",
+{model}    "image": "data:image/png;base64,'"$(base64 -w0 docs/samples/red-circle.png)"'",
     "labels": ["red circle", "blue circle", "red square",
                "green star", "yellow triangle", "purple heart"],
     "templates": ["a photo of a {{}}."]}}'
@@ -66,8 +65,7 @@ class StackConfig:
     http_port: int  # of the gateway
     grpc_port: int  # of the gateway
     triton: ServerConfig
-    default_model: str = ""  # id; empty: the gateway's own rule
-    alias: str = ""  # another name of the default model, unless it is a path or a model's id
+    fastest_of: dict[str, str] | None = None  # GATEWAY_FASTEST_OF; None: the gateway's own rule
 
 
 class Stopped(Exception):
@@ -190,13 +188,17 @@ def banner(config: StackConfig, environment: Mapping[str, str]) -> str:
     Raises:
         RepositoryError: The model repository cannot be read.
     """
-    chosen = json.loads(environment.get("GATEWAY_MODELS") or "[]")
-    served = [each.id for each in select_models(config.triton.model_repository, chosen)]
+    if config.fastest_of:  # the default model; where this is a path, its name is another
+        name = config.fastest_of["model"]
+        model = name if re.fullmatch(r"[\w.-]+", name) and not Path(name).exists() else ""
+    else:
+        chosen = json.loads(environment.get("GATEWAY_MODELS") or "[]")
+        served = [each.id for each in select_models(config.triton.model_repository, chosen)]
+        model = DEMO if DEMO in served else min(served)  # the demo model fits the image
     return BANNER.format(
         url=f"http://{config.host}:{config.http_port}",
         grpc=f"{config.host}:{config.grpc_port}",
-        # The demo model fits the image.
-        model=config.default_model or (DEMO if DEMO in served else min(served)),
+        model=f'    "model": "{model}",\n' if model else "",
         key=WITH_KEY if environment.get("GATEWAY_API_KEYS_FILE") else "",
     )
 
@@ -216,8 +218,9 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     add("--triton-grpc-port", type=int, default=8001, help="port of Triton's gRPC")
     add("--triton-metrics-port", type=int, default=8002, help="port of Triton's metrics")
     add("--model-repository", type=Path, default=Path("model_repository"), help="folder to serve")
-    add("--default-model", default="", metavar="ID", help="model of requests that name none")
-    add("--alias", default="", metavar="NAME", help="another name of it, unless that is a path")
+    add("--model", help="a model, as `python -m export` takes it: the default, by its name")
+    add("--pretrained", default="", help="its weights")
+    add("--precision", default="", help="those of which the fastest is meant, such as fp32,int8")
     given = parser.parse_args(arguments)
     if os.environ.get("GATEWAY_TLS_CERT"):
         parser.exit(1, WITH_TLS)
@@ -242,7 +245,9 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
         quiet=True,
     )
     http, grpc = chosen["HTTP_PORT"], chosen["GRPC_PORT"]
-    return StackConfig(given.host, http, grpc, triton, given.default_model, given.alias)
+    names = ("model", "pretrained", "precision")
+    fastest_of = {name: getattr(given, name) for name in names} if given.model else None
+    return StackConfig(given.host, http, grpc, triton, fastest_of)
 
 
 def _port_or_none(value: str) -> int | None:
@@ -260,11 +265,8 @@ def _start_gateway(
     # On a CPU one call takes all cores. Rows of a second call would wait for it; unsent, they can
     # still join a larger batch.
     defaults = {"GATEWAY_TRITON_CALLS": "1"}
-    if config.default_model:
-        defaults["GATEWAY_DEFAULT_MODEL"] = config.default_model
-        served = {each.id for each in published_models(config.triton.model_repository)}
-        if re.fullmatch(r"[\w.-]+", config.alias) and config.alias not in served:
-            defaults["GATEWAY_MODEL_ALIASES"] = json.dumps({config.alias: config.default_model})
+    if config.fastest_of:
+        defaults["GATEWAY_FASTEST_OF"] = json.dumps(config.fastest_of)
     own = {
         "GATEWAY_HOST": config.host,
         "GATEWAY_HTTP_PORT": str(config.http_port),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 REPOSITORY = Path("model_repository")  # the default of `make run`
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 _DESCRIPTION = """\
 Converts an OpenCLIP model to encoders for Triton, in each given precision, compares them with
@@ -17,7 +18,7 @@ version until the new one is complete.
 _EXAMPLES = """\
 examples:
   python -m export ViT-B-32 --pretrained laion2b_s34b_b79k
-  python -m export ViT-B-32 --pretrained laion2b_s34b_b79k --precision fp32 --precision int8 \\
+  python -m export ViT-B-32 --pretrained laion2b_s34b_b79k --precision fp32,int8 \\
       --calibrate-images DIR --calibrate-texts FILE --evaluate DIR
   python -m export RN50 --pretrained /models/rn50.pt --id my-resnet
   python -m export local-dir:/models/my-clip --max-batch 128
@@ -51,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     # fmt: off
     add("model", nargs="?", metavar="MODEL",
         help="an OpenCLIP name, local-dir:/FOLDER, hf-hub:ORG/NAME or a JSON model config")
-    add("--pretrained", metavar="TAG|FILE", help="weights (default: random ones, for tests)")
+    add("--pretrained", type=lambda text: text or None, metavar="TAG|FILE",
+        help="weights (default: random ones, for tests)")
     add("--repository", type=Path, default=REPOSITORY, metavar="DIR",
         help="where to publish (default: %(default)s)")
     add("--id", dest="model_id", metavar="ID",
@@ -102,8 +104,8 @@ def transfer_parser() -> argparse.ArgumentParser:
 def _add_variants(top: argparse.ArgumentParser) -> None:
     add = top.add_argument_group("variants").add_argument
     # fmt: off
-    add("--precision", choices=("fp32", "fp16", "bf16", "int8"), action="append", default=[],
-        help="repeatable (default: fp32); bf16 needs a processor with BF16")
+    add("--precision", type=_precisions, action="extend", default=[], metavar="fp32,fp16,bf16,int8",
+        help="one or more (default: fp32); bf16 needs a processor with BF16")
     add("--runtime", choices=("onnxruntime", "openvino", "tensorrt"), action="append",
         default=[],
         help="repeatable (default: onnxruntime, and openvino for bf16); openvino runs bf16 only; "
@@ -191,6 +193,14 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
+
+
+def _precisions(text: str) -> list[str]:
+    chosen = [part for part in text.split(",") if part]
+    for each in chosen:
+        if each not in PRECISIONS:
+            raise argparse.ArgumentTypeError(f"{each!r} is none of {', '.join(PRECISIONS)}")
+    return chosen
 
 
 def _cosine(text: str) -> float:

@@ -15,7 +15,9 @@ from gateway.images.pool import DecodePool
 from gateway.images.preprocess import DecodeOptions, Decoder, ImageLimits
 from gateway.inference.batching import Batcher
 from gateway.inference.client import InferClient
+from gateway.models.manifest import ManifestError, read_repository
 from gateway.models.registry import Models, Selection
+from gateway.models.variants import FULL, fastest, find_variants, name_of, processor
 from gateway.operations.readiness import Readiness
 from gateway.operations.updates import Updates
 from gateway.pipeline.cache import VectorCache
@@ -45,6 +47,40 @@ def selection(settings: Settings) -> Selection:
     return Selection(
         settings.model_repository, settings.models, settings.default_model, settings.model_aliases
     )
+
+
+def with_fastest(settings: Settings) -> tuple[Settings, str]:
+    """The settings with an alias and the default model as `fastest_of` says, and why, in words.
+
+    What the settings name themselves stays.
+
+    Raises:
+        ManifestError: The model is not published, or the repository cannot be read.
+    """
+    wanted = settings.fastest_of
+    if wanted is None or not wanted.model:
+        return settings, ""
+    published = read_repository(settings.model_repository)
+    served = [each for each in published.values() if each.id in (settings.models or published)]
+    precisions = (wanted.precision or FULL).split(",")
+    found = find_variants(served, wanted.model, wanted.pretrained or None, precisions)
+    if not (variants := [each for each in found if each is not None]):
+        weights = f" with {wanted.pretrained}" if wanted.pretrained else ""
+        raise ManifestError(
+            f"{settings.model_repository}: {wanted.model}{weights} is not published here in "
+            f"{' or '.join(precisions)}"
+        )
+    best, why = fastest(variants, processor())
+    name, _ = name_of(wanted.model)
+    alias = {} if name in published else {name: best.id}
+    changes = {
+        "fastest_of": None,
+        "default_model": settings.default_model or best.id,
+        "model_aliases": alias | settings.model_aliases,
+    }
+    also = f"{name} is" if alias else "requests that name no model are for"
+    line = f"{also} {best.id}, {why}; its fingerprint is {best.fingerprint}"
+    return settings.model_copy(update=changes), line
 
 
 def decoder(settings: Settings) -> Decoder | DecodePool:

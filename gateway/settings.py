@@ -5,7 +5,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "GATEWAY_"  # of every environment variable that is a setting
@@ -23,6 +30,19 @@ Count = Annotated[int, Field(ge=1, le=LARGEST)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=3600)]
+
+
+class FastestOf(BaseModel):
+    """A model, and the precisions of which the fastest has its name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str  # as `python -m export` takes it; empty: none
+    pretrained: str = ""
+    precision: Annotated[
+        str, Field(pattern=r"^(|(fp32|fp16|bf16|int8)(,(fp32|fp16|bf16|int8))*)$")
+    ] = ""
+    """With commas between; empty: fp32."""
 
 
 class Settings(BaseSettings):
@@ -80,6 +100,11 @@ class Settings(BaseSettings):
     there is none any, gives right answers."""
     model_aliases: dict[str, str] = {}
     """Other names of served models, as a JSON object: name -> id."""
+    fastest_of: FastestOf | None = None
+    """A model, as a JSON object such as `{"model": "ViT-B-32", "pretrained": "openai", "precision":
+    "fp32,int8"}`, whose name becomes an alias of its fastest variant, in these precisions, that
+    passed its gate; requests that name no model are for it too. Chosen once, at start; unset:
+    none."""
     label_sets: Path | None = None
     """Folder of label sets (*.yaml), encoded at start."""
     template_sets: Path | None = None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.gate.runners import RunEncoder
+from gateway.models.gate import Speed
 
 BATCHES = (1, 8)
 ROUNDS = 15  # of each batch size; the median counts
@@ -20,30 +21,6 @@ class Pair:
 
     image: RunEncoder
     text: RunEncoder
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """FP32's time over the variant's at one batch size; over 1 is faster than FP32.
-
-    Attributes:
-        batch: Number of items in a call.
-        image: Of the image encoder.
-        text: Of the text encoder, at the shortest token length.
-        both: Of an image and a text together, which decides.
-    """
-
-    batch: int
-    image: float
-    text: float
-    both: float
-
-    def describe(self) -> str:
-        """The figures in words."""
-        return (
-            f"{self.both:.2f} times as fast as FP32 at batch {self.batch} "
-            f"(image {self.image:.2f}, text {self.text:.2f})"
-        )
 
 
 def compare(

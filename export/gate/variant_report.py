@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from export.gate.metrics import Cosines
-from export.gate.speed import Speed
-from gateway.models.gate import Measured, Thresholds
+from gateway.models.gate import Measured, Speed, Thresholds
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ from export.gate.feeds import Feed, feed_of, image_measure, latency_of, text_mea
 from export.gate.measurement import Evaluation, evaluate
 from export.gate.runners import RunEncoder
 from export.gate.search import Found, Judge, first_good, search
-from export.gate.speed import Pair, Speed
+from export.gate.speed import Pair
 from export.gate.variant_report import Latency
 from export.precision.variants import Graphs, Variant, candidates, compacted, halved
 from export.publish.job import ExportJob
 from export.publish.staged_plans import build_plans
 from export.publish.staging import Stage
 from export.source import graph
-from gateway.models.gate import Thresholds
+from gateway.models.gate import Speed, Thresholds
 from gateway.models.manifest import PIXELS, TOKEN_IDS
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from export.errors import CrashError
 from export.gate import thresholds
 from export.gate.reference import golden
-from export.gate.search import Found
 from export.gate.variant_report import VariantReport
 from export.precision.variants import Variant
 from export.publish import repository
@@ -18,6 +17,7 @@ from export.source.fingerprint import fingerprint
 from export.source.tokenizer import write_tokenizer
 from gateway.models.gate import Gate
 from gateway.models.manifest import Manifest, Tokenizer
+from gateway.models.variants import processor
 
 # Cosine: INT8 may round differently on other processors; a wrong model differs by far more.
 GOLDEN_MARGIN = 0.01
@@ -68,7 +68,7 @@ def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: in
         if not published:
             return Outcome(model_id, report, None, found.failures)
         spec = write_tokenizer(job.checkpoint.tokenizer, stage.tokenizer)
-        manifest = _describe(job, variant, stage, spec, found)
+        manifest = _describe(job, variant, stage, spec, selected)
         with job.progress.stage(f"publishing {model_id}, version {version}"):
             repository.publish(
                 job.options.repository, folder, manifest, keep=job.options.version is not None
@@ -77,9 +77,9 @@ def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: in
 
 
 def _describe(
-    job: ExportJob, variant: Variant, stage: Stage, spec: Tokenizer, found: Found
+    job: ExportJob, variant: Variant, stage: Stage, spec: Tokenizer, selected: Selected
 ) -> Manifest:
-    checkpoint = job.checkpoint
+    checkpoint, found = job.checkpoint, selected.found
     rules, measured = checkpoint.preprocessing, found.evaluation.measured
     lowest = min(measured.image.min_cosine, measured.text.min_cosine)
     made = "; ".join(
@@ -105,7 +105,12 @@ def _describe(
         golden=golden(
             checkpoint, spec, stage.folder, job.lengths[0], max(0.1, lowest - GOLDEN_MARGIN)
         ),
-        gate=Gate.of_measured(measured, job.thresholds[variant.precision], found.failures),
+        gate=replace(
+            Gate.of_measured(measured, job.thresholds[variant.precision]),
+            failures=found.failures,
+            speeds=selected.speeds,
+            processor=processor(),
+        ),
         files=stage.hashes(),
         created=int(time.time()),
     )

@@ -162,20 +162,45 @@ class Measured(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
+class Speed(_Strict):
+    """FP32's time over the variant's at one batch size; over 1 is faster than FP32.
+
+    Attributes:
+        batch: Number of items in a call.
+        image: Of the image encoder.
+        text: Of the text encoder, at the shortest token length.
+        both: Of an image and a text together, which decides.
+    """
+
+    batch: Positive
+    image: float
+    text: float
+    both: float
+
+    def describe(self) -> str:
+        """The figures in words."""
+        return (
+            f"{self.both:.2f} times as fast as FP32 at batch {self.batch} "
+            f"(image {self.image:.2f}, text {self.text:.2f})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Gate(Measured):
     """The figures of a model before it was published, and its thresholds."""
 
     thresholds: Thresholds = field(kw_only=True)
     # One line for each figure below its threshold, where `--allow-failing` published all the same.
     failures: tuple[str, ...] = field(default=(), kw_only=True)
+    # Against FP32 on this processor; empty for FP32 itself, on a GPU and in older manifests.
+    speeds: tuple[Speed, ...] = field(default=(), kw_only=True)
+    processor: str = field(default="", kw_only=True)
 
     @classmethod
-    def of_measured(
-        cls, measured: Measured, thresholds: Thresholds, failures: Sequence[str]
-    ) -> Self:
-        """These figures, with their thresholds and failures."""
+    def of_measured(cls, measured: Measured, thresholds: Thresholds) -> Self:
+        """These figures, with their thresholds."""
         figures = {each.name: getattr(measured, each.name) for each in fields(measured)}
-        return cls(**figures, thresholds=thresholds, failures=tuple(failures))
+        return cls(**figures, thresholds=thresholds)
 
     @property
     def passed(self) -> bool:

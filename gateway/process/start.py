@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from gateway.app import NOT_LOADED, create_app, load
+from gateway.build import with_fastest
 from gateway.images import heap
 from gateway.process import workers
 from gateway.process.ports import PortError, listen, reserve
@@ -48,7 +49,7 @@ def start() -> int:
     warnings.filterwarnings("ignore", module="PIL")
     with ExitStack() as stack:
         try:
-            settings = load_settings()
+            settings, chosen = with_fastest(load_settings())
             loaded = load(settings)
             listener = stack.enter_context(listen(settings.host, settings.http_port))
             grpc = stack.enter_context(reserve(settings.host, settings.grpc_port))
@@ -62,6 +63,8 @@ def start() -> int:
         _raise_open_files(settings.max_connections + MAX_CONNECTIONS + OTHER_FILES)
         if settings.jpeg_draft:
             logger.warning("GATEWAY_JPEG_DRAFT: use its new name, GATEWAY_PREPROCESSING=fast")
+        if chosen:
+            logger.info("%s", chosen)
         settings = settings.model_copy(update={"grpc_port": grpc.getsockname()[1]})
         served = ", ".join(model.manifest.id for model in loaded.models)
         host, port = listener.getsockname()[:2]

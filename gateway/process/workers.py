@@ -4,6 +4,7 @@ All accept from the one REST socket, and the kernel shares the gRPC port among t
 dies is replaced. One whose event loop hangs is not noticed here: that is for a liveness probe.
 """
 
+import json
 import logging
 import os
 import signal
@@ -38,6 +39,10 @@ def run(settings: Settings, listener: socket.socket) -> int:
         environment = os.environ | {
             FOLDER: str(folder),  # read where prometheus_client is imported
             "GATEWAY_GRPC_PORT": str(settings.grpc_port),
+            # Chosen once: a worker that takes another's place must not choose anew.
+            "GATEWAY_FASTEST_OF": "",
+            "GATEWAY_DEFAULT_MODEL": settings.default_model or "",
+            "GATEWAY_MODEL_ALIASES": json.dumps(settings.model_aliases),
         }
         return _Supervisor(settings, listener, environment, signals).run()
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import TypeVar
 
 import grpc
 
@@ -19,15 +18,6 @@ from gateway.telemetry.record import HEADER
 from openclip_api.v1 import clip_pb2
 
 NAME: str = clip_pb2.DESCRIPTOR.services_by_name["ClipService"].full_name
-
-
-R = TypeVar(
-    "R",
-    clip_pb2.EmbedResponse,
-    clip_pb2.ClassifyResponse,
-    clip_pb2.SimilarityResponse,
-    clip_pb2.RerankResponse,
-)
 
 
 class ClipService:
@@ -58,7 +48,7 @@ class ClipService:
     async def embed(self, message: clip_pb2.EmbedRequest, work: Work) -> clip_pb2.EmbedResponse:
         """Embeds texts and images, mixed as they come."""
         embedded = await work.run(self._engine.embed(convert.embed(message), work.record))
-        return _named(convert.embed_response(embedded), message.model)
+        return convert.embed_response(embedded)
 
     async def embed_stream(self, messages: object, context: grpc.aio.ServicerContext) -> None:
         """Embeds any number of items; see `EmbedStream`.
@@ -102,8 +92,7 @@ class ClipService:
         """Zero-shot classification."""
         classified = await work.run(self._engine.classify(convert.classify(message), work.record))
         values = sum(map(len, classified.predictions))
-        answer = await in_thread_if_large(convert.classify_response, classified, values=values)
-        return _named(answer, message.model)
+        return await in_thread_if_large(convert.classify_response, classified, values=values)
 
     async def similarity(
         self, message: clip_pb2.SimilarityRequest, work: Work
@@ -111,13 +100,12 @@ class ClipService:
         """Compares every image with every text."""
         compared = await work.run(self._engine.similarity(convert.similarity(message), work.record))
         values = compared.cosine.size
-        answer = await in_thread_if_large(convert.similarity_response, compared, values=values)
-        return _named(answer, message.model)
+        return await in_thread_if_large(convert.similarity_response, compared, values=values)
 
     async def rerank(self, message: clip_pb2.RerankRequest, work: Work) -> clip_pb2.RerankResponse:
         """Orders documents by their likeness to a query."""
         ranked = await work.run(self._engine.rerank(convert.rerank(message), work.record))
-        return _named(convert.rerank_response(ranked), message.model)
+        return convert.rerank_response(ranked)
 
     async def list_models(
         self, message: clip_pb2.ListModelsRequest, work: Work
@@ -126,10 +114,3 @@ class ClipService:
         served = self._engine.models
         models = [convert.model(served, each.manifest) for each in served]
         return clip_pb2.ListModelsResponse(models=models)
-
-
-def _named(response: R, name: str) -> R:
-    """With the model's name as the client knows it, which may be an alias."""
-    if name:
-        response.model = name
-    return response

@@ -51,7 +51,7 @@ class StreamCall:
         """
         manifest = model.manifest
         response = clip_pb2.EmbedStreamResponse(
-            model=options.model or manifest.id,
+            model=manifest.id,
             fingerprint=manifest.fingerprint,
             dimensions=options.dimensions or manifest.embedding_size,
         )

@@ -1,18 +1,22 @@
 """The compose files, without an engine: `make test-compose` tries them with one."""
 
+import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from gateway.settings import Settings
+from gateway.settings import FastestOf, Settings
 from tests.conftest import ROOT
 
-FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
+FILES = ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.model.yml")
 PROFILES = ("observability", "load", "export")
 VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
 ASSIGNED = re.compile(r"^([A-Z_]+)=(.*)$", re.MULTILINE)
@@ -38,7 +42,7 @@ def compose() -> Sequence[str]:
 
 
 @pytest.mark.parametrize("profile", [None, *PROFILES])
-@pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("files", [FILES[:1], FILES[:2], FILES[::2]], ids=["cpu", "gpu", "model"])
 def test_compose_takes_the_files(files: Sequence[str], profile: str | None) -> None:
     names = [part for name in files for part in ("--file", name)]
     chosen = ["--profile", profile] if profile else []
@@ -116,13 +120,16 @@ def test_defaults_are_the_gateways_own(services: dict[str, Any]) -> None:
 
 
 def test_every_service_is_confined(services: dict[str, Any]) -> None:
-    for name, service in services.items():
+    job = yaml.safe_load(TEXTS[FILES[2]])["services"]["model"]
+    for name, service in (services | {"model": job}).items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert "mem_limit" in service or name == "export", name
+        assert "mem_limit" in service or name in ("export", "model"), name
         assert service["pids_limit"], name
-        assert service["restart"] == ("no" if name == "export" else "unless-stopped"), name
+        assert service["restart"] == ("no" if name in ("export", "model") else "unless-stopped"), (
+            name
+        )
 
 
 def test_ports_are_published_on_this_machine_alone(services: dict[str, Any]) -> None:
@@ -153,6 +160,45 @@ def test_triton_and_the_gateway_share_a_secret_and_nobody_else_has_it(
 def test_the_start_is_in_order(services: dict[str, Any]) -> None:
     assert services["gateway"]["depends_on"] == {"triton": {"condition": "service_healthy"}}
     assert services["load"]["depends_on"] == {"gateway": {"condition": "service_healthy"}}
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("model", ["tiny", ""])
+def test_the_model_is_exported_unless_it_is_published(
+    tmp_path: Path, model: str, *, published: bool
+) -> None:
+    """Runs the job's command with a `python` that says what it is asked for."""
+    given = {"MODEL": model, "PRETRAINED": "/cache/a b.pt", "EXPORT_ARGS": "--max-batch 8"}
+    done = subprocess.run(
+        [*compose(), "-f", FILES[0], "-f", FILES[2], "--env-file", ".env.example", "config"],
+        cwd=ROOT, env=os.environ | given, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    services = yaml.safe_load(done.stdout)["services"]
+    assert services["triton"]["depends_on"] == {
+        "model": {"condition": "service_completed_successfully"}
+    }
+    wanted = json.loads(services["gateway"]["environment"]["GATEWAY_FASTEST_OF"])
+    assert FastestOf(**wanted) == FastestOf(
+        model=model, pretrained="/cache/a b.pt", precision="fp32"
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nprintf "[%s]" "$@"\n[ {int(published)} = 1 ]\n')
+    python.chmod(0o755)
+    job = services["model"]
+    words = job["command"] if isinstance(job["command"], list) else shlex.split(job["command"])
+    ran = subprocess.run(
+        [word.replace("$$", "$") for word in (*job["entrypoint"], *words)],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    asked = "[-m][export][tiny][--pretrained=/cache/a b.pt][--precision=fp32][--max-batch][8]"
+    if not model:
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert ran.stderr == "error: set MODEL in .env, such as MODEL=ViT-B-32\n"
+    elif published:
+        assert (ran.returncode, ran.stdout) == (0, f"{asked}[--published]")
+    else:
+        assert (ran.returncode, ran.stdout) == (1, f"{asked}[--published]{asked}")
 
 
 def test_every_profile_is_used(services: dict[str, Any]) -> None:

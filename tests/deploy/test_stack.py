@@ -21,8 +21,10 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from deploy.stack import StackConfig, parse
 from deploy.stack import banner as stack_banner
 from gateway.inference.secret import Secret
+from gateway.models.manifest import read_manifest
 from server.config import ServerConfig
 from tests.conftest import REPOSITORY, ROOT, killed_after
+from tests.gateway.tritons import copied
 from tests.gateway.waiting import wait_until
 
 START_S = 90.0
@@ -71,20 +73,27 @@ def assert_gone(pids: list[int]) -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_and_stops_cleanly(stop: signal.Signals) -> None:
-    with stack("--default-model=demo", "--alias=Drawn-1") as process:
+def test_it_serves_and_stops_cleanly(stop: signal.Signals, tmp_path: Path) -> None:
+    demo = read_manifest(REPOSITORY / "demo.manifest.json")
+    repository = copied(tmp_path)
+    named = demo.model_copy(update={"open_clip_name": "Drawn"}).model_dump_json()
+    (repository / "demo.manifest.json").write_text(named)
+    options = ("--model=Drawn", f"--pretrained={demo.pretrained}", "--precision=fp32,int8")
+    with stack("--model-repository", str(repository), *options) as process:
         text = banner(process)
         url = text.partition("Ready: ")[2].split()[0]
         [served] = httpx.get(f"{url}/v1/models", timeout=30).json()["data"]
-        assert (served["id"], served["aliases"], served["default"]) == ("demo", ["Drawn-1"], True)
+        assert (served["id"], served["aliases"], served["default"]) == ("demo", ["Drawn"], True)
         started = descendants(process.pid)
         assert len(started) >= 4  # gateway, guard, tritonserver, stubs
         command = text.partition("Try it:\n")[2].partition("\n\nStop")[0]
         answer = subprocess.run(
             ["bash", "-c", command], cwd=ROOT, capture_output=True, check=True, timeout=60
         )
-        best = json.loads(answer.stdout)["results"][0]["predictions"][0]
-        assert best["label"] == "red circle"
+        found = json.loads(answer.stdout)
+        assert '"model": "Drawn",' in command
+        assert found["model"] == "demo"
+        assert found["results"][0]["predictions"][0]["label"] == "red circle"
         process.send_signal(stop)
         assert process.wait(60) == 0
         assert_gone(started)

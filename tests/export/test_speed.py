@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from export.__main__ import main
 from export.gate import speed
 from export.gate.runners import RunEncoder
-from export.gate.speed import Pair, Speed
+from export.gate.speed import Pair
+from gateway.models.gate import Speed
 from gateway.models.manifest import read_repository
+from gateway.models.variants import processor
 
 PIXELS = np.zeros((3, 4, 4, 3), np.uint8)
 IDS = np.zeros((2, 5), np.int32)
@@ -91,6 +93,8 @@ def test_a_slow_variant_needs_allow_slow(
     refusal = "refused: m.fp16: it is only 0.85 times as fast as FP32 at batch 8"
     assert (refusal in printed.err) is not allowed
     if allowed:
-        assert read_repository(root)["m.fp16"].gate.passed
+        gate = read_repository(root)["m.fp16"].gate
+        assert gate.passed
+        assert (gate.speeds, gate.processor) == (slow, processor())
     else:
         assert not list(root.glob("m.fp16*"))

@@ -148,7 +148,7 @@ class TestOthers:
             answer = aliased.post("/v1/embeddings", json=body).json()
             assert aliased.get("/v1/models/nvidia/nvclip").json()["id"] == "demo"
         assert [entry["object"] for entry in answer["data"]] == ["embedding"] * 2
-        assert answer["model"] == "nvidia/nvclip"
+        assert answer["model"] == "demo"
         assert answer["usage"] == {"prompt_tokens": 11, "total_tokens": 11, "num_images": 1}
         expected = vectors(api, {"input": body["input"]})
         found = [entry["embedding"] for entry in answer["data"]]

@@ -32,6 +32,7 @@ def told(monkeypatch: pytest.MonkeyPatch, **settings: object) -> str:
             "http://a:80: browsers leave out the port",
         ),
         ("fetch_ports", "80,443", "must be JSON, such as [1, 2]"),
+        ("fastest_of", "ViT-B-32", "should be a valid dictionary"),
         ("workers", "many", "should be a valid integer"),
         ("workers", 0, "greater than or equal to 1"),
         ("max_items", LARGEST + 1, "less than or equal to"),
@@ -51,6 +52,11 @@ def test_it_is_named_with_what_is_wrong(
     assert message.startswith(f"GATEWAY_{name.upper()}: ")
     assert says in message
     assert "\n" not in message
+
+
+def test_a_field_of_a_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = told(monkeypatch, fastest_of='{"model": "a", "precision": "fp64"}')
+    assert message.startswith("GATEWAY_FASTEST_OF[precision]: String should match pattern")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.systems import null_encoder
 from gateway.inference.secret import Secret
-from gateway.models.manifest import read_manifest
+from gateway.models.gate import Speed
+from gateway.models.manifest import Manifest, read_manifest
+from gateway.models.variants import processor
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from server.secret import METADATA
@@ -161,6 +164,30 @@ def add_copies(repository: Path, *names: str) -> None:
         copy = {"id": name, "fingerprint": fingerprint, "triton": served, "files": {}}
         written = demo.model_copy(update=copy).model_dump_json()
         (repository / f"{name}.manifest.json").write_text(written)
+
+
+def add_variant(
+    repository: Path, name: str, weights: str, precision: str, both: float | None = None
+) -> Manifest:
+    """Publishes the demo model as a variant of another, over the demo's own encoders.
+
+    `both` is how many times as fast as FP32 it was here; None: nobody measured it.
+    """
+    demo = read_manifest(repository / "demo.manifest.json")
+    model_id = f"{name}.{weights}" + ("" if precision == "fp32" else f".{precision}")
+    speeds = () if both is None else (Speed(1, both, both, both), Speed(8, both, both, both))
+    gate = replace(demo.gate, speeds=speeds, processor=processor())
+    changes = {
+        "id": model_id,
+        "fingerprint": hashlib.sha256(model_id.encode()).hexdigest(),
+        "open_clip_name": name,
+        "pretrained": weights,
+        "precision": precision,
+        "gate": gate,
+    }
+    written = demo.model_copy(update=changes)
+    (repository / f"{model_id}.manifest.json").write_text(written.model_dump_json())
+    return written
 
 
 def scaled(model: bytes, scale: float, only: int | None = None) -> bytes:

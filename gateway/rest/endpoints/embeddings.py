@@ -135,11 +135,11 @@ async def embeddings(engine: Engine, intake: Intake, request: Request) -> Respon
             skip=body.on_error == "skip",
         )
         embedded = await work.run(engine.embed(inference_request, work.record))
-        return await answer(embedded, encoding, body.model, work)
+        return await answer(embedded, encoding, work)
 
 
-async def answer(embedded: Embedded, encoding: str, model: str | None, work: Work) -> Response:
-    """OpenAI's answer, which names the model as the request did."""
+async def answer(embedded: Embedded, encoding: str, work: Work) -> Response:
+    """OpenAI's answer."""
     with work.record.stage("encode"):
         content = {
             "id": f"embd-{work.request_id}",
@@ -148,7 +148,7 @@ async def answer(embedded: Embedded, encoding: str, model: str | None, work: Wor
             "data": await in_thread_if_large(
                 _data, embedded, encoding, values=embedded.vectors.size
             ),
-            "model": model or embedded.manifest.id,
+            "model": embedded.manifest.id,
             "usage": convert.usage(embedded.tokens, embedded.images),
         }
     return convert.answer(content, embedded.manifest, work.record)

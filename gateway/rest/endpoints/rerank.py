@@ -209,7 +209,7 @@ async def _jinas(engine: Engine, work: Work, body: RerankRequest, *, plain: bool
     content: dict[str, Any] = {
         "id": f"rerank-{work.request_id}",
         "object": "rerank",
-        "model": body.model or ranked.manifest.id,
+        "model": ranked.manifest.id,
         "results": _results(body, documents, ranked, plain=plain),
         "usage": convert.usage(ranked.tokens, ranked.images),
     }

@@ -65,7 +65,7 @@ async def similarity(engine: Engine, intake: Intake, request: Request) -> Respon
         )
         content: dict[str, Any] = {
             "object": "similarity",
-            "model": body.model or compared.manifest.id,
+            "model": compared.manifest.id,
             "cosine": cosine,
             "logits_per_image": per_image,
             "logits_per_text": per_text,

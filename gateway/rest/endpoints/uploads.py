@@ -49,7 +49,7 @@ async def embed_images(engine: Engine, intake: Intake, request: Request) -> Resp
         embedded = await work.run(engine.embed(inference_request, work.record))
         if _accepts_packed(request.headers.get("accept", "")):
             return _packed(embedded, work)
-        return await answer(embedded, encoding, options.model, work)
+        return await answer(embedded, encoding, work)
 
 
 async def _images(

@@ -96,15 +96,14 @@ async def zero_shot(engine: Engine, intake: Intake, request: Request) -> Respons
             body.top_k,
         )
         classified = await work.run(engine.classify(inference_request, work.record))
-        model = body.model or classified.manifest.id
         values = sum(map(len, classified.predictions))
-        return await in_thread_if_large(_classified, classified, model, work.record, values=values)
+        return await in_thread_if_large(_classified, classified, work.record, values=values)
 
 
-def _classified(classified: Classified, model: str, record: Record) -> Response:
+def _classified(classified: Classified, record: Record) -> Response:
     content: dict[str, Any] = {
         "object": "zero_shot",
-        "model": model,
+        "model": classified.manifest.id,
         "results": [
             {"index": index, "predictions": entries}
             for index, entries in enumerate(classified.predictions)
