@@ -88,7 +88,7 @@ test-clients: $(DEV)/.ready $(CLIENTS)/.ready ## Run the tests with the clients 
 test-examples: $(DEV)/.ready $(EXAMPLES)/.ready ## Run the tests of examples/ with the packages that they show: LanceDB, autofaiss, LlamaIndex and more
 	$(DEV)/bin/python -m pytest tests/examples $(ARGS)
 
-check: $(DEV)/.ready ## Check format, lint, types, import contracts, schemas of the API, Dockerfile, YAML, workflows and Kubernetes files
+check: $(DEV)/.ready ## Check format, lint, types, import contracts, schemas of the API, Dockerfile, YAML, Helm chart, workflows and Kubernetes files
 	$(DEV)/bin/ruff format --check $(SOURCES)
 	$(DEV)/bin/ruff check $(SOURCES)
 	$(DEV)/bin/mypy
@@ -100,6 +100,7 @@ check: $(DEV)/.ready ## Check format, lint, types, import contracts, schemas of 
 	$(DEV)/bin/python -m tests.gateway.openapi_document | diff $(OPENAPI) -
 	$(DEV)/bin/hadolint Dockerfile
 	$(DEV)/bin/yamllint --strict .
+	$(DEV)/bin/python -m tests.deploy.helm
 	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
