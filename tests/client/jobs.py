@@ -42,14 +42,14 @@ def embed(
     form: str | None = None,
     dtype: str | None = "float32",
     columns: Columns | None = None,
+    metadata: bool = False,
     notes: Notes | None = None,
     **options: Any,
 ) -> Summary:
     """Runs a job to its end."""
     given = [paths] if isinstance(paths, Path | str) else paths
-    inputs = Inputs([str(path) for path in given], kinds, size=size)
-    if columns:
-        inputs = Inputs(inputs.paths, kinds, size=size, columns=columns)
+    names = [str(path) for path in given]
+    inputs = Inputs(names, kinds, size=size, columns=columns or Columns(), metadata=metadata)
     target = output_of(str(output), kinds, dtype, form)
     return run(Job(inputs, target, **options), client, notes or Display())
 
@@ -96,10 +96,10 @@ def vectors(folder: Path, half: str) -> list[NDArray[Any]]:
     return [np.load(path) for path in sorted((folder / half).glob("*.npy"))]
 
 
-def metadata(folder: Path) -> dict[str, list[str]]:
+def metadata(folder: Path) -> dict[str, list[Any]]:
     """The metadata of all partitions, in the order of the names; cells may be None."""
     found = [pq.read_table(path) for path in sorted((folder / "metadata").glob("*.parquet"))]
-    columns: dict[str, list[str]] = pa.concat_tables(found).to_pydict()
+    columns: dict[str, list[Any]] = pa.concat_tables(found).to_pydict()
     return columns
 
 

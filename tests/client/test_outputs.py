@@ -161,7 +161,7 @@ def test_manifests_say_what_a_part_holds(client: Client, tar: Path, tmp_path: Pa
     assert str(tar.stat().st_size) in found["version"]
     assert found["settings"] == {
         "model": "fake", "fingerprint": "f" * 64, "dimensions": DIMENSIONS, "dtype": "float32",
-        "truncate": True,
+        "truncate": True, "metadata": False,
     }  # fmt: skip
     assert (found["items"], found["rows"], found["dropped"]) == (COUNT, COUNT - 1, [7])
     [failure] = found["failures"]

@@ -13,8 +13,8 @@ from tests.client.jobs import caption, image, keys, members, write_tar
 BLOCK = 512
 
 
-def read(path: Path, kinds: tuple[Kind, ...] = KINDS) -> list[Sample]:
-    [partition] = Tar(str(path), kinds).partitions()
+def read(path: Path, kinds: tuple[Kind, ...] = KINDS, *, metadata: bool = False) -> list[Sample]:
+    [partition] = Tar(str(path), kinds, metadata).partitions()
     return list(partition.samples())
 
 
@@ -116,8 +116,9 @@ def test_a_broken_tar_gives_what_is_whole_and_names_the_rest(
         assert last[0] == broken
         assert {sample.key for sample in found if not sample.problem} == WHOLE
     for kind in KINDS:
-        half = read(path, (kind,))
-        assert [sample.key for sample in half] == [sample.key for sample in found]
+        for with_metadata in (False, True):
+            half = read(path, (kind,), metadata=with_metadata)
+            assert [sample.key for sample in half] == [sample.key for sample in found]
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar", b"x" * 2000, b"\x1f\x8b nearly gzip"])

@@ -21,12 +21,12 @@ found = {}
 for half in ("img_emb", "text_emb"):
     reader = EmbeddingReader(
         embeddings_folder=f"{sys.argv[1]}/{half}", metadata_folder=f"{sys.argv[1]}/metadata",
-        meta_columns=["image_path", "caption"], file_format="parquet_npy",
+        meta_columns=["image_path", "caption", "url"], file_format="parquet_npy",
     )
-    rows = found[half] = {"vectors": [], "image_path": [], "caption": []}
+    rows = found[half] = {"vectors": [], "image_path": [], "caption": [], "url": []}
     for vectors, metadata in reader(batch_size=4, show_progress=False):
         rows["vectors"] += vectors.tolist()
-        for name in ("image_path", "caption"):
+        for name in ("image_path", "caption", "url"):
             rows[name] += metadata[name].tolist()
 print(json.dumps(found))
 """
@@ -42,10 +42,15 @@ def test_both_halves_are_read_row_by_row(api: GatewayClient, tmp_path: Path) -> 
             members += [
                 (f"{path.stem}{path.suffix}", data),
                 (f"{path.stem}.txt", path.stem.encode()),
+                (
+                    f"{path.stem}.json",
+                    json.dumps({"url": f"https://a.example/{path.stem}"}).encode(),
+                ),
             ]
         write_tar(tmp_path / f"tars/{number}.tar", members)
     out = tmp_path / "out"
-    ran = command(api.grpc_address, "embed-pairs", tmp_path / "tars", "-o", out, "--allow-failures")
+    options = ("--metadata", "--allow-failures")
+    ran = command(api.grpc_address, "embed-pairs", tmp_path / "tars", "-o", out, *options)
     assert ran.returncode == 0, ran.stderr
 
     read = subprocess.run(
@@ -61,5 +66,6 @@ def test_both_halves_are_read_row_by_row(api: GatewayClient, tmp_path: Path) -> 
         expected = {"img_emb": client.embed_images(whole), "text_emb": client.embed_texts(names)}
     for half, rows in found.items():
         assert rows["image_path"] == rows["caption"] == names
+        assert rows["url"] == [f"https://a.example/{name}" for name in names]
         np.testing.assert_allclose(rows["vectors"], expected[half], atol=1e-3)  # of float16
     assert len(whole) == len(pictures) - 1

@@ -93,6 +93,7 @@ class _Plan:
             space.dimensions,
             self._layout.dtype,
             job.truncate is not False,
+            job.inputs.metadata,
         )
         self.heads = {kind: self.manifests.heads(kind) for kind in KINDS}
         there = [name for heads in self.heads.values() for name in heads]
@@ -132,7 +133,7 @@ class _Plan:
     def _agree(self, kind: Kind, head: Head) -> None:
         was, now = asdict(head.settings), asdict(self.settings)
         if kind in self._job.kinds:
-            compared = ["model", "fingerprint", "dimensions", "dtype"]
+            compared = ["model", "fingerprint", "dimensions", "dtype", "metadata"]
             compared += ["truncate"] if kind == TEXTS else []
         elif self._job.overwrite:
             return  # a new model: the other half is made anew after this one

@@ -21,6 +21,7 @@ class Settings(Space):
 
     dtype: str
     truncate: bool
+    metadata: bool = False  # whether it has columns in the output
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class Sample:
     key: str
     image: bytes | Path | str | None = None  # a str is a URL, until the sample is yielded
     text: str | None = None
+    metadata: str | None = None  # a JSON object
     problem: Problem | None = None
 
 

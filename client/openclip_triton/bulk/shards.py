@@ -56,6 +56,7 @@ class _Item:
     position: int
     key: str
     text: str | None
+    metadata: str | None
     awaited: int = 0  # results to come
     problem: Problem | None = None
     vectors: dict[str, Vector | None] = field(default_factory=dict)  # by the kind's noun
@@ -233,7 +234,8 @@ class Embedder:
                     kind.noun: None if failed else item.vectors[kind.noun]
                     for kind in shard.task.kinds
                 }
-                shard.part.write(Row(item.key, None if failed else item.text, vectors))
+                text = None if failed else item.text
+                shard.part.write(Row(item.key, text, item.metadata, vectors))
                 manifest.rows += 1
         advance(problem is not None)
 
@@ -268,7 +270,7 @@ def _item_of(
     shard: _Open, position: int, sample: Sample
 ) -> tuple[_Item, list[tuple[Kind, Content]]]:
     """Pair a sample with what is sent of it: nothing, if it has no row."""
-    item = _Item(shard, position, sample.key, sample.text)
+    item = _Item(shard, position, sample.key, sample.text, sample.metadata)
     item.problem = sample.problem or problem_of(sample.key)
     if item.problem is not None or position in shard.dropped:
         return item, []

@@ -256,8 +256,11 @@ def _job(
         target = output_of(output, kinds, how.dtype, how.shape)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
+    if how.metadata and not target.layout.joins:
+        where = "metadata needs a folder in the layout of clip-retrieval"
+        raise typer.BadParameter(where, param_hint="--metadata")
     columns = Columns(image, text, how.key_column)
-    inputs = Inputs(paths, kinds, endings, how.shard_size, columns)
+    inputs = Inputs(paths, kinds, endings, how.shard_size, columns, how.metadata)
     return Job(
         inputs, target, how.model, how.dimensions, truncate, how.overwrite, how.allow_failures
     )

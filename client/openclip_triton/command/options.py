@@ -177,6 +177,14 @@ class Embedding:
     shard_size: Annotated[
         int, typer.Option(min=1, help="Number of samples in a partition; a tar is one of its own.")
     ] = 10_000
+    metadata: Annotated[
+        bool,
+        typer.Option(
+            "--metadata",
+            help="Read the .json files of webdataset tars; each field is a column of a folder's "
+            "metadata.",
+        ),
+    ] = False
     overwrite: Annotated[
         bool,
         typer.Option(

@@ -27,6 +27,7 @@ class Inputs:
         extensions: Extensions of the images below folders.
         size: Number of samples in a partition. A tar is one partition, whatever its size.
         columns: Columns of tables that the user named.
+        metadata: Whether to read the .json of tars; with it, all inputs are tars.
     """
 
     paths: Sequence[str]
@@ -34,6 +35,7 @@ class Inputs:
     extensions: tuple[str, ...] = EXTENSIONS
     size: int = PARTITION_ROWS
     columns: Columns = field(default_factory=Columns)
+    metadata: bool = False
 
     def open(self) -> list[Input]:
         """Find out what each path is.
@@ -46,6 +48,8 @@ class Inputs:
         files: list[str] = []
         for path in self._expanded():
             kind = self._ending(path)
+            if self.metadata and kind != ".tar":
+                raise JobError(f"{path} is not a tar: --metadata reads the .json files of tars")
             if kind is None:
                 files.append(path)
                 continue
@@ -90,7 +94,7 @@ class Inputs:
 
     def _dataset(self, path: str, kind: str) -> Input:
         if kind == ".tar":
-            return tars.Tar(path, self.kinds)
+            return tars.Tar(path, self.kinds, self.metadata)
         if kind == ".parquet":
             return Parquet(path, self.size, self.columns, self.kinds)
         if kind in (".csv", ".tsv"):

@@ -8,12 +8,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
+from openclip_triton.bulk import metadata
 from openclip_triton.bulk.listing import EXTENSIONS
 from openclip_triton.bulk.samples import IMAGES, TEXTS, Input, Kind, Partition, Problem, Sample
 from openclip_triton.bulk.storage import storage_of
 
 IMAGE_ENDINGS = frozenset(EXTENSIONS)
 TEXT_ENDING = "txt"
+METADATA_ENDING = "json"
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 
@@ -40,6 +42,7 @@ class TarPart:
     version: str
     images: bool  # whether to read them
     texts: bool
+    metadata: bool
 
     @property
     def count(self) -> int | None:
@@ -60,9 +63,13 @@ class TarPart:
     def _complete(self, sample: Sample) -> Sample:
         if sample.problem is None:
             if self.images and sample.image is None:
-                return Sample(sample.key, problem=Problem("no_image", "the tar has no image"))
+                problem = Problem("no_image", "the tar has no image")
+                return Sample(sample.key, metadata=sample.metadata, problem=problem)
             if self.texts and sample.text is None:
-                return Sample(sample.key, problem=Problem("no_caption", "the tar has no caption"))
+                problem = Problem("no_caption", "the tar has no caption")
+                return Sample(sample.key, metadata=sample.metadata, problem=problem)
+            if self.metadata and sample.metadata is None:
+                return Sample(sample.key, problem=Problem("no_metadata", "the tar has no .json"))
         return sample
 
     def _grouped(self) -> Iterator[Sample]:
@@ -85,6 +92,8 @@ class TarPart:
                     continue
                 if ending == TEXT_ENDING:
                     sample = replace(sample, text=data.decode(errors="surrogateescape"))
+                elif ending == METADATA_ENDING:
+                    sample = _with_metadata(sample, data)
                 elif sample.image is None:
                     sample = replace(sample, image=data)
         except _CutOff as error:
@@ -114,6 +123,11 @@ class TarPart:
             except (tarfile.TarError, *_TORN) as error:
                 raise _CutOff(f"not a whole tar: {error}", None) from error
 
+    def _reads(self, ending: str) -> bool:
+        if ending in (TEXT_ENDING, METADATA_ENDING):
+            return self.texts if ending == TEXT_ENDING else self.metadata
+        return self.images and ending in IMAGE_ENDINGS
+
     def _read(
         self, tar: tarfile.TarFile, file: BinaryIO
     ) -> Iterator[tuple[str, str, bytes | None]]:
@@ -125,9 +139,12 @@ class TarPart:
                 continue
             key, ending = folder + slash + stem, ending.lower()
             data = None
-            if (ending == TEXT_ENDING and self.texts) or (ending in IMAGE_ENDINGS and self.images):
-                data = _content(file, member)
-                if len(data) < member.size:
+            if self._reads(ending):
+                size = member.size
+                if ending == METADATA_ENDING:
+                    size = min(size, metadata.MAX_BYTES + 1)
+                data = _content(file, member.offset_data, size)
+                if len(data) < size:
                     raise _CutOff(f"the tar ends in the middle of {member.name}", key)
             yield key, ending, data
         file.seek(tar.offset)
@@ -138,11 +155,18 @@ class TarPart:
             raise _NoEnd(f"the tar is damaged at byte {tar.offset:,}")
 
 
-def _content(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
+def _with_metadata(sample: Sample, data: bytes) -> Sample:
+    try:
+        return replace(sample, metadata=metadata.checked(data))
+    except ValueError as error:
+        return replace(sample, problem=Problem("invalid_metadata", str(error)))
+
+
+def _content(file: BinaryIO, offset: int, size: int) -> bytes:
     """Read a member straight from the file: half the time of the library's own file objects."""
     try:
-        file.seek(member.offset_data)
-        return file.read(member.size)
+        file.seek(offset)
+        return file.read(size)
     except _TORN:
         return b""
 
@@ -153,8 +177,10 @@ class Tar(Input):
 
     path: str
     kinds: tuple[Kind, ...]  # that the job embeds
+    metadata: bool = False  # whether to read it
 
     def partitions(self) -> Iterator[Partition]:
         """List the only one."""
         version = storage_of(self.path).stamp(self.path)
-        yield TarPart(self.path, version, IMAGES in self.kinds, TEXTS in self.kinds)
+        images, texts = IMAGES in self.kinds, TEXTS in self.kinds
+        yield TarPart(self.path, version, images, texts, self.metadata)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from openclip_triton.bulk import metadata
 from openclip_triton.bulk.errors import JobError
+from openclip_triton.bulk.manifests import Settings
 from openclip_triton.bulk.outputs.files import Draft, NpyFile, ParquetFile
 from openclip_triton.bulk.samples import IMAGES, KINDS, TEXTS, Kind
 from openclip_triton.bulk.storage import storage_of
@@ -21,6 +23,7 @@ class Row:
 
     key: str
     text: str | None
+    metadata: str | None  # a JSON object
     vectors: dict[str, Vector | None]  # by the kind's noun; None: zeros
 
 
@@ -33,6 +36,7 @@ class Part:
         table: The keys and captions.
         dimensions: Number of entries of a vector.
         join: Whether the table gets the columns of the other half's, which is there already.
+        spread: Whether the table's last column is metadata, which gets a column for each field.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Part:
         dimensions: int,
         *,
         join: bool = False,
+        spread: bool = False,
     ) -> None:
         self._kinds = kinds
         self._arrays = arrays
@@ -50,6 +55,7 @@ class Part:
         self._files: list[NpyFile | ParquetFile] = [*arrays.values(), table]
         self._zeros = np.zeros(dimensions, np.float32)
         self._join = join
+        self._spread = spread
         self._rows: list[Row] = []
 
     def write(self, row: Row) -> None:
@@ -69,6 +75,8 @@ class Part:
             self._flush()
         for file in self._files:
             file.close()
+        if self._spread:
+            metadata.spread(self._table.draft.draft)
         if self._join:
             _add_columns(self._table.draft)
         for file in self._files:
@@ -86,6 +94,8 @@ class Part:
         cells = [
             [row.key if kind == IMAGES else row.text for row in self._rows] for kind in self._kinds
         ]
+        if self._spread:
+            cells.append([row.metadata for row in self._rows])
         self._table.write(cells, list(vectors.values()))
         self._rows.clear()
 
@@ -123,20 +133,21 @@ class ClipFolder:
     form = "clip-retrieval"
     joins = True
 
-    def part(self, name: str, kinds: Sequence[Kind], space: Space, *, join: bool) -> Part:
+    def part(self, name: str, kinds: Sequence[Kind], settings: Settings, *, join: bool) -> Part:
         """Begin the files of a partition.
 
         Args:
             name: Its number, as in the names of the files.
             kinds: The halves to write.
-            space: Where the vectors come from.
+            settings: Of the vectors.
             join: Whether the other half is there already.
         """
-        size = space.dimensions
+        size = settings.dimensions
         files = {kind: NpyFile(self.vectors(name, kind), size, self.dtype) for kind in kinds}
         columns = [kind.folder_column for kind in kinds]
+        columns += [metadata.COLUMN] if settings.metadata else []
         table = ParquetFile(self.metadata(name), columns, [], size, self.dtype, {})
-        return Part(kinds, files, table, size, join=join)
+        return Part(kinds, files, table, size, join=join, spread=settings.metadata)
 
     def vectors(self, name: str, kind: Kind) -> str:
         """Name the file of the vectors."""
@@ -168,10 +179,10 @@ class ParquetFolder:
     form = "parquet"
     joins = False
 
-    def part(self, name: str, kinds: Sequence[Kind], space: Space, *, join: bool) -> Part:
+    def part(self, name: str, kinds: Sequence[Kind], settings: Settings, *, join: bool) -> Part:
         """Begin the file of a partition."""
-        table = parquet_of(self.path(name), kinds, space, self.dtype)
-        return Part(kinds, {}, table, space.dimensions)
+        table = parquet_of(self.path(name), kinds, settings, self.dtype)
+        return Part(kinds, {}, table, settings.dimensions)
 
     def path(self, name: str) -> str:
         """Name the file of a partition."""
