@@ -13,6 +13,7 @@ from server.runtime import STUB
 ZOMBIE = "Z"
 COMMAND = STUB[:15]  # the kernel keeps 15 characters of it
 NAME = 8  # index of the instance's name in the stub's command line
+SEARCH_EVERY = 10  # polls: tritonserver has dozens of threads, each with a list of children
 
 
 @dataclass(slots=True)
@@ -22,19 +23,25 @@ class InstanceWatch:
     tritonserver: int  # process id
     _names: dict[int, str] = field(default_factory=dict)
     _zombies: set[int] = field(default_factory=set)
+    _polls: int = 0
 
     def dead(self) -> str | None:
         """Name of an instance that is a zombie for the second poll in a row, or None."""
         zombies = set()
-        for pid in self._children():
+        search = self._polls % SEARCH_EVERY == 0
+        self._polls += 1
+        for pid in self._children() if search else {*self._names, *self._zombies}:
             try:
                 before, _, after = _read(f"/proc/{pid}/stat").rpartition(")")
-                if after.split()[0] != ZOMBIE:
+                state, parent, *_ = after.split()
+                if int(parent) != self.tritonserver:  # the number is another process's by now
+                    self._names.pop(pid, None)
+                elif state != ZOMBIE:
                     self._remember(pid)
                 elif before.endswith(COMMAND):
                     zombies.add(pid)
             except OSError:
-                continue  # reaped meanwhile
+                self._names.pop(pid, None)  # reaped meanwhile
         # Triton takes a moment to reap a stub that it stops itself.
         lasting = zombies & self._zombies
         self._zombies = zombies
