@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -156,6 +157,24 @@ def test_urls_in_a_table(
     summary = embed(client, path, tmp_path / "v.parquet", kinds)
     assert (summary.counts.done, summary.counts.failed) == (29, 1)
     assert pq.read_table(tmp_path / "v.parquet")["path"].to_pylist() == urls[:-1]
+
+
+def test_a_listing_keeps_the_scheme_that_was_given(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a library with several it names the first otherwise: abfs:// for az://."""
+    monkeypatch.setattr(type(memory), "protocol", ("first", "memory"))
+    bucket = storage.Remote("memory")
+    tars = [f"memory:///bucket/in/{tar:05}.tar" for tar in range(TARS)]
+    assert bucket.glob(f"{BUCKET}/in/*.tar") == tars
+    assert [path for path, _ in bucket.below(f"{BUCKET}/in")] == tars
+
+
+@pytest.mark.skipif(find_spec("gcsfs") is not None, reason="gcsfs is there")
+def test_without_the_package_of_a_scheme_its_extra_is_named(client: Client, tmp_path: Path) -> None:
+    told = r"gs:// cannot be opened: .* gcsfs .*: pip install 'openclip-triton-client\[gs\]'"
+    with pytest.raises(JobError, match=told):
+        embed(client, "gs://bucket/a.tar", tmp_path / "out", (IMAGES,))
 
 
 def test_a_scheme_that_nothing_opens_is_an_error(client: Client, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def _sources() -> list[Path]:
 def test_it_says_what_it_needs(about: Message) -> None:
     requirements = [Requirement(text) for text in about.get_all("Requires-Dist", [])]
     assert {r.name for r in requirements if not r.marker} == REQUIRED
-    extras = {"cli", "bulk", "lance", "ray", "langchain", "llama-index"}
+    extras = {"cli", "bulk", "s3", "gs", "az", "https", "lance", "ray", "langchain", "llama-index"}
     assert set(about.get_all("Provides-Extra", [])) == extras
     assert about["Requires-Python"] == ">=3.10"
     service = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -15,6 +15,11 @@ from openclip_triton.bulk.errors import JobError
 
 BUFFER = 2**20  # bytes read at once of a file on this machine
 READ_AHEAD = 8 * 2**20  # and of one below a URL
+# The extra that brings what opens a scheme.
+_EXTRAS = {
+    "s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az",
+    "http": "https", "https": "https",
+}  # fmt: skip
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _STAMPS = (
     "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "mtime", "LastModified",
@@ -87,7 +92,14 @@ class Remote:
         try:
             return fsspec.filesystem(self.protocol)
         except (ImportError, ValueError) as error:
-            raise JobError(f"{self.protocol}:// cannot be opened: {error}") from error
+            why = str(error)
+            if isinstance(error, ImportError) and self.protocol in _EXTRAS:
+                why += f": pip install 'openclip-triton-client[{_EXTRAS[self.protocol]}]'"
+            raise JobError(f"{self.protocol}:// cannot be opened: {why}") from error
+
+    def _url(self, path: str) -> str:
+        """Restore the scheme that the user gave: a library with several prefers another."""
+        return f"{self.protocol}://{self._files.unstrip_protocol(path).partition('://')[2]}"
 
     def __getstate__(self) -> dict[str, str]:
         return {"protocol": self.protocol}
@@ -117,13 +129,13 @@ class Remote:
     def glob(self, pattern: str) -> list[str]:
         """Paths that match, sorted."""
         with _told(pattern):
-            return sorted(map(self._files.unstrip_protocol, self._files.glob(pattern)))
+            return sorted(map(self._url, self._files.glob(pattern)))
 
     def below(self, folder: str) -> list[tuple[str, str]]:
         """Paths and stamps of all objects below a path, sorted; one listing."""
         with _told(folder):
             found = self._files.find(folder, detail=True)
-        return [(self._files.unstrip_protocol(path), _stamp(found[path])) for path in sorted(found)]
+        return [(self._url(path), _stamp(found[path])) for path in sorted(found)]
 
     def stamp(self, path: str) -> str:
         """Size, and tag or time: changes with the content."""
