@@ -28,7 +28,7 @@ GPU := .venv/gpu
 OPENVINO := $(if $(shell grep -ls '"runtime": "openvino"' "$(MODEL_REPOSITORY)"/*.manifest.json),.openvino)
 SERVE_READY := $(SERVE)/.ready $(addprefix $(SERVE)/,$(OPENVINO))
 BENCH_READY := $(BENCH)/.ready $(addprefix $(BENCH)/,$(OPENVINO))
-SOURCES := openclip_api gateway server export client examples benchmarks gpu_check deploy tests
+SOURCES := openclip_api gateway server export client examples benchmarks gpu_check robustness deploy tests
 PROTO := openclip_api/v1/clip.proto
 OPENAPI := openclip_api/openapi.json
 # Of NVIDIA's images 24.10, 24.12, 25.06, 26.06, 26.07 and 26.08, and the newest that was tried.
@@ -45,7 +45,7 @@ MEASURED = --repository "$(MODEL_REPOSITORY)" $(if $(MODEL),--model $(MODEL)) $(
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run exported serve-ready test test-fast test-clients test-examples test-compose check format proto openapi client-wheel lock export ladder bench bench-compare bench-peers \
-	bench-open bench-budget bench-report tune gpu-inputs gpu-check onnxruntimes demo-model setup clean
+	bench-open bench-budget bench-report tune robustness gpu-inputs gpu-check onnxruntimes demo-model setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +56,7 @@ help: ## List the targets
 	@echo "  MODELS: models to pull first, such as hf://org/name,s3://bucket/name;"
 	@echo "  TORCH_INDEX: an index with PyTorch for CPUs, for an export environment of 2 GB, not 6"
 	@echo "  of export, ladder, bench, bench-compare, bench-peers, bench-open, bench-budget, tune,"
-	@echo "  gpu-inputs, gpu-check: MODEL ARGS MODEL_REPOSITORY; of test, bench-report: ARGS; of all: PYTHON"
+	@echo "  robustness, gpu-inputs, gpu-check: MODEL ARGS MODEL_REPOSITORY; of test, bench-report: ARGS; of all: PYTHON"
 
 run: $(SERVE_READY) ## Serve the models of MODEL_REPOSITORY, no GPU needed; MODEL=name PRETRAINED=tag is exported first if missing, MODELS=address,address pulled
 	$(if $(MODELS),@$(SERVE)/bin/python -m export pull --repository "$(MODEL_REPOSITORY)" \
@@ -151,6 +151,9 @@ bench-report: $(BENCH)/.ready ## Draw the plots and write the tables of all benc
 
 tune: $(BENCH_READY) ## Try instances, threads, queue delays and batch sizes on this machine
 	$(BENCH)/bin/python -m benchmarks.tune $(MEASURED)
+
+robustness: $(BENCH_READY) ## Show how noise, faulty preprocessing, other texts and single pixels move the vectors of MODEL=id,id
+	PYTHONPATH=client $(BENCH)/bin/python -m robustness $(MEASURED)
 
 gpu-inputs: $(EXPORT)/.ready ## Write what gpu-check needs of MODEL, with ARGS="--pretrained ...", into reports/gpu-inputs
 	$(EXPORT)/bin/python -m export $(MODEL) --gpu-inputs reports/gpu-inputs $(ARGS)

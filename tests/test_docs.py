@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -61,12 +62,13 @@ def test_every_target_is_in_the_readme_as_it_is() -> None:
     "program",
     ["export", "server", "deploy.stack", "benchmarks.ladder", "benchmarks.load",
      "benchmarks.openloop", "benchmarks.ceilings", "benchmarks.compare", "benchmarks.stage_budget",
-     "benchmarks.tune", "benchmarks.peers", "benchmarks.reporting.quantized_recall", "gpu_check"],
+     "benchmarks.tune", "benchmarks.peers", "benchmarks.reporting.quantized_recall", "gpu_check",
+     "robustness"],
 )  # fmt: skip
 def test_every_option_is_documented(program: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", program, "--help"], cwd=ROOT, capture_output=True, text=True,
-        check=True, timeout=120,
+        check=True, timeout=120, env=os.environ | {"PYTHONPATH": "client"},
     ).stdout  # fmt: skip
     options = set(re.findall(r"--[a-z][a-z-]+", shown)) - {"--help"}
     assert len(options) > 1

@@ -1,0 +1,127 @@
+"""Faults of preprocessing, what each costs, and which of them explains vectors that differ."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from openclip_triton.values import Vectors
+from PIL import Image
+
+from benchmarks.traffic.errors import BenchmarkError
+from gateway.images.preprocess import resized_size
+from gateway.models.manifest import Preprocessing
+from robustness.pictures import png
+from robustness.service import NORMALISATIONS, Pixels, Statistics, Subject, embed, prepare
+
+NONE = "no fault"
+FAST = "fast mode of the gateway"
+SCALED = "JPEG decoded at a fraction"
+FILTERS = Image.Resampling
+Resize = Callable[[Image.Image, tuple[int, int]], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A fault, and how far it is from what was seen: 0 explains it wholly."""
+
+    fault: str
+    distance: float
+    cosine: float  # median of the fault's own
+
+
+def vectors(subject: Subject, files: Sequence[bytes]) -> dict[str, Vectors]:
+    """The vectors of the pictures after each fault, float32 [n, D], `NONE` first.
+
+    Fast mode is among them where the subject has a gateway that is in it.
+    """
+    pixels = [_faulty(data, subject.rules) for data in files]
+    made = {fault: subject.pixels([each[fault] for each in pixels]) for fault in pixels[0]}
+    if subject.fast:
+        made[FAST] = embed(subject.fast, subject.model, files)
+    return made
+
+
+def _faulty(data: bytes, rules: Preprocessing) -> dict[str, Pixels]:
+    """The pixels that a model gets of a picture after each fault, uint8 [S, S, 3]."""
+    right, image = prepare(data, rules), Image.open(BytesIO(data)).convert("RGB")
+    resizes: dict[str, Resize] = {
+        "nearest": functools.partial(Image.Image.resize, resample=FILTERS.NEAREST),
+        "bilinear without antialias": functools.partial(_sampled, resample=FILTERS.BILINEAR),
+        "bicubic without antialias": functools.partial(_sampled, resample=FILTERS.BICUBIC),
+        "bilinear": functools.partial(Image.Image.resize, resample=FILTERS.BILINEAR),
+        "bicubic": functools.partial(Image.Image.resize, resample=FILTERS.BICUBIC),
+        "Lanczos": functools.partial(Image.Image.resize, resample=FILTERS.LANCZOS),
+    }
+    own = resizes.pop(rules.interpolation)
+    squashes = rules.resize_mode == "squash"
+    other = rules.model_copy(update={"resize_mode": "shortest" if squashes else "squash"})
+    scaled = Image.open(BytesIO(data))
+    scaled.draft("RGB", resized_size(*image.size, rules))  # only JPEGs do as it says
+    return {
+        NONE: right,
+        **{name: _pixels(image, rules, resize) for name, resize in resizes.items()},
+        "cropped, not squashed" if squashes else "squashed, not cropped": _pixels(
+            image, other, own
+        ),
+        "BGR": np.ascontiguousarray(right[..., ::-1]),
+        **{
+            f"mean and std: {name}": _normalised(right, rules, statistics)
+            for name, statistics in NORMALISATIONS.items()
+            if not np.allclose(statistics, (rules.mean, rules.std), atol=1e-3)
+        },
+        SCALED: _pixels(scaled.convert("RGB"), rules, own),
+    }
+
+
+def recognise(seen: NDArray[np.floating], known: dict[str, Vectors]) -> list[Match]:
+    """Order faults by how well they explain what was seen, the likeliest first.
+
+    Args:
+        seen: Of the same pictures: vectors, float [n, D]; or the cosine of each to the right
+            vector, float [n]; or the median of these cosines, a scalar array.
+        known: The vectors of each fault.
+
+    Raises:
+        BenchmarkError: It is of another number of pictures or another size.
+    """
+    right = known[NONE]
+    if seen.shape not in ((), right.shape[:1], right.shape):
+        raise BenchmarkError(
+            f"give a number, an array of {len(right)} cosines, or one of {len(right)} x "
+            f"{right.shape[1]} vectors; this one is {' x '.join(map(str, seen.shape))}"
+        )
+    if seen.ndim == 2:
+        seen = seen / np.linalg.norm(seen, axis=1, keepdims=True)
+    matches = []
+    for fault, made in known.items():
+        cosines = (made * right).sum(axis=1)
+        if seen.ndim == 2:
+            distance = 1 - (made * seen).sum(axis=1).mean()
+        elif seen.ndim == 1:
+            distance = np.sqrt(((cosines - seen) ** 2).mean())
+        else:
+            distance = abs(np.median(cosines) - seen)
+        matches.append(Match(fault, float(distance), float(np.median(cosines))))
+    return sorted(matches, key=lambda match: match.distance)
+
+
+def _pixels(image: Image.Image, rules: Preprocessing, resize: Resize) -> Pixels:
+    """The way of these rules with another filter; the crop or the border is the gateway's."""
+    resized = resize(image, resized_size(*image.size, rules))
+    return prepare(png(np.asarray(resized)), rules)
+
+
+def _sampled(image: Image.Image, size: tuple[int, int], resample: FILTERS) -> Image.Image:
+    """Resize by the pixels nearest to each point alone, as OpenCV and old versions of PyTorch."""
+    box = (0, 0, *image.size)
+    return image.transform(size, Image.Transform.EXTENT, box, resample=resample)
+
+
+def _normalised(pixels: Pixels, rules: Preprocessing, statistics: Statistics) -> Pixels:
+    """The pixels that the model's own mean and std turn into those of other statistics."""
+    (mean, std), (own_mean, own_std) = (np.array(s) for s in (statistics, (rules.mean, rules.std)))
+    changed = ((pixels / 255 - mean) / std * own_std + own_mean) * 255
+    return np.asarray(changed.round().clip(0, 255), np.uint8)
