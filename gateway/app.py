@@ -115,6 +115,7 @@ def create_app(
                 addresses,
                 ModelControl(settings.model_repository, loaded.secret),
                 metrics.tritons,
+                settings.model_wake if settings.model_idle_s else None,
             )
         )
         components = await build.components(settings, loaded.models, loaded.sets, metrics, client)
@@ -207,6 +208,8 @@ def _start_background_tasks(
     ]
     if settings.triton_unload_s:
         work.append(components.updates.release_unused(settings.triton_unload_s))
+    if settings.model_idle_s:
+        work.append(components.updates.rest_idle(settings.model_idle_s))
     if loaded.keyring:
         work.append(loaded.keyring.follow())
     if loaded.tls:

@@ -89,6 +89,12 @@ class Settings(BaseSettings):
     triton_unload_s: SecondsOrZero = 300.0
     """Seconds without use after which Triton unloads a version of a model, or a model, that the
     gateway served before; 0: it keeps them."""
+    model_idle_s: Annotated[float, Field(ge=0, le=604_800)] = 0.0
+    """Seconds without a request, to any gateway, after which Triton unloads an encoder; a request
+    has it loaded again, and needs `GATEWAY_TRITON_SECRET_FILE` for it; 0: all stay loaded."""
+    model_wake: Literal["wait", "refuse"] = "wait"
+    """What a request does whose model `GATEWAY_MODEL_IDLE_S` had unloaded: wait until it is loaded,
+    or refuse: 503 with `retry-after`, while it is being loaded."""
     model_repository: Path = Path("model_repository")
     """Folder of the published models, the same as Triton's."""
     models: tuple[str, ...] = ()

@@ -101,11 +101,23 @@ class InferClient(Protocol):
         Returns what could not be done and why, one line each.
         """
 
+    async def rest(self, served: Collection[Encoder], looks: int) -> list[str]:
+        """Has every Triton unload encoders that run no rows; call it at intervals.
+
+        That is an encoder that ran none on any Triton during this number of calls, for whatever
+        gateway. A call of `infer` has it loaded again.
+
+        Returns what could not be done and why, one line each.
+        """
+
+    def asleep(self, encoder: Encoder) -> bool:
+        """Whether an encoder is not loaded because nobody used it, when it was last looked at."""
+
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """Checks on every Triton that answers that an encoder gives its golden vector.
 
         Does not run an encoder that was checked within the last minute and has been neither used
-        nor loaded anew since.
+        nor loaded anew since; nor one that is asleep.
 
         Returns whether earlier vectors are in doubt. They are if a Triton that gave the golden
         vector before no longer gives it, or if a Triton answered a call with an output that cannot
@@ -151,6 +163,14 @@ class FakeInferClient:
     ) -> list[str]:
         """Nothing is unused."""
         return []
+
+    async def rest(self, served: Collection[Encoder], looks: int) -> list[str]:
+        """Nothing is idle."""
+        return []
+
+    def asleep(self, encoder: Encoder) -> bool:
+        """Never."""
+        return False
 
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """See `InferClient.verify`."""

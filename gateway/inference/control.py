@@ -22,7 +22,8 @@ POLL_S = 0.2
 REASON = 300  # characters of Triton's message in ours
 SETTLE_S = 2.0  # for a version to become ready after Triton reported the model as loaded
 CHANGE_S = 300.0  # for Triton to unload, or to load what another gateway had unloaded
-READY, LOADING = "READY", "LOADING"  # states in Triton's index
+READY, LOADING, UNLOADING = "READY", "LOADING", "UNLOADING"  # states in Triton's index
+UNLOADED = "unloaded"  # its reason why a version is unavailable that somebody had it unload
 
 Versions = Mapping[int, str]  # of an encoder, with the state of each
 Idle = Mapping[tuple[str, int], tuple[int, int]]  # see `Server.idle`
@@ -117,15 +118,30 @@ class ModelControl:
         if not unused:
             return
         if unused == loaded.keys():
-            request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
-            with self._asking(server, f"{model}: "):
-                await server.stub.RepositoryModelUnload(
-                    request, timeout=CHANGE_S, metadata=self._secret.metadata()
-                )
+            await self.unload(server, model)
         else:
             await self._load(server, model, loaded.keys() - unused, CHANGE_S)
         numbers = ", ".join(map(str, sorted(unused)))
         logger.info("Triton at %s unloads %s, version %s: unused", server.address, model, numbers)
+
+    async def unload(self, server: Server, model: str) -> None:
+        """Unloads an encoder, in every version. Raises Unavailable: it cannot."""
+        request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
+        with self._asking(server, f"{model}: "):
+            await server.stub.RepositoryModelUnload(
+                request, timeout=CHANGE_S, metadata=self._secret.metadata()
+            )
+
+    async def asleep(self, server: Server, model: str, version: int) -> bool:
+        """Whether a version was unloaded, or is just about to be or to be loaded again.
+
+        False where it could not be loaded, and where Triton does not say.
+        """
+        try:
+            state = (await self._index(server))[model].get(version)
+            return state in (UNLOADED, UNLOADING, LOADING)
+        except Unavailable:
+            return False
 
     async def _load(
         self, server: Server, model: str, versions: Collection[int], within: float
@@ -158,7 +174,8 @@ class ModelControl:
         found: dict[str, dict[int, str]] = defaultdict(dict)
         for each in answer.models:
             if each.version:  # else it was never loaded
-                found[each.name][int(each.version)] = each.state
+                unloaded = each.reason == UNLOADED
+                found[each.name][int(each.version)] = UNLOADED if unloaded else each.state
         return found
 
     @contextmanager

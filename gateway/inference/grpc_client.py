@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import numpy as np
@@ -19,6 +19,7 @@ from gateway.inference.client import LATE, WRONG, Call, Encoder, checked, cosine
 from gateway.inference.control import ModelControl
 from gateway.inference.server import ClosedError, Server, Unused, detect_closing
 from gateway.inference.servers import OnStatus, Servers
+from gateway.inference.sleep import Sleepers
 from gateway.models.values import Vectors
 
 
@@ -56,6 +57,10 @@ BULK_WAIT_S = 1.0  # for which other gateways' urgent calls may pass a bulk call
 URGENT, BULK = 1, 2  # priority levels of `config.pbtxt`
 UNUSED_S = 60.0  # between golden vectors of an encoder that has not been used or loaded since
 
+SILENT = (
+    "no Triton says how many rows it ran; GATEWAY_TRITON_SECRET_FILE must hold what Triton asks for"
+)
+
 logger = logging.getLogger(__name__)
 
 _GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
@@ -73,13 +78,16 @@ class GrpcInferClient:
         addresses: Sequence[str],
         control: ModelControl,
         on_status: OnStatus = lambda answering, broken: None,
+        wake: Literal["wait", "refuse"] | None = None,
     ) -> None:
         """Begins to resolve the addresses, `host:port` of each Triton.
 
         `control` has Tritons load and unload models; `on_status` is called with the number of
-        Tritons that answer, and of those that do not.
+        Tritons that answer, and of those that do not. `wake` says what becomes of a request for
+        an encoder that is not loaded; None: it fails, and nothing is loaded.
         """
         self._control = control
+        self._sleepers = None if wake is None else Sleepers(self.load, wait=wake == "wait")
         self._servers = Servers(addresses, on_status)
         self._doubted: set[Encoder] = set()  # in doubt, and not yet reported by `verify`
 
@@ -93,10 +101,23 @@ class GrpcInferClient:
             raise Unavailable("the inference server does not answer", retry_after_s=RETRY_S)
 
     async def infer(self, call: Call, within: float) -> Vectors:
-        """See `InferClient.infer`. Tries a second server once if the first connection breaks."""
+        """See `InferClient.infer`. Has an encoder loaded that is asleep, and tries again once."""
         deadline = _now() + within
         if not self._servers.resolved:
             await self._all(within)
+        try:
+            return await self._infer(call, deadline)
+        except _NotServedError as error:
+            if self._sleepers is None:
+                raise error.unavailable from error
+            await self._sleepers.wake(call.encoder, max(LEAST_S, deadline - _now()))
+        try:
+            return await self._infer(call, deadline)
+        except _NotServedError as error:
+            raise error.unavailable from error
+
+    async def _infer(self, call: Call, deadline: float) -> Vectors:
+        """Tries a second server once if the first connection breaks."""
         server = self._servers.pick()
         if server is None:
             self.check()
@@ -134,6 +155,41 @@ class GrpcInferClient:
         )
         return [problem for problems in found for problem in problems]
 
+    async def rest(self, served: Collection[Encoder], looks: int) -> list[str]:
+        """See `InferClient.rest`."""
+        servers = await self._servers.all()
+        if self._sleepers is None:
+            return []
+        problems = []
+        for encoder in served:
+            model, version = encoder.model, encoder.version
+            rows = await asyncio.gather(*(self._control.rows(each, model) for each in servers))
+            found = self._sleepers.looks(encoder, tuple(each.get(version) for each in rows))
+            # Beside another version, `release` unloads what is unused.
+            loaded = [
+                each for each, ran in zip(servers, rows, strict=True) if ran.keys() == {version}
+            ]
+            if not any(rows) and not await self._asleep_somewhere(encoder, servers):
+                problems.append(f"{model}: {SILENT}")
+            if found < looks or not loaded:
+                continue
+            logger.info("Triton unloads %s: nobody uses it", model)
+            unloads = (self._control.unload(each, model) for each in loaded)
+            outcomes = await asyncio.gather(*unloads, return_exceptions=True)
+            problems += [str(each) for each in outcomes if isinstance(each, BaseException)]
+            self._sleepers.asleep.add(encoder)
+        return problems
+
+    async def _asleep_somewhere(self, encoder: Encoder, servers: Sequence[Server]) -> bool:
+        for server in servers:
+            if await self._control.asleep(server, encoder.model, encoder.version):
+                return True
+        return False
+
+    def asleep(self, encoder: Encoder) -> bool:
+        """See `InferClient.asleep`."""
+        return self._sleepers is not None and encoder in self._sleepers.asleep
+
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """See `InferClient.verify`."""
         deadline = _now() + within
@@ -145,17 +201,25 @@ class GrpcInferClient:
             *(self._check(server, encoder, deadline) for server in servers), return_exceptions=True
         )
         failed = [each for each in outcomes if isinstance(each, BaseException)]
+        if self._sleepers is not None:
+            (set.add if all(each is True for each in outcomes) else set.discard)(
+                self._sleepers.asleep, encoder
+            )
         if len(failed) < len(outcomes):
             doubted = encoder in self._doubted
             self._doubted.discard(encoder)
             return doubted
-        error = failed[0].unavailable if isinstance(failed[0], _ElsewhereError) else failed[0]
+        error = failed[0]
+        if isinstance(error, (_ElsewhereError, _NotServedError)):
+            error = error.unavailable
         if isinstance(error, GatewayError) and error.code == WRONG:
             self._doubted.discard(encoder)  # the error reports it
         raise error
 
     async def close(self) -> None:
         """See `InferClient.close`."""
+        if self._sleepers is not None:
+            await self._sleepers.close()
         await self._servers.close()
 
     async def _all(self, within: float) -> list[Server]:
@@ -181,15 +245,24 @@ class GrpcInferClient:
             raise _ElsewhereError("the connection to the inference server was lost")
         return vectors
 
-    async def _check(self, server: Server, encoder: Encoder, deadline: float) -> None:
-        """`_verify`, unless Triton's statistics show that the last golden vector still holds."""
+    async def _check(self, server: Server, encoder: Encoder, deadline: float) -> bool:
+        """`_verify`, unless Triton's statistics show that the last golden vector still holds.
+
+        Returns whether the encoder is asleep, and so was not checked.
+        """
         rows = (await self._control.rows(server, encoder.model)).get(encoder.version)
         last = server.unused.get(encoder)
         if rows is not None and last is not None and server.trusts(encoder) and last.holds(rows):
-            return
+            return False
+        sleeps = rows is None and self._sleepers is not None
+        if sleeps and await self._control.asleep(server, encoder.model, encoder.version):
+            return True
         await self._verify(server, encoder, deadline, again=True)
         if rows is not None:  # and with the golden vector, one more
-            server.unused[encoder] = Unused(_now() + UNUSED_S, rows + 1)
+            # Golden vectors would keep awake what nobody uses.
+            until = _now() + UNUSED_S if self._sleepers is None else math.inf
+            server.unused[encoder] = Unused(until, rows + 1)
+        return False
 
     async def _verify(
         self, server: Server, encoder: Encoder, deadline: float, *, again: bool = False
@@ -266,9 +339,17 @@ class _ElsewhereError(Exception):
         self.unavailable = Unavailable(message, code=code, retry_after_s=RETRY_S)
 
 
+class _NotServedError(Exception):
+    """This server does not have the encoder."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.unavailable = Unavailable(f"the inference server does not serve {model}")
+
+
 async def _translated(
     error: grpc.aio.AioRpcError, server: Server, call: Call, within: float
-) -> GatewayError | _ElsewhereError:
+) -> GatewayError | _ElsewhereError | _NotServedError:
     status, name = error.code(), call.encoder.model
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(LATE)
@@ -276,7 +357,7 @@ async def _translated(
         server.answered()
     if status == grpc.StatusCode.NOT_FOUND:
         server.verified.discard(call.encoder)
-        return Unavailable(f"the inference server does not serve {name}")
+        return _NotServedError(name)
     if status in _GONE:
         # UNAVAILABLE means a full queue, a model that is not loaded, or a broken connection. The
         # channel's state shows the last, and Triton's answer about the model the others.
@@ -288,7 +369,7 @@ async def _translated(
         if ready:
             return Overloaded("the inference server's queue is full")
         server.verified.discard(call.encoder)
-        return Unavailable(f"the inference server does not serve {name}")
+        return _NotServedError(name)
     return InferenceFailed(
         f"Triton at {server.address}, {name} version {call.encoder.version}: "
         f"{status.name}: {error.details()}"

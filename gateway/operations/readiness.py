@@ -26,6 +26,7 @@ class State:
 
     default: bool  # whether it serves requests that name no model
     problems: tuple[str, ...]  # one line per encoder or label set; none where it is ready
+    asleep: bool = False  # whether an encoder is not loaded, since nobody used it
 
     @property
     def ready(self) -> bool:
@@ -86,6 +87,7 @@ class Readiness:
             check.model.manifest.id: State(
                 self._models.is_default(check.model.manifest.id),
                 (*check.problems, *self._classifiers.waiting(check.model)),
+                any(map(self._client.asleep, encoders_of(check.model.manifest))),
             )
             for check in checks
         }

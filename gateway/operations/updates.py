@@ -106,6 +106,17 @@ class Updates:
                     logger.warning("not unloaded what is unused: %s", problem)
             self._not_released = problems
 
+    async def rest_idle(self, idle_s: float) -> NoReturn:
+        """Have Triton unload encoders that ran no rows for this time, for whatever gateway."""
+        before: list[str] = []
+        while True:
+            await asyncio.sleep(idle_s / LOOKS)
+            problems = await self._client.rest(self._encoders(), LOOKS)
+            for problem in problems:
+                if problem not in before:
+                    logger.warning("not unloaded what is idle: %s", problem)
+            before = problems
+
     async def _release(self) -> list[str]:
         async with self._lock:
             served = self._encoders()

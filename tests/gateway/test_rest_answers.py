@@ -242,7 +242,7 @@ def test_models(api: httpx.Client) -> None:
 
 def test_probes_and_docs(api: httpx.Client) -> None:
     assert api.get("/livez").json() == {"status": "live"}
-    ready = {"ready": True, "default": True, "problems": []}
+    ready = {"ready": True, "default": True, "asleep": False, "problems": []}
     assert api.get("/readyz").json() == {"status": "ready", "models": {"demo": ready}}
     page = api.get("/docs")
     assert page.status_code == 200

@@ -26,6 +26,9 @@ class ModelState(BaseModel):
 
     ready: bool
     default: bool = Field(description="Whether requests that name no model are for it.")
+    asleep: bool = Field(
+        description="Whether it is not loaded, since nobody used it; a request has it loaded."
+    )
     problems: list[str] = Field(description="What stands in the way, one line each.")
 
 
@@ -54,7 +57,8 @@ def router(readiness: Readiness, metrics: Metrics | None) -> APIRouter:
         states = await readiness.states()
         models = {
             model_id: {
-                "ready": state.ready, "default": state.default, "problems": list(state.problems)
+                "ready": state.ready, "default": state.default, "asleep": state.asleep,
+                "problems": list(state.problems),
             }
             for model_id, state in states.items()
         }  # fmt: skip
