@@ -71,6 +71,8 @@ run: $(SERVE_READY) ## Serve the models of MODEL_REPOSITORY, no GPU needed; MODE
 
 exported: $(SERVE)/.ready ## Export MODEL, with PRETRAINED=tag-or-file PRECISION=fp32,int8, unless it is published
 	@$(SERVE)/bin/python -m export $(WANTED) --published > /dev/null || { \
+		case "$(PRETRAINED)" in */*) test -f "$(PRETRAINED)" || { \
+			echo "error: PRETRAINED=$(PRETRAINED): no such file" >&2; exit 1; };; esac; \
 		$(MAKE) --no-print-directory $(EXPORT)/.ready && $(EXPORT)/bin/python -m export $(WANTED) $(ARGS); }
 
 serve-ready: $(SERVE_READY)

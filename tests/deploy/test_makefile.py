@@ -63,6 +63,30 @@ def test_pytorch_for_cpus_replaces_all_that_is_for_cuda(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_checkpoint_that_is_not_there_costs_no_environment(tmp_path: Path) -> None:
+    for folder in ("requirements", ".venv/uv/bin", ".venv/serve/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in (
+        "requirements/uv.txt",
+        "requirements/serve.txt",
+        ".venv/uv/bin/uv",
+        ".venv/serve/.ready",
+    ):
+        (tmp_path / name).touch()
+    python = tmp_path / ".venv/serve/bin/python"
+    python.write_text("#!/bin/sh\nexit 1\n")  # the model is not published
+    python.chmod(0o755)
+    ran = subprocess.run(
+        ["make", "exported", "MODEL=ViT-B-32", "PRETRAINED=/no/such.safetensors"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("error: PRETRAINED=/no/such.safetensors: no such file\n")
+    assert ran.stdout == ""
+    assert not (tmp_path / ".venv/export").exists()
+
+
 def test_what_the_real_list_leaves_out() -> None:
     """A package that a new PyTorch for CUDA brings must not stay."""
     lines = (ROOT / "requirements/export.txt").read_text().splitlines()
