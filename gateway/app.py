@@ -21,12 +21,21 @@ from gateway.inference.grpc_client import GrpcInferClient
 from gateway.inference.secret import NO_SECRET, Secret, SecretError
 from gateway.models.manifest import ManifestError
 from gateway.models.registry import Models
+from gateway.operations.batches.runner import Answer, Runner
+from gateway.operations.batches.store import Store, StoreError
 from gateway.operations.signals import signals_handled
 from gateway.pipeline.concurrency import first
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.rest import endpoint, openapi, problems
 from gateway.rest.cors import Cors
-from gateway.rest.endpoints import admin, models, probes, tei_tokens
+from gateway.rest.endpoints import (
+    admin,
+    models,
+    openai_batches,
+    openai_files,
+    probes,
+    tei_tokens,
+)
 from gateway.rest.endpoints.cohere_embed import COHERE_EMBED
 from gateway.rest.endpoints.embeddings import EMBEDDINGS
 from gateway.rest.endpoints.rerank import COHERE_RERANK, RERANK
@@ -50,7 +59,7 @@ ENDPOINTS = (
     EMBEDDINGS, IMAGE_UPLOADS, ZERO_SHOT, SIMILARITY, RERANK, COHERE_EMBED, COHERE_RERANK,
     EITHER_RERANK, TEI_EMBED, TEI_SIMILARITY, TEI_TOKENIZE, TEI_DECODE,
 )  # fmt: skip
-NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError, SecretError)
+NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError, SecretError, StoreError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,7 @@ class Loaded:
     keyring: Keyring | None = None  # None: nobody needs a key
     tls: Tls | None = None  # None: plain text
     secret: Secret = NO_SECRET  # of Triton
+    batches: Store | None = None  # None: they are off
 
 
 def load(settings: Settings) -> Loaded:
@@ -78,6 +88,7 @@ def load(settings: Settings) -> Loaded:
         Keyring(settings.api_keys_file) if settings.api_keys_file else None,
         read_tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca),
         Secret(settings.triton_secret_file),
+        build.batches(settings),
     )
 
 
@@ -120,12 +131,14 @@ def create_app(
         )
         components = await build.components(settings, loaded.models, loaded.sets, metrics, client)
         readiness = components.readiness
-        posted.update(_add_routes(app, settings, loaded, components, metrics))
+        intake = _intake(settings, components)
+        posted.update(_add_routes(app, settings, loaded, components, intake, metrics))
         config = build.rpc_config(settings, tls)
         rpc = RpcServer(
             components.engine, components.admission, readiness, observer, config, access
         )
-        background = _start_background_tasks(settings, loaded, components, metrics)
+        answer = openai_batches.answering(components.engine, intake, access, metrics)
+        background = _start_background_tasks(settings, loaded, components, answer, metrics)
         stop = asyncio.Event()
         with signals_handled(reload=components.updates.ask, drain=stop.set):
             if app.state.stop_requested():  # before that handler was there
@@ -158,7 +171,9 @@ def create_app(
     app.state.stop_requested = lambda: False
     problems.install(app)
     openapi.install(
-        app, [each.request for each in ENDPOINTS if not each.body], keys=access is not None
+        app,
+        [*(each.request for each in ENDPOINTS if not each.body), openai_batches.BatchRequest],
+        keys=access is not None,
     )
     app.include_router(playground(_playground_facts(settings, loaded.sets)))
     # A page has no key, whatever its name leads to.
@@ -176,11 +191,8 @@ async def _drain(rpc: RpcServer, stop: asyncio.Event, grace_s: float) -> None:
     await rpc.stop(grace_s)
 
 
-def _add_routes(
-    app: FastAPI, settings: Settings, loaded: Loaded, components: Components, metrics: Metrics
-) -> dict[str, APIRoute]:
-    """Add the routes of the API; return those that need no routing, by their paths."""
-    intake = Intake(
+def _intake(settings: Settings, components: Components) -> Intake:
+    return Intake(
         components.admission,
         settings.max_body_bytes,
         settings.request_timeout_s,
@@ -188,9 +200,18 @@ def _add_routes(
         settings.min_rate,
         settings.max_text_characters,
     )
+
+
+def _add_routes(
+    app: FastAPI, settings: Settings, loaded: Loaded, components: Components, intake: Intake,
+    metrics: Metrics,
+) -> dict[str, APIRoute]:  # fmt: skip
+    """Add the routes of the API; return those that need no routing, by their paths."""
     shown = None if settings.metrics_port else metrics
     inference = endpoint.router(ENDPOINTS, components.engine, intake)
     app.include_router(inference)
+    for each in (openai_files, openai_batches):
+        app.include_router(each.router(loaded.batches, intake, components.files))
     app.include_router(models.router(loaded.models))
     app.include_router(tei_tokens.router(loaded.models, _teis_limits(settings)))
     app.include_router(probes.router(components.readiness, shown))
@@ -199,7 +220,7 @@ def _add_routes(
 
 
 def _start_background_tasks(
-    settings: Settings, loaded: Loaded, components: Components, metrics: Metrics
+    settings: Settings, loaded: Loaded, components: Components, answer: Answer, metrics: Metrics
 ) -> BackgroundTasks:
     work = [
         components.classifiers.warm(),
@@ -210,6 +231,9 @@ def _start_background_tasks(
         work.append(components.updates.release_unused(settings.triton_unload_s))
     if settings.model_idle_s:
         work.append(components.updates.rest_idle(settings.model_idle_s))
+    if loaded.batches:
+        runner = Runner(loaded.batches, answer, lambda: components.admission.requests)
+        work.append(runner.run())
     if loaded.keyring:
         work.append(loaded.keyring.follow())
     if loaded.tls:

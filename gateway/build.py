@@ -18,6 +18,7 @@ from gateway.inference.client import InferClient
 from gateway.models.manifest import ManifestError, read_repository
 from gateway.models.registry import Models, Selection
 from gateway.models.variants import FULL, fastest, find_variants, name_of, processor
+from gateway.operations.batches.store import Store, StoreLimits
 from gateway.operations.readiness import Readiness
 from gateway.operations.updates import Updates
 from gateway.pipeline.cache import VectorCache
@@ -143,6 +144,21 @@ def fetcher(settings: Settings) -> "Fetcher | None":
     )
 
 
+def batches(settings: Settings) -> Store | None:
+    """The folder of files and batches; None where none is set. Raises StoreError."""
+    if settings.batch_dir is None:
+        return None
+    return Store(
+        settings.batch_dir,
+        StoreLimits(
+            settings.batch_max_bytes,
+            settings.batch_max_files,
+            settings.batch_max_lines,
+            settings.batch_keep_s,
+        ),
+    )
+
+
 def traces(settings: Settings) -> "Traces | None":
     """Send spans to a collector; None where none is set."""
     if settings.otlp_endpoint is None:
@@ -191,6 +207,7 @@ class Components:
 
     client: InferClient
     threads: tuple[Threads, ...]
+    files: Threads  # read and write those of batches for clients
     decoder: Decoder | DecodePool
     classifiers: Classifiers
     engine: Engine
@@ -202,7 +219,7 @@ class Components:
         """Close them, and the traces once no thread of a request adds to them."""
         await self.readiness.close()
         await self.client.close()
-        for threads in self.threads:
+        for threads in (*self.threads, self.files):
             await threads.close()
         if traces:
             await asyncio.to_thread(traces.close)
@@ -229,6 +246,7 @@ async def components(
     return Components(
         client,
         (threads, long),
+        Threads(2),
         images,
         classifiers,
         Engine(models, sets, limits, Embedder(preparer, encoder), classifiers),

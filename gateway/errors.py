@@ -9,6 +9,7 @@ GatewayError
 │   ├── MalformedRequest  not JSON, a wrong type, an unknown field
 │   ├── UnknownModel      no such model is served
 │   ├── UnknownLabelSet   no such label set
+│   ├── UnknownObject     no such file or batch
 │   ├── TextError         cannot be tokenized, or too long where truncation was declined
 │   └── ImageError        cannot be decoded or resized
 ├── QuotaExceeded         the key has used up its quota
@@ -91,6 +92,12 @@ class UnknownLabelSet(RequestError):
     """No such label set."""
 
     code = "label_set_not_found"
+
+
+class UnknownObject(RequestError):
+    """No such file or batch, of this client's."""
+
+    code = "object_not_found"
 
 
 class TextError(RequestError):

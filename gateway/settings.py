@@ -193,6 +193,18 @@ class Settings(BaseSettings):
     max_decode_bytes: Count = 256 * 2**20
     """Bytes that decoding may take, of all images at a time; one image may take twice as much,
     while no other is decoded."""
+    batch_dir: Path | None = None
+    """Folder of the files and batches of `/v1/files` and `/v1/batches`, on a disk of this machine
+    and of this service alone; unset: they are off."""
+    batch_max_bytes: Count = 4 * 2**30
+    """Bytes of all files in that folder; beyond, 413, and a batch fails."""
+    batch_max_files: Count = 1_000
+    """Files, and batches, that one API key, or everybody where there are none, may have there."""
+    batch_max_lines: Count = 50_000
+    """Lines of one batch."""
+    batch_keep_s: Annotated[int, Field(ge=3600, le=31_536_000)] = 2_592_000
+    """Seconds after which files and batches are deleted, where a client does not ask for less or
+    more for its files."""
     api_keys_file: Path | None = None
     """YAML file of the SHA-256 digests and quotas of API keys, read again when it changes; unset:
     nobody needs a key."""

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from tests.conftest import ROOT, GatewayClient
+from server.launcher import TritonServer
+from tests.conftest import ROOT, GatewayClient, GatewayFactory
 from tests.test_docs import assert_alike
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-VOLATILE = {"id", "created", "tokenization_workers"}
+VOLATILE = {"id", "created", "created_at", "expires_at", "tokenization_workers"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,17 @@ def run(command: list[str], api: GatewayClient) -> str:
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def api(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayClient]:
+    """A gateway with default settings, but that it runs batches."""
+    folder = tmp_path_factory.mktemp("batches")
+    with start_gateway(triton_address=triton.addresses.grpc, batch_dir=folder) as client:
+        assert client.get("/readyz").status_code == 200
+        yield client
 
 
 @pytest.mark.parametrize("example", examples("sh"), ids=str)

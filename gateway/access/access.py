@@ -42,6 +42,11 @@ class Access:
         """Whose key it is. Raises Unauthenticated: there is no key, or none that is known."""
         return self._keyring.find(_bearer(authorization))
 
+    def account(self, name: str, record: Record) -> Account:
+        """What work in the background is paid from. Raises Unauthenticated: the key is gone."""
+        record.key = record.client = name
+        return Account(self._keyring.named(name), self._keyring, self._quotas, record)
+
     @contextmanager
     def entered(self, authorization: Sequence[str], record: Record) -> Iterator[Account]:
         """While a request is worked on: what its items are paid from.

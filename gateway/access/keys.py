@@ -99,6 +99,13 @@ class Keyring:
             raise Unauthenticated("the API key is not known")
         return found[0]
 
+    def named(self, name: str) -> Key:
+        """The entry of this name. Raises Unauthenticated: there is none any more."""
+        for key in self._keys:
+            if key.name == name:
+                return key
+        raise Unauthenticated(f"the API key {name!r} is not known any more")
+
     def again(self, key: Key) -> Key:
         """The entry of a key that was let in before, as it is now.
 

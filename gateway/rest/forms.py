@@ -20,6 +20,7 @@ class Form:
     """What a form holds."""
 
     files: list[bytes]
+    names: list[str]  # of the files
     fields: dict[str, str]
 
 
@@ -43,7 +44,9 @@ async def _read(headers: Headers, body: bytes, max_files: int, known: Collection
     form = await _parsed(headers, body, max_files, max_files + len(known))
     try:
         parts = form.multi_items()
-        files = [await part.read() for _, part in parts if isinstance(part, UploadFile)]
+        uploads = [part for _, part in parts if isinstance(part, UploadFile)]
+        names = [part.filename or "" for part in uploads]
+        files = [await part.read() for part in uploads]
     finally:
         await form.close()
     fields: dict[str, str] = {}
@@ -62,7 +65,7 @@ async def _read(headers: Headers, body: bytes, max_files: int, known: Collection
         raise MalformedRequest(
             "files: the form holds no file; an image is a part with a filename", param="files"
         )
-    return Form(files, fields)
+    return Form(files, names, fields)
 
 
 async def _parsed(headers: Headers, body: bytes, max_files: int, most: int) -> FormData:

@@ -170,6 +170,27 @@ class Intake:
                 ESCAPED_BYTES * self.max_text_characters,
             )
 
+    @asynccontextmanager
+    async def offline(
+        self, body: bytes, record: Record, account: Account | None
+    ) -> AsyncIterator[Work]:
+        """Holds a permit while a JSON body that came earlier is worked on until its deadline.
+
+        Raises:
+            Overloaded: No permit is free, or what came before takes too long.
+            TooLarge: The body is over the limit.
+            DeadlineExceeded: The time is over.
+        """
+        self._declared_size(b"%d" % len(body))
+        with (
+            TimeLimit(self.timeout_s) as limit,
+            self.admission.permit(JSON * len(body), client=record.client) as permit,
+        ):
+            yield Work(
+                body, limit.deadline, record, permit, account, self.max_values,
+                b"application/json", ESCAPED_BYTES * self.max_text_characters,
+            )  # fmt: skip
+
     def _timeout(self, given: bytes | None) -> float:
         """The seconds that the client gives the request, at most those of the settings."""
         if given is None:

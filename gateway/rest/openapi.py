@@ -83,7 +83,7 @@ def image_body(options: type[BaseModel]) -> dict[str, Any]:
 
 
 def answers(
-    schema: type[BaseModel],
+    schema: type[BaseModel] | None,
     *statuses: int,
     vectors: bool = False,
     packed: bool = False,
@@ -91,12 +91,15 @@ def answers(
 ) -> dict[int | str, dict[str, Any]]:
     """What a route says of its answers, as `responses`.
 
-    `schema` is that of a 200, `failed` that of the errors of these statuses; `vectors`: whether a
-    model's vectors went into it, `packed`: whether it may come as packed float32.
+    `schema` is that of a 200 (None: it is bytes), `failed` that of the errors of these statuses;
+    `vectors`: whether a model's vectors went into it, `packed`: whether it may come as packed
+    float32.
     """
     named = (_OF_MODEL if vectors else {}) | (_OF_PACKED if packed else {})
-    done: dict[str, Any] = {"model": schema, "description": "Done.", "headers": _headers(named)}
-    if packed:
+    done: dict[str, Any] = {"description": "Done.", "headers": _headers(named)}
+    if schema is not None:
+        done["model"] = schema
+    if packed or schema is None:
         done["content"] = {"application/octet-stream": _BYTES}
     described: dict[int | str, dict[str, Any]] = {200: done}
     for status in statuses:

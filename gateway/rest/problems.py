@@ -23,6 +23,7 @@ STATUS: dict[type[errors.GatewayError], HTTPStatus] = {
     errors.ImageError: HTTPStatus.BAD_REQUEST,
     errors.UnknownModel: HTTPStatus.NOT_FOUND,
     errors.UnknownLabelSet: HTTPStatus.NOT_FOUND,
+    errors.UnknownObject: HTTPStatus.NOT_FOUND,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.TooSlow: HTTPStatus.REQUEST_TIMEOUT,
     errors.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,

@@ -20,6 +20,7 @@ _OPEN = frozenset(
 )  # fmt: skip
 # What a request that was turned away was for, in the log and in metrics; endpoints come beside it.
 _GUARDED = frozenset({"/v1/admin/reload", "/metrics", "/playground.json", "/info"})
+_BATCHES = ("/v1/files", "/v1/batches")
 _LISTS = frozenset({"/v1/models", "/models"})
 _ONE_MODEL = "/v1/models/{model_id:path}"
 _OPEN_BELOW = ("/playground/", "/static-offline-docs/")
@@ -85,6 +86,9 @@ def guarded_operation(path: str, endpoints: Container[str]) -> str:
 
     Empty where none is known, so never any path at all.
     """
+    for folder in _BATCHES:
+        if path == folder or path.startswith(f"{folder}/"):
+            return folder
     return path if path in _GUARDED else api_operation(path, endpoints)
 
 

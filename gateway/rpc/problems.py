@@ -16,6 +16,7 @@ STATUS: dict[type[errors.GatewayError], grpc.StatusCode] = {
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
     errors.UnknownLabelSet: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownObject: grpc.StatusCode.NOT_FOUND,
     errors.TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     errors.TooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,

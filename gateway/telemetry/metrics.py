@@ -73,6 +73,9 @@ class Metrics:
         self._key_items = counter(
             "openclip_key_items", "Items that were taken from the quota of an API key.", ("key",)
         )
+        self._lines = counter(
+            "openclip_batch_lines", "Lines of batches that were answered.", ("model", "code")
+        )
         self._inflight = cache(gauge(
             "openclip_inflight", "Requests that are worked on.", ("protocol",),
             multiprocess_mode="livesum",
@@ -136,16 +139,25 @@ class Metrics:
         self._duration(protocol, record.operation, model).observe(record.seconds)
         for stage, seconds in record.stages.items():
             self._stages(model, stage).observe(seconds)
-        for modality, count in (("text", record.texts), ("image", record.images)):
-            if count:
-                self._items(protocol, model, modality, "ok").inc(count)
-        if record.failed:
-            self._items(protocol, model, "", "error").inc(record.failed)
         if record.key:
             self._key_requests.labels(record.key, record.code).inc()
-            self._key_items.labels(record.key).inc(record.spent)
+        self._embedded(record)
         if record.error:
             self._rejected.labels(protocol, record.error).inc()
+
+    def _embedded(self, record: "Record") -> None:
+        for modality, count in (("text", record.texts), ("image", record.images)):
+            if count:
+                self._items(record.protocol, record.model, modality, "ok").inc(count)
+        if record.failed:
+            self._items(record.protocol, record.model, "", "error").inc(record.failed)
+        if record.key:
+            self._key_items.labels(record.key).inc(record.spent)
+
+    def answered_line(self, record: "Record") -> None:
+        """Counts a line of a batch that was answered."""
+        self._lines.labels(record.model, record.code).inc()
+        self._embedded(record)
 
     def called(self, model: str, rows: int) -> None:
         """Counts a call of one of Triton's models."""

@@ -9,6 +9,7 @@ by the client and the kind of call. Each call imports its client's package by it
 import base64
 import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ QUERY = "a red circle"
 DOCUMENTS = ["a blue star", "a photo of a red circle.", "a green square"]
 BEST = 2  # of the documents are asked for
 KEY = "none"
+BATCH_S = 120
 
-Kind = Literal["texts", "image", "rerank", "models"]
+Kind = Literal["texts", "image", "rerank", "models", "batch"]
 Vectors = list[list[float]]  # of TEXTS, or of the image alone
 Order = list[tuple[int, float]]  # of the BEST documents: index and score, best first
 
@@ -51,7 +53,7 @@ class Client:
     """A client, as docs/api.md names it."""
 
     name: str
-    package: str
+    package: str  # "": the bodies that its documentation shows are sent
     base: str = ""  # what follows the service's URL in its base URL
 
 
@@ -85,6 +87,11 @@ LLAMA_INDEX_COHERE = Client("LlamaIndex `CohereRerank`", "llama-index-postproces
 HAYSTACK_OPENAI = Client("Haystack `OpenAIDocumentEmbedder`", "haystack-ai", "/v1")
 HAYSTACK_COHERE_EMBEDDER = Client("Haystack `CohereDocumentEmbedder`", "cohere-haystack")
 HAYSTACK_COHERE = Client("Haystack `CohereRanker`", "cohere-haystack")
+HUGGING_FACE = Client("`huggingface_hub.InferenceClient`", "huggingface-hub")
+TEI = Client("text-embeddings-inference", "")
+NV_CLIP = Client("NVIDIA NV-CLIP", "", "/v1")
+JINA = Client("Jina", "", "/v1")
+VLLM = Client("vLLM", "", "/v1")
 
 
 @call(OPENAI, "texts")
@@ -110,6 +117,32 @@ def openai_models(service: Service) -> list[str]:
 
     client = openai.OpenAI(base_url=service.v1, api_key=KEY)
     return [each.id for each in client.models.list()]
+
+
+@call(OPENAI, "batch")
+def openai_batch(service: Service) -> Vectors:
+    import openai
+
+    client = openai.OpenAI(base_url=service.v1, api_key=KEY)
+    lines = [
+        {"custom_id": str(index), "method": "POST", "url": "/v1/embeddings",
+         "body": {"model": "demo", "input": text}}
+        for index, text in enumerate(TEXTS)
+    ]  # fmt: skip
+    content = "\n".join(map(json.dumps, lines)).encode()
+    file = client.files.create(file=content, purpose="batch")
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h"
+    )
+    until = time.monotonic() + BATCH_S
+    while batch.status != "completed":
+        assert time.monotonic() < until, batch.status
+        time.sleep(0.2)
+        batch = client.batches.retrieve(batch.id)
+    assert batch.output_file_id
+    answers = map(json.loads, client.files.content(batch.output_file_id).text.splitlines())
+    found = {each["custom_id"]: each["response"]["body"]["data"][0] for each in answers}
+    return [found[str(index)]["embedding"] for index in range(len(TEXTS))]
 
 
 @call(COHERE, "texts")
@@ -378,6 +411,92 @@ def haystack_rerank(service: Service) -> Order:
     documents = [Document(content=text, meta={"index": i}) for i, text in enumerate(DOCUMENTS)]
     found = ranker.run(QUERY, documents)["documents"]
     return [(each.meta["index"], each.score) for each in found]
+
+
+@call(HUGGING_FACE, "texts")
+def hugging_face_texts(service: Service) -> Vectors:
+    return _hugging_face(service, TEXTS)
+
+
+@call(HUGGING_FACE, "image")
+def hugging_face_image(service: Service) -> Vectors:
+    return _hugging_face(service, [service.data_url])
+
+
+def _hugging_face(service: Service, items: list[str]) -> Vectors:
+    from huggingface_hub import InferenceClient
+
+    client = InferenceClient(service.url, token=KEY)
+    return [row.tolist() for row in client.feature_extraction(items, truncate=True)]
+
+
+@call(TEI, "texts")
+def tei_texts(service: Service) -> Vectors:
+    body = {"inputs": TEXTS, "normalize": True, "truncate": False, "prompt_name": None}
+    return list(_posted(service, "/embed", body))
+
+
+@call(TEI, "rerank")
+def tei_rerank(service: Service) -> Order:
+    body = {"query": QUERY, "texts": DOCUMENTS, "raw_scores": False, "return_text": False}
+    ranks = _posted(service, "/rerank", body | {"truncation_direction": "Right"})
+    return [(each["index"], each["score"]) for each in ranks[:BEST]]
+
+
+@call(TEI, "models")
+def tei_models(service: Service) -> list[str]:
+    import requests
+
+    return [requests.get(f"{service.url}/info", timeout=60).json()["model_id"]]
+
+
+@call(NV_CLIP, "texts")
+def nv_clip_texts(service: Service) -> Vectors:
+    return _embeddings(service, {"input": TEXTS, "encoding_format": "float"})
+
+
+@call(NV_CLIP, "image")
+def nv_clip_image(service: Service) -> Vectors:
+    return _embeddings(service, {"input": [service.data_url], "encoding_format": "float"})
+
+
+@call(JINA, "texts")
+def jina_texts(service: Service) -> Vectors:
+    items = [{"text": text} for text in TEXTS]
+    return _embeddings(service, {"input": items, "normalized": True, "embedding_type": "float"})
+
+
+@call(JINA, "image")
+def jina_image(service: Service) -> Vectors:
+    image = service.data_url.partition(",")[2]
+    return _embeddings(service, {"input": [{"image": image}], "normalized": True})
+
+
+@call(JINA, "rerank")
+def jina_rerank(service: Service) -> Order:
+    body = {"model": "demo", "query": QUERY, "documents": DOCUMENTS, "top_n": BEST}
+    results = _posted(service, "/v1/rerank", body | {"return_documents": False})["results"]
+    return [(each["index"], each["relevance_score"]) for each in results]
+
+
+@call(VLLM, "image")
+def vllm_image(service: Service) -> Vectors:
+    content = [{"type": "image_url", "image_url": {"url": service.data_url}}]
+    messages = [{"role": "user", "content": content}]
+    return _embeddings(service, {"messages": messages, "encoding_format": "float"})
+
+
+def _embeddings(service: Service, body: dict[str, Any]) -> Vectors:
+    data = _posted(service, "/v1/embeddings", {"model": "demo"} | body)["data"]
+    return [each["embedding"] for each in data]
+
+
+def _posted(service: Service, path: str, body: dict[str, Any]) -> Any:
+    import requests
+
+    response = requests.post(f"{service.url}{path}", json=body, timeout=60)
+    response.raise_for_status()
+    return response.json()
 
 
 def main() -> None:

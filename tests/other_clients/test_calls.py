@@ -1,16 +1,18 @@
-"""Clients of other makers, as they are on PyPI, work: `make test-clients`."""
+"""Clients of other makers, as they are on PyPI or in their documentation: `make test-clients`."""
 
 import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import httpx
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, SAMPLES
+from server.launcher import TritonServer
+from tests.conftest import ROOT, SAMPLES, GatewayClient, GatewayFactory
 from tests.other_clients.calls import BEST, CALLS, DOCUMENTS, QUERY, TEXTS, Client, Kind, Service
 
 PYTHON = ROOT / ".venv" / "clients" / "bin" / "python"
@@ -22,10 +24,21 @@ WITHOUT_TELEMETRY = {
 
 
 @pytest.fixture(scope="module")
-def answers(api: httpx.Client) -> dict[str, dict[str, Any]]:
-    """What each call answered, by the names of the client and the kind."""
+def api(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayClient]:
+    """A gateway with default settings, but that it runs batches."""
     if not PYTHON.exists():
         pytest.skip("needs the clients of other makers: make test-clients")
+    folder = tmp_path_factory.mktemp("batches")
+    with start_gateway(triton_address=triton.addresses.grpc, batch_dir=folder) as client:
+        assert client.get("/readyz").status_code == 200
+        yield client
+
+
+@pytest.fixture(scope="module")
+def answers(api: httpx.Client) -> dict[str, dict[str, Any]]:
+    """What each call answered, by the names of the client and the kind."""
     ran = subprocess.run(
         [PYTHON, "-m", "tests.other_clients.calls", str(api.base_url).rstrip("/"), PICTURE],
         cwd=ROOT, env=os.environ | WITHOUT_TELEMETRY, capture_output=True, text=True, timeout=600,
@@ -45,7 +58,7 @@ def expected(api: httpx.Client) -> dict[Kind, Any]:
     texts, image, query, documents = np.split(vectors, [2, 3, 4])
     cosines = (documents @ query[0]).tolist()
     order = sorted(enumerate(cosines), key=lambda each: -each[1])[:BEST]
-    return {"texts": texts, "image": image, "rerank": order, "models": ["demo"]}
+    return {"texts": texts, "image": image, "rerank": order, "models": ["demo"], "batch": texts}
 
 
 CASES = [(client, kind) for client, calls in CALLS.items() for kind in calls]
@@ -81,9 +94,10 @@ def table() -> str:
     ]
     for client, calls in CALLS.items():
         cells = " | ".join("yes" if kind in calls else "" for kind in kinds)
+        package = client.package
+        tested = f"{package} {versions[package]}" if package else "the bodies of its documentation"
         rows.append(
-            f"| {client.name} | {client.package} {versions[client.package]} | "
-            f"`http://127.0.0.1:8080{client.base}` | {cells} |"
+            f"| {client.name} | {tested} | `http://127.0.0.1:8080{client.base}` | {cells} |"
         )
     return "\n".join(rows)
 

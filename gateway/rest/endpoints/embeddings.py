@@ -122,20 +122,26 @@ class EmbeddingsResponse(BaseModel):
 async def embeddings(engine: Engine, intake: Intake, request: Request) -> Response:
     """Texts and images may be mixed. Vectors have unit length, but for `int8` and `uint8`."""
     async with intake.work(request) as work:
-        body = await work.parse(EmbeddingsRequest)
-        if body.encoding_format and body.embedding_type:
-            raise MalformedRequest("body: give either `encoding_format` or `embedding_type`")
-        encoding = body.encoding_format or body.embedding_type or "float"
-        check_packed({encoding}, body.dimensions, "dimensions", body.model, engine)
-        inference_request = requests.Embed(
-            body.model or None,
-            _items(body),
-            body.dimensions or None,
-            truncate=body.truncate is not False and body.truncation is not False,
-            skip=body.on_error == "skip",
-        )
-        embedded = await work.run(engine.embed(inference_request, work.record))
-        return await answer(embedded, encoding, work)
+        return await embed(engine, work)
+
+
+async def embed(engine: Engine, work: Work, *, bulk: bool = False) -> Response:
+    """The answer to a request that was let in; `bulk`: behind those that need a quick one."""
+    body = await work.parse(EmbeddingsRequest)
+    if body.encoding_format and body.embedding_type:
+        raise MalformedRequest("body: give either `encoding_format` or `embedding_type`")
+    encoding = body.encoding_format or body.embedding_type or "float"
+    check_packed({encoding}, body.dimensions, "dimensions", body.model, engine)
+    inference_request = requests.Embed(
+        body.model or None,
+        _items(body),
+        body.dimensions or None,
+        truncate=body.truncate is not False and body.truncation is not False,
+        skip=body.on_error == "skip",
+        bulk=bulk,
+    )
+    embedded = await work.run(engine.embed(inference_request, work.record))
+    return await answer(embedded, encoding, work)
 
 
 async def answer(embedded: Embedded, encoding: str, work: Work) -> Response:

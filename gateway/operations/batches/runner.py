@@ -1,0 +1,273 @@
+"""Runs batches: one process for each folder, a batch of each owner at a time, behind all others."""
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from gateway.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    QuotaExceeded,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from gateway.operations.batches.lines import Answered, Line, Progress, check
+from gateway.operations.batches.objects import (
+    ENDED,
+    BatchError,
+    BatchErrors,
+    StoredBatch,
+)
+from gateway.operations.batches.store import Space, Store
+from gateway.pipeline.concurrency import Threads, gather
+
+LOOK_S = 1.0  # between looks at the folder
+PURGE_S = 60.0
+BATCHES = 4  # at a time, each of another owner
+LINES = 32  # of a batch at a time
+# While there are requests of others, a batch waits for a moment without any, has few lines under
+# way and rests after them: what comes meanwhile waits for a small call of Triton at most. It waits
+# for a limited time, so that 50,000 lines are done in a day all the same.
+GENTLE_LINES = 2
+GENTLE_REST = 9.0  # times as long as the lines took
+GENTLE_S = 1.0  # after the last request of others was seen
+PATIENCE_S, TICK_S = 1.0, 0.005  # to wait for such a moment, and between looks
+LATE = 3  # attempts of a line that runs out of time
+LONGEST_PAUSE_S = 10.0  # before a line is tried again
+
+logger = logging.getLogger(__name__)
+
+
+class Answer(Protocol):
+    """Answers the request of one line."""
+
+    async def __call__(self, owner: str | None, body: bytes, *, last: bool) -> Answered:
+        """Answers a JSON body of an owner's.
+
+        Raises:
+            Unauthenticated: The owner's key is not known any more.
+            Overloaded, QuotaExceeded, Unavailable, DeadlineExceeded: It may be answered later; with
+                `last`, the last is an answer as any other error is.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a batch ends before its last line is answered."""
+
+    status: str
+    code: str
+    message: str
+
+
+_EXPIRED = _End(
+    "expired",
+    "batch_expired",
+    "the line was not answered before the batch's completion window ended",
+)
+_CANCELLED = _End(
+    "cancelled", "batch_cancelled", "the batch was cancelled before the line was answered"
+)
+
+
+class Runner:
+    """Runs the batches of a folder."""
+
+    def __init__(self, store: Store, answer: Answer, requests: Callable[[], int]) -> None:
+        """`requests` is the number of requests that are worked on, those of batches included."""
+        self._store = store
+        self._answer = answer
+        self._requests = requests
+        self._own = 0  # lines that are worked on
+        self._seen_others = float("-inf")
+        self._threads = Threads(1)  # reads and writes all files, one thing after the other
+
+    async def run(self) -> NoReturn:
+        """Runs them as long as this process holds the folder's lock, which it waits for."""
+        lock = None
+        try:
+            while True:
+                lock = await self._threads.run(self._store.lock)
+                if lock is not None:
+                    await self._run_all()
+                await asyncio.sleep(LOOK_S)
+        finally:
+            await self._threads.close()  # before another process goes on with these files
+            if lock is not None:
+                os.close(lock)
+
+    async def _run_all(self) -> NoReturn:
+        running: dict[str | None, asyncio.Task[None]] = {}
+        purged = float("-inf")
+        try:
+            while True:
+                if time.monotonic() - purged > PURGE_S:
+                    await self._threads.run(self._store.purge)
+                    purged = time.monotonic()
+                running = {owner: task for owner, task in running.items() if not task.done()}
+                for space, stored in await self._threads.run(self._due):
+                    if space.owner not in running and len(running) < BATCHES:
+                        running[space.owner] = asyncio.create_task(self._run(space, stored))
+                await asyncio.sleep(LOOK_S)
+        finally:
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
+
+    def _due(self) -> list[tuple[Space, StoredBatch]]:
+        """The oldest batch of each owner that has not ended."""
+        found = []
+        for space in self._store.spaces():
+            live = (each for each in space.stored() if each.batch.status not in ENDED)
+            if (first := next(live, None)) is not None:
+                found.append((space, first))
+        return sorted(found, key=lambda each: each[1].batch.created_at)
+
+    async def _run(self, space: Space, stored: StoredBatch) -> None:
+        """Runs one batch to its end."""
+        name = stored.batch.id
+        try:
+            await self._validate(space, stored)
+            if stored.batch.status not in ENDED:
+                await self._work(space, stored)
+            logger.info("%s: %s, %s", name, stored.batch.status, stored.batch.request_counts)
+        except (TooLarge, Unauthenticated) as error:
+            await self._fail(space, stored, [BatchError(code=error.code, message=error.message)])
+        except FileNotFoundError:
+            message = "the input file was deleted"
+            await self._fail(space, stored, [BatchError(code="file_not_found", message=message)])
+        except Exception:
+            logger.exception("%s: cannot be run; it is tried again", name)
+            await asyncio.sleep(LONGEST_PAUSE_S)
+
+    async def _validate(self, space: Space, stored: StoredBatch) -> None:
+        batch = stored.batch
+        if batch.status != "validating":
+            return
+        path = space.content(batch.input_file_id)
+        total, errors = await self._threads.run(
+            check, path, batch.endpoint, self._store.limits.lines
+        )
+        batch.request_counts.total = total
+        if errors:
+            await self._fail(space, stored, errors)
+            return
+        batch.status, batch.in_progress_at = "in_progress", _now()
+        await self._threads.run(space.put, stored)
+
+    async def _work(self, space: Space, stored: StoredBatch) -> None:
+        batch = stored.batch
+        output, errors = space.content(stored.output_id), space.content(stored.errors_id)
+        progress = await self._threads.run(
+            Progress, space.content(batch.input_file_id), output, errors, batch.endpoint
+        )
+        end: _End | None = None
+        try:
+            written = 0.0
+            while end is None:
+                group = await self._threads.run(progress.next, self._group())
+                if not group:
+                    break
+                began = time.monotonic()
+                outcomes = await gather(self._line(space, stored, line) for line in group)
+                answered = [(line, each) for line, each in outcomes if isinstance(each, Answered)]
+                took_s = time.monotonic() - began
+                await self._threads.run(progress.add, answered)
+                if time.monotonic() - written > LOOK_S:
+                    batch.request_counts = progress.counts(batch.request_counts.total)
+                    await self._threads.run(self._store.check_room, 0)
+                    await self._threads.run(space.put, stored)
+                    end = await self._ended(space, stored)
+                    written = time.monotonic()
+                left = [line for line, each in outcomes if not isinstance(each, Answered)]
+                end = next((each for _, each in outcomes if isinstance(each, _End)), end)
+                if end is not None:
+                    await self._threads.run(progress.refuse, left, end.code, end.message)
+                elif self._others():
+                    await asyncio.sleep(GENTLE_REST * took_s)
+                    await self._quiet()
+        finally:
+            await self._threads.run(progress.close)
+            batch.request_counts = progress.counts(batch.request_counts.total)
+        await self._finish(space, stored, end.status if end else "completed")
+
+    async def _line(
+        self, space: Space, stored: StoredBatch, line: Line
+    ) -> tuple[Line, Answered | _End]:
+        late = 0
+        for attempt in itertools.count():
+            self._own += 1
+            try:
+                return line, await self._answer(space.owner, line.body, last=late == LATE - 1)
+            except DeadlineExceeded:
+                late += 1
+                pause_s = 0.0
+            except (Overloaded, QuotaExceeded, Unavailable) as error:
+                pause_s = error.retry_after_s or 2.0 ** min(attempt, 5)
+            finally:
+                self._own -= 1
+            if (end := await self._ended(space, stored)) is not None:
+                return line, end
+            await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
+        raise AssertionError("unreachable: it counts for ever")
+
+    async def _ended(self, space: Space, stored: StoredBatch) -> _End | None:
+        """Whether a batch has to end before its last line is answered, and how."""
+        if time.time() >= stored.batch.expires_at:
+            return _EXPIRED
+        cancelled = await self._threads.run(space.cancelled_at, stored.batch.id)
+        return None if cancelled is None else _CANCELLED
+
+    def _group(self) -> int:
+        return GENTLE_LINES if self._others() else LINES
+
+    async def _quiet(self) -> None:
+        """Waits for a moment without requests of others, but not for ever."""
+        for _ in range(int(PATIENCE_S / TICK_S)):
+            if not self._others(now=True):
+                return
+            await asyncio.sleep(TICK_S)
+
+    def _others(self, *, now: bool = False) -> bool:
+        """Whether there are requests of others; unless `now`, or were just before."""
+        there = self._requests() > self._own
+        if there:
+            self._seen_others = time.monotonic()
+        return there or (not now and time.monotonic() - self._seen_others < GENTLE_S)
+
+    async def _fail(self, space: Space, stored: StoredBatch, errors: list[BatchError]) -> None:
+        logger.warning("%s: failed: %s", stored.batch.id, errors[0].code)
+        stored.batch.errors = BatchErrors(data=errors)
+        await self._finish(space, stored, "failed")
+
+    async def _finish(self, space: Space, stored: StoredBatch, status: str) -> None:
+        await self._threads.run(_finish, space, stored, status)
+
+
+def _finish(space: Space, stored: StoredBatch, status: str) -> None:
+    """Makes files of the answers and errors, where there are some, and then the batch's end."""
+    batch = stored.batch
+    batch.finalizing_at = _now()
+    for file_id, field, filename in (
+        (stored.output_id, "output_file_id", f"{batch.id}_output.jsonl"),
+        (stored.errors_id, "error_file_id", f"{batch.id}_error.jsonl"),
+    ):
+        content: Path = space.content(file_id)
+        if content.exists() and content.stat().st_size:
+            space.publish(file_id, filename, "batch_output", stored.keep_s)
+            setattr(batch, field, file_id)
+    batch.cancelling_at = space.cancelled_at(batch.id)
+    setattr(batch, f"{status}_at", _now())
+    batch.status = status  # type: ignore[assignment] # one of those in which it ends
+    space.put(stored)
+
+
+def _now() -> int:
+    return int(time.time())

@@ -1,0 +1,209 @@
+"""`/v1/files`, in OpenAI's shape: the inputs and results of batches."""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, BinaryIO, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.access.access import Account
+from gateway.errors import MalformedRequest, UnknownObject, quoted
+from gateway.operations.batches.objects import FileObject
+from gateway.operations.batches.store import Space, Store
+from gateway.pipeline.concurrency import Threads
+from gateway.rest import convert
+from gateway.rest.forms import read_form
+from gateway.rest.intake import FORM, Intake
+from gateway.rest.openapi import answers
+
+MOST_FILES = 10_000  # in one list, as OpenAI has it
+SHORTEST_S, LONGEST_S = 3_600, 2_592_000  # that a file may be kept, as OpenAI has it
+_ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+_NAME_CHARACTERS = 255
+_BYTES = "application/octet-stream"
+CHUNK_BYTES = 2**18
+
+
+class FileForm(BaseModel):
+    """The fields of an upload."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    purpose: Literal["batch"]
+    anchor: Literal["created_at"] = Field("created_at", alias="expires_after[anchor]")
+    keep_s: int | None = Field(None, alias="expires_after[seconds]", ge=SHORTEST_S, le=LONGEST_S)
+
+
+class FilesResponse(BaseModel):
+    """Files."""
+
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedFile(BaseModel):
+    """What was deleted."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+_UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {"enum": ["batch"]},
+                        _ANCHOR: {"enum": ["created_at"]},
+                        _SECONDS: {
+                            "type": "integer", "minimum": SHORTEST_S, "maximum": LONGEST_S,
+                        },
+                    },
+                    "required": ["file", "purpose"],
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}  # fmt: skip
+
+
+def page(most: int, *more: dict[str, Any]) -> dict[str, Any]:
+    """What a list says of its query, as `openapi_extra`."""
+    limit = {"type": "integer", "minimum": 1, "maximum": most}
+    own = [
+        {"name": "limit", "in": "query", "required": False, "schema": limit},
+        {"name": "after", "in": "query", "required": False, "schema": {"type": "string"}},
+    ]
+    return {"parameters": [*own, *more]}
+
+
+_ORDER = {"name": "order", "in": "query", "required": False, "schema": {"enum": ["asc", "desc"]}}
+_PURPOSE = {"name": "purpose", "in": "query", "required": False, "schema": {"type": "string"}}
+
+
+def space_of(store: Store | None, request: Request) -> Space:
+    """The files and batches of whoever sends a request. Raises UnknownObject: there are none."""
+    if store is None:
+        raise UnknownObject(
+            "files and batches are off until GATEWAY_BATCH_DIR is set", code="not_enabled"
+        )
+    account: Account | None = request.scope["state"].get("account")
+    return store.space(account.key.name if account else None)
+
+
+def listed(found: Sequence[BaseModel], query: dict[str, str], default: int, most: int) -> Response:
+    """The part of these objects, which are in order, that a query asks for.
+
+    Raises:
+        MalformedRequest: `limit` is no number within its bounds.
+        UnknownObject: `after` is the id of none of them.
+    """
+    limit = query.get("limit", str(default))
+    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= most:
+        raise MalformedRequest(f"limit: must be a number from 1 to {most:,}", param="limit")
+    shown = [each.model_dump() for each in found]
+    if (after := query.get("after")) is not None:
+        places = [place for place, each in enumerate(shown) if each["id"] == after]
+        if not places:
+            raise UnknownObject(f"after: {quoted(after)} is not in the list", param="after")
+        shown = shown[places[0] + 1 :]
+    data = shown[: int(limit)]
+    return convert.plain(
+        {
+            "object": "list",
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": len(shown) > len(data),
+        }
+    )
+
+
+async def _read(file: BinaryIO, threads: Threads) -> AsyncIterator[bytes]:
+    with file:
+        while chunk := await threads.run(file.read, CHUNK_BYTES):
+            yield chunk
+
+
+def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
+    """The routes, which read and write in `threads`; all answer 404 without a store."""
+
+    async def upload(request: Request) -> Response:
+        """A form with `purpose=batch` and the file, JSONL: a line for each request."""
+        space = space_of(store, request)
+        async with intake.work(request, multiple=FORM) as work:
+            if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+                raise MalformedRequest("send the file as multipart/form-data")
+            known = ("purpose", _ANCHOR, _SECONDS)
+            form = await read_form(request.headers, work.body, 1, known)
+            options = work.check(FileForm, form.fields)
+            name = form.names[0][:_NAME_CHARACTERS]
+            made = await threads.run(space.add_file, form.files[0], name, options.keep_s)
+        return convert.plain(made.model_dump())
+
+    async def several(request: Request) -> Response:
+        """The newest first, or with `order=asc` the oldest."""
+        space = space_of(store, request)
+        query = dict(request.query_params)
+        order = query.get("order", "desc")
+        if order not in {"asc", "desc"}:
+            raise MalformedRequest("order: must be asc or desc", param="order")
+        found = await threads.run(space.files)
+        purpose = query.get("purpose")
+        wanted = [each for each in found if purpose in (None, each.purpose)]
+        return listed(wanted if order == "asc" else wanted[::-1], query, MOST_FILES, MOST_FILES)
+
+    async def one(request: Request, file_id: str) -> Response:
+        """One file's size, purpose and times."""
+        space = space_of(store, request)
+        return convert.plain((await threads.run(space.file, file_id)).model_dump())
+
+    async def content(request: Request, file_id: str) -> Response:
+        """What is in it: JSONL."""
+        space = space_of(store, request)
+        file = await threads.run(space.opened, file_id)
+        size = str(os.fstat(file.fileno()).st_size)
+        return StreamingResponse(
+            _read(file, threads), headers={"content-length": size}, media_type=_BYTES
+        )
+
+    async def delete(request: Request, file_id: str) -> Response:
+        """A batch that has not ended fails without its input."""
+        space = space_of(store, request)
+        await threads.run(space.delete_file, file_id)
+        return convert.plain(DeletedFile(id=file_id).model_dump())
+
+    made = APIRouter(tags=["batches"])
+    made.add_api_route(
+        "/v1/files", upload, methods=["POST"], summary="Upload the input of a batch",
+        openapi_extra=_UPLOAD, responses=answers(FileObject, 400, 401, 404, 413, 429),
+    )  # fmt: skip
+    made.add_api_route(
+        "/v1/files", several, methods=["GET"], summary="List the files",
+        openapi_extra=page(MOST_FILES, _ORDER, _PURPOSE),
+        responses=answers(FilesResponse, 400, 401, 404),
+    )  # fmt: skip
+    made.add_api_route(
+        "/v1/files/{file_id}", one, methods=["GET"], summary="One file",
+        responses=answers(FileObject, 401, 404),
+    )  # fmt: skip
+    made.add_api_route(
+        "/v1/files/{file_id}/content", content, methods=["GET"], summary="A file's content",
+        responses=answers(None, 401, 404),
+    )  # fmt: skip
+    made.add_api_route(
+        "/v1/files/{file_id}", delete, methods=["DELETE"], summary="Delete a file",
+        responses=answers(DeletedFile, 401, 404),
+    )  # fmt: skip
+    return made

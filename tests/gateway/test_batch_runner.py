@@ -1,0 +1,230 @@
+"""Batches with answers that are staged: late, refused, torn, expired; and what is deleted when."""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import DeadlineExceeded, Overloaded, Unavailable
+from gateway.operations.batches import lines, store
+from gateway.operations.batches.lines import Answered, Progress
+from gateway.operations.batches.objects import BatchObject
+from gateway.operations.batches.runner import Runner
+from gateway.operations.batches.store import Space, Store, StoreLimits
+from tests.gateway.waiting import until
+
+LIMITS = StoreLimits(bytes=10**6, objects=100, lines=1_000, keep_s=3_600)
+GOOD = Answered(200, "request", b'{"data": []}')
+
+
+def content(count: int) -> bytes:
+    each = {"method": "POST", "url": "/v1/embeddings", "body": {"input": "x"}}
+    return b"".join(
+        json.dumps({"custom_id": f"id-{number}"} | each).encode() + b"\n" for number in range(count)
+    )
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Store:
+    return Store(tmp_path / "folder", LIMITS)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    kept: Store, answer: object, requests: Callable[[], int] = lambda: 0
+) -> AsyncIterator[None]:
+    task = asyncio.create_task(Runner(kept, answer, requests).run())  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def end_of(space: Space, batch: BatchObject) -> BatchObject:
+    await until(lambda: space.batch(batch.id).status in {"completed", "expired", "failed"})
+    return space.batch(batch.id)
+
+
+def answered(space: Space, file_id: str | None) -> list[dict[str, object]]:
+    return [json.loads(each) for each in space.content(file_id or "").read_text().splitlines()]
+
+
+def added(space: Space, count: int) -> BatchObject:
+    return space.add_batch(space.add_file(content(count), "input", None).id, None, None)
+
+
+async def test_what_may_be_answered_later_is_asked_again(kept: Store) -> None:
+    asked: Counter[bytes] = Counter()
+    errors = [Overloaded("full", retry_after_s=0.01), Unavailable("away", retry_after_s=0.01)]
+
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        asked[body] += 1
+        if asked[body] <= len(errors):
+            raise errors[asked[body] - 1]
+        return GOOD
+
+    space = kept.space(None)
+    batch = added(space, 1)
+    async with running(kept, answer):
+        found = await end_of(space, batch)
+    assert found.request_counts.completed == 1
+    assert asked.total() == 3
+
+
+async def test_a_line_that_is_always_late_ends_in_the_error_file(kept: Store) -> None:
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        if last:
+            return Answered(504, "request", b'{"error": {}}')
+        raise DeadlineExceeded("late")
+
+    space = kept.space(None)
+    batch = added(space, 1)
+    async with running(kept, answer):
+        found = await end_of(space, batch)
+    [line] = answered(space, found.error_file_id)
+    assert found.output_file_id is None
+    assert line["response"] == {"status_code": 504, "request_id": "request", "body": {"error": {}}}
+
+
+async def test_a_batch_that_expires_says_so_of_every_line(kept: Store) -> None:
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        raise Unavailable("away", retry_after_s=0.01)
+
+    space = kept.space(None)
+    batch = added(space, 500)
+    [stored] = space.stored()
+    stored.batch.expires_at = int(time.time())
+    space.put(stored)
+    async with running(kept, answer):
+        found = await end_of(space, batch)
+    assert (found.status, found.expired_at is not None) == ("expired", True)
+    lines = answered(space, found.error_file_id)
+    assert Counter(each["custom_id"] for each in lines) == {f"id-{i}": 1 for i in range(500)}
+    assert found.request_counts.model_dump() == {"total": 500, "completed": 0, "failed": 500}
+
+
+async def test_a_full_folder_ends_the_batch_with_what_there_is(tmp_path: Path) -> None:
+    small = Store(tmp_path / "folder", StoreLimits(20_000, 100, 1_000, 3_600))
+
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        return Answered(200, "request", json.dumps("x" * 1_000).encode())
+
+    space = small.space("somebody")
+    batch = added(space, 100)
+    async with running(small, answer):
+        found = await end_of(space, batch)
+    assert found.errors
+    assert found.errors.data[0].code == "storage_full"
+    assert 0 < len(answered(space, found.output_file_id)) < 100
+
+
+async def test_few_lines_at_a_time_beside_requests_of_others(kept: Store) -> None:
+    under_way = 0
+    most: Counter[bool] = Counter()
+    others = False
+
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        nonlocal under_way
+        under_way += 1
+        most[others] = max(most[others], under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return GOOD
+
+    space = kept.space(None)
+    async with running(kept, answer, lambda: under_way + others):
+        await end_of(space, added(space, 64))
+        others = True
+        await end_of(space, added(space, 4))
+    assert most == {False: 32, True: 2}
+
+
+async def test_one_runner_has_the_folder(kept: Store) -> None:
+    asked: Counter[str] = Counter()
+
+    def answering(name: str) -> object:
+        async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+            asked[name] += 1
+            return GOOD
+
+        return answer
+
+    space = kept.space(None)
+    async with running(kept, answering("first")):
+        await end_of(space, added(space, 1))
+        async with running(Store(kept.folder, LIMITS), answering("second")):
+            await end_of(space, added(space, 40))
+            assert asked == {"first": 41}
+    async with running(kept, answering("third")):
+        await end_of(space, added(space, 1))
+    assert asked == {"first": 41, "third": 1}
+
+
+@pytest.mark.parametrize(
+    "left", [b'{"custom_id": "id-1", "resp', b"\0" * 50 + b"\n", b"\n", b"\xff"]
+)
+def test_what_a_kill_left_of_a_line_is_answered_again(
+    kept: Store, tmp_path: Path, left: bytes
+) -> None:
+    given, output, errors = tmp_path / "input", tmp_path / "output", tmp_path / "errors"
+    given.write_bytes(content(4))
+    output.write_bytes(b'{"custom_id": "id-0"}\n' + left)
+    errors.write_bytes(b'{"custom_id": "id-2"}\n')
+    progress = Progress(given, output, errors, "/v1/embeddings")
+    found = progress.next(10)
+    assert [each.custom_id for each in found] == ["id-1", "id-3"]
+    progress.add([(each, GOOD) for each in found])
+    progress.close()
+    whole = [json.loads(each)["custom_id"] for each in output.read_text().splitlines()]
+    assert whole == ["id-0", "id-1", "id-3"]
+    assert progress.counts(4).model_dump() == {"total": 4, "completed": 3, "failed": 1}
+
+
+def test_what_is_old_or_belongs_to_nothing_is_deleted(
+    kept: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = kept.space("key")
+    batch = added(space, 1)
+    orphan = space.content("file-" + "0" * 32)
+    orphan.write_bytes(b"x")
+    (space.folder / "a.new").write_bytes(b"x")
+    kept.purge()
+    assert len(list(space.folder.iterdir())) == 5  # too young
+    later = time.time() + 2 * LIMITS.keep_s
+    for path in space.folder.iterdir():
+        os.utime(path, (later - 7_200, later - 7_200))
+    monkeypatch.setattr(store.time, "time", lambda: later)  # type: ignore[attr-defined]
+    kept.purge()
+    assert [path.name for path in space.folder.iterdir()] == [f"{batch.id}.json"]  # it may yet run
+    [stored] = space.stored()
+    stored.batch.status = "completed"
+    space.put(stored)
+    kept.purge()
+    assert not list(space.folder.iterdir())
+
+
+def test_a_file_of_others_making_is_left_out(kept: Store) -> None:
+    space = kept.space(None)
+    file = space.add_file(b"{}", "name", None)
+    (space.folder / f"{store.new_file_id()}.json").write_text("{}")
+    assert space.files() == [file]
+
+
+def test_a_long_line_costs_no_more_than_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b"x" * (3 * lines.LINE_BYTES) + b"\n" + content(1))
+    total, errors = lines.check(path, "/v1/embeddings", 10)
+    assert (total, [(each.code, each.line) for each in errors]) == (2, [("line_too_long", 1)])
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(store.StoreError, match="GATEWAY_BATCH_DIR"):
+        Store(tmp_path / "file", LIMITS)
