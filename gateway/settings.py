@@ -39,9 +39,7 @@ class FastestOf(BaseModel):
 
     model: str  # as `python -m export` takes it; empty: none
     pretrained: str = ""
-    precision: Annotated[
-        str, Field(pattern=r"^(|(fp32|fp16|bf16|int8)(,(fp32|fp16|bf16|int8))*)$")
-    ] = ""
+    precision: Annotated[str, Field(pattern=r"^([a-z0-9]+(,[a-z0-9]+)*)?$")] = ""
     """With commas between; empty: fp32."""
 
 

@@ -119,6 +119,17 @@ def test_its_curl_names_a_served_model(
     assert "authorization" not in text
 
 
+@pytest.mark.parametrize(("model", "named"), [("ViT-B-32", '"model": "ViT-B-32",\n'), ("/", None)])
+def test_its_curl_names_the_wanted_model_unless_that_is_a_path(
+    model: str, named: str | None
+) -> None:
+    wanted = {"model": model, "pretrained": "", "precision": ""}
+    config = StackConfig("127.0.0.1", 8080, 8081, ServerConfig(REPOSITORY), wanted)
+    text = stack_banner(config, {})
+    command = text.partition("-d '{\n")[2]
+    assert command.startswith(f"    {named}" if named else '    "image": ')
+
+
 def test_its_curl_has_a_key_where_keys_are_required() -> None:
     config = StackConfig("127.0.0.1", 8080, 8081, ServerConfig(REPOSITORY))
     text = stack_banner(config, {"GATEWAY_API_KEYS_FILE": "keys.yaml"})
