@@ -19,21 +19,12 @@ Embed = Callable[[list[Pixels]], Vectors]
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """The end of a search.
-
-    Attributes:
-        pixels: uint8 [S, S, 3]: the changed picture.
-        places: int [k, 2], row and column of the changed pixels; k = 0: no change was found.
-        label: Index of its top label.
-        tried: The most pixels that were tried at a time; 0: the budget allows no search.
-        calls: Number of pictures that were embedded.
-    """
+    """The end of a search: the picture, which is unchanged where nothing was found."""
 
     pixels: Pixels
-    places: NDArray[np.intp]
-    label: int
-    tried: int
-    calls: int
+    label: int  # index of its top label
+    tried: int  # the most pixels at a time; 0: the budget allows no search
+    calls: int  # number of pictures that were embedded
 
 
 def attack(
@@ -81,7 +72,7 @@ def attack(
             points = fewer
     painted = _painted(pixels, points)
     top = int((embed([painted]) @ targets.T).argmax())
-    return Attack(painted, np.unique(points[:, :2], axis=0), top, tried, calls + 1)
+    return Attack(painted, top, tried, calls + 1)
 
 
 def _changes(intermediate_result: OptimizeResult) -> bool:
@@ -97,3 +88,8 @@ def _painted(pixels: Pixels, points: NDArray[np.intp]) -> Pixels:
     painted = pixels.copy()
     painted[points[:, 0], points[:, 1]] = points[:, 2:]
     return painted
+
+
+def changed(before: Pixels, after: Pixels) -> NDArray[np.intp]:
+    """Row and column of each pixel that differs: int [k, 2]."""
+    return np.argwhere((before != after).any(axis=2))

@@ -19,6 +19,12 @@ from robustness.service import NORMALISATIONS, Pixels, Statistics, Subject, embe
 NONE = "no fault"
 FAST = "fast mode of the gateway"
 SCALED = "JPEG decoded at a fraction"
+OTHER_MODES = {
+    "shortest": ("squash", "squashed, not cropped"),
+    "longest": ("squash", "squashed, not padded"),
+    "squash": ("shortest", "cropped, not squashed"),
+}
+AT_A_TIME = 64  # pictures whose pixels are kept, after each fault
 FILTERS = Image.Resampling
 Resize = Callable[[Image.Image, tuple[int, int]], Image.Image]
 
@@ -37,11 +43,14 @@ def vectors(subject: Subject, files: Sequence[bytes]) -> dict[str, Vectors]:
 
     Fast mode is among them where the subject has a gateway that is in it.
     """
-    pixels = [_faulty(data, subject.rules) for data in files]
-    made = {fault: subject.pixels([each[fault] for each in pixels]) for fault in pixels[0]}
+    parts: dict[str, list[Vectors]] = {}
+    for start in range(0, len(files), AT_A_TIME):
+        pixels = [_faulty(data, subject.rules) for data in files[start : start + AT_A_TIME]]
+        for fault in pixels[0]:
+            parts.setdefault(fault, []).append(subject.pixels([each[fault] for each in pixels]))
     if subject.fast:
-        made[FAST] = embed(subject.fast, subject.model, files)
-    return made
+        parts[FAST] = [embed(subject.fast, subject.model, files)]
+    return {fault: np.concatenate(part) for fault, part in parts.items()}
 
 
 def _faulty(data: bytes, rules: Preprocessing) -> dict[str, Pixels]:
@@ -56,16 +65,14 @@ def _faulty(data: bytes, rules: Preprocessing) -> dict[str, Pixels]:
         "Lanczos": functools.partial(Image.Image.resize, resample=FILTERS.LANCZOS),
     }
     own = resizes.pop(rules.interpolation)
-    squashes = rules.resize_mode == "squash"
-    other = rules.model_copy(update={"resize_mode": "shortest" if squashes else "squash"})
+    mode, misshapen = OTHER_MODES[rules.resize_mode]
+    other = rules.model_copy(update={"resize_mode": mode})
     scaled = Image.open(BytesIO(data))
     scaled.draft("RGB", resized_size(*image.size, rules))  # only JPEGs do as it says
     return {
         NONE: right,
         **{name: _pixels(image, rules, resize) for name, resize in resizes.items()},
-        "cropped, not squashed" if squashes else "squashed, not cropped": _pixels(
-            image, other, own
-        ),
+        misshapen: _pixels(image, other, own),
         "BGR": np.ascontiguousarray(right[..., ::-1]),
         **{
             f"mean and std: {name}": _normalised(right, rules, statistics)

@@ -8,7 +8,7 @@ from openclip_triton.values import Vectors
 from benchmarks.reporting.results import Row
 from benchmarks.traffic.captions import NOUNS
 from robustness import drift, perturbations, texts
-from robustness.adversarial import Attack, attack
+from robustness.adversarial import Attack, attack, changed
 from robustness.figures import ADVERSARIAL, DRIFT, GREY, PIXELS, TEXT, figures, fit
 from robustness.pictures import Pictures
 from robustness.plots import Shown
@@ -72,14 +72,13 @@ class Measurement:
 
     def _texts(self) -> Iterator[Row]:
         for change in texts.changes(self._pictures.captions, self._seed):
-            before = self._subject.embed(change.before)
-            values = figures(before, self._subject.embed(change.after), before)
-            yield self._labelled(TEXT, change.name, change.strength, values)
+            before, after = (self._subject.embed(each) for each in (change.before, change.after))
+            yield self._row(TEXT, change.name, change.strength, before, after)
         names = self._pictures.classes or NOUNS.split()
         plain = self._subject.embed(names)
         for template in texts.TEMPLATES:
             made = self._subject.embed([template.format(name) for name in names])
-            yield self._labelled(TEXT, "template", template, figures(plain, made, plain))
+            yield self._row(TEXT, "template", template, plain, made)
 
     def _attacks(self) -> Iterator[Row]:
         names, count = self._pictures.classes or self._pictures.names, len(self._pixels)
@@ -87,14 +86,15 @@ class Measurement:
         with ThreadPoolExecutor(ATTACKED) as pool:  # whose calls share batches
             ends = list(pool.map(self._attack, chosen))
         for i, (label, end) in zip(chosen, ends, strict=True):
-            becomes = names[end.label] if len(end.places) else ""
-            shown = Shown(self._subject.model.id, names[label], becomes, self._pixels[i], end)
-            self.shown.append(shown)
-            yield Row(
-                {"model": shown.model, "part": ADVERSARIAL, "picture": self._pictures.names[i],
-                 "label": shown.label, "becomes": becomes},
-                {"pixels": len(end.places), "tried": end.tried, "embedded": end.calls},
+            pixels = len(changed(self._pixels[i], end.pixels))
+            row = Row(
+                {"model": self._subject.model.id, "part": ADVERSARIAL,
+                 "picture": self._pictures.names[i], "label": names[label],
+                 "becomes": names[end.label] if pixels else ""},
+                {"pixels": pixels, "tried": end.tried, "embedded": end.calls},
             )  # fmt: skip
+            self.shown.append((row, self._pixels[i], end.pixels))
+            yield row
 
     def _attack(self, i: int) -> tuple[int, Attack]:
         """The top label of a picture, and the end of the search for pixels that change it."""
@@ -103,9 +103,12 @@ class Measurement:
         return label, attack(pixels, label, self._targets, embed, self._budget, self._seed)
 
     def _row(self, part: str, name: str, strength: str, before: Vectors, after: Vectors) -> Row:
-        values = figures(before, after, self._targets, self._pictures.labels)
-        return self._labelled(part, name, strength, values)
-
-    def _labelled(self, part: str, name: str, strength: str, values: dict[str, float]) -> Row:
-        model = self._subject.model.id
-        return Row({"model": model, "part": part, "change": name, "strength": strength}, values)
+        """Of pictures among the classes; each text is a class of its own."""
+        targets, labels = self._targets, self._pictures.labels
+        if part == TEXT:
+            targets, labels = before, None
+        labelled = {"change": name, "strength": strength}
+        return Row(
+            {"model": self._subject.model.id, "part": part, **labelled},
+            figures(before, after, targets, labels),
+        )

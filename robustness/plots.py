@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.reporting.results import Row
-from robustness.adversarial import Attack
+from robustness.adversarial import changed
 from robustness.service import Pixels
 
 DPI = 80
@@ -22,15 +21,7 @@ BESIDE = 0.1  # of a step, between models that may hide each other
 RINGS = (("white", 2.6), ("black", 1.0))
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """An attack to be drawn; the label becomes nothing where none was found."""
-
-    model: str
-    label: str
-    becomes: str
-    before: Pixels
-    attack: Attack
+Shown = tuple[Row, Pixels, Pixels]  # an attack, and its picture before and after
 
 
 def curves(
@@ -101,26 +92,23 @@ def costs(rows: Sequence[Row], path: Path) -> None:
 
 def attacks(shown: Sequence[Shown], path: Path) -> None:
     """The pictures before and after, a line for each model; changed pixels are ringed."""
-    models = list(dict.fromkeys(each.model for each in shown))
+    models = _names([row for row, _, _ in shown], "model")
     columns = len(shown) // len(models)
     figure = Figure(figsize=(2.3 * columns, 2.6 * (len(models) + 1)), layout="constrained")
     grid = figure.subplots(len(models) + 1, columns, squeeze=False)
-    grid[0][0].set_ylabel("as it is", color=QUIET)
-    for i, each in enumerate(shown):
+    for line, name in enumerate(["as it is", *models]):
+        grid[line][0].set_ylabel(name, color=([QUIET, *COLOURS])[line])
+    for i, (row, before, after) in enumerate(shown):
         line, column = divmod(i, columns)
-        places, tried = each.attack.places, each.attack.tried
-        said = f"kept with {tried} pixels"
+        places = changed(before, after)
+        said = f"kept with {row.values['tried']:g} pixels"
         if len(places):
-            said = f"{each.becomes}: {len(places)} pixel{'s' * (len(places) > 1)}"
-        if not line:
-            _picture(grid[0][column], each.before, each.label, QUIET)
-        axes = grid[line + 1][column]
-        _picture(axes, each.attack.pixels, said, COLOURS[line])
+            said = f"{row.labels['becomes']}: {len(places)} pixel{'s' * (len(places) > 1)}"
+        _picture(grid[0][column], before, str(row.labels["label"]), QUIET)
+        _picture(grid[line + 1][column], after, said, COLOURS[line])
         for colour, width in RINGS:
-            axes.scatter(places[:, 1], places[:, 0], s=90, facecolors="none", edgecolors=colour,
-                         linewidths=width)  # fmt: skip
-        if not column:
-            axes.set_ylabel(each.model, color=COLOURS[line])
+            grid[line + 1][column].scatter(places[:, 1], places[:, 0], s=90, facecolors="none",
+                                           edgecolors=colour, linewidths=width)  # fmt: skip
     _save(figure, path)
 
 

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 
 from robustness import adversarial, texts
 from robustness.adversarial import attack
+from robustness.adversarial import changed as changed_places
 from robustness.figures import figures
 from robustness.perturbations import GREY, GREYS, NOISES, Perturbation
 from robustness.service import Pixels
@@ -90,8 +91,8 @@ def test_one_pixel_is_found_where_one_will_do() -> None:
     labels = np.eye(2, dtype=np.float32)
     black = np.zeros((SIDE, SIDE, 3), np.uint8)
     end = attack(black, 0, labels, red, budget=3000, seed=0)
-    assert (len(end.places), end.label, end.tried) == (1, 1, 1)
-    assert (end.pixels != black).any(axis=2).sum() == 1
+    assert (end.label, end.tried) == (1, 1)
+    assert changed_places(black, end.pixels).shape == (1, 2)
     assert (
         attack(black, 0, labels, red, budget=3000, seed=0).pixels.tobytes() == end.pixels.tobytes()
     )
@@ -108,6 +109,6 @@ def test_a_label_that_nothing_changes_is_kept_within_the_budget() -> None:
     for budget, tried in ((800, adversarial.COUNTS[-1]), (60, 0)):
         calls.clear()
         end = attack(PIXELS, 0, labels, embed, budget, seed=0)
-        assert (len(end.places), end.label, end.tried) == (0, 0, tried)
+        assert (end.label, end.tried) == (0, tried)
         assert end.calls == sum(calls) <= budget
         assert np.array_equal(end.pixels, PIXELS)
