@@ -7,6 +7,7 @@ not listed here are those of `python -m export`, and are passed on to it.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from benchmarks.systems import rungs
 from benchmarks.systems.published import Manifest
 from server.backends.processor import has_bf16
 
-DRAWN = ("--evaluate", "drawn", "--calibrate-images", "drawn")  # which given ones override
+DRAWN = ("--evaluate", "--calibrate-images")  # `drawn`, unless given otherwise
 
 
 def measure(
@@ -59,7 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             model += [f"--{option.replace('_', '-')}", value]
     possible = [each for each in rungs.PRECISIONS if each != "bf16" or has_bf16()]
     wanted = [word for each in given.precision or possible for word in ("--precision", each)]
-    words = [*wanted, *DRAWN, "--allow-slow", *passed_on]
+    missing = [name for name in DRAWN if not any(re.match(f"{name}(=|$)", w) for w in passed_on)]
+    drawn = [word for name in missing for word in (name, "drawn")]
+    words = [*wanted, *drawn, "--allow-slow", *passed_on]
     published = rungs.export(model, given.repository, words)
     record("ladder", None, given, measure(model, given.repository, published, given),
            lambda rows: (medians(rows), ()))  # fmt: skip

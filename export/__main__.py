@@ -159,7 +159,8 @@ def _export(given: argparse.Namespace) -> int:
     thresholds = Thresholds(**{each.name: known[each.name] for each in fields(Thresholds)})
     serving = Serving(given.max_batch, given.device, given.instances, given.threads)
     known |= {"variants": pairs(given.precision, given.runtime), "thresholds": thresholds}
-    known |= {"samples": tuple(given.samples), "serving": serving}
+    known |= {"samples": tuple(given.samples), "evaluate": tuple(given.evaluate)}
+    known |= {"serving": serving}
     options = Options(**{each.name: known[each.name] for each in fields(Options)})
     progress = Progress()
     outcomes = export_model(options, progress)

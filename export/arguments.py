@@ -142,9 +142,13 @@ def _add_serving(top: argparse.ArgumentParser) -> None:
 def _add_gate(top: argparse.ArgumentParser) -> None:
     add = top.add_argument_group("the gate").add_argument
     # fmt: off
-    add("--evaluate", metavar="DIR|drawn",
-        help="pictures to measure on, besides the built-in ones; folders named for their classes "
-        "give zero-shot accuracy; `drawn`: the demo's scenes")
+    add("--evaluate", action="append", default=[], metavar="DIR|URL|drawn",
+        help="pictures to measure on, besides the built-in ones; repeatable. A data set in "
+        "CLIP_benchmark's webdataset layout, in a folder or at a URL, gives that package's "
+        "metrics; folders named for their classes give zero-shot accuracy; `drawn`: the demo's "
+        "scenes")
+    add("--evaluate-split", default="test", metavar="NAME",
+        help="split of such data sets (default: %(default)s)")
     add("--evaluate-texts", type=Path, metavar="FILE",
         help="captions to measure on; `PICTURE<tab>CAPTION` lines give retrieval recall as well")
     add("--samples", type=Path, action="append", default=[], metavar="FILE",

@@ -22,6 +22,7 @@ from export.source.checkpoint import Checkpoint, load_checkpoint
 from export.source.tokenizer import check_tokenizer, write_tokenizer
 from export.source.tracing import TextGraphs
 from export.tensorrt import gpus, plan
+from export.webdatasets.reader import is_webdataset, read_data_set
 from gateway.models import manifest as contract
 from gateway.models.gate import Thresholds
 
@@ -47,7 +48,7 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
         ExportError: A stage failed; variants published before it stay published.
     """
     _check(options)
-    dataset = _evaluation_set(options)
+    dataset = evaluation_set(options)
     samples = _calibration_set(options)
     with progress.stage(f"loading {options.model}"):
         checkpoint = load_checkpoint(
@@ -101,12 +102,22 @@ def _check(options: Options) -> None:
         gpus.find_gpus()
 
 
-def _evaluation_set(options: Options) -> EvaluationSet:
-    if options.evaluate is None:
-        return EvaluationSet((), ())
-    if options.evaluate == DRAWN:
-        return evaluation.drawn()
-    return evaluation.from_files(Path(options.evaluate), options.evaluate_texts)
+def evaluation_set(options: Options) -> EvaluationSet:
+    """Read all that `--evaluate` names.
+
+    Raises:
+        ExportError: Some of it cannot be read.
+    """
+    found = EvaluationSet((), ())
+    for address in options.evaluate:
+        if address == DRAWN:
+            found = found.joined(evaluation.drawn())
+        elif is_webdataset(address, options.evaluate_split):
+            data_set = read_data_set(address, options.evaluate_split)
+            found = found.joined(EvaluationSet((), (), data_sets=(data_set,)))
+        else:
+            found = found.joined(evaluation.from_files(Path(address), options.evaluate_texts))
+    return found
 
 
 def _calibration_set(options: Options) -> EvaluationSet | None:
@@ -194,7 +205,7 @@ def _text_graphs(
 
 
 def _size(dataset: EvaluationSet) -> str:
-    return f"{len(dataset.pictures)} pictures and {len(dataset.all_texts)} texts"
+    return f"{len(dataset.all_pictures)} pictures and {len(dataset.all_texts)} texts"
 
 
 def _merged(defaults: Thresholds, given: Thresholds) -> Thresholds:

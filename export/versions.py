@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from export.errors import ExportError, RepositoryError
-from export.publish.durable import sync_tree, write
 from export.publish.leftovers import PLAN, kept, kept_file, manifest_text, paths_of
 from export.publish.repository import published
 from export.publish.writer import locked, staging
+from export.storage.durable import sync_tree, write
 from gateway.models.manifest import SUFFIX, Manifest
 
 

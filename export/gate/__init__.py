@@ -1,5 +1,5 @@
 """Measures a variant against OpenCLIP in PyTorch FP32, and refuses one that misses a threshold.
 
-May import `export.source`, `export.precision`, `export.demo`, `gateway.models` and
-`gateway.images`.
+May import `export.source`, `export.precision`, `export.demo`, `export.webdatasets`,
+`gateway.models` and `gateway.images`.
 """

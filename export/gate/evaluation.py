@@ -9,6 +9,7 @@ from export.demo.model import PLAIN_TEMPLATES
 from export.demo.scenes import LABELS, draw_scenes
 from export.errors import ExportError, brief
 from export.gate.samples import TEXTS, make_pictures, png, read_picture
+from export.webdatasets.data_set import DataSet
 
 TEMPLATES = PLAIN_TEMPLATES  # their mean is the vector of a class
 SUFFIXES = frozenset(
@@ -27,6 +28,7 @@ class EvaluationSet:
         pairs: Index in `texts` of each picture's own text, or None.
         classes: Names of the classes.
         labels: Index in `classes` of each picture's class, or None.
+        data_sets: Sets with pictures and texts of their own.
     """
 
     pictures: tuple[bytes, ...]
@@ -34,6 +36,7 @@ class EvaluationSet:
     pairs: tuple[int | None, ...] | None = None
     classes: tuple[str, ...] = ()
     labels: tuple[int | None, ...] | None = None
+    data_sets: tuple[DataSet, ...] = ()
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -41,16 +44,26 @@ class EvaluationSet:
         return tuple(t.replace("{}", name) for name in self.classes for t in TEMPLATES)
 
     @property
+    def all_pictures(self) -> tuple[bytes, ...]:
+        """All pictures to encode: `pictures`, then those of each data set."""
+        return self.pictures + tuple(data for each in self.data_sets for data in each.pictures)
+
+    @property
     def all_texts(self) -> tuple[str, ...]:
-        """All texts to encode: `texts`, then `prompts`."""
-        return self.texts + self.prompts
+        """All texts to encode: `texts`, `prompts`, then those of each data set."""
+        others = tuple(text for each in self.data_sets for text in each.texts)
+        return self.texts + self.prompts + others
 
     def joined(self, other: "EvaluationSet") -> "EvaluationSet":
         """Join both sets, of which one may have classes.
 
         Raises:
-            ExportError: Both have classes.
+            ExportError: Both have classes, or data sets of one name.
         """
+        names = [each.name for each in self.data_sets + other.data_sets]
+        for name in names:
+            if names.count(name) > 1:
+                raise ExportError(f"two data sets to evaluate on are named {name}; rename one")
         if self.classes and other.classes:
             raise ExportError("two evaluation sets with classes cannot be joined")
         named = self if self.classes else other
@@ -70,6 +83,7 @@ class EvaluationSet:
             self.pictures + other.pictures, texts,
             tuple(pairs) if self.pairs or other.pairs else None,
             named.classes, tuple(labels) if named.labels else None,
+            self.data_sets + other.data_sets,
         )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from export.errors import GateError
 from export.gate import metrics
+from export.gate.benchmark import benchmark
 from export.gate.evaluation import EvaluationSet
 from export.gate.metrics import Cosines, Vectors
 from export.gate.rankings import rank
@@ -66,7 +67,8 @@ def evaluate(
         run_texts: For each token length, int32 [n, length] -> float32 [n, D].
         inputs: Result of `prepare(dataset, ...)`.
         truth: Result of `references(..., dataset)`.
-        dataset: The set; one of its texts must fit each token length.
+        dataset: The set; one of its texts must fit each token length. Its data sets are measured
+            as they are served: at the largest batch, each text at the shortest length that fits.
         max_batch: Largest served batch.
         small_batch_items: Maximum of pictures, and of texts of each length, at batch 1 and 2.
 
@@ -85,15 +87,17 @@ def evaluate(
             run_texts[length], items, truth.text[rows], max_batch, small_batch_items, length
         )
         texts.append(_Length(length, rows, ran))
+    served = References(images[max_batch].vectors, _served(texts, max_batch, truth.text)[0])
     measured = Measured.of(
         EncoderFigures.of([ran.figures for ran in images.values()]),
         EncoderFigures.of([ran.figures for each in texts for ran in each.ran.values()]),
         _rankings(images, texts, truth, dataset),
+        benchmark(served, truth, dataset),
     )
     return Evaluation(
         measured,
-        metrics.row_cosines(images[max_batch].vectors, truth.image),
-        metrics.row_cosines(_served(texts, max_batch, truth.text)[0], truth.text),
+        metrics.row_cosines(served.image, truth.image),
+        metrics.row_cosines(served.text, truth.text),
     )
 
 
@@ -135,13 +139,12 @@ def _rankings(
     """Rank with both encoders at each batch size, and with text at each length."""
     rankings = []
     for batch, image in images.items():
+        rows = image.rows[image.rows < len(dataset.pictures)]  # data sets have figures of their own
         for start, shortest in enumerate(texts):
             text, count = _served(texts[start:], batch, truth.text)
             rankings.append(
-                rank(
-                    shortest.length, batch, image.rows, image.vectors, text, count, truth, dataset
-                )
-            )  # fmt: skip
+                rank(shortest.length, batch, rows, image.vectors, text, count, truth, dataset)
+            )
     return rankings
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gateway.models.gate import Recall
 
+_QUERIES = 1024  # whose scores are held at a time
 NORM_TOLERANCE = 1e-3  # allowed distance of a vector's length from 1
 
 Vectors = NDArray[np.float32]  # [n, D]
@@ -72,6 +73,14 @@ def ensemble(prompts: Vectors, templates: int) -> Vectors:
 def best(given: Scores, count: int) -> NDArray[np.int64]:
     """Indices of the (at most) `count` best candidates of each row, best first."""
     return np.asarray((-given).argsort(axis=1, kind="stable")[:, :count])
+
+
+def nearest(queries: Vectors, candidates: Vectors, count: int) -> NDArray[np.int64]:
+    """As `best` of the scores of [n, D] and [m, D], without holding all of them at a time."""
+    parts = range(0, len(queries), _QUERIES)
+    return np.concatenate(
+        [best(scores(queries[at : at + _QUERIES], candidates), count) for at in parts]
+    )
 
 
 def agreement(found: Scores, truth: Scores, count: int) -> float:

@@ -28,8 +28,8 @@ def rank(
         length: Token length, only recorded, like `batch` and `texts_run`.
         batch: Batch size.
         rows: Rows of the pictures to rank, [n].
-        image: Vectors of the whole set, [pictures, D].
-        text: Vectors of the whole set, [texts, D], the prompts last.
+        image: Vectors of all pictures, [pictures, D].
+        text: Vectors of all texts, [texts, D].
         texts_run: Number of texts that ran at this batch size.
         truth: PyTorch's vectors.
         dataset: The set.
@@ -40,7 +40,8 @@ def rank(
     candidates, true_candidates = over_texts, true_texts
     if dataset.classes:
         found, true = (
-            metrics.ensemble(vectors[texts:], len(TEMPLATES)) for vectors in (text, truth.text)
+            metrics.ensemble(vectors[texts : texts + len(dataset.prompts)], len(TEMPLATES))
+            for vectors in (text, truth.text)
         )
         candidates = metrics.scores(image[rows], found)
         true_candidates = metrics.scores(truth.image[rows], true)

@@ -28,10 +28,13 @@ _CHUNK = 16  # items that PyTorch encodes at a time
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """OpenCLIP's vectors of a set, from its own transform and tokenizer, at full length."""
+    """OpenCLIP's vectors of all pictures and texts of a set, by its own transform and tokenizer.
+
+    Texts run at full length.
+    """
 
     image: Vectors  # [pictures, D]
-    text: Vectors  # [texts, D], the prompts last
+    text: Vectors  # [texts, D]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ def references(checkpoint: Checkpoint, dataset: EvaluationSet) -> References:
     model = checkpoint.model
     images = (
         torch.stack([checkpoint.transform(_picture(data)) for data in part])
-        for part in _chunks(dataset.pictures)
+        for part in _chunks(dataset.all_pictures)
     )
     ids = (checkpoint.tokenizer(list(part)) for part in _chunks(dataset.all_texts))
     return References(_encode(model.encode_image, images), _encode(model.encode_text, ids))
@@ -65,7 +68,7 @@ def prepare(dataset: EvaluationSet, rules: Preprocessing, spec: Tokenizer, folde
         ids = tuple(tokenizer.encode(text).ids for text in dataset.all_texts)
     except RequestError as error:
         raise GateError(f"the gateway refuses a text: {error}") from error
-    return Inputs(_pixels(dataset.pictures, rules), ids, spec.pad_id)
+    return Inputs(_pixels(dataset.all_pictures, rules), ids, spec.pad_id)
 
 
 def golden(

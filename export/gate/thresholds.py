@@ -2,7 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from gateway.models.gate import RECALLS, Measured, Ranking, Thresholds
+from gateway.models.gate import (
+    DATA_SET_ACCURACY,
+    DATA_SET_RECALLS,
+    RECALLS,
+    Measured,
+    Ranking,
+    Thresholds,
+)
 
 _ROUNDING = 1e-9  # of float64 sums
 
@@ -36,6 +43,7 @@ def failures(measured: Measured, thresholds: Thresholds) -> list[str]:
     found += _lost("zero-shot accuracy", measured, _accuracies, thresholds.accuracy_loss)
     for name, field in RECALLS:
         found += _lost(name, measured, _recalls(field), thresholds.recall_loss)
+    found += _lost_on_data_sets(measured, thresholds)
     return found + _disagreement(measured, thresholds.agreement)
 
 
@@ -50,7 +58,8 @@ def unjudged(
         thresholds: Its thresholds.
         evaluated: Whether the user gave pictures to evaluate on (then they have no classes).
     """
-    if thresholds.accuracy_loss is None or measured.zero_shot is not None:
+    on_data_sets = any(DATA_SET_ACCURACY in each.metrics for each in measured.data_sets)
+    if thresholds.accuracy_loss is None or measured.zero_shot is not None or on_data_sets:
         return None
     why = "the pictures of --evaluate have no classes" if evaluated else "no --evaluate"
     recalled = thresholds.recall_loss is not None and measured.retrieval is not None
@@ -89,13 +98,26 @@ def _lost(
     shares = [(each, pair) for each in measured.rankings if (pair := shares_of(each))]
     if limit is None or not shares:
         return
-    worst, (found, pytorch) = max(shares, key=lambda item: item[1][1] - item[1][0])
+    worst, pair = max(shares, key=lambda item: item[1][1] - item[1][0])
+    yield from _below(what, *pair, limit, worst.where)
+
+
+def _lost_on_data_sets(measured: Measured, thresholds: Thresholds) -> Iterator[str]:
+    limits = {DATA_SET_ACCURACY: thresholds.accuracy_loss}
+    limits |= dict.fromkeys(DATA_SET_RECALLS, thresholds.recall_loss)
+    for each in measured.data_sets:
+        for name, limit in limits.items():
+            if limit is not None and name in each.metrics:
+                shares = each.metrics[name], each.pytorch_metrics[name]
+                yield from _below(name, *shares, limit, f"data set {each.name}")
+
+
+def _below(what: str, found: float, pytorch: float, limit: float, where: str) -> Iterator[str]:
     lost = 100 * (pytorch - found)
     if lost > limit + _ROUNDING:
         yield (
             f"{what} is {100 * found:.2f} %, {lost:.2f} points below PyTorch's "
-            f"{100 * pytorch:.2f} %, {lost - limit:.2f} more than the {limit:g} allowed "
-            f"({worst.where})"
+            f"{100 * pytorch:.2f} %, {lost - limit:.2f} more than the {limit:g} allowed ({where})"
         )
 
 

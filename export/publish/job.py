@@ -32,7 +32,8 @@ class Options:
     compact: bool = False
     variants: tuple[Variant, ...] = (Variant("fp32", "onnxruntime"),)
     samples: tuple[Path, ...] = ()
-    evaluate: str | None = None  # a folder, or DRAWN
+    evaluate: tuple[str, ...] = ()  # folders, webdatasets, or DRAWN
+    evaluate_split: str = "test"  # of webdatasets
     evaluate_texts: Path | None = None
     calibrate: str | None = None  # a folder, or DRAWN
     calibrate_texts: Path | None = None

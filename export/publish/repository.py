@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from export.errors import RepositoryError
-from export.publish.durable import sync_folders, sync_tree, write
 from export.publish.leftovers import (
     CONFIG,
     PLAN,
@@ -26,6 +25,7 @@ from export.publish.leftovers import (
     read,
 )
 from export.publish.writer import locked, staging
+from export.storage.durable import sync_folders, sync_tree, write
 from gateway.models.manifest import SUFFIX, Manifest
 
 

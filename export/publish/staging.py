@@ -8,10 +8,10 @@ import onnx
 
 from export.precision.bf16 import to_openvino
 from export.precision.variants import Graphs
-from export.publish.durable import link
 from export.publish.leftovers import CONFIG
 from export.publish.pbtxt import ANY_LENGTH, MODEL_FILES, Serving, image_config, text_config
 from export.source import graph
+from export.storage.durable import link
 from gateway.models import manifest as contract
 from gateway.models.manifest import file_sha256
 

@@ -123,7 +123,7 @@ def _report(
     recipe = "; ".join(f"{encoder}: {made}" for encoder, made in found.graphs.recipe.items())
     evaluation, limits = found.evaluation, job.thresholds[variant.precision]
     note = thresholds.unjudged(
-        stage.model_id, evaluation.measured, limits, evaluated=job.options.evaluate is not None
+        stage.model_id, evaluation.measured, limits, evaluated=bool(job.options.evaluate)
     )
     return VariantReport(
         stage.model_id, variant.precision, variant.runtime, stage.size(), evaluation.measured,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from export.gate.variant_report import VariantReport
 from export.report import plots
-from export.report.tables import NONE, by_batch, percent, shares, table
+from export.report.tables import NONE, by_batch, data_sets, percent, shares, table
 from gateway.models.gate import RECALLS, Measured, Thresholds
 
 
@@ -39,6 +39,7 @@ def write_report(
         "## Rankings",
         _rankings(variants),
         by_batch([(v.id, v.measured) for v in variants]),
+        data_sets([(v.id, v.measured) for v in variants]),
         _latency(variants),
         _speeds(variants),
         _recipes(variants),

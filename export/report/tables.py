@@ -55,3 +55,18 @@ def _with_loss(share: float | None, pytorch: float | None) -> str:
     if share is None or pytorch is None:
         return NONE
     return f"{percent(share)} ({100 * (pytorch - share):.2f})"
+
+
+def data_sets(variants: Sequence[tuple[str, Measured]]) -> str:
+    """Tabulate CLIP_benchmark's metrics on each data set, beside PyTorch's; empty without any."""
+    rows = [
+        [each.name, str(each.pictures), name, f"{pytorch:.4f}",
+         *(f"{measured.data_sets[at].metrics[name]:.4f}" for _, measured in variants)]
+        for at, each in enumerate(variants[0][1].data_sets)
+        for name, pytorch in each.pytorch_metrics.items()
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    head = ["data set", "pictures", "metric", "PyTorch", *(f"`{name}`" for name, _ in variants)]
+    note = "With the names and the definitions of CLIP_benchmark, as shares of 1."
+    return f"## Data sets\n\n{note}\n\n{table(head, rows)}"

@@ -7,14 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 from export.errors import TransferError
-from export.publish.durable import link
 from export.publish.leftovers import CONFIG, encoders_of
 from export.publish.repository import check_batch, next_version, publish, published
 from export.publish.writer import locked, staging
+from export.storage.durable import link
+from export.storage.place import Place, place_at, read
 from export.tensorrt.compatibility import PLAN, check_platform, platforms_here, read_platform
 from export.tensorrt.errors import PlanError
 from export.transfer import index
-from export.transfer.place import Place, place_at, read
 from gateway.models.manifest import Manifest
 
 

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from export.errors import MissingError, RepositoryError, TransferError
 from export.publish.leftovers import CONFIG, encoders_of
 from export.publish.repository import published
+from export.storage.place import Place, place_at, read
 from export.transfer import index
 from export.transfer.card import CARD, card
-from export.transfer.place import Place, place_at, read
 from gateway.models.manifest import file_sha256
 
 

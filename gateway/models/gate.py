@@ -17,6 +17,10 @@ RECALLS = (  # the fields of `Recall` in order, each with a readable name
     ("text to image, recall@5", "text_to_image_at_5"),
 )
 
+# Metrics of `DataSetFigures` for which a loss can be refused.
+DATA_SET_ACCURACY = "acc1"
+DATA_SET_RECALLS = ("image_retrieval_recall@5", "text_retrieval_recall@5")
+
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -119,13 +123,24 @@ class Ranking(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
+class DataSetFigures(_Strict):
+    """CLIP_benchmark's metrics on one data set, under its names: `acc1`, `acc5` and others."""
+
+    name: str
+    pictures: Positive
+    metrics: dict[str, Share]
+    pytorch_metrics: dict[str, Share]
+
+
+@dataclass(frozen=True, slots=True)
 class Thresholds(_Strict):
     """The figures that a variant must reach; None: no threshold."""
 
     min_cosine: float | None = None  # of any item
     mean_cosine: float | None = None  # of each encoder
-    accuracy_loss: float | None = None  # largest, of zero-shot accuracy, in percentage points
-    recall_loss: float | None = None  # largest, of any retrieval recall, in percentage points
+    # The largest losses in percentage points, on the whole and on each data set:
+    accuracy_loss: float | None = None  # of zero-shot accuracy
+    recall_loss: float | None = None  # of any retrieval recall
     agreement: float | None = None  # share of first candidates that are PyTorch's, 0 to 1
 
 
@@ -143,9 +158,16 @@ class Measured(_Strict):
     retrieval: Retrieval | None
     # At batch 1, 2 and the largest, with text at each length; empty only in older manifests.
     rankings: tuple[Ranking, ...] = ()
+    data_sets: tuple[DataSetFigures, ...] = ()
 
     @classmethod
-    def of(cls, image: EncoderFigures, text: EncoderFigures, rankings: Sequence[Ranking]) -> Self:
+    def of(
+        cls,
+        image: EncoderFigures,
+        text: EncoderFigures,
+        rankings: Sequence[Ranking],
+        data_sets: Sequence[DataSetFigures] = (),
+    ) -> Self:
         """The worst of at least one ranking."""
         most = max(each.pictures for each in rankings)
         whole = [each for each in rankings if each.pictures == most]
@@ -157,7 +179,7 @@ class Measured(_Strict):
             min((each.zero_shot for each in whole if each.zero_shot),
                 key=lambda each: each.accuracy, default=None),
             _lowest_recall([each.retrieval for each in whole if each.retrieval]),
-            tuple(rankings),
+            tuple(rankings), tuple(data_sets),
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from export.report.report import write_report
 from export.report.tables import table
 from gateway.models.gate import (
     Agreement,
+    DataSetFigures,
     EncoderFigures,
     Measured,
     Ranking,
@@ -77,6 +78,19 @@ def test_everything_is_in_the_report(tmp_path: Path) -> None:
     assert f"| `demo.int8` | text, 16 tokens | 32 | 99 | {bad.measured.text.min_cosine:.7f}" in text
     assert {file.name for file in path.parent.iterdir()} == {"report.md", "cosines.png"}
     assert "(cosines.png)" in text
+
+
+def test_data_sets_are_tabulated(tmp_path: Path) -> None:
+    one, other = variant("one", 1e-6), variant("two", 1e-2)
+    both = [
+        replace(each, measured=replace(each.measured, data_sets=(figures,)))
+        for each, found in ((one, 0.5), (other, 0.25))
+        for figures in [DataSetFigures("a|b", 8, {"acc1": found}, {"acc1": 0.75})]
+    ]
+    text = write_report(tmp_path, both, "x").read_text(encoding="utf-8")
+    assert "| data set | pictures | metric | PyTorch | `one` | `two` |" in text
+    assert "| a\\|b | 8 | acc1 | 0.7500 | 0.5000 | 0.2500 |" in text
+    assert "## Data sets" not in write_report(tmp_path, [one, other], "x").read_text()
 
 
 def test_each_variant_has_its_own_colour(tmp_path: Path) -> None:

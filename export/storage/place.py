@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from export.errors import MissingError, TransferError, brief
-from export.publish.durable import sync
+from export.storage.durable import sync
 
 CHUNK = 2**20  # bytes
 READ_AHEAD = 8 * 2**20  # bytes that fsspec reads at once
