@@ -174,7 +174,7 @@ demo-model: $(EXPORT)/.ready ## Train the demo model anew, and export it
 	$(EXPORT)/bin/python -m export.demo samples
 	$(EXPORT)/bin/python -m export export/demo/demo.json \
 		--pretrained export/demo/checkpoint.safetensors --id demo --compact \
-		--max-batch 32 --evaluate drawn
+		--max-batch 32 --evaluate drawn --license apache-2.0
 
 setup: $(SERVE)/.ready $(EXPORT)/.ready $(DEV)/.ready $(BENCH)/.ready ## Set up all environments but those of bench-peers, test-clients, test-examples and gpu-check
 

@@ -54,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
         help="an OpenCLIP name, local-dir:/FOLDER, hf-hub:ORG/NAME or a JSON model config")
     add("--pretrained", type=lambda text: text or None, metavar="TAG|FILE",
         help="weights (default: random ones, for tests)")
+    add("--license", dest="licence", metavar="NAME",
+        help="licence of the weights, for the model card (default: that of their card on the hub)")
     add("--repository", type=Path, default=REPOSITORY, metavar="DIR",
         help="where to publish (default: %(default)s)")
     add("--id", dest="model_id", metavar="ID",

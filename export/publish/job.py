@@ -39,6 +39,7 @@ class Options:
     calibrate_texts: Path | None = None
     method: Method = "percentile"
     thresholds: Thresholds = field(default_factory=Thresholds)  # overrides, where not None
+    licence: str | None = None  # of the weights; None: what their card on the hub says
     allow_failing: bool = False
     allow_slow: bool = False
     small_batch_items: int = SMALL_BATCH_ITEMS

@@ -100,7 +100,13 @@ def encoders_of(manifest: Manifest) -> dict[str, int]:
     return {image.name: image.max_batch} | {text.name: text.max_batch for text in texts}
 
 
+def card_file(model_id: str, version: int) -> str:
+    """Name of a model card in a repository."""
+    return f"{model_id}.{version}.card.md"
+
+
 def paths_of(manifest: Manifest) -> list[str]:
     """Paths that a manifest owns, relative to the repository."""
     version = str(manifest.version)
-    return [*(f"{encoder}/{version}" for encoder in encoders_of(manifest)), manifest.tokenizer.file]
+    folders = (f"{encoder}/{version}" for encoder in encoders_of(manifest))
+    return [*folders, manifest.tokenizer.file, *filter(None, [manifest.card])]

@@ -90,7 +90,7 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
     Args:
         root: The repository, locked.
         staged: Folder with `<encoder>/config.pbtxt` and `<encoder>/<version>/` for each encoder,
-            and the tokenizer's file.
+            the tokenizer's file and the card.
         manifest: Describes the model.
         keep: Whether to keep the version served before.
 
@@ -119,7 +119,8 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
         version = Path(encoder) / str(manifest.version)
         (staged / version).rename(root / version)
     _replace_configs(root, staged, first)
-    (staged / manifest.tokenizer.file).rename(root / manifest.tokenizer.file)
+    for name in filter(None, (manifest.tokenizer.file, manifest.card)):
+        (staged / name).rename(root / name)
     if keep and previous:
         write(staged, root / kept_file(previous), manifest_text(previous))
     sync_folders(root, [*encoders, "."])

@@ -8,7 +8,7 @@ import onnx
 
 from export.precision.bf16 import to_openvino
 from export.precision.variants import Graphs
-from export.publish.leftovers import CONFIG
+from export.publish.leftovers import CONFIG, card_file
 from export.publish.pbtxt import ANY_LENGTH, MODEL_FILES, Serving, image_config, text_config
 from export.source import graph
 from export.storage.durable import link
@@ -33,6 +33,11 @@ class Stage:
     def tokenizer(self) -> Path:
         """Path of the tokenizer's file."""
         return self.folder / f"{self.model_id}.{self.version}.tokenizer.json"
+
+    @property
+    def card(self) -> Path:
+        """Path of the model card."""
+        return self.folder / card_file(self.model_id, self.version)
 
     def image(self, proto: onnx.ModelProto) -> Path:
         """Write the image encoder; return the file of its graph."""

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, replace
 
+from export.card.card import about, card
 from export.errors import CrashError
 from export.gate import thresholds
 from export.gate.reference import golden
@@ -69,6 +70,12 @@ def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: in
             return Outcome(model_id, report, None, found.failures)
         spec = write_tokenizer(job.checkpoint.tokenizer, stage.tokenizer)
         manifest = _describe(job, variant, stage, spec, selected)
+        origin = job.checkpoint.origin
+        licence = job.options.licence or origin.licence
+        latency = [(name, each.p50_ms, each.p99_ms) for name, each in report.latency]
+        stage.card.write_text(card(manifest, origin.repository, licence, latency), "utf-8")
+        manifest = manifest.model_copy(update={"files": stage.hashes()})
+        report = replace(report, about=about(manifest, origin.repository, licence))
         with job.progress.stage(f"publishing {model_id}, version {version}"):
             repository.publish(
                 job.options.repository, folder, manifest, keep=job.options.version is not None
@@ -111,7 +118,8 @@ def _describe(
             speeds=selected.speeds,
             processor=processor(),
         ),
-        files=stage.hashes(),
+        card=stage.card.name,
+        files={},  # when all are written
         created=int(time.time()),
     )
 

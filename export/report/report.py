@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from export.card.tables import NONE, by_batch, data_sets, percent, shares, table
 from export.gate.variant_report import VariantReport
 from export.report import plots
-from export.report.tables import NONE, by_batch, data_sets, percent, shares, table
 from gateway.models.gate import RECALLS, Measured, Thresholds
 
 
@@ -28,7 +28,9 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
-        "# Measured against OpenCLIP in PyTorch FP32",
+        f"# Model card of {variants[0].id}",
+        next((each.about for each in variants if each.about), ""),
+        "## Measured against OpenCLIP in PyTorch FP32",
         f"On {machine}. Every variant saw the same pictures and texts, prepared by the code that "
         "serves.",
         _summary(variants),

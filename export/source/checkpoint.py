@@ -17,6 +17,7 @@ from PIL import Image
 from export.errors import CheckpointError, HubError, brief
 from export.source.encoders import OpenClipModel
 from export.source.hub import quick_to_fail
+from export.source.origin import Origin, find_origin
 from export.source.spec import Source, resolve
 from gateway.models.manifest import Preprocessing
 
@@ -34,6 +35,7 @@ class Checkpoint:
         tokenizer: OpenCLIP's own; texts -> int64 [n, context_length].
         transform: OpenCLIP's own for evaluation; picture -> float32 [3, S, S].
         notices: Warnings for the user, in sentences.
+        origin: Where the weights are from.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Checkpoint:
     logit_scale: float
     logit_bias: float | None
     notices: tuple[str, ...]
+    origin: Origin = Origin()  # noqa: RUF009 (frozen)
 
 
 def load_checkpoint(
@@ -73,6 +76,7 @@ def load_checkpoint(
     with _network(source, tokenizer, text_config):
         tokenize = _load_tokenizer(source, tokenizer)
         loaded, notices = _load_model(source, text_config)
+        origin = find_origin(source)
     rules = PreprocessCfg(**loaded.visual.preprocess_cfg)
     bias = getattr(loaded, "logit_bias", None)
     return Checkpoint(
@@ -86,6 +90,7 @@ def load_checkpoint(
         logit_scale=loaded.logit_scale.detach().exp().item(),
         logit_bias=None if bias is None else bias.detach().item(),
         notices=notices,
+        origin=origin,
     )
 
 

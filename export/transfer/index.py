@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export.errors import TransferError, brief
-from export.publish.leftovers import CONFIG, encoders_of
-from gateway.models.manifest import Manifest, Sha256
+from export.publish.leftovers import CONFIG, card_file, encoders_of
+from gateway.models.manifest import MAX_CARD_BYTES, Manifest, Sha256
 
 NAME = "openclip-triton.json"
 MAX_BYTES = 8 * 2**20  # of an index; the largest manifests take less than 1 MiB
@@ -68,7 +68,10 @@ class Index(BaseModel):
             raise ValueError("manifest.triton: encoders must be named for the model")
         if made.tokenizer.file != tokenizer_file(made.id, made.version):
             raise ValueError("manifest.tokenizer.file: must be named for the model")
+        if made.card not in (None, card_file(made.id, made.version)):
+            raise ValueError("manifest.card: must be named for the model")
         needed = {made.tokenizer.file, *(f"{encoder}/{CONFIG}" for encoder in encoders_of(made))}
+        needed |= {*filter(None, [made.card])}
         allowed = needed | {
             f"{encoder}/{made.version}/{name}"
             for encoder in encoders_of(made)
@@ -78,6 +81,8 @@ class Index(BaseModel):
             raise ValueError(f"files: {wrong[0]!r} is no file of such a model")
         if missing := sorted(needed - self.files.keys()):
             raise ValueError(f"files: {missing[0]!r} is missing")
+        if made.card and self.files[made.card].size > MAX_CARD_BYTES:
+            raise ValueError(f"files: the card has more than {MAX_CARD_BYTES} bytes")
         hashes = {k: v.sha256 for k, v in self.files.items() if not k.endswith(f"/{CONFIG}")}
         if hashes != made.files:
             raise ValueError("files: differ from those of the manifest")
@@ -117,6 +122,7 @@ def renumbered(manifest: Manifest, version: int) -> Manifest:
     return manifest.model_copy(
         update={
             "version": version,
+            "card": manifest.card and card_file(manifest.id, version),
             "files": {moved(path, manifest, version): sha for path, sha in manifest.files.items()},
             "tokenizer": own.model_copy(update={"file": tokenizer_file(manifest.id, version)}),
         }
@@ -127,6 +133,8 @@ def moved(path: str, manifest: Manifest, version: int) -> str:
     """Path of a file of the manifest's version in another version."""
     if path == manifest.tokenizer.file:
         return tokenizer_file(manifest.id, version)
+    if path == manifest.card:
+        return card_file(manifest.id, version)
     encoder, _, rest = path.partition("/")
     return f"{encoder}/{rest.replace(f'{manifest.version}/', f'{version}/', 1)}"
 

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from export.card.card import HUB_HEADER, card
 from export.errors import MissingError, RepositoryError, TransferError
 from export.publish.leftovers import CONFIG, encoders_of
 from export.publish.repository import published
 from export.storage.place import Place, place_at, read
 from export.transfer import index
-from export.transfer.card import CARD, card
 from gateway.models.manifest import file_sha256
+
+CARD = "README.md"  # what a hub shows
 
 
 def push(root: Path, model_id: str, address: str, report: Callable[[str], None]) -> index.Index:
@@ -49,7 +51,8 @@ def push(root: Path, model_id: str, address: str, report: Callable[[str], None])
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft"
         if place.size(CARD) is None:
-            draft.write_text(card(manifest))
+            text = (root / manifest.card).read_text() if manifest.card else card(manifest)
+            draft.write_text(HUB_HEADER + text)
             place.put(CARD, draft)
         draft.write_text(made.model_dump_json(indent=1) + "\n")
         place.put(index.NAME, draft)

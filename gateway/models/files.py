@@ -20,17 +20,21 @@ def version(paths: Iterable[Path]) -> Version:
     return tuple(_version(path) for path in paths)
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, limit: int | None = None) -> bytes:
     """The content of a file.
 
     Raises:
-        OSError: It cannot be read, or is no regular file: a pipe or a device might never end.
+        OSError: It cannot be read, has more than `limit` bytes, or is no regular file: a pipe or a
+            device might never end.
     """
     # Without O_NONBLOCK, opening a pipe would wait for its writer.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        return stream.read()
+        content = stream.read(-1 if limit is None else limit + 1)
+    if limit is not None and len(content) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+    return content
 
 
 def read_yaml(path: Path, schema: type[S], wrong: Callable[[str], Exception]) -> S:

@@ -23,6 +23,8 @@ SCHEMA_VERSION: Literal[1] = 1
 PIXELS, TOKEN_IDS = "pixels", "token_ids"  # input names of the two Triton models
 IMAGE_FEATURES, TEXT_FEATURES = "image_features", "text_features"  # their output names
 
+MAX_CARD_BYTES = 2**18
+
 MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 Triple = tuple[float, float, float]
@@ -133,6 +135,7 @@ class Manifest(_Frozen):
     triton: TritonModels
     golden: Golden
     gate: Gate  # the figures of the quality gate
+    card: FileName | None = None  # its model card in Markdown, at the repository's root
     files: dict[str, Sha256]  # of each file of the model, by path relative to the repository
     created: int  # seconds since the epoch
 

@@ -5,16 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import MalformedRequest, UnknownModel, quoted
-from gateway.models.manifest import Manifest, ManifestError, Tokenizer, read_repository
+from gateway.models.files import read_file
+from gateway.models.manifest import (
+    MAX_CARD_BYTES,
+    Manifest,
+    ManifestError,
+    Tokenizer,
+    read_repository,
+)
 from gateway.models.tokenizer import TextTokenizer, checked_file
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A served model: its manifest and its tokenizer."""
+    """A served model: its manifest, its tokenizer and the file of its card."""
 
     manifest: Manifest
     tokenizer: TextTokenizer
+    card: Path | None = None
 
     @classmethod
     def load(cls, manifest: Manifest, repository: Path, others: Iterable["Model"] = ()) -> "Model":
@@ -23,11 +31,27 @@ class Model:
         A tokenizer is shared if its SHA-256 and its rules are the same. Raises as `TextTokenizer`.
         """
         wanted = _rules(manifest)
+        card = repository / manifest.card if manifest.card else None
         for other in others:
             if _rules(other.manifest) == wanted:
                 checked_file(manifest.tokenizer, repository)
-                return cls(manifest, other.tokenizer)
-        return cls(manifest, TextTokenizer(manifest.tokenizer, repository))
+                return cls(manifest, other.tokenizer, card)
+        return cls(manifest, TextTokenizer(manifest.tokenizer, repository), card)
+
+    def read_card(self) -> str:
+        """The model card, in Markdown.
+
+        Raises:
+            UnknownModel: It has none, or none that can be read.
+        """
+        if self.card is None:
+            raise UnknownModel(f"{self.manifest.id}: exported without a card", param="model")
+        try:
+            return read_file(self.card, MAX_CARD_BYTES).decode()
+        except (OSError, UnicodeDecodeError):
+            raise UnknownModel(
+                f"{self.manifest.id}: its card cannot be read", param="model"
+            ) from None
 
 
 def _rules(manifest: Manifest) -> Tokenizer:

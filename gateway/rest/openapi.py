@@ -101,7 +101,18 @@ def answers(
         done["model"] = schema
     if packed or schema is None:
         done["content"] = {"application/octet-stream": _BYTES}
-    described: dict[int | str, dict[str, Any]] = {200: done}
+    return {200: done} | _failures(statuses, failed)
+
+
+def markdown(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """As `answers`, of a route that answers in Markdown."""
+    content = {"text/markdown": {"schema": {"type": "string"}}}
+    done = {"description": "Done.", "headers": _headers({}), "content": content}
+    return {200: done} | _failures(statuses, ErrorResponse)
+
+
+def _failures(statuses: Iterable[int], failed: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    described: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         described[status] = {
             "model": failed,

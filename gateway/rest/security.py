@@ -22,7 +22,7 @@ _OPEN = frozenset(
 _GUARDED = frozenset({"/v1/admin/reload", "/metrics", "/playground.json", "/info"})
 _BATCHES = ("/v1/files", "/v1/batches")
 _LISTS = frozenset({"/v1/models", "/models"})
-_ONE_MODEL = "/v1/models/{model_id:path}"
+_ONE_MODEL, _CARD = "/v1/models/{model_id:path}", "/v1/cards/{model_id:path}"
 _OPEN_BELOW = ("/playground/", "/static-offline-docs/")
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 # The headers that name the host that a request is for, and the page that sent it.
@@ -96,7 +96,8 @@ def api_operation(path: str, endpoints: Container[str]) -> str:
     """The route of a path that programs call for what models say or are; else empty."""
     if path in _LISTS or path in endpoints:
         return path
-    return _ONE_MODEL if path.startswith("/v1/models/") else ""
+    below = (each for each in (_ONE_MODEL, _CARD) if path.startswith(each.partition("{")[0]))
+    return next(below, "")
 
 
 class BrowserGuard:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from export.__main__ import main
+from export.card.card import HUB_HEADER
 from export.errors import RepositoryError, TransferError
 from export.publish.leftovers import manifest_text
 from export.tensorrt import compatibility
@@ -260,7 +261,7 @@ def publish_anew(root: Path, **values: str) -> None:
     """Write these values and the hashes of the files into the demo's manifest."""
     file = root / "demo.manifest.json"
     made = json.loads(file.read_text()) | values
-    found = [*root.glob("*/1/*"), root / "demo.1.tokenizer.json"]
+    found = [*root.glob("*/1/*"), root / "demo.1.tokenizer.json", root / "demo.1.card.md"]
     made["files"] = {str(each.relative_to(root)): file_sha256(each) for each in found}
     file.write_text(manifest_text(Manifest.model_validate(made)))
 
@@ -371,7 +372,7 @@ def test_content_without_an_end_is_refused(root: Path) -> None:
 
 
 ANY = {"size": 1, "sha256": "0" * 64}
-TOKENIZER = "demo.1.tokenizer.json"
+TOKENIZER, CARD = "demo.1.tokenizer.json", "demo.1.card.md"
 
 
 def named(content: dict[str, Any], path: str) -> None:
@@ -405,6 +406,9 @@ def renamed(content: dict[str, Any], name: str) -> None:
         (lambda made: named(made, "other.manifest.json"), "must be named for the model"),
         (lambda made: renamed(made, "../demo.image"), "encoders must be named for the model"),
         (lambda made: renamed(made, "other.image"), "encoders must be named for the model"),
+        (lambda made: made["manifest"].update(card="other.1.card.md"), "manifest.card: must be"),
+        (lambda made: made["manifest"].update(card="../x"), "manifest.card"),
+        (lambda made: made["files"][CARD].update(size=2**19), "the card has more than"),
         (lambda made: made["manifest"].update(id="../x"), "manifest.id"),
         (lambda made: made["manifest"].update(id="other"), "must be named for the model"),
         (lambda made: made.update(schema_version=2), "schema_version: Input should be 1"),
@@ -536,6 +540,28 @@ def test_what_no_export_writes_is_not_pushed(
     assert main(["push", "demo", str(place), "--repository", str(odd)]) == 1
     assert "'demo.text/1/notes.txt' is no file of such a model" in capsys.readouterr().err
     assert not place.exists()
+
+
+def test_the_card_is_the_readme_and_travels(place: Path, newer: Path, root: Path) -> None:
+    card = (REPOSITORY / "demo.1.card.md").read_text()
+    assert (place / "README.md").read_text() == HUB_HEADER + card
+    manifest, _ = pull(root, str(place), 7, ignore)
+    assert manifest.card == "demo.7.card.md"
+    assert (root / manifest.card).read_text() == card
+    pull(root, str(newer), None, ignore)
+    assert [path.name for path in root.glob("*.card.md")] == ["demo.8.card.md"]
+
+
+def test_a_model_without_a_card_has_one_in_its_readme(tmp_path: Path) -> None:
+    older = Path(shutil.copytree(REPOSITORY, tmp_path / "older"))
+    file, old = older / "demo.manifest.json", read_repository(older)["demo"]
+    files = {name: sha for name, sha in old.files.items() if name != old.card}
+    file.write_text(manifest_text(old.model_copy(update={"card": None, "files": files})))
+    push(older, "demo", str(tmp_path / "place"), ignore)
+    assert "not known" in (tmp_path / "place" / "README.md").read_text()
+    manifest, _ = pull(tmp_path / "models", str(tmp_path / "place"), None, ignore)
+    assert manifest.card is None
+    assert not list((tmp_path / "models").glob("*.card.md"))
 
 
 def test_a_card_that_somebody_wrote_stays(place: Path) -> None:

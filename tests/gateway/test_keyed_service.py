@@ -32,7 +32,8 @@ OPEN = [
     "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css", "/", "/playground/main.js",
 ]  # fmt: skip
 GUARDED = [
-    ("GET", "/v1/models"), ("GET", "/v1/models/demo"), ("GET", "/metrics"), ("GET", "/nothing"),
+    ("GET", "/v1/models"), ("GET", "/v1/models/demo"), ("GET", "/v1/cards/demo"),
+    ("GET", "/metrics"), ("GET", "/nothing"),
     ("POST", "/v1/embeddings"), ("POST", "/v1/embeddings/image"), ("POST", "/v1/zero-shot"),
     ("POST", "/v1/similarity"), ("POST", "/v1/rerank"), ("POST", "/"), ("OPTIONS", "/livez"),
     ("GET", "/livez/"), ("GET", "/LIVEZ"), ("GET", "/playground"), ("POST", "/v1/admin/reload"),
@@ -129,7 +130,8 @@ def test_what_is_guarded(guarded: GatewayClient, method: str, path: str) -> None
 @pytest.mark.parametrize(
     ("path", "message"),
     [("/v1/embeddings", "/v1/embeddings 401"), ("/metrics", "/metrics 401"),
-     ("/v1/models/nobody", "/v1/models/{model_id:path} 401"), ("/v1/else", "no route 401")],
+     ("/v1/models/nobody", "/v1/models/{model_id:path} 401"),
+     ("/v1/cards/nobody", "/v1/cards/{model_id:path} 401"), ("/v1/else", "no route 401")],
 )  # fmt: skip
 def test_the_log_tells_what_was_refused(
     guarded: GatewayClient, log: Path, path: str, message: str

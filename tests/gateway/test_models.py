@@ -11,7 +11,7 @@ import pytest
 from gateway.build import BackgroundTasks
 from gateway.errors import MalformedRequest, UnknownModel
 from gateway.inference.client import FakeInferClient
-from gateway.models.manifest import ManifestError, read_manifest
+from gateway.models.manifest import MAX_CARD_BYTES, ManifestError, read_manifest
 from gateway.models.registry import Model, Models, Selection
 from gateway.operations.updates import Updates
 from gateway.pipeline.classifiers import Classifiers
@@ -22,6 +22,20 @@ from tests.gateway.tritons import add_copies, copied
 @pytest.fixture(scope="module")
 def demo() -> Model:
     return Model.load(read_manifest(REPOSITORY / "demo.manifest.json"), REPOSITORY)
+
+
+def test_a_card_that_cannot_be_read_is_none(demo: Model, tmp_path: Path) -> None:
+    assert demo.read_card().startswith("# demo\n")
+    path = tmp_path / "card.md"
+    path.write_bytes(b"x" * MAX_CARD_BYTES)
+    assert len(Model(demo.manifest, demo.tokenizer, path).read_card()) == MAX_CARD_BYTES
+    with path.open("ab") as card:
+        card.write(b"x")
+    latin = tmp_path / "latin.md"
+    latin.write_bytes(b"\xff")
+    for unreadable in (path, latin, tmp_path, tmp_path / "none.md", None):
+        with pytest.raises(UnknownModel, match="card"):
+            Model(demo.manifest, demo.tokenizer, unreadable).read_card()
 
 
 def named(demo: Model, name: str) -> Model:

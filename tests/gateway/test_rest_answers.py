@@ -13,7 +13,7 @@ from PIL import Image
 
 from export.demo.scenes import COLOURS, SHAPES, draw_scenes
 from server.launcher import TritonServer
-from tests.conftest import SAMPLES, GatewayFactory
+from tests.conftest import REPOSITORY, SAMPLES, GatewayFactory
 from tests.openclip_reference import Floats, demo_reference
 
 TEXTS = [
@@ -177,6 +177,19 @@ def test_headers(api: httpx.Client) -> None:
         assert f"{stage};dur=" in response.headers["server-timing"]
     generated = api.get("/livez", headers={"x-request-id": "a b\tc"}).headers["x-request-id"]
     assert len(generated) == 32
+
+
+def test_the_card_of_a_model(api: httpx.Client) -> None:
+    [model] = api.get("/v1/models").json()["data"]
+    answer = api.get(model["card"])
+    assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.text == (REPOSITORY / "demo.1.card.md").read_text()
+    assert model["fingerprint"] in answer.text
+    head = api.head(model["card"])
+    assert (head.status_code, head.content) == (200, b"")
+    unknown = api.get("/v1/cards/nobody")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
 def test_the_readme_sample_is_a_red_circle(api: httpx.Client) -> None:

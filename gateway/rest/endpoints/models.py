@@ -1,5 +1,6 @@
 """`GET /v1/models`, in OpenAI's shape, with what a client must know; `GET /models`, infinity's."""
 
+import asyncio
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
@@ -9,6 +10,9 @@ from gateway.models.manifest import Manifest
 from gateway.models.registry import Models
 from gateway.rest import convert
 from gateway.rest.endpoint import add_get
+from gateway.rest.openapi import markdown
+
+CARDS = "/v1/cards/{model_id:path}"  # an alias may have a slash
 
 
 class GateObject(BaseModel):
@@ -47,6 +51,9 @@ class ModelObject(BaseModel):
     )
     image_size: int
     scoring: Literal["softmax", "sigmoid"]
+    card: str | None = Field(
+        description="Path of its model card in Markdown; `null`: exported without one."
+    )
     triton_models: list[str] = Field(
         description="Names in Triton, each at `version`: of the image encoder, then of the text "
         "encoders, one for each of `token_lengths`."
@@ -91,6 +98,11 @@ def router(models: Models) -> APIRouter:
         """One model, by its id or alias."""
         return convert.plain(_model_object(models, models.find(model_id).manifest))
 
+    async def card(model_id: str) -> Response:
+        """What the model is, where it is from, how it was measured, and its limits."""
+        text = await asyncio.to_thread(models.find(model_id).read_card)
+        return Response(text, media_type="text/markdown")
+
     async def infinitys() -> Response:
         """In infinity's shape; `/v1/models` says more."""
         capabilities = ["embed", "image_embed", "rerank"]
@@ -110,6 +122,11 @@ def router(models: Models) -> APIRouter:
     add_get(
         made, "/v1/models/{model_id:path}", one, "One model", ModelObject, 401, 404, tag="models"
     )
+    made.add_api_route(
+        CARDS, card, methods=["GET"], summary="The card of a model, in Markdown", tags=["models"],
+        responses=markdown(401, 404),
+    )  # fmt: skip
+    made.add_api_route(CARDS, card, methods=["HEAD"], include_in_schema=False)
     return made
 
 
@@ -142,5 +159,6 @@ def _model_object(models: Models, manifest: Manifest) -> dict[str, Any]:
         "token_lengths": list(manifest.token_lengths),
         "image_size": manifest.preprocessing.image_size,
         "scoring": manifest.scoring,
+        "card": CARDS.partition("{")[0] + manifest.id if manifest.card else None,
         "triton_models": list(manifest.triton.names),
     }

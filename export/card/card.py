@@ -1,0 +1,159 @@
+"""Writes a model card: what a model is, where it is from, how it was measured, and its limits."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from export.card.tables import NONE, data_sets, percent, shares, table
+from gateway.models.gate import RECALLS, Gate
+from gateway.models.manifest import MAX_CARD_BYTES, Manifest
+
+# The lines above a card that the Hugging Face hub reads.
+HUB_HEADER = """\
+---
+library_name: openclip-triton
+pipeline_tag: zero-shot-image-classification
+---
+"""
+_RESIZED = {
+    "shortest": "the short side is resized to {0}, and {0} x {0} are cut from the centre",
+    "longest": "the long side is resized to {0}, and the rest is filled",
+    "squash": "resized to {0} x {0}, whatever the shape",
+}
+
+
+def card(
+    manifest: Manifest,
+    origin: str | None = None,
+    licence: str | None = None,
+    latency: Sequence[tuple[str, float, float]] = (),
+) -> str:
+    """Write the card of a model in Markdown.
+
+    Args:
+        manifest: The model.
+        origin: Repository of the Hugging Face hub that has the weights.
+        licence: Name of the weights' licence; None: unknown.
+        latency: Median and 99th percentile of each encoder at batch 1, in ms, if timed.
+    """
+    parts = [
+        f"# {manifest.id}",
+        f"The OpenCLIP model `{_plain(manifest.open_clip_name)}` as encoders for NVIDIA Triton, "
+        "exported by openclip-triton. It turns pictures and texts into vectors whose cosine says "
+        "how well they match.",
+        about(manifest, origin, licence),
+        "## Precision and accuracy",
+        _accuracy(manifest),
+        data_sets([(manifest.id, manifest.gate)]),
+        _speed(manifest, latency),
+    ]
+    made = "\n\n".join(part for part in parts if part) + "\n"
+    # Manifests have no limit; what is cut off is a table's end.
+    return made.encode()[:MAX_CARD_BYTES].decode(errors="ignore")
+
+
+def about(manifest: Manifest, origin: str | None = None, licence: str | None = None) -> str:
+    """The sections of a card that hold for a model in each precision."""
+    facts = table(("", ""), _facts(manifest, origin, licence), left=2)
+    limits = "\n".join(f"- {line}" for line in _limits(manifest, licence))
+    return f"## The model\n\n{facts}\n\n## Limits\n\n{limits}"
+
+
+def _speed(manifest: Manifest, latency: Sequence[tuple[str, float, float]]) -> str:
+    speeds = manifest.gate.speeds
+    parts = [
+        f"On the machine that exported it: {_plain(manifest.gate.processor) or 'not named'}.",
+        table(
+            ("encoder, at batch 1", "p50, ms", "p99, ms"),
+            [[name, f"{p50:.2f}", f"{p99:.2f}"] for name, p50, p99 in latency],
+        ) if latency else "",
+        table(
+            ("speed against FP32, at batch", "image", "text", "both together"),
+            [[str(each.batch), *(f"{x:.2f}" for x in (each.image, each.text, each.both))]
+             for each in speeds],
+        ) if speeds else "",
+    ]  # fmt: skip
+    if not latency and not speeds:
+        return ""
+    return "\n\n".join(["## Speed", *filter(None, parts)])
+
+
+def _facts(manifest: Manifest, origin: str | None, licence: str | None) -> list[tuple[str, str]]:
+    rules, weights = manifest.preprocessing, manifest.pretrained
+    mean, std = (", ".join(f"{x:g}" for x in each) for each in (rules.mean, rules.std))
+    bias = "" if manifest.logit_bias is None else f", bias {manifest.logit_bias:g}"
+    return [
+        ("architecture", f"`{_plain(manifest.open_clip_name)}` of OpenCLIP"),
+        ("weights", f"`{_plain(weights)}`" if weights else "random, for tests alone"),
+        ("from", f"`{_plain(origin)}` on the Hugging Face hub" if origin else "a local file"),
+        ("licence of the weights", _plain(licence) if licence else "not known"),
+        ("vectors", f"{manifest.embedding_size} dimensions, of unit length"),
+        ("scores", f"{manifest.scoring} of the cosine times {manifest.logit_scale:g}{bias}"),
+        ("pictures", f"{_RESIZED[rules.resize_mode].format(rules.image_size)}, "
+                     f"{rules.interpolation}; mean {mean}, std {std}"),
+        ("texts", f"up to {manifest.tokenizer.context_length} tokens"),
+        ("exported", f"{datetime.fromtimestamp(manifest.created, UTC):%Y-%m-%d}, version "
+                     f"{manifest.version}"),
+        ("fingerprint", f"`{manifest.fingerprint}`"),
+    ]  # fmt: skip
+
+
+def _accuracy(manifest: Manifest) -> str:
+    gate = manifest.gate
+    cosines = [
+        [name, f"{found.min_cosine:.7f}", f"{found.p1_cosine:.7f}", f"{found.mean_cosine:.7f}"]
+        for name, found in (("image", gate.image), ("text", gate.text))
+    ]
+    recipe = "; ".join(f"{name}: {made}" for name, made in manifest.recipe.items())
+    return "\n\n".join(
+        part
+        for part in (
+            f"It runs as {manifest.precision} in {manifest.runtime}. Measured against OpenCLIP in "
+            "PyTorch FP32; each figure is the worst of all batch sizes and token lengths.",
+            f"Made INT8 by {recipe}." if recipe else "",
+            table(("cosine to PyTorch", "lowest", "1st percentile", "mean"), cosines),
+            _rankings(gate),
+            "\n".join(f"- fell short: {line}" for line in gate.failures),
+        )
+        if part
+    )
+
+
+def _rankings(gate: Gate) -> str:
+    names = ["zero-shot accuracy", *(name for name, _ in RECALLS)]
+    rows = [
+        [name, percent(found), percent(pytorch)]
+        for name, found, pytorch in zip(names, *shares(gate), strict=True)
+        if percent(found) != NONE
+    ]
+    counted = gate.zero_shot or gate.retrieval
+    if counted is None:
+        return ""
+    return table((f"%, on {counted.pictures} pictures", "this model", "PyTorch"), rows)
+
+
+def _limits(manifest: Manifest, licence: str | None) -> list[str]:
+    lines = [
+        "Its figures are those of the pictures and texts that were measured, and no others': "
+        "measure on yours. It has the faults and the biases of what it was trained on.",
+        f"Texts of more than {manifest.tokenizer.context_length} tokens are cut, and answers say "
+        "so. Details of pictures that are lost at "
+        f"{manifest.preprocessing.image_size} x {manifest.preprocessing.image_size} pixels are "
+        "not seen.",
+        "Vectors may be compared only with those of the same fingerprint.",
+    ]
+    if manifest.pretrained is None:
+        lines.insert(0, "**Its weights are random: its vectors mean nothing.**")
+    if not licence:
+        lines.append("The licence is not known: ask whoever made the weights before use.")
+    if (manifest.precision, manifest.runtime) == ("int8", "onnxruntime"):
+        lines.append(
+            "INT8 in NVIDIA's own ONNX Runtime backend is less accurate on x86 processors "
+            "without VNNI."
+        )
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Keep text in its table's cell."""
+    return re.sub(r"[^\w .,:/@+()-]", "?", text)[:200]
