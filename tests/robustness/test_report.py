@@ -1,18 +1,20 @@
 """The report of the demo model, small, through the real service."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.reporting.results import Results, Row
+from benchmarks.systems import services
 from benchmarks.traffic.errors import BenchmarkError
 from robustness import __main__ as program
 from robustness import drift, measure, page, pictures
 from robustness.figures import ADVERSARIAL, DRIFT, FIT, GREY, PARTS, PIXELS, TEXT
 from server.launcher import TritonServer
-from tests.conftest import REPOSITORY, GatewayClient, GatewayFactory
+from tests.conftest import REPOSITORY, SAMPLES, GatewayClient, GatewayFactory
 
 CLASSES = ("red_circle", "blue_star")
 
@@ -69,7 +71,11 @@ def test_a_running_service_is_measured_in_every_part(
 
 
 @pytest.mark.slow
-def test_a_stack_of_its_own_has_the_fast_mode_too(tmp_path: Path) -> None:
+def test_gateways_of_its_own_have_the_fast_mode_too(
+    triton: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = services.Triton(0, triton.addresses.grpc, "")
+    monkeypatch.setattr(services, "triton", lambda *_: nullcontext(running))
     words = ["--repository", str(REPOSITORY), "--model", "demo", "--count", "4", "--parts", DRIFT]
     rows = report(tmp_path, *words)
     assert 0.99 < cosines(rows, DRIFT, drift.FAST)[""] < 1
@@ -80,11 +86,14 @@ def test_a_service_that_heeds_orientation_turns_pictures_back(
     triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path
 ) -> None:
     with start_gateway(triton_address=triton.addresses.grpc, exif_orientation=True) as gateway:
-        words = ["--url", gateway.grpc_address, "--count", "2", "--parts", PIXELS]
-        rows = report(tmp_path, *words)
+        words = ["--images", str(SAMPLES), "--count", "2", "--parts", PIXELS]
+        rows = report(tmp_path, "--url", gateway.grpc_address, *words)
     turned = cosines(rows, PIXELS, "EXIF tag on turned pixels")
     assert list(turned.values()) == [pytest.approx(1, abs=1e-5)] * 3
     assert max(cosines(rows, PIXELS, "EXIF tag alone").values()) < 0.999
+    assert not [row for row in rows if "accuracy" in row.values]  # they have no classes
+    assert rows[0].values["top_1_kept"] == 1
+    assert "2 pictures, without classes" in (tmp_path / "robustness.md").read_text()
 
 
 @pytest.fixture
