@@ -222,6 +222,8 @@ def _to_whole(value: object) -> object:
 # Integers as JSON Schema has them: 2.0 is one.
 Count = Annotated[int, Field(ge=1), BeforeValidator(_to_whole)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_to_whole)]
+SHORTEST_S, LONGEST_S = 3_600, 2_592_000  # that a file may be kept, as OpenAI has it
+KeptSeconds = Annotated[int, Field(ge=SHORTEST_S, le=LONGEST_S), BeforeValidator(_to_whole)]
 Dimensions = Annotated[
     Annotated[int, Field(ge=0), BeforeValidator(_to_whole)] | None,
     Field(

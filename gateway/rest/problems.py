@@ -4,12 +4,14 @@ import logging
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
+from itertools import chain
 from types import MappingProxyType
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from gateway import errors
 from gateway.telemetry.record import Record
@@ -136,4 +138,16 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     message = errors.shortened(f"{phrase}: {request.method} {request.url.path}")
     response = problem(error.status_code, message, phrase.lower().replace(" ", "_"))
     response.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["allow"] = ", ".join(sorted(_methods(request)))
     return response
+
+
+def _methods(request: Request) -> set[str]:
+    """Those of all routes of a path; Starlette names those of the first."""
+    routes = chain.from_iterable(
+        each.original_router.routes if hasattr(each, "original_router") else (each,)
+        for each in request.app.routes
+    )
+    matching = (each for each in routes if each.matches(request.scope)[0] != Match.NONE)
+    return {method for route in matching for method in getattr(route, "methods", None) or ()}

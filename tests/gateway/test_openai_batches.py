@@ -232,6 +232,14 @@ def test_wrong_requests(client: openai.OpenAI, send: Any, code: str) -> None:
     assert refused.value.code == code
 
 
+def test_several_files_and_other_methods(service: GatewayClient) -> None:
+    files = [("file", ("input.jsonl", b"{}"))] * 2
+    error = service.post("/v1/files", files=files, data={"purpose": "batch"}).json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_request", "file")
+    response = service.put("/v1/files/x")
+    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
+
+
 def test_it_is_off_by_default(api: GatewayClient) -> None:
     for method, path in (
         ("POST", "/v1/files"),

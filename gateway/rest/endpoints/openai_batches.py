@@ -23,7 +23,7 @@ from gateway.pipeline.concurrency import Threads
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.endpoints import embeddings
-from gateway.rest.endpoints.openai_files import LONGEST_S, SHORTEST_S, listed, page, space_of
+from gateway.rest.endpoints.openai_files import listed, page, space_of
 from gateway.rest.intake import Intake
 from gateway.rest.openapi import answers, json_body
 from gateway.rest.problems import internal_error, rendered
@@ -40,7 +40,7 @@ class ExpiresAfter(fields.Request):
     """How long results are kept."""
 
     anchor: Literal["created_at"]
-    seconds: int = Field(ge=SHORTEST_S, le=LONGEST_S)
+    seconds: fields.KeptSeconds
 
 
 class BatchRequest(fields.Request):

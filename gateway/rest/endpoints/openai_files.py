@@ -9,17 +9,16 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.access.access import Account
-from gateway.errors import MalformedRequest, UnknownObject, quoted
+from gateway.errors import MalformedRequest, TooLarge, UnknownObject, quoted
 from gateway.operations.batches.objects import FileObject
 from gateway.operations.batches.store import Space, Store
 from gateway.pipeline.concurrency import Threads
-from gateway.rest import convert
+from gateway.rest import convert, fields
 from gateway.rest.forms import read_form
 from gateway.rest.intake import FORM, Intake
 from gateway.rest.openapi import answers
 
 MOST_FILES = 10_000  # in one list, as OpenAI has it
-SHORTEST_S, LONGEST_S = 3_600, 2_592_000  # that a file may be kept, as OpenAI has it
 _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 _NAME_CHARACTERS = 255
 _BYTES = "application/octet-stream"
@@ -33,7 +32,9 @@ class FileForm(BaseModel):
 
     purpose: Literal["batch"]
     anchor: Literal["created_at"] = Field("created_at", alias="expires_after[anchor]")
-    keep_s: int | None = Field(None, alias="expires_after[seconds]", ge=SHORTEST_S, le=LONGEST_S)
+    keep_s: int | None = Field(
+        None, alias="expires_after[seconds]", ge=fields.SHORTEST_S, le=fields.LONGEST_S
+    )
 
 
 class FilesResponse(BaseModel):
@@ -66,7 +67,9 @@ _UPLOAD: dict[str, Any] = {
                         "purpose": {"enum": ["batch"]},
                         _ANCHOR: {"enum": ["created_at"]},
                         _SECONDS: {
-                            "type": "integer", "minimum": SHORTEST_S, "maximum": LONGEST_S,
+                            "type": "integer",
+                            "minimum": fields.SHORTEST_S,
+                            "maximum": fields.LONGEST_S,
                         },
                     },
                     "required": ["file", "purpose"],
@@ -146,7 +149,10 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
             if not request.headers.get("content-type", "").startswith("multipart/form-data"):
                 raise MalformedRequest("send the file as multipart/form-data")
             known = ("purpose", _ANCHOR, _SECONDS)
-            form = await read_form(request.headers, work.body, 1, known)
+            try:
+                form = await read_form(request.headers, work.body, 1, known)
+            except TooLarge:
+                raise MalformedRequest("file: give one file", param="file") from None
             options = work.check(FileForm, form.fields)
             name = form.names[0][:_NAME_CHARACTERS]
             made = await threads.run(space.add_file, form.files[0], name, options.keep_s)
