@@ -212,7 +212,7 @@ def _add_routes(
     app.include_router(inference)
     for each in (openai_files, openai_batches):
         app.include_router(each.router(loaded.batches, intake, components.files))
-    app.include_router(models.router(loaded.models))
+    app.include_router(models.router(loaded.models, components.client.asleep))
     app.include_router(tei_tokens.router(loaded.models, _teis_limits(settings)))
     app.include_router(probes.router(components.readiness, shown))
     app.include_router(admin.router(loaded.models, components.updates))

@@ -147,6 +147,7 @@ def test_a_service_stays_ready_while_its_models_sleep(triton: TritonServer) -> N
             return bool(state["asleep"]) and not loaded(triton) & {"demo.image", "demo.text"}
 
         wait_until(asleep, within=WITHIN_S)
+        assert client.get("/v1/models/demo").json()["asleep"] is True
         answer = client.post("/v1/embeddings", json={"input": "a red circle"}, timeout=WITHIN_S)
         assert answer.status_code == 200, answer.text
         wait_until(asleep, within=WITHIN_S)

@@ -1,11 +1,14 @@
 """`GET /v1/models`, in OpenAI's shape, with what a client must know; `GET /models`, infinity's."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
+from gateway.inference.client import Encoder
+from gateway.inference.encoders import encoders_of
 from gateway.models.manifest import Manifest
 from gateway.models.registry import Models
 from gateway.rest import convert
@@ -37,6 +40,9 @@ class ModelObject(BaseModel):
     owned_by: Literal["openclip-triton"] = "openclip-triton"
     aliases: list[str] = Field(description="Its other names.")
     default: bool = Field(description="Whether requests that name no model are for it.")
+    asleep: bool = Field(
+        description="Whether it is not loaded, since nobody used it; a request has it loaded."
+    )
     version: int
     fingerprint: str = Field(description="Equal fingerprints: vectors may be compared.")
     open_clip_name: str
@@ -86,17 +92,22 @@ class InfinityModelsResponse(BaseModel):
     data: list[InfinityModelObject]
 
 
-def router(models: Models) -> APIRouter:
-    """`/v1/models` and one model, and `/models` for infinity's client."""
+def router(models: Models, asleep: Callable[[Encoder], bool]) -> APIRouter:
+    """`/v1/models` and one model, and `/models` for infinity's client.
+
+    Args:
+        models: What is served.
+        asleep: Whether an encoder is not loaded because nobody used it.
+    """
 
     async def listed() -> Response:
         """In OpenAI's shape, with what a client must know to use the vectors."""
-        served = [_model_object(models, model.manifest) for model in models]
+        served = [_model_object(models, model.manifest, asleep) for model in models]
         return convert.plain({"object": "list", "data": served})
 
     async def one(model_id: str) -> Response:
         """One model, by its id or alias."""
-        return convert.plain(_model_object(models, models.find(model_id).manifest))
+        return convert.plain(_model_object(models, models.find(model_id).manifest, asleep))
 
     async def card(model_id: str) -> Response:
         """What the model is, where it is from, how it was measured, and its limits."""
@@ -130,7 +141,9 @@ def router(models: Models) -> APIRouter:
     return made
 
 
-def _model_object(models: Models, manifest: Manifest) -> dict[str, Any]:
+def _model_object(
+    models: Models, manifest: Manifest, asleep: Callable[[Encoder], bool]
+) -> dict[str, Any]:
     """A served model, of these."""
     gate = manifest.gate
     return {
@@ -140,6 +153,7 @@ def _model_object(models: Models, manifest: Manifest) -> dict[str, Any]:
         "owned_by": "openclip-triton",
         "aliases": models.aliases(manifest.id),
         "default": models.is_default(manifest.id),
+        "asleep": any(map(asleep, encoders_of(manifest))),
         "version": manifest.version,
         "fingerprint": manifest.fingerprint,
         "open_clip_name": manifest.open_clip_name,
