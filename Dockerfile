@@ -85,8 +85,17 @@ LABEL org.opencontainers.image.title="openclip-triton load" \
     org.opencontainers.image.licenses="Apache-2.0"
 
 FROM venv AS export-venv
-COPY requirements/export.txt requirements/
-RUN pip install --require-hashes --no-deps --no-compile -r requirements/export.txt \
+# An index with PyTorch for CPUs, 2 GB in place of 6; no list has its hashes.
+ARG TORCH_INDEX=
+COPY requirements/export.txt requirements/cpu.awk requirements/
+RUN list=requirements/export.txt \
+    && if [ -n "${TORCH_INDEX}" ]; then \
+        awk '/^torch(vision)?==/ {print $1}' "$list" > requirements/torch.txt \
+        && awk -f requirements/cpu.awk "$list" > requirements/cpu.txt \
+        && pip install --no-deps --no-compile --index-url "${TORCH_INDEX}" -r requirements/torch.txt \
+        && list=requirements/cpu.txt; \
+    fi \
+    && pip install --require-hashes --no-deps --no-compile -r "$list" \
     && pip uninstall --yes setuptools pip
 
 FROM python AS export

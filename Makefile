@@ -192,10 +192,10 @@ $(UV): requirements/uv.txt
 
 ifneq ($(TORCH_INDEX),)
 # Both of one index: one built for CUDA and one for CPUs do not work together.
-$(EXPORT)/.ready: requirements/export.txt $(UV)
+$(EXPORT)/.ready: requirements/export.txt requirements/cpu.awk $(UV)
 	@echo "Setting up $(@D): with PyTorch of $(TORCH_INDEX), about 2 GB on disk"
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
-	@awk '/^[a-z]/ {kept = !/^(torch==|torchvision==|triton==|cuda-|nvidia-(cu|nccl|nv))/} kept' $< > $(@D)/requirements.txt
+	@awk -f requirements/cpu.awk $< > $(@D)/requirements.txt
 	@VIRTUAL_ENV=$(CURDIR)/$(@D) $(UV) pip sync --quiet --require-hashes $(@D)/requirements.txt
 	@VIRTUAL_ENV=$(CURDIR)/$(@D) UV_INDEX= UV_EXTRA_INDEX_URL= UV_FIND_LINKS= \
 		$(UV) pip install --quiet --no-deps --default-index "$(TORCH_INDEX)" \
