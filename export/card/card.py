@@ -92,9 +92,6 @@ def _facts(manifest: Manifest, origin: str | None, licence: str | None) -> list[
         ("pictures", f"{_RESIZED[rules.resize_mode].format(rules.image_size)}, "
                      f"{rules.interpolation}; mean {mean}, std {std}"),
         ("texts", f"up to {manifest.tokenizer.context_length} tokens"),
-        ("exported", f"{datetime.fromtimestamp(manifest.created, UTC):%Y-%m-%d}, version "
-                     f"{manifest.version}"),
-        ("fingerprint", f"`{manifest.fingerprint}`"),
     ]  # fmt: skip
 
 
@@ -111,6 +108,9 @@ def _accuracy(manifest: Manifest) -> str:
             f"It runs as {manifest.precision} in {manifest.runtime}. Measured against OpenCLIP in "
             "PyTorch FP32; each figure is the worst of all batch sizes and token lengths.",
             f"Made INT8 by {recipe}." if recipe else "",
+            f"Version {manifest.version}, exported on "
+            f"{datetime.fromtimestamp(manifest.created, UTC):%Y-%m-%d}. Fingerprint: "
+            f"`{manifest.fingerprint}`",
             table(("cosine to PyTorch", "lowest", "1st percentile", "mean"), cosines),
             _rankings(gate),
             "\n".join(f"- fell short: {line}" for line in gate.failures),

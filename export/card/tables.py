@@ -69,4 +69,4 @@ def data_sets(variants: Sequence[tuple[str, Measured]]) -> str:
         return ""
     head = ["data set", "pictures", "metric", "PyTorch", *(f"`{name}`" for name, _ in variants)]
     note = "With the names and the definitions of CLIP_benchmark, as shares of 1."
-    return f"## Data sets\n\n{note}\n\n{table(head, rows)}"
+    return f"## Data sets\n\n{note}\n\n{table(head, rows, left=3)}"

@@ -119,7 +119,7 @@ def _rankings(variants: Sequence[VariantReport]) -> str:
 
 def _counts(measured: Measured) -> str:
     """Number of pictures behind the shares."""
-    counts = [f"{measured.image.runs[-1].items} pictures"]
+    counts = [f"{max(each.pictures for each in measured.rankings)} pictures"]
     if measured.zero_shot:
         counts.append(f"{measured.zero_shot.pictures} of them labelled")
     if measured.retrieval:

@@ -50,6 +50,30 @@ def climbed(model: str, tmp_path_factory: pytest.TempPathFactory) -> Climbed:
     return Climbed(repository, output, printed.getvalue(), rows)
 
 
+class _Asked(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("given", "drawn"),
+    [
+        ([], ["--evaluate", "drawn", "--calibrate-images", "drawn"]),
+        (["--evaluate", "mine"], ["--calibrate-images", "drawn"]),
+        (["--evaluate=mine", "--calibrate-images", "mine"], []),
+    ],
+)
+def test_given_pictures_replace_the_drawn_ones(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], drawn: list[str]
+) -> None:
+    def export(model: object, repository: object, words: list[str]) -> None:
+        raise _Asked(words)
+
+    monkeypatch.setattr(rungs, "export", export)
+    with pytest.raises(_Asked) as asked:
+        ladder.main(["--model", "x", "--precision", "fp32", *given])
+    assert asked.value.args[0] == ["--precision", "fp32", *drawn, "--allow-slow", *given]
+
+
 def test_every_variant_is_timed(climbed: Climbed) -> None:
     assert tuple(climbed.rows) == NAMES
     for row in climbed.rows.values():
