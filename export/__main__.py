@@ -37,11 +37,20 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
         return transfer_parser().parse_args(arguments)
     top = parser()
     given = top.parse_args(arguments, argparse.Namespace(action=None))
-    actions = (given.model, given.remove, given.check_engines, given.list or None)
+    if given.custom is not None:
+        _check_custom(given, top)
+    actions = (given.model or given.custom, given.remove, given.check_engines, given.list or None)
     of_model = given.published or given.gpu_inputs is not None
-    if sum(each is not None for each in actions) != 1 or (of_model and not given.model):
-        top.error("give MODEL, or one of --list, --remove ID and --check-engines DIR")
+    if sum(each is not None for each in actions) != 1 or (of_model and actions[0] is None):
+        top.error("give MODEL or --custom, or one of --list, --remove ID and --check-engines DIR")
     return given
+
+
+def _check_custom(given: argparse.Namespace, top: argparse.ArgumentParser) -> None:
+    if any((given.model, given.pretrained, given.tokenizer, given.text_config, given.published)):
+        top.error(
+            "--custom MODULE:FACTORY brings weights and tokenizer, and stands in place of MODEL"
+        )
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -131,6 +140,7 @@ def _gpu_inputs(given: argparse.Namespace) -> int:
     from export.progress import Progress
     from export.publish.job import DRAWN
     from export.source.checkpoint import load_checkpoint
+    from export.source.custom import load_custom
 
     images = given.calibrate or DRAWN
     samples = (
@@ -138,7 +148,12 @@ def _gpu_inputs(given: argparse.Namespace) -> int:
         if images == DRAWN
         else calibration.from_files(Path(images), given.calibrate_texts)
     )
-    checkpoint = load_checkpoint(given.model, given.pretrained, given.tokenizer, given.text_config)
+    if given.custom is None:
+        checkpoint = load_checkpoint(
+            given.model, given.pretrained, given.tokenizer, given.text_config
+        )
+    else:
+        checkpoint = load_custom(given.custom)
     folder = given.gpu_inputs / default_id(checkpoint.name, checkpoint.pretrained)
     write(checkpoint, samples, folder, Progress())
     sys.stdout.write(f"written to {folder}\n")
@@ -156,6 +171,7 @@ def _export(given: argparse.Namespace) -> int:
     from gateway.models.gate import Thresholds
 
     known: dict[str, Any] = vars(given)
+    known |= {"model": given.model or given.custom, "custom": given.custom is not None}
     thresholds = Thresholds(**{each.name: known[each.name] for each in fields(Thresholds)})
     serving = Serving(given.max_batch, given.device, given.instances, given.threads)
     known |= {"variants": pairs(given.precision, given.runtime), "thresholds": thresholds}

@@ -22,6 +22,7 @@ examples:
       --calibrate-images DIR --calibrate-texts FILE --evaluate DIR
   python -m export RN50 --pretrained /models/rn50.pt --id my-resnet
   python -m export local-dir:/models/my-clip --max-batch 128
+  python -m export --custom examples.models.mixers:clip
   python -m export ViT-B-16-SigLIP --pretrained FILE --tokenizer /models/siglip-tokenizer
   python -m export --remove my-resnet
   python -m export push my-resnet s3://bucket/my-resnet    # and `pull`; see `push --help`
@@ -52,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     # fmt: off
     add("model", nargs="?", metavar="MODEL",
         help="an OpenCLIP name, local-dir:/FOLDER, hf-hub:ORG/NAME or a JSON model config")
+    add("--custom", metavar="MODULE:FACTORY",
+        help="in place of MODEL: a function that returns an export.source.custom.CustomModel; its "
+        "module is imported and runs, so name only code that you trust")
     add("--pretrained", type=lambda text: text or None, metavar="TAG|FILE",
         help="weights (default: random ones, for tests)")
     add("--license", dest="licence", metavar="NAME",

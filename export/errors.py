@@ -12,6 +12,8 @@ ExportError
     └── MissingError    a file is not there
 """
 
+import re
+
 
 class ExportError(Exception):
     """Base of all errors of an export; the message is one line for the user."""
@@ -59,7 +61,8 @@ class MissingError(TransferError):
 
 def brief(error: BaseException, limit: int = 300) -> str:
     """Shorten a foreign error to one line."""
-    lines = [_cut(line.strip(), 160) for line in str(error).splitlines() if line.strip()]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # colours
+    lines = [_cut(line.strip(), 160) for line in text.splitlines() if line.strip()]
     return _cut("; ".join(lines[:4]) or type(error).__name__, limit)
 
 

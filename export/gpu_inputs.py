@@ -47,7 +47,7 @@ def write(checkpoint: Checkpoint, samples: EvaluationSet, folder: Path, progress
         spec = write_tokenizer(checkpoint.tokenizer, Path(scratch) / "tokenizer.json")
         inputs = prepare(dataset, rules, spec, Path(scratch))
         feed = feed_of(prepare(samples, rules, spec, Path(scratch)), (spec.context_length,))
-    with progress.stage("encoding with OpenCLIP in PyTorch"):
+    with progress.stage("encoding in PyTorch"):
         truth = references(checkpoint, dataset)
     ids = [padded(each, spec.context_length, spec.pad_id) for each in inputs.token_ids]
     np.savez_compressed(

@@ -19,6 +19,7 @@ from export.publish.variant_publisher import Outcome, publish_variant
 from export.publish.writer import locked
 from export.source import encoders, packed, tracing
 from export.source.checkpoint import Checkpoint, load_checkpoint
+from export.source.custom import load_custom
 from export.source.tokenizer import check_tokenizer, write_tokenizer
 from export.source.tracing import TextGraphs
 from export.tensorrt import gpus, plan
@@ -51,9 +52,12 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
     dataset = evaluation_set(options)
     samples = _calibration_set(options)
     with progress.stage(f"loading {options.model}"):
-        checkpoint = load_checkpoint(
-            options.model, options.pretrained, options.tokenizer, options.text_config
-        )
+        if options.custom:
+            checkpoint = load_custom(options.model)
+        else:
+            checkpoint = load_checkpoint(
+                options.model, options.pretrained, options.tokenizer, options.text_config
+            )
     for notice in checkpoint.notices:
         progress.notice(notice)
     int8 = [variant for variant in options.variants if variant.precision == "int8"]
@@ -156,10 +160,10 @@ def _prepare(
     traced: dict[Runtime, Graphs] = {}
     for runtime in dict.fromkeys(variant.traced_for for variant in options.variants):
         with progress.stage("tracing the text encoder"):
-            text = _text_graphs(options, checkpoint, spec, runtime, progress)
+            text = text_graphs(options, checkpoint, spec, runtime, progress)
         by_length = {length: made.proto for length, made in text.by_length.items()}
         traced[runtime] = Graphs(image.proto, by_length, packed=text.packed)
-    with progress.stage(f"encoding {_size(dataset)} with OpenCLIP in PyTorch"):
+    with progress.stage(f"encoding {_size(dataset)} in PyTorch"):
         truth: References = references(checkpoint, dataset)
     limits = {name: _merged(each, options.thresholds) for name, each in DEFAULT_THRESHOLDS.items()}
     return ExportJob(
@@ -176,14 +180,18 @@ def _check_lengths(options: Options, context_length: int) -> None:
         )
 
 
-def _text_graphs(
+def text_graphs(
     options: Options,
     checkpoint: Checkpoint,
     spec: contract.Tokenizer,
     runtime: Runtime,
     progress: Progress,
 ) -> TextGraphs:
-    """Trace the text encoder for a runtime; a notice says why it differs from the request."""
+    """Trace the text encoder for a runtime; a notice says why it differs from the request.
+
+    Raises:
+        GraphError: It cannot be exported.
+    """
     wanted = DEFAULT_LENGTHS if options.token_lengths is None else options.token_lengths
     reason = encoders.why_full_length_only(checkpoint.model, spec.pad_id)
     if reason and wanted:

@@ -38,7 +38,7 @@ def card(
     """
     parts = [
         f"# {manifest.id}",
-        f"The OpenCLIP model `{_plain(manifest.open_clip_name)}` as encoders for NVIDIA Triton, "
+        f"The CLIP model `{_plain(manifest.open_clip_name)}` as encoders for NVIDIA Triton, "
         "exported by openclip-triton. It turns pictures and texts into vectors whose cosine says "
         "how well they match.",
         about(manifest, origin, licence),
@@ -83,7 +83,7 @@ def _facts(manifest: Manifest, origin: str | None, licence: str | None) -> list[
     mean, std = (", ".join(f"{x:g}" for x in each) for each in (rules.mean, rules.std))
     bias = "" if manifest.logit_bias is None else f", bias {manifest.logit_bias:g}"
     return [
-        ("architecture", f"`{_plain(manifest.open_clip_name)}` of OpenCLIP"),
+        ("architecture", f"`{_plain(manifest.open_clip_name)}`"),
         ("weights", f"`{_plain(weights)}`" if weights else "random, for tests alone"),
         ("from", f"`{_plain(origin)}` on the Hugging Face hub" if origin else "a local file"),
         ("licence of the weights", _plain(licence) if licence else "not known"),
@@ -105,8 +105,8 @@ def _accuracy(manifest: Manifest) -> str:
     return "\n\n".join(
         part
         for part in (
-            f"It runs as {manifest.precision} in {manifest.runtime}. Measured against OpenCLIP in "
-            "PyTorch FP32; each figure is the worst of all batch sizes and token lengths.",
+            f"It runs as {manifest.precision} in {manifest.runtime}. Measured against PyTorch "
+            "FP32; each figure is the worst of all batch sizes and token lengths.",
             f"Made INT8 by {recipe}." if recipe else "",
             f"Version {manifest.version}, exported on "
             f"{datetime.fromtimestamp(manifest.created, UTC):%Y-%m-%d}. Fingerprint: "

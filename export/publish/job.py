@@ -28,6 +28,7 @@ class Options:
     version: int | None = None  # given: keeps the previous version
     tokenizer: Path | None = None
     text_config: Path | None = None
+    custom: bool = False  # `model` is `module:factory`
     token_lengths: tuple[int, ...] | None = None  # None: packed, where the model allows
     compact: bool = False
     variants: tuple[Variant, ...] = (Variant("fp32", "onnxruntime"),)

@@ -31,9 +31,9 @@ class Checkpoint:
     Attributes:
         name: OpenCLIP's name of the architecture, or the name of the folder or hub repository.
         pretrained: Tag, file or hub name of the weights; None for random ones.
-        model: `open_clip.CLIP`, `CustomTextCLIP` or `CoCa`, FP32, in evaluation mode.
+        model: `open_clip.CLIP`, `CustomTextCLIP`, `CoCa` or `CustomClip`, FP32, in evaluation mode.
         tokenizer: OpenCLIP's own; texts -> int64 [n, context_length].
-        transform: OpenCLIP's own for evaluation; picture -> float32 [3, S, S].
+        transform: OpenCLIP's or the user's own for evaluation; picture -> float32 [3, S, S].
         notices: Warnings for the user, in sentences.
         origin: Where the weights are from.
     """
@@ -85,7 +85,7 @@ def load_checkpoint(
         model=loaded,
         tokenizer=tokenize,
         transform=image_transform_v2(rules, is_train=False),
-        preprocessing=_preprocessing(rules, source.label),
+        preprocessing=preprocessing_of(rules, source.label),
         embedding_size=int(source.config["embed_dim"]),
         logit_scale=loaded.logit_scale.detach().exp().item(),
         logit_bias=None if bias is None else bias.detach().item(),
@@ -211,7 +211,12 @@ def _load_error(source: Source, text_config: Path | None, error: Exception) -> C
     return CheckpointError(f"{source.label}: cannot be created: {brief(error)}")
 
 
-def _preprocessing(rules: PreprocessCfg, label: str) -> Preprocessing:
+def preprocessing_of(rules: PreprocessCfg, label: str) -> Preprocessing:
+    """Describe OpenCLIP's rules for pictures in the terms of the manifest.
+
+    Raises:
+        CheckpointError: The pictures are not square.
+    """
     size = rules.size
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:

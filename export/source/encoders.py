@@ -11,7 +11,33 @@ from torch.nn import functional
 from export.source.last_block import ClassTokenEncoder, why_all_tokens
 from gateway.models.manifest import Preprocessing
 
-OpenClipModel: TypeAlias = CLIP | CustomTextCLIP | CoCa
+
+class CustomClip(nn.Module):
+    """Two encoders of the user's own, with the methods of OpenCLIP's models."""
+
+    def __init__(self, image: nn.Module, text: nn.Module, *, any_length: bool) -> None:
+        """Hold both encoders; `any_length`: fewer padding tokens do not change a text's vector."""
+        super().__init__()
+        self.visual, self.text = image, text
+        self._any_length = any_length  # private: without effect on the fingerprint
+
+    @property
+    def any_length(self) -> bool:
+        """Whether the text encoder may run below its full length."""
+        return self._any_length
+
+    def encode_image(self, pictures: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        """float32 [n, 3, S, S], normalised -> float32 [n, D]."""
+        features: torch.Tensor = self.visual(pictures)
+        return functional.normalize(features, dim=-1) if normalize else features
+
+    def encode_text(self, token_ids: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        """int64 [n, length] -> float32 [n, D]."""
+        features: torch.Tensor = self.text(token_ids)
+        return functional.normalize(features, dim=-1) if normalize else features
+
+
+OpenClipModel: TypeAlias = CLIP | CustomTextCLIP | CoCa  # or CustomClip
 
 
 class ImageEncoder(nn.Module):
@@ -87,6 +113,8 @@ class CausalTextEncoder(nn.Module):
 def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
     """Reason why the text encoder cannot be served below its full length, or None."""
     text = text_part(model)
+    if isinstance(model, CustomClip) and model.any_length:
+        return None
     if not isinstance(text, CLIP | TextTransformer):
         return f"{type(text).__name__} is not one of OpenCLIP's own text transformers"
     if text.attn_mask is None:
@@ -106,7 +134,10 @@ def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
 
 def text_encoder(model: OpenClipModel, pad_id: int) -> nn.Module:
     """Make the text encoder: for any length if that is exact, else for the full length."""
-    return TextEncoder(model) if why_full_length_only(model, pad_id) else CausalTextEncoder(model)
+    own = isinstance(text_part(model), CLIP | TextTransformer)
+    if own and why_full_length_only(model, pad_id) is None:
+        return CausalTextEncoder(model)
+    return TextEncoder(model)
 
 
 def token_lengths(
@@ -125,7 +156,7 @@ def token_lengths(
 
 def text_part(model: OpenClipModel) -> Any:  # noqa: ANN401 (CLIP, or whatever module it holds)
     """The module with the text encoder's layers."""
-    return model.text if isinstance(model, CustomTextCLIP) else model
+    return model.text if isinstance(model, CustomTextCLIP | CustomClip) else model
 
 
 def pool_type(text: CLIP | TextTransformer) -> str:

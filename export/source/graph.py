@@ -144,7 +144,8 @@ def _with_torchscript(
     except Exception as error:  # as above
         raise GraphError(
             f"{output}: the encoder cannot be exported to ONNX: {brief(first)} (dynamo); "
-            f"{brief(error)} (TorchScript)"
+            f"{brief(error)} (TorchScript); change the layers that these name, and export the "
+            "model with --custom"
         ) from error
 
 

@@ -4,8 +4,9 @@ If only the class token is pooled, the last block needs the keys and values of t
 neither their queries nor their output projection and MLP.
 """
 
+from typing import Any
+
 import torch
-from open_clip import CLIP, CoCa, CustomTextCLIP
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import nn
 from torch.nn import functional
@@ -53,9 +54,9 @@ class ClassTokenEncoder(nn.Module):
         return functional.normalize(features, dim=-1) if normalize else features
 
 
-def why_all_tokens(model: CLIP | CustomTextCLIP | CoCa) -> str | None:
+def why_all_tokens(model: nn.Module) -> str | None:
     """Reason why the last block of the image encoder must run for all tokens, or None."""
-    visual = model.visual
+    visual: Any = model.visual
     if type(visual) is not VisionTransformer:
         return f"{type(visual).__name__} is not OpenCLIP's own vision transformer"
     if visual.attn_pool is not None or visual.pool_type != "tok":

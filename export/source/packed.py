@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 from open_clip import CLIP
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import nn
 from torch.nn import functional
 
@@ -108,7 +108,10 @@ def why_not_packed(model: OpenClipModel, pad_id: int) -> str | None:
     """Reason why the text encoder cannot be packed, or None."""
     if reason := why_full_length_only(model, pad_id):
         return reason
-    reasons = map(why_not_in_steps, text_part(model).transformer.resblocks)
+    text = text_part(model)
+    if not isinstance(text, CLIP | TextTransformer):
+        return f"{type(text).__name__} is not one of OpenCLIP's own text transformers"
+    reasons = map(why_not_in_steps, text.transformer.resblocks)
     return next(filter(None, reasons), None)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from torch import nn
 
+from export.architectures import shorten
 from export.demo.model import CHECKPOINT, CONFIG
 from export.precision.variants import Graphs, candidates, halved
 from export.source import graph, tracing
@@ -30,7 +30,6 @@ from tests.export import models
 BATCH, CAPABILITY = 4, "8.9"
 SAMPLES = 2  # to calibrate with
 KNOWN_IDS = 60  # token ids that every tokenizer here has
-BLOCKS = 2  # of ResNet's stages the first block differs from the others
 REAL = {"ViT-B-32": 2, "RN50": 5, "ViT-B-16-SigLIP": 2}  # rows of equal blocks in both encoders
 SMALL = ("demo", "timm", "mixer", "siglip2", "coca", "hf_text", "quickgelu")
 
@@ -57,28 +56,13 @@ def traced(
     else:
         checkpoint = load_checkpoint(kind if kind in REAL else model_of(kind))
     if kind in REAL:
-        assert cut(checkpoint.model) == REAL[kind]
+        assert shorten(checkpoint.model) == REAL[kind]
     image = tracing.image_graph(checkpoint).proto
     text = tracing.text_graphs(checkpoint, 0, ())  # at the full context, as each is served
     del checkpoint
     yield Graphs(image, {length: made.proto for length, made in text.by_length.items()})
     del image, text
     gc.collect()
-
-
-def cut(model: nn.Module) -> int:
-    """Removes all but the first blocks of every row of equal ones; the number of such rows."""
-    rows = [
-        (parent, name, row)
-        for parent in model.modules()
-        for name, row in parent.named_children()
-        if isinstance(row, nn.Sequential | nn.ModuleList)
-        and len(row) > BLOCKS
-        and len({type(block) for block in row}) == 1
-    ]
-    for parent, name, row in rows:
-        setattr(parent, name, row[:BLOCKS])
-    return len(rows)
 
 
 @pytest.fixture(scope="module")

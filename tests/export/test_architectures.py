@@ -1,0 +1,81 @@
+"""The program that tries OpenCLIP's configurations, and the page that it wrote."""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+from export.architectures import BLOCKS, PAGE, Tried, page, shorten, try_bounded, try_export
+from tests.conftest import ROOT
+from tests.export import models
+
+
+def tried(tmp_path: Path, name: str, config: dict[str, Any], *, cut: bool = True) -> Tried:
+    open_clip.add_model_config(models.write_config(tmp_path, name, config))
+    part = tmp_path / "tried"
+    part.write_text(json.dumps(asdict(Tried(name, 32, 24, cut))))
+    try_export(part)
+    return Tried(**json.loads(part.read_text()))
+
+
+def test_a_configuration_is_exported_and_measured(tmp_path: Path) -> None:
+    content = models.vit()
+    found = tried(tmp_path, "tiny-tried", content)
+    assert found.failure is None
+    assert found.outcome == "exported, cut"
+    assert found.text_form == "packed"
+    assert found.parameters is not None
+    assert found.parameters > 49408 * 32
+    assert min(found.image or 0, found.text or 0) >= 0.99999
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (models.hf_text("nobody/has-such-an-one"), "no stand-in here for the text encoder"),
+        ({**models.vit(), "vision_cfg": {**models.VIT, "image_size": [32, 64]}}, "only square"),
+    ],
+)
+def test_a_refusal_is_a_sentence(tmp_path: Path, config: dict[str, Any], why: str) -> None:
+    found = tried(tmp_path, "tiny-refused", config)
+    assert why in found.outcome
+    assert found.text_form == "–"  # noqa: RUF001 (an en dash, for an empty cell)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("gigabytes", "seconds", "why"),
+    [(0.001, 600, "takes over 0.001 GB of memory"), (1000, 0.01, "takes over 0.01 s")],
+)
+def test_a_bound_stops_a_try(gigabytes: float, seconds: float, why: str) -> None:
+    found = try_bounded("ViT-bigG-14", gigabytes, seconds, cut=False)
+    assert found.outcome == f"not tried: it {why}"
+    assert (found.image_size, found.context_length) == (224, 77)
+
+
+def test_only_blocks_that_repeat_are_removed() -> None:
+    stages = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4), nn.Linear(4, 5))
+    equal = nn.ModuleList(nn.Linear(3, 3) for _ in range(6))
+    first = nn.Sequential(nn.Linear(2, 3), *(nn.Linear(3, 3) for _ in range(4)))
+    model = nn.ModuleList([stages, equal, first])
+    assert shorten(model) == 2
+    assert [len(row) for row in (stages, equal, first)] == [3, BLOCKS, BLOCKS]
+    assert stages(torch.ones(1, 2)).shape == (1, 5)
+
+
+def test_the_page_lists_every_configuration_and_no_traceback() -> None:
+    text = (ROOT / PAGE).read_text()
+    listed = re.findall(r"^\| `(.+?)` \| (.+?) \|", text, re.MULTILINE)
+    own = Path(open_clip.__file__).with_name("model_configs").glob("*.json")
+    assert {name for name, _ in listed} == {path.stem for path in own}
+    assert not re.search(r"Traceback|File \"|\x1b|0x[0-9a-f]{6}", text)
+    # As the program writes it, but for the rows.
+    written = page({}).partition("\n| ")[0]
+    number = re.compile(r"\d+")
+    assert number.sub("#", text.partition("\n| ")[0]) == number.sub("#", written)
