@@ -39,6 +39,7 @@ class Fake:
     pushback: tuple[str, str] | None = None  # what those calls answer: when to try again
     seen: Counter[bytes] = field(default_factory=Counter)  # contents of streams
     streams: int = 0
+    ended_streams: int = 0  # by their clients, with the end of the items
     cancelled: threading.Event = field(default_factory=threading.Event)
     options: list[pb.StreamOptions] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
@@ -75,6 +76,8 @@ class Fake:
                 results.append(self._result(item, context))
             if stream >= self.silent_streams:
                 yield self._response(results)
+        if context.is_active():
+            self.ended_streams += 1
 
     def _enter(self, context: Any) -> None:
         self.metadata = dict(context.invocation_metadata())

@@ -233,7 +233,7 @@ async def test_a_stream_answers_each_item_once(
         results = await embedded(client, TEXTS, ordered=True, settings=replace(FAST, max_items=64))
         assert [result.id for result in results] == list(range(len(TEXTS)))
         assert_right(results)
-        assert fake.streams == 4
+        assert (fake.streams, fake.ended_streams) == (4, 1)
         assert await embedded(client, []) == []
 
 

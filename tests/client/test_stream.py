@@ -43,6 +43,12 @@ def test_each_item_is_answered_once(client: Client) -> None:
     assert_right(embed_all(client))
 
 
+def test_a_stream_ends_without_being_cancelled(client: Client, fake: Fake) -> None:
+    for number in range(1, 6):
+        embed_all(client, TEXTS[:3])
+        assert fake.ended_streams == fake.streams == number
+
+
 def test_ordered_results_come_in_the_order_of_the_items(client: Client, fake: Fake) -> None:
     fake.overloaded = {TEXTS[3]: 2, TEXTS[250]: 1}
     results = embed_all(client, ordered=True)

@@ -22,6 +22,8 @@ from openclip_triton.streams.exchange import Event, Exchange, Order
 from openclip_triton.streams.readers import Readers
 from openclip_triton.values import Content, K, Result
 
+FAREWELL_S = 1.0  # for the end of the call, once all results are there
+
 
 class Call(Protocol):
     """An EmbedStream call, as a gRPC stub returns it."""
@@ -58,6 +60,7 @@ def results(
                 time.sleep(delay)
                 connection.open()
             yield from exchange.take()
+        connection.finish()
     if readers.error is not None:
         raise readers.error
 
@@ -97,6 +100,7 @@ async def async_results(
                     readers.released.set()
                     yield result
                 readers.released.set()
+            await asyncio.to_thread(connection.finish)
     finally:
         await readers.stop()
     if readers.error is not None:
@@ -118,6 +122,7 @@ class _Connection(Generic[K]):
         self._address = address
         self._happened = happened
         self._call: Call | None = None
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "_Connection[K]":
         self.open()
@@ -134,9 +139,16 @@ class _Connection(Generic[K]):
             self._call.cancel()
         number = self._exchange.connect()
         self._call = self._open_call(self._exchange.messages(number))
-        threading.Thread(
+        self._thread = threading.Thread(
             target=self._receive, args=(self._call, number), name="openclip-stream", daemon=True
-        ).start()
+        )
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Send the end of the items and wait for the service's: no call counts as cancelled."""
+        self._exchange.ledger.close()
+        if self._thread is not None:
+            self._thread.join(FAREWELL_S)
 
     def _receive(self, call: Call, number: int) -> None:
         try:
