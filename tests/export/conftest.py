@@ -1,9 +1,11 @@
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from export.pipeline import export_model
 from export.progress import Progress
@@ -36,6 +38,9 @@ def traces(pytestconfig: pytest.Config) -> Path:
 def _each_traced_once(traces: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.onnx, "export", Traces(traces).export)
+        # Each trace would read the sources of all operators again.
+        registry = functools.cache(ONNXRegistry.from_torchlib)
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(registry))
         yield
 
 

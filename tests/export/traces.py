@@ -1,7 +1,8 @@
 """torch's exporter, once for each encoder: its graphs are kept for later tests, processes and runs.
 
 The key covers all that determines a graph: the versions of the libraries, our sources, the module
-with its weights, and the arguments. A module that cannot be pickled is exported each time.
+with its weights, and the shapes of the arguments, whose values a trace does not see. A module that
+cannot be pickled is exported each time.
 """
 
 import fcntl
@@ -48,10 +49,12 @@ class Traces:
         tensors = (*module.parameters(), *module.buffers())
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         kept = options["dynamo"] and size <= LARGEST
-        content = _content(module, arguments) if kept else b""
+        content = _content(module) if kept else b""
         if not content:
             return self._export(module, arguments, *rest, **options)
-        key = hashlib.sha256(_code(module) + repr(sorted(options.items())).encode() + content)
+        shapes = [(each.dtype, each.shape, each.stride()) for each in arguments]
+        call = repr((shapes, sorted(options.items()))).encode()
+        key = hashlib.sha256(_code(module) + call + content)
         path = self._folder / f"{key.hexdigest()}.onnx"
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -80,13 +83,13 @@ class _Pickler(pickle.Pickler):
         return bytes, (kind.encode() + value.detach().numpy().tobytes(),)
 
 
-def _content(*parts: object) -> bytes:
-    """All attributes of these objects, or nothing if they cannot be pickled."""
+def _content(module: nn.Module) -> bytes:
+    """All attributes of a module, or nothing if it cannot be pickled."""
     stream = io.BytesIO()
     pickler = _Pickler(stream)
     pickler.fast = True  # equal objects in place of one object make no difference
     try:
-        pickler.dump(parts)
+        pickler.dump(module)
     except (pickle.PicklingError, AttributeError, TypeError, ValueError):
         return b""
     return stream.getvalue()
@@ -106,6 +109,6 @@ def _libraries() -> bytes:
 
 @functools.cache
 def _sources(others: frozenset[Path]) -> bytes:
-    folders = (ROOT / "export", ROOT / "gateway" / "models")
+    folders = (ROOT / "export" / "source", ROOT / "gateway" / "models")
     paths = {*others, *(path for folder in folders for path in folder.rglob("*.py"))}
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).digest()
