@@ -232,7 +232,7 @@ def _start_background_tasks(
     if settings.model_idle_s:
         work.append(components.updates.rest_idle(settings.model_idle_s))
     if loaded.batches:
-        runner = Runner(loaded.batches, answer, lambda: components.admission.requests)
+        runner = Runner(loaded.batches, answer, components.admission.quiet_s)
         work.append(runner.run())
     if loaded.keyring:
         work.append(loaded.keyring.follow())

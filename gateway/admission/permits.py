@@ -65,13 +65,14 @@ class Permit(Held):
     It claims its items once they are known.
     """
 
-    __slots__ = ("_admission", "client", "wait")
+    __slots__ = ("_admission", "background", "client", "wait")
 
     def __init__(self, admission: "Admission", client: str) -> None:
         """Starts with nothing held."""
         super().__init__()
         self._admission = admission
         self.client = client
+        self.background = False
         self.wait: WaitEstimator | None = None  # that it has entered
 
     def __enter__(self) -> Self:
@@ -85,6 +86,8 @@ class Permit(Held):
         admission = self._admission
         if self.wait is not None:
             self.wait.leave(self, answered=error is None)
+        if self.requests:
+            admission._foreground(self, -1)
         if self.requests and not (error and issubclass(error, Overloaded)):
             admission._drain.add(self.items)
         if self.requests or self.bytes:
@@ -159,6 +162,9 @@ class Admission(Held):
         super().__init__()
         self._room = room
         self._drain = Drain(clock)
+        self._clock = clock
+        self._others = 0  # requests in flight that are not of the background
+        self._others_until = -math.inf  # when there was last one
         self._waits = {
             (images, large): WaitEstimator(clock)
             for images in (False, True)
@@ -179,8 +185,9 @@ class Admission(Held):
         return permit
 
     def permit(
-        self, size: int, items: int = 1, *, client: str = "", images: bool | None = None
-    ) -> Permit:
+        self, size: int, items: int = 1, *, client: str = "", images: bool | None = None,
+        background: bool = False,
+    ) -> Permit:  # fmt: skip
         """The permit of a request that is there, for a `with` block.
 
         Args:
@@ -188,11 +195,13 @@ class Admission(Held):
             items: Texts and images, until `Permit.claim` gives their number.
             client: Who sent it, see `gateway.access.clients`.
             images: Whether it holds images, if that is known already.
+            background: Whether nobody waits for it; see `quiet_s`.
 
         Raises:
             Overloaded: There is no room, or the expected wait is too long.
         """
         permit = Permit(self, client)
+        permit.background = background
         self.begin(permit, size, items, images=images)
         return permit
 
@@ -202,6 +211,16 @@ class Admission(Held):
         """Takes the room of a request whose body has arrived; see `permit`."""
         self._check_entry(permit, size, items, images)
         self._take(permit, 1, items, 0, self._counted(permit, size))
+        self._foreground(permit, 1)
+
+    def quiet_s(self) -> float:
+        """Seconds since there was a request that somebody waits for; 0 while there is one."""
+        return 0.0 if self._others else self._clock() - self._others_until
+
+    def _foreground(self, permit: Permit, more: int) -> None:
+        if not permit.background:
+            self._others += more
+            self._others_until = self._clock()
 
     def _check_entry(self, permit: Permit, size: int, items: int, images: bool | None) -> None:
         room, mine = self._room, self._clients.get(permit.client, _NOTHING)

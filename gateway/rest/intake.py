@@ -184,7 +184,9 @@ class Intake:
         self._declared_size(b"%d" % len(body))
         with (
             TimeLimit(self.timeout_s) as limit,
-            self.admission.permit(JSON * len(body), client=record.client) as permit,
+            self.admission.permit(
+                JSON * len(body), client=record.client, background=True
+            ) as permit,
         ):
             yield Work(
                 body, limit.deadline, record, permit, account, self.max_values,

@@ -49,6 +49,8 @@ def _bound(fields: dict[str, Any]) -> None:
         fields["templates"] = "photo"  # names of others are not known
     if fields.get("modality") == "image" and "input" in fields:
         fields["input"] = RED_CIRCLE  # every plain string would have to be an image
+    if isinstance(fields.get("parameters"), dict):  # of TEI's similarity
+        _bound(fields["parameters"])
     _put_images(fields)
 
 

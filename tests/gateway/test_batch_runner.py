@@ -37,9 +37,9 @@ def kept(tmp_path: Path) -> Store:
 
 @contextlib.asynccontextmanager
 async def running(
-    kept: Store, answer: object, requests: Callable[[], int] = lambda: 0
+    kept: Store, answer: object, quiet_s: Callable[[], float] = lambda: 60.0
 ) -> AsyncIterator[None]:
-    task = asyncio.create_task(Runner(kept, answer, requests).run())  # type: ignore[arg-type]
+    task = asyncio.create_task(Runner(kept, answer, quiet_s).run())  # type: ignore[arg-type]
     try:
         yield
     finally:
@@ -139,7 +139,7 @@ async def test_few_lines_at_a_time_beside_requests_of_others(kept: Store) -> Non
         return GOOD
 
     space = kept.space(None)
-    async with running(kept, answer, lambda: under_way + others):
+    async with running(kept, answer, lambda: 0.0 if others else 60.0):
         await end_of(space, added(space, 64))
         others = True
         await end_of(space, added(space, 4))

@@ -32,13 +32,13 @@ LOOK_S = 1.0  # between looks at the folder
 PURGE_S = 60.0
 BATCHES = 4  # at a time, each of another owner
 LINES = 32  # of a batch at a time
-# While there are requests of others, a batch waits for a moment without any, has few lines under
-# way and rests after them: what comes meanwhile waits for a small call of Triton at most. It waits
+# While there are requests of others, a batch has few lines under way, begins them in a moment
+# without any, and then rests: about one of a hundred of those requests meets it. It waits and rests
 # for a limited time, so that 50,000 lines are done in a day all the same.
 GENTLE_LINES = 2
-GENTLE_REST = 9.0  # times as long as the lines took
+GENTLE_REST = 99.0  # times as long as the lines took
 GENTLE_S = 1.0  # after the last request of others was seen
-PATIENCE_S, TICK_S = 1.0, 0.005  # to wait for such a moment, and between looks
+PATIENCE_S, TICK_S = 1.0, 0.005  # to rest, to wait for such a moment, and between looks
 LATE = 3  # attempts of a line that runs out of time
 LONGEST_PAUSE_S = 10.0  # before a line is tried again
 
@@ -80,13 +80,11 @@ _CANCELLED = _End(
 class Runner:
     """Runs the batches of a folder."""
 
-    def __init__(self, store: Store, answer: Answer, requests: Callable[[], int]) -> None:
-        """`requests` is the number of requests that are worked on, those of batches included."""
+    def __init__(self, store: Store, answer: Answer, quiet_s: Callable[[], float]) -> None:
+        """`quiet_s` is the time since there was a request of others; 0 while there is one."""
         self._store = store
         self._answer = answer
-        self._requests = requests
-        self._own = 0  # lines that are worked on
-        self._seen_others = float("-inf")
+        self._quiet_s = quiet_s
         self._threads = Threads(1)  # reads and writes all files, one thing after the other
 
     async def run(self) -> NoReturn:
@@ -191,7 +189,7 @@ class Runner:
                 if end is not None:
                     await self._threads.run(progress.refuse, left, end.code, end.message)
                 elif self._others():
-                    await asyncio.sleep(GENTLE_REST * took_s)
+                    await asyncio.sleep(min(GENTLE_REST * took_s, PATIENCE_S))
                     await self._quiet()
         finally:
             await self._threads.run(progress.close)
@@ -203,7 +201,6 @@ class Runner:
     ) -> tuple[Line, Answered | _End]:
         late = 0
         for attempt in itertools.count():
-            self._own += 1
             try:
                 return line, await self._answer(space.owner, line.body, last=late == LATE - 1)
             except DeadlineExceeded:
@@ -211,8 +208,6 @@ class Runner:
                 pause_s = 0.0
             except (Overloaded, QuotaExceeded, Unavailable) as error:
                 pause_s = error.retry_after_s or 2.0 ** min(attempt, 5)
-            finally:
-                self._own -= 1
             if (end := await self._ended(space, stored)) is not None:
                 return line, end
             await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
@@ -231,16 +226,13 @@ class Runner:
     async def _quiet(self) -> None:
         """Waits for a moment without requests of others, but not for ever."""
         for _ in range(int(PATIENCE_S / TICK_S)):
-            if not self._others(now=True):
+            if self._quiet_s():
                 return
             await asyncio.sleep(TICK_S)
 
-    def _others(self, *, now: bool = False) -> bool:
-        """Whether there are requests of others; unless `now`, or were just before."""
-        there = self._requests() > self._own
-        if there:
-            self._seen_others = time.monotonic()
-        return there or (not now and time.monotonic() - self._seen_others < GENTLE_S)
+    def _others(self) -> bool:
+        """Whether there are requests of others, or were just now."""
+        return self._quiet_s() < GENTLE_S
 
     async def _fail(self, space: Space, stored: StoredBatch, errors: list[BatchError]) -> None:
         logger.warning("%s: failed: %s", stored.batch.id, errors[0].code)
