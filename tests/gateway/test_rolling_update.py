@@ -113,6 +113,7 @@ def publish(
         manifest = old.model_copy(
             update={
                 "version": version,
+                "card": None,
                 "fingerprint": old.fingerprint if same else OTHER,
                 "tokenizer": old.tokenizer.model_copy(update={"file": tokenizer.name}),
                 "golden": turned(old.golden) if golden and not same else old.golden,
