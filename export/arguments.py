@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 REPOSITORY = Path("model_repository")  # the default of `make run`
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 _DESCRIPTION = """\
 Converts an OpenCLIP model to encoders for Triton, in each given precision, compares them with
@@ -110,8 +110,10 @@ def transfer_parser() -> argparse.ArgumentParser:
 def _add_variants(top: argparse.ArgumentParser) -> None:
     add = top.add_argument_group("variants").add_argument
     # fmt: off
-    add("--precision", type=_precisions, action="extend", default=[], metavar="fp32,fp16,bf16,int8",
-        help="one or more (default: fp32); bf16 needs a processor with BF16")
+    add("--precision", type=_precisions, action="extend", default=[],
+        metavar="fp32,fp16,bf16,int8,fp8",
+        help="one or more (default: fp32); bf16 needs a processor with BF16, fp8 needs --runtime "
+        "tensorrt and a GPU of compute capability 8.9 or later")
     add("--runtime", choices=("onnxruntime", "openvino", "tensorrt"), action="append",
         default=[],
         help="repeatable (default: onnxruntime, and openvino for bf16); openvino runs bf16 only; "
@@ -119,11 +121,11 @@ def _add_variants(top: argparse.ArgumentParser) -> None:
     add("--compact", action="store_true",
         help="store weights as FP16 where that is exact: the same results, a smaller file")
     add("--calibrate-images", dest="calibrate", metavar="DIR|drawn",
-        help="pictures to calibrate INT8 with; `drawn`: the demo's scenes")
+        help="pictures to calibrate INT8 and FP8 with; `drawn`: the demo's scenes")
     add("--calibrate-texts", type=Path, metavar="FILE", help="captions for it, one on each line")
     add("--calibration", dest="method", default="percentile",
         choices=("minmax", "entropy", "percentile"),
-        help="method that chooses the ranges of INT8 (default: %(default)s)")
+        help="method that chooses the ranges of INT8 (default: %(default)s); FP8 takes minmax")
     # fmt: on
 
 
@@ -163,9 +165,9 @@ def _add_gate(top: argparse.ArgumentParser) -> None:
         help="refuse if any item falls below this cosine to PyTorch FP32 (default: fp32 0.99999, "
         "fp16 and bf16 0.9995)")
     add("--mean-cosine", type=_cosine, metavar="X",
-        help="refuse below this mean cosine (default: int8 0.99)")
+        help="refuse below this mean cosine (default: int8 and fp8 0.99)")
     add("--max-accuracy-loss", dest="accuracy_loss", type=float, metavar="POINTS",
-        help="refuse a larger loss of zero-shot accuracy (default: int8 1)")
+        help="refuse a larger loss of zero-shot accuracy (default: int8 and fp8 1)")
     add("--max-recall-loss", dest="recall_loss", type=float, metavar="POINTS",
         help="refuse a larger loss of any retrieval recall (default: no limit)")
     add("--min-agreement", dest="agreement", type=_cosine, metavar="SHARE",

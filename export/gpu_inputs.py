@@ -1,12 +1,13 @@
 """Writes what `make gpu-check` needs of a model on a GPU machine.
 
-`references.npz` has inputs and PyTorch's vectors of them; `fp16/` and `int8/` each have a typed
-`image.onnx` and `text.onnx` for TensorRT; `inputs.json`, written last, names the model.
+`references.npz` has inputs and PyTorch's vectors of them; `fp16/`, `int8/` and `fp8/` each have a
+typed `image.onnx` and `text.onnx` for TensorRT; `inputs.json`, written last, names the model.
 """
 
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,12 +18,14 @@ from export.gate.feeds import Feed, feed_of, image_measure, text_measure
 from export.gate.reference import Inputs, References, prepare, references
 from export.gate.search import first_good
 from export.gate.thresholds import DEFAULT_THRESHOLDS
-from export.precision.variants import Graphs, candidates, halved
+from export.precision.variants import Graphs, Variant, candidates, halved
 from export.progress import Progress
 from export.source import graph, tracing
 from export.source.checkpoint import Checkpoint
 from export.source.tokenizer import write_tokenizer
 from gateway.models.tokenizer import padded
+
+QUANTIZED = (Variant("int8", "tensorrt"), Variant("fp8", "tensorrt"))
 
 
 def write(checkpoint: Checkpoint, samples: EvaluationSet, folder: Path, progress: Progress) -> None:
@@ -30,7 +33,7 @@ def write(checkpoint: Checkpoint, samples: EvaluationSet, folder: Path, progress
 
     Args:
         checkpoint: The model.
-        samples: Pictures and texts to calibrate INT8 with.
+        samples: Pictures and texts to calibrate INT8 and FP8 with.
         folder: The folder.
         progress: Reports the stages.
 
@@ -57,33 +60,43 @@ def write(checkpoint: Checkpoint, samples: EvaluationSet, folder: Path, progress
     with progress.stage("tracing both encoders"):
         image = tracing.image_graph(checkpoint).proto
         text = tracing.text_graphs(checkpoint, spec.pad_id, ()).by_length[spec.context_length].proto
-    with progress.stage("converting to FP16 and INT8"):
+    described: dict[str, Any] = {
+        "open_clip_name": checkpoint.name, "pretrained": checkpoint.pretrained,
+    }  # fmt: skip
+    with progress.stage("converting to FP16, INT8 and FP8"):
         traced = Graphs(image, {spec.context_length: text})
         few = feed_of(inputs, (spec.context_length,), few=True)
         half = halved(traced, few.pixels, few.token_ids)
         _save({"image": half.image, "text": half.text[spec.context_length]}, folder / "fp16")
-        chosen, recipes = _quantized(traced, feed, inputs, truth, spec.context_length)
-        _save(chosen, folder / "int8")
-    described = {
-        "open_clip_name": checkpoint.name, "pretrained": checkpoint.pretrained, "int8": recipes,
-    }  # fmt: skip
+        for variant in QUANTIZED:
+            chosen, described[variant.precision] = _quantized(
+                variant, traced, feed, inputs, truth, spec.context_length
+            )
+            _save(chosen, folder / variant.precision)
     (folder / "inputs.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
 def _quantized(
-    traced: Graphs, feed: Feed, inputs: Inputs, truth: References, length: int
+    variant: Variant,
+    traced: Graphs,
+    feed: Feed,
+    inputs: Inputs,
+    truth: References,
+    length: int,
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, str]]:
-    """The fastest INT8 graphs that reach the mean cosine, else the best; and their recipes."""
-    needed = DEFAULT_THRESHOLDS["int8"].mean_cosine or 0.0
+    """The fastest graphs that reach the mean cosine, else the best; and their recipes."""
+    needed, fp8 = DEFAULT_THRESHOLDS[variant.precision].mean_cosine or 0.0, variant.form == "fp8"
     measures = {
-        "image": image_measure(inputs, truth),
-        "text": text_measure(inputs, truth, (length,)),
+        "image": image_measure(inputs, truth, fp8=fp8),
+        "text": text_measure(inputs, truth, (length,), fp8=fp8),
     }
     protos = {"image": traced.image, "text": traced.text[length]}
     feeds = {"image": feed.pixels, "text": feed.token_ids[length]}
     found = {
         kind: next(
-            first_good(candidates(proto, "qdq", "percentile", feeds[kind], measures[kind]), needed)
+            first_good(
+                candidates(proto, variant.form, "percentile", feeds[kind], measures[kind]), needed
+            )
         )
         for kind, proto in protos.items()
     }

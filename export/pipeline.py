@@ -60,10 +60,10 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
             )
     for notice in checkpoint.notices:
         progress.notice(notice)
-    int8 = [variant for variant in options.variants if variant.precision == "int8"]
-    if samples and int8 and (few := calibration.warning(samples)):
+    quantized = [variant for variant in options.variants if variant.quantized]
+    if samples and quantized and (few := calibration.warning(samples)):
         progress.notice(few)
-    if options.serving.device != "gpu" and any(variant.on_cpu for variant in int8):
+    if options.serving.device != "gpu" and any(variant.on_cpu for variant in quantized):
         progress.notice(SATURATES)
     base = options.model_id or default_id(checkpoint.name, checkpoint.pretrained)
     ids = {variant: variant.model_id(base) for variant in options.variants}
@@ -94,16 +94,20 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
 
 def _check(options: Options) -> None:
     """Refuse impossible options before anything is loaded."""
-    if any(v.precision == "int8" for v in options.variants) and options.calibrate is None:
+    quantized = [each.precision.upper() for each in options.variants if each.quantized]
+    if quantized and options.calibrate is None:
         raise ExportError(
-            "INT8 needs pictures and captions like those that it will serve, to calibrate its "
-            "ranges: give --calibrate-images DIR and --calibrate-texts FILE"
+            f"{quantized[0]} needs pictures and captions like those that it will serve, to "
+            "calibrate its ranges: give --calibrate-images DIR and --calibrate-texts FILE"
         )
     if any(v.precision == "bf16" for v in options.variants):
         bf16.check_processor()
     if any(v.runtime == "tensorrt" for v in options.variants):
         plan.import_tensorrt()
-        gpus.find_gpus()
+        gpu = gpus.find_gpus()[0]
+        fp8 = any(v.precision == "fp8" for v in options.variants)
+        if fp8 and (why := gpus.why_not_fp8(gpu)):
+            raise ExportError(why)
 
 
 def evaluation_set(options: Options) -> EvaluationSet:

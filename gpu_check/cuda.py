@@ -23,7 +23,7 @@ class Device:
         Raises:
             NoGpuError: There is no GPU that can be used, as of every method that fails.
         """
-        find_gpus(load)
+        self.gpu = find_gpus(load)[0]
         self._driver, self._owned = load(DRIVER), list[int]()
         device, context, self._stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuDeviceGet", ctypes.byref(device), 0)

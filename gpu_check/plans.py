@@ -13,6 +13,7 @@ from benchmarks.reporting.results import Row
 from benchmarks.systems.published import Manifest
 from export.tensorrt.build_log import messages_of
 from export.tensorrt.errors import PlanError
+from export.tensorrt.gpus import why_not_fp8
 from export.tensorrt.plan import build_plan
 from gateway.models.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
 from gpu_check.cuda import Device
@@ -22,7 +23,6 @@ from gpu_check.models import Inputs, typed
 
 PRECISIONS = ("fp16", "int8", "fp8")
 NO_GRAPHS = "no typed graphs; write them with make gpu-inputs where the model is exported"
-NO_FP8 = "this project writes no FP8 graphs"
 TENSORS = {"image": (PIXELS, IMAGE_FEATURES), "text": (TOKEN_IDS, TEXT_FEATURES)}
 
 
@@ -46,10 +46,13 @@ def lines(
     """
     for precision in PRECISIONS:
         encoders = list(typed(manifest, inputs, precision))
-        if not encoders:
-            why = NO_FP8 if precision == "fp8" else NO_GRAPHS
+        why = None if encoders else NO_GRAPHS
+        if encoders and precision == "fp8" and device is not None:
+            why = why_not_fp8(device.gpu)
+        if why:
             labels = {"model": manifest["id"], "precision": precision}
             yield line(measure.part, labels, NOT_HERE, why)
+            continue
         for encoder in encoders:
             name, output = TENSORS[str(encoder.labels["encoder"])]
             start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Pictures and texts to calibrate INT8 with."""
+"""Pictures and texts to calibrate INT8 and FP8 with."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +24,8 @@ def warning(samples: EvaluationSet) -> str | None:
     if min(len(samples.pictures), len(samples.texts)) >= FEW:
         return None
     return (
-        f"INT8 takes its ranges from few samples (pictures: {len(samples.pictures)}, captions: "
-        f"{len(samples.texts)}); give {FEW} or more of each"
+        f"the ranges of activations come from few samples (pictures: {len(samples.pictures)}, "
+        f"captions: {len(samples.texts)}); give {FEW} or more of each"
     )
 
 

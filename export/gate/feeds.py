@@ -23,7 +23,7 @@ from gateway.models.tokenizer import padded
 BATCH = 16
 TIMED_RUNS = 40
 FEW = 16  # items to find overflows with
-QUICK = 96  # items to compare INT8 recipes with; good ones run on the whole set
+QUICK = 96  # items to compare recipes with; good ones run on the whole set
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +45,29 @@ def feed_of(inputs: Inputs, lengths: tuple[int, ...], *, few: bool = False) -> F
     return Feed(_batches(inputs.pixels[:limit]), batches)
 
 
-def image_measure(inputs: Inputs, truth: References) -> Measure:
+def image_measure(inputs: Inputs, truth: References, *, fp8: bool = False) -> Measure:
     """Make a function that measures the mean cosine of an image encoder's graph to PyTorch."""
     rows = _spread(len(inputs.pixels))
 
     def measure(proto: onnx.ModelProto) -> float:
         batches = _batches(inputs.pixels[rows])
-        with _opened(proto, PIXELS, [batches[0][:1].shape]) as run:
+        with _opened(proto, PIXELS, [batches[0][:1].shape], fp8=fp8) as run:
             found = np.concatenate([run(batch) for batch in batches])
         return float(metrics.row_cosines(found, truth.image[rows]).mean())
 
     return measure
 
 
-def text_measure(inputs: Inputs, truth: References, lengths: tuple[int, ...]) -> Measure:
+def text_measure(
+    inputs: Inputs, truth: References, lengths: tuple[int, ...], *, fp8: bool = False
+) -> Measure:
     """Make a function that measures a text encoder's mean cosine, the lowest of all lengths."""
     rows = _spread(len(inputs.token_ids))
 
     def measure(proto: onnx.ModelProto) -> float:
         means = []
-        with _opened(proto, TOKEN_IDS, [(1, length) for length in lengths]) as run:
+        shapes = [(1, length) for length in lengths]
+        with _opened(proto, TOKEN_IDS, shapes, fp8=fp8) as run:
             for length in lengths:
                 fits = [row for row in rows if len(inputs.token_ids[row]) <= length]
                 if fits:
@@ -90,14 +93,14 @@ def latency_of(run: runners.RunEncoder, item: NDArray[Any]) -> Latency:
 
 @contextlib.contextmanager
 def _opened(
-    proto: onnx.ModelProto, name: str, shapes: Sequence[tuple[int, ...]]
+    proto: onnx.ModelProto, name: str, shapes: Sequence[tuple[int, ...]], *, fp8: bool
 ) -> Iterator[runners.RunEncoder]:
     """Open a graph, after a check in another process that it does not crash."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         graph.save(proto, path, "candidate")
-        runners.check_runs(path, shapes)
-        yield runners.onnx_runner(path, name)
+        runners.check_runs(path, shapes, fp8=fp8)
+        yield runners.onnx_runner(path, name, fp8=fp8)
 
 
 def _batches(items: NDArray[Any]) -> list[NDArray[Any]]:

@@ -22,48 +22,60 @@ OPENVINO = {  # properties of a compiled graph
     "ENABLE_CPU_PINNING": "NO",
 }
 
+# ONNX Runtime 1.31 fuses pairs of FP8 into INT8's operators too, and then refuses the graph.
+AS_WRITTEN = {"session.disable_quant_qdq": "1"}
+
 RunEncoder = Callable[[NDArray[Any]], Vectors]
 
 
-def session_options() -> onnxruntime.SessionOptions:
-    """Options of every session that measures a graph."""
+def _entries(*, fp8: bool) -> dict[str, str]:
+    entries = dict(AS_WRITTEN) if fp8 else {}
+    if saturates():  # elsewhere it has no use and costs a fifth of the speed
+        entries[PRECISE] = "1"
+    return entries
+
+
+def session_options(*, fp8: bool = False) -> onnxruntime.SessionOptions:
+    """Options of every session that measures a graph; `fp8`: one with FP8 numbers."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # As it is served; threads that spin would slow the graph that is timed next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if saturates():  # elsewhere it has no use and costs a fifth of the speed
-        options.add_session_config_entry(PRECISE, "1")
+    for name, value in _entries(fp8=fp8).items():
+        options.add_session_config_entry(name, value)
     return options
 
 
-def check_runs(path: Path, shapes: Sequence[probe.Shape]) -> None:
+def check_runs(path: Path, shapes: Sequence[probe.Shape], *, fp8: bool = False) -> None:
     """Run a new graph in another process first.
 
     Args:
         path: File of the graph.
         shapes: Input shapes to run, batch first.
+        fp8: Whether the graph has FP8 numbers.
 
     Raises:
         CrashError: ONNX Runtime crashes or does not finish.
     """
-    why = probe.crash_of(path, shapes, {PRECISE: "1"} if saturates() else {})
+    why = probe.crash_of(path, shapes, _entries(fp8=fp8))
     if why is not None:
         raise CrashError(f"this variant cannot run here: {why} on {path.name}")
 
 
-def onnx_runner(path: Path, name: str) -> RunEncoder:
+def onnx_runner(path: Path, name: str, *, fp8: bool = False) -> RunEncoder:
     """Make a function that runs a graph in ONNX Runtime on the CPU.
 
     Args:
         path: File of the graph.
         name: Name of its input.
+        fp8: Whether the graph has FP8 numbers.
 
     Raises:
         GateError: It fails to load or, later, to run at a shape.
     """
     with _refusing(f"{path.name}: ONNX Runtime cannot load it"):
         session = onnxruntime.InferenceSession(
-            path, session_options(), providers=["CPUExecutionProvider"]
+            path, session_options(fp8=fp8), providers=["CPUExecutionProvider"]
         )
 
     def run(batch: NDArray[Any]) -> Vectors:

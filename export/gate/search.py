@@ -1,4 +1,4 @@
-"""Searches for INT8 graphs that pass the gate, from the fastest recipe to safer ones."""
+"""Searches for quantized graphs that pass the gate, from the fastest recipe to safer ones."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence

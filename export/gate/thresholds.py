@@ -21,6 +21,7 @@ DEFAULT_THRESHOLDS: Mapping[str, Thresholds] = {
     "fp16": Thresholds(min_cosine=0.9995),
     "bf16": Thresholds(min_cosine=0.9995),
     "int8": Thresholds(mean_cosine=0.99, accuracy_loss=1.0),
+    "fp8": Thresholds(mean_cosine=0.99, accuracy_loss=1.0),
 }
 
 

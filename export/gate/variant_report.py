@@ -20,7 +20,7 @@ class VariantReport:
 
     Attributes:
         id: Its model id, published or not.
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
         runtime: `onnxruntime`, `openvino` or `tensorrt`.
         size_bytes: Size of its files, counting shared files once.
         measured: Its figures.
@@ -29,7 +29,7 @@ class VariantReport:
         thresholds: Its thresholds.
         failures: Missed thresholds; empty if it passed.
         published: Whether it is published, possibly as failing.
-        recipe: Description of its INT8 recipe.
+        recipe: Description of its recipe, if it is quantized.
         latency: Latency by encoder (`image`, `text`), if timed.
         speeds: Speed against FP32 on this machine, by batch size, if it was compared.
         notes: Warnings about what was not measured.

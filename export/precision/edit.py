@@ -1,4 +1,4 @@
-"""Reads, runs and rewrites ONNX graphs in memory, for FP16 and INT8."""
+"""Reads, runs and rewrites ONNX graphs in memory, for FP16, INT8 and FP8."""
 
 import contextlib
 import tempfile

@@ -1,4 +1,4 @@
-"""Writes INT8 into a graph: QuantizeLinear and DequantizeLinear pairs.
+"""Writes INT8 or FP8 into a graph: QuantizeLinear and DequantizeLinear pairs.
 
 ONNX Runtime 1.31's `quantize_static` replaces neither this nor ranges.py: its histograms refuse
 packed text and keep every activation in memory, its entropy method equals minmax, and its
@@ -8,8 +8,8 @@ SmoothQuant needs another library. As uint8 on image encoders, in CPU time at ba
     ViT-B-32, minmax:   2.78 (2.74 to 2.80), cosine 0.9999; this: 2.83 (2.82 to 2.87), 0.9999
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -20,34 +20,54 @@ from export.precision import edit
 from export.precision.ranges import Range
 from export.precision.targets import Target
 
+Number: TypeAlias = "np.dtype[Any]"  # INT8, UINT8 or E4M3
+
 BIAS_LIMIT = 2**30  # of an INT32 bias, leaving room for the sum
+INT8, UINT8 = np.dtype(np.int8), np.dtype(np.uint8)
+E4M3 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.FLOAT8E4M3FN)
+LARGEST = {INT8: 127, E4M3: 448}  # of the numbers that are used
+LEAST = {INT8: 0.0, E4M3: 2.0**-14}  # of scales: FP8 is rounded alike by any that FP16 holds
+
+
+def rounded(values: NDArray[np.float32], number: Number) -> NDArray[Any]:
+    """Round to the nearest INT8 or E4M3; what is larger becomes the largest."""
+    limit = LARGEST[number]
+    near = np.clip(values, -limit, limit)
+    return (np.rint(near) if number == INT8 else near).astype(number)
 
 
 def quantize_weight(
-    values: NDArray[np.float32], axis: int, least: NDArray[np.float32] | float = 0.0
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantize to symmetric INT8 with one scale per output channel.
+    values: NDArray[np.float32],
+    axis: int,
+    least: NDArray[np.float32] | float = 0.0,
+    number: Number = INT8,
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Quantize around 0 with one scale per output channel.
 
     Args:
         values: The weight.
         axis: Axis of the output channels.
         least: Lower bounds of the scales.
+        number: INT8 or E4M3.
 
     Returns:
-        int8 like `values` in [-127, 127], and float32 [channels] scales.
+        Numbers like `values`, in [-127, 127] or [-448, 448], and float32 [channels] scales.
     """
     others = tuple(n for n in range(values.ndim) if n != axis)
-    scales = np.maximum(abs(values).max(axis=others) / 127, least).astype(np.float32)
+    peaks = abs(values).max(axis=others)
+    lowest = np.maximum(least, LEAST[number])
+    scales = np.maximum(peaks / LARGEST[number], lowest).astype(np.float32)
     scales[scales == 0] = 1  # channels of zeros
     shape = [-1 if n == axis else 1 for n in range(values.ndim)]
-    return np.rint(values / scales.reshape(shape)).astype(np.int8), scales
+    return rounded(values / scales.reshape(shape), number), scales
 
 
-def activation_scale(ends: Range, *, unsigned: bool) -> tuple[np.float32, np.generic]:
-    """Scale and zero point of an activation: int8 around 0, or uint8 from end to end."""
+def activation_scale(ends: Range, number: Number) -> tuple[np.float32, np.generic]:
+    """Scale and zero point of an activation: INT8 or E4M3 around 0, or UINT8 from end to end."""
     low, high = min(ends[0], 0.0), max(ends[1], 0.0)
-    if not unsigned:
-        return np.float32(max(-low, high) / 127 or 1), np.int8(0)
+    if number != UINT8:
+        step = max(-low, high) / LARGEST[number]
+        return np.float32(max(step, LEAST[number]) or 1), number.type(0)
     scale = np.float32((high - low) / 255 or 1)
     return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
 
@@ -56,21 +76,23 @@ def insert_qdq(
     graph: onnx.GraphProto,
     targets: Sequence[Target],
     ranges: Mapping[str, Range],
-    *,
-    unsigned: bool,
+    number: Number,
+    products: Collection[str] = (),
 ) -> None:
-    """Insert Q/DQ pairs before the targets, and DQ behind their INT8 weights.
+    """Insert Q/DQ pairs before the targets, and DQ behind their weights.
 
     Args:
         graph: Changed in place.
-        targets: All layers that become INT8.
-        ranges: Ranges of the targets' activations, and with `unsigned` of the Convs' outputs.
-        unsigned: Use uint8 activations with zero points, and give Convs INT32 biases and quantized
-            outputs, which ONNX Runtime needs to run them in INT8. TensorRT supports neither.
+        targets: All layers that become INT8 or FP8.
+        ranges: Ranges of all activations to quantize, and with UINT8 of the Convs' outputs.
+        number: Of the activations: INT8, E4M3, or UINT8 with zero points beside INT8 weights, where
+            Convs get INT32 biases and quantized outputs, which ONNX Runtime needs to run them in
+            INT8. TensorRT supports neither.
+        products: Names of nodes that multiply two activations, to read pairs alone.
     """
-    writer = _Writer(graph, ranges, unsigned=unsigned)
+    writer = _Writer(graph, ranges, number)
     by_name = {target.node: target for target in targets}
-    outputs = {t.output for t in targets if unsigned and t.op == "Conv"}
+    outputs = {t.output for t in targets if writer.unsigned and t.op == "Conv"}
     for node in list(graph.node):
         for index, name in enumerate(node.input):
             if name in outputs:  # all its readers must read the pair, for the Conv to be fused
@@ -79,6 +101,8 @@ def insert_qdq(
         if target:
             node.input[0] = writer.pair(target.activation)
             writer.weigh(node, target)
+        if node.name in products:
+            node.input[:] = [writer.pair(name) for name in node.input]
         writer.nodes.append(node)
     edit.replace_nodes(graph, writer.nodes)
 
@@ -86,10 +110,10 @@ def insert_qdq(
 class _Writer:
     """Collects the nodes of the new graph, and adds the tensors that they read."""
 
-    def __init__(
-        self, graph: onnx.GraphProto, ranges: Mapping[str, Range], *, unsigned: bool
-    ) -> None:
-        self.graph, self.ranges, self.unsigned = graph, ranges, unsigned
+    def __init__(self, graph: onnx.GraphProto, ranges: Mapping[str, Range], number: Number) -> None:
+        self.graph, self.ranges, self.number = graph, ranges, number
+        self.unsigned = number == UINT8
+        self.weights = INT8 if self.unsigned else number
         self.tensors = edit.weights(graph)
         self.nodes: list[onnx.NodeProto] = []
         self.done: dict[str, str] = {}
@@ -107,26 +131,28 @@ class _Writer:
     def pair(self, name: str) -> str:
         """Name of the dequantized copy of an activation, which all its readers share."""
         if name not in self.done:
-            scale, zero = activation_scale(self.ranges[name], unsigned=self.unsigned)
+            scale, zero = activation_scale(self.ranges[name], self.number)
             scales = [self.add(f"{name}.scale", scale), self.add(f"{name}.zero", zero)]
             quantized = self.node("QuantizeLinear", [name, *scales], f"{name}.quantized")
-            self.done[name] = self.node("DequantizeLinear", [quantized, *scales], f"{name}.int8")
+            self.done[name] = self.node(
+                "DequantizeLinear", [quantized, *scales], f"{name}.dequantized"
+            )
         return self.done[name]
 
     def weigh(self, node: onnx.NodeProto, target: Target) -> None:
-        """Make a layer read its weight, and an unsigned Conv its bias, as integers."""
+        """Make a layer read its quantized weight, and an unsigned Conv its bias as INT32."""
         values = numpy_helper.to_array(self.tensors[target.weight])
         name, bias = target.weight, None
         least: NDArray[np.float32] | float = 0.0
-        step = activation_scale(self.ranges[target.activation], unsigned=self.unsigned)[0]
+        step = activation_scale(self.ranges[target.activation], self.number)[0]
         if self.unsigned and target.bias in self.tensors:
             name = f"{target.node}.weight"  # its scale depends on the bias
             bias = numpy_helper.to_array(self.tensors[target.bias])
             least = abs(bias) / (step * BIAS_LIMIT)
-        output = f"{name}.int8"
+        output = f"{name}.dequantized"
         if output not in self.done:
-            quantized, scales = quantize_weight(values, target.axis, least)
-            zeros = self.add(f"{name}.zero", np.zeros(scales.shape, np.int8))
+            quantized, scales = quantize_weight(values, target.axis, least, self.weights)
+            zeros = self.add(f"{name}.zero", np.zeros(scales.shape, self.weights))
             inputs = [self.add(f"{name}.quantized", quantized), self.add(f"{name}.scale", scales)]
             self.node("DequantizeLinear", [*inputs, zeros], output, axis=target.axis)
             self.done[output] = output

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from export.errors import GraphError
 from export.precision import edit
-from export.precision.insert import insert_qdq
+from export.precision.insert import INT8, UINT8, insert_qdq
 from export.precision.ranges import Method, measure_ranges
 from export.precision.recipe import DEFAULT_CPU_FORM, Form, Recipe, recipes
 from export.precision.sensitivity import sensitivity
@@ -49,7 +49,9 @@ def quantize(
     if not targets:
         raise GraphError("the graph has no MatMul, Gemm or Conv with constant weights to quantize")
     unsigned = recipe.form == "uint8"
-    ranges = measure_ranges(graph, feeds, targets, recipe.method, unsigned=unsigned)
-    insert_qdq(graph.graph, targets, ranges, unsigned=unsigned)
+    names = [target.activation for target in targets]
+    names += [target.output for target in targets if unsigned and target.op == "Conv"]
+    ranges = measure_ranges(graph, feeds, names, recipe.method)
+    insert_qdq(graph.graph, targets, ranges, UINT8 if unsigned else INT8)
     del graph.graph.value_info[:]
     return graph

@@ -1,4 +1,4 @@
-"""Calibration: chooses the INT8 range of each activation from samples."""
+"""Calibration: chooses the range of each activation to quantize, from samples."""
 
 import contextlib
 import io
@@ -12,7 +12,6 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 
 from export.errors import GraphError
 from export.precision import edit
-from export.precision.targets import Target
 
 Method: TypeAlias = Literal["minmax", "entropy", "percentile"]
 Range: TypeAlias = tuple[float, float]
@@ -25,12 +24,10 @@ PERCENTILE = 99.99  # of the magnitudes
 def measure_ranges(
     proto: onnx.ModelProto,
     feeds: Sequence[NDArray[Any]],
-    targets: Sequence[Target],
+    names: Sequence[str],
     method: Method,
-    *,
-    unsigned: bool,
 ) -> dict[str, Range]:
-    """Measure the range of each activation to quantize, by value name.
+    """Measure the range of each of these values, by name.
 
     `entropy` and `percentile` use ONNX Runtime's calibrators; their histograms grow by one small
     batch at a time, so that memory stays bounded.
@@ -38,9 +35,6 @@ def measure_ranges(
     Raises:
         GraphError: There are no samples, or they give infinite values.
     """
-    names = [target.activation for target in targets]
-    if unsigned:
-        names += [target.output for target in targets if target.op == "Conv"]
     names = list(dict.fromkeys(names))
     ranges = edit.extremes(proto, feeds, names)
     broken = [name for name, ends in ranges.items() if not np.isfinite(ends).all()]

@@ -1,4 +1,4 @@
-"""Recipes to quantize a graph to INT8, from the fastest to safer ones."""
+"""Recipes to quantize a graph, from the fastest to safer ones."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,8 @@ from export.precision.targets import find_targets, split_gemms
 
 # qdq: symmetric int8 activations, quantized at the input of a layer, for TensorRT.
 # uint8: uint8 activations with zero points; Convs with INT32 bias and quantized output.
-Form: TypeAlias = Literal["qdq", "uint8"]
+# fp8: E4M3 weights and activations around 0, for TensorRT; fp8.py has its recipes.
+Form: TypeAlias = Literal["qdq", "uint8", "fp8"]
 
 # How many times FP32's items/s (8 images, 8 texts of 16 tokens, 4 images), measured in turns on
 # 2026-11-21: random weights, ONNX Runtime 1.31, 2 cores of an AMD EPYC with AVX512-VNNI;
@@ -34,27 +35,32 @@ SHARES = (0.1, 0.25, 0.5)  # of the layers, most sensitive first, left in FP32
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One way to quantize a graph to INT8."""
+    """One way to quantize a graph."""
 
     form: Form
     method: Method  # chooses the ranges of activations
     smooth: float | None = None  # SmoothQuant's alpha
-    excluded: tuple[str, ...] = ()  # names of nodes that stay FP32
+    excluded: tuple[str, ...] = ()  # names of nodes that stay as they are
+    attention: bool = False  # FP8: its products of two activations as well
 
     def describe(self) -> str:
         """Describe the recipe in one line."""
         parts: list[str] = [self.form, self.method]
         if self.smooth is not None:
             parts.append(f"SmoothQuant alpha {self.smooth:g}")
+        if self.attention:
+            parts.append("attention's products")
         if self.excluded:
-            parts.append(f"{len(self.excluded)} layers in FP32")
+            parts.append(
+                f"{len(self.excluded)} layers in {'FP16' if self.form == 'fp8' else 'FP32'}"
+            )
         return ", ".join(parts)
 
 
 def recipes(
     proto: onnx.ModelProto, form: Form, method: Method, feeds: Sequence[NDArray[Any]]
 ) -> Iterator[Recipe]:
-    """Yield recipes in the order to try them, each slower than those before.
+    """Yield recipes of INT8 in the order to try them, each slower than those before.
 
     First plain, then smoothed; then with the first and last layer and more and more of the most
     sensitive layers in FP32, each plain and smoothed. It measures sensitivity only when needed.

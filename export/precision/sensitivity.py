@@ -1,4 +1,4 @@
-"""Measures the error that INT8 causes in each layer."""
+"""Measures the error that INT8 or FP8 causes in each layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.precision import edit
-from export.precision.insert import activation_scale, quantize_weight
+from export.precision.insert import INT8, Number, activation_scale, quantize_weight, rounded
 from export.precision.targets import Target, find_targets, split_gemms
 
 ITEMS = 4  # samples
 ROWS = 256  # of each activation
 
 
-def sensitivity(proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]]) -> list[tuple[str, float]]:
-    """Measure the relative error of INT8 in each layer on a few samples, largest first.
+def sensitivity(
+    proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]], number: Number = INT8
+) -> list[tuple[str, float]]:
+    """Measure the relative error of rounding in each layer on a few samples, largest first.
 
     For a MatMul it is the error of the product of the rounded weight and activation; for a Conv
     the root of the summed squares of both errors, as for independent random errors.
@@ -25,6 +27,7 @@ def sensitivity(proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]]) -> list[t
     Args:
         proto: FP32 graph, not changed.
         feeds: Batches of its input; the first few items are used.
+        number: INT8 or E4M3, of weights and activations.
 
     Returns:
         Pairs of node name and error, 0 or more.
@@ -34,24 +37,26 @@ def sensitivity(proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]]) -> list[t
     names = [target.activation for target in targets]
     run = next(edit.observe(graph, [feeds[0][:ITEMS]], names))
     errors = {
-        target.node: _error(target, run[target.activation], tensors[target.weight])
+        target.node: _error(target, run[target.activation], tensors[target.weight], number)
         for target in targets
     }
     return sorted(errors.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _error(target: Target, values: NDArray[np.float32], tensor: onnx.TensorProto) -> float:
+def _error(
+    target: Target, values: NDArray[np.float32], tensor: onnx.TensorProto, number: Number
+) -> float:
     weight = numpy_helper.to_array(tensor)
-    scale, _ = activation_scale((float(values.min()), float(values.max())), unsigned=False)
-    rounded = np.clip(np.rint(values / scale), -127, 127) * scale
-    quantized, scales = quantize_weight(weight, target.axis)
+    scale, _ = activation_scale((float(values.min()), float(values.max())), number)
+    near = rounded(values / scale, number).astype(np.float32) * scale
+    quantized, scales = quantize_weight(weight, target.axis, number=number)
     shape = [-1 if n == target.axis else 1 for n in range(weight.ndim)]
-    dequantized = quantized * scales.reshape(shape)
+    dequantized = quantized.astype(np.float32) * scales.reshape(shape)
     if target.op == "Conv":
-        return float(np.hypot(_relative(values, rounded), _relative(weight, dequantized)))
+        return float(np.hypot(_relative(values, near), _relative(weight, dequantized)))
     rows = values.reshape(-1, len(weight))
     step = max(1, len(rows) // ROWS)
-    return _relative(rows[::step] @ weight, rounded.reshape(rows.shape)[::step] @ dequantized)
+    return _relative(rows[::step] @ weight, near.reshape(rows.shape)[::step] @ dequantized)
 
 
 def _relative(exact: NDArray[np.float32], rough: NDArray[np.float32]) -> float:

@@ -1,4 +1,4 @@
-"""The layers of a graph that can run in INT8."""
+"""The layers of a graph that can run in INT8 or FP8."""
 
 from collections import Counter
 from collections.abc import Collection

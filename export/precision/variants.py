@@ -8,10 +8,10 @@ import onnx
 from numpy.typing import NDArray
 
 from export.errors import CrashError, ExportError
-from export.precision import half, int8, weights
+from export.precision import fp8, half, int8, weights
 from export.precision.int8 import Form, Method
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Runtime = Literal["onnxruntime", "openvino", "tensorrt"]  # the backend that serves it
 
 Feeds = Sequence[NDArray[Any]]  # batches of an encoder's input
@@ -40,13 +40,20 @@ class Variant:
         return self.runtime != "tensorrt"
 
     @property
+    def quantized(self) -> bool:
+        """Whether it is calibrated, and searched for among recipes."""
+        return self.precision in ("int8", "fp8")
+
+    @property
     def traced_for(self) -> Runtime:
         """The runtime whose graphs it is made from."""
         return "onnxruntime" if self.on_cpu else "tensorrt"
 
     @property
     def form(self) -> Form:
-        """The fastest form of INT8 for the runtime."""
+        """The fastest form of INT8 for the runtime, or that of FP8."""
+        if self.precision == "fp8":
+            return "fp8"
         return "qdq" if self.runtime == "tensorrt" else int8.DEFAULT_CPU_FORM
 
 
@@ -66,13 +73,14 @@ def pairs(precisions: Sequence[Precision], runtimes: Sequence[Runtime]) -> tuple
         for runtime in dict.fromkeys(backends)
         for precision in dict.fromkeys(wanted)
         if (precision == "bf16") == (runtime == "openvino")
+        and not (precision == "fp8" and runtime != "tensorrt")
     )
     paired = {name for variant in found for name in (variant.precision, variant.runtime)}
     alone = [name for name in (*wanted, *runtimes) if name not in paired]
     if alone:
         raise ExportError(
-            f"{alone[0]} is left without a partner: OpenVINO runs only bf16, and only OpenVINO "
-            "runs bf16"
+            f"{alone[0]} is left without a partner: OpenVINO runs only bf16, only OpenVINO runs "
+            "bf16, and only TensorRT runs fp8"
         )
     return found
 
@@ -83,13 +91,13 @@ class Graphs:
 
     image: onnx.ModelProto
     text: dict[int, onnx.ModelProto]
-    recipe: dict[str, str] = field(default_factory=dict)  # of INT8, by encoder
+    recipe: dict[str, str] = field(default_factory=dict)  # of INT8 and FP8, by encoder
     packed: bool = False  # whether one text graph serves any length
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An INT8 graph with its recipe and mean cosine."""
+    """A quantized graph with its recipe and mean cosine."""
 
     recipe: int8.Recipe
     proto: onnx.ModelProto
@@ -133,16 +141,18 @@ def _converted(
 def candidates(
     proto: onnx.ModelProto, form: Form, method: Method, feeds: Feeds, measure: Measure
 ) -> Iterator[Candidate]:
-    """Yield INT8 graphs in the order to try them, the fastest first.
+    """Yield INT8 or FP8 graphs in the order to try them, the fastest first.
 
     Raises:
         CrashError: ONNX Runtime crashed on all of them.
     """
     crash: CrashError | None = None
     some = False
-    for recipe in int8.recipes(proto, form, method, feeds):
-        made = int8.quantize(proto, feeds, recipe)
-        if form == "qdq":  # on a GPU, FP16 is faster than FP32 for the other layers
+    tried = fp8.recipes(proto, feeds) if form == "fp8" else int8.recipes(proto, form, method, feeds)
+    quantize = fp8.quantize if form == "fp8" else int8.quantize
+    for recipe in tried:
+        made = quantize(proto, feeds, recipe)
+        if form != "uint8":  # on a GPU, FP16 is faster than FP32 for the other layers
             made = half.to_fp16(made)
         try:
             cosine = measure(made)

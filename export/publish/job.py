@@ -56,7 +56,7 @@ class ExportJob:
     traced: Mapping[Runtime, Graphs]  # FP32
     dataset: EvaluationSet
     inputs: Inputs  # the evaluation set, as the gateway prepares it
-    calibrate: Inputs | None  # for INT8
+    calibrate: Inputs | None  # for INT8 and FP8
     truth: References
     thresholds: Mapping[str, Thresholds]  # by precision
     progress: Progress

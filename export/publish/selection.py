@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from export.gate import runners, speed, thresholds
@@ -28,7 +29,7 @@ class Selected:
 
     Attributes:
         found: Graphs, figures and missed thresholds.
-        latency: By encoder; of text at the shortest length.
+        latency: By encoder; of text at the shortest length. Empty where no plan was built.
         speeds: Against FP32 on this machine; empty for FP32 itself and on a GPU.
     """
 
@@ -56,16 +57,26 @@ def select_graphs(job: ExportJob, variant: Variant, stage: Stage) -> Selected:
     limits = job.thresholds[variant.precision]
     staged: _Staged | None = None
 
-    def judge(graphs: Graphs) -> tuple[Evaluation, list[str]]:
-        nonlocal staged
-        staged = _staged(job, variant, stage, graphs)
-        measured = evaluate(
-            staged.run_image, staged.run_texts, job.inputs, job.truth, job.dataset,
+    def measured(ran: _Staged) -> tuple[Evaluation, list[str]]:
+        found = evaluate(
+            ran.run_image, ran.run_texts, job.inputs, job.truth, job.dataset,
             job.options.serving.max_batch, job.options.small_batch_items,
         )  # fmt: skip
-        return measured, thresholds.failures(measured.measured, limits)
+        return found, thresholds.failures(found.measured, limits)
+
+    def judge(graphs: Graphs) -> tuple[Evaluation, list[str]]:
+        nonlocal staged
+        staged = None
+        if variant.precision == "fp8":
+            on_cpu = measured(_as_onnx(stage, graphs, fp8=True))
+            if on_cpu[1]:  # plans take minutes to build
+                return on_cpu
+        staged = _staged(job, variant, stage, graphs)
+        return measured(staged)
 
     found = _made(job, variant, limits, judge)
+    if staged is None and found.failures and not job.options.allow_failing:
+        return Selected(found, (), ())  # refused on the CPU, so no plan was built
     if staged is None or staged.graphs is not found.graphs:  # a later candidate was worse
         staged = _staged(job, variant, stage, found.graphs)
     feed, length = feed_of(job.inputs, job.lengths, few=True), min(staged.run_texts)
@@ -95,7 +106,7 @@ def _fp32(job: ExportJob, length: int) -> Iterator[Pair]:
 
 
 def _made(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
-    if variant.precision == "int8":
+    if variant.quantized:
         return _searched(job, variant, limits, judge)
     graphs = job.traced[variant.traced_for]
     if variant.precision == "fp16":
@@ -108,47 +119,56 @@ def _made(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) ->
 
 
 def _searched(job: ExportJob, variant: Variant, limits: Thresholds, judge: Judge) -> Found:
-    """Search INT8 graphs: first by the cosines of each encoder, then by all figures of both."""
+    """Search quantized graphs: by the cosines of each encoder, then by all figures of both."""
     if job.calibrate is None:
-        raise ValueError("INT8 without calibration")
+        raise ValueError(f"{variant.precision} without calibration")
     feed: Feed = feed_of(job.calibrate, job.lengths)
     needed = limits.mean_cosine if limits.mean_cosine is not None else -1.0
     traced = job.traced[variant.traced_for]
     shared = traced.text[job.lengths[-1]]
     every = [batch for batches in feed.token_ids.values() for batch in batches]
+    fp8 = variant.precision == "fp8"
     texts = candidates(
         shared, variant.form, job.options.method, every,
-        text_measure(job.inputs, job.truth, job.lengths),
+        text_measure(job.inputs, job.truth, job.lengths, fp8=fp8),
     )  # fmt: skip
     images = candidates(
         traced.image, variant.form, job.options.method, feed.pixels,
-        image_measure(job.inputs, job.truth),
+        image_measure(job.inputs, job.truth, fp8=fp8),
     )  # fmt: skip
     return search(first_good(images, needed), first_good(texts, needed), traced, judge)
 
 
 def _staged(job: ExportJob, variant: Variant, stage: Stage, graphs: Graphs) -> _Staged:
+    if variant.runtime == "onnxruntime":
+        return _as_onnx(stage, graphs, checked=variant.precision != "fp32")
     stage.clear()
     image, texts = stage.image(graphs.image), stage.text(graphs)
     if variant.runtime == "tensorrt":
         return _Staged(graphs, *build_plans(stage, image, texts))
-    if variant.runtime == "openvino":
-        run_image = runners.openvino_runner(image, PIXELS)
-        run_texts = runners.text_runners(texts, runners.openvino_runner)
-        return _Staged(graphs, run_image, run_texts)
-    if variant.precision != "fp32":
-        _check_runs(stage, image, texts)
-    return _Staged(graphs, runners.onnx_runner(image, PIXELS), runners.text_runners(texts))
+    run_image = runners.openvino_runner(image, PIXELS)
+    run_texts = runners.text_runners(texts, runners.openvino_runner)
+    return _Staged(graphs, run_image, run_texts)
 
 
-def _check_runs(stage: Stage, image: Path, texts: Mapping[int, Path]) -> None:
+def _as_onnx(stage: Stage, graphs: Graphs, *, checked: bool = True, fp8: bool = False) -> _Staged:
+    """Write the graphs for ONNX Runtime on a CPU; `checked` runs them in another process first."""
+    stage.clear()
+    image, texts = stage.image(graphs.image), stage.text(graphs)
+    if checked:
+        _check_runs(stage, image, texts, fp8=fp8)
+    make = partial(runners.onnx_runner, fp8=fp8)
+    return _Staged(graphs, make(image, PIXELS), runners.text_runners(texts, make))
+
+
+def _check_runs(stage: Stage, image: Path, texts: Mapping[int, Path], *, fp8: bool) -> None:
     """Run the encoders in another process first, at the smallest and largest batch."""
     batches = sorted({1, stage.serving.max_batch})
     size = stage.image_size
-    runners.check_runs(image, [(batch, size, size, 3) for batch in batches])
+    runners.check_runs(image, [(batch, size, size, 3) for batch in batches], fp8=fp8)
     lengths: dict[int, list[int]] = {}  # lengths that share a file, by its inode
     for length, path in texts.items():
         lengths.setdefault(path.stat().st_ino, []).append(length)
     for shared in lengths.values():
         shapes = [(batch, length) for batch in batches for length in shared]
-        runners.check_runs(texts[shared[0]], shapes)
+        runners.check_runs(texts[shared[0]], shapes, fp8=fp8)

@@ -28,7 +28,9 @@ def summary(outcome: Outcome, root: Path) -> str:
     lengths = ", ".join(str(length) for length in manifest.token_lengths)
     served = f"served at {lengths}" if lengths else f"any length up to {texts[-1].length}"
     failing = "".join(f"failing      {failure}\n" for failure in outcome.failures)
-    recipe = "".join(f"int8         {encoder}: {how}\n" for encoder, how in manifest.recipe.items())
+    recipe = "".join(
+        f"{manifest.precision:<13}{encoder}: {how}\n" for encoder, how in manifest.recipe.items()
+    )
     return (
         f"published    {manifest.id}, version {manifest.version}, in {root}\n{failing}"
         f"image        {image.name}: {_size(root, image.name, manifest.version)}, "

@@ -14,6 +14,7 @@ Foreign = Any  # a library known at run time only
 Loader = Callable[[str], Foreign]  # ctypes.CDLL or a fake
 
 DRIVER = "libcuda.so.1"
+FP8 = (8, 9)  # the least compute capability, of Ada
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 
@@ -46,6 +47,16 @@ def find_gpus(load: Loader = ctypes.CDLL) -> tuple[Gpu, ...]:
             "and CUDA_VISIBLE_DEVICES"
         )
     return tuple(_gpu(driver, ordinal) for ordinal in range(count.value))
+
+
+def why_not_fp8(gpu: Gpu) -> str | None:
+    """Why a GPU cannot multiply FP8, or None if it can."""
+    if tuple(map(int, gpu.compute_capability.split("."))) >= FP8:
+        return None
+    return (
+        f"FP8 needs a GPU of compute capability {FP8[0]}.{FP8[1]} or later; {gpu.name} has "
+        f"{gpu.compute_capability}"
+    )
 
 
 def _gpu(driver: Foreign, ordinal: int) -> Gpu:

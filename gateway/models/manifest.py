@@ -124,7 +124,7 @@ class Manifest(_Frozen):
     fingerprint: Sha256
     open_clip_name: str
     pretrained: str | None  # OpenCLIP tag or checkpoint file name; None for random weights
-    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
     runtime: Literal["onnxruntime", "openvino", "tensorrt"]  # Triton's backend
     recipe: dict[str, str]  # how `image` and `text` were made INT8; empty otherwise
     embedding_size: int = Field(ge=1)

@@ -82,6 +82,8 @@ def test_bf16_and_openvino_go_together(
         ([], ["openvino"], "fp32"),
         (["bf16"], ["onnxruntime"], "bf16"),
         (["fp32", "bf16"], ["tensorrt"], "bf16"),
+        (["fp32", "fp8"], [], "fp8"),
+        (["fp8"], ["onnxruntime", "tensorrt"], "onnxruntime"),
         (["fp32", "int8"], ["onnxruntime", "openvino"], "openvino"),
     ],
 )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from export.architectures import shorten
 from export.demo.model import CHECKPOINT, CONFIG
+from export.precision.recipe import Form
 from export.precision.variants import Graphs, candidates, halved
 from export.source import graph, tracing
 from export.source.checkpoint import load_checkpoint
@@ -27,7 +28,9 @@ from export.tensorrt.plan import build_plan
 from gateway.models.manifest import PIXELS, TOKEN_IDS
 from tests.export import models
 
-BATCH, CAPABILITY = 4, "8.9"
+BATCH = 4
+CAPABILITIES = {"fp8": ("8.9", "12.0")}  # of Ada, and of Blackwell
+ANY = ("8.9",)
 SAMPLES = 2  # to calibrate with
 KNOWN_IDS = 60  # token ids that every tokenizer here has
 REAL = {"ViT-B-32": 2, "RN50": 5, "ViT-B-16-SigLIP": 2}  # rows of equal blocks in both encoders
@@ -88,38 +91,45 @@ def samples(name: str, item: tuple[int, ...]) -> NDArray[Any]:
     return rng.integers(1, KNOWN_IDS, (SAMPLES, *item), dtype=np.int32)
 
 
-def in_int8(graphs: Graphs, name: str, recipe: int) -> onnx.ModelProto:
+def quantized(graphs: Graphs, name: str, recipe: int, form: Form = "qdq") -> onnx.ModelProto:
     """An encoder by one of the recipes that export tries for TensorRT."""
     proto, item = item_of(graphs, name)
-    recipes = candidates(proto, "qdq", "minmax", [samples(name, item)], lambda candidate: 1.0)
+    recipes = candidates(proto, form, "minmax", [samples(name, item)], lambda candidate: 1.0)
     return next(itertools.islice(recipes, recipe, None)).proto
 
 
 def assert_builds(
-    rtx: ModuleType, model: onnx.ModelProto, name: str, item: tuple[int, ...], folder: Path
+    rtx: ModuleType,
+    model: onnx.ModelProto,
+    name: str,
+    item: tuple[int, ...],
+    folder: Path,
+    capabilities: tuple[str, ...] = ANY,
 ) -> None:
     path = folder / "model.onnx"
     graph.save(model, path, "model")
-    plan = build_plan(rtx, path, {name: item}, BATCH, compute_capability=CAPABILITY)
+    for capability in capabilities:
+        plan = build_plan(rtx, path, {name: item}, BATCH, compute_capability=capability)
+        assert len(plan) > sum(math.prod(tensor.dims) for tensor in model.graph.initializer) / 2
     path.unlink()
-    assert len(plan) > sum(math.prod(tensor.dims) for tensor in model.graph.initializer) / 2
 
 
-@pytest.mark.parametrize("how", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("how", ["fp32", "fp16", "int8", "fp8"])
 @pytest.mark.parametrize("name", [PIXELS, TOKEN_IDS])
 def test_builds(
     rtx: ModuleType, traced: Graphs, in_fp16: Graphs, tmp_path: Path, name: str, how: str
 ) -> None:
     model, item = item_of(in_fp16 if how == "fp16" else traced, name)
-    if how == "int8":
-        model = in_int8(traced, name, recipe=0)
+    if how in ("int8", "fp8"):
+        model = quantized(traced, name, 0, "fp8" if how == "fp8" else "qdq")
     types = {tensor.data_type for tensor in model.graph.initializer}
     assert (onnx.TensorProto.INT8 in types) == (how == "int8")
+    assert (onnx.TensorProto.FLOAT8E4M3FN in types) == (how == "fp8")
     assert (onnx.TensorProto.FLOAT16 in types) == (how != "fp32")
-    assert_builds(rtx, model, name, item, tmp_path)
+    assert_builds(rtx, model, name, item, tmp_path, CAPABILITIES.get(how, ANY))
 
 
 @pytest.mark.parametrize("traced", SMALL, indirect=True)
 @pytest.mark.parametrize("name", [PIXELS, TOKEN_IDS])
 def test_smoothed_int8_builds(rtx: ModuleType, traced: Graphs, tmp_path: Path, name: str) -> None:
-    assert_builds(rtx, in_int8(traced, name, recipe=1), name, item_of(traced, name)[1], tmp_path)
+    assert_builds(rtx, quantized(traced, name, 1), name, item_of(traced, name)[1], tmp_path)

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from export.errors import GraphError
 from export.precision import edit
 from export.precision.edit import FLOAT
-from export.precision.insert import activation_scale, quantize_weight
+from export.precision.insert import INT8, UINT8, activation_scale, quantize_weight
 from export.precision.int8 import (
     DEFAULT_CPU_FORM,
     Form,
@@ -25,7 +25,7 @@ from export.precision.int8 import (
 from tests.export import graphs
 from tests.export.graphs import Encoder, answer, cosines
 
-FORMS: tuple[Form, ...] = get_args(Form)
+FORMS: tuple[Form, ...] = ("qdq", "uint8")
 METHODS: tuple[Method, ...] = get_args(Method)
 PLAIN = Recipe("qdq", "minmax")
 
@@ -279,10 +279,10 @@ def test_rounding() -> None:
     quantized, scales = quantize_weight(weight, axis=1)
     np.testing.assert_array_equal(quantized, [[127, 0, -127], [64, 0, 1]])
     np.testing.assert_allclose(scales, [1 / 127, 1, 2 / 127])
-    assert [float(n) for n in activation_scale((-1.0, 127.0), unsigned=False)] == [1, 0]
-    assert [float(n) for n in activation_scale((-5.0, 250.0), unsigned=True)] == [1, 5]
-    assert [float(n) for n in activation_scale((3.0, 255.0), unsigned=True)] == [1, 0]
-    assert activation_scale((0.0, 0.0), unsigned=True)[0] > 0
+    assert [float(n) for n in activation_scale((-1.0, 127.0), INT8)] == [1, 0]
+    assert [float(n) for n in activation_scale((-5.0, 250.0), UINT8)] == [1, 5]
+    assert [float(n) for n in activation_scale((3.0, 255.0), UINT8)] == [1, 0]
+    assert activation_scale((0.0, 0.0), UINT8)[0] > 0
 
 
 def test_nothing_to_quantize_or_to_calibrate_with(image: Encoder) -> None:

@@ -26,6 +26,7 @@ class Driver:
         self.calls: list[str] = []
         self.memory: dict[int, Any] = {}
         self.capturing, self.fails = False, ""
+        self.capability = (8, 9)
         self.graph: list[Callable[[], None]] = []
 
     def __getattr__(self, name: str) -> Callable[..., int]:
@@ -47,6 +48,9 @@ class Driver:
 
     def _cuDeviceGetCount(self, count: Any) -> None:  # noqa: N802 (NVIDIA's names)
         count._obj.value = 1
+
+    def _cuDeviceGetAttribute(self, value: Any, which: int, device: Any) -> None:  # noqa: N802
+        value._obj.value = self.capability[which - 75]
 
     def _cuStreamCreate(self, stream: Any, flags: int) -> None:  # noqa: N802
         assert flags == 1  # the default stream waits for others, and cannot be captured

@@ -16,16 +16,21 @@ PIXELS = np.random.default_rng(3).integers(0, 256, (11, 8, 8, 3), np.uint8)
 
 
 def lines(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, driver: Driver, context: Context
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    driver: Driver,
+    context: Context,
+    precision: str = "fp16",
 ) -> list[Row]:
     path = tmp_path / "image.onnx"
     path.touch()
     encoder = Encoder(
-        {"model": "m", "precision": "fp16", "encoder": "image"}, path, PIXELS, encoded(PIXELS),
+        {"model": "m", "precision": precision, "encoder": "image"}, path, PIXELS, encoded(PIXELS),
         lambda count: PIXELS[:count], flops=10**6,
     )  # fmt: skip
-    typed = {"fp16": [encoder], "int8": [], "fp8": []}
-    monkeypatch.setattr(plans, "typed", lambda _, __, precision: typed[precision])
+    monkeypatch.setattr(
+        plans, "typed", lambda _, __, wanted: [encoder] if wanted == precision else []
+    )
     device = Device(lambda _: driver)
     measure = Measure("plans", (1, 8), 0.001, 1e9, device.used_bytes)
     options = plans.options_of((1, 8), tmp_path / "cache")
@@ -53,7 +58,7 @@ def test_a_plan_is_built_compared_and_timed_with_and_without_graphs(
     for row in timed:
         rate = row.values["per_second"]
         assert row.values["percent_of_limit"] == pytest.approx(100 * rate * 10**6 / 1e9)
-    assert rows[-1].labels["why"] == plans.NO_FP8
+    assert rows[-1].labels["why"] == plans.NO_GRAPHS
     assert driver.calls.count("cuStreamBeginCapture_v2") == 2
     assert driver.calls.count("cuGraphLaunch") > 2
     assert len(driver.memory) == 2  # of the last batch alone
@@ -85,6 +90,17 @@ def test_a_plan_that_does_not_run_fails(monkeypatch: pytest.MonkeyPatch, tmp_pat
     rows = lines(monkeypatch, tmp_path, context.driver, context)
     assert verdicts(rows) == ["pass", "fail", "not here", "not here"]
     assert "TensorRT does not run the plan" in str(rows[1].labels["why"])
+
+
+@pytest.mark.parametrize(("capability", "built"), [((8, 6), False), ((9, 0), True)])
+def test_fp8_is_built_where_the_gpu_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capability: tuple[int, int], built: bool
+) -> None:
+    driver = Driver()
+    driver.capability = capability
+    first, *_ = lines(monkeypatch, tmp_path, driver, Context(driver), "fp8")[2:]
+    assert first.labels["verdict"] == ("pass" if built else "not here")
+    assert ("compute capability 8.9 or later" in str(first.labels.get("why"))) != built
 
 
 def test_no_gpu_is_said() -> None:

@@ -1,0 +1,223 @@
+"""FP8: what TensorRT takes of it, and the gate that needs no GPU."""
+
+import importlib
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from export import pipeline
+from export.__main__ import main
+from export.demo.model import CHECKPOINT, CONFIG
+from export.errors import GraphError
+from export.gate import calibration
+from export.gate.runners import RunEncoder, onnx_runner
+from export.precision import half, insert
+from export.precision.fp8 import quantize, recipes
+from export.precision.insert import E4M3, activation_scale, quantize_weight, rounded
+from export.precision.ranges import Range
+from export.precision.recipe import Recipe
+from export.publish import staged_plans
+from export.tensorrt import gpus, plan
+from export.tensorrt.gpus import Gpu, why_not_fp8
+from export.tensorrt.plan import build_plan
+from gateway.models.manifest import PIXELS, TOKEN_IDS, read_repository
+from tests.export import graphs
+from tests.export.graphs import Encoder, cosines
+
+L4, A10 = Gpu("NVIDIA L4", "8.9"), Gpu("NVIDIA A10", "8.6")
+EXPORT = [str(CONFIG), "--pretrained", str(CHECKPOINT), "--id", "demo", "--max-batch", "4"]
+EXPORT += ["--precision", "fp8", "--runtime", "tensorrt", "--token-lengths", "full"]
+
+
+@pytest.fixture
+def encoders(model_of: Callable[[str], str]) -> Callable[[str], dict[str, Encoder]]:
+    return lambda kind: graphs.trace(model_of(kind))
+
+
+def answer(proto: onnx.ModelProto, encoder: Encoder, folder: Path) -> NDArray[np.float32]:
+    onnx.save(proto, folder / "model.onnx")
+    name = proto.graph.input[0].name
+    return onnx_runner(folder / "model.onnx", name, fp8=True)(encoder.held_out)
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_answers_stay_close_and_attention_changes_them(
+    kind: str, side: str, encoders: Callable[[str], dict[str, Encoder]], tmp_path: Path
+) -> None:
+    encoder = encoders(kind)[side]
+    before = encoder.proto.SerializeToString(deterministic=True)
+    exact = graphs.answer(encoder.proto, encoder.held_out)
+    first, second, *_ = recipes(encoder.proto, encoder.feeds)
+    assert (first.attention, second.attention) == (True, False)
+    found = []
+    for recipe in (first, second):
+        proto = half.to_fp16(quantize(encoder.proto, encoder.feeds, recipe))
+        onnx.checker.check_model(proto, full_check=True)
+        found.append(answer(proto, encoder, tmp_path))
+        assert 0.99 <= cosines(found[-1], exact).mean() < 1
+    assert not np.array_equal(found[0], found[1])
+    assert encoder.proto.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet", "timm"])
+def test_it_is_what_tensorrt_takes(
+    kind: str, encoders: Callable[[str], dict[str, Encoder]]
+) -> None:
+    encoder = encoders(kind)["image"]
+    recipe = next(recipes(encoder.proto, encoder.feeds))
+    proto = half.to_fp16(quantize(encoder.proto, encoder.feeds, recipe))
+    values = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    pairs = [n for n in proto.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    for node in pairs:
+        scale, zero = values[node.input[1]], values[node.input[2]]
+        assert scale.dtype == np.float16
+        assert (scale > 0).all()
+        assert zero.dtype == E4M3
+        assert not zero.astype(np.float32).any()
+        assert scale.ndim == int(node.input[0] in values)  # of weights, by output channel
+    layers = [n for n in proto.graph.node if n.op_type in ("MatMul", "Gemm", "Conv")]
+    weighed = [n for n in layers if makers.get(n.input[1]) in pairs]
+    fp8 = [n for n in weighed if makers[n.input[1]].input[0] in values]
+    assert len(fp8) >= 4
+    assert len(weighed) - len(fp8) == {"vit": 4, "resnet": 2, "timm": 0}[kind]  # of attention
+    for node in weighed:
+        assert makers[node.input[0]] in pairs
+    for node in fp8:
+        weight = makers[node.input[1]]
+        assert weight.attribute[0].i == (0 if node.op_type == "Conv" else 1)
+        if node.op_type == "Conv":
+            assert not any(size % 16 for size in values[weight.input[0]].shape[:2])
+    assert layers[0].op_type == "Conv"
+    assert layers[0] not in weighed  # patches, or raw pixels
+    assert layers[-1] not in weighed  # the last projection
+
+
+def test_recipes_grow(encoders: Callable[[str], dict[str, Encoder]]) -> None:
+    encoder = encoders("vit")["image"]
+    tried = list(recipes(encoder.proto, encoder.feeds))
+    assert [recipe.attention for recipe in tried] == [True] + [False] * (len(tried) - 1)
+    sizes = [len(recipe.excluded) for recipe in tried]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 1
+    assert sizes[-1] >= 5
+    assert tried[0].describe() == "fp8, minmax, attention's products, 1 layers in FP16"
+    with pytest.raises(GraphError, match="no samples"):
+        quantize(encoder.proto, [], tried[0])
+    all_of_them = Recipe("fp8", "minmax", excluded=tuple(n.name for n in encoder.proto.graph.node))
+    with pytest.raises(GraphError, match="no MatMul, Gemm or Conv"):
+        quantize(encoder.proto, encoder.feeds, all_of_them)
+
+
+def test_rounding() -> None:
+    near = rounded(np.array([1e9, -1e9, 449, 17, 19, 0.0009], np.float32), E4M3)
+    np.testing.assert_array_equal(near.astype(float), [448, -448, 448, 16, 20, 0])
+    weight = np.array([[1, 0, -2], [0.5, 0, 0.01]], np.float32)
+    quantized, scales = quantize_weight(weight, axis=1, number=E4M3)
+    np.testing.assert_allclose(scales, [1 / 448, 2**-14, 2 / 448])
+    np.testing.assert_array_equal(quantized.astype(float), [[448, 0, -448], [224, 0, 2.25]])
+    assert [float(n) for n in activation_scale((-448.0, 7.0), E4M3)] == [1, 0]
+
+
+class Staged:
+    """Builds real plans ahead of time, and runs in their place the graphs that they are of."""
+
+    def __init__(self, rtx: ModuleType, folder: Path) -> None:
+        self.rtx, self.folder, self.plans = rtx, folder, dict[str, bytes]()
+
+    def build(
+        self, trt: ModuleType, path: Path, shapes: Mapping[str, Any], most: int, _: Path
+    ) -> bytes:
+        [name] = shapes
+        shutil.copy(path, self.folder / name)
+        self.plans[name] = build_plan(trt, path, shapes, most, compute_capability="8.9")
+        return self.plans[name]
+
+    def runner(self, _: ModuleType, plan: bytes, name: str, *__: object) -> RunEncoder:
+        assert plan == self.plans[name]
+        return onnx_runner(self.folder / name, name, fp8=True)
+
+
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staged:
+    importlib.import_module("tensorrt_rtx_libs")  # loads what the bindings are linked to
+    made = Staged(importlib.import_module("tensorrt_rtx_bindings"), tmp_path)
+    for module in (plan, staged_plans):
+        monkeypatch.setattr(module, "import_tensorrt", lambda: made.rtx)
+    for module in (gpus, staged_plans):
+        monkeypatch.setattr(module, "find_gpus", lambda: (L4,))
+    monkeypatch.setattr(staged_plans, "build_plan", made.build)
+    monkeypatch.setattr(staged_plans, "plan_runner", made.runner)
+    few = calibration.drawn(count=48)
+    monkeypatch.setattr(calibration, "drawn", lambda: few)
+    return made
+
+
+def export(root: Path, *options: str) -> int:
+    words = [*EXPORT, "--repository", str(root), "--report", str(root / "../report")]
+    return main([*words, "--calibrate-images", "drawn", *options])
+
+
+def test_it_is_judged_on_the_cpu_then_built_and_published(staged: Staged, tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    assert export(root) == 0
+    manifest = read_repository(root)["demo.fp8.tensorrt"]
+    assert manifest.precision == "fp8"
+    assert manifest.gate.passed
+    assert min(manifest.gate.image.mean_cosine, manifest.gate.text.mean_cosine) >= 0.999
+    assert "attention's products" in manifest.recipe["image"]
+    assert set(staged.plans) == {PIXELS, TOKEN_IDS}
+    for name in (manifest.triton.image.name, *(each.name for each in manifest.triton.text)):
+        built = root / name / "1" / "model.plan"
+        assert built.read_bytes() in staged.plans.values()
+    assert not list(root.rglob("*.onnx"))
+
+
+def test_a_wrong_scale_is_refused_before_a_plan_is_built(
+    staged: Staged,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    right, spoilt = insert.activation_scale, list[Range]()
+
+    def wrong(ends: Range, number: insert.Number) -> tuple[np.float32, np.generic]:
+        scale, zero = right(ends, number)
+        spoilt.append(ends)
+        return np.float32(scale / 64), zero  # what exceeds 1/64 of the range becomes 1/64 of it
+
+    monkeypatch.setattr(insert, "activation_scale", wrong)
+    assert export(tmp_path / "models") == 2
+    errors = capsys.readouterr().err
+    assert spoilt
+    assert "refused: demo.fp8.tensorrt: the image encoder's mean cosine to PyTorch FP32" in errors
+    assert not staged.plans
+    assert not list((tmp_path / "models").glob("demo*"))
+
+
+def test_an_older_gpu_is_refused_at_once(
+    staged: Staged,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(gpus, "find_gpus", lambda: (A10,))
+    monkeypatch.setattr(pipeline, "load_checkpoint", None)
+    assert export(tmp_path / "models") == 1
+    assert "compute capability 8.9 or later; NVIDIA A10 has 8.6" in capsys.readouterr().err
+    assert why_not_fp8(L4) is None
+    assert why_not_fp8(Gpu("of tomorrow", "10.0")) is None
+
+
+def test_it_needs_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*EXPORT, "--repository", str(tmp_path)]) == 1
+    assert "FP8 needs pictures and captions" in capsys.readouterr().err
