@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import time
@@ -215,6 +216,55 @@ def test_a_file_of_others_making_is_left_out(kept: Store) -> None:
     file = space.add_file(b"{}", "name", None)
     (space.folder / f"{store.new_file_id()}.json").write_text("{}")
     assert space.files() == [file]
+
+
+async def test_a_batch_that_ended_is_read_no_more(
+    kept: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        return GOOD
+
+    space = kept.space(None)
+    batch = added(space, 1)
+    async with running(kept, answer):
+        await end_of(space, batch)
+        await end_of(space, added(space, 1))  # which is found by a look after that end
+        (space.folder / f"{batch.id}.json").write_text("{")
+        await end_of(space, added(space, 1))
+    assert not [
+        each for each in caplog.records if batch.id in each.message and each.levelname == "ERROR"
+    ]
+
+
+def test_a_list_reads_only_what_it_shows(kept: Store, caplog: pytest.LogCaptureFixture) -> None:
+    space = kept.space(None)
+    oldest, *others = (added(space, 1) for _ in range(3))
+    (space.folder / f"{oldest.id}.json").write_text("{")
+    assert next(space.batches(None)) == others[1]
+    assert next(space.batches(others[0].id)) == others[0]
+    assert not list(space.batches("batch_" + "0" * 32))
+    assert not caplog.records
+    assert list(space.batches(None)) == others[::-1]
+
+
+def test_a_full_disk_is_no_fault_of_the_client(
+    kept: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = kept.space(None)
+    batch = added(space, 1)
+    there, write = set(space.folder.iterdir()), store.write
+
+    def full(path: Path, content: bytes) -> None:
+        if path.suffix == ".json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, content)
+
+    monkeypatch.setattr(store, "write", full)
+    with pytest.raises(Unavailable, match="No space left"):
+        space.add_file(b"{}", "name", None)
+    with pytest.raises(Unavailable, match="No space left"):
+        space.add_batch(batch.input_file_id, None, None)
+    assert set(space.folder.iterdir()) == there
 
 
 def test_a_long_line_costs_no_more_than_its_limit(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.gateway.waiting import wait_until
 
 ENDED = {"failed", "completed", "expired", "cancelled"}
 BATCH_S = 120
+DEEP = b"[" * 500 + b"]" * 500
 
 
 def line(number: int, text: Any = None, **other: Any) -> dict[str, Any]:
@@ -156,6 +157,7 @@ def test_files_and_batches_are_listed_page_by_page(client: openai.OpenAI) -> Non
         (jsonl([line(1, method="GET")]), "invalid_method", 1),
         (jsonl([line(1, url="/v1/chat/completions")]), "url_mismatch", 1),
         (jsonl([line(1, body="x")]), "invalid_value", 1),
+        (jsonl([line(1)]) + jsonl([line(2, "DEEP")]).replace(b'"DEEP"', DEEP), "invalid_value", 2),
         (b'{"custom_id": "a"}\n', "missing_required_parameter", 1),
         (jsonl([line(1), line(2, "x" * 2**22), line(3)]), "line_too_long", 2),
         (jsonl([line(number) for number in range(3_001)]), "too_many_tasks", None),

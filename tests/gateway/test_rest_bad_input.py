@@ -110,6 +110,14 @@ def test_a_long_content_type_of_a_form(api: httpx.Client) -> None:
     assert_refused(refused, 400, "content-type")
 
 
+@pytest.mark.parametrize("charset", ["undefined", "idna", "punycode", "utf-7"])
+def test_a_charset_that_only_python_knows(api: httpx.Client, charset: str) -> None:
+    part = b'--B\r\ncontent-disposition: form-data; name="xn--a"; filename="+2AA-"\r\n\r\nx\r\n'
+    kind = {"content-type": f"multipart/form-data; boundary=B; charset={charset}"}
+    refused = api.post("/v1/embeddings/image", content=part + b"--B--\r\n", headers=kind)
+    assert_refused(refused, 400, "charset")
+
+
 def test_a_form_where_json_is_wanted(api: httpx.Client) -> None:
     for path in ("/v1/embeddings", "/v1/zero-shot", "/v1/similarity", "/v1/rerank"):
         refused = api.post(path, files={"image": b"a picture"})

@@ -59,7 +59,7 @@ def check(path: Path, endpoint: str, most: int) -> tuple[int, list[BatchError]]:
                     message = f"the limit (GATEWAY_BATCH_MAX_LINES) is {most:,} lines"
                     return total, [BatchError(code="too_many_tasks", message=message)]
                 try:
-                    custom_id = _parsed(raw, endpoint)["custom_id"]
+                    custom_id = _parsed(raw, endpoint).custom_id
                     if custom_id in seen:
                         raise WrongLineError(
                             "duplicate_custom_id", "another line has this custom_id", "custom_id"
@@ -87,7 +87,7 @@ def _raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             raw = file.readline(LINE_BYTES + 2)  # the rest of it
 
 
-def _parsed(raw: bytes, endpoint: str) -> dict[str, Any]:
+def _parsed(raw: bytes, endpoint: str) -> Line:
     if len(raw) > LINE_BYTES + 1:
         raise WrongLineError("line_too_long", f"a line may have {LINE_BYTES:,} bytes")
     try:
@@ -110,7 +110,10 @@ def _parsed(raw: bytes, endpoint: str) -> dict[str, Any]:
     if line["url"] != endpoint:
         message = f"url: is not the batch's endpoint, {endpoint}"
         raise WrongLineError("url_mismatch", message, "url")
-    return line
+    try:
+        return Line(line["custom_id"], orjson.dumps(line["body"]))
+    except orjson.JSONEncodeError:  # it writes less deep JSON than it reads
+        raise WrongLineError("invalid_value", "body: is nested too deeply", "body") from None
 
 
 class Progress:
@@ -139,10 +142,10 @@ class Progress:
     def next(self, count: int) -> list[Line]:
         """The next lines that are not answered; none: there are no more."""
         found: list[Line] = []
-        while len(found) < count and (line := next(self._lines, None)):
-            parsed = _parsed(line[1], self._endpoint)
-            if parsed["custom_id"] not in self._done:
-                found.append(Line(parsed["custom_id"], orjson.dumps(parsed["body"])))
+        while len(found) < count and (numbered := next(self._lines, None)):
+            line = _parsed(numbered[1], self._endpoint)
+            if line.custom_id not in self._done:
+                found.append(line)
         return found
 
     def add(self, lines: Iterable[tuple[Line, Answered]]) -> None:

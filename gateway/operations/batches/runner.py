@@ -85,6 +85,7 @@ class Runner:
         self._store = store
         self._answer = answer
         self._quiet_s = quiet_s
+        self._over: set[str] = set()  # batches that ended; they may be many, and are read once
         self._threads = Threads(1)  # reads and writes all files, one thing after the other
 
     async def run(self) -> NoReturn:
@@ -123,9 +124,11 @@ class Runner:
         """The oldest batch of each owner that has not ended."""
         found = []
         for space in self._store.spaces():
-            live = (each for each in space.stored() if each.batch.status not in ENDED)
-            if (first := next(live, None)) is not None:
-                found.append((space, first))
+            batches = space.stored(self._over)
+            live = [each for each in batches if each.batch.status not in ENDED]
+            self._over |= {each.batch.id for each in batches if each.batch.status in ENDED}
+            if live:
+                found.append((space, live[0]))
         return sorted(found, key=lambda each: each[1].batch.created_at)
 
     async def _run(self, space: Space, stored: StoredBatch) -> None:

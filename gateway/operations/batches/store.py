@@ -15,14 +15,15 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.errors import MalformedRequest, TooLarge, UnknownObject, quoted
+from gateway.errors import MalformedRequest, TooLarge, Unavailable, UnknownObject, quoted
 from gateway.operations.batches.objects import ENDED, WINDOW_S, BatchObject, FileObject, StoredBatch
 
 EVERYBODY = "all"  # the space of those who need no key
@@ -113,12 +114,22 @@ class Space:
         self.folder = store.folder / (EVERYBODY if owner is None else _OF_KEY + owner)
 
     def add_file(self, content: bytes, filename: str, keep_s: int | None) -> FileObject:
-        """Keeps an input file. Raises TooLarge: there are too many, or too many bytes."""
-        self._check_number("file-", "files")
-        self._store.check_room(len(content))
+        """Keeps an input file.
+
+        Raises:
+            TooLarge: There are too many, or too many bytes.
+            Unavailable: The folder cannot be written; the disk may be full.
+        """
         file_id = new_file_id()
-        write(self.content(file_id), content)
-        return self.publish(file_id, filename, "batch", keep_s)
+        with _writing():
+            self._check_number("file-", "files")
+            self._store.check_room(len(content))
+            write(self.content(file_id), content)
+            try:
+                return self.publish(file_id, filename, "batch", keep_s)
+            except OSError:
+                self.content(file_id).unlink(missing_ok=True)
+                raise
 
     def publish(
         self, file_id: str, filename: str, purpose: Literal["batch", "batch_output"],
@@ -178,12 +189,12 @@ class Space:
             UnknownObject: There is no such file.
             MalformedRequest: It is no input of batches.
             TooLarge: There are too many batches.
+            Unavailable: As `add_file`.
         """
         if self.file(input_file_id).purpose != "batch":
             raise MalformedRequest(
                 "input_file_id: the file's purpose is not `batch`", param="input_file_id"
             )
-        self._check_number("batch_", "batches")
         now = int(time.time())
         batch = BatchObject(
             id=f"batch_{_new_id()}",
@@ -192,14 +203,15 @@ class Space:
             expires_at=now + WINDOW_S,
             metadata=metadata,
         )
-        self.put(
-            StoredBatch(
-                batch=batch,
-                output_id=new_file_id(),
-                errors_id=new_file_id(),
-                keep_s=keep_s or self._store.limits.keep_s,
-            )
+        stored = StoredBatch(
+            batch=batch,
+            output_id=new_file_id(),
+            errors_id=new_file_id(),
+            keep_s=keep_s or self._store.limits.keep_s,
         )
+        with _writing():
+            self._check_number("batch_", "batches")
+            self.put(stored)
         return batch
 
     def put(self, stored: StoredBatch) -> None:
@@ -213,17 +225,25 @@ class Space:
             raise _unknown("batch", batch_id)
         return self._shown(stored.batch)
 
-    def stored(self) -> list[StoredBatch]:
-        """All batches, the oldest first."""
-        found = (self._read(path.stem, StoredBatch) for path in self.folder.glob("batch_*.json"))
+    def stored(self, without: Container[str] = ()) -> list[StoredBatch]:
+        """All batches but those of these ids, the oldest first."""
+        found = (self._read(each, StoredBatch) for each in self._batch_ids() if each not in without)
         return sorted(
             (each for each in found if each),
             key=lambda each: (each.batch.created_at, each.batch.id),
         )
 
-    def batches(self) -> list[BatchObject]:
-        """All batches as they are shown, the oldest first."""
-        return [self._shown(each.batch) for each in self.stored()]
+    def batches(self, first: str | None) -> Iterator[BatchObject]:
+        """The batches as they are shown, the newest first; only from the one of this id on."""
+        ids = sorted(self._batch_ids(), reverse=True)  # they rise with time
+        if first is not None:
+            ids = ids[ids.index(first) :] if first in ids else []
+        for each in ids:
+            if stored := self._read(each, StoredBatch):
+                yield self._shown(stored.batch)
+
+    def _batch_ids(self) -> list[str]:
+        return [path.stem for path in self.folder.glob("batch_*.json")]
 
     def cancel(self, batch_id: str) -> BatchObject:
         """Asks for the end of a batch.
@@ -231,11 +251,13 @@ class Space:
         Raises:
             UnknownObject: There is none of this id.
             MalformedRequest: It has ended.
+            Unavailable: As `add_file`.
         """
         batch = self.batch(batch_id)
         if batch.status in ENDED:
             raise MalformedRequest(f"the batch has ended: its status is {batch.status!r}")
-        (self.folder / f"{batch_id}.cancel").touch(mode=0o600)
+        with _writing():
+            (self.folder / f"{batch_id}.cancel").touch(mode=0o600)
         return self.batch(batch_id)
 
     def cancelled_at(self, batch_id: str) -> int | None:
@@ -260,7 +282,7 @@ class Space:
             if each.batch.status in ENDED and each.batch.created_at + keep_s <= now:
                 (self.folder / f"{each.batch.id}.json").unlink(missing_ok=True)
         kept = live | {each.id for each in self.files()}
-        kept |= {path.stem for path in self.folder.glob("batch_*.json")}
+        kept |= set(self._batch_ids())
         for path in self.folder.iterdir():
             if path.stem not in kept and _age(path, now) > _LEFT_S:
                 path.unlink(missing_ok=True)
@@ -288,6 +310,16 @@ class Space:
         except ValidationError:
             logger.error("%s: is not what the gateway wrote; it is left out", path)
             return None
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Around what a client has written. Raises Unavailable: it cannot be."""
+    try:
+        yield
+    except OSError as error:
+        logger.error("GATEWAY_BATCH_DIR cannot be written: %s", error)
+        raise Unavailable(f"files cannot be kept now: {error.strerror}") from error
 
 
 def new_file_id() -> str:

@@ -128,8 +128,9 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
     async def several(request: Request) -> Response:
         """The newest first."""
         space = space_of(store, request)
-        found = await threads.run(space.batches)
-        return listed(found[::-1], dict(request.query_params), USUAL_BATCHES, MOST_BATCHES)
+        query = dict(request.query_params)
+        found = space.batches(query.get("after"))
+        return await threads.run(listed, found, query, USUAL_BATCHES, MOST_BATCHES)
 
     async def one(request: Request, batch_id: str) -> Response:
         """How far it is, and the ids of its results."""
@@ -145,7 +146,7 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
     made.add_api_route(
         "/v1/batches", create, methods=["POST"], summary="Run the requests of a file",
         openapi_extra=json_body(BatchRequest),
-        responses=answers(BatchObject, 400, 401, 404, 413, 429),
+        responses=answers(BatchObject, 400, 401, 404, 413, 429, 503),
     )  # fmt: skip
     made.add_api_route(
         "/v1/batches", several, methods=["GET"], summary="List the batches",
@@ -157,6 +158,6 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
     )  # fmt: skip
     made.add_api_route(
         "/v1/batches/{batch_id}/cancel", cancel, methods=["POST"], summary="Cancel a batch",
-        responses=answers(BatchObject, 400, 401, 404),
+        responses=answers(BatchObject, 400, 401, 404, 503),
     )  # fmt: skip
     return made

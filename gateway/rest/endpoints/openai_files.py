@@ -1,7 +1,8 @@
 """`/v1/files`, in OpenAI's shape: the inputs and results of batches."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
+from itertools import islice
 from typing import Any, BinaryIO, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.access.access import Account
 from gateway.errors import MalformedRequest, TooLarge, UnknownObject, quoted
-from gateway.operations.batches.objects import FileObject
+from gateway.operations.batches.objects import BatchObject, FileObject
 from gateway.operations.batches.store import Space, Store
 from gateway.pipeline.concurrency import Threads
 from gateway.rest import convert, fields
@@ -105,8 +106,12 @@ def space_of(store: Store | None, request: Request) -> Space:
     return store.space(account.key.name if account else None)
 
 
-def listed(found: Sequence[BaseModel], query: dict[str, str], default: int, most: int) -> Response:
+def listed(
+    found: Iterable[FileObject | BatchObject], query: dict[str, str], default: int, most: int
+) -> Response:
     """The part of these objects, which are in order, that a query asks for.
+
+    They may be many and large: call it in a thread. It takes one more than it shows.
 
     Raises:
         MalformedRequest: `limit` is no number within its bounds.
@@ -115,20 +120,17 @@ def listed(found: Sequence[BaseModel], query: dict[str, str], default: int, most
     limit = query.get("limit", str(default))
     if not limit.isdecimal() or not 1 <= int(limit[:9]) <= most:
         raise MalformedRequest(f"limit: must be a number from 1 to {most:,}", param="limit")
-    shown = [each.model_dump() for each in found]
-    if (after := query.get("after")) is not None:
-        places = [place for place, each in enumerate(shown) if each["id"] == after]
-        if not places:
-            raise UnknownObject(f"after: {quoted(after)} is not in the list", param="after")
-        shown = shown[places[0] + 1 :]
-    data = shown[: int(limit)]
+    objects, after = iter(found), query.get("after")
+    if after is not None and not any(each.id == after for each in objects):
+        raise UnknownObject(f"after: {quoted(after)} is not in the list", param="after")
+    data = [each.model_dump() for each in islice(objects, int(limit))]
     return convert.plain(
         {
             "object": "list",
             "data": data,
             "first_id": data[0]["id"] if data else None,
             "last_id": data[-1]["id"] if data else None,
-            "has_more": len(shown) > len(data),
+            "has_more": next(objects, None) is not None,
         }
     )
 
@@ -168,7 +170,8 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
         found = await threads.run(space.files)
         purpose = query.get("purpose")
         wanted = [each for each in found if purpose in (None, each.purpose)]
-        return listed(wanted if order == "asc" else wanted[::-1], query, MOST_FILES, MOST_FILES)
+        wanted = wanted if order == "asc" else wanted[::-1]
+        return await threads.run(listed, wanted, query, MOST_FILES, MOST_FILES)
 
     async def one(request: Request, file_id: str) -> Response:
         """One file's size, purpose and times."""
@@ -193,7 +196,7 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
     made = APIRouter(tags=["batches"])
     made.add_api_route(
         "/v1/files", upload, methods=["POST"], summary="Upload the input of a batch",
-        openapi_extra=_UPLOAD, responses=answers(FileObject, 400, 401, 404, 413, 429),
+        openapi_extra=_UPLOAD, responses=answers(FileObject, 400, 401, 404, 413, 429, 503),
     )  # fmt: skip
     made.add_api_route(
         "/v1/files", several, methods=["GET"], summary="List the files",
