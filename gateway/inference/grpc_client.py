@@ -256,6 +256,7 @@ class GrpcInferClient:
             return False
         sleeps = rows is None and self._sleepers is not None
         if sleeps and await self._control.asleep(server, encoder.model, encoder.version):
+            server.unused.pop(encoder, None)  # another gateway may have it loaded, and use it
             return True
         await self._verify(server, encoder, deadline, again=True)
         if rows is not None:  # and with the golden vector, one more

@@ -78,7 +78,10 @@ def test_every_value_does_what_the_table_says() -> None:
             "registry": "r.example.org/a", "tag": "9", "imagePullSecrets": [{"name": "s"}],
             "gateway": own | {
                 "image": "g", "replicas": {"min": 3, "max": 4}, "cpuPercent": 50,
-                "env": {"GATEWAY_MAX_ITEMS": 64, "GATEWAY_DRAIN_S": 5, "GATEWAY_FETCH_URLS": True},
+                "env": {
+                    "GATEWAY_MAX_ITEMS": 64, "GATEWAY_DRAIN_S": 0.5, "GATEWAY_FETCH_URLS": True,
+                    "GATEWAY_MAX_BODY_BYTES": 33554432, "GATEWAY_MODELS": '["<a>"]',
+                },
             },
             "triton": own | {"image": "t", "replicas": {"min": 5, "max": 6}},
             "models": {"size": "1Ti", "storageClass": "nfs"},
@@ -93,7 +96,9 @@ def test_every_value_does_what_the_table_says() -> None:
         assert spec["imagePullSecrets"] == [{"name": "s"}]
     env = find(resources, "ConfigMap", "openclip-gateway")["data"]
     assert env["GATEWAY_MAX_ITEMS"] == "64"
-    assert env["GATEWAY_DRAIN_S"] == "5"
+    assert env["GATEWAY_DRAIN_S"] == "0.5"
+    assert env["GATEWAY_MAX_BODY_BYTES"] == "33554432"
+    assert env["GATEWAY_MODELS"] == '["<a>"]'
     assert env["GATEWAY_FETCH_URLS"] == "true"
     assert env["GATEWAY_TRITON_CALLS"] == "1"
     assert env["GATEWAY_TRITON_ADDRESS"] == "openclip-triton:8001"

@@ -20,7 +20,7 @@ from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, run_gateway
 from tests.gateway.test_unload import index
-from tests.gateway.tritons import add_copies, copied
+from tests.gateway.tritons import add_copies, copied, inferences
 from tests.gateway.waiting import until, wait_until
 
 WITHIN_S = 300.0  # a machine with much else to do starts encoders slowly
@@ -85,11 +85,17 @@ async def test_what_no_gateway_uses_sleeps_until_one_does(triton: TritonServer) 
             for encoder in (*demo, *other):
                 await client.verify(encoder, WITHIN_S)
                 assert client.asleep(encoder) is (encoder in other)
-        image, _ = other
+        image, text = other
         await asyncio.gather(*(use(client, image) for client in (ahead, behind, behind)))
         assert loaded(triton) == {"demo.image", "demo.text", "other.image"}
         await ahead.verify(image, WITHIN_S)
         assert not ahead.asleep(image)
+        for _ in range(3 * LOOKS):
+            await use(behind, text)
+        await until(lambda: text.model in loaded(triton), WITHIN_S)
+        ran = inferences(triton)[text.model]
+        await ahead.verify(text, WITHIN_S)  # which saw nothing of how it was loaded
+        assert inferences(triton)[text.model] == ran + 1
 
 
 @pytest.mark.slow

@@ -47,7 +47,8 @@
   {{- $_ := set $env $pair._0 $pair._1 }}
 {{- end }}
 {{- range $name, $value := .Values.gateway.env }}
-  {{- if not (kindIs "invalid" $value) }}{{ $_ := set $env $name (toString $value) }}{{ end }}
+  {{- /* A number of a values file is a float64: toString has 3.3554432e+07 for 33554432. */}}
+  {{- if not (kindIs "invalid" $value) }}{{ $_ := set $env $name (ternary $value (toJson $value) (kindIs "string" $value)) }}{{ end }}
 {{- end }}
 {{- toYaml $env }}
 {{- end }}
