@@ -37,7 +37,7 @@ def trace(model: str) -> dict[str, Encoder]:
     batches = [np.stack(scenes[start : start + 8]) for start in (0, 8, 16)]
     image = encoders.image_encoder(checkpoint.model, checkpoint.preprocessing).eval()
     ids = checkpoint.tokenizer(list(TEXTS)).to(torch.int32)
-    text = encoders.TextEncoder(checkpoint.model).eval()
+    text = encoders.text_encoder(checkpoint.model, pad_id=0).eval()
     words = [np.roll(ids.numpy(), shift, axis=0) for shift in (0, 3, 5)]
     return {
         "image": Encoder(

@@ -7,6 +7,8 @@ from typing import Any
 import open_clip
 import torch
 from safetensors.torch import save_file
+from timm.models import build_model_with_cfg, register_model
+from timm.models.mlp_mixer import MlpMixer
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from transformers import BertConfig, PreTrainedTokenizerFast
@@ -42,14 +44,22 @@ def timm() -> dict[str, Any]:
     return {"embed_dim": 32, "custom_text": True, "vision_cfg": vision, "text_cfg": text}
 
 
+def tiny_mixer(**options: Any) -> Any:
+    """MLP-Mixer, smaller than those that timm knows."""
+    size = {"img_size": 64, "patch_size": 16, "num_blocks": 2, "embed_dim": 64}
+    return build_model_with_cfg(MlpMixer, "mixer_s32_224", **(options | size))
+
+
+register_model(tiny_mixer)
+
+
 def mixer() -> dict[str, Any]:
-    """MLP-Mixer; timm has none that is smaller."""
     vision = {
-        "timm_model_name": "mixer_s32_224",
+        "timm_model_name": "tiny_mixer",
         "timm_model_pretrained": False,
         "timm_pool": "",
         "timm_proj": "linear",
-        "image_size": 224,
+        "image_size": 64,
     }
     return {"embed_dim": 32, "vision_cfg": vision, "text_cfg": CLIP_TEXT}
 
