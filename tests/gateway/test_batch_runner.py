@@ -218,6 +218,22 @@ def test_a_file_of_others_making_is_left_out(kept: Store) -> None:
     assert space.files() == [file]
 
 
+async def test_a_line_that_once_passed_the_check_fails_the_batch(kept: Store) -> None:
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        return GOOD
+
+    space = kept.space(None)
+    file = space.add_file(content(1) + b"{}\n", "input", None)
+    space.add_batch(file.id, None, None)
+    [stored] = space.stored()
+    stored.batch.status = "in_progress"
+    space.put(stored)
+    async with running(kept, answer):
+        found = await end_of(space, stored.batch)
+    assert found.errors
+    assert found.errors.data[0].code == "missing_required_parameter"
+
+
 async def test_a_batch_that_ended_is_read_no_more(
     kept: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ from gateway.errors import (
     Unauthenticated,
     Unavailable,
 )
-from gateway.operations.batches.lines import Answered, Line, Progress, check
+from gateway.operations.batches.lines import Answered, Line, Progress, WrongLineError, check
 from gateway.operations.batches.objects import (
     ENDED,
     BatchError,
@@ -141,6 +141,8 @@ class Runner:
             logger.info("%s: %s, %s", name, stored.batch.status, stored.batch.request_counts)
         except (TooLarge, Unauthenticated) as error:
             await self._fail(space, stored, [BatchError(code=error.code, message=error.message)])
+        except WrongLineError as wrong:  # what checked the file was an older release
+            await self._fail(space, stored, [wrong.error])
         except FileNotFoundError:
             message = "the input file was deleted"
             await self._fail(space, stored, [BatchError(code="file_not_found", message=message)])
