@@ -89,6 +89,7 @@ BROKEN = {
     b'{"a": "\xff"}': "the .json cannot be read: 'utf-8' codec",
     b'{"a": "\\ud800"}': "the .json cannot be read: 'utf-8' codec can't encode",
     b'{"a": ' + b"[" * 60_000 + b"}": "the .json cannot be read: maximum recursion depth",
+    b'{"a": ' + b"[" * 100 + b"1" + b"]" * 100 + b"}": "the .json is nested more than 100 deep",
     b'{"a": "' + b"x" * MAX_BYTES + b'"}': "the .json is larger than 65,536 bytes",
 }
 

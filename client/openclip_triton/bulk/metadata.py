@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 2**16  # of one sample
+MAX_DEPTH = 100  # far from where Python stops, which depends on who reads it
 MAX_COLUMNS = 256  # of one part
 COLUMN = "metadata"  # of JSON
 _KEPT_OUT = ("image_path", "caption", COLUMN)  # as clip-retrieval does
@@ -16,19 +17,26 @@ def checked(data: bytes) -> str:
     """Decode the metadata of a sample.
 
     Raises:
-        ValueError: It is larger than `MAX_BYTES`, or not a JSON object.
+        ValueError: It is larger than `MAX_BYTES`, nested deeper than `MAX_DEPTH`, or not a JSON
+            object.
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"the .json is larger than {MAX_BYTES:,} bytes")
     try:
         text = data.decode("utf-8-sig")
         found = json.loads(text)
-        # Half a surrogate pair is JSON, but not UTF-8; what can be nested too deeply to be written.
+        # Half a surrogate pair is JSON, but not UTF-8.
         json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the .json cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise ValueError("the .json is not an object")  # noqa: TRY004 - its content is wrong
+    level: list[Any] = [found]
+    for _ in range(MAX_DEPTH + 1):
+        inner = (each for each in level if isinstance(each, dict | list))
+        level = [x for each in inner for x in (each.values() if isinstance(each, dict) else each)]
+    if level:
+        raise ValueError(f"the .json is nested more than {MAX_DEPTH} deep")
     return text
 
 
