@@ -53,7 +53,7 @@ from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Observer
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
 ENDPOINTS = (
     EMBEDDINGS, IMAGE_UPLOADS, ZERO_SHOT, SIMILARITY, RERANK, COHERE_EMBED, COHERE_RERANK,

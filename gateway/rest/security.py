@@ -20,6 +20,7 @@ _OPEN = frozenset(
 )  # fmt: skip
 # What a request that was turned away was for, in the log and in metrics; endpoints come beside it.
 _GUARDED = frozenset({"/v1/admin/reload", "/metrics", "/playground.json", "/info"})
+_PLAYGROUND = "/"  # answers a POST of TEI's clients as well
 _BATCHES = ("/v1/files", "/v1/batches")
 _LISTS = frozenset({"/v1/models", "/models"})
 _ONE_MODEL, _CARD = "/v1/models/{model_id:path}", "/v1/cards/{model_id:path}"
@@ -129,7 +130,9 @@ class BrowserGuard:
         ):
             return wrong
         if _is_foreign(scope["method"], hosts[0] if hosts else b"", said) and not (
-            self._cors.allows(said) and api_operation(scope["path"], self._endpoints)
+            scope["path"] != _PLAYGROUND
+            and self._cors.allows(said)
+            and api_operation(scope["path"], self._endpoints)
         ):
             code = "cross_origin"
             return code, problem(403, "pages of other origins may not use this service", code)
