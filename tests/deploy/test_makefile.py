@@ -79,7 +79,8 @@ def test_a_checkpoint_that_is_not_there_costs_no_environment(tmp_path: Path) -> 
     python.write_text("#!/bin/sh\nexit 1\n")  # the model is not published
     python.chmod(0o755)
     ran = subprocess.run(
-        ["make", "exported", "MODEL=ViT-B-32", "PRETRAINED=/no/such.safetensors"],
+        ["make", "--no-print-directory", "exported", "MODEL=ViT-B-32",
+         "PRETRAINED=/no/such.safetensors"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert ran.returncode == 2
