@@ -27,7 +27,7 @@ from export.precision.recipe import SHARES, Recipe
 from export.precision.sensitivity import sensitivity
 from export.precision.targets import Target, find_targets, split_gemms
 
-CHANNELS = 16  # TensorRT multiplies FP8 convolutions in groups of so many channels
+CHANNELS = 16  # TensorRT multiplies FP8 convolutions in groups of 16 channels
 
 
 def quantize(

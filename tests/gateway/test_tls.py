@@ -304,7 +304,7 @@ async def test_what_stays_broken_is_told_once(
         chain.write_bytes(before.chain)
         key.write_bytes(before.key)
         await asyncio.sleep(0.3)
-        assert tls.certificate is before  # nothing new, so nothing is told
+        assert tls.certificate is before  # nothing changed, so nothing is logged
 
         renewed = authority.issue("once.test")
         chain.write_bytes(renewed.certificate.read_bytes())

@@ -16,7 +16,7 @@ from gateway.errors import shortened
 from gateway.operations.batches.objects import BatchError, RequestCounts
 
 LINE_BYTES = 4 * 2**20  # of the input
-MAX_ERRORS = 100  # of an input file, that are told
+MAX_ERRORS = 100  # reported for one input file
 ID_CHARACTERS = 512
 REFUSED = 256  # lines at a time
 

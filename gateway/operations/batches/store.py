@@ -81,7 +81,7 @@ class Store:
         return sum(_size(path) for path in self.folder.glob("*/file-*.jsonl"))
 
     def check_room(self, size: int) -> None:
-        """Raises TooLarge: so many bytes more are over the limit."""
+        """Raises TooLarge: `size` more bytes are over the limit."""
         if self.used() + size > self.limits.bytes:
             raise TooLarge(
                 f"the files are over the limit (GATEWAY_BATCH_MAX_BYTES) of {self.limits.bytes:,} "
