@@ -29,6 +29,7 @@ STAGES = (
     ("gateway.rest.endpoints", "encode answer"),
     ("gateway.rpc.convert", "encode answer"),
     ("gateway.inference.grpc_client", "call Triton"),
+    ("gateway.inference.messages", "call Triton"),
     ("tritonclient", "call Triton"),
     ("gateway.rest", "HTTP"),
     ("uvicorn.protocols", "HTTP"),

@@ -5,200 +5,24 @@ joins only what reaches it in time. So while fewer than `calls` of an encoder's 
 a new row leaves at once; rows that come meanwhile wait, and leave together as soon as a call
 returns. No row is ever delayed for the sake of a larger batch. If a model fails on the rows of
 several requests, those of each run once more by themselves: a row costs only its own request.
-
-Clients take turns at an encoder, row by row. So do the encoders that share a queue: where text is
-padded to fixed lengths, each length is an encoder of its own, and all run on the same hardware.
 """
 
 import asyncio
 import copy
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heapreplace
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import GatewayError, InferenceFailed
+from gateway.inference.capacity import joined, split
 from gateway.inference.client import Call, Encoder, InferClient
-from gateway.models.spans import CallSpan, Trace
+from gateway.inference.schedule import Job, Origin, Schedule
+from gateway.models.spans import CallSpan
 from gateway.models.values import Deadline, Timings, Vectors
-
-MAX_CALL_BYTES = 2_500_000  # beyond this, gRPC moves fewer images a second than in smaller calls
-MAX_CALL_TOKENS = 1024  # of a packed call: 64 captions, or as many long texts as take as long
-PARTS = 16  # of a call: what one client gets before the next client's turn
-BULK_CALLS = 4  # full calls of others' urgent jobs that may go before a client's bulk job
-
-Rows = Sequence[NDArray[Any]]  # of one shape; int32 of any length where the encoder is packed
-
-
-class Capacity:
-    """The rows that still fit into a call, or into one part of a call."""
-
-    def __init__(self, encoder: Encoder, parts: int = 1) -> None:
-        """The capacity of an empty call of an encoder, divided by `parts`."""
-        self._packed = encoder.pad_id is not None
-        self._rows = encoder.max_batch // parts
-        self._size = (MAX_CALL_TOKENS if self._packed else MAX_CALL_BYTES) // parts
-
-    def fits(self, rows: Rows) -> bool:
-        """Whether there is room for these rows."""
-        return len(rows) <= self._rows and self._size_of(rows) <= self._size
-
-    def take(self, rows: Rows) -> None:
-        """Takes the room of these rows."""
-        self._rows -= len(rows)
-        self._size -= self._size_of(rows)
-
-    def _size_of(self, rows: Rows) -> int:
-        return sum(row.size if self._packed else row.nbytes for row in rows)
-
-
-def split(encoder: Encoder, rows: Rows) -> Iterator[Rows]:
-    """Splits rows, in their order, into parts of a call; at least one row in each."""
-    if len(rows) == 1:  # as most requests have it
-        yield rows
-        return
-    begin, part = 0, Capacity(encoder, PARTS)
-    for end, row in enumerate(rows):
-        if end > begin and not part.fits([row]):
-            yield rows[begin:end]
-            begin, part = end, Capacity(encoder, PARTS)
-        part.take([row])
-    yield rows[begin:]
-
-
-def joined(encoder: Encoder, rows: Rows) -> NDArray[Any]:
-    """The batch of a call: [n, ...], or int32 [n, longest] where the encoder is packed."""
-    if encoder.pad_id is None:
-        return np.stack(rows)
-    batch = np.full((len(rows), max(map(len, rows))), encoder.pad_id, dtype=np.int32)
-    for into, row in zip(batch, rows, strict=True):
-        into[: len(row)] = row
-    return batch
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Origin:
-    """What the jobs of one run have in common."""
-
-    deadline: Deadline
-    since: float  # when it came, on the clock of time.perf_counter
-    trace: Trace | None  # of its request
-    bulk: bool
-
-
-@dataclass(slots=True)
-class Job:
-    """Rows of one request: a part of a call."""
-
-    rows: Rows
-    origin: Origin
-    done: asyncio.Future[Vectors]  # cancelled once its request has ended
-    sent: float = 0.0  # when its call left, on the clock of time.perf_counter
-    call: CallSpan | None = None  # the span of its call, where that is traced
-
-
-@dataclass(slots=True)
-class JobQueue:
-    """The waiting jobs of one client at one encoder."""
-
-    urgent: deque[Job] = field(default_factory=deque)
-    bulk: deque[Job] = field(default_factory=deque)  # goes where the urgent leaves room
-
-    def first(self) -> Job | None:
-        """The next job; drops the jobs of requests that have ended."""
-        for jobs in (self.urgent, self.bulk):
-            while jobs:
-                if not jobs[0].done.done():
-                    return jobs[0]
-                jobs.popleft()
-        return None
-
-    def pop(self) -> Job:
-        """Takes the next job."""
-        return (self.urgent or self.bulk).popleft()
-
-
-@dataclass(slots=True)
-class ClientQueues:
-    """The waiting jobs of one client, by encoder."""
-
-    served: float  # rows; a client that comes begins at the count of those that are there
-    queues: dict[Encoder, JobQueue] = field(default_factory=dict)
-
-    def priority(self, encoder: Encoder) -> tuple[float, float] | None:
-        """The priority of its next job at an encoder, the least first; None without a job."""
-        queue = self.queues.get(encoder)
-        job = queue.first() if queue else None
-        if queue is None or job is None:
-            self.queues.pop(encoder, None)  # its version may never be used again
-            return None
-        return self.served + (
-            0 if queue.urgent else BULK_CALLS * encoder.max_batch
-        ), job.origin.since
-
-
-@dataclass(slots=True)
-class Schedule:
-    """The order of the jobs of encoders that share a queue, and the calls that are under way.
-
-    The client that was served the fewest rows is next, so a client with little work does not wait
-    behind all the work of another. A client's bulk job waits for the urgent jobs of others only
-    until those clients were served `BULK_CALLS` full calls more.
-    """
-
-    clients: dict[str, ClientQueues] = field(default_factory=dict)  # those with jobs
-    underway: int = 0
-    served: float = 0.0  # rows of the client that was last served: where newcomers begin
-
-    def add(self, client: str, encoder: Encoder, jobs: Sequence[Job], *, bulk: bool) -> None:
-        """Puts jobs behind those of their client."""
-        mine = self.clients.setdefault(client, ClientQueues(self.served))
-        queue = mine.queues.setdefault(encoder, JobQueue())
-        (queue.bulk if bulk else queue.urgent).extend(jobs)
-
-    def next(self) -> tuple[Encoder, list[Job]] | None:
-        """Takes the jobs of the next call: the first job decides for which encoder it is."""
-        if not self.clients:
-            return None
-        first = []
-        for client, mine in list(self.clients.items()):
-            own = [(p, encoder) for encoder in list(mine.queues) if (p := mine.priority(encoder))]
-            if own:
-                first.append(min(own, key=itemgetter(0)))
-            else:
-                del self.clients[client]
-        if not first:
-            return None
-        _, encoder = min(first, key=itemgetter(0))
-        return encoder, self._take(encoder)
-
-    def _take(self, encoder: Encoder) -> list[Job]:
-        taken: list[Job] = []
-        call = Capacity(encoder)
-        order = [(p, name) for name, each in self.clients.items() if (p := each.priority(encoder))]
-        heapify(order)
-        while order:
-            name = order[0][1]
-            mine = self.clients[name]
-            queue = mine.queues[encoder]
-            job = queue.first()
-            if job is None or (taken and not call.fits(job.rows)):
-                break
-            taken.append(queue.pop())
-            call.take(job.rows)
-            self.served = max(self.served, mine.served)
-            mine.served += len(job.rows)
-            if priority := mine.priority(encoder):
-                heapreplace(order, (priority, name))
-            else:
-                heappop(order)
-        return taken
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The client of Triton over gRPC, and its KServe messages."""
+"""The client of Triton over gRPC."""
 
 import asyncio
 import logging
@@ -6,55 +6,29 @@ import math
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
-from tritonclient.grpc import service_pb2
-from tritonclient.utils import np_to_triton_dtype
 
 from gateway.errors import DeadlineExceeded, GatewayError, InferenceFailed, Overloaded, Unavailable
 from gateway.inference.client import LATE, WRONG, Call, Encoder, checked, cosine_to, differs
 from gateway.inference.control import ModelControl
+from gateway.inference.failures import (
+    RETRY_S,
+    ElsewhereError,
+    NotServedError,
+    PassedError,
+    translated,
+)
+from gateway.inference.messages import infer_request, output
 from gateway.inference.server import ClosedError, Server, Unused, detect_closing
 from gateway.inference.servers import OnStatus, Servers
 from gateway.inference.sleep import Sleepers
 from gateway.models.values import Vectors
 
-
-def infer_request(call: Call, wait_s: float) -> service_pb2.ModelInferRequest:
-    """The request for an encoder; after `wait_s` in Triton's queue it is not run any more."""
-    encoder, batch = call.encoder, call.batch
-    request = service_pb2.ModelInferRequest(
-        model_name=encoder.model, model_version=str(encoder.version)
-    )
-    request.inputs.add(
-        name=encoder.input_name, datatype=np_to_triton_dtype(batch.dtype), shape=batch.shape
-    )
-    request.outputs.add(name=encoder.output_name)
-    request.raw_input_contents.append(batch.tobytes())
-    # A model whose configuration has no levels or no timeout ignores them.
-    request.parameters["priority"].int64_param = BULK if call.bulk else URGENT
-    request.parameters["timeout"].int64_param = round(wait_s * 1e6)
-    return request
-
-
-def output(response: service_pb2.ModelInferResponse) -> NDArray[Any] | None:
-    """The float32 array of an answer; None where it holds anything else."""
-    if len(response.outputs) != 1 or len(response.raw_output_contents) != 1:
-        return None
-    [described], [raw] = response.outputs, response.raw_output_contents
-    if described.datatype != "FP32" or len(raw) != 4 * math.prod(described.shape):
-        return None
-    return np.frombuffer(raw, dtype="<f4").reshape(described.shape)
-
-
 LEAST_S = 0.001  # of a call's time
-RETRY_S = 1.0  # `retry-after` while no Triton answers; each is probed more often
 WRONG_S = 1.0  # how long an encoder stays refused after a wrong golden vector
 BULK_WAIT_S = 1.0  # for which other gateways' urgent calls may pass a bulk call in Triton's queue
-URGENT, BULK = 1, 2  # priority levels of `config.pbtxt`
 UNUSED_S = 60.0  # between golden vectors of an encoder that has not been used or loaded since
 
 SILENT = (
@@ -62,8 +36,6 @@ SILENT = (
 )
 
 logger = logging.getLogger(__name__)
-
-_GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
 class GrpcInferClient:
@@ -107,13 +79,13 @@ class GrpcInferClient:
             await self._all(within)
         try:
             return await self._infer(call, deadline)
-        except _NotServedError as error:
+        except NotServedError as error:
             if self._sleepers is None:
                 raise error.unavailable from error
             await self._sleepers.wake(call.encoder, max(LEAST_S, deadline - _now()))
         try:
             return await self._infer(call, deadline)
-        except _NotServedError as error:
+        except NotServedError as error:
             raise error.unavailable from error
 
     async def _infer(self, call: Call, deadline: float) -> Vectors:
@@ -124,13 +96,13 @@ class GrpcInferClient:
             raise Unavailable("the inference server's name stands for no address")
         try:
             return await self._call(server, call, deadline)
-        except _ElsewhereError as first:
+        except ElsewhereError as first:
             second = self._servers.pick(without=server)
             if second is None:
                 raise first.unavailable from first
         try:
             return await self._call(second, call, deadline)
-        except _ElsewhereError as error:
+        except ElsewhereError as error:
             raise error.unavailable from error
 
     async def load(self, encoder: Encoder, within: float) -> None:
@@ -210,7 +182,7 @@ class GrpcInferClient:
             self._doubted.discard(encoder)
             return doubted
         error = failed[0]
-        if isinstance(error, (_ElsewhereError, _NotServedError)):
+        if isinstance(error, (ElsewhereError, NotServedError)):
             error = error.unavailable
         if isinstance(error, GatewayError) and error.code == WRONG:
             self._doubted.discard(encoder)  # the error reports it
@@ -242,7 +214,7 @@ class GrpcInferClient:
         server.unused.pop(call.encoder, None)
         if server.epoch != epoch or call.encoder not in server.verified:
             # The answer may come from another server than the verified one.
-            raise _ElsewhereError("the connection to the inference server was lost")
+            raise ElsewhereError("the connection to the inference server was lost")
         return vectors
 
     async def _check(self, server: Server, encoder: Encoder, deadline: float) -> bool:
@@ -273,7 +245,7 @@ class GrpcInferClient:
             if not again and server.trusts(encoder):
                 return
             if not again and _now() < server.wrong.get(encoder, 0.0):
-                raise _ElsewhereError(f"{name}: its golden vector was wrong a moment ago", WRONG)
+                raise ElsewhereError(f"{name}: its golden vector was wrong a moment ago", WRONG)
             epoch, golden = server.epoch, encoder.golden()
             try:
                 [vector] = await self._send(server, Call(encoder, golden.batch), deadline)
@@ -282,33 +254,33 @@ class GrpcInferClient:
                 if error.code == WRONG:
                     raise self._wrong(server, encoder, error.message) from error
                 server.fails(encoder, _now() + WRONG_S)
-                raise _ElsewhereError(f"{name} fails on the inference server") from error
+                raise ElsewhereError(f"{name} fails on the inference server") from error
             cosine = cosine_to(golden, vector)
             if cosine < golden.min_cosine:
                 raise self._wrong(server, encoder, differs(name, cosine))
             if server.epoch != epoch:
-                raise _ElsewhereError("the connection to the inference server was lost")
+                raise ElsewhereError("the connection to the inference server was lost")
             server.passes(encoder)
 
-    def _wrong(self, server: Server, encoder: Encoder, message: str) -> "_ElsewhereError":
+    def _wrong(self, server: Server, encoder: Encoder, message: str) -> "ElsewhereError":
         if encoder in server.verified:
             self._doubted.add(encoder)
         server.fails(encoder, _now() + WRONG_S)
-        return _ElsewhereError(message, WRONG)
+        return ElsewhereError(message, WRONG)
 
     async def _send(self, server: Server, call: Call, deadline: float) -> Vectors:
         if call.bulk and deadline - _now() > BULK_WAIT_S:
             try:
                 return await self._ask(server, call, deadline, BULK_WAIT_S)
-            except _PassedError:
+            except PassedError:
                 call = replace(call, bulk=False)
         try:
             return await self._ask(server, call, deadline, deadline - _now())
-        except _PassedError as error:
+        except PassedError as error:
             raise DeadlineExceeded(LATE) from error
 
     async def _ask(self, server: Server, call: Call, deadline: float, wait_s: float) -> Vectors:
-        """Sends a call. Raises _PassedError: Triton did not run it within `wait_s`."""
+        """Sends a call. Raises PassedError: Triton did not run it within `wait_s`."""
         begin = _now()
         within, wait_s = max(LEAST_S, deadline - begin), max(LEAST_S, wait_s)
         metadata = (("traceparent", call.traceparent),) if call.traceparent else ()
@@ -318,77 +290,14 @@ class GrpcInferClient:
                     infer_request(call, wait_s), timeout=within, metadata=metadata
                 )
         except grpc.aio.AioRpcError as error:
-            failure = await _translated(error, server, call, within)
+            failure = await translated(error, server, call, within)
             if isinstance(failure, Overloaded) and _now() - begin >= wait_s:
-                raise _PassedError from error
+                raise PassedError from error
             raise failure from error
         except ClosedError as error:
-            raise _ElsewhereError("the connection to the inference server was closed") from error
+            raise ElsewhereError("the connection to the inference server was closed") from error
         server.answered()
         return checked(output(response), call)
-
-
-class _PassedError(Exception):
-    """A call's time in Triton's queue is over. Triton says so by the status of a full queue."""
-
-
-class _ElsewhereError(Exception):
-    """This server cannot run the call; another may."""
-
-    def __init__(self, message: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.unavailable = Unavailable(message, code=code, retry_after_s=RETRY_S)
-
-
-class _NotServedError(Exception):
-    """This server does not have the encoder."""
-
-    def __init__(self, model: str) -> None:
-        super().__init__(model)
-        self.unavailable = Unavailable(f"the inference server does not serve {model}")
-
-
-async def _translated(
-    error: grpc.aio.AioRpcError, server: Server, call: Call, within: float
-) -> GatewayError | _ElsewhereError | _NotServedError:
-    status, name = error.code(), call.encoder.model
-    if status == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceeded(LATE)
-    if status not in _GONE:
-        server.answered()
-    if status == grpc.StatusCode.NOT_FOUND:
-        server.verified.discard(call.encoder)
-        return _NotServedError(name)
-    if status in _GONE:
-        # UNAVAILABLE means a full queue, a model that is not loaded, or a broken connection. The
-        # channel's state shows the last, and Triton's answer about the model the others.
-        ready = await _ready(server, call, within)
-        if ready is None:
-            server.failed()
-            server.lost()
-            return _ElsewhereError("the inference server cannot be reached")
-        if ready:
-            return Overloaded("the inference server's queue is full")
-        server.verified.discard(call.encoder)
-        return _NotServedError(name)
-    return InferenceFailed(
-        f"Triton at {server.address}, {name} version {call.encoder.version}: "
-        f"{status.name}: {error.details()}"
-    )
-
-
-async def _ready(server: Server, call: Call, within: float) -> bool | None:
-    """Whether Triton serves a model; None where the connection is broken."""
-    if not server.connected():
-        return None
-    request = service_pb2.ModelReadyRequest(
-        name=call.encoder.model, version=str(call.encoder.version)
-    )
-    try:
-        with detect_closing():
-            return bool((await server.stub.ModelReady(request, timeout=min(within, 1.0))).ready)
-    except (grpc.aio.AioRpcError, ClosedError):
-        return None
 
 
 @asynccontextmanager

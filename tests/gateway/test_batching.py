@@ -15,8 +15,10 @@ from gateway.errors import (
     Overloaded,
     Unavailable,
 )
-from gateway.inference.batching import BULK_CALLS, MAX_CALL_BYTES, MAX_CALL_TOKENS, Batcher
+from gateway.inference.batching import Batcher
+from gateway.inference.capacity import MAX_CALL_BYTES, MAX_CALL_TOKENS
 from gateway.inference.client import Call, Encoder, FakeInferClient, Golden
+from gateway.inference.schedule import BULK_CALLS
 from gateway.models.values import Deadline, Timings, Vectors
 from tests.gateway.fakes import Unchecked
 

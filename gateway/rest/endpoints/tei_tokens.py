@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 
 from gateway.errors import GatewayError
-from gateway.inference.batching import MAX_CALL_TOKENS
+from gateway.inference.capacity import MAX_CALL_TOKENS
 from gateway.models.registry import Model, Models
 from gateway.models.values import TextItem, Tokens
 from gateway.pipeline import requests
