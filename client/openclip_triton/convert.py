@@ -66,6 +66,7 @@ def to_prediction(message: pb.Prediction) -> Prediction:
 def to_model(message: pb.Model) -> Model:
     """Convert a served model."""
     values = {field.name: getattr(message, field.name) for field in fields(Model)}
-    values["pretrained"] = message.pretrained if message.HasField("pretrained") else None
+    for name in ("pretrained", "card"):
+        values[name] = getattr(message, name) if message.HasField(name) else None
     values["aliases"] = tuple(message.aliases)
     return Model(**values)

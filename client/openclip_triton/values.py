@@ -100,3 +100,4 @@ class Model:
     gate_passed: bool  # False: published despite a failed gate
     aliases: tuple[str, ...]  # its other names
     is_default: bool  # whether requests without a model use it
+    card: str | None = None  # REST's path of its model card; None: exported without one

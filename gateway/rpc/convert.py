@@ -207,6 +207,7 @@ def model(models: Models, manifest: Manifest) -> clip_pb2.Model:
         aliases=models.aliases(manifest.id),
         is_default=models.is_default(manifest.id),
         triton_models=manifest.triton.names,
+        card=f"/v1/cards/{manifest.id}" if manifest.card else None,
     )
 
 

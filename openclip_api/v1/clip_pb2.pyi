@@ -744,6 +744,7 @@ class Model(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     TRITON_MODELS_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     created: _builtins.int
     """seconds since 1970"""
@@ -763,6 +764,8 @@ class Model(_message.Message):
     """false: published although it fell short of PyTorch"""
     is_default: _builtins.bool
     """whether requests that name no model are for it"""
+    card: _builtins.str
+    """REST's path of its model card, in Markdown; unset: exported without one"""
     @_builtins.property
     def token_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """that text is padded to; none: nothing is padded"""
@@ -795,13 +798,19 @@ class Model(_message.Message):
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         is_default: _builtins.bool = ...,
         triton_models: _abc.Iterable[_builtins.str] | None = ...,
+        card: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained", "pretrained", b"pretrained"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_card", b"_card", "_pretrained", b"_pretrained", "card", b"card", "pretrained", b"pretrained"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained", "aliases", b"aliases", "context_length", b"context_length", "created", b"created", "embedding_size", b"embedding_size", "fingerprint", b"fingerprint", "gate_passed", b"gate_passed", "id", b"id", "image_size", b"image_size", "is_default", b"is_default", "open_clip_name", b"open_clip_name", "precision", b"precision", "pretrained", b"pretrained", "runtime", b"runtime", "scoring", b"scoring", "token_lengths", b"token_lengths", "triton_models", b"triton_models", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_card", b"_card", "_pretrained", b"_pretrained", "aliases", b"aliases", "card", b"card", "context_length", b"context_length", "created", b"created", "embedding_size", b"embedding_size", "fingerprint", b"fingerprint", "gate_passed", b"gate_passed", "id", b"id", "image_size", b"image_size", "is_default", b"is_default", "open_clip_name", b"open_clip_name", "precision", b"precision", "pretrained", b"pretrained", "runtime", b"runtime", "scoring", b"scoring", "token_lengths", b"token_lengths", "triton_models", b"triton_models", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__card: _TypeAlias = _typing.Literal["card"]  # noqa: Y015
+    _WhichOneofArgType__card: _TypeAlias = _typing.Literal["_card", b"_card"]  # noqa: Y015
     _WhichOneofReturnType__pretrained: _TypeAlias = _typing.Literal["pretrained"]  # noqa: Y015
     _WhichOneofArgType__pretrained: _TypeAlias = _typing.Literal["_pretrained", b"_pretrained"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__card) -> _WhichOneofReturnType__card | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pretrained) -> _WhichOneofReturnType__pretrained | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015

@@ -77,6 +77,7 @@ def test_documents_are_ranked(real: Client) -> None:
 def test_models_are_listed(real: Client) -> None:
     [model] = real.models()
     assert (model.id, model.embedding_size, model.image_size) == ("demo", 64, 64)
+    assert model.card == "/v1/cards/demo"
     space = real.space()
     assert (space.model, space.fingerprint, space.dimensions) == ("demo", model.fingerprint, 64)
 

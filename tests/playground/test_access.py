@@ -42,6 +42,8 @@ def test_axe_finds_nothing(
     assert violations(page) == []
     ask(page, "Classify three of them")
     page.get_by_text("About this model").click()
+    page.get_by_text("Model card").click()
+    expect(page.locator("#card")).to_contain_text("Fingerprint")
     page.get_by_text("API key", exact=True).click()
     assert violations(page) == []
     page.get_by_label("Compare texts").check()
@@ -95,7 +97,8 @@ def test_by_keyboard_alone(api: GatewayClient, visit: Visitor) -> None:
     keys.press("Control+Enter")
     expect(page.locator("#said")).to_contain_text("Done. red-circle.png: red circle")
     assert best(page) == WORDS
-    assert tab_to("run") == ["template-set", "top-k", "model", "About this model", "API key", "run"]
+    opened = ["About this model", "Model card", "API key"]
+    assert tab_to("run") == ["template-set", "top-k", "model", *opened, "run"]
     keys.press("Shift+Tab")
     keys.press("Enter")
     keys.press("Tab")

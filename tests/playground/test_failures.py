@@ -137,6 +137,8 @@ def test_a_key_is_asked_for_sent_and_shown_nowhere(
         expect(page.locator("#health")).to_have_text("Ready")
         expect(page.locator("#health")).to_have_attribute("data-state", "good")
         expect(page.get_by_label("Templates", exact=True)).to_have_value("photo")
+        page.get_by_text("Model card").click()
+        expect(page.locator("#card")).to_contain_text("# demo")
         choose(page, "red-circle.png")
         write(page, WORDS)
         ask(page)

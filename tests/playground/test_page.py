@@ -135,13 +135,16 @@ def test_the_chosen_model_is_asked(api: GatewayClient, visit: Visitor) -> None:
 
     def two_models(route: "Route") -> None:
         listed = api.get("/v1/models").json()
-        listed["data"].insert(0, listed["data"][0] | {"id": "another", "default": False})
+        other = {"id": "another", "default": False, "card": None}
+        listed["data"].insert(0, listed["data"][0] | other)
         route.fulfill(json=listed)
 
     page.route("**/v1/models", two_models)
     page.reload()
     expect(page.get_by_label("Served model")).to_have_value("demo")  # the default
+    expect(page.get_by_text("Model card")).to_be_visible()
     page.get_by_label("Served model").select_option("another")
+    expect(page.get_by_text("Model card")).to_be_hidden()
     choose(page, "red-circle.png")
     write(page, WORDS)
     with page.expect_request("**/v1/zero-shot") as sent:

@@ -7,6 +7,7 @@ export class Models {
     this.service = service;
     this.served = [];
     byId("model").addEventListener("change", () => this.#describe());
+    byId("card-details").addEventListener("toggle", () => this.#showCard());
   }
 
   get chosen() {
@@ -27,6 +28,17 @@ export class Models {
   #describe() {
     const rows = this.chosen ? facts(this.chosen) : [];
     byId("facts").replaceChildren(...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+    this.#showCard();
+  }
+
+  // In the page: a link to it would not send the key.
+  async #showCard() {
+    const card = this.chosen?.card;
+    const details = byId("card-details");
+    details.hidden = !card;
+    if (!card || !details.open) return;
+    const text = await this.service.text(card.slice(1)).catch(({ message }) => message);
+    if (this.chosen?.card === card) byId("card").textContent = text;
   }
 }
 

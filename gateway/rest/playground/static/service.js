@@ -21,6 +21,10 @@ export class Service {
     return (await this.#ask(path, {})).json();
   }
 
+  async text(path) {
+    return (await this.#ask(path, {})).text();
+  }
+
   // The answer with what its headers tell: { content, stages, roundTrip, requestId, fingerprint }.
   async post(path, body, signal) {
     const encoded = JSON.stringify(body);
