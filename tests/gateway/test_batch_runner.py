@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import DeadlineExceeded, Overloaded, Unavailable
-from gateway.operations.batches import lines, store
+from gateway.operations.batches import documents, lines
+from gateway.operations.batches import space as spaces
 from gateway.operations.batches.lines import Answered, Progress
 from gateway.operations.batches.objects import BatchObject
+from gateway.operations.batches.room import StoreLimits
 from gateway.operations.batches.runner import Runner
-from gateway.operations.batches.store import Space, Store, StoreLimits
+from gateway.operations.batches.space import Space
+from gateway.operations.batches.store import Store, StoreError
 from tests.gateway.waiting import until
 
 LIMITS = StoreLimits(bytes=10**6, objects=100, lines=1_000, keep_s=3_600)
@@ -201,7 +204,7 @@ def test_what_is_old_or_belongs_to_nothing_is_deleted(
     later = time.time() + 2 * LIMITS.keep_s
     for path in space.folder.iterdir():
         os.utime(path, (later - 7_200, later - 7_200))
-    monkeypatch.setattr(store.time, "time", lambda: later)  # type: ignore[attr-defined]
+    monkeypatch.setattr(spaces.time, "time", lambda: later)  # type: ignore[attr-defined]
     kept.purge()
     assert [path.name for path in space.folder.iterdir()] == [f"{batch.id}.json"]  # it may yet run
     [stored] = space.stored()
@@ -214,7 +217,7 @@ def test_what_is_old_or_belongs_to_nothing_is_deleted(
 def test_a_file_of_others_making_is_left_out(kept: Store) -> None:
     space = kept.space(None)
     file = space.add_file(b"{}", "name", None)
-    (space.folder / f"{store.new_file_id()}.json").write_text("{}")
+    (space.folder / f"{spaces.new_file_id()}.json").write_text("{}")
     assert space.files() == [file]
 
 
@@ -268,14 +271,14 @@ def test_a_full_disk_is_no_fault_of_the_client(
 ) -> None:
     space = kept.space(None)
     batch = added(space, 1)
-    there, write = set(space.folder.iterdir()), store.write
+    there, write = set(space.folder.iterdir()), documents.write
 
     def full(path: Path, content: bytes) -> None:
         if path.suffix == ".json":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, content)
 
-    monkeypatch.setattr(store, "write", full)
+    monkeypatch.setattr(spaces, "write", full)
     with pytest.raises(Unavailable, match="No space left"):
         space.add_file(b"{}", "name", None)
     with pytest.raises(Unavailable, match="No space left"):
@@ -292,5 +295,5 @@ def test_a_long_line_costs_no_more_than_its_limit(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(store.StoreError, match="GATEWAY_BATCH_DIR"):
+    with pytest.raises(StoreError, match="GATEWAY_BATCH_DIR"):
         Store(tmp_path / "file", LIMITS)

@@ -25,7 +25,8 @@ from gateway.operations.batches.objects import (
     BatchErrors,
     StoredBatch,
 )
-from gateway.operations.batches.store import Space, Store
+from gateway.operations.batches.space import Space
+from gateway.operations.batches.store import Store
 from gateway.pipeline.concurrency import Threads, gather
 
 LOOK_S = 1.0  # between looks at the folder
@@ -156,7 +157,7 @@ class Runner:
             return
         path = space.content(batch.input_file_id)
         total, errors = await self._threads.run(
-            check, path, batch.endpoint, self._store.limits.lines
+            check, path, batch.endpoint, self._store.room.limits.lines
         )
         batch.request_counts.total = total
         if errors:
@@ -185,7 +186,7 @@ class Runner:
                 await self._threads.run(progress.add, answered)
                 if time.monotonic() - written > LOOK_S:
                     batch.request_counts = progress.counts(batch.request_counts.total)
-                    await self._threads.run(self._store.check_room, 0)
+                    await self._threads.run(self._store.room.check, 0)
                     await self._threads.run(space.put, stored)
                     end = await self._ended(space, stored)
                     written = time.monotonic()

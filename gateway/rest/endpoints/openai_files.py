@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.access.access import Account
 from gateway.errors import MalformedRequest, TooLarge, UnknownObject, quoted
 from gateway.operations.batches.objects import BatchObject, FileObject
-from gateway.operations.batches.store import Space, Store
+from gateway.operations.batches.space import Space
+from gateway.operations.batches.store import Store
 from gateway.pipeline.concurrency import Threads
 from gateway.rest import convert, fields
 from gateway.rest.forms import read_form

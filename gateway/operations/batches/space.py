@@ -1,0 +1,234 @@
+"""The files and batches of one owner. Everything here blocks: call it in a thread."""
+
+import re
+import time
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from gateway.errors import MalformedRequest, TooLarge, UnknownObject, quoted
+from gateway.operations.batches.documents import new_id, read, write, writing
+from gateway.operations.batches.objects import ENDED, WINDOW_S, BatchObject, FileObject, StoredBatch
+from gateway.operations.batches.room import Room
+
+_FILE_ID = re.compile(r"file-[0-9a-f]{32}")
+_BATCH_ID = re.compile(r"batch_[0-9a-f]{32}")
+_LEFT_S = 3600.0  # age at which what belongs to nothing is deleted
+
+
+class Space:
+    """The files and batches of one owner."""
+
+    def __init__(self, folder: Path, owner: str | None, room: Room) -> None:
+        self.folder = folder
+        self.owner = owner
+        self._room = room
+
+    def add_file(self, content: bytes, filename: str, keep_s: int | None) -> FileObject:
+        """Keeps an input file.
+
+        Raises:
+            TooLarge: There are too many, or too many bytes.
+            Unavailable: The folder cannot be written; the disk may be full.
+        """
+        file_id = new_file_id()
+        with writing():
+            self._check_number("file-", "files")
+            self._room.check(len(content))
+            write(self.content(file_id), content)
+            try:
+                return self.publish(file_id, filename, "batch", keep_s)
+            except OSError:
+                self.content(file_id).unlink(missing_ok=True)
+                raise
+
+    def publish(
+        self, file_id: str, filename: str, purpose: Literal["batch", "batch_output"],
+        keep_s: int | None,
+    ) -> FileObject:  # fmt: skip
+        """Makes a file of content that is there."""
+        now = int(time.time())
+        made = FileObject(
+            id=file_id,
+            bytes=self.content(file_id).stat().st_size,
+            created_at=now,
+            expires_at=now + (keep_s or self._room.limits.keep_s),
+            filename=filename,
+            purpose=purpose,
+        )
+        write(self._path(file_id), made.model_dump_json().encode())
+        return made
+
+    def file(self, file_id: str) -> FileObject:
+        """One file. Raises UnknownObject: there is none of this id, or it has expired."""
+        found = read(self._path(file_id), FileObject) if _FILE_ID.fullmatch(file_id) else None
+        if found is None or found.expires_at <= time.time():
+            raise _unknown("file", file_id)
+        return found
+
+    def content(self, file_id: str) -> Path:
+        """Where the content of a file is, or will be."""
+        return self.folder / f"{file_id}.jsonl"
+
+    def opened(self, file_id: str) -> BinaryIO:
+        """A file's content, to be read and closed. Raises UnknownObject: as `file`."""
+        self.file(file_id)
+        try:
+            return self.content(file_id).open("rb")
+        except FileNotFoundError:
+            raise _unknown("file", file_id) from None
+
+    def files(self) -> list[FileObject]:
+        """All files, the oldest first."""
+        now = time.time()
+        found = (read(path, FileObject) for path in self.folder.glob("file-*.json"))
+        kept = [each for each in found if each and each.expires_at > now]
+        return sorted(kept, key=lambda each: (each.created_at, each.id))
+
+    def delete_file(self, file_id: str) -> None:
+        """Deletes a file. Raises UnknownObject: there is none of this id."""
+        self.file(file_id)
+        self._path(file_id).unlink(missing_ok=True)
+        self.content(file_id).unlink(missing_ok=True)
+
+    def add_batch(
+        self, input_file_id: str, metadata: dict[str, str] | None, keep_s: int | None
+    ) -> BatchObject:
+        """Keeps a batch, which then runs.
+
+        Raises:
+            UnknownObject: There is no such file.
+            MalformedRequest: It is no input of batches.
+            TooLarge: There are too many batches.
+            Unavailable: As `add_file`.
+        """
+        if self.file(input_file_id).purpose != "batch":
+            raise MalformedRequest(
+                "input_file_id: the file's purpose is not `batch`", param="input_file_id"
+            )
+        now = int(time.time())
+        batch = BatchObject(
+            id=f"batch_{new_id()}",
+            input_file_id=input_file_id,
+            created_at=now,
+            expires_at=now + WINDOW_S,
+            metadata=metadata,
+        )
+        stored = StoredBatch(
+            batch=batch,
+            output_id=new_file_id(),
+            errors_id=new_file_id(),
+            keep_s=keep_s or self._room.limits.keep_s,
+        )
+        with writing():
+            self._check_number("batch_", "batches")
+            self.put(stored)
+        return batch
+
+    def put(self, stored: StoredBatch) -> None:
+        """Writes a batch anew."""
+        write(self._path(stored.batch.id), stored.model_dump_json().encode())
+
+    def batch(self, batch_id: str) -> BatchObject:
+        """One batch. Raises UnknownObject: there is none of this id."""
+        stored = read(self._path(batch_id), StoredBatch) if _BATCH_ID.fullmatch(batch_id) else None
+        if stored is None:
+            raise _unknown("batch", batch_id)
+        return self._shown(stored.batch)
+
+    def stored(self, without: Container[str] = ()) -> list[StoredBatch]:
+        """All batches but those of these ids, the oldest first."""
+        found = (
+            read(self._path(each), StoredBatch) for each in self._batch_ids() if each not in without
+        )
+        return sorted(
+            (each for each in found if each),
+            key=lambda each: (each.batch.created_at, each.batch.id),
+        )
+
+    def batches(self, first: str | None) -> Iterator[BatchObject]:
+        """The batches as they are shown, the newest first; only from the one of this id on."""
+        ids = sorted(self._batch_ids(), reverse=True)  # they rise with time
+        if first is not None:
+            ids = ids[ids.index(first) :] if first in ids else []
+        for each in ids:
+            if stored := read(self._path(each), StoredBatch):
+                yield self._shown(stored.batch)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _batch_ids(self) -> list[str]:
+        return [path.stem for path in self.folder.glob("batch_*.json")]
+
+    def cancel(self, batch_id: str) -> BatchObject:
+        """Asks for the end of a batch.
+
+        Raises:
+            UnknownObject: There is none of this id.
+            MalformedRequest: It has ended.
+            Unavailable: As `add_file`.
+        """
+        batch = self.batch(batch_id)
+        if batch.status in ENDED:
+            raise MalformedRequest(f"the batch has ended: its status is {batch.status!r}")
+        with writing():
+            (self.folder / f"{batch_id}.cancel").touch(mode=0o600)
+        return self.batch(batch_id)
+
+    def cancelled_at(self, batch_id: str) -> int | None:
+        """When the end of a batch was asked for."""
+        try:
+            return int((self.folder / f"{batch_id}.cancel").stat().st_mtime)
+        except OSError:
+            return None
+
+    def purge(self) -> None:
+        """See `Store.purge`."""
+        now = time.time()
+        batches = self.stored()
+        live = {
+            name
+            for each in batches
+            if each.batch.status not in ENDED
+            for name in (each.output_id, each.errors_id, each.batch.id)
+        }
+        keep_s = self._room.limits.keep_s
+        for each in batches:
+            if each.batch.status in ENDED and each.batch.created_at + keep_s <= now:
+                self._path(each.batch.id).unlink(missing_ok=True)
+        kept = live | {each.id for each in self.files()}
+        kept |= set(self._batch_ids())
+        for path in self.folder.iterdir():
+            if path.stem not in kept and _age(path, now) > _LEFT_S:
+                path.unlink(missing_ok=True)
+
+    def _shown(self, batch: BatchObject) -> BatchObject:
+        asked = self.cancelled_at(batch.id)
+        if asked is None or batch.status in ENDED:
+            return batch
+        return batch.model_copy(update={"status": "cancelling", "cancelling_at": asked})
+
+    def _check_number(self, prefix: str, what: str) -> None:
+        most = self._room.limits.objects
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        if sum(1 for _ in self.folder.glob(f"{prefix}*.json")) >= most:
+            raise TooLarge(
+                f"the limit (GATEWAY_BATCH_MAX_FILES) is {most:,} {what}: delete some, or wait"
+            )
+
+
+def new_file_id() -> str:
+    """A new id of a file; they rise with time."""
+    return f"file-{new_id()}"
+
+
+def _unknown(what: str, name: str) -> UnknownObject:
+    return UnknownObject(f"no such {what}: {quoted(name)}", param=f"{what}_id")
+
+
+def _age(path: Path, now: float) -> float:
+    try:
+        return now - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
