@@ -87,9 +87,9 @@ def token_ids(manifest: Manifest, count: int, length: int) -> NDArray[np.int32]:
 
 def size_bytes(repository: Path, manifest: Manifest) -> int:
     """Size of the encoders' files; one that several encoders share by hard links counts once."""
-    names = {encoder["name"] for encoder in encoders(manifest)}
-    files = [repository / name for name in manifest["files"] if name.split("/")[0] in names]
-    return sum({(s.st_dev, s.st_ino): s.st_size for s in (f.stat() for f in files)}.values())
+    every = [_files(repository / encoder["name"], manifest) for encoder in encoders(manifest)]
+    stats = [file.stat() for files in every for file in files]
+    return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}.values())
 
 
 def weights_bytes(repository: Path, manifest: Manifest) -> int:
@@ -102,7 +102,9 @@ def weights_bytes(repository: Path, manifest: Manifest) -> int:
 
 
 def _files(folder: Path, manifest: Manifest) -> Iterable[Path]:
-    return [file for file in (folder / str(manifest["version"])).rglob("*") if file.is_file()]
+    """The files that Triton loads: of a TensorRT model the plan, not its graph."""
+    loaded = "*.plan" if manifest["runtime"] == "tensorrt" else "*"
+    return [file for file in (folder / str(manifest["version"])).rglob(loaded) if file.is_file()]
 
 
 def _instances(folder: Path) -> int:

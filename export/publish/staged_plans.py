@@ -1,4 +1,4 @@
-"""Replaces staged ONNX encoders by TensorRT plans, and runs them on this machine's GPU."""
+"""Builds TensorRT plans beside staged ONNX encoders, and runs them on this machine's GPU."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,36 +11,27 @@ from numpy.typing import NDArray
 
 from export.errors import GateError
 from export.gate.runners import RunEncoder
-from export.publish.pbtxt import MODEL_FILES
 from export.publish.staging import Stage
 from export.tensorrt.build_log import messages_of
-from export.tensorrt.compatibility import platform_of, write_platform
-from export.tensorrt.gpus import find_gpus
-from export.tensorrt.plan import build_plan, import_tensorrt
+from export.tensorrt.plan import TIMING_CACHE, tensorrt_here, write_plan
 from gateway.models.manifest import IMAGE_FEATURES, PIXELS, TEXT_FEATURES, TOKEN_IDS
-
-TIMING_CACHE = ".tensorrt-timing-cache"
 
 
 def build_plans(
     stage: Stage, image: Path, texts: Mapping[int, Path]
 ) -> tuple[RunEncoder, dict[int, RunEncoder]]:
-    """Replace the ONNX file of each encoder by a plan for the first GPU of this machine.
+    """Build a plan of each encoder for the first GPU of this machine.
+
+    The ONNX file stays beside it: `pull` builds a plan from it on other machines.
 
     Raises:
         ExportError: No TensorRT, no GPU, or a plan cannot be built; see `plan.build_plan`.
     """
-    trt = import_tensorrt()
-    platform = platform_of(trt, find_gpus()[0])
+    trt, platform = tensorrt_here()
     cache = stage.folder.parent / TIMING_CACHE
 
     def planned(path: Path, name: str, item: tuple[int, ...], output: str) -> RunEncoder:
-        plan = build_plan(trt, path, {name: item}, stage.serving.max_batch, cache)
-        written = path.with_name(MODEL_FILES["tensorrt"])
-        written.write_bytes(plan)
-        write_platform(written, platform)
-        for onnx_file in path.parent.glob(f"{path.name}*"):  # and its external weights
-            onnx_file.unlink()
+        plan = write_plan(trt, platform, path, {name: item}, stage.serving.max_batch, cache)
         return plan_runner(trt, plan, name, output, stage.embedding_size)
 
     size = stage.image_size

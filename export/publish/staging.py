@@ -90,8 +90,10 @@ class Stage:
         return hashes
 
     def size(self) -> int:
-        """Size of the encoders' files in bytes, counting shared files once."""
-        files = {path.stat().st_ino: path.stat().st_size for path in self.folder.rglob("*/*/*")}
+        """Size of what Triton loads in bytes, counting shared files once."""
+        loaded = MODEL_FILES["tensorrt"] if self.serving.runtime == "tensorrt" else "*"
+        found = [path.stat() for path in self.folder.rglob(f"*/*/{loaded}")]
+        files = {stat.st_ino: stat.st_size for stat in found}
         return sum(files.values())
 
     def clear(self) -> None:

@@ -18,7 +18,7 @@ from export.tensorrt.gpus import Gpu, Loader, find_gpus, library_version
 
 PLAN = "model.plan"
 PLATFORM_SUFFIX = ".json"
-REBUILD = "export the model again on this machine, with the TensorRT that Triton has here"
+REBUILD = "pull or export the model again on this machine, with the TensorRT that Triton has here"
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
@@ -89,8 +89,7 @@ def read_platform(plan: Path) -> PlanPlatform:
         return PlanPlatform(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise PlanError(
-            f"{path}: cannot tell which TensorRT and GPU its plan is for ({brief(error)}); "
-            f"{REBUILD}"
+            f"{path}: cannot tell which TensorRT and GPU its plan is for ({brief(error)})"
         ) from error
 
 
@@ -102,7 +101,7 @@ def check_platform(built: PlanPlatform, here: PlanPlatform) -> None:
     """
     same_gpu = built.gpu in (None, here.gpu)
     if dataclasses.replace(built, gpu=None) != dataclasses.replace(here, gpu=None) or not same_gpu:
-        raise WrongEngineError(f"built for {built}, but here is {here}; {REBUILD}")
+        raise WrongEngineError(f"built for {built}, but here is {here}")
 
 
 def find_plans(root: Path) -> list[Path]:
@@ -131,9 +130,9 @@ def check_repository(root: Path, here: Sequence[PlanPlatform]) -> list[str]:
             for platform in here:
                 check_platform(built, platform)
         except WrongEngineError as error:
-            problems.append(f"{plan}: {error}")
+            problems.append(f"{plan}: {error}; {REBUILD}")
         except PlanError as error:
-            problems.append(str(error))
+            problems.append(f"{error}; {REBUILD}")
     return problems
 
 

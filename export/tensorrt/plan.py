@@ -12,13 +12,14 @@ from types import ModuleType
 
 from export.errors import brief
 from export.tensorrt.build_log import Foreign, Messages, messages_of
-from export.tensorrt.compatibility import flavour
+from export.tensorrt.compatibility import PLAN, PlanPlatform, flavour, platform_of, write_platform
 from export.tensorrt.errors import NoGpuError, PlanError, TensorRtMissingError
 from export.tensorrt.gpus import find_gpus
 from export.tensorrt.network import Shapes, add_profile, parse
 
 OLDEST = 10  # major version of TensorRT
 OPT_BATCH = 8  # items that TensorRT times its kernels with
+TIMING_CACHE = ".tensorrt-timing-cache"  # at a model repository's root
 WORKSPACE_BYTES = 4 << 30  # of GPU memory, for one layer's scratch space
 _HOW = (
     "run this in NVIDIA's Triton or TensorRT container, or install the `tensorrt` package of the "
@@ -43,6 +44,37 @@ def import_tensorrt() -> ModuleType:
     if int(version.split(".")[0]) < OLDEST:
         raise TensorRtMissingError(f"TensorRT {version} is older than {OLDEST}.0: {_HOW}")
     return trt
+
+
+def tensorrt_here() -> tuple[ModuleType, PlanPlatform]:
+    """TensorRT's module, and the platform of the plans that it builds for this machine's first GPU.
+
+    Raises:
+        TensorRtMissingError: There is no TensorRT to build with.
+        NoGpuError: There is no GPU.
+    """
+    trt = import_tensorrt()
+    return trt, platform_of(trt, find_gpus()[0])
+
+
+def write_plan(
+    trt: ModuleType,
+    platform: PlanPlatform,
+    graph: Path,
+    shapes: Shapes,
+    max_batch: int,
+    timing_cache: Path,
+) -> bytes:
+    """Build the plan of a graph, and write it with its platform into the graph's folder.
+
+    A platform without a GPU is built for ahead of time; for the rest, see `build_plan`.
+    """
+    ahead = platform.compute_capability if platform.gpu is None else None
+    plan = build_plan(trt, graph, shapes, max_batch, timing_cache, ahead)
+    written = graph.with_name(PLAN)
+    written.write_bytes(plan)
+    write_platform(written, platform)
+    return plan
 
 
 def build_plan(

@@ -20,7 +20,7 @@ MAX_BYTES = 8 * 2**20  # of an index; the largest manifests take less than 1 MiB
 _SHAPES = {  # files in the version folder of an encoder, by backend
     "onnxruntime": {"model.onnx", "model.onnx.data"},
     "openvino": {"model.xml", "model.bin"},
-    "tensorrt": {"model.plan", "model.plan.json"},
+    "tensorrt": {"model.plan", "model.plan.json", "model.onnx", "model.onnx.data"},
 }
 # What a `config.pbtxt` may hold. Others, such as `runtime`, have Triton load a library, or start
 # Python in an environment, out of any file of the model, which runs what is in it.

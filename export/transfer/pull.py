@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from export.publish.repository import check_batch, next_version, publish, publis
 from export.publish.writer import locked, staging
 from export.storage.durable import link
 from export.storage.place import Place, place_at, read
-from export.tensorrt.compatibility import PLAN, check_platform, platforms_here, read_platform
-from export.tensorrt.errors import PlanError
-from export.transfer import index
+from export.tensorrt.compatibility import PLAN, PLATFORM_SUFFIX
+from export.transfer import index, plans
 from gateway.models.manifest import Manifest
 
 
@@ -22,6 +21,8 @@ def pull(
     root: Path, address: str, version: int | None, report: Callable[[str], None]
 ) -> tuple[Manifest, bool]:
     """Publish the model of a place, unless it is published already.
+
+    TensorRT plans that do not run here are not copied, but built from the model's graphs.
 
     Args:
         root: The model repository.
@@ -35,7 +36,7 @@ def pull(
 
     Raises:
         TransferError: The place cannot be read, or its files are not those of its index.
-        PlanError: A TensorRT plan cannot run here.
+        PlanError: A TensorRT plan cannot run here, nor be built here.
         RepositoryError: The model cannot be published here; see `publish`.
     """
     place = place_at(address)
@@ -46,7 +47,8 @@ def pull(
         if (
             ours
             and version in (None, ours.version)
-            and index.renumbered(theirs, ours.version) == ours
+            and plans.same_model(index.renumbered(theirs, ours.version), ours)
+            and not plans.outdated(root, ours)
         ):
             return ours, False
         number = next_version(
@@ -57,7 +59,9 @@ def pull(
         manifest = index.renumbered(theirs, number)
         with staging(root) as staged:
             _check_space(place, found, root)
-            _fetch_all(place, found, staged, number, report)
+            builder = _fetch_model(place, found, staged, number, report)
+            if builder:
+                manifest = builder.build(staged, manifest, root, report)
             publish(root, staged, manifest, keep=version is not None)
     return manifest, True
 
@@ -71,24 +75,42 @@ def _check_space(place: Place, found: index.Index, root: Path) -> None:
         )
 
 
-def _fetch_all(
+def _fetch_model(
     place: Place, found: index.Index, staged: Path, number: int, report: Callable[[str], None]
+) -> plans.PlanBuilder | None:
+    """Fetch the platforms of plans first, which tell whether these are fetched or built."""
+    first = {path for path in found.files if path.endswith(PLAN + PLATFORM_SUFFIX)}
+    manifest = index.renumbered(found.manifest, number)
+    _fetch_all(place, found, first, staged, number, report)
+    builder = plans.builder_for(staged, manifest, str(place))
+    rest = found.files.keys() - first
+    if builder:
+        rest = {path for path in rest if Path(path).name != PLAN}
+    _fetch_all(place, found, rest, staged, number, report)
+    for encoder in encoders_of(manifest):
+        index.check_config(staged / encoder / CONFIG, manifest.runtime, str(place))
+    return builder
+
+
+def _fetch_all(
+    place: Place,
+    found: index.Index,
+    paths: Collection[str],
+    staged: Path,
+    number: int,
+    report: Callable[[str], None],
 ) -> None:
-    """Fetch each content once, the small ones first: they tell whether a plan can run here."""
+    """Fetch each content once, the small ones first."""
     here: dict[str, Path] = {}
-    for path, file in sorted(found.files.items(), key=lambda item: item[1].size):
-        target = staged / index.moved(path, found.manifest, number)
+    for path in sorted(paths, key=lambda path: found.files[path].size):
+        file, target = found.files[path], staged / index.moved(path, found.manifest, number)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.name == PLAN:
-            _check_plan(target, f"{place}: {path}")
         if file.sha256 in here:
             link(here[file.sha256], target)
             continue
         report(f"{path}: {file.size:,} bytes")
         _fetch(place, path, file, target)
         here[file.sha256] = target
-    for encoder in encoders_of(found.manifest):
-        index.check_config(staged / encoder / CONFIG, found.manifest.runtime, str(place))
 
 
 def _fetch(place: Place, path: str, file: index.File, target: Path) -> None:
@@ -108,12 +130,3 @@ def _fetch(place: Place, path: str, file: index.File, target: Path) -> None:
             f"{place}: {path} ({file.name}) does not match the SHA-256 that the index names; "
             "delete that file there, and push the model again; nothing published"
         )
-
-
-def _check_plan(plan: Path, name: str) -> None:
-    try:
-        built = read_platform(plan)
-        for here in platforms_here():
-            check_platform(built, here)
-    except PlanError as error:
-        raise type(error)(f"{name}: {error}") from error

@@ -1,11 +1,7 @@
 """FP8: what TensorRT takes of it, and the gate that needs no GPU."""
 
-import importlib
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,21 +14,20 @@ from export.__main__ import main
 from export.demo.model import CHECKPOINT, CONFIG
 from export.errors import GraphError
 from export.gate import calibration
-from export.gate.runners import RunEncoder, onnx_runner
+from export.gate.runners import onnx_runner
 from export.precision import half, insert
 from export.precision.fp8 import quantize, recipes
 from export.precision.insert import E4M3, activation_scale, quantize_weight, rounded
 from export.precision.ranges import Range
 from export.precision.recipe import Recipe
-from export.publish import staged_plans
-from export.tensorrt import gpus, plan
+from export.tensorrt import gpus
 from export.tensorrt.gpus import Gpu, why_not_fp8
-from export.tensorrt.plan import build_plan
-from gateway.models.manifest import PIXELS, TOKEN_IDS, read_repository
+from gateway.models.manifest import PIXELS, TOKEN_IDS, file_sha256, read_repository
 from tests.export import graphs
+from tests.export.ahead import L4, Staged
 from tests.export.graphs import Encoder, cosines
 
-L4, A10 = Gpu("NVIDIA L4", "8.9"), Gpu("NVIDIA A10", "8.6")
+A10 = Gpu("NVIDIA A10", "8.6")
 EXPORT = [str(CONFIG), "--pretrained", str(CHECKPOINT), "--id", "demo", "--max-batch", "4"]
 EXPORT += ["--precision", "fp8", "--runtime", "tensorrt", "--token-lengths", "full"]
 
@@ -128,38 +123,11 @@ def test_rounding() -> None:
     assert [float(n) for n in activation_scale((-448.0, 7.0), E4M3)] == [1, 0]
 
 
-class Staged:
-    """Builds real plans ahead of time, and runs in their place the graphs that they are of."""
-
-    def __init__(self, rtx: ModuleType, folder: Path) -> None:
-        self.rtx, self.folder, self.plans = rtx, folder, dict[str, bytes]()
-
-    def build(
-        self, trt: ModuleType, path: Path, shapes: Mapping[str, Any], most: int, _: Path
-    ) -> bytes:
-        [name] = shapes
-        shutil.copy(path, self.folder / name)
-        self.plans[name] = build_plan(trt, path, shapes, most, compute_capability="8.9")
-        return self.plans[name]
-
-    def runner(self, _: ModuleType, plan: bytes, name: str, *__: object) -> RunEncoder:
-        assert plan == self.plans[name]
-        return onnx_runner(self.folder / name, name, fp8=True)
-
-
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staged:
-    importlib.import_module("tensorrt_rtx_libs")  # loads what the bindings are linked to
-    made = Staged(importlib.import_module("tensorrt_rtx_bindings"), tmp_path)
-    for module in (plan, staged_plans):
-        monkeypatch.setattr(module, "import_tensorrt", lambda: made.rtx)
-    for module in (gpus, staged_plans):
-        monkeypatch.setattr(module, "find_gpus", lambda: (L4,))
-    monkeypatch.setattr(staged_plans, "build_plan", made.build)
-    monkeypatch.setattr(staged_plans, "plan_runner", made.runner)
     few = calibration.drawn(count=48)
     monkeypatch.setattr(calibration, "drawn", lambda: few)
-    return made
+    return Staged(monkeypatch, tmp_path)
 
 
 def export(root: Path, *options: str) -> int:
@@ -179,7 +147,8 @@ def test_it_is_judged_on_the_cpu_then_built_and_published(staged: Staged, tmp_pa
     for name in (manifest.triton.image.name, *(each.name for each in manifest.triton.text)):
         built = root / name / "1" / "model.plan"
         assert built.read_bytes() in staged.plans.values()
-    assert not list(root.rglob("*.onnx"))
+        graph = f"{name}/1/model.onnx"  # to build a plan of on another machine
+        assert file_sha256(root / graph) == manifest.files[graph]
 
 
 def test_a_wrong_scale_is_refused_before_a_plan_is_built(

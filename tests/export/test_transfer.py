@@ -24,7 +24,7 @@ from export.tensorrt import compatibility
 from export.tensorrt.compatibility import PlanPlatform, write_platform
 from export.tensorrt.errors import WrongEngineError
 from export.transfer import index
-from export.transfer import pull as pulling
+from export.transfer import plans as plans_here
 from export.transfer.pull import pull
 from export.transfer.push import push
 from export.versions import main as versions
@@ -493,7 +493,7 @@ def test_a_plan_is_pulled_only_where_it_runs(
         config.write_text(config.read_text().replace('"onnxruntime"', '"tensorrt"'))
     publish_anew(plans, runtime="tensorrt")
     push(plans, "demo", str(tmp_path / "place"), ignore)
-    monkeypatch.setattr(pulling, "platforms_here", lambda: (HERE,))
+    monkeypatch.setattr(plans_here, "platforms_here", lambda: (HERE,))
     said: list[str] = []
     if built == HERE:
         assert pull(root, str(tmp_path / "place"), None, said.append)[1]
@@ -501,7 +501,7 @@ def test_a_plan_is_pulled_only_where_it_runs(
         return
     with pytest.raises(WrongEngineError) as refused:
         pull(root, str(tmp_path / "place"), None, said.append)
-    for name in ("model.plan", str(built), str(HERE)):
+    for name in ("model.plan", str(built), str(HERE), "no graphs", "export the model again"):
         assert name in str(refused.value)
     assert not [line for line in said if line.startswith("demo.image/1/model.plan:")]
     assert not list(root.glob("*.manifest.json"))
