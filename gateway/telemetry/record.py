@@ -31,7 +31,7 @@ def request_id(offered: Iterable[str]) -> str:
 class Record(Timings):
     """One request, from its arrival to its answer."""
 
-    protocol: str = ""  # rest or grpc
+    protocol: str = ""  # rest, grpc or batch
     method: str = ""  # of HTTP
     operation: str = ""  # the route or method; empty where none matched
     quiet: bool = False  # such as a probe: logged at `debug` only, and never traced

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import DeadlineExceeded, Overloaded, Unavailable
-from gateway.operations.batches import documents, lines
+from gateway.errors import DeadlineExceeded, Overloaded, Unauthenticated, Unavailable
+from gateway.operations.batches import documents, lines, runner
 from gateway.operations.batches import space as spaces
 from gateway.operations.batches.lines import Answered, Progress
 from gateway.operations.batches.objects import BatchObject
@@ -219,6 +219,51 @@ def test_a_file_of_others_making_is_left_out(kept: Store) -> None:
     file = space.add_file(b"{}", "name", None)
     (space.folder / f"{spaces.new_file_id()}.json").write_text("{}")
     assert space.files() == [file]
+
+
+async def test_a_folder_that_was_away_for_a_while_is_read_again(
+    kept: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        return GOOD
+
+    space = kept.space(None)
+    batch = added(space, 1)
+    monkeypatch.setattr(runner, "LONGEST_PAUSE_S", 0.01)
+    away = kept.folder.rename(kept.folder.with_name("away"))
+    async with running(kept, answer):
+        await until(lambda: "cannot be used" in caplog.text)
+        away.rename(kept.folder)
+        await end_of(space, batch)
+        away = kept.folder.rename(away)
+        caplog.clear()
+        await until(lambda: "cannot be used" in caplog.text)
+        away.rename(kept.folder)
+        await end_of(space, added(space, 1))
+
+
+async def test_a_batch_whose_end_cannot_be_written_waits_and_is_tried_again(
+    kept: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        raise Unauthenticated("the key is gone")
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    space = kept.space("key")
+    batch = added(space, 1)
+    [stored] = space.stored()
+    stored.batch.status = "in_progress"
+    space.put(stored)
+    monkeypatch.setattr(runner, "LONGEST_PAUSE_S", 0.01)
+    with monkeypatch.context() as disk:
+        disk.setattr(spaces, "write", full)
+        async with running(kept, answer):
+            await until(lambda: "it is tried again" in caplog.text)
+            disk.undo()
+            found = await end_of(space, batch)
+    assert found.status == "failed"
 
 
 async def test_a_line_that_once_passed_the_check_fails_the_batch(kept: Store) -> None:

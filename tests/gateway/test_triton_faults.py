@@ -1,4 +1,4 @@
-"""What befalls Triton, staged against real processes: what clients are told, and that it passes."""
+"""Faults of Triton, staged with real processes: the errors that clients get, and the recovery."""
 
 import asyncio
 import contextlib

@@ -241,7 +241,7 @@ def failing(model: bytes, token: int) -> bytes:
 
 
 def slow(model: bytes, token: int, products: int) -> bytes:
-    """A text encoder (ONNX) that multiplies so many matrices before it answers to this token."""
+    """A text encoder (ONNX) that multiplies `products` matrices before it answers to this token."""
     changed = onnx.load_from_string(model)
     graph, node = changed.graph, onnx.helper.make_node
     ids, vectors = graph.input[0].name, graph.output[0].name

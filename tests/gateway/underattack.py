@@ -38,7 +38,7 @@ class UnderAttack:
         print(f"memory +{self.risen / 2**20:.0f} MB, /livez {self.latest_s:.2f} s at most")
 
     def judge(self, most: int) -> None:
-        """Fails where more memory was taken than so many bytes, or others were not answered."""
+        """Fails if it took more than `most` bytes of memory, or other requests had no answer."""
         assert self.statuses == {200}, self.statuses
         assert self.latest_s < LATE_S, f"{self.latest_s:.1f} s"
         assert self.risen < most, f"{self.risen / 2**20:.0f} MB"

@@ -1,4 +1,4 @@
-"""Batches of requests that run in the background: their files in a folder, and who runs them.
+"""Batches: files of requests that run in the background, in a folder of their own.
 
-The folder is the only state, so batches go on after any end of the process.
+The folder is the only state, so a batch continues after any end of the process.
 """

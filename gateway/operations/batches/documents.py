@@ -1,4 +1,4 @@
-"""JSON files, each of which is whole and on the disk, or not there. Everything here blocks."""
+"""Files that are whole and on the disk, or not there. Everything here blocks."""
 
 import logging
 import os
@@ -24,13 +24,13 @@ def new_id() -> str:
 
 
 def read(path: Path, schema: type[S]) -> S | None:
-    """The content of a file; None where there is none, or it is not of this schema."""
+    """Reads JSON; None where there is no file, or its content does not fit the schema."""
     try:
         return schema.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError:
-        logger.error("%s: is not what the gateway wrote; it is left out", path)
+        logger.error("%s: the gateway did not write this; it is left out", path)
         return None
 
 
@@ -55,7 +55,7 @@ def write(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Around what a client has written. Raises Unavailable: it cannot be."""
+    """Around a write for a client. Raises Unavailable: the folder cannot be written."""
     try:
         yield
     except OSError as error:

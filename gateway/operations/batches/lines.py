@@ -1,4 +1,4 @@
-"""The lines of a batch: checked, read on from where it stood, and answered into two files.
+"""The lines of a batch: the check of its input, and its progress with the files of answers.
 
 Everything here blocks: call it in a thread.
 """
@@ -18,7 +18,7 @@ from gateway.operations.batches.objects import BatchError, RequestCounts
 LINE_BYTES = 4 * 2**20  # of the input
 MAX_ERRORS = 100  # reported for one input file
 ID_CHARACTERS = 512
-REFUSED = 256  # lines at a time
+REFUSED = 256  # lines in memory at a time
 
 
 class WrongLineError(Exception):
@@ -47,7 +47,7 @@ class Answered:
 
 
 def check(path: Path, endpoint: str, most: int) -> tuple[int, list[BatchError]]:
-    """The number of lines of an input file, and what is wrong with the first wrong ones."""
+    """Returns the number of lines of an input file, and the errors of the first wrong ones."""
     seen: set[str] = set()
     errors: list[BatchError] = []
     total = 0
@@ -77,7 +77,7 @@ def check(path: Path, endpoint: str, most: int) -> tuple[int, list[BatchError]]:
 
 
 def _raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers; of one that is too long, its beginning."""
+    """Yields the lines that are not blank, with their numbers; cuts one that is too long."""
     number = 0
     while raw := file.readline(LINE_BYTES + 2):
         number += 1
@@ -117,10 +117,10 @@ def _parsed(raw: bytes, endpoint: str) -> Line:
 
 
 class Progress:
-    """How far a batch is: its input, and the files of answers and of errors, which it continues.
+    """A batch's progress: the place in its input, and the files of answers and of errors.
 
-    A line is answered once its line in either file is whole. What a killed process left of one is
-    cut off, so that each `custom_id` is answered exactly once.
+    A line counts as answered once its answer is whole in one of the two files. The part of an
+    answer that a killed process left is cut off, so each `custom_id` is answered exactly once.
     """
 
     def __init__(self, path: Path, output: Path, errors: Path, endpoint: str) -> None:
@@ -136,11 +136,11 @@ class Progress:
         self._output, self._errors = _appended(output), _appended(errors)
 
     def counts(self, total: int) -> RequestCounts:
-        """The counts of answers so far."""
+        """Returns the counts of answers so far."""
         return RequestCounts(total=total, completed=self.completed, failed=self.failed)
 
     def next(self, count: int) -> list[Line]:
-        """The next lines that are not answered; none: there are no more."""
+        """Returns the next lines that are not answered; none: there are no more."""
         found: list[Line] = []
         while len(found) < count and (numbered := next(self._lines, None)):
             line = _parsed(numbered[1], self._endpoint)
@@ -149,7 +149,7 @@ class Progress:
         return found
 
     def add(self, lines: Iterable[tuple[Line, Answered]]) -> None:
-        """Writes answers, and has them on the disk."""
+        """Writes answers, and waits until they are on the disk."""
         for line, answered in lines:
             response = {
                 "status_code": answered.status,
@@ -160,7 +160,7 @@ class Progress:
         self._sync()
 
     def refuse(self, left: list[Line], code: str, message: str) -> None:
-        """Writes an error for these lines, and for all that come after them."""
+        """Writes an error for these lines, and for all after them."""
         error = {"code": code, "message": shortened(message)}
         while left or (left := self.next(REFUSED)):
             for line in left:
@@ -181,14 +181,14 @@ class Progress:
         *,
         good: bool,
     ) -> None:
-        said = {
+        record = {
             "id": f"batch_req_{secrets.token_hex(16)}",
             "custom_id": line.custom_id,
             "response": response,
             "error": error,
         }
         (self._output if good else self._errors).write(
-            orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)
+            orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
         )
         self.completed += good
         self.failed += not good
@@ -204,7 +204,7 @@ def _appended(path: Path) -> BinaryIO:
 
 
 def _recovered(path: Path) -> set[str]:
-    """The ids of the whole lines of a file of answers; what comes after them is cut off."""
+    """Returns the ids in the whole lines of a file of answers; cuts off what follows them."""
     found: set[str] = set()
     if not path.exists():
         return found

@@ -1,10 +1,10 @@
-"""Files and batches as OpenAI has them; they are kept as they are answered."""
+"""OpenAI's objects for files and batches, as they are stored and as clients get them."""
 
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-WINDOW_S = 24 * 3600  # the one completion window that there is
+WINDOW_S = 24 * 3600  # the only completion window
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 
 
@@ -32,7 +32,7 @@ class BatchError(BaseModel):
 
 
 class BatchErrors(BaseModel):
-    """Why a batch failed; of a wrong input file at most 100 lines."""
+    """Why a batch failed; for a wrong input file at most 100 errors."""
 
     object: Literal["list"] = "list"
     data: list[BatchError]
@@ -75,7 +75,7 @@ class BatchObject(BaseModel):
 
 
 class StoredBatch(BaseModel):
-    """A batch as it is kept: with what its results will be called, and how long they are kept."""
+    """A batch as it is stored: with the ids that its results get, and how long they are kept."""
 
     batch: BatchObject
     output_id: str

@@ -1,4 +1,4 @@
-"""The room for the files of batches: how much is kept, and for how long."""
+"""The room for files and batches: how much is kept, and for how long."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ class StoreLimits:
     """How much is kept, and for how long."""
 
     bytes: int  # of all files together
-    objects: int  # files, and batches, of one space
+    objects: int  # files, and likewise batches, of one space
     lines: int  # of one batch
     keep_s: int
 
 
 class Room:
-    """The room in a folder."""
+    """The room in the folder of all spaces."""
 
     def __init__(self, folder: Path, limits: StoreLimits) -> None:
         self.limits = limits

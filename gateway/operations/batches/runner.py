@@ -1,4 +1,4 @@
-"""Runs batches: one process for each folder, a batch of each owner at a time, behind all others."""
+"""Runs the batches of a folder: in one process, one batch of each owner at a time."""
 
 import asyncio
 import itertools
@@ -33,15 +33,15 @@ LOOK_S = 1.0  # between looks at the folder
 PURGE_S = 60.0
 BATCHES = 4  # at a time, each of another owner
 LINES = 32  # of a batch at a time
-# While there are requests of others, a batch has few lines under way, begins them in a moment
-# without any, and then rests: about one of a hundred of those requests meets it. It waits and rests
-# for a limited time, so that 50,000 lines are done in a day all the same.
+# While there are other requests, a batch has few lines under way, begins them in a moment without
+# such requests, and then rests: it slows about one of a hundred of them. The wait and the rest have
+# a limit, so that 50,000 lines are done within a day all the same.
 GENTLE_LINES = 2
 GENTLE_REST = 99.0  # times as long as the lines took
-GENTLE_S = 1.0  # after the last request of others was seen
-PATIENCE_S, TICK_S = 1.0, 0.005  # to rest, to wait for such a moment, and between looks
-LATE = 3  # attempts of a line that runs out of time
-LONGEST_PAUSE_S = 10.0  # before a line is tried again
+GENTLE_S = 1.0  # since the last other request
+PATIENCE_S, TICK_S = 1.0, 0.005  # of a rest or wait at most, and between looks
+LATE = 3  # attempts for a line that runs out of time
+LONGEST_PAUSE_S = 10.0  # before the next attempt
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +50,12 @@ class Answer(Protocol):
     """Answers the request of one line."""
 
     async def __call__(self, owner: str | None, body: bytes, *, last: bool) -> Answered:
-        """Answers a JSON body of an owner's.
+        """Answers the JSON body of an owner's request.
 
         Raises:
             Unauthenticated: The owner's key is not known any more.
-            Overloaded, QuotaExceeded, Unavailable, DeadlineExceeded: It may be answered later; with
-                `last`, the last is an answer as any other error is.
+            Overloaded, QuotaExceeded, Unavailable: A later attempt may succeed.
+            DeadlineExceeded: Likewise; in the `last` attempt it is an answer, as other errors are.
         """
 
 
@@ -82,26 +82,34 @@ class Runner:
     """Runs the batches of a folder."""
 
     def __init__(self, store: Store, answer: Answer, quiet_s: Callable[[], float]) -> None:
-        """`quiet_s` is the time since there was a request of others; 0 while there is one."""
+        """`quiet_s` returns the seconds since the last other request; 0 while there is one."""
         self._store = store
         self._answer = answer
         self._quiet_s = quiet_s
-        self._over: set[str] = set()  # batches that ended; they may be many, and are read once
-        self._threads = Threads(1)  # reads and writes all files, one thing after the other
+        self._over: set[str] = set()  # ids of batches that ended, which are read once
+        self._threads = Threads(1)  # for all reads and writes, in order
 
     async def run(self) -> NoReturn:
-        """Runs them as long as this process holds the folder's lock, which it waits for."""
-        lock = None
+        """Runs them while this process holds the folder's lock, for which it waits."""
         try:
             while True:
-                lock = await self._threads.run(self._store.lock)
-                if lock is not None:
-                    await self._run_all()
+                try:
+                    await self._run_locked()
+                except OSError:  # such as a disk that is away for a while
+                    logger.exception("GATEWAY_BATCH_DIR cannot be used; it is tried again")
+                    await asyncio.sleep(LONGEST_PAUSE_S)
                 await asyncio.sleep(LOOK_S)
         finally:
-            await self._threads.close()  # before another process goes on with these files
-            if lock is not None:
-                os.close(lock)
+            await self._threads.close()
+
+    async def _run_locked(self) -> None:
+        lock = await self._threads.run(self._store.lock)
+        if lock is None:
+            return
+        try:
+            await self._run_all()
+        finally:  # after the last read or write, since another process takes over
+            await self._threads.run(os.close, lock)
 
     async def _run_all(self) -> NoReturn:
         running: dict[str | None, asyncio.Task[None]] = {}
@@ -133,23 +141,27 @@ class Runner:
         return sorted(found, key=lambda each: each[1].batch.created_at)
 
     async def _run(self, space: Space, stored: StoredBatch) -> None:
-        """Runs one batch to its end."""
+        """Runs one batch to its end; where it cannot, waits before the next attempt."""
         name = stored.batch.id
+        try:
+            await self._run_to_end(space, stored)
+            logger.info("%s: %s, %s", name, stored.batch.status, stored.batch.request_counts)
+        except Exception:
+            logger.exception("%s: cannot be run; it is tried again", name)
+            await asyncio.sleep(LONGEST_PAUSE_S)
+
+    async def _run_to_end(self, space: Space, stored: StoredBatch) -> None:
         try:
             await self._validate(space, stored)
             if stored.batch.status not in ENDED:
                 await self._work(space, stored)
-            logger.info("%s: %s, %s", name, stored.batch.status, stored.batch.request_counts)
         except (TooLarge, Unauthenticated) as error:
             await self._fail(space, stored, [BatchError(code=error.code, message=error.message)])
-        except WrongLineError as wrong:  # what checked the file was an older release
+        except WrongLineError as wrong:  # an older release checked the file
             await self._fail(space, stored, [wrong.error])
         except FileNotFoundError:
             message = "the input file was deleted"
             await self._fail(space, stored, [BatchError(code="file_not_found", message=message)])
-        except Exception:
-            logger.exception("%s: cannot be run; it is tried again", name)
-            await asyncio.sleep(LONGEST_PAUSE_S)
 
     async def _validate(self, space: Space, stored: StoredBatch) -> None:
         batch = stored.batch
@@ -217,10 +229,10 @@ class Runner:
             if (end := await self._ended(space, stored)) is not None:
                 return line, end
             await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
-        raise AssertionError("unreachable: it counts for ever")
+        raise AssertionError("unreachable: the count has no end")
 
     async def _ended(self, space: Space, stored: StoredBatch) -> _End | None:
-        """Whether a batch has to end before its last line is answered, and how."""
+        """How a batch ends before its last line is answered; None: it does not."""
         if time.time() >= stored.batch.expires_at:
             return _EXPIRED
         cancelled = await self._threads.run(space.cancelled_at, stored.batch.id)
@@ -230,14 +242,14 @@ class Runner:
         return GENTLE_LINES if self._others() else LINES
 
     async def _quiet(self) -> None:
-        """Waits for a moment without requests of others, but not for ever."""
+        """Waits for a moment without other requests, at most `PATIENCE_S`."""
         for _ in range(int(PATIENCE_S / TICK_S)):
             if self._quiet_s():
                 return
             await asyncio.sleep(TICK_S)
 
     def _others(self) -> bool:
-        """Whether there are requests of others, or were just now."""
+        """Whether there are other requests, or were within the last `GENTLE_S`."""
         return self._quiet_s() < GENTLE_S
 
     async def _fail(self, space: Space, stored: StoredBatch, errors: list[BatchError]) -> None:
@@ -250,7 +262,7 @@ class Runner:
 
 
 def _finish(space: Space, stored: StoredBatch, status: str) -> None:
-    """Makes files of the answers and errors, where there are some, and then the batch's end."""
+    """Publishes the files of answers and errors that are not empty, then writes the batch's end."""
     batch = stored.batch
     batch.finalizing_at = _now()
     for file_id, field, filename in (
@@ -263,7 +275,7 @@ def _finish(space: Space, stored: StoredBatch, status: str) -> None:
             setattr(batch, field, file_id)
     batch.cancelling_at = space.cancelled_at(batch.id)
     setattr(batch, f"{status}_at", _now())
-    batch.status = status  # type: ignore[assignment] # one of those in which it ends
+    batch.status = status  # type: ignore[assignment] # one of `ENDED`
     space.put(stored)
 
 

@@ -13,7 +13,7 @@ from gateway.operations.batches.room import Room
 
 _FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 _BATCH_ID = re.compile(r"batch_[0-9a-f]{32}")
-_LEFT_S = 3600.0  # age at which what belongs to nothing is deleted
+_LEFT_S = 3600.0  # age at which a leftover is deleted
 
 
 class Space:
@@ -25,7 +25,7 @@ class Space:
         self._room = room
 
     def add_file(self, content: bytes, filename: str, keep_s: int | None) -> FileObject:
-        """Keeps an input file.
+        """Stores an input file.
 
         Raises:
             TooLarge: There are too many, or too many bytes.
@@ -46,7 +46,7 @@ class Space:
         self, file_id: str, filename: str, purpose: Literal["batch", "batch_output"],
         keep_s: int | None,
     ) -> FileObject:  # fmt: skip
-        """Makes a file of content that is there."""
+        """Makes a file of content that is on the disk already."""
         now = int(time.time())
         made = FileObject(
             id=file_id,
@@ -60,18 +60,18 @@ class Space:
         return made
 
     def file(self, file_id: str) -> FileObject:
-        """One file. Raises UnknownObject: there is none of this id, or it has expired."""
+        """Returns a file. Raises UnknownObject: none has this id, or it has expired."""
         found = read(self._path(file_id), FileObject) if _FILE_ID.fullmatch(file_id) else None
         if found is None or found.expires_at <= time.time():
             raise _unknown("file", file_id)
         return found
 
     def content(self, file_id: str) -> Path:
-        """Where the content of a file is, or will be."""
+        """The path of a file's content, which may not be there yet."""
         return self.folder / f"{file_id}.jsonl"
 
     def opened(self, file_id: str) -> BinaryIO:
-        """A file's content, to be read and closed. Raises UnknownObject: as `file`."""
+        """Opens a file's content, for the caller to close. Raises UnknownObject: as `file`."""
         self.file(file_id)
         try:
             return self.content(file_id).open("rb")
@@ -86,7 +86,7 @@ class Space:
         return sorted(kept, key=lambda each: (each.created_at, each.id))
 
     def delete_file(self, file_id: str) -> None:
-        """Deletes a file. Raises UnknownObject: there is none of this id."""
+        """Deletes a file. Raises UnknownObject: as `file`."""
         self.file(file_id)
         self._path(file_id).unlink(missing_ok=True)
         self.content(file_id).unlink(missing_ok=True)
@@ -94,11 +94,11 @@ class Space:
     def add_batch(
         self, input_file_id: str, metadata: dict[str, str] | None, keep_s: int | None
     ) -> BatchObject:
-        """Keeps a batch, which then runs.
+        """Stores a batch, which then runs.
 
         Raises:
             UnknownObject: There is no such file.
-            MalformedRequest: It is no input of batches.
+            MalformedRequest: The file is no input of a batch.
             TooLarge: There are too many batches.
             Unavailable: As `add_file`.
         """
@@ -130,14 +130,14 @@ class Space:
         write(self._path(stored.batch.id), stored.model_dump_json().encode())
 
     def batch(self, batch_id: str) -> BatchObject:
-        """One batch. Raises UnknownObject: there is none of this id."""
+        """Returns a batch. Raises UnknownObject: none has this id."""
         stored = read(self._path(batch_id), StoredBatch) if _BATCH_ID.fullmatch(batch_id) else None
         if stored is None:
             raise _unknown("batch", batch_id)
         return self._shown(stored.batch)
 
     def stored(self, without: Container[str] = ()) -> list[StoredBatch]:
-        """All batches but those of these ids, the oldest first."""
+        """Returns all batches without those of these ids, the oldest first."""
         found = (
             read(self._path(each), StoredBatch) for each in self._batch_ids() if each not in without
         )
@@ -147,8 +147,8 @@ class Space:
         )
 
     def batches(self, first: str | None) -> Iterator[BatchObject]:
-        """The batches as they are shown, the newest first; only from the one of this id on."""
-        ids = sorted(self._batch_ids(), reverse=True)  # they rise with time
+        """Yields batches as clients see them, the newest first; with `first`, from that id on."""
+        ids = sorted(self._batch_ids(), reverse=True)  # ids rise with time
         if first is not None:
             ids = ids[ids.index(first) :] if first in ids else []
         for each in ids:
@@ -162,10 +162,10 @@ class Space:
         return [path.stem for path in self.folder.glob("batch_*.json")]
 
     def cancel(self, batch_id: str) -> BatchObject:
-        """Asks for the end of a batch.
+        """Has a batch end soon.
 
         Raises:
-            UnknownObject: There is none of this id.
+            UnknownObject: None has this id.
             MalformedRequest: It has ended.
             Unavailable: As `add_file`.
         """
@@ -177,7 +177,7 @@ class Space:
         return self.batch(batch_id)
 
     def cancelled_at(self, batch_id: str) -> int | None:
-        """When the end of a batch was asked for."""
+        """When a client cancelled a batch; None: it has not."""
         try:
             return int((self.folder / f"{batch_id}.cancel").stat().st_mtime)
         except OSError:

@@ -1,12 +1,12 @@
-"""The folder of files and batches. Everything here blocks: call it in a thread.
+"""The folder of all files and batches. Everything here blocks: call it in a thread.
 
     <folder>/lock                     held by the process that runs the batches
     <folder>/<space>/file-<id>.json   one file, and .jsonl its content
-    <folder>/<space>/batch_<id>.json  one batch, and .cancel once its end is asked for
+    <folder>/<space>/batch_<id>.json  one batch, and .cancel once a client has cancelled it
 
-A space belongs to one API key, or to everybody where there are none, and a request is only ever
-looked up in its own. What is written appears whole or not at all. Only the process that holds the
-lock writes a batch after it was made.
+A space belongs to one API key, or to everybody where there are no keys; a client reaches only its
+own. A file appears whole or not at all. After a batch was made, only the process that holds the
+lock writes it.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from pathlib import Path
 from gateway.operations.batches.room import Room, StoreLimits
 from gateway.operations.batches.space import Space
 
-EVERYBODY = "all"  # the space of those who need no key
+EVERYBODY = "all"  # the space where there are no keys
 _OF_KEY = "key-"  # before a key's name, which may be `..`
 
 
@@ -26,7 +26,7 @@ class StoreError(Exception):
 
 
 class Store:
-    """The folder."""
+    """The folder, with a space for each owner."""
 
     def __init__(self, folder: Path, limits: StoreLimits) -> None:
         """Makes the folder. Raises StoreError: it cannot be made or written."""
@@ -39,12 +39,12 @@ class Store:
             raise StoreError(f"GATEWAY_BATCH_DIR: {folder}: {error.strerror}") from error
 
     def space(self, owner: str | None) -> Space:
-        """The space of a key's name; None: of everybody."""
+        """The space of the key of this name; None: of everybody."""
         name = EVERYBODY if owner is None else _OF_KEY + owner
         return Space(self.folder / name, owner, self.room)
 
     def spaces(self) -> Iterator[Space]:
-        """All that are there."""
+        """All spaces."""
         for path in sorted(self.folder.iterdir()):
             if path.name == EVERYBODY:
                 yield self.space(None)
@@ -62,6 +62,6 @@ class Store:
         return descriptor
 
     def purge(self) -> None:
-        """Deletes what is kept long enough, and what an interrupted write left."""
+        """Deletes what has expired, and what an interrupted write left."""
         for space in self.spaces():
             space.purge()
