@@ -31,10 +31,6 @@ WRONG_S = 1.0  # how long an encoder stays refused after a wrong golden vector
 BULK_WAIT_S = 1.0  # for which other gateways' urgent calls may pass a bulk call in Triton's queue
 UNUSED_S = 60.0  # between golden vectors of an encoder that has not been used or loaded since
 
-SILENT = (
-    "no Triton says how many rows it ran; GATEWAY_TRITON_SECRET_FILE must hold what Triton asks for"
-)
-
 logger = logging.getLogger(__name__)
 
 
@@ -129,34 +125,9 @@ class GrpcInferClient:
 
     async def rest(self, served: Collection[Encoder], looks: int) -> list[str]:
         """See `InferClient.rest`."""
-        servers = await self._servers.all()
         if self._sleepers is None:
             return []
-        problems = []
-        for encoder in served:
-            model, version = encoder.model, encoder.version
-            rows = await asyncio.gather(*(self._control.rows(each, model) for each in servers))
-            found = self._sleepers.looks(encoder, tuple(each.get(version) for each in rows))
-            # Beside another version, `release` unloads what is unused.
-            loaded = [
-                each for each, ran in zip(servers, rows, strict=True) if ran.keys() == {version}
-            ]
-            if not any(rows) and not await self._asleep_somewhere(encoder, servers):
-                problems.append(f"{model}: {SILENT}")
-            if found < looks or not loaded:
-                continue
-            logger.info("Triton unloads %s: nobody uses it", model)
-            unloads = (self._control.unload(each, model) for each in loaded)
-            outcomes = await asyncio.gather(*unloads, return_exceptions=True)
-            problems += [str(each) for each in outcomes if isinstance(each, BaseException)]
-            self._sleepers.asleep.add(encoder)
-        return problems
-
-    async def _asleep_somewhere(self, encoder: Encoder, servers: Sequence[Server]) -> bool:
-        for server in servers:
-            if await self._control.asleep(server, encoder.model, encoder.version):
-                return True
-        return False
+        return await self._sleepers.rest(self._control, await self._servers.all(), served, looks)
 
     def asleep(self, encoder: Encoder) -> bool:
         """See `InferClient.asleep`."""
@@ -174,9 +145,7 @@ class GrpcInferClient:
         )
         failed = [each for each in outcomes if isinstance(each, BaseException)]
         if self._sleepers is not None:
-            (set.add if all(each is True for each in outcomes) else set.discard)(
-                self._sleepers.asleep, encoder
-            )
+            self._sleepers.found(encoder, asleep=all(each is True for each in outcomes))
         if len(failed) < len(outcomes):
             doubted = encoder in self._doubted
             self._doubted.discard(encoder)
@@ -218,7 +187,7 @@ class GrpcInferClient:
         return vectors
 
     async def _check(self, server: Server, encoder: Encoder, deadline: float) -> bool:
-        """`_verify`, unless Triton's statistics show that the last golden vector still holds.
+        """Verifies an encoder, unless Triton's statistics show that its last golden vector holds.
 
         Returns whether the encoder is asleep, and so was not checked.
         """

@@ -1,30 +1,33 @@
-"""Encoders that Triton has unloaded because nobody used them; a request has one loaded again."""
+"""Encoders that Triton unloads while nobody uses them, and loads again for the next request."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from gateway.errors import DeadlineExceeded, Unavailable
 from gateway.inference.client import LATE, Encoder
+from gateway.inference.control import ModelControl
+from gateway.inference.server import Server
 
-LOAD_S = 300.0
+LOAD_S = 300.0  # for a load
 FIRST_S = 5.0  # `retry-after` until a load has been timed
-AGAIN_S = 1.0  # after a load that failed, before the next
+AGAIN_S = 1.0  # between a load that failed and the next attempt
+SILENT = "no Triton says how many rows it ran; GATEWAY_TRITON_SECRET_FILE must hold Triton's secret"
 
 logger = logging.getLogger(__name__)
 
-Counts = tuple[int | None, ...]  # of rows that each Triton has run; None: it is not loaded there
+Counts = tuple[int | None, ...]  # rows that each Triton has run; None: it is not loaded there
 
 
 class Sleepers:
-    """The encoders that are not loaded, and how long each of the others has been idle."""
+    """The encoders that are not loaded, and how long the others have been idle."""
 
     def __init__(self, load: Callable[[Encoder, float], Awaitable[None]], *, wait: bool) -> None:
-        """None sleeps so far.
+        """At first, none is asleep.
 
         Args:
             load: Has every Triton load an encoder.
-            wait: Whether the request that wakes one waits for it; else it is refused.
+            wait: Whether a request waits for the encoder that it wakes; else it is refused.
         """
         self._load = load
         self._wait = wait
@@ -33,18 +36,53 @@ class Sleepers:
         self._waking: dict[Encoder, asyncio.Task[str]] = {}
         self.asleep: set[Encoder] = set()
 
+    async def rest(
+        self,
+        control: ModelControl,
+        servers: Sequence[Server],
+        served: Collection[Encoder],
+        looks: int,
+    ) -> list[str]:
+        """Has these servers unload idle encoders; see `InferClient.rest`."""
+        problems = []
+        for encoder in served:
+            model, version = encoder.model, encoder.version
+            rows = await asyncio.gather(*(control.rows(each, model) for each in servers))
+            found = self.looks(encoder, tuple(each.get(version) for each in rows))
+            # `release` unloads what is unused where other versions are loaded, too.
+            loaded = [
+                each for each, ran in zip(servers, rows, strict=True) if ran.keys() == {version}
+            ]
+            if not any(rows) and not await _asleep_somewhere(control, encoder, servers):
+                problems.append(f"{model}: {SILENT}")
+            if found < looks or not loaded:
+                continue
+            logger.info("Triton unloads %s: nobody uses it", model)
+            unloads = (control.unload(each, model) for each in loaded)
+            outcomes = await asyncio.gather(*unloads, return_exceptions=True)
+            problems += [str(each) for each in outcomes if isinstance(each, BaseException)]
+            self.asleep.add(encoder)
+        return problems
+
+    def found(self, encoder: Encoder, *, asleep: bool) -> None:
+        """Notes whether an encoder is loaded nowhere."""
+        if asleep:
+            self.asleep.add(encoder)
+        else:
+            self.asleep.discard(encoder)
+
     def looks(self, encoder: Encoder, counts: Counts) -> int:
-        """The number of looks in a row that found these counts, before this one."""
+        """Notes these counts; returns how many looks in a row before this one found the same."""
         last, found = self._idle.get(encoder, (None, 0))
         found = found + 1 if counts == last else 0
         self._idle[encoder] = counts, found
         return found
 
     async def wake(self, encoder: Encoder, within: float) -> None:
-        """Have an encoder loaded; requests at the same time share the load.
+        """Has an encoder loaded; requests at the same time share the load.
 
         Raises:
-            DeadlineExceeded: It was not loaded in time, and is still being loaded.
+            DeadlineExceeded: It was not loaded in time; the load continues.
             Unavailable: It cannot be loaded; or requests do not wait, and it is being loaded.
         """
         task = self._waking.get(encoder)
@@ -62,17 +100,17 @@ class Sleepers:
             raise Unavailable(problem, retry_after_s=AGAIN_S)
 
     async def close(self) -> None:
-        """Cancel the loads."""
+        """Cancels the loads."""
         tasks = [*self._waking.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _woken(self, encoder: Encoder) -> str:
-        """Load an encoder; return what went wrong."""
+        """Loads an encoder; returns what went wrong."""
         loop = asyncio.get_running_loop()
         start, again_s, problem = loop.time(), 0.0, ""
-        logger.info("%s is asked for, and loaded again", encoder.model)
+        logger.info("Triton loads %s again, for a request", encoder.model)
         try:
             await self._load(encoder, LOAD_S)
             self._took_s[encoder.model] = loop.time() - start
@@ -84,3 +122,12 @@ class Sleepers:
         finally:
             loop.call_later(again_s, self._waking.pop, encoder, None)
         return problem
+
+
+async def _asleep_somewhere(
+    control: ModelControl, encoder: Encoder, servers: Sequence[Server]
+) -> bool:
+    for server in servers:
+        if await control.asleep(server, encoder.model, encoder.version):
+            return True
+    return False

@@ -11,9 +11,9 @@ from gateway.errors import DeadlineExceeded, Overloaded, Unavailable
 from gateway.inference.client import Call, Encoder, cosine_to
 from gateway.inference.control import ModelControl
 from gateway.inference.encoders import encoders_of
-from gateway.inference.grpc_client import SILENT, GrpcInferClient
+from gateway.inference.grpc_client import GrpcInferClient
 from gateway.inference.secret import NO_SECRET, Secret
-from gateway.inference.sleep import FIRST_S, Sleepers
+from gateway.inference.sleep import FIRST_S, SILENT, Sleepers
 from gateway.models.manifest import read_manifest
 from server import secret
 from server.config import ServerConfig
@@ -99,7 +99,7 @@ async def test_what_no_gateway_uses_sleeps_until_one_does(triton: TritonServer) 
 
 
 @pytest.mark.slow
-async def test_without_the_secret_that_is_told(triton: TritonServer) -> None:
+async def test_without_the_secret_the_log_says_so(triton: TritonServer) -> None:
     control = ModelControl(triton.config.model_repository, NO_SECRET)
     client = GrpcInferClient([triton.addresses.grpc], control, wake="wait")
     try:
@@ -131,7 +131,7 @@ async def test_a_request_may_be_refused_while_its_encoder_is_loaded(triton: Trit
             return True
 
         async with asyncio.timeout(WITHIN_S):
-            while not await answered():  # noqa: ASYNC110 - nobody tells when it is loaded
+            while not await answered():  # noqa: ASYNC110 - no event says when it is loaded
                 await asyncio.sleep(0.05)
 
 
@@ -160,7 +160,7 @@ def test_a_service_stays_ready_while_its_models_sleep(triton: TritonServer) -> N
 
 
 class Loads:
-    """What a Triton is asked to load, and when it is done."""
+    """Stands for the loads of a Triton, which end once `done` is set."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.asked: list[str] = []
