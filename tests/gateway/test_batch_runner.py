@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import DeadlineExceeded, Overloaded, Unauthenticated, Unavailable
+from gateway.errors import DeadlineExceeded, Overloaded, TooLarge, Unauthenticated, Unavailable
 from gateway.operations.batches import documents, lines, runner
 from gateway.operations.batches import space as spaces
 from gateway.operations.batches.lines import Answered, Progress
@@ -212,6 +213,28 @@ def test_what_is_old_or_belongs_to_nothing_is_deleted(
     space.put(stored)
     kept.purge()
     assert not list(space.folder.iterdir())
+
+
+async def test_an_ended_batch_makes_place_once_its_files_are_deleted(tmp_path: Path) -> None:
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        return GOOD
+
+    kept = Store(tmp_path / "folder", dataclasses.replace(LIMITS, objects=2))
+    space = kept.space(None)
+    first, second = added(space, 1), added(space, 1)
+    async with running(kept, answer):
+        await end_of(space, second)
+        first = await end_of(space, first)
+    for file_id in (first.input_file_id, first.output_file_id or ""):
+        with pytest.raises(TooLarge, match="delete all files of one that has ended, or wait"):
+            space.add_batch(second.input_file_id, None, None)
+        space.delete_file(file_id)
+    assert space.batch(first.id).status == "completed"  # it stays while there is place
+    third = space.add_batch(second.input_file_id, None, None)
+    assert {each.id for each in space.batches(None)} == {second.id, third.id}
+    space.delete_file(second.input_file_id)  # the third has not ended
+    with pytest.raises(TooLarge):
+        space.add_batch(space.add_file(content(1), "input", None).id, None, None)
 
 
 def test_a_file_of_others_making_is_left_out(kept: Store) -> None:

@@ -1,8 +1,10 @@
 """OpenAI's files and batches: with its own client, through kills, by key, and within limits."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,6 +242,39 @@ def test_several_files_and_other_methods(service: GatewayClient) -> None:
     assert (error["code"], error["param"]) == ("invalid_request", "file")
     response = service.put("/v1/files/x")
     assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
+
+
+def test_slow_readers_hold_no_files(service: GatewayClient, client: openai.OpenAI) -> None:
+    content = b"".join(b"%019d\n" % number for number in range(2**20))  # 20 MiB
+    file = client.files.create(file=content, purpose="batch")
+    path = f"/v1/files/{file.id}/content"
+    assert service.get(path).content == content
+
+    def open_files() -> list[str]:
+        found = []
+        for each in (Path("/proc") / str(service.process) / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(str(each.readlink()))
+        return [each for each in found if file.id in each]
+
+    with contextlib.ExitStack() as stack:
+        readers = []
+        for _ in range(20):
+            reader = stack.enter_context(socket.socket())
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.settimeout(BATCH_S)
+            reader.connect((service.base_url.host, service.base_url.port))
+            reader.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+            assert reader.recv(12) == b"HTTP/1.1 200"
+            readers.append(reader)
+        wait_until(lambda: not open_files(), "files stay open while nobody reads")
+        client.files.delete(file.id)
+        rest = b"".join(iter(lambda: readers[0].recv(2**20), b""))  # until the gateway hangs up
+        head, _, body = rest.partition(b"\r\n\r\n")
+        assert f"content-length: {len(content)}".encode() in head
+        assert content.startswith(body)
+        assert len(body) < len(content)
+    assert service.get("/livez").status_code == 200
 
 
 def test_it_is_off_by_default(api: GatewayClient) -> None:

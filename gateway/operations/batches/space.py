@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from gateway.errors import MalformedRequest, TooLarge, UnknownObject, quoted
 from gateway.operations.batches.documents import new_id, read, write, writing
@@ -33,7 +33,7 @@ class Space:
         """
         file_id = new_file_id()
         with writing():
-            self._check_number("file-", "files")
+            self._check_number("file-", "files: delete some, or wait")
             self._room.check(len(content))
             write(self.content(file_id), content)
             try:
@@ -70,11 +70,11 @@ class Space:
         """The path of a file's content, which may not be there yet."""
         return self.folder / f"{file_id}.jsonl"
 
-    def opened(self, file_id: str) -> BinaryIO:
-        """Opens a file's content, for the caller to close. Raises UnknownObject: as `file`."""
+    def size(self, file_id: str) -> int:
+        """Bytes of a file's content. Raises UnknownObject: as `file`."""
         self.file(file_id)
         try:
-            return self.content(file_id).open("rb")
+            return self.content(file_id).stat().st_size
         except FileNotFoundError:
             raise _unknown("file", file_id) from None
 
@@ -121,7 +121,7 @@ class Space:
             keep_s=keep_s or self._room.limits.keep_s,
         )
         with writing():
-            self._check_number("batch_", "batches")
+            self._make_place()
             self.put(stored)
         return batch
 
@@ -209,13 +209,23 @@ class Space:
             return batch
         return batch.model_copy(update={"status": "cancelling", "cancelling_at": asked})
 
+    def _make_place(self) -> None:
+        """Deletes ended batches without files, where there is no place for one more batch."""
+        if len(self._batch_ids()) >= self._room.limits.objects:
+            for each in self.stored():
+                if each.batch.status in ENDED and not self._has_files(each.batch):
+                    self._path(each.batch.id).unlink(missing_ok=True)
+        self._check_number("batch_", "batches: delete all files of one that has ended, or wait")
+
+    def _has_files(self, batch: BatchObject) -> bool:
+        ids = (batch.input_file_id, batch.output_file_id, batch.error_file_id)
+        return any(self._path(each).exists() for each in ids if each)
+
     def _check_number(self, prefix: str, what: str) -> None:
         most = self._room.limits.objects
         self.folder.mkdir(mode=0o700, exist_ok=True)
         if sum(1 for _ in self.folder.glob(f"{prefix}*.json")) >= most:
-            raise TooLarge(
-                f"the limit (GATEWAY_BATCH_MAX_FILES) is {most:,} {what}: delete some, or wait"
-            )
+            raise TooLarge(f"the limit (GATEWAY_BATCH_MAX_FILES) is {most:,} {what}")
 
 
 def new_file_id() -> str:

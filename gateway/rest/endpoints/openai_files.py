@@ -1,13 +1,15 @@
 """`/v1/files`, in OpenAI's shape: the inputs and results of batches."""
 
-import os
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from itertools import islice
-from typing import Any, BinaryIO, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Send
 
 from gateway.access.access import Account
 from gateway.errors import MalformedRequest, TooLarge, UnknownObject, quoted
@@ -136,10 +138,30 @@ def listed(
     )
 
 
-async def _read(file: BinaryIO, threads: Threads) -> AsyncIterator[bytes]:
-    with file:
-        while chunk := await threads.run(file.read, CHUNK_BYTES):
-            yield chunk
+class Download(StreamingResponse):
+    """A file's content, opened anew for each piece, so that slow readers hold no descriptors.
+
+    Of one that is deleted meanwhile, the rest does not come: the server hangs up.
+    """
+
+    def __init__(self, path: Path, size: int, threads: Threads) -> None:
+        length = {"content-length": str(size)}
+        super().__init__(self._pieces(path, size, threads), headers=length, media_type=_BYTES)
+
+    async def stream_response(self, send: Send) -> None:
+        """See `StreamingResponse`."""
+        with suppress(FileNotFoundError):
+            await super().stream_response(send)
+
+    async def _pieces(self, path: Path, size: int, threads: Threads) -> AsyncIterator[bytes]:
+        for start in range(0, size, CHUNK_BYTES):
+            yield await threads.run(_piece, path, start)
+
+
+def _piece(path: Path, start: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(CHUNK_BYTES)
 
 
 def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
@@ -182,11 +204,8 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
     async def content(request: Request, file_id: str) -> Response:
         """What is in it: JSONL."""
         space = space_of(store, request)
-        file = await threads.run(space.opened, file_id)
-        size = str(os.fstat(file.fileno()).st_size)
-        return StreamingResponse(
-            _read(file, threads), headers={"content-length": size}, media_type=_BYTES
-        )
+        size = await threads.run(space.size, file_id)
+        return Download(space.content(file_id), size, threads)
 
     async def delete(request: Request, file_id: str) -> Response:
         """A batch that has not ended fails without its input."""
