@@ -34,14 +34,16 @@ from gateway.rest.endpoints import (
     openai_batches,
     openai_files,
     probes,
-    tei_tokens,
 )
 from gateway.rest.endpoints.cohere_embed import COHERE_EMBED
 from gateway.rest.endpoints.embeddings import EMBEDDINGS
 from gateway.rest.endpoints.rerank import COHERE_RERANK, RERANK
 from gateway.rest.endpoints.similarity import SIMILARITY
-from gateway.rest.endpoints.tei import EITHER_RERANK, TEI_EMBED, TEI_SIMILARITY
-from gateway.rest.endpoints.tei_tokens import TEI_DECODE, TEI_TOKENIZE
+from gateway.rest.endpoints.tei import info
+from gateway.rest.endpoints.tei.embed import TEI_EMBED
+from gateway.rest.endpoints.tei.rerank import EITHER_RERANK
+from gateway.rest.endpoints.tei.similarity import TEI_SIMILARITY
+from gateway.rest.endpoints.tei.tokens import TEI_DECODE, TEI_TOKENIZE
 from gateway.rest.endpoints.uploads import IMAGE_UPLOADS
 from gateway.rest.endpoints.zero_shot import ZERO_SHOT
 from gateway.rest.intake import Intake
@@ -213,7 +215,7 @@ def _add_routes(
     for each in (openai_files, openai_batches):
         app.include_router(each.router(loaded.batches, intake, components.files))
     app.include_router(models.router(loaded.models, components.client.asleep))
-    app.include_router(tei_tokens.router(loaded.models, _teis_limits(settings)))
+    app.include_router(info.router(loaded.models, _teis_limits(settings)))
     app.include_router(probes.router(components.readiness, shown))
     app.include_router(admin.router(loaded.models, components.updates))
     return posted_routes(inference.routes)

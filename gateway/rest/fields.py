@@ -137,13 +137,12 @@ def _text_or_list(value: object) -> str | None:
     return "<string>" if isinstance(value, str) else "<list>" if isinstance(value, list) else None
 
 
+TextList = Annotated[
+    list[Annotated[str, Field(json_schema_extra=NOT_EMPTY)]],
+    Field(fail_fast=True, json_schema_extra={"minItems": 1}),
+]
 Texts = Annotated[
-    _String
-    | Annotated[
-        list[Annotated[str, Field(json_schema_extra=NOT_EMPTY)]],
-        Field(fail_fast=True, json_schema_extra={"minItems": 1}),
-        Tag("<list>"),
-    ],
+    _String | Annotated[TextList, Tag("<list>")],
     Discriminator(
         _text_or_list,
         custom_error_type="string_or_list",

@@ -23,7 +23,7 @@ from gateway.pipeline.concurrency import Threads
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.endpoints import embeddings
-from gateway.rest.endpoints.openai_files import listed, page, space_of
+from gateway.rest.endpoints.openai_lists import listed, page, space_of
 from gateway.rest.intake import Intake
 from gateway.rest.openapi import answers, json_body
 from gateway.rest.problems import internal_error, rendered

@@ -1,8 +1,7 @@
 """`/v1/files`, in OpenAI's shape: the inputs and results of batches."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +10,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Send
 
-from gateway.access.access import Account
-from gateway.errors import MalformedRequest, TooLarge, UnknownObject, quoted
-from gateway.operations.batches.objects import BatchObject, FileObject
-from gateway.operations.batches.space import Space
+from gateway.errors import MalformedRequest, TooLarge
+from gateway.operations.batches.objects import FileObject
 from gateway.operations.batches.store import Store
 from gateway.pipeline.concurrency import Threads
 from gateway.rest import convert, fields
+from gateway.rest.endpoints.openai_lists import listed, page, space_of
 from gateway.rest.forms import read_form
 from gateway.rest.intake import FORM, Intake
 from gateway.rest.openapi import answers
@@ -85,57 +83,8 @@ _UPLOAD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def page(most: int, *more: dict[str, Any]) -> dict[str, Any]:
-    """What a list says of its query, as `openapi_extra`."""
-    limit = {"type": "integer", "minimum": 1, "maximum": most}
-    own = [
-        {"name": "limit", "in": "query", "required": False, "schema": limit},
-        {"name": "after", "in": "query", "required": False, "schema": {"type": "string"}},
-    ]
-    return {"parameters": [*own, *more]}
-
-
 _ORDER = {"name": "order", "in": "query", "required": False, "schema": {"enum": ["asc", "desc"]}}
 _PURPOSE = {"name": "purpose", "in": "query", "required": False, "schema": {"type": "string"}}
-
-
-def space_of(store: Store | None, request: Request) -> Space:
-    """The files and batches of whoever sends a request. Raises UnknownObject: there are none."""
-    if store is None:
-        raise UnknownObject(
-            "files and batches are off until GATEWAY_BATCH_DIR is set", code="not_enabled"
-        )
-    account: Account | None = request.scope["state"].get("account")
-    return store.space(account.key.name if account else None)
-
-
-def listed(
-    found: Iterable[FileObject | BatchObject], query: dict[str, str], default: int, most: int
-) -> Response:
-    """The part of these objects, which are in order, that a query asks for.
-
-    They may be many and large: call it in a thread. It takes one more than it shows.
-
-    Raises:
-        MalformedRequest: `limit` is no number within its bounds.
-        UnknownObject: `after` is the id of none of them.
-    """
-    limit = query.get("limit", str(default))
-    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= most:
-        raise MalformedRequest(f"limit: must be a number from 1 to {most:,}", param="limit")
-    objects, after = iter(found), query.get("after")
-    if after is not None and not any(each.id == after for each in objects):
-        raise UnknownObject(f"after: {quoted(after)} is not in the list", param="after")
-    data = [each.model_dump() for each in islice(objects, int(limit))]
-    return convert.plain(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": next(objects, None) is not None,
-        }
-    )
 
 
 class Download(StreamingResponse):

@@ -1,6 +1,6 @@
 """Documents ordered by their cosine with a query, in Jina's, Cohere's and infinity's shapes.
 
-`gateway.rest.endpoints.tei` has the route of infinity's, which is TEI's as well.
+`gateway.rest.endpoints.tei.rerank` has infinity's route, which is TEI's as well.
 """
 
 from typing import Annotated, Any, Literal

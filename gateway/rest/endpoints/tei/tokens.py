@@ -1,25 +1,21 @@
-"""`/tokenize`, `/decode` and `/info` in the shapes of text-embeddings-inference."""
+"""`/tokenize` and `/decode`: between texts and token ids."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 
-from gateway.errors import GatewayError
-from gateway.inference.capacity import MAX_CALL_TOKENS
-from gateway.models.registry import Model, Models
+from gateway.models.registry import Model
 from gateway.models.values import TextItem, Tokens
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
-from gateway.rest.endpoint import Endpoint, add_get
-from gateway.rest.endpoints import tei
+from gateway.rest.endpoint import Endpoint
+from gateway.rest.endpoints.tei import fields as teis
+from gateway.rest.endpoints.tei import problems
 from gateway.rest.intake import Intake
-
-_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class TeiTokenizeRequest(fields.Request):
@@ -28,11 +24,11 @@ class TeiTokenizeRequest(fields.Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "a red circle"}]})
 
     inputs: fields.Texts
-    model: tei.Model = None
+    model: teis.Model = None
     add_special_tokens: bool | None = Field(
         True, description="Also name the start and end tokens, which every text gets."
     )
-    prompt_name: tei.Prompt = None
+    prompt_name: teis.Prompt = None
 
 
 class SimpleToken(BaseModel):
@@ -72,7 +68,7 @@ class TeiDecodeRequest(fields.Request):
         ],
         Discriminator(_one_or_several),
     ]
-    model: tei.Model = None
+    model: teis.Model = None
     skip_special_tokens: bool | None = True
 
 
@@ -80,45 +76,14 @@ class TeiDecodeResponse(RootModel[list[str]]):
     """The text of each list of ids."""
 
 
-class EmbeddingModel(BaseModel):
-    """What TEI says of an embedding model."""
-
-    pooling: Literal["clip"] = Field(description="The model's own.")
-
-
-class ModelType(BaseModel):
-    """What kind of model it is."""
-
-    embedding: EmbeddingModel
-
-
-class InfoResponse(BaseModel):
-    """The default model and the limits, in TEI's shape; `/v1/models` says more."""
-
-    model_id: str
-    model_sha: str = Field(description="The fingerprint: where it is equal, vectors compare.")
-    model_dtype: str = Field(description="The precision.")
-    model_type: ModelType
-    max_concurrent_requests: int
-    max_input_length: int = Field(description="The context length, in tokens.")
-    max_batch_tokens: int
-    max_batch_requests: None = None
-    max_client_batch_size: int
-    auto_truncate: Literal[True]
-    tokenization_workers: int
-    version: str = Field(description="This service's.")
-    sha: None = None
-    docker_label: None = None
-
-
-@tei.in_teis_words
+@problems.in_teis_words
 async def tei_tokenize(engine: Engine, intake: Intake, request: Request) -> Response:
     """The tokens that an embedding of the text is made of."""
     async with intake.work(request, images=False) as work:
         body = await work.parse(TeiTokenizeRequest)
         texts = [
             TextItem(text, f"inputs[{index}]")
-            for index, text in enumerate(tei.texts(body.inputs, "inputs"))
+            for index, text in enumerate(teis.texts(body.inputs, "inputs"))
         ]
         model, found = await work.run(
             engine.tokenize(requests.Tokenize(body.model or None, texts), work.record)
@@ -144,47 +109,16 @@ def _described(model: Model, found: list[Tokens], special: bool) -> list[orjson.
     ]
 
 
-@tei.in_teis_words
+@problems.in_teis_words
 async def tei_decode(engine: Engine, intake: Intake, request: Request) -> Response:
     """The texts that tokens stand for."""
     async with intake.work(request, images=False) as work:
         body = await work.parse(TeiDecodeRequest)
-        tei.check_given(body.ids, "ids")
+        teis.check_given(body.ids, "ids")
         ids = cast("list[list[int]]", body.ids if isinstance(body.ids[0], list) else [body.ids])
         wanted = requests.Decode(body.model or None, ids, body.skip_special_tokens is not False)
         model, texts = await work.run(engine.decode(wanted, work.record))
         return convert.answer(texts, model.manifest, work.record)
-
-
-def router(models: Models, limits: Mapping[str, object]) -> APIRouter:
-    """`GET /info`; `limits` are the fields of the answer that depend on settings."""
-
-    async def info(request: Request) -> Response:
-        """The default model and the limits; `/v1/models` says more."""
-        try:
-            manifest = models.find(None).manifest
-        except GatewayError as error:
-            return tei.problem(error, request)
-        content = {
-            "model_id": manifest.id,
-            "model_sha": manifest.fingerprint,
-            "model_dtype": _DTYPES.get(manifest.precision, manifest.precision),
-            "model_type": {"embedding": {"pooling": "clip"}},
-            "max_input_length": manifest.tokenizer.context_length,
-            "max_batch_tokens": MAX_CALL_TOKENS,
-            "max_batch_requests": None,
-            "auto_truncate": True,
-            "sha": None,
-            "docker_label": None,
-        }
-        return convert.plain({**content, **limits})
-
-    made = APIRouter()
-    add_get(
-        made, "/info", info, "The default model and the limits, in TEI's shape", InfoResponse,
-        401, 404, 422, tag="models", failed=tei.TeiErrorResponse,
-    )  # fmt: skip
-    return made
 
 
 TEI_TOKENIZE = Endpoint(
@@ -193,8 +127,8 @@ TEI_TOKENIZE = Endpoint(
     tei_tokenize,
     TeiTokenizeRequest,
     TeiTokenizeResponse,
-    failures=tei.TEIS_FAILURES,
-    failed=tei.TeiErrorResponse,
+    failures=problems.FAILURES,
+    failed=problems.TeiErrorResponse,
 )
 TEI_DECODE = Endpoint(
     "/decode",
@@ -202,6 +136,6 @@ TEI_DECODE = Endpoint(
     tei_decode,
     TeiDecodeRequest,
     TeiDecodeResponse,
-    failures=tei.TEIS_FAILURES,
-    failed=tei.TeiErrorResponse,
+    failures=problems.FAILURES,
+    failed=problems.TeiErrorResponse,
 )

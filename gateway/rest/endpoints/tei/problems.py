@@ -1,0 +1,65 @@
+"""TEI's errors, and the service's own in their shape."""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Literal
+
+import orjson
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.pipeline.engine import Engine
+from gateway.rest.intake import Intake
+from gateway.rest.problems import rendered
+
+FAILURES = (400, 401, 404, 413, 422, 429, 500, 503, 504)
+ErrorType = Literal["Backend", "Empty", "Overloaded", "Tokenizer", "Unhealthy", "Validation"]
+_TYPES: dict[type[GatewayError], ErrorType] = {  # Validation for all others
+    errors.TextError: "Tokenizer",
+    errors.Overloaded: "Overloaded",
+    errors.QuotaExceeded: "Overloaded",
+    errors.Unavailable: "Unhealthy",
+    errors.DeadlineExceeded: "Backend",
+    errors.InferenceFailed: "Backend",
+}
+TOO_LONG = "context_length_exceeded"
+EMPTY = "empty"
+
+Handler = Callable[[Engine, Intake, Request], Awaitable[Response]]
+
+
+class TeiErrorResponse(BaseModel):
+    """TEI's error. A missing key and an unknown path get the service's own."""
+
+    error: str
+    error_type: ErrorType
+
+
+def problem(error: GatewayError, request: Request) -> Response:
+    """TEI's answer to an error; statuses from 500 on are the service's own."""
+    ours = rendered(error, request.scope["state"]["record"])
+    kind, status = _TYPES.get(type(error), "Validation"), ours.status_code
+    if error.code == TOO_LONG:
+        kind, status = "Validation", 413
+    elif error.code == EMPTY:
+        kind = "Empty"
+    elif status == 400:
+        status = 422
+    content = {"error": orjson.loads(ours.body)["error"]["message"], "error_type": kind}
+    headers = {name: ours.headers[name] for name in ("retry-after",) if name in ours.headers}
+    return Response(orjson.dumps(content), status, headers, media_type="application/json")
+
+
+def in_teis_words(handler: Handler) -> Handler:
+    """Wraps a handler to answer errors as TEI does."""
+
+    @wraps(handler)
+    async def answered(engine: Engine, intake: Intake, request: Request) -> Response:
+        try:
+            return await handler(engine, intake, request)
+        except GatewayError as error:
+            return problem(error, request)
+
+    return answered
