@@ -32,7 +32,7 @@ def card(
 
     Args:
         manifest: The model.
-        origin: Repository of the Hugging Face hub that has the weights.
+        origin: Repository of the Hugging Face hub that has the weights; None: unknown.
         licence: Name of the weights' licence; None: unknown.
         latency: Median and 99th percentile of each encoder at batch 1, in ms, if timed.
     """
@@ -85,7 +85,7 @@ def _facts(manifest: Manifest, origin: str | None, licence: str | None) -> list[
     return [
         ("architecture", f"`{_plain(manifest.open_clip_name)}`"),
         ("weights", f"`{_plain(weights)}`" if weights else "random, for tests alone"),
-        ("from", f"`{_plain(origin)}` on the Hugging Face hub" if origin else "a local file"),
+        ("from", f"`{_plain(origin)}` on the Hugging Face hub" if origin else "not known"),
         ("licence of the weights", _plain(licence) if licence else "not known"),
         ("vectors", f"{manifest.embedding_size} dimensions, of unit length"),
         ("scores", f"{manifest.scoring} of the cosine times {manifest.logit_scale:g}{bias}"),
@@ -107,7 +107,7 @@ def _accuracy(manifest: Manifest) -> str:
         for part in (
             f"It runs as {manifest.precision} in {manifest.runtime}. Measured against PyTorch "
             "FP32; each figure is the worst of all batch sizes and token lengths.",
-            f"Made INT8 by {recipe}." if recipe else "",
+            f"Made {manifest.precision.upper()} by {recipe}." if recipe else "",
             f"Version {manifest.version}, exported on "
             f"{datetime.fromtimestamp(manifest.created, UTC):%Y-%m-%d}. Fingerprint: "
             f"`{manifest.fingerprint}`",

@@ -35,10 +35,7 @@ def quantize(
 ) -> onnx.ModelProto:
     """Convert the layers that a recipe names; the others stay FP32.
 
-    Args:
-        proto: FP32 graph, not changed.
-        feeds: Batches of its input to calibrate with; a few hundred items suffice.
-        recipe: The recipe.
+    Args: As `export.precision.int8.quantize`.
 
     Raises:
         GraphError: No layer is left, or there are no samples.

@@ -126,7 +126,7 @@ class Manifest(_Frozen):
     pretrained: str | None  # OpenCLIP tag or checkpoint file name; None for random weights
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
     runtime: Literal["onnxruntime", "openvino", "tensorrt"]  # Triton's backend
-    recipe: dict[str, str]  # how `image` and `text` were made INT8; empty otherwise
+    recipe: dict[str, str]  # how `image` and `text` were made INT8 or FP8; else empty
     embedding_size: int = Field(ge=1)
     logit_scale: float  # factor on cosines: OpenCLIP's `logit_scale.exp()`
     logit_bias: float | None  # added to them; SigLIP's alone, whose scores are sigmoids

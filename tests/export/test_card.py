@@ -55,7 +55,10 @@ def test_figures_origin_and_licence(demo: Manifest) -> None:
         "INT8 in NVIDIA's own ONNX Runtime backend is less accurate",
     ):
         assert expected in made
+    fp8 = {"precision": "fp8", "runtime": "tensorrt", "recipe": {"image": "fp8, minmax"}}
+    assert "Made FP8 by image: fp8, minmax." in card(demo.model_copy(update=fp8))
     plain = card(demo)
+    assert "| from | not known |" in plain
     assert "| licence of the weights | not known |" in plain
     assert "ask whoever made the weights" in plain
     assert "## Speed" not in plain
