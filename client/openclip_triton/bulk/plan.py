@@ -1,0 +1,162 @@
+"""The plan of a job: the partitions of its inputs, and what the output already has of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from openclip_triton.bulk import storage
+from openclip_triton.bulk.display import counted
+from openclip_triton.bulk.errors import JobError
+from openclip_triton.bulk.inputs.catalog import partitions
+from openclip_triton.bulk.manifests import Head, Manifests, Settings
+from openclip_triton.bulk.outputs.output import Output
+from openclip_triton.bulk.samples import KINDS, TEXTS, Input, Kind
+from openclip_triton.bulk.shards import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A partition, without its samples."""
+
+    source: str
+    version: str
+    count: int | None
+
+
+class Plan:
+    """The partitions of a job, and which of them are done.
+
+    Args:
+        output: Where the vectors go.
+        kinds: The halves to embed.
+        settings: Of this run.
+        found: The partitions of the inputs.
+        overwrite: Whether to make anew what is done.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        kinds: Sequence[Kind],
+        settings: Settings,
+        found: Sequence[Source],
+        *,
+        overwrite: bool,
+    ) -> None:
+        self.found = found
+        self.settings = settings
+        self._output = output
+        self._layout = output.layout
+        self._kinds = kinds
+        self._overwrite = overwrite
+        self.manifests = Manifests(self._layout.root)
+        self.heads = {kind: self.manifests.heads(kind) for kind in KINDS}
+        there = [name for heads in self.heads.values() for name in heads]
+        width = min(map(len, there), default=len(str(len(found))))
+        self.names = [str(number).zfill(width) for number in range(len(found))]
+
+    def check(self) -> None:
+        """Refuse to mix vectors of different inputs, models or options.
+
+        Raises:
+            JobError: They differ from those of an earlier run.
+        """
+        for kind, heads in self.heads.items():
+            ours = kind in self._kinds
+            if ours and self._overwrite:
+                continue
+            if heads and not ours and not self._layout.joins:
+                raise JobError(
+                    f"{self._output.path} holds {kind.noun}s; only a folder in the layout of "
+                    "clip-retrieval takes the other half later; name another output"
+                )
+            for name, head in heads.items():
+                self._agree(kind, head)
+                number = int(name)
+                if number >= len(self.found):
+                    raise JobError(
+                        f"{self._output.path} holds {len(heads):,} partitions of {kind.noun}s, "
+                        f"the input has {len(self.found):,}; {self._way_out()}"
+                    )
+                now = self.found[number].source
+                if ours and head.source != now:
+                    raise JobError(
+                        f"{self._output.path} holds {kind.noun}s of {head.source}, not of "
+                        f"{now}; {self._way_out()}"
+                    )
+
+    def _agree(self, kind: Kind, head: Head) -> None:
+        was, now = asdict(head.settings), asdict(self.settings)
+        if kind in self._kinds:
+            compared = ["model", "fingerprint", "dimensions", "dtype", "metadata"]
+            compared += ["truncate"] if kind == TEXTS else []
+        elif self._overwrite:
+            return  # a new model: the other half is made anew after this one
+        else:
+            compared = ["model", "fingerprint", "dimensions"]
+        differences = [f"{n} was {was[n]}, now {now[n]}" for n in compared if was[n] != now[n]]
+        if differences:
+            raise JobError(
+                f"{self._output.path} holds {kind.noun}s of another run: "
+                f"{'; '.join(differences)}; {self._way_out()}"
+            )
+
+    def _way_out(self) -> str:
+        nouns = " and ".join(f"{kind.noun}s" for kind in self._kinds)
+        return f"name another output, or give --overwrite to replace its {nouns}"
+
+    def forget(self) -> list[str]:
+        """Mark the job's halves as not done; say what is replaced, and what no longer fits."""
+        replaced: list[str] = []
+        for kind in self._kinds:
+            for name in self.heads[kind]:
+                self.manifests.remove(kind, name)
+            self.heads[kind] = {}
+            names = self._layout.parts(kind)
+            replaced += [file for name in names for file in self._layout.files(name, kind)]
+        replaced = list(dict.fromkeys(replaced))
+        notes = []
+        if replaced:
+            more = counted(len(replaced) - 2, "more file")
+            named = ", ".join(replaced[:2])
+            notes.append(f"replacing {named}{f' and {more}' if len(replaced) > 2 else ''}")
+        for kind in set(KINDS) - set(self._kinds):
+            models = {head.settings.fingerprint for head in self.heads[kind].values()}
+            if models - {self.settings.fingerprint}:
+                notes.append(
+                    f"the {kind.noun}s there are of another model: they cannot be compared with "
+                    "the new vectors until they are made anew"
+                )
+        return notes
+
+    def missing(self, number: int) -> tuple[Kind, ...]:
+        """List the halves of a partition that are to be made."""
+        found, name = self.found[number], self.names[number]
+        return tuple(
+            kind
+            for kind in self._kinds
+            if (head := self.heads[kind].get(name)) is None
+            or head.version != found.version
+            or head.retry
+        )
+
+    def tasks(self, inputs: Sequence[Input]) -> Iterator[Task]:
+        """Cut the inputs again; yield what is to be made."""
+        for number, partition in enumerate(partitions(inputs)):
+            if number >= len(self.found):
+                break  # the input grew meanwhile: the next run sees it
+            if kinds := self.missing(number):
+                name = self.names[number]
+                standing = [k for k in KINDS if k not in kinds and name in self.heads[k]]
+                yield Task(name, partition, kinds, next(iter(standing), None))
+
+    def done(self) -> list[int]:
+        """List the partitions that need nothing."""
+        return [number for number in range(len(self.found)) if not self.missing(number)]
+
+    def drop_surplus(self) -> None:
+        """Remove the files of partitions that the input no longer has."""
+        files = storage.storage_of(self._layout.root)
+        for kind in self._kinds:
+            for name in set(self._layout.parts(kind)) - set(self.names):
+                for file in self._layout.files(name, kind):
+                    files.remove(file)
