@@ -31,35 +31,6 @@ class Request(BaseModel):
 NOT_EMPTY: JsonDict = {"minLength": 1}
 
 
-_NULL: JsonDict = {"type": "null"}
-
-
-def either(*names: str) -> JsonDict:
-    """In JSON Schema: one of these fields is given, and the others are null or left out."""
-    return {
-        "oneOf": [
-            {
-                "required": [name],
-                "properties": {each: {"not": _NULL} if each == name else _NULL for each in names},
-            }
-            for name in names
-        ]
-    }
-
-
-def not_both(one: str, other: str) -> JsonDict:
-    """In JSON Schema: at least one of these fields is null or left out."""
-    return {"anyOf": [{"properties": {name: _NULL}} for name in (one, other)]}
-
-
-def packed(name: str, dimensions: str = "dimensions") -> JsonDict:
-    """In JSON Schema: where this field has packed signs, `dimensions` is a multiple of 8."""
-    signs: JsonDict = {"enum": ["binary", "ubinary"]}
-    one_or_list: JsonDict = {"anyOf": [signs, {"type": "array", "contains": signs}]}
-    asked: JsonDict = {"properties": {name: one_or_list}, "required": [name]}
-    return {"anyOf": [{"not": asked}, {"properties": {dimensions: {"multipleOf": 8}}}]}
-
-
 class TextObject(Request):
     """A text."""
 
@@ -137,17 +108,18 @@ def _text_or_list(value: object) -> str | None:
     return "<string>" if isinstance(value, str) else "<list>" if isinstance(value, list) else None
 
 
+_STRING_OR_LIST = Discriminator(
+    _text_or_list,
+    custom_error_type="string_or_list",
+    custom_error_message="Input should be a string or a list of strings",
+)
 TextList = Annotated[
     list[Annotated[str, Field(json_schema_extra=NOT_EMPTY)]],
     Field(fail_fast=True, json_schema_extra={"minItems": 1}),
 ]
 Texts = Annotated[
     _String | Annotated[TextList, Tag("<list>")],
-    Discriminator(
-        _text_or_list,
-        custom_error_type="string_or_list",
-        custom_error_message="Input should be a string or a list of strings",
-    ),
+    _STRING_OR_LIST,
 ]
 NAME_CHARACTERS = 256
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS)]
@@ -160,11 +132,7 @@ _TemplateList = Annotated[
 ]
 Templates = Annotated[
     Annotated[Name, Tag("<string>")] | Annotated[_TemplateList, Tag("<list>")],
-    Discriminator(
-        _text_or_list,
-        custom_error_type="string_or_list",
-        custom_error_message="Input should be a string or a list of strings",
-    ),
+    _STRING_OR_LIST,
 ]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
 from gateway.rest.problems import ErrorResponse
@@ -24,6 +25,7 @@ _MEANINGS = {
     503: "Triton cannot be reached or does not serve the model; see `retry-after`.",
     504: "The request ran out of time.",
 }
+_NULL: JsonDict = {"type": "null"}
 _FASTAPIS = "Validation Error"  # what FastAPI says of its own 422
 _EVERY_ANSWER = {"x-request-id": "The request's id: the caller's own, or a new one."}
 _OF_MODEL = {
@@ -41,6 +43,32 @@ _TIMEOUT = {
     "description": "Milliseconds after which the answer is of no use; at most what is set.",
     "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
 }
+
+
+def either(*names: str) -> JsonDict:
+    """In JSON Schema: one of these fields is given, and the others are null or left out."""
+    return {
+        "oneOf": [
+            {
+                "required": [name],
+                "properties": {each: {"not": _NULL} if each == name else _NULL for each in names},
+            }
+            for name in names
+        ]
+    }
+
+
+def not_both(one: str, other: str) -> JsonDict:
+    """In JSON Schema: at least one of these fields is null or left out."""
+    return {"anyOf": [{"properties": {name: _NULL}} for name in (one, other)]}
+
+
+def packed(name: str, dimensions: str = "dimensions") -> JsonDict:
+    """In JSON Schema: where this field has packed signs, `dimensions` is a multiple of 8."""
+    signs: JsonDict = {"enum": ["binary", "ubinary"]}
+    one_or_list: JsonDict = {"anyOf": [signs, {"type": "array", "contains": signs}]}
+    asked: JsonDict = {"properties": {name: one_or_list}, "required": [name]}
+    return {"anyOf": [{"not": asked}, {"properties": {dimensions: {"multipleOf": 8}}}]}
 
 
 def json_body(schema: type[BaseModel]) -> dict[str, Any]:

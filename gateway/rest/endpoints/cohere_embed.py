@@ -11,7 +11,7 @@ from gateway.models.values import ImageItem, Item, TextItem, Vectors
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
-from gateway.rest import convert, fields
+from gateway.rest import convert, fields, openapi
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.encodings import check_packed, encoded
 from gateway.rest.endpoints.rerank import Meta, check_cut, coheres_meta
@@ -49,8 +49,8 @@ class CohereEmbedRequest(fields.Request):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": _EXAMPLES,
-            **fields.either(*_GIVEN),
-            **fields.packed("embedding_types", "output_dimension"),
+            **openapi.either(*_GIVEN),
+            **openapi.packed("embedding_types", "output_dimension"),
         }
     )
 

@@ -12,7 +12,7 @@ from gateway.models.values import Embedded, Item, TextItem
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
-from gateway.rest import convert, fields
+from gateway.rest import convert, fields, openapi
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.encodings import check_packed, encoded
@@ -38,9 +38,9 @@ class EmbeddingsRequest(fields.Request):
         json_schema_extra={
             "examples": _EXAMPLES,
             "allOf": [
-                fields.either("input", "messages"),
-                fields.not_both("encoding_format", "embedding_type"),
-                *(fields.packed(name) for name in ("encoding_format", "embedding_type")),
+                openapi.either("input", "messages"),
+                openapi.not_both("encoding_format", "embedding_type"),
+                *(openapi.packed(name) for name in ("encoding_format", "embedding_type")),
             ],
         }
     )

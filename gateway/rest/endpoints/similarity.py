@@ -12,10 +12,10 @@ from gateway.models.values import TextItem
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
-from gateway.rest import convert
+from gateway.rest import convert, openapi
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
-from gateway.rest.fields import RED_CIRCLE, ModelName, OfImages, Strings, either
+from gateway.rest.fields import RED_CIRCLE, ModelName, OfImages, Strings
 from gateway.rest.intake import Intake
 
 _EXAMPLES: list[JsonValue] = [
@@ -27,7 +27,7 @@ class SimilarityRequest(OfImages):
     """Texts and images to compare, each with each."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": _EXAMPLES, **either("image", "images")}
+        json_schema_extra={"examples": _EXAMPLES, **openapi.either("image", "images")}
     )
 
     model: ModelName = None

@@ -9,7 +9,7 @@ from gateway.models.values import Classified
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
-from gateway.rest import convert, fields
+from gateway.rest import convert, fields, openapi
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.intake import Intake
@@ -33,9 +33,9 @@ class ZeroShotRequest(fields.OfImages):
         json_schema_extra={
             "examples": _EXAMPLES,
             "allOf": [
-                fields.either("image", "images"),
-                fields.either("labels", "label_set"),
-                fields.not_both("label_set", "templates"),
+                openapi.either("image", "images"),
+                openapi.either("labels", "label_set"),
+                openapi.not_both("label_set", "templates"),
             ],
         }
     )
