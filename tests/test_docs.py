@@ -114,7 +114,7 @@ def test_every_code_of_an_error_is_documented() -> None:
     codes = {each.code for each in kinds(GatewayError)} | {WRONG}
     for path in (ROOT / "gateway").rglob("*.py"):
         codes |= set(re.findall(r'code="([a-z_]+)"', path.read_text()))
-    for code in codes - {"client_left"}:  # which nobody is told
+    for code in codes - {"client_left"}:  # which no client gets
         assert f"`{code}`" in PAGES["api.md"], code
 
 

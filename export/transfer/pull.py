@@ -78,7 +78,7 @@ def _check_space(place: Place, found: index.Index, root: Path) -> None:
 def _fetch_model(
     place: Place, found: index.Index, staged: Path, number: int, report: Callable[[str], None]
 ) -> plans.PlanBuilder | None:
-    """Fetch the platforms of plans first, which tell whether these are fetched or built."""
+    """Fetch the platforms of plans first, which decide whether plans are fetched or built."""
     first = {path for path in found.files if path.endswith(PLAN + PLATFORM_SUFFIX)}
     manifest = index.renumbered(found.manifest, number)
     _fetch_all(place, found, first, staged, number, report)

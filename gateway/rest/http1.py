@@ -37,7 +37,7 @@ _ABSOLUTE = re.compile(rb"[^/?#]+://([^/?#]*)")  # a request's target that names
 
 
 class Flow(FlowControl):
-    """Does not read on while bytes wait to be parsed, whoever asks for it."""
+    """Reads nothing more while bytes wait to be parsed, even if `resume_reading` is called."""
 
     held = False
 

@@ -1,4 +1,4 @@
-"""A run that was cut off goes on, and ends as if nothing had happened."""
+"""A run that was cut off continues, and ends as if nothing had happened."""
 
 import random
 import signal

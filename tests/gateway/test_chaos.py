@@ -1,4 +1,4 @@
-"""Under steady load Triton dies and comes back, hangs and goes on; nobody gets a wrong vector.
+"""Under steady load Triton dies and restarts, hangs and continues; nobody gets a wrong vector.
 
 `CHAOS_ROUNDS` sets how many times each.
 """

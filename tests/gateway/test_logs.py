@@ -173,7 +173,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end(
             for number in range(MOST_WAITING):
                 logger.info("line %d", number)
         [writer] = [each for each in threading.enumerate() if each.name == "log"]
-        while writer.is_alive():  # it was held up all the time, and goes on now
+        while writer.is_alive():  # it was held up all the time, and runs again now
             os.read(terminal.fileno(), 65_536)
             writer.join(0.01)
     terminal.close()

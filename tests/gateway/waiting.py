@@ -25,9 +25,9 @@ def wait_until(
 
 
 async def until(condition: Callable[[], object], within: float = WITHIN_S) -> None:
-    """As `wait_until`, while the event loop goes on."""
+    """As `wait_until`, without blocking the event loop."""
     async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - nobody tells when it holds
+        while not condition():  # noqa: ASYNC110 - no event says when it holds
             await asyncio.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""Models that cannot be served: every reason is told, and the launcher exits."""
+"""Models that cannot be served: the error names every reason, and the launcher exits."""
 
 import re
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 
 class JobError(Exception):
-    """The run cannot start or go on; the message says what to do."""
+    """The run cannot start or continue; the message says what to do."""
 
 
 class Stopped(Exception):

@@ -106,19 +106,19 @@ class Remote:
 
     def is_file(self, path: str) -> bool:
         """Whether a file is there."""
-        with _told(path):
+        with _as_os_errors(path):
             return not path.endswith("/") and bool(self._files.isfile(path))
 
     def is_folder(self, path: str) -> bool:
         """Whether anything is below the path; of a web server's, whether it ends in a slash."""
         if self.protocol in ("http", "https"):
             return path.endswith("/")  # to ask would fetch a file whole
-        with _told(path):
+        with _as_os_errors(path):
             return bool(self._files.isdir(path))
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects directly below a path, sorted."""
-        with _told(folder):
+        with _as_os_errors(folder):
             self._files.invalidate_cache()
             try:
                 found = self._files.ls(folder, detail=True)
@@ -128,23 +128,23 @@ class Remote:
 
     def glob(self, pattern: str) -> list[str]:
         """Paths that match, sorted."""
-        with _told(pattern):
+        with _as_os_errors(pattern):
             return sorted(map(self._url, self._files.glob(pattern)))
 
     def below(self, folder: str) -> list[tuple[str, str]]:
         """Paths and stamps of all objects below a path, sorted; one listing."""
-        with _told(folder):
+        with _as_os_errors(folder):
             found = self._files.find(folder, detail=True)
         return [(self._url(path), _stamp(found[path])) for path in sorted(found)]
 
     def stamp(self, path: str) -> str:
         """Size, and tag or time: changes with the content."""
-        with _told(path):
+        with _as_os_errors(path):
             return _stamp(self._files.info(path))
 
     def open(self, path: str) -> BinaryIO:
         """Open an object, read ahead in large blocks."""
-        with _told(path):
+        with _as_os_errors(path):
             opened: BinaryIO = self._files.open(
                 path, "rb", block_size=READ_AHEAD, cache_type="readahead"
             )
@@ -158,25 +158,25 @@ class Remote:
 
     def publish(self, draft: Path, path: str) -> None:
         """Upload the draft: object stores show an upload once it is whole."""
-        with _told(path):
+        with _as_os_errors(path):
             self._files.put_file(str(draft), path)
         draft.unlink()
 
     def remove(self, path: str) -> None:
         """Remove an object, if it is there."""
-        with _told(path):
+        with _as_os_errors(path):
             if self._files.exists(path):
                 self._files.rm_file(path)
 
     def remove_folder(self, path: str) -> None:
         """Remove all objects below a path."""
-        with _told(path):
+        with _as_os_errors(path):
             if self._files.exists(path):
                 self._files.rm(path, recursive=True)
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def _as_os_errors(path: str) -> Iterator[None]:
     """Turn the errors of many libraries into OSError."""
     try:
         yield
@@ -210,7 +210,7 @@ def read(path: str) -> bytes:
     Raises:
         OSError: It cannot be read.
     """
-    with _told(path), storage_of(path).open(path) as file:
+    with _as_os_errors(path), storage_of(path).open(path) as file:
         return file.read()
 
 

@@ -23,7 +23,7 @@ LONGEST_WAIT_S = 1.0  # for an event, before the connection is looked at
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a stream is asked for, apart from its items."""
+    """The options of a stream: all of its request but the items."""
 
     options: pb.StreamOptions
     address: str  # of the service, for errors
@@ -40,9 +40,9 @@ Event = Callable[[], float | None]
 class Exchange(Generic[K]):
     """One run over the caller's items.
 
-    What readers and connections tell of are events, calls of `answered`, `unread` or `ended` that
-    the stream's own thread or task makes one at a time; `take` yields the results. Readers number
-    the items; what they share with it is in `ledger`.
+    Readers and connections report events: calls of `answered`, `unread` or `ended`, which the
+    stream's own thread or task makes one at a time; `take` yields the results. Readers number the
+    items; what they share with it is in `ledger`.
     """
 
     def __init__(self, order: Order) -> None:

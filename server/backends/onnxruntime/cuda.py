@@ -34,7 +34,7 @@ def cuda_session(
     ort.preload_dlls()  # CUDA's libraries, where they are packages of this Python
     provider = (CUDA, {"device_id": device, SEARCH: SEARCHES[search]})
     session = ort.InferenceSession(path, options, providers=[provider, "CPUExecutionProvider"])
-    if CUDA not in session.get_providers():  # it goes on without
+    if CUDA not in session.get_providers():  # ONNX Runtime only warns
         raise ConfigError(
             f"instance_group kind KIND_GPU: onnxruntime cannot load its {CUDA}; its message names "
             "the library that is missing"
