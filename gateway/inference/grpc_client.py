@@ -195,16 +195,27 @@ class GrpcInferClient:
         last = server.unused.get(encoder)
         if rows is not None and last is not None and server.trusts(encoder) and last.holds(rows):
             return False
-        sleeps = rows is None and self._sleepers is not None
-        if sleeps and await self._control.asleep(server, encoder.model, encoder.version):
-            server.unused.pop(encoder, None)  # another gateway may have it loaded, and use it
+        if rows is None and await self._sleeps(server, encoder):
             return True
-        await self._verify(server, encoder, deadline, again=True)
+        try:
+            await self._verify(server, encoder, deadline, again=True)
+        except NotServedError:
+            if await self._sleeps(server, encoder):  # since the look at its rows
+                return True
+            raise
         if rows is not None:  # and with the golden vector, one more
             # Golden vectors would keep awake what nobody uses.
             until = _now() + UNUSED_S if self._sleepers is None else math.inf
             server.unused[encoder] = Unused(until, rows + 1)
         return False
+
+    async def _sleeps(self, server: Server, encoder: Encoder) -> bool:
+        if self._sleepers is None:
+            return False
+        if not await self._control.asleep(server, encoder.model, encoder.version):
+            return False
+        server.unused.pop(encoder, None)  # another gateway may have it loaded, and use it
+        return True
 
     async def _verify(
         self, server: Server, encoder: Encoder, deadline: float, *, again: bool = False

@@ -164,16 +164,22 @@ class Http1(HttpToolsProtocol):
         self._give_up(400, "the request is not valid HTTP/1.1", "invalid_request")
 
     def _give_up(self, status: int, message: str, code: str) -> None:
-        """Answers for the last time."""
+        """Answers for the last time; a request that is being answered gets no other answer."""
+        self._given_up, self._arrived = True, b""
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        if self._answering():
+            self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.abort()
+                return
         body = bytes(problem(status, message, code).body)
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self._given_up, self._arrived = True, b""
-        self._stop_timer()
-        self._unset_keepalive_if_required()
         if not self.transport.can_write_eof():
             self.transport.close()
             return

@@ -76,6 +76,8 @@ def logging_to_stderr(level: str, style: str) -> Iterator[None]:
     # Libraries log clients' headers and addresses at `debug`.
     root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
     logging.getLogger("gateway").setLevel(level.upper())
+    # At `warning` it reports each byte of a form that is not where it should be.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -7,10 +7,12 @@ import errno
 import json
 import os
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import orjson
 import pytest
 
 from gateway.errors import DeadlineExceeded, Overloaded, TooLarge, Unauthenticated, Unavailable
@@ -359,6 +361,32 @@ def test_a_long_line_costs_no_more_than_its_limit(tmp_path: Path) -> None:
     path.write_bytes(b"x" * (3 * lines.LINE_BYTES) + b"\n" + content(1))
     total, errors = lines.check(path, "/v1/embeddings", 10)
     assert (total, [(each.code, each.line) for each in errors]) == (2, [("line_too_long", 1)])
+
+
+def test_blank_lines_count_and_what_follows_many_blanks_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b"\n" * 10 + content(1))
+    assert lines.check(path, "/v1/embeddings", 11) == (1, [])
+    _, [error] = lines.check(path, "/v1/embeddings", 10)
+    assert error.code == "too_many_tasks"
+    path.write_bytes(b" " * lines.LINE_BYTES + b"  " + content(1))
+    _, [error] = lines.check(path, "/v1/embeddings", 10)
+    assert (error.code, error.line) == ("line_too_long", 1)
+
+
+def test_long_ids_take_little_memory(tmp_path: Path) -> None:
+    path, count, long = tmp_path / "input", 5_000, "\U0001f600" * (lines.ID_CHARACTERS - 4)
+    each = {"method": "POST", "url": "/v1/embeddings", "body": {"input": "x"}}
+    with path.open("wb") as file:
+        for number in range(count):
+            file.write(orjson.dumps({"custom_id": f"{number:04}{long}"} | each) + b"\n")
+    tracemalloc.start()
+    try:
+        assert lines.check(path, "/v1/embeddings", count) == (count, [])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < count * 500  # the ids take 2 KiB each
 
 
 def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 import json
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import GatewayClient
+from server.launcher import TritonServer
+from tests.conftest import GatewayClient, GatewayFactory, Outside
 
 BODY = b'{"input": "a red circle"}'
 UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
@@ -89,3 +91,18 @@ def test_what_is_no_http(connection: socket.socket, sent: bytes) -> None:
     *_, (status, body) = answers(connection, [sent])
     error = json.loads(body)["error"]
     assert (status, error["code"], error["param"]) == (400, "invalid_request", None)
+
+
+def test_a_request_that_turns_out_wrong_while_it_is_answered_gets_one_answer(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    log, bad = tmp_path / "log", b"transfer-encoding: chunked\r\n\r\nno number\r\n"
+    head = b"%b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    with start_gateway(Outside(log=log), triton_address=triton.addresses.grpc) as api:
+        for target in (b"GET /nowhere", b"DELETE /v1/models", b"POST /v1/embeddings"):
+            for more in (b"", b"expect: 100-continue\r\n"):
+                with socket.create_connection((api.base_url.host, api.base_url.port), 30) as raw:
+                    found = answers(raw, [head % target + more + bad])
+                assert [status for status, _ in found] == [400]
+        assert api.get("/livez").status_code == 200
+    assert "Traceback" not in log.read_text()

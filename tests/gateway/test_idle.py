@@ -13,6 +13,7 @@ from gateway.inference.control import ModelControl
 from gateway.inference.encoders import encoders_of
 from gateway.inference.grpc_client import GrpcInferClient
 from gateway.inference.secret import NO_SECRET, Secret
+from gateway.inference.server import Server
 from gateway.inference.sleep import FIRST_S, SILENT, Sleepers
 from gateway.models.manifest import read_manifest
 from server import secret
@@ -96,6 +97,28 @@ async def test_what_no_gateway_uses_sleeps_until_one_does(triton: TritonServer) 
         ran = inferences(triton)[text.model]
         await ahead.verify(text, WITHIN_S)  # which saw nothing of how it was loaded
         assert inferences(triton)[text.model] == ran + 1
+
+
+@pytest.mark.slow
+async def test_a_check_that_meets_the_moment_of_an_unload_finds_it_asleep(
+    triton: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = encoders(triton, "other")[1]
+    rows = ModelControl.rows
+
+    async def unloaded_behind(self: ModelControl, server: Server, model: str) -> dict[int, int]:
+        found = await rows(self, server, model)
+        await self.unload(server, model)
+        await until(lambda: model not in loaded(triton), WITHIN_S)
+        return found
+
+    async with client_of(triton, "wait") as client:
+        await use(client, encoder)
+        with monkeypatch.context() as patch:
+            patch.setattr(ModelControl, "rows", unloaded_behind)
+            await client.verify(encoder, WITHIN_S)
+        assert client.asleep(encoder)
+        await use(client, encoder)
 
 
 @pytest.mark.slow

@@ -87,6 +87,19 @@ def test_lines_for_people(
     assert SECRET not in text
 
 
+def test_a_broken_form_is_one_line(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with start_gateway(Outside(log=log), triton_address=triton.addresses.grpc) as client:
+        kind = {"content-type": "multipart/form-data; boundary=b"}
+        broken = client.post("/v1/embeddings/image", content=b"--bx\r\n\r\nx", headers=kind)
+    assert broken.status_code == 400
+    text = log.read_text()
+    assert len([line for line in text.splitlines() if "/v1/embeddings/image 400" in line]) == 1
+    assert "boundary" not in text
+
+
 @pytest.mark.parametrize(("level", "quiet", "requests"), [("debug", 1, 4), ("warning", 0, 0)])
 def test_levels(
     triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path,

@@ -3,6 +3,7 @@
 Everything here blocks: call it in a thread.
 """
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -48,23 +49,25 @@ class Answered:
 
 def check(path: Path, endpoint: str, most: int) -> tuple[int, list[BatchError]]:
     """Returns the number of lines of an input file, and the errors of the first wrong ones."""
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     errors: list[BatchError] = []
     total = 0
     try:
         with path.open("rb") as file:
             for number, raw in _raw_lines(file):
-                total += 1
-                if total > most:
+                if number > most:
                     message = f"the limit (GATEWAY_BATCH_MAX_LINES) is {most:,} lines"
                     return total, [BatchError(code="too_many_tasks", message=message)]
+                if _blank(raw):
+                    continue
+                total += 1
                 try:
-                    custom_id = _parsed(raw, endpoint).custom_id
-                    if custom_id in seen:
+                    mark = _mark(_parsed(raw, endpoint).custom_id)
+                    if mark in seen:
                         raise WrongLineError(
                             "duplicate_custom_id", "another line has this custom_id", "custom_id"
                         )
-                    seen.add(custom_id)
+                    seen.add(mark)
                 except WrongLineError as wrong:
                     errors.append(wrong.error.model_copy(update={"line": number}))
                     if len(errors) == MAX_ERRORS:
@@ -77,14 +80,18 @@ def check(path: Path, endpoint: str, most: int) -> tuple[int, list[BatchError]]:
 
 
 def _raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines that are not blank, with their numbers; cuts one that is too long."""
+    """Yields the lines with their numbers; cuts one that is too long."""
     number = 0
     while raw := file.readline(LINE_BYTES + 2):
         number += 1
-        if not raw.isspace():
-            yield number, raw
+        yield number, raw
         while not raw.endswith(b"\n") and len(raw) == LINE_BYTES + 2:
             raw = file.readline(LINE_BYTES + 2)  # the rest of it
+
+
+def _blank(raw: bytes) -> bool:
+    """Whether a line is passed over; one that was cut may have anything in its rest."""
+    return len(raw) <= LINE_BYTES + 1 and raw.isspace()
 
 
 def _parsed(raw: bytes, endpoint: str) -> Line:
@@ -143,8 +150,10 @@ class Progress:
         """Returns the next lines that are not answered; none: there are no more."""
         found: list[Line] = []
         while len(found) < count and (numbered := next(self._lines, None)):
+            if _blank(numbered[1]):
+                continue
             line = _parsed(numbered[1], self._endpoint)
-            if line.custom_id not in self._done:
+            if _mark(line.custom_id) not in self._done:
                 found.append(line)
         return found
 
@@ -203,9 +212,14 @@ def _appended(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
-def _recovered(path: Path) -> set[str]:
+def _mark(custom_id: str) -> bytes:
+    """Stands for an id where many are kept: an id may take 2 KiB."""
+    return hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
+
+
+def _recovered(path: Path) -> set[bytes]:
     """Returns the ids in the whole lines of a file of answers; cuts off what follows them."""
-    found: set[str] = set()
+    found: set[bytes] = set()
     if not path.exists():
         return found
     whole = 0
@@ -214,7 +228,7 @@ def _recovered(path: Path) -> set[str]:
             if not raw.endswith(b"\n"):
                 break
             try:
-                found.add(orjson.loads(raw)["custom_id"])
+                found.add(_mark(orjson.loads(raw)["custom_id"]))
             except orjson.JSONDecodeError:
                 break
             whole += len(raw)
