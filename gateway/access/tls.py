@@ -100,7 +100,7 @@ class TlsFiles:
         try:
             return Certificate(chain, key, client_ca, expiry(chain), context)
         except (ValueError, IndexError) as error:
-            raise TlsError(f"GATEWAY_TLS_CERT: {self.chain} says no expiry") from error
+            raise TlsError(f"GATEWAY_TLS_CERT: {self.chain} has no expiry") from error
 
     def _trust(self, context: ssl.SSLContext, client_ca: bytes) -> None:
         with _file(client_ca) as file:

@@ -1,6 +1,8 @@
 """Clients of text-embeddings-inference find its routes, its shapes and its errors."""
 
 import base64
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -9,6 +11,8 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
+from gateway.models.values import Tokens
+from gateway.rest.endpoints.tei.tokens import described
 from tests.conftest import SAMPLES
 
 TEXTS = ["a photo of a red circle.", "a blue star"]
@@ -74,6 +78,22 @@ def test_tokens_there_and_back(api: httpx.Client) -> None:
     unknown = api.post("/decode", json={"ids": [[2**31 - 1], [], [ids[0]], [ids[1], 10**9]]}).json()
     assert unknown == ["", "", "", "a"]
     assert whole == ["<start_of_text>a photo of a red circle . <end_of_text>", "a photo"]
+
+
+@pytest.mark.parametrize(("count", "threads"), [(20, False), (400, True)])
+async def test_many_tokens_do_not_hold_up_other_requests(count: int, threads: bool) -> None:
+    loop, seen = threading.get_ident(), set[int]()
+
+    class Tokenizer:
+        def described(self, tokens: Tokens) -> list[tuple[int, str, bool]]:
+            seen.add(threading.get_ident())
+            return [(each, "a", False) for each in tokens.ids.tolist()]
+
+    model = SimpleNamespace(tokenizer=Tokenizer())
+    texts = [Tokens(np.ones(4, np.int32), truncated=False)] * count
+    rows = await described(model, texts, special=True)  # type: ignore[arg-type]
+    assert len(rows) == count
+    assert (loop not in seen) is threads
 
 
 def test_info(api: httpx.Client) -> None:

@@ -17,6 +17,8 @@ from gateway.rest.endpoints.tei import fields as teis
 from gateway.rest.endpoints.tei import problems
 from gateway.rest.intake import Intake
 
+TOKEN_VALUES = 16  # numbers of a vector that take no longer than one token
+
 
 class TeiTokenizeRequest(fields.Request):
     """TEI's request."""
@@ -88,15 +90,18 @@ async def tei_tokenize(engine: Engine, intake: Intake, request: Request) -> Resp
         model, found = await work.run(
             engine.tokenize(requests.Tokenize(body.model or None, texts), work.record)
         )
-        rows = await in_thread_if_large(
-            _described, model, found, body.add_special_tokens is not False,
-            values=sum(len(each.ids) for each in found),
-        )  # fmt: skip
+        rows = await described(model, found, special=body.add_special_tokens is not False)
         return convert.answer(rows, model.manifest, work.record)
 
 
+async def described(model: Model, found: list[Tokens], *, special: bool) -> list[orjson.Fragment]:
+    """The tokens of each text, as JSON; many of them in a thread."""
+    values = TOKEN_VALUES * sum(len(each.ids) for each in found)
+    return await in_thread_if_large(_described, model, found, special, values=values)
+
+
 def _described(model: Model, found: list[Tokens], special: bool) -> list[orjson.Fragment]:
-    """The tokens of each text, as JSON by itself, so that other threads run in between."""
+    # Each text is JSON by itself, so that other threads run in between.
     return [
         convert.fragment(
             [
