@@ -12,7 +12,7 @@ import pytest
 from openclip_triton import Client, StreamSettings
 from PIL import Image
 
-from tests.client.fake import Fake, serve
+from tests.client.fake import Fake, serving
 from tests.conftest import ROOT, GatewayClient, interruptible
 from tests.forking import Fork
 
@@ -28,9 +28,8 @@ def fake() -> Fake:
 
 @pytest.fixture
 def address(fake: Fake) -> Iterator[str]:
-    server, address = serve(fake)
-    yield address
-    server.stop(None).wait()
+    with serving(fake) as address:
+        yield address
 
 
 @pytest.fixture

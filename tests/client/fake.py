@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,8 +139,9 @@ def handlers(fake: Fake) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(service.full_name, staged)
 
 
-def serve(fake: Fake, credentials: grpc.ServerCredentials | None = None) -> tuple[grpc.Server, str]:
-    """Serves until the server is stopped; with its address."""
+@contextmanager
+def serving(fake: Fake, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
+    """Serves at the address that it yields."""
     # Of more than a thousand calls that wait for a thread, gRPC drops some at random.
     pending = [
         ("grpc.server.max_pending_requests", 10_000),
@@ -152,4 +154,7 @@ def serve(fake: Fake, credentials: grpc.ServerCredentials | None = None) -> tupl
     else:
         port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    return server, f"127.0.0.1:{port}"
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()

@@ -20,7 +20,7 @@ from openclip_triton import (
     Unavailable,
 )
 
-from tests.client.fake import Fake, serve, vector_of
+from tests.client.fake import Fake, serving, vector_of
 from tests.conftest import SAMPLES
 from tests.gateway.certificates import Authority, Pair
 
@@ -198,28 +198,23 @@ def test_the_key_is_sent(address: str, fake: Fake) -> None:
 def test_tls_with_an_authority_of_ones_own(tmp_path: Path, fake: Fake) -> None:
     authority = Authority(tmp_path)
     ours = authority.issue("127.0.0.1")
-    server, address = serve(fake, _credentials(authority, ours))
-    try:
+    with serving(fake, _credentials(authority, ours)) as address:
         with Client(address, tls_ca=authority.certificate) as client:
             np.testing.assert_array_equal(client.embed_texts(["a"])[0], vector_of("a"))
         with Client(address, tls=True, timeout=3) as client, pytest.raises(ConnectionFailed):
             client.models()
-    finally:
-        server.stop(None).wait()
 
 
 def test_tls_with_a_certificate_of_ones_own(tmp_path: Path, fake: Fake) -> None:
     authority = Authority(tmp_path)
     own = authority.issue("mobile-app", server=False)
-    server, address = serve(fake, _credentials(authority, authority.issue("127.0.0.1"), ask=True))
+    credentials = _credentials(authority, authority.issue("127.0.0.1"), ask=True)
     trust = authority.certificate
-    try:
+    with serving(fake, credentials) as address:
         with Client(address, tls_ca=trust, tls_cert=own.certificate, tls_key=own.key) as client:
             assert client.models()
         with Client(address, tls_ca=trust, timeout=3) as client, pytest.raises(ConnectionFailed):
             client.models()
-    finally:
-        server.stop(None).wait()
 
 
 def _credentials(authority: Authority, pair: Pair, *, ask: bool = False) -> grpc.ServerCredentials:

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from openclip_triton import (
 from openclip_triton.values import Content
 
 from tests.client.conftest import FAST
-from tests.client.fake import Fake, serve, vector_of
+from tests.client.fake import Fake, serving, vector_of
 
 TEXTS = [f"text {number}" for number in range(500)]
 
@@ -237,9 +238,10 @@ def test_an_abandoned_stream_ends_the_call_and_its_threads(client: Client, fake:
 
 def test_several_addresses_are_one_service() -> None:
     fakes = [Fake(), Fake()]
-    running = [serve(each) for each in fakes]
-    target = "ipv4:" + ",".join(address for _, address in running)
-    try:
+    with ExitStack() as stack:
+        running = [stack.enter_context(ExitStack()) for _ in fakes]
+        pairs = zip(running, fakes, strict=True)
+        target = "ipv4:" + ",".join(each.enter_context(serving(fake)) for each, fake in pairs)
         with Client(target, timeout=20) as client:
             client.models()
             while not all(each.metadata for each in fakes):  # calls take turns
@@ -255,11 +257,8 @@ def test_several_addresses_are_one_service() -> None:
             results = client.stream(items(), settings=FAST)
             first = next(results)
             [lost] = [n for n, each in enumerate(fakes) if each.streams]
-            running[lost][0].stop(None).wait()
+            running[lost].close()
             used.set()
             assert_right([first, *results])
             assert fakes[1 - lost].streams == 1
             assert client.models()
-    finally:
-        for server, _ in running:
-            server.stop(None).wait()

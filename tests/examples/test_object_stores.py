@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.conftest import environment
-from tests.client.fake import Fake, serve
+from tests.client.fake import Fake, serving
 from tests.client.jobs import keys, members, write_tar
 from tests.conftest import free_port
 from tests.examples.test_examples import python_with
@@ -112,9 +112,8 @@ def fake() -> Fake:
 
 @pytest.fixture
 def address(fake: Fake) -> Iterator[str]:
-    server, address = serve(fake)
-    yield address
-    server.stop(None).wait()
+    with serving(fake) as address:
+        yield address
 
 
 def written(folder: Path) -> dict[str, bytes]:
