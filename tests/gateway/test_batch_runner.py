@@ -291,6 +291,28 @@ async def test_a_batch_whose_end_cannot_be_written_waits_and_is_tried_again(
     assert found.status == "failed"
 
 
+async def test_ids_of_batches_that_are_gone_are_forgotten(
+    kept: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        return GOOD
+
+    monkeypatch.setattr(runner, "PURGE_S", 0.0)
+    monkeypatch.setattr(runner, "LOOK_S", 0.01)
+    space = kept.space(None)
+    batch = added(space, 1)
+    made = Runner(kept, answer, lambda: 60.0)
+    task = asyncio.create_task(made.run())
+    try:
+        await end_of(space, batch)
+        await until(lambda: batch.id in made._over)
+        (space.folder / f"{batch.id}.json").unlink()
+        await until(lambda: not made._over)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_line_that_once_passed_the_check_fails_the_batch(kept: Store) -> None:
     async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
         return GOOD

@@ -86,7 +86,7 @@ class Runner:
         self._store = store
         self._answer = answer
         self._quiet_s = quiet_s
-        self._over: set[str] = set()  # ids of batches that ended, which are read once
+        self._over: set[str] = set()  # ids of ended batches, read once between purges
         self._threads = Threads(1)  # for all reads and writes, in order
 
     async def run(self) -> NoReturn:
@@ -118,6 +118,7 @@ class Runner:
             while True:
                 if time.monotonic() - purged > PURGE_S:
                     await self._threads.run(self._store.purge)
+                    self._over.clear()
                     purged = time.monotonic()
                 running = {owner: task for owner, task in running.items() if not task.done()}
                 for space, stored in await self._threads.run(self._due):
