@@ -52,7 +52,7 @@ def selection(settings: Settings) -> Selection:
 
 
 def with_fastest(settings: Settings) -> tuple[Settings, str]:
-    """The settings with an alias and the default model as `fastest_of` says, and why, in words.
+    """Resolve `fastest_of` to an alias and a default model; also return why, in words.
 
     What the settings name themselves stays.
 

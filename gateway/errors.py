@@ -95,7 +95,7 @@ class UnknownLabelSet(RequestError):
 
 
 class UnknownObject(RequestError):
-    """No such file or batch, of this client's."""
+    """The client has no such file or batch."""
 
     code = "object_not_found"
 

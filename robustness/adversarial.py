@@ -47,7 +47,7 @@ def attack(
     points = np.empty((0, PARAMETERS), np.intp)
 
     def lead(candidates: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of the label over the next best: float64 [n], of candidates [5 k, n]."""
+        """The label's lead over the next best: float64 [n], for candidates [5 k, n]."""
         nonlocal calls
         calls += candidates.shape[1]
         scores = embed([_painted(pixels, _points(each)) for each in candidates.T]) @ targets.T

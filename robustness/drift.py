@@ -31,7 +31,7 @@ Resize = Callable[[Image.Image, tuple[int, int]], Image.Image]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A fault, and how far it is from what was seen: 0 explains it wholly."""
+    """A fault, and its distance from what was seen; 0: it explains all of it."""
 
     fault: str
     distance: float
@@ -116,7 +116,7 @@ def recognise(seen: NDArray[np.floating], known: dict[str, Vectors]) -> list[Mat
 
 
 def _pixels(image: Image.Image, rules: Preprocessing, resize: Resize) -> Pixels:
-    """The way of these rules with another filter; the crop or the border is the gateway's."""
+    """Preprocess with another filter; crop and border are the gateway's."""
     resized = resize(image, resized_size(*image.size, rules))
     return prepare(png(np.asarray(resized)), rules)
 

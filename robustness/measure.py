@@ -103,7 +103,7 @@ class Measurement:
         return label, attack(pixels, label, self._targets, embed, self._budget, self._seed)
 
     def _row(self, part: str, name: str, strength: str, before: Vectors, after: Vectors) -> Row:
-        """Of pictures among the classes; each text is a class of its own."""
+        """Figures of pictures among the classes, or of texts, each a class of its own."""
         targets, labels = self._targets, self._pictures.labels
         if part == TEXT:
             targets, labels = before, None

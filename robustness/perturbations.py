@@ -34,13 +34,13 @@ class Perturbation:
     apply: Apply
 
     def files(self, pixels: list[Pixels], strength: float, seed: int) -> Iterator[bytes]:
-        """Change each picture; chance is the same at every strength."""
+        """Change each picture; the random numbers are the same at every strength."""
         for i, each in enumerate(pixels):
             yield self.apply(each, strength, np.random.default_rng([seed, i]))
 
 
 def _noise(make: Callable[[Floats, float, Random], Floats]) -> Apply:
-    """Of what `make` gives for pixels from 0 to 1, rounded and cut to what pixels can hold."""
+    """Apply `make` to pixels from 0 to 1; then round, and clip to uint8."""
 
     def apply(pixels: Pixels, strength: float, rng: Random) -> bytes:
         changed = make(pixels / 255, strength, rng) * 255
@@ -66,7 +66,7 @@ def _grey_blocks(pixels: Pixels, percent: float, rng: Random) -> bytes:
 
 
 def _first(percent: float, rng: Random, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """A random mask; that of a larger share holds that of a smaller one."""
+    """A random mask; a larger share includes a smaller one."""
     order = rng.permutation(np.prod(shape)).reshape(shape)
     return np.asarray(order < round(order.size * percent / 100))
 

@@ -31,7 +31,7 @@ NORMALISATIONS: dict[str, Statistics] = {
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A served model, and how it wants its pictures."""
+    """A served model, with its preprocessing."""
 
     client: Client
     model: Model

@@ -20,7 +20,7 @@ TEMPLATES = (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Texts that were changed, beside the texts that they were before."""
+    """Changed texts, with their originals."""
 
     name: str
     strength: str

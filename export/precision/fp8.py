@@ -77,7 +77,7 @@ def recipes(proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]]) -> Iterator[R
 
 
 def _targets(graph: onnx.ModelProto, excluded: Sequence[str] = ()) -> tuple[Target, ...]:
-    """As of INT8, without the convolutions that TensorRT has no FP8 for."""
+    """The targets of INT8, without convolutions that TensorRT cannot run in FP8."""
     dims = {tensor.name: tensor.dims for tensor in graph.graph.initializer}
     return tuple(
         target

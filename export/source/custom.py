@@ -111,7 +111,7 @@ def _make(reference: str) -> CustomModel:
 
 
 def _width(name: str, encoder: str, run: Callable[[], torch.Tensor]) -> int:
-    """Number of a vector's numbers, from one item."""
+    """Find the size of the vectors, from one item."""
     try:
         with torch.inference_mode():
             found = run()

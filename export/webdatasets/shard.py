@@ -45,7 +45,7 @@ def samples(place: Place, name: str) -> Iterator[Sample]:
 
 
 class _Stream:
-    """A file to read forward, which refuses more between two members than one may have."""
+    """A file that is read forward, with a limit on the bytes between two members."""
 
     def __init__(self, chunks: Content, where: str) -> None:
         self._chunks = chunks

@@ -163,8 +163,8 @@ class Admission(Held):
         self._room = room
         self._drain = Drain(clock)
         self._clock = clock
-        self._others = 0  # requests in flight that are not of the background
-        self._others_until = -math.inf  # when there was last one
+        self._others = 0  # requests in flight that somebody waits for
+        self._others_until = -math.inf  # when the last of them began or ended
         self._waits = {
             (images, large): WaitEstimator(clock)
             for images in (False, True)

@@ -23,7 +23,7 @@ REASON = 300  # characters of Triton's message in ours
 SETTLE_S = 2.0  # for a version to become ready after Triton reported the model as loaded
 CHANGE_S = 300.0  # for Triton to unload, or to load what another gateway had unloaded
 READY, LOADING, UNLOADING = "READY", "LOADING", "UNLOADING"  # states in Triton's index
-UNLOADED = "unloaded"  # its reason why a version is unavailable that somebody had it unload
+UNLOADED = "unloaded"  # its reason for a version that was unloaded on request
 
 Versions = Mapping[int, str]  # of an encoder, with the state of each
 Idle = Mapping[tuple[str, int], tuple[int, int]]  # see `Server.idle`

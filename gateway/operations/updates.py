@@ -107,7 +107,7 @@ class Updates:
             self._not_released = problems
 
     async def rest_idle(self, idle_s: float) -> NoReturn:
-        """Have Triton unload encoders that ran no rows for this time, for whatever gateway."""
+        """Have Triton unload encoders that ran no rows for any gateway for this time."""
         before: list[str] = []
         while True:
             await asyncio.sleep(idle_s / LOOKS)

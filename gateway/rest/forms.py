@@ -71,7 +71,7 @@ async def _read(headers: Headers, body: bytes, max_files: int, known: Collection
 async def _parsed(headers: Headers, body: bytes, max_files: int, most: int) -> FormData:
     _, options = parse_options_header(headers["content-type"])
     if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
-        # Python has many, some of which fail in their own ways, or make what is no text.
+        # Python has many: some raise errors of their own, others decode to what is not text.
         raise MalformedRequest("the form's charset must be UTF-8")
     parts = body.count(b"--" + options.get(b"boundary", b"")) - 1  # the last one ends the form
     if parts > most:

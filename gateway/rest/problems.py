@@ -144,7 +144,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """Those of all routes of a path; Starlette names those of the first."""
+    """The methods of all routes of a path; Starlette names only those of the first route."""
     routes = chain.from_iterable(
         each.original_router.routes if hasattr(each, "original_router") else (each,)
         for each in request.app.routes

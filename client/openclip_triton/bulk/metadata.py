@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 2**16  # of one sample
-MAX_DEPTH = 100  # far from where Python stops, which depends on who reads it
+MAX_DEPTH = 100  # well below the recursion limit of any Python that reads it
 MAX_COLUMNS = 256  # of one part
 COLUMN = "metadata"  # of JSON
 _KEPT_OUT = ("image_path", "caption", COLUMN)  # as clip-retrieval does

@@ -23,7 +23,7 @@ REFUSED = 256  # lines in memory at a time
 
 
 class WrongLineError(Exception):
-    """A line is no request; `error` says why."""
+    """A line is not a valid request; `error` says why."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)

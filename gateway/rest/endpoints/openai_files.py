@@ -90,7 +90,7 @@ _PURPOSE = {"name": "purpose", "in": "query", "required": False, "schema": {"typ
 class Download(StreamingResponse):
     """A file's content, opened anew for each piece, so that slow readers hold no descriptors.
 
-    Of one that is deleted meanwhile, the rest does not come: the server hangs up.
+    If the file is deleted meanwhile, the server closes the connection.
     """
 
     def __init__(self, path: Path, size: int, threads: Threads) -> None:
@@ -151,7 +151,7 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
         return convert.plain((await threads.run(space.file, file_id)).model_dump())
 
     async def content(request: Request, file_id: str) -> Response:
-        """What is in it: JSONL."""
+        """The file's content, JSONL."""
         space = space_of(store, request)
         size = await threads.run(space.size, file_id)
         return Download(space.content(file_id), size, threads)
