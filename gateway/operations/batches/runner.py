@@ -25,6 +25,7 @@ from gateway.operations.batches.objects import (
     BatchErrors,
     StoredBatch,
 )
+from gateway.operations.batches.pace import Pace
 from gateway.operations.batches.space import Space
 from gateway.operations.batches.store import Store
 from gateway.pipeline.concurrency import Threads, gather
@@ -32,14 +33,6 @@ from gateway.pipeline.concurrency import Threads, gather
 LOOK_S = 1.0  # between looks at the folder
 PURGE_S = 60.0
 BATCHES = 4  # at a time, each of another owner
-LINES = 32  # of a batch at a time
-# While there are other requests, a batch has few lines under way, begins them in a moment without
-# such requests, and then rests: it slows about one of a hundred of them. The wait and the rest have
-# a limit, so that 50,000 lines are done within a day all the same.
-GENTLE_LINES = 2
-GENTLE_REST = 99.0  # times as long as the lines took
-GENTLE_S = 1.0  # since the last other request
-PATIENCE_S, TICK_S = 1.0, 0.005  # of a rest or wait at most, and between looks
 LATE = 3  # attempts for a line that runs out of time
 LONGEST_PAUSE_S = 10.0  # before the next attempt
 
@@ -85,7 +78,7 @@ class Runner:
         """`quiet_s` returns the seconds since the last other request; 0 while there is one."""
         self._store = store
         self._answer = answer
-        self._quiet_s = quiet_s
+        self._pace = Pace(quiet_s)
         self._over: set[str] = set()  # ids of ended batches, read once between purges
         self._threads = Threads(1)  # for all reads and writes, in order
 
@@ -189,7 +182,7 @@ class Runner:
         try:
             written = 0.0
             while end is None:
-                group = await self._threads.run(progress.next, self._group())
+                group = await self._threads.run(progress.next, self._pace.lines())
                 if not group:
                     break
                 began = time.monotonic()
@@ -207,9 +200,8 @@ class Runner:
                 end = next((each for _, each in outcomes if isinstance(each, _End)), end)
                 if end is not None:
                     await self._threads.run(progress.refuse, left, end.code, end.message)
-                elif self._others():
-                    await asyncio.sleep(min(GENTLE_REST * took_s, PATIENCE_S))
-                    await self._quiet()
+                else:
+                    await self._pace.rest(took_s)
         finally:
             await self._threads.run(progress.close)
             batch.request_counts = progress.counts(batch.request_counts.total)
@@ -238,20 +230,6 @@ class Runner:
             return _EXPIRED
         cancelled = await self._threads.run(space.cancelled_at, stored.batch.id)
         return None if cancelled is None else _CANCELLED
-
-    def _group(self) -> int:
-        return GENTLE_LINES if self._others() else LINES
-
-    async def _quiet(self) -> None:
-        """Waits for a moment without other requests, at most `PATIENCE_S`."""
-        for _ in range(int(PATIENCE_S / TICK_S)):
-            if self._quiet_s():
-                return
-            await asyncio.sleep(TICK_S)
-
-    def _others(self) -> bool:
-        """Whether there are other requests, or were within the last `GENTLE_S`."""
-        return self._quiet_s() < GENTLE_S
 
     async def _fail(self, space: Space, stored: StoredBatch, errors: list[BatchError]) -> None:
         logger.warning("%s: failed: %s", stored.batch.id, errors[0].code)
