@@ -70,7 +70,11 @@ class Folder:
 
     def chunks(self, name: str) -> Content:
         """The content of a file."""
-        with _clear(self, name), (self._root / name).open("rb") as file:
+        path = self._root / name
+        with _clear(self, name):
+            if path.exists() and not path.is_file():
+                raise OSError("is not a file")  # a pipe would be waited for
+        with _clear(self, name), path.open("rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 

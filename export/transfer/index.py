@@ -41,7 +41,7 @@ class File(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: int = Field(ge=0)  # bytes
+    size: int = Field(ge=0, lt=2**63)  # bytes
     sha256: Sha256
 
     @property

@@ -14,7 +14,8 @@ from export.storage.durable import link
 from export.storage.place import Place, place_at, read
 from export.tensorrt.compatibility import PLAN, PLATFORM_SUFFIX
 from export.transfer import index, plans
-from gateway.models.manifest import Manifest
+from gateway.models.manifest import Manifest, ManifestError
+from gateway.models.registry import Model
 
 
 def pull(
@@ -62,8 +63,17 @@ def pull(
             builder = _fetch_model(place, found, staged, number, report)
             if builder:
                 manifest = builder.build(staged, manifest, root, report)
+            _check_loads(manifest, staged, place)
             publish(root, staged, manifest, keep=version is not None)
     return manifest, True
+
+
+def _check_loads(manifest: Manifest, staged: Path, place: Place) -> None:
+    """Load the model as a gateway does, which serves no other model where one cannot be loaded."""
+    try:
+        Model.load(manifest, staged)
+    except ManifestError as error:
+        raise TransferError(f"{place}: {error}; nothing published") from error
 
 
 def _check_space(place: Place, found: index.Index, root: Path) -> None:

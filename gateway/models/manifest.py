@@ -29,6 +29,7 @@ MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 Triple = tuple[float, float, float]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]  # encoders take INT32
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -37,7 +38,8 @@ class ManifestError(Exception):
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A number that is not finite would be written as `null`, which cannot be read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Preprocessing(_Frozen):
@@ -63,9 +65,9 @@ class Tokenizer(_Frozen):
     sha256: Sha256
     clean: Literal["lower", "whitespace", "canonicalize"]
     split_pattern: str | None = None
-    context_length: int = Field(ge=1)
-    pad_id: int = Field(ge=0)
-    zeroed_id: int | None = None  # OpenCLIP's `strip_sep_token`: this id becomes 0
+    context_length: int = Field(ge=1, le=2**16)
+    pad_id: TokenId
+    zeroed_id: TokenId | None = None  # OpenCLIP's `strip_sep_token`: this id becomes 0
 
 
 class ImageEncoder(_Frozen):
@@ -107,7 +109,7 @@ class Golden(_Frozen):
     no longer than the shortest text encoder).
     """
 
-    token_ids: tuple[int, ...]
+    token_ids: tuple[TokenId, ...]
     text_features: tuple[float, ...]
     image_features: tuple[float, ...]
     min_cosine: float = Field(gt=0, le=1)
@@ -122,8 +124,10 @@ class Manifest(_Frozen):
     # Over architecture, weights, preprocessing, tokenizer and precision: vectors with equal
     # fingerprints may be compared.
     fingerprint: Sha256
-    open_clip_name: str
-    pretrained: str | None  # OpenCLIP tag or checkpoint file name; None for random weights
+    open_clip_name: str = Field(max_length=4096)
+    pretrained: str | None = Field(
+        max_length=4096
+    )  # OpenCLIP tag or checkpoint file name; None for random weights
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
     runtime: Literal["onnxruntime", "openvino", "tensorrt"]  # Triton's backend
     recipe: dict[str, str]  # how `image` and `text` were made INT8 or FP8; else empty
@@ -137,7 +141,7 @@ class Manifest(_Frozen):
     gate: Gate  # the figures of the quality gate
     card: FileName | None = None  # its model card in Markdown, at the repository's root
     files: dict[str, Sha256]  # of each file of the model, by path relative to the repository
-    created: int  # seconds since the epoch
+    created: int = Field(ge=0, lt=2**53)  # seconds since the epoch
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":

@@ -103,7 +103,8 @@ class TextTokenizer:
         """Loads the tokenizer that a manifest names.
 
         Raises:
-            ManifestError: Its file is missing, unreadable, or not the published one.
+            ManifestError: Its file is missing, unreadable, or not the published one; or its split
+                pattern is none.
         """
         path = checked_file(spec, repository)
         try:
@@ -111,11 +112,14 @@ class TextTokenizer:
         except Exception as error:  # `tokenizers` raises bare Exception on a file it can't read
             raise ManifestError(f"{path}: not a tokenizer: {error}") from error
         model.enable_truncation(max_length=spec.context_length)
+        model.no_padding()
         self._model = model
         self._spec = spec
-        self._split = (
-            regex.compile(spec.split_pattern, regex.IGNORECASE) if spec.split_pattern else None
-        )
+        pattern = spec.split_pattern
+        try:
+            self._split = regex.compile(pattern, regex.IGNORECASE) if pattern else None
+        except (regex.error, RecursionError) as error:
+            raise ManifestError(f"{path}: tokenizer.split_pattern: {error}") from error
         if self._split and model.decoder is None:
             model.decoder = decoders.Sequence(
                 [decoders.ByteLevel(), decoders.Replace(WORD_END, " ")]

@@ -1,8 +1,10 @@
 """Models travel: push and pull through a folder, a web server, an S3 server and a hub."""
 
 import json
+import math
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -257,7 +259,7 @@ def test_a_content_that_encoders_share_travels_once(tmp_path: Path, root: Path) 
     assert assert_whole(root) == assert_whole(shared)
 
 
-def publish_anew(root: Path, **values: str) -> None:
+def publish_anew(root: Path, **values: object) -> None:
     """Write these values and the hashes of the files into the demo's manifest."""
     file = root / "demo.manifest.json"
     made = json.loads(file.read_text()) | values
@@ -411,6 +413,12 @@ def renamed(content: dict[str, Any], name: str) -> None:
         (lambda made: made["files"][CARD].update(size=2**19), "the card has more than"),
         (lambda made: made["manifest"].update(id="../x"), "manifest.id"),
         (lambda made: made["manifest"].update(id="other"), "must be named for the model"),
+        (lambda made: made["manifest"].update(logit_scale=math.inf), "a finite number"),
+        (lambda made: made["manifest"]["gate"]["image"].update(min_cosine=math.nan), "finite"),
+        (lambda made: made["manifest"].update(created=10**40), "manifest.created"),
+        (lambda made: made["manifest"]["tokenizer"].update(context_length=10**9), "context_length"),
+        (lambda made: made["manifest"]["tokenizer"].update(pad_id=2**31), "tokenizer.pad_id"),
+        (lambda made: made["files"][TOKENIZER].update(size=10**4000), "less than"),
         (lambda made: made.update(schema_version=2), "schema_version: Input should be 1"),
         (lambda made: made["manifest"].update(schema_version=2), "manifest.schema_version"),
         (lambda made: made.update(more=1), "more: Extra inputs"),
@@ -426,6 +434,38 @@ def test_a_hostile_index_is_refused(
     assert said in str(refused.value)
     assert snapshot(tmp_path) == before
     assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda path: path.write_text("{}"), "not a tokenizer"),
+        (lambda path: None, "tokenizer.split_pattern: missing )"),
+    ],
+)
+def test_a_tokenizer_that_stops_a_gateway_is_refused(
+    tmp_path: Path, root: Path, edit: Callable[[Path], None], said: str
+) -> None:
+    hostile = Path(shutil.copytree(REPOSITORY, tmp_path / "hostile"))
+    edit(hostile / TOKENIZER)
+    spec = json.loads((hostile / "demo.manifest.json").read_text())["tokenizer"]
+    spec |= {"sha256": file_sha256(hostile / TOKENIZER), "split_pattern": "("}
+    publish_anew(hostile, tokenizer=spec)
+    push(hostile, "demo", str(tmp_path / "place"), ignore)
+    with pytest.raises(TransferError, match=re.escape(said)):
+        pull(root, str(tmp_path / "place"), None, ignore)
+    assert not [each for each in root.iterdir() if each.name != ".export.lock"]
+
+
+@pytest.mark.parametrize("name", [index.NAME, "files"])
+def test_a_pipe_is_not_waited_for(root: Path, place: Path, name: str) -> None:
+    path = place / name
+    if path.is_dir():
+        path /= read_repository(REPOSITORY)["demo"].files[TOKENIZER]
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(TransferError, match="is not a file"):
+        pull(root, str(place), None, ignore)
 
 
 def test_an_index_of_more_than_the_disk_holds_is_refused(root: Path, place: Path) -> None:

@@ -1,5 +1,6 @@
 """Token ids are OpenCLIP's own, for every string."""
 
+import json
 import random
 from itertools import product
 from pathlib import Path
@@ -14,7 +15,7 @@ from open_clip.tokenizer import SimpleTokenizer, canonicalize_text, get_clean_fn
 
 from export.source.tokenizer import write_tokenizer
 from gateway.errors import TextError
-from gateway.models.manifest import ManifestError
+from gateway.models.manifest import ManifestError, file_sha256
 from gateway.models.tokenizer import _BLANK, TextTokenizer, clean, padded
 from gateway.models.values import TextItem
 from gateway.pipeline.prepare import CHUNK_CHARACTERS, chunks
@@ -264,3 +265,16 @@ def test_a_changed_or_missing_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ManifestError, match="cannot be read"):
         TextTokenizer(spec, tmp_path)
+
+
+def test_padding_of_the_file_is_passed_over(tmp_path: Path) -> None:
+    spec = write_tokenizer(OPENCLIP, tmp_path / "tokenizer.json")
+    plain = TextTokenizer(spec, tmp_path).encode("a").ids
+    content = json.loads((tmp_path / spec.file).read_text())
+    content["padding"] = {
+        "strategy": {"Fixed": 1000}, "direction": "Right", "pad_to_multiple_of": None,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "!",
+    }  # fmt: skip
+    (tmp_path / spec.file).write_text(json.dumps(content))
+    padding = spec.model_copy(update={"sha256": file_sha256(tmp_path / spec.file)})
+    np.testing.assert_array_equal(TextTokenizer(padding, tmp_path).encode("a").ids, plain)
