@@ -6,6 +6,7 @@ can be continued, and written as a table.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -54,6 +55,7 @@ RESULTS = Path("reports/architectures")
 ITEMS = 2  # pictures, and the largest batch
 TEXTS = ("a photo of two small red cars", "", "a cat " * 100)
 BLOCKS = 2  # that --cut leaves of each row of equal blocks: of a stage, the first differs
+STAGES = 4  # of timm's ConvNeXt and Swin
 POLL_S = 0.2
 
 _XLM_R = {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1}
@@ -169,14 +171,14 @@ def try_bounded(name: str, gigabytes: float, seconds: float, *, cut: bool) -> Tr
         while process.is_alive() and why is None:
             process.join(POLL_S)
             if _resident(process.pid) > gigabytes * 1e9:
-                why = f"not tried: it takes over {gigabytes:g} GB of memory"
+                why = f"stopped: it takes over {gigabytes:g} GB of memory; give more by --gigabytes"
             elif time.monotonic() > end:
-                why = f"not tried: it takes over {seconds:g} s"
+                why = f"stopped: it takes over {seconds:g} s; give more by --seconds"
         if why is not None:
             process.kill()
         process.join()
         if why is None and process.exitcode:
-            why = f"the export ended with exit code {process.exitcode}"
+            why = f"ended with exit code {process.exitcode}; try it alone, which shows why"
         tried = Tried(**json.loads(part.read_text()))
     return replace(tried, failure=why) if why else tried
 
@@ -207,7 +209,7 @@ def try_export(part: Path) -> None:
         tried = replace(tried, parameters=_parameters(tried.name, config, text_config))
         part.write_text(json.dumps(asdict(tried)))
         if tried.cut:
-            _shorten_config(config, text_config)
+            shorten_config(config, text_config)
         path = folder / f"{tried.name}.json"
         path.write_text(json.dumps(config))
         tried = _measured(tried, path, tokenizer, text_config)
@@ -253,7 +255,7 @@ def _parameters(name: str, config: dict[str, Any], text_config: Path | None) -> 
     return sum(each.numel() for each in model.parameters())
 
 
-def _shorten_config(config: dict[str, Any], text_config: Path | None) -> None:
+def shorten_config(config: dict[str, Any], text_config: Path | None) -> None:
     """Leave most blocks out before they take memory; `shorten` removes the rest."""
     for part in ("vision_cfg", "text_cfg", "multimodal_cfg"):
         if isinstance(config.get(part, {}).get("layers"), int):
@@ -265,10 +267,10 @@ def _shorten_config(config: dict[str, Any], text_config: Path | None) -> None:
     create = timm.create_model
 
     def create_short(*given: Any, **options: Any) -> Any:  # noqa: ANN401 (as timm's)
-        try:
-            return create(*given, depth=BLOCKS, **options)
-        except TypeError:  # it has stages
-            return create(*given, **options)
+        for fewer in ({"depth": BLOCKS}, {"depths": (BLOCKS,) * STAGES}):
+            with contextlib.suppress(TypeError):  # this kind of encoder does not take it
+                return create(*given, **fewer, **options)
+        return create(*given, **options)
 
     timm.create_model = create_short
 

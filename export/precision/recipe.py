@@ -51,9 +51,8 @@ class Recipe:
         if self.attention:
             parts.append("attention's products")
         if self.excluded:
-            parts.append(
-                f"{len(self.excluded)} layers in {'FP16' if self.form == 'fp8' else 'FP32'}"
-            )
+            rest = "FP32" if self.form == "uint8" else "FP16"  # as `candidates` converts them
+            parts.append(f"{len(self.excluded)} layers in {rest}")
         return ", ".join(parts)
 
 

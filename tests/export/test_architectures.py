@@ -14,7 +14,16 @@ import timm
 import torch
 from torch import nn
 
-from export.architectures import BLOCKS, PAGE, Tried, page, shorten, try_bounded, try_export
+from export.architectures import (
+    BLOCKS,
+    PAGE,
+    Tried,
+    page,
+    shorten,
+    shorten_config,
+    try_bounded,
+    try_export,
+)
 from tests.conftest import ROOT
 from tests.export import models
 
@@ -67,7 +76,7 @@ def test_a_refusal_is_a_sentence(tmp_path: Path, config: dict[str, Any], why: st
 )
 def test_a_bound_stops_a_try(gigabytes: float, seconds: float, why: str) -> None:
     found = try_bounded("ViT-bigG-14", gigabytes, seconds, cut=False)
-    assert found.outcome == f"not tried: it {why}"
+    assert found.outcome.startswith(f"stopped: it {why}; give more by --")
     assert (found.image_size, found.context_length) == (224, 77)
 
 
@@ -79,6 +88,12 @@ def test_only_blocks_that_repeat_are_removed() -> None:
     assert shorten(model) == 2
     assert [len(row) for row in (stages, equal, first)] == [3, BLOCKS, BLOCKS]
     assert stages(torch.ones(1, 2)).shape == (1, 5)
+
+
+def test_stages_are_cut_before_they_take_memory() -> None:
+    shorten_config({}, None)
+    assert [len(stage.blocks) for stage in timm.create_model("convnext_tiny").stages] == [2] * 4
+    assert timm.create_model("resnet10t").num_features  # takes neither option
 
 
 def test_the_page_lists_every_configuration_and_no_traceback() -> None:

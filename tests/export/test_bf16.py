@@ -100,31 +100,26 @@ def test_the_id_names_both() -> None:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model in FP32, as committed, and in BF16."""
+    """The demo model in FP32, as committed, and in BF16; a custom one in both."""
     root = tmp_path_factory.mktemp("bf16")
     shutil.copytree(ROOT / "model_repository", root / "models")
     options = ["--repository", root / "models", "--report", root / "report"]
-    words = [
-        *DEMO,
-        "--precision",
-        "bf16",
-        "--evaluate",
-        "drawn",
-        "--allow-slow",
-        *map(str, options),
-    ]
-    assert main(words) == 0
+    places = ["--allow-slow", *map(str, options)]
+    assert main([*DEMO, "--precision", "bf16", "--evaluate", "drawn", *places]) == 0
+    custom = ["--custom", "tests.export.custom_models:own_text_transformer", "--max-batch", "4"]
+    assert main([*custom, "--precision", "fp32,bf16", *places]) == 0
     return root / "models"
 
 
 @needs_bf16
 @pytest.mark.slow
-def test_it_passes_the_gate_of_fp16(repository: Path) -> None:
-    manifest = read_repository(repository)["demo.bf16.openvino"]
+@pytest.mark.parametrize(("model", "batches"), [("demo", {1, 2, 8}), ("own", {1, 2, 4})])
+def test_it_passes_the_gate_of_fp16(model: str, batches: set[int], repository: Path) -> None:
+    manifest = read_repository(repository)[f"{model}.bf16.openvino"]
     assert (manifest.precision, manifest.runtime) == ("bf16", "openvino")
     assert manifest.gate.passed
     assert manifest.gate.thresholds.min_cosine == 0.9995
-    assert {batch.batch for batch in manifest.gate.text.runs} == {1, 2, 8}
+    assert {batch.batch for batch in manifest.gate.text.runs} == batches
     [text] = manifest.triton.text
     assert text.packed
     for name in (manifest.triton.image.name, text.name):
@@ -148,10 +143,10 @@ def test_the_real_triton_serves_nearly_the_vectors_of_fp32(
         start_gateway(triton_address=triton.addresses.grpc, model_repository=repository) as api,
     ):
         assert api.get("/readyz").status_code == httpx.codes.OK
-        full, rounded = (vectors(api, name, items) for name in ("demo", "demo.bf16.openvino"))
-    cosines = (full * rounded).sum(axis=1)
-    assert cosines.min() >= 0.9995
-    assert not np.array_equal(full, rounded)
+        for model in ("demo", "own"):
+            full, rounded = (vectors(api, model + end, items) for end in ("", ".bf16.openvino"))
+            assert (full * rounded).sum(axis=1).min() >= 0.9995
+            assert not np.array_equal(full, rounded)
     assert not [line for line in log if "no BF16" in line]
 
 

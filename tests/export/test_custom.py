@@ -49,8 +49,8 @@ def repository(long_config: str, tmp_path_factory: pytest.TempPathFactory) -> It
         custom_models.save_mpnet(folder)
         lengths = ["--token-lengths", "8,full"]
         assert main(["--custom", MPNET, *places, *lengths, "--id", "mpnet"]) == 0
-        both = ["--precision", "fp32", "--precision", "fp16"]
-        assert main(["--custom", MIXERS, *places, *both, "--allow-slow"]) == 0
+        several = ["--precision", "fp32,fp16,int8", "--calibrate-images", "drawn"]
+        assert main(["--custom", MIXERS, *places, *several, "--allow-slow"]) == 0
         assert main([long_config, *places]) == 0
         yield root
 
@@ -81,16 +81,22 @@ def truth(checkpoint: Checkpoint) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("model", "reference"), [("mpnet", MPNET), ("mixers", MIXERS), ("mixers.fp16", MIXERS)]
+    ("model", "reference", "cosine"),
+    [
+        ("mpnet", MPNET, 0.9995),
+        ("mixers", MIXERS, 0.9995),
+        ("mixers.fp16", MIXERS, 0.9995),
+        ("mixers.int8", MIXERS, 0.99),
+    ],
 )
 def test_a_served_custom_model_equals_its_modules(
-    served: httpx.Client, model: str, reference: str
+    served: httpx.Client, model: str, reference: str, cosine: float
 ) -> None:
     items = [{"text": text} for text in TEXTS] + [{"image": encoded(p)} for p in pictures()]
     response = served.post("/v1/embeddings", json={"model": model, "input": items})
     assert response.status_code == 200, response.text
     found = np.array([entry["embedding"] for entry in response.json()["data"]])
-    assert (found * truth(load_custom(reference))).sum(axis=1).min() >= 0.9995
+    assert (found * truth(load_custom(reference))).sum(axis=1).min() >= cosine
 
 
 def test_manifests_of_custom_models(manifests: dict[str, Manifest]) -> None:
@@ -98,6 +104,7 @@ def test_manifests_of_custom_models(manifests: dict[str, Manifest]) -> None:
     assert manifests["mixers"].token_lengths == (16,)  # each place has weights of its own
     assert manifests["mixers"].open_clip_name == "mixers"
     assert manifests["mixers"].pretrained is None
+    assert manifests["mixers.int8"].recipe.keys() == {"image", "text"}
     assert len({each.fingerprint for each in manifests.values()}) == len(manifests)
 
 

@@ -25,6 +25,7 @@ from export.tensorrt.gpus import Gpu, why_not_fp8
 from gateway.models.manifest import PIXELS, TOKEN_IDS, file_sha256, read_repository
 from tests.export import graphs
 from tests.export.ahead import L4, Staged
+from tests.export.data_sets import write_captions, write_scenes
 from tests.export.graphs import Encoder, cosines
 
 A10 = Gpu("NVIDIA A10", "8.6")
@@ -135,20 +136,47 @@ def export(root: Path, *options: str) -> int:
     return main([*words, "--calibrate-images", "drawn", *options])
 
 
-def test_it_is_judged_on_the_cpu_then_built_and_published(staged: Staged, tmp_path: Path) -> None:
-    root = tmp_path / "models"
-    assert export(root) == 0
+def test_it_is_judged_on_the_cpu_then_built_and_published(
+    staged: Staged, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, scenes = tmp_path / "models", write_scenes(tmp_path / "scenes")
+    captions = write_captions(tmp_path / "captions")
+    sets = [word for name in ("drawn", scenes, captions) for word in ("--evaluate", str(name))]
+    assert export(root, *sets, "--small-batch-items", "16", "--max-recall-loss", "5") == 0
+    assert "accuracy was not measured" not in capsys.readouterr().err
     manifest = read_repository(root)["demo.fp8.tensorrt"]
     assert manifest.precision == "fp8"
     assert manifest.gate.passed
     assert min(manifest.gate.image.mean_cosine, manifest.gate.text.mean_cosine) >= 0.999
     assert "attention's products" in manifest.recipe["image"]
+    assert manifest.gate.zero_shot is not None
+    assert manifest.gate.zero_shot.accuracy >= 0.99
+    assert [each.name for each in manifest.gate.data_sets] == ["scenes", "captions"]
+    for each in manifest.gate.data_sets:
+        assert each.metrics != each.pytorch_metrics  # FP8's own
+        assert min(each.pytorch_metrics.values()) < 1  # else it would show little
+    card = (root / "demo.fp8.tensorrt.1.card.md").read_text()
+    assert "Made FP8 by image: fp8, minmax" in card
     assert set(staged.plans) == {PIXELS, TOKEN_IDS}
     for name in (manifest.triton.image.name, *(each.name for each in manifest.triton.text)):
         built = root / name / "1" / "model.plan"
         assert built.read_bytes() in staged.plans.values()
         graph = f"{name}/1/model.onnx"  # to build a plan of on another machine
         assert file_sha256(root / graph) == manifest.files[graph]
+
+
+@pytest.mark.parametrize("factory", ["mixers", "own_text_transformer"])
+def test_a_custom_model_is_judged_and_built_likewise(
+    factory: str, staged: Staged, tmp_path: Path
+) -> None:
+    custom = ["--custom", f"tests.export.custom_models:{factory}", "--id", "own", *EXPORT[5:]]
+    places = ["--repository", str(tmp_path / "models"), "--report", str(tmp_path / "report")]
+    assert main([*custom, *places, "--calibrate-images", "drawn"]) == 0
+    manifest = read_repository(tmp_path / "models")["own.fp8.tensorrt"]
+    assert manifest.gate.passed
+    assert manifest.recipe.keys() == {"image", "text"}
+    assert all(recipe.startswith("fp8") for recipe in manifest.recipe.values())
+    assert set(staged.plans) == {PIXELS, TOKEN_IDS}
 
 
 def test_a_wrong_scale_is_refused_before_a_plan_is_built(

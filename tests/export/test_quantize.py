@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Any, get_args
 
@@ -260,6 +261,7 @@ def test_descriptions() -> None:
     assert Recipe("qdq", "entropy").describe() == "qdq, entropy"
     recipe = Recipe("uint8", "minmax", smooth=0.5, excluded=("a", "b"))
     assert recipe.describe() == "uint8, minmax, SmoothQuant alpha 0.5, 2 layers in FP32"
+    assert replace(recipe, form="qdq").describe().endswith("2 layers in FP16")
     assert DEFAULT_CPU_FORM in FORMS
 
 
