@@ -14,16 +14,11 @@ import timm
 import torch
 from torch import nn
 
-from export.architectures import (
-    BLOCKS,
-    PAGE,
-    Tried,
-    page,
-    shorten,
-    shorten_config,
-    try_bounded,
-    try_export,
-)
+from export.architectures.__main__ import PAGE
+from export.architectures.attempt import try_bounded, try_export
+from export.architectures.cut import BLOCKS, shorten, shorten_config
+from export.architectures.page import page
+from export.architectures.tried import Tried
 from tests.conftest import ROOT
 from tests.export import models
 

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from export.architectures import shorten
+from export.architectures.cut import shorten
 from export.demo.model import CHECKPOINT, CONFIG
 from export.precision.recipe import Form
 from export.precision.variants import Graphs, candidates, halved
