@@ -73,6 +73,8 @@ exported: $(SERVE)/.ready ## Export MODEL, with PRETRAINED=tag-or-file PRECISION
 	@$(SERVE)/bin/python -m export $(WANTED) --published > /dev/null || { \
 		case "$(PRETRAINED)" in */*) test -f "$(PRETRAINED)" || { \
 			echo "error: PRETRAINED=$(PRETRAINED): no such file" >&2; exit 1; };; esac; \
+		case ",$(PRECISION),$(if $(findstring tensorrt,$(ARGS)),,alone)" in *,fp8,*alone) \
+			echo 'error: PRECISION=fp8 needs a GPU that has FP8, and ARGS="--runtime tensorrt"' >&2; exit 1;; esac; \
 		$(MAKE) --no-print-directory $(EXPORT)/.ready && $(EXPORT)/bin/python -m export $(WANTED) $(ARGS); }
 
 serve-ready: $(SERVE_READY)

@@ -7,6 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 LIST = ("filelock==1.0", "nvidia-cublas==1.0", "nvidia-pytriton==1.0", "nvidia-nvtx==1.0")
@@ -64,7 +66,19 @@ def test_pytorch_for_cpus_replaces_all_that_is_for_cuda(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_checkpoint_that_is_not_there_costs_no_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["PRETRAINED=/no/such.safetensors"], "PRETRAINED=/no/such.safetensors: no such file"),
+        (
+            ["PRECISION=int8,fp8"],
+            'PRECISION=fp8 needs a GPU that has FP8, and ARGS="--runtime tensorrt"',
+        ),
+    ],
+)
+def test_what_cannot_be_exported_costs_no_environment(
+    wrong: list[str], said: str, tmp_path: Path
+) -> None:
     for folder in ("requirements", ".venv/uv/bin", ".venv/serve/bin"):
         (tmp_path / folder).mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", tmp_path)
@@ -79,12 +93,11 @@ def test_a_checkpoint_that_is_not_there_costs_no_environment(tmp_path: Path) -> 
     python.write_text("#!/bin/sh\nexit 1\n")  # the model is not published
     python.chmod(0o755)
     ran = subprocess.run(
-        ["make", "--no-print-directory", "exported", "MODEL=ViT-B-32",
-         "PRETRAINED=/no/such.safetensors"],
+        ["make", "--no-print-directory", "exported", "MODEL=ViT-B-32", *wrong],
         cwd=tmp_path, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert ran.returncode == 2
-    assert ran.stderr.startswith("error: PRETRAINED=/no/such.safetensors: no such file\n")
+    assert ran.stderr.startswith(f"error: {said}\n")
     assert ran.stdout == ""
     assert not (tmp_path / ".venv/export").exists()
 
