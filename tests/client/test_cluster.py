@@ -3,16 +3,23 @@
 import os
 import pickle
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Self
 
 import pytest
+import yaml
 from openclip_triton import Client
 from openclip_triton.bulk.inputs.catalog import Inputs
 from openclip_triton.bulk.job import Job, run
@@ -25,6 +32,8 @@ from openclip_triton.bulk.shards import Done, Task, embed_alone
 from tests.client.conftest import command, environment, start
 from tests.client.fake import Fake, vector_of
 from tests.client.jobs import Notes, embed, keys, members, write_tar
+from tests.conftest import ROOT, free_port, interruptible
+from tests.gateway.waiting import wait_until
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None,
@@ -95,6 +104,11 @@ def test_without_ray_its_extra_is_named(address: str, tars: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def embeds(process: int) -> bool:
+    """Whether a process is one of Ray's that embeds a partition."""
+    return Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::_embed")
+
+
 def workers(driver: int) -> list[int]:
     """The processes below a driver in which Ray embeds a partition."""
     parents, busy = {}, []
@@ -103,7 +117,7 @@ def workers(driver: int) -> list[int]:
             parents[int(folder.name)] = int(
                 (folder / "stat").read_text().rsplit(")")[-1].split()[1]
             )
-            if (folder / "cmdline").read_bytes().startswith(b"ray::_embed"):
+            if embeds(int(folder.name)):
                 busy.append(int(folder.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -137,6 +151,95 @@ def test_a_worker_that_is_killed_loses_nothing(
     again = command(address, *options, tmp_path / "there", "--ray", "local")
     assert again.returncode == 0, again.stderr
     assert f"{TARS} partitions, {TARS} done before" in again.stderr
+
+
+class RayNodes:
+    """A Ray cluster on this machine: a head without CPUs, as the RayJob's, and a worker node."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.environment = environment | {
+            "RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 32,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }  # fmt: skip
+        self._folder = folder
+        self._nodes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self._start(
+            "--head", "--node-ip-address=127.0.0.1", f"--port={self.address.rpartition(':')[2]}",
+            "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={self._folder}",
+        )  # fmt: skip
+        self._start(f"--address={self.address}", "--node-ip-address=127.0.0.1", "--num-cpus=2")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        for node in self._nodes:
+            node.wait()
+
+    def embedding(self) -> list[int]:
+        """The processes that embed a partition."""
+        return [process for process in self._processes() if embeds(process)]
+
+    def _processes(self) -> list[int]:
+        sessions, found = {node.pid for node in self._nodes}, []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if int((folder / "stat").read_text().rsplit(")")[-1].split()[3]) in sessions:
+                    found.append(int(folder.name))
+        return found
+
+    def _start(self, *options: str) -> None:
+        self._nodes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options],
+                env=self.environment, start_new_session=True,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+        )  # fmt: skip
+
+
+@needs_ray
+@pytest.mark.slow
+def test_the_command_of_the_rayjob_on_a_cluster_that_loses_a_worker(
+    address: str, fake: Fake, tars: Path, tmp_path: Path
+) -> None:
+    manifest = ROOT / "deploy/kubernetes/bulk-rayjob.yaml"
+    job, _ = yaml.safe_load_all(manifest.read_text())
+    program, *given = shlex.split(job["spec"]["entrypoint"])
+    assert program == "openclip-triton"
+    here = {
+        "s3://bucket/laion/*.tar": f"{tars}/*.tar", "s3://bucket/embeddings": f"{tmp_path}/there",
+        "openclip-gateway.openclip:8081": address,
+    }  # fmt: skip
+    assert here.keys() <= {*given}
+    arguments = [here.get(word, word) for word in given]
+    alone = command(
+        address, "embed-pairs", f"{tars}/*.tar", "--allow-failures", "-o", tmp_path / "here"
+    )
+    assert alone.returncode == 0
+    fake.delay_s = 0.02
+    fake.seen.clear()
+    with (
+        TemporaryDirectory(prefix="ray", dir="/tmp") as folder,
+        RayNodes(Path(folder), environment(address)) as nodes,
+    ):
+        running = subprocess.Popen(
+            [*interruptible("openclip_triton"), *arguments],
+            env=nodes.environment, text=True, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        wait_until(
+            lambda: fake.seen.total() > TARS * SAMPLES // 4 or running.poll() is not None,
+            within=240,
+        )
+        os.kill(nodes.embedding()[0], signal.SIGKILL)
+        _, told = running.communicate(timeout=240)
+    assert running.returncode == 0, told
+    assert max(fake.seen.values()) > 1  # what the killed worker had begun
+    assert written(tmp_path / "there") == written(tmp_path / "here")
 
 
 @needs_ray
@@ -182,3 +285,18 @@ for row in sorted(found, key=lambda row: row["id"]):
         else:
             vector = vector_of(b"picture %d" % number).tobytes().hex()
             assert line == f"{number} ok {vector}"
+
+
+@needs_ray
+def test_a_machine_without_the_client_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    cluster = import_module("openclip_triton.bulk.cluster")
+    lacks = ray.exceptions.RaySystemError("No module named 'openclip_triton'")
+
+    def get(_: object) -> None:
+        raise ray.exceptions.RayTaskError("_embed", "", lacks)
+
+    monkeypatch.setattr(ray, "get", get)
+    partition = SimpleNamespace(source="00000.tar")
+    with pytest.raises(OSError, match=r"00000\.tar: System error: No module named 'openclip_trit"):
+        cluster._heads(None, SimpleNamespace(partition=partition))

@@ -118,6 +118,8 @@ def _heads(ended: object, task: Task) -> dict[Kind, Head]:
     try:
         heads: dict[Kind, Head] = ray.get(ended)
     except RayTaskError as error:
+        if isinstance(error.cause, RayError):  # as where a machine lacks this package
+            raise OSError(f"{task.partition.source}: {_line(error.cause)}") from error
         raise error.cause from None
     except RayError as error:
         raise OSError(f"{task.partition.source}: {_line(error)}") from error
