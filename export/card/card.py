@@ -67,6 +67,7 @@ def _speed(manifest: Manifest, latency: Sequence[tuple[str, float, float]]) -> s
             ("encoder, at batch 1", "p50, ms", "p99, ms"),
             [[name, f"{p50:.2f}", f"{p99:.2f}"] for name, p50, p99 in latency],
         ) if latency else "",
+        "p99 includes the delays that other work on that machine caused." if latency else "",
         table(
             ("speed against FP32, at batch", "image", "text", "both together"),
             [[str(each.batch), *(f"{x:.2f}" for x in (each.image, each.text, each.both))]

@@ -31,6 +31,7 @@ def test_an_export_publishes_a_card(exported: Callable[[str], Exported]) -> None
     assert "its vectors mean nothing" in text
     assert f"| image | {manifest.gate.image.min_cosine:.7f} |" in text
     assert "| encoder, at batch 1 | p50, ms | p99, ms |" in text
+    assert "p99 includes the delays" in text
 
 
 def test_figures_origin_and_licence(demo: Manifest) -> None:
