@@ -33,7 +33,7 @@ class Sleepers:
         self._wait = wait
         self._idle: dict[Encoder, tuple[Counts, int]] = {}
         self._took_s: dict[str, float] = {}
-        self._waking: dict[Encoder, asyncio.Task[str]] = {}
+        self._waking: dict[Encoder, asyncio.Task[bool]] = {}
         self.asleep: set[Encoder] = set()
 
     async def rest(
@@ -96,8 +96,11 @@ class Sleepers:
         done, _ = await asyncio.wait({task}, timeout=within)
         if not done:
             raise DeadlineExceeded(LATE)
-        if problem := task.result():
-            raise Unavailable(problem, retry_after_s=AGAIN_S)
+        if not task.result():
+            # The cause may name addresses and files: it is in the log alone.
+            raise Unavailable(
+                f"{encoder.model} is not loaded, and loading it failed", retry_after_s=AGAIN_S
+            )
 
     async def close(self) -> None:
         """Cancels the loads."""
@@ -106,10 +109,10 @@ class Sleepers:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _woken(self, encoder: Encoder) -> str:
-        """Loads an encoder; returns what went wrong."""
+    async def _woken(self, encoder: Encoder) -> bool:
+        """Loads an encoder; returns whether it is loaded."""
         loop = asyncio.get_running_loop()
-        start, again_s, problem = loop.time(), 0.0, ""
+        start, again_s = loop.time(), 0.0
         logger.info("Triton loads %s again, for a request", encoder.model)
         try:
             await self._load(encoder, LOAD_S)
@@ -117,11 +120,12 @@ class Sleepers:
             self.asleep.discard(encoder)
         except (Unavailable, TimeoutError) as error:
             again_s = AGAIN_S
-            problem = str(error) or f"{encoder.model} was not loaded within {LOAD_S:g} s"
-            logger.error("%s", problem)
+            cause = str(error) or f"it was not loaded within {LOAD_S:g} s"
+            logger.error("%s cannot be loaded for a request: %s", encoder.model, cause)
+            return False
         finally:
             loop.call_later(again_s, self._waking.pop, encoder, None)
-        return problem
+        return True
 
 
 async def _asleep_somewhere(

@@ -218,15 +218,17 @@ async def test_requests_share_a_load_and_one_that_has_no_time_leaves_it(encoder:
     [(Unavailable("no such folder"), "no such folder"), (TimeoutError(), "was not loaded within")],
 )  # fmt: skip
 async def test_a_load_that_fails_is_not_tried_by_every_request(
-    encoder: Encoder, error: Exception, says: str
+    encoder: Encoder, error: Exception, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     loads = Loads(error)
     loads.done.set()
     sleepers = Sleepers(loads, wait=True)
     for _ in range(3):
-        with pytest.raises(Unavailable, match=says) as refused:
+        with pytest.raises(Unavailable, match="loading it failed") as refused:
             await sleepers.wake(encoder, WITHIN_S)
         assert refused.value.retry_after_s is not None
+        assert says not in str(refused.value)
+    assert says in caplog.text
     assert loads.asked == [encoder.model]
 
 
