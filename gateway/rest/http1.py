@@ -16,13 +16,14 @@ counts, and not the Host header's (RFC 9112, section 3.2.2).
 
 import asyncio
 import re
+from collections import deque
 from http import HTTPStatus
 from typing import Any
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.rest.connections import Connections
@@ -76,6 +77,7 @@ class Http1(HttpToolsProtocol):
         self._begun = self._in_body = False  # a message; its head is there
         self._left = 0  # bytes of a body whose length the head gives
         self._given_up = False
+        self._cycles = deque[RequestResponseCycle]()  # of requests that are not answered yet
         self._timer: asyncio.TimerHandle | None = None
         self._connections.came(self)
         self._watch()
@@ -86,8 +88,10 @@ class Http1(HttpToolsProtocol):
         self._arrived = b""
         self._stop_timer()
         super().connection_lost(exc)
-        if self._answering() and (left := self.cycle.scope["state"].get("left")):
-            left()
+        self._drop_answers()
+        for cycle in self._cycles:
+            if left := cycle.scope["state"].get("left"):
+                left()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: parts of requests, or several."""
@@ -117,6 +121,7 @@ class Http1(HttpToolsProtocol):
                 host = absolute[1]
                 self.headers[:] = [(n, host if n == b"host" else v) for n, v in self.headers]
             super().on_headers_complete()
+            self._cycles.append(self.cycle)
             self.headers = []  # what stands behind a chunked body is not for the application
 
     def on_body(self, body: bytes) -> None:
@@ -137,6 +142,7 @@ class Http1(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer was sent, or is on its way: it is the client's turn."""
+        self._cycles.popleft()
         self._connections.waits(self)
         super().on_response_complete()
         more = self._arrived or self._begun or self._unfinished
@@ -169,9 +175,8 @@ class Http1(HttpToolsProtocol):
         self._stop_timer()
         self._unset_keepalive_if_required()
         if self._answering():
-            self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
-            self.cycle.message_event.set()
-            if self.cycle.response_started:
+            self._drop_answers()
+            if self._cycles[0].response_started:
                 self.transport.abort()
                 return
         body = bytes(problem(status, message, code).body)
@@ -208,6 +213,15 @@ class Http1(HttpToolsProtocol):
         if self._given_up or self.transport.is_closing() or self.flow.write_paused:
             return True
         return bool(self.pipeline) or (self._answering() and not self._begun)
+
+    def _drop_answers(self) -> None:
+        """Has whoever works on an answer learn that it goes nowhere.
+
+        uvicorn itself marks only the last request: those behind a chunked body are parsed ahead.
+        """
+        for cycle in self._cycles:
+            cycle.disconnected, cycle.waiting_for_100_continue = True, False
+            cycle.message_event.set()
 
     def _answering(self) -> bool:
         """Whether an answer is due."""

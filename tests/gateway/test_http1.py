@@ -1,12 +1,19 @@
 """What clients send below HTTP's surface, by raw sockets."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import uvloop
+from starlette.types import Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
+from gateway.rest.connections import ConnectionLimits, Connections
+from gateway.rest.http1 import Http1
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside
 
@@ -106,3 +113,48 @@ def test_a_request_that_turns_out_wrong_while_it_is_answered_gets_one_answer(
                 assert [status for status, _ in found] == [400]
         assert api.get("/livez").status_code == 200
     assert "Traceback" not in log.read_text()
+
+
+def test_a_client_that_leaves_ends_the_answer_before_a_request_that_was_sent_ahead(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ends: list[str] = []
+
+    async def serve() -> None:
+        left, over = asyncio.Event(), asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            while (message := await receive())["type"] == "http.request":
+                if not message["more_body"]:
+                    await left.wait()
+            ends.append(message["type"])
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+            over.set()
+
+        class Leaving(Http1):
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                left.set()
+
+        connections = Connections(ConnectionLimits(10, 10.0, 1.0, 2**20))
+        config = Config(app, lifespan="off")
+        config.load()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: Leaving(connections, config=config, server_state=ServerState(), app_state={}),
+            "127.0.0.1",
+        )
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            head = b"POST /first HTTP/1.1\r\nhost: localhost\r\n"
+            writer.write(head + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n" + LAST)
+            await writer.drain()
+            writer.close()
+            async with asyncio.timeout(10):
+                await over.wait()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+    assert ends == ["http.disconnect"]
+    assert not caplog.records
