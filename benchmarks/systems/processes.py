@@ -1,5 +1,6 @@
 """The CPU time and the memory of processes, from /proc."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -15,16 +16,9 @@ def cpu_seconds(pid: int) -> float:
 
 def tree(root: int) -> list[int]:
     """A process and all that it started, directly or not."""
-    parents = {}
-    for entry in PROC.glob("[0-9]*"):
-        try:
-            parents[int(entry.name)] = int(_stat(int(entry.name))[1])
-        except OSError:
-            continue  # it ended while we looked
-    found, new = [root], [root]
-    while new:
-        new = [pid for pid, parent in parents.items() if parent in new]
-        found += new
+    found = [root]
+    for pid in found:  # which grows meanwhile
+        found += _children(pid)
     return found
 
 
@@ -41,6 +35,16 @@ def resident_bytes(pid: int) -> int:
 def proportional_bytes(root: int) -> int:
     """Memory of a process and all that it started; what several share counts once."""
     return sum(_kilobytes(pid, "smaps_rollup", "Pss:") for pid in tree(root))
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that the threads of a process started; none of one that has ended."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in (PROC / str(pid) / "task").iterdir():
+            with contextlib.suppress(OSError):  # it ended while we looked
+                found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 def _stat(pid: int) -> list[str]:

@@ -17,6 +17,7 @@ from benchmarks.systems import clip_folder
 from benchmarks.systems import peers as systems
 from benchmarks.systems.peers import INFINITY, OURS, TORCH, Service
 from benchmarks.systems.services import Gateway
+from benchmarks.traffic import loops
 from benchmarks.traffic.captions import Captions
 from benchmarks.traffic.connection import Target
 from benchmarks.traffic.errors import BenchmarkError
@@ -31,10 +32,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def fakes(api: GatewayClient, monkeypatch: pytest.MonkeyPatch) -> dict[str, Service]:
-    """The demo's own service in the place of all three."""
+    """The demo's own gateway in the place of all three."""
     target = Target(api.base_url.netloc.decode(), api.grpc_address, "demo")
-    services = {name: Service(target, (os.getpid(),)) for name in (FP32, TORCH, INFINITY)}
+    services = {name: Service(target, (api.process,)) for name in (FP32, TORCH, INFINITY)}
     monkeypatch.setattr(systems, "start", lambda *_: services)
+    monkeypatch.setattr(loops, "MIN_ANSWERS", 2)  # the fewest that have a rate
     monkeypatch.setattr(systems, "versions", lambda _: {"infinity-emb": "0.0.78"})
     return services
 
