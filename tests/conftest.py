@@ -24,6 +24,10 @@ from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.forking import Fork
 
+# Before PyTorch is imported: its threads would spin while they wait, and take the cores that other
+# tests work on.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).parent.parent
 REPOSITORY = ROOT / "model_repository"
 SAMPLES = ROOT / "docs" / "samples"
