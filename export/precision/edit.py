@@ -123,6 +123,8 @@ def session(proto: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Between runs its threads would spin against those of this process.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if saturates():
         options.add_session_config_entry(PRECISE, "1")
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
