@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import logging
 import os
 import random
 import signal
@@ -110,6 +111,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for what, target in (("calls of other clients", "clients"), ("examples", "examples")):
         if count := sum(f"make test-{target}" in reason for reason in skipped):
             terminalreporter.write_line(f"Skipped: {count} {what}: make test-{target}")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undoes what a command does that runs in the process of the tests."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

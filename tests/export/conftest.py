@@ -1,5 +1,4 @@
 import functools
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,12 +19,6 @@ KINDS = (
 )  # fmt: skip
 
 Exported = tuple[Manifest, Path]
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,7 @@
 """The program that tries OpenCLIP's configurations, and the page that it wrote."""
 
 import json
-import logging
 import re
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,12 +22,10 @@ from tests.export import models
 
 
 @pytest.fixture(autouse=True)
-def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a try changes in its process, which is not its own here, is as before afterwards."""
     monkeypatch.setattr(timm, "create_model", timm.create_model)
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def tried(tmp_path: Path, name: str, config: dict[str, Any], *, cut: bool = True) -> Tried:
