@@ -16,18 +16,21 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# Whoever runs the modules below imports these; gateway.__main__ sets the variable before numpy.
-IMPORTED = (
+# What the modules that are run import; gateway.__main__ sets the variable below before numpy.
+SERVING = (
     "gateway.settings",
     "gateway.process.start",
     "openclip_triton.command.cli",
     "typer.rich_utils",
 )
+EXPORTING = ("export.pipeline", "export.report.summary", "tests.export.traces")
+IMPORTED = {"gateway": SERVING, "openclip_triton": SERVING, "tests.export.traced": EXPORTING}
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}"}
 STATUS = struct.Struct("i")
 REQUEST_BYTES = 2**17
@@ -50,7 +53,7 @@ class Fork:
         request = [module, *arguments], dict(environment), str(cwd)
         with status:
             fds = [*streams, status.fileno()]
-            socket.send_fds(_forks(), [json.dumps(request).encode()], fds)
+            socket.send_fds(_forks(IMPORTED[module]), [json.dumps(request).encode()], fds)
         self.pid = self._received(None)
 
     def _received(self, timeout: float | None) -> int:
@@ -91,12 +94,12 @@ class Fork:
 
 
 @cache
-def _forks() -> socket.socket:
-    """The connection to the process that forks; it ends with this one."""
+def _forks(imported: tuple[str, ...]) -> socket.socket:
+    """The connection to a process with these imports, which forks; it ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            [sys.executable, "-m", __name__, str(theirs.fileno()), *imported],
             cwd=ROOT, env=os.environ | ENVIRONMENT, pass_fds=[theirs.fileno()],
         )  # fmt: skip
 
@@ -109,7 +112,7 @@ def _forks() -> socket.socket:
 
 
 def _main() -> None:
-    for name in IMPORTED:
+    for name in sys.argv[2:]:
         __import__(name)
     gc.collect()
     gc.freeze()  # forks neither search nor copy what they share
@@ -172,6 +175,7 @@ def _become(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # which the imported may have looked up
     sys.argv = arguments
 
 

@@ -1,8 +1,13 @@
 import contextlib
 import io
+import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,11 +18,13 @@ from benchmarks.systems.published import find, manifests
 from benchmarks.traffic.errors import BenchmarkError
 from export import torch_row
 from tests.export import models
+from tests.forking import Fork
 
 pytestmark = pytest.mark.slow
 
 SERVED = ("tiny-ladder", "tiny-ladder.fp16")
 NAMES = ("PyTorch FP32", *SERVED)
+LIMIT_S = 600.0  # for an export, on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def climbed(model: str, tmp_path_factory: pytest.TempPathFactory) -> Climbed:
+def climbed(
+    model: str, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Climbed:
     """The whole command, once: two variants, each through the real Triton."""
     repository, output = (tmp_path_factory.mktemp(name) for name in ("repository", "output"))
     options = ["--repository", repository, "--output", output, "--seconds", 0.05, "--repeats", 2]
@@ -43,11 +52,31 @@ def climbed(model: str, tmp_path_factory: pytest.TempPathFactory) -> Climbed:
     passed_on = ["--max-batch", 8, "--token-lengths=8", "--report", output / "report"]
     words = ["--model", model, *map(str, [*options, *precisions, *passed_on])]
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    run = partial(forked, str(pytestconfig.cache.mkdir("traces")))
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(rungs, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
         assert ladder.main(words) == 0
     found = Results.read(output / "ladder.benchmark.json").rows
     rows = {str(row.labels["variant"]): row for row in found}
     return Climbed(repository, output, printed.getvalue(), rows)
+
+
+def forked(
+    traces: str,
+    command: Sequence[str],
+    *,
+    check: bool,
+    stdout: int | None = None,
+    env: Mapping[str, str] = os.environ,
+) -> subprocess.CompletedProcess[bytes]:
+    """As `subprocess.run`, by forks of a process that has imported PyTorch; they share traces."""
+    assert not check
+    with TemporaryFile() as output:
+        streams = (0, 1 if stdout is None else output.fileno(), 2)
+        words = ("tests.export.traced", traces, *command[2:])
+        code = Fork(*words, environment=env, streams=streams).wait(LIMIT_S)
+        output.seek(0)
+        return subprocess.CompletedProcess(command, code, output.read())
 
 
 class _Asked(Exception):
