@@ -93,6 +93,12 @@ def test_the_page_lists_every_configuration_and_no_traceback() -> None:
     own = Path(open_clip.__file__).with_name("model_configs").glob("*.json")
     assert {name for name, _ in listed} == {path.stem for path in own}
     assert not re.search(r"Traceback|File \"|\x1b|0x[0-9a-f]{6}", text)
+    outcomes = [outcome for _, outcome in listed]
+    exported = sum(outcome.startswith("exported") for outcome in outcomes)
+    tried = len(outcomes) - outcomes.count("not tried")
+    assert f"of {len(listed)}, {tried} were tried, and {exported} of these" in text
+    for outcome in outcomes:  # whatever is refused has a remedy
+        assert re.fullmatch("exported(, cut)?|not tried|.+; .+", outcome)
     # As the program writes it, but for the rows.
     written = page({}).partition("\n| ")[0]
     number = re.compile(r"\d+")
