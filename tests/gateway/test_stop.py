@@ -31,7 +31,7 @@ STUCK = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def busy() -> Iterator[None]:
     """Every core has something else to do."""
     command = [sys.executable, "-c", "while True: pass"]
