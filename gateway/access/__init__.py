@@ -1,4 +1,4 @@
-"""Who may call: API keys, their quotas, and TLS.
+"""Authentication of callers: API keys, their quotas, and TLS.
 
 May import `gateway.telemetry`, `gateway.models` and `gateway.errors`.
 """

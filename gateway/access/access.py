@@ -1,4 +1,4 @@
-"""Who sends a request, and whether they may: the same for both protocols."""
+"""Authenticates requests and charges their quotas, for both protocols."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from gateway.telemetry.record import Record
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The quota that one request is paid from."""
+    """The quota that one request is charged to."""
 
     key: Key
     keyring: Keyring
@@ -24,7 +24,7 @@ class Account:
 
         Raises:
             Unauthenticated: The key was revoked; a stream may outlive it.
-            QuotaExceeded: The quota has too few left.
+            QuotaExceeded: The quota has too few items left.
         """
         key = self.keyring.again(self.key)
         self.quotas.spend(key.name, key.quota, items)
@@ -32,30 +32,30 @@ class Account:
 
 
 class Access:
-    """Lets in who has a key, as far as its quota goes."""
+    """Authenticates requests by their key, within the key's quota."""
 
     def __init__(self, keyring: Keyring, quotas: Quotas) -> None:
         self._keyring = keyring
         self._quotas = quotas
 
     def check(self, authorization: Sequence[str]) -> Key:
-        """Whose key it is. Raises Unauthenticated: there is no key, or none that is known."""
+        """The name of the key's owner. Raises Unauthenticated: the key is missing or unknown."""
         return self._keyring.find(_bearer(authorization))
 
     def account(self, name: str, record: Record) -> Account:
-        """What work in the background is paid from. Raises Unauthenticated: the key is gone."""
+        """The account to charge background work to. Raises Unauthenticated: the key is gone."""
         record.key = record.client = name
         return Account(self._keyring.named(name), self._keyring, self._quotas, record)
 
     @contextmanager
     def entered(self, authorization: Sequence[str], record: Record) -> Iterator[Account]:
-        """While a request is worked on: what its items are paid from.
+        """The account that a request's items are charged to, while the request is processed.
 
         The record takes the key's name, which is its client's as well, and the items spent.
 
         Raises:
-            Unauthenticated: There is no key, or none that is known.
-            QuotaExceeded: As many requests as the key may have are under way.
+            Unauthenticated: The key is missing or unknown.
+            QuotaExceeded: The key already has its maximum number of requests in flight.
         """
         key = self.check(authorization)
         record.key = record.client = key.name

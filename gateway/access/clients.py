@@ -1,4 +1,4 @@
-"""Whose request it is: clients share the room and the encoders, each by its name.
+"""Names the client of a request, so that clients share capacity and encoders fairly.
 
 Where there are keys it is the key's name, else the address that the connection comes from. What a
 header says of addresses is believed of proxies alone that a setting names (uvicorn's doing).
@@ -13,7 +13,7 @@ HOST_BITS = 64  # of an IPv6 address: one host may use all of them
 
 @lru_cache(1024)
 def by_address(address: str) -> str:
-    """The client at an address; of IPv6 its network, since a host has as many as it likes."""
+    """The client at an address; for IPv6 its network, since one host may use all of it."""
     try:
         found = ip_address(address)
     except ValueError:  # such as a Unix socket

@@ -1,4 +1,4 @@
-"""The names that the service answers to.
+"""Checks the Host header: the host names that the service accepts.
 
 A page on the web can have its own host name point to this machine once it is loaded (DNS
 rebinding); a browser then takes this service for the page's. The request's Host header shows it.
@@ -20,7 +20,7 @@ _HOST = re.compile(
 
 
 def name_of(host: str) -> str | None:
-    """The name or address in a Host header, in lower case and without its port; None: not valid."""
+    """The name or address in a Host header, in lower case without the port; None if invalid."""
     match = _HOST.fullmatch(host)
     if not match:
         return None
@@ -28,12 +28,12 @@ def name_of(host: str) -> str | None:
 
 
 def means_loopback(name: str) -> bool:
-    """Whether it is `localhost` or an address of this machine alone."""
+    """Whether a host is `localhost` or a loopback address."""
     return name == "localhost" or (_is_address(name) and ip_address(name).is_loopback)
 
 
 def is_loopback(bound: str) -> bool:
-    """Whether what listens on this address or name is reached from this machine alone.
+    """Whether only this machine can reach a server that listens on this address or name.
 
     Raises:
         OSError: The name has no address.
@@ -43,13 +43,13 @@ def is_loopback(bound: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """Which hosts a request may be for: those that mean loopback, and these."""
+    """The hosts that a request may name: loopback, and a configured list."""
 
     names: tuple[str, ...]  # *.example.org is every name below it
     addresses: bool  # any IP address, which no name server can point elsewhere
 
     def answer(self, header: str) -> bool:
-        """Whether a request with this Host header is for one of them."""
+        """Whether the service accepts a request with this Host header."""
         name = name_of(header)
         return name is not None and name in self
 

@@ -1,4 +1,4 @@
-"""API keys: a file of their digests, read again when it changes.
+"""API keys: a file of their digests, reloaded when it changes.
 
 `python -m gateway.access.keys new NAME` prints a fresh key, and the entry for the file.
 """
@@ -22,14 +22,14 @@ from gateway.access.quotas import Quota
 from gateway.errors import Unauthenticated
 from gateway.models.files import CHECK_S, read_yaml, version
 
-_PREFIX = "oct_"  # so that scanners for leaked secrets can know a key
+_PREFIX = "oct_"  # lets scanners for leaked secrets recognise a key
 _NAME = r"^[A-Za-z0-9._-]{1,64}$"
 
 logger = logging.getLogger(__name__)
 
 
 class KeysError(Exception):
-    """The file of keys is wrong; the message says where, and quotes no value."""
+    """The key file is invalid; the message says where, and quotes no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ class _File(BaseModel):
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
-    """The keys of a file: YAML or JSON, `{"keys": [{"name", "sha256", ...}, ...]}`.
+    """Reads the keys of a YAML or JSON file, `{"keys": [{"name", "sha256", ...}, ...]}`.
 
     Raises:
-        KeysError: It cannot be read, or is not of this shape.
+        KeysError: The file cannot be read, or does not have this shape.
     """
     keys = tuple(
         Key(
@@ -77,7 +77,7 @@ def read_keys(path: Path) -> tuple[Key, ...]:
 
 
 class Keyring:
-    """The keys that hold now."""
+    """The keys that are valid now."""
 
     def __init__(self, path: Path) -> None:
         """Reads them. Raises KeysError: see `read_keys`."""
@@ -88,10 +88,10 @@ class Keyring:
     def find(self, presented: str) -> Key:
         """The entry of a key.
 
-        Every entry is compared in full, so that the time reveals nothing about the file.
+        Compares every entry in full, so that the time reveals nothing about the file.
 
         Raises:
-            Unauthenticated: There is none.
+            Unauthenticated: No entry has this key.
         """
         digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
         found = [key for key in self._keys if compare_digest(key.digest, digest)]
@@ -100,24 +100,24 @@ class Keyring:
         return found[0]
 
     def named(self, name: str) -> Key:
-        """The entry of this name. Raises Unauthenticated: there is none any more."""
+        """The entry with this name. Raises Unauthenticated: it was removed."""
         for key in self._keys:
             if key.name == name:
                 return key
-        raise Unauthenticated(f"the API key {name!r} is not known any more")
+        raise Unauthenticated(f"the API key {name!r} was removed")
 
     def again(self, key: Key) -> Key:
-        """The entry of a key that was let in before, as it is now.
+        """The current entry of a key that was accepted before.
 
         Raises:
-            Unauthenticated: It was taken out of the file.
+            Unauthenticated: It was removed from the file.
         """
         if key.digest not in self._by_digest:
-            raise Unauthenticated("the API key is not known any more")
+            raise Unauthenticated("the API key was removed")
         return self._by_digest[key.digest]
 
     async def follow(self) -> NoReturn:
-        """Reads the file again whenever it changes; a broken one leaves the keys as they are."""
+        """Reloads the file whenever it changes; if it is broken, keeps the current keys."""
         while True:
             await asyncio.sleep(CHECK_S)
             changed = await asyncio.to_thread(self._read_if_changed)
@@ -133,7 +133,7 @@ class Keyring:
         try:
             return read_keys(self._path)
         except KeysError as error:
-            logger.error("%s; the keys from before still hold", error)
+            logger.error("%s; the previous keys stay valid", error)
             return None
 
     def _use(self, keys: tuple[Key, ...]) -> None:
@@ -145,14 +145,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a fresh key, and the entry for the file."""
     parser = argparse.ArgumentParser(prog="python -m gateway.access.keys", description=main.__doc__)
     parser.add_argument("command", choices=["new"])
-    parser.add_argument("name", help="whom or what the key is for; logs and metrics show it")
+    parser.add_argument("name", help="name of the key's user or purpose; logs and metrics show it")
     name = parser.parse_args(arguments).name
     if not re.fullmatch(_NAME, name):
         parser.error("name: 1 to 64 letters, digits, dots, dashes and underscores")
     key = _PREFIX + secrets.token_urlsafe(32)
     digest = hashlib.sha256(key.encode()).hexdigest()
     sys.stdout.write(
-        f"key, to be given to its user and kept nowhere else:\n  {key}\n\n"
+        f"key; give it to its user and store it nowhere else:\n  {key}\n\n"
         f"entry for the file of keys (GATEWAY_API_KEYS_FILE), below `keys:`:\n"
         f"  - name: {name}\n    sha256: {digest}\n"
     )

@@ -1,4 +1,4 @@
-"""Quotas of keys: items a minute, and requests at a time."""
+"""Quotas of API keys: items per minute, and concurrent requests."""
 
 import math
 import time
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gateway.errors import QuotaExceeded
 
 _MINUTE_S = 60.0
-_RETRY_CONCURRENT_S = 1.0  # when one of a key's requests ends is not known
+_RETRY_CONCURRENT_S = 1.0  # the end of a key's requests is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Quota:
 
 @dataclass(slots=True)
 class _Spent:
-    """What one key has spent, and has under way."""
+    """The items that one key has spent, and its requests in flight."""
 
     items: float = 0.0  # of a minute's, as of `at`; it drains steadily
     at: float = 0.0
@@ -30,7 +30,7 @@ class _Spent:
 
 
 class Quotas:
-    """Counts for each key. Lives on the event loop, so it needs no lock.
+    """Counts usage per key. Runs on the event loop, so it needs no lock.
 
     With several processes each holds its share of the limits, rounded up.
     """
@@ -43,15 +43,15 @@ class Quotas:
 
     @contextmanager
     def running(self, name: str, quota: Quota) -> Iterator[None]:
-        """While one request of a key is worked on.
+        """Counts one request of a key as in flight within a `with` block.
 
         Raises:
-            QuotaExceeded: As many as the key may have are under way.
+            QuotaExceeded: The key already has its maximum number of requests in flight.
         """
         spent = self._of(name)
         if quota.concurrency is not None and spent.requests >= self._shared(quota.concurrency):
             raise QuotaExceeded(
-                f"key {name!r} has its {quota.concurrency:,} requests under way",
+                f"key {name!r} already has {quota.concurrency:,} requests in flight",
                 retry_after_s=_RETRY_CONCURRENT_S,
             )
         spent.requests += 1
@@ -61,13 +61,13 @@ class Quotas:
             spent.requests -= 1
 
     def spend(self, name: str, quota: Quota, items: int) -> None:
-        """Takes items from what a key may have.
+        """Takes items from a key's quota.
 
-        A key that has rested has a whole minute's items at once. A request for more than that is
-        let in when all of them are there, and those after it wait the longer.
+        After a pause a key has a full minute's items at once. A larger request is admitted when
+        the full minute's items are available, and later requests wait correspondingly longer.
 
         Raises:
-            QuotaExceeded: They are not there yet; `retry_after_s` says when they are.
+            QuotaExceeded: Too few items are left; `retry_after_s` says when there are enough.
         """
         if quota.items_per_minute is None:
             return
@@ -77,7 +77,7 @@ class Quotas:
         over = left + min(items, limit) - limit
         if over > 0:
             raise QuotaExceeded(
-                f"key {name!r} has spent its {quota.items_per_minute:,} items a minute",
+                f"key {name!r} has used its {quota.items_per_minute:,} items per minute",
                 retry_after_s=over * _MINUTE_S / limit,
             )
         spent.items, spent.at = left + items, now

@@ -1,4 +1,4 @@
-"""The certificate of both protocols: when it ends, and read again when its files change."""
+"""The TLS certificate of both protocols: its expiry, and its reload when its files change."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ _VERSION, _UTC_TIME = 0xA0, 0x17  # tags
 
 
 def expiry(chain: bytes) -> float:
-    """When the first certificate ends, in Unix seconds; ValueError or IndexError if it is none."""
+    """Expiry of the first certificate, in Unix seconds; ValueError or IndexError if malformed."""
     found = _PEM.search(chain)
     if found is None:
         raise ValueError("no certificate in PEM")
@@ -29,13 +29,13 @@ def expiry(chain: bytes) -> float:
     fields = [content for tag, content in _elements(signed) if tag != _VERSION]
     _, (tag, ending) = _elements(fields[3])  # after serial number, algorithm and issuer
     written = ending.decode("ascii")
-    if tag == _UTC_TIME:  # RFC 5280: years of two digits are 1950 to 2049
+    if tag == _UTC_TIME:  # RFC 5280: two-digit years are 1950 to 2049
         written = ("20" if written < "5" else "19") + written
     return datetime.strptime(written, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """The tags and contents of DER elements that follow each other."""
+    """The tags and contents of consecutive DER elements."""
     while der:
         tag, length, begin = der[0], der[1], 2
         if length & 0x80:
@@ -49,34 +49,34 @@ logger = logging.getLogger(__name__)
 
 
 class TlsError(Exception):
-    """A certificate cannot be served with; the message names the setting, and quotes no file."""
+    """A certificate is unusable; the message names the setting, and quotes no file content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate with its key, and whose clients are let in; they were seen to fit."""
+    """A certificate with its matching key, and the authorities of accepted client certificates."""
 
     chain: bytes  # PEM; the service's own first
     key: bytes = field(repr=False)  # PEM, not encrypted
     client_ca: bytes | None  # PEM; clients need a certificate that one of these signed
     expires: float = field(compare=False)  # Unix seconds
-    context: ssl.SSLContext = field(compare=False, repr=False)  # serves with all of this
+    context: ssl.SSLContext = field(compare=False, repr=False)  # uses all of the above
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Where a certificate is read from."""
+    """The files of a certificate."""
 
     chain: Path
     key: Path
     client_ca: Path | None
 
     def paths(self) -> list[Path]:
-        """All of them."""
+        """Paths of all configured files."""
         return [path for path in (self.chain, self.key, self.client_ca) if path]
 
     def read(self) -> Certificate:
-        """The certificate in these files.
+        """Reads the certificate from these files.
 
         Raises:
             TlsError: One is missing, cannot be read, or does not fit the others.
@@ -114,7 +114,7 @@ class TlsFiles:
 
 
 class Tls:
-    """The certificate that is served now."""
+    """The certificate currently served."""
 
     def __init__(self, files: TlsFiles) -> None:
         """Reads it. Raises TlsError: see `TlsFiles.read`."""
@@ -126,10 +126,10 @@ class Tls:
         self.context.current = self.certificate.context
 
     async def follow(self, expires: Callable[[float], None]) -> NoReturn:
-        """Reads the files again whenever they change; what is broken leaves all as it is.
+        """Reloads the files whenever they change; if one is broken, keeps the current certificate.
 
-        Connections that are open keep what they began with. `expires` is called with the end of
-        each certificate that is served from now on, in Unix seconds.
+        Open connections keep the certificate that they began with. `expires` is called with the
+        expiry of each new certificate, in Unix seconds.
         """
         while True:
             await asyncio.sleep(CHECK_S)
@@ -145,14 +145,14 @@ class Tls:
     def _read_if_changed(self) -> Certificate | None:
         now, before = version(self._files.paths()), self._seen
         self._seen = now
-        # Files that are still being written, one after the other, are given another moment.
+        # The files may be in the middle of being replaced one by one: wait a moment.
         if now == self._version or now != before:
             return None
         try:
             read = self._files.read()
         except TlsError as error:
             if str(error) != self._problem:
-                logger.error("%s; the certificate from before is still served", error)
+                logger.error("%s; the previous certificate is still served", error)
             self._problem = str(error)
             return None
         self._version, self._problem = now, ""
@@ -160,10 +160,10 @@ class Tls:
 
 
 class _Current(ssl.SSLContext):
-    """Serves each new connection with the context of then.
+    """A TLS context that gives each new connection the current certificate.
 
-    A context is not changed, it is left: it could take a new certificate, but not let go of an
-    authority, and would take up sessions again that a client began under the old one.
+    A context is replaced, not changed: OpenSSL can load a new certificate into it, but cannot
+    remove an authority, and would resume sessions that a client began under the old one.
     """
 
     current: ssl.SSLContext
@@ -176,15 +176,15 @@ class _Current(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """What an event loop asks for with every connection."""
+        """Called by the event loop for every connection."""
         return self.current.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
 
 
 def read_tls(chain: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
-    """What these files hold; None where none are named, which serves plain text.
+    """Reads the certificate from these files; None, for plain text, if none are named.
 
     Raises:
-        TlsError: One is not named, or they are wrong: see `TlsFiles.read`.
+        TlsError: A required file is not named, or one is invalid: see `TlsFiles.read`.
     """
     if chain is not None and key is not None:
         return Tls(TlsFiles(chain, key, client_ca))
@@ -207,7 +207,7 @@ def _read(path: Path, setting: str) -> bytes:
 
 @contextmanager
 def _file(content: bytes) -> Iterator[str]:
-    """A file in memory: `ssl` takes no bytes, and the files themselves may be others by now."""
+    """A file in memory: `ssl` accepts no bytes, and the original files may have changed."""
     try:
         descriptor = os.memfd_create("certificate")
     except OSError as error:

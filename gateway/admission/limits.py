@@ -11,14 +11,14 @@ _INFLIGHT = "GATEWAY_MAX_INFLIGHT_BYTES"
 class RequestLimits:
     """The limits of one request, over either protocol.
 
-    What is missing is refused with `MalformedRequest`, and what is too much with `TooLarge`.
+    Raises `MalformedRequest` for missing content, and `TooLarge` for too much.
     """
 
     max_items: int
     max_labels: int
     max_prompts: int
     max_text_characters: int
-    max_answer_bytes: int = 2**62  # of an answer in memory
+    max_answer_bytes: int = 2**62  # of a response in memory
 
     def items(self, count: int, param: str, of: str | None = None) -> None:
         """Refuses a request with no items, or too many; `of` names what is counted together."""

@@ -1,7 +1,7 @@
 """Permits: a request without room is refused before any work.
 
 Requests, items and bytes in flight are limited, which bounds memory. So is the expected wait, which
-`gateway.admission.wait` estimates. No client may hold so much that others find no room.
+`gateway.admission.wait` estimates. No client may hold so much that no room is left for others.
 """
 
 import math
@@ -15,7 +15,7 @@ from gateway.admission.wait import LONGEST_S, SHORTEST_S, Drain, WaitEstimator
 from gateway.errors import Overloaded
 from gateway.models.values import Cost
 
-LARGE_ITEMS = 8  # a request with more items is large, and goes behind the small ones
+LARGE_ITEMS = 8  # a request with more items is large, and queues behind small ones
 LARGE_PART = 2  # large requests together may hold 1 / LARGE_PART of the items
 MOST_PART = 8  # one of them counts for at most 1 / MOST_PART of the items
 
@@ -73,7 +73,7 @@ class Permit(Held):
         self._admission = admission
         self.client = client
         self.background = False
-        self.wait: WaitEstimator | None = None  # that it has entered
+        self.wait: WaitEstimator | None = None  # estimators that it has entered
 
     def __enter__(self) -> Self:
         return self
@@ -163,14 +163,14 @@ class Admission(Held):
         self._room = room
         self._drain = Drain(clock)
         self._clock = clock
-        self._others = 0  # requests in flight that somebody waits for
+        self._others = 0  # foreground requests in flight
         self._others_until = -math.inf  # when the last of them began or ended
         self._waits = {
             (images, large): WaitEstimator(clock)
             for images in (False, True)
             for large in (False, True)
         }
-        self._clients = defaultdict[str, Held](Held)  # those that hold something
+        self._clients = defaultdict[str, Held](Held)  # clients that hold room
         kept = int(room.share * room.bytes) if room.share < 1 else 0
         self._most_bytes = room.bytes - kept if kept else math.inf  # that one request counts as
 
@@ -188,14 +188,14 @@ class Admission(Held):
         self, size: int, items: int = 1, *, client: str = "", images: bool | None = None,
         background: bool = False,
     ) -> Permit:  # fmt: skip
-        """The permit of a request that is there, for a `with` block.
+        """The permit of a request that has arrived, for a `with` block.
 
         Args:
             size: Bytes of its body.
             items: Texts and images, until `Permit.claim` gives their number.
             client: Who sent it, see `gateway.access.clients`.
             images: Whether it holds images, if that is known already.
-            background: Whether nobody waits for it; see `quiet_s`.
+            background: Whether no client waits for the answer; see `quiet_s`.
 
         Raises:
             Overloaded: There is no room, or the expected wait is too long.
@@ -214,7 +214,7 @@ class Admission(Held):
         self._foreground(permit, 1)
 
     def quiet_s(self) -> float:
-        """Seconds since there was a request that somebody waits for; 0 while there is one."""
+        """Seconds since the last foreground request ended; 0 while one is in flight."""
         return 0.0 if self._others else self._clock() - self._others_until
 
     def _foreground(self, permit: Permit, more: int) -> None:
@@ -230,7 +230,7 @@ class Admission(Held):
             self._check(_BYTES, room.bytes, size + permit.bytes, others, own)
         self._check(_ITEMS, room.items, items, self.items, mine.small)
         wait_s = self._waits[images is True, False].wait_s(permit.client)
-        if wait_s and images is None:  # which of the two it is for is not known
+        if wait_s and images is None:  # not yet known which of the two it needs
             wait_s = min(wait_s, self._waits[True, False].wait_s(permit.client))
         self._check_wait(wait_s)
 
@@ -266,15 +266,15 @@ class Admission(Held):
         alone = len(self._clients) == 1
         if left < int(share * limit) if alone else mine + wanted > min(share * (of or limit), left):
             raise self._full(
-                f"so much of one client: of the {limit:,} {what} the rest (GATEWAY_CLIENT_SHARE) "
-                "is for others"
+                f"this client may hold no more: of the {limit:,} {what}, a part stays free for "
+                "others (GATEWAY_CLIENT_SHARE)"
             )
 
     def _check_wait(self, wait_s: float) -> None:
         limit = self._room.wait_s
         if wait_s > limit:
             raise Overloaded(
-                f"what came before takes {wait_s:.1f} seconds: the limit (GATEWAY_MAX_WAIT_S) is "
+                f"the expected wait is {wait_s:.1f} seconds; the limit (GATEWAY_MAX_WAIT_S) is "
                 f"{limit:g} seconds",
                 retry_after_s=min(LONGEST_S, max(SHORTEST_S, wait_s)),
             )
@@ -285,4 +285,4 @@ class Admission(Held):
         )
 
 
-_NOTHING = Held()  # held by a client that is not known
+_NOTHING = Held()  # held by an unknown client

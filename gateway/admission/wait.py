@@ -13,7 +13,7 @@ from time import monotonic
 
 WINDOW_S = 10  # how far back rates look
 SHORTEST_S, LONGEST_S = 1.0, 30.0  # bounds of `retry-after`
-FEW_ITEMS = 16  # behind fewer items no request is refused for its wait
+FEW_ITEMS = 16  # behind fewer items, no request is refused for its expected wait
 LEAST_ITEMS = 1e-3  # keeps a rate above 0
 FORGET_S = 60.0  # how long a rate is remembered while there is little to do
 
@@ -82,7 +82,7 @@ class Rate:
         """Starts without a rate; `clock` returns seconds."""
         self._clock = clock
         self._until = clock()  # the moment up to which time is counted, or left out
-        self._busy = -math.inf  # when there was last enough to do
+        self._busy = -math.inf  # when there was last enough load
         self.done = self.seconds = 0.0
 
     def advance(self, items: int) -> None:

@@ -1,4 +1,4 @@
-"""The URLs and the network addresses that the service may fetch from.
+"""Checks the URLs and the network addresses that the service may fetch from.
 
 Only one spelling of a URL is accepted: one that two parsers might read differently is refused.
 """
@@ -17,7 +17,7 @@ _MAX_CHARACTERS = 8_000
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<target>[/?][^#]*)?(?:#.*)?",
-    re.IGNORECASE | re.ASCII,  # else the Kelvin sign is a k, and the long s an s
+    re.IGNORECASE | re.ASCII,  # without ASCII, the Kelvin sign would match k, and the long s s
 )
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")  # stripped by some parsers, or read differently
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")

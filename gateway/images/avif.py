@@ -1,4 +1,4 @@
-"""What an AVIF makes its decoder hold: the AV1 streams in it state sizes of their own."""
+"""Estimates the memory that an AVIF's decoder takes, from the frame sizes in its AV1 streams."""
 
 import struct
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from gateway.errors import ImageError
 
 _MOST_PARTS = 2**16  # boxes, items, extents and OBUs in all
 _MOST_BYTES = 2**26  # of all items together: several may share their bytes
-_STREAM_BYTES = 2**18  # what a decoder of one stream takes besides frames
+_STREAM_BYTES = 2**18  # memory of one stream's decoder besides frames
 # By whether chroma may be in full, and samples longer than 8 bits; 1 is for what goes with a pixel.
 _PIXEL_BYTES = (3, 4), (4, 7)
 _SEQUENCE, _FRAMES = 1, {3, 6, 7}  # types of OBU
 
 
 def frames_bytes(data: bytes) -> int:
-    """An upper bound of what all frames take that come before the first picture is whole.
+    """An upper bound of the memory of all frames that are decoded for the first picture.
 
     Raises:
         ImageError: The file's structure is broken, or too large.
@@ -35,7 +35,7 @@ class _Stream:
 
 @dataclass(slots=True)
 class _File:
-    """It reads boxes as libavif does; where a box is broken, both end."""
+    """Reads boxes as libavif does; both stop at a broken box."""
 
     data: memoryview
     _parts: int = field(default=0)
@@ -70,7 +70,7 @@ class _File:
         return int.from_bytes(self.data[at : at + size])
 
     def _boxes(self, kind: bytes, places: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """Where the contents of each box of a kind are, in other boxes."""
+        """The positions of the contents of each box of one kind, nested in other boxes."""
         for at, end in places:
             while at + 8 <= end:
                 self._count()
@@ -178,7 +178,7 @@ class _File:
 
 
 def _leb128(data: memoryview, at: int) -> tuple[int, int]:
-    """A number, and where it ends."""
+    """Reads a LEB128 number; returns it and the position after it."""
     value = 0
     for shift in range(0, 56, 7):
         byte = data[at]
@@ -190,7 +190,7 @@ def _leb128(data: memoryview, at: int) -> tuple[int, int]:
 
 
 class _Bits:
-    """Bits of an OBU, the first one first."""
+    """Reads an OBU bit by bit, the most significant first."""
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data)
@@ -204,7 +204,7 @@ class _Bits:
 
 
 def _frame_bytes(bits: _Bits) -> int:
-    """What the largest frame takes that a sequence header allows (AV1, 5.5)."""
+    """Memory of the largest frame that a sequence header allows (AV1, 5.5)."""
     profile, _, reduced = bits(3), bits(), bits()
     if reduced:
         bits(5)

@@ -1,8 +1,8 @@
-"""The fast way to a model's pixels: JPEGs decoded at a fraction of their size, SIMD resizing.
+"""Fast preprocessing: decodes JPEGs at a fraction of their size, and resizes with SIMD.
 
-The filters are the exact way's, but their coefficients have 16 bits, and what the crop drops is not
-computed. A picture that is far too large is scaled down before: a JPEG while it is decoded, others
-by averaging. Only RGB is resized here; other modes are left to Pillow.
+The filters are those of the exact path, with 16-bit coefficients; cropped pixels are not computed.
+A picture that is far too large is first scaled down: a JPEG while it is decoded, others by
+averaging. Only RGB is resized here; other modes are left to Pillow.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ _FILTERS = {
 
 
 def scale_decoding(image: Image.Image, size: tuple[int, int]) -> None:
-    """Lets an opened JPEG be decoded at a half, a quarter or an eighth, where it goes to `size`."""
+    """Sets an opened JPEG to be decoded at 1/2, 1/4 or 1/8, as far as `size` allows."""
     factor = _factor(image, size)
     if image.format == "JPEG" and factor > 1:
         image.draft(None, (image.width // factor, image.height // factor))
@@ -40,7 +40,7 @@ def applies(image: Image.Image) -> bool:
 
 
 def copies_bytes(image: Image.Image, size: tuple[int, int]) -> int:
-    """What `pixels` takes beside the image, in bytes."""
+    """Memory that `pixels` takes in addition to the image, in bytes."""
     return _PIXEL_BYTES * image.width * image.height // _factor(image, size) ** 2
 
 
@@ -70,13 +70,13 @@ def pixels(image: Image.Image, size: tuple[int, int], rules: Preprocessing) -> P
 
 
 def _factor(image: Image.Image, size: tuple[int, int]) -> int:
-    """By how much to scale down before: a half keeps at least twice `size`, less thrice."""
+    """The factor to scale down by first: 2 keeps at least twice `size`, larger ones three times."""
     ratio = min(image.width // size[0], image.height // size[1])
     return max(1, ratio // 3, min(2, ratio // 2))
 
 
 def _kept(extent: float, size: int, side: int) -> tuple[float, float]:
-    """Where the kept part of a side begins, and how long it is, before the resize."""
+    """Start and length of the part of a side that the crop keeps, before the resize."""
     pixel = extent / size
     left = max(0, round((size - side) / 2)) * pixel
     return left, min(min(size, side) * pixel, extent)

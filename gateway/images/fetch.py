@@ -1,4 +1,4 @@
-"""URL -> bytes, safe by default.
+"""Fetches images from URLs, safe by default.
 
 A name is resolved once, every address is checked, and the connection goes to a checked address, so
 a change in between has no effect. Each redirect takes the same steps. No proxy, cookie, credential
@@ -27,7 +27,7 @@ from gateway.models.values import Deadline
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _OK = 200
 _MAX_LENGTH_DIGITS = 18
-OUT_OF_TIME = "the request's time for fetching was over before it was there"
+OUT_OF_TIME = "the request's time for fetching ended before the image arrived"
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -64,11 +64,11 @@ class Fetcher:
 
     @asynccontextmanager
     async def fetched(self, url: str, request: Owner, until: Deadline) -> AsyncIterator[bytes]:
-        """Fetches an image, and holds a slot, which requests share, while the block uses the bytes.
+        """Fetches an image, and holds one of the shared slots while the block uses the bytes.
 
         Args:
             url: Of the image.
-            request: The request that it is for.
+            request: The request that the image belongs to.
             until: The deadline of the fetch, including the wait for a slot.
 
         Raises:
@@ -95,7 +95,7 @@ class Fetcher:
             if left_s < self._rules.timeout_s:
                 raise _failed(OUT_OF_TIME) from None
             raise _failed(
-                f"not there within {self._rules.timeout_s:g} seconds (GATEWAY_FETCH_TIMEOUT_S)"
+                f"not fetched within {self._rules.timeout_s:g} seconds (GATEWAY_FETCH_TIMEOUT_S)"
             ) from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException):
             raise _failed("the host cannot be reached, or does not speak HTTP") from None
@@ -144,7 +144,7 @@ class Fetcher:
             if response.status != _OK:
                 raise _failed(f"the host answered with status {response.status}")
             if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-                raise _failed("the host sent it compressed, which was not asked for")
+                raise _failed("the host sent it compressed, which the request did not accept")
             return await self._body(response, headers.get(b"content-length", b""))
 
     async def _body(self, response: httpcore2.Response, declared: bytes) -> bytes:
@@ -159,7 +159,7 @@ class Fetcher:
             else:
                 return bytes(body)
         raise TooLarge(
-            f"what the URL leads to has more bytes than the limit (GATEWAY_MAX_IMAGE_BYTES) "
+            f"the content of the URL has more bytes than the limit (GATEWAY_MAX_IMAGE_BYTES) "
             f"of {limit:,}"
         )
 
@@ -215,7 +215,7 @@ def _moved(target: Target, location: str) -> Target:
     try:
         return parse(urljoin(str(target), location))
     except ValueError:
-        raise refused("it redirects to what is no URL") from None
+        raise refused("it redirects to an invalid URL") from None
 
 
 def _headers(target: Target) -> list[tuple[bytes | str, bytes | str]]:

@@ -1,4 +1,4 @@
-"""Facts from an image's header, before decoding: the memory it takes, and its orientation."""
+"""Reads an image's header, before decoding: the memory that it takes, and its orientation."""
 
 from PIL import Image
 
@@ -17,7 +17,7 @@ _SWAPPING = {5, 6, 7, 8}  # these exchange width and height
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _ALPHA = {"RGBA", "LA", "PA"}  # the resize premultiplies a copy
 
-# Bytes a pixel, measured at 20 megapixels: what a decoder holds beside Pillow's own image.
+# Bytes per pixel that a decoder holds besides Pillow's own image, measured at 20 megapixels.
 _WEBP, _AVIF, _TIFF = 14, 6, 4
 _JPEG2000_BAND, _PROGRESSIVE_BAND = 5, 2
 
@@ -25,7 +25,7 @@ _JPEG2000_BAND, _PROGRESSIVE_BAND = 5, 2
 def decode_bytes(image: Image.Image, *, turned: bool = False) -> int:
     """Estimates the peak memory of decoding and resizing an opened image, in bytes.
 
-    It is not loaded yet. To apply its EXIF orientation, as `turned` says, takes a copy.
+    The image is not loaded yet. If `turned`, applying its EXIF orientation takes a copy.
     """
     stored = _STORED.get(image.mode, 4)
     copies = 1 + turned + (image.mode in _ALPHA)
@@ -42,7 +42,7 @@ def _decoder_bytes(image: Image.Image) -> int:
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """The transpose that its EXIF orientation asks for; None without one, or with bad EXIF."""
+    """The transpose for the image's EXIF orientation; None without one, or with bad EXIF."""
     return _TURNS.get(_orientation(image))
 
 

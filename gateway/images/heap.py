@@ -1,4 +1,4 @@
-"""How decoded images take memory: settings of glibc's heap and of Pillow."""
+"""Settings of glibc's heap and of Pillow that bound the memory of decoded images."""
 
 import ctypes
 
@@ -18,10 +18,10 @@ def pin() -> None:
     a block is freed it raises the limit for that to the block's size, up to 32 MB. Decoded images
     then lie in the threads' heaps, where small blocks that live longer keep freed memory from going
     back. One heap for all threads leaves far less behind, at no cost that was measured; pinning the
-    limit bounds what large images leave. Lower limits cost more: a mapped block is faulted in anew
+    limit bounds what large images leave. Lower limits cost more: a mapped block is faulted in again
     each time. Pillow therefore keeps pixels in blocks below the limit, all of about one size, which
-    one image after another fills, and 8 MiB at the heap's end stay. Without glibc only the blocks
-    are set.
+    successive images reuse, and 8 MiB at the heap's end stay. Without glibc only the blocks are
+    set.
     """
     _imaging.set_block_size(BLOCK)
     try:

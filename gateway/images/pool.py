@@ -1,9 +1,9 @@
-"""Decodes images in processes of their own, so that a crash in a codec costs one image.
+"""Decodes images in separate processes, so that a crash in a codec costs one image.
 
-It costs CPU for the way to the process and back, and memory for each process; docs/operations.md
-has the figures. Bytes go over a socket: at the sizes of real images, what
-shared memory would save is lost in the noise of decoding. A pool of the standard library does not
-fit: one process that dies breaks all of it, and no task of it has a time limit.
+The transfer costs CPU, and each process costs memory; docs/operations.md has the figures. Bytes go
+over a socket: at the sizes of real images, the savings of shared memory are lost in the noise of
+decoding. The standard library's process pool does not fit: one process that dies breaks the whole
+pool, and its tasks have no time limit.
 """
 
 import logging
@@ -25,14 +25,14 @@ from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
 
 COMMAND = (sys.executable, "-m", "gateway.images.pool_worker")
-START_S = 60.0  # until a process must be ready
+START_S = 60.0  # within which a process must be ready
 _MAX_MESSAGE = 65_536  # bytes of a message that holds no pixels: the process is not trusted
 
 logger = logging.getLogger(__name__)
 
 
 class DecodePoolError(Exception):
-    """A decoder process does not start."""
+    """A decoder process did not start."""
 
 
 class DecodePool:
@@ -74,7 +74,7 @@ class DecodePool:
     def __call__(self, data: bytes, rules: Preprocessing) -> Pixels:
         """See `gateway.images.preprocess.preprocess`.
 
-        An image that its process dies of, or that takes too long, is an `ImageError` too.
+        Also raises `ImageError` for an image that kills its process, or that takes too long.
         """
         worker = self._idle.get()
         try:
@@ -87,13 +87,13 @@ class DecodePool:
         return [worker.pid for worker in self._workers]
 
     def close(self) -> None:
-        """Ends the processes; nothing may be decoded any more."""
+        """Ends the processes; the pool cannot be used afterwards."""
         for worker in self._workers:
             worker.stop()
 
 
 class _Worker:
-    """One process and the connection to it; started anew when it has died."""
+    """One process and the connection to it; restarted after it has died."""
 
     def __init__(
         self, command: Sequence[str], config: tuple[ImageLimits, DecodeOptions], timeout_s: float
@@ -123,7 +123,7 @@ class _Worker:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
-                start_new_session=True,  # a terminal's Ctrl-C ends the gateway, and that ends it
+                start_new_session=True,  # Ctrl-C ends the gateway, which ends this
             )
         return self._connection
 
@@ -149,7 +149,7 @@ class _Worker:
             connection.send_bytes(data)
             kind, content = _received(connection, size * size * 3)
             if kind not in ERRORS and (kind, len(content)) != (PIXELS, size * size * 3):
-                raise EOFError  # a process that answers nonsense is not kept
+                raise EOFError  # a process that sends invalid answers is not kept
         except (EOFError, OSError) as error:
             late = isinstance(error, BlockingIOError)
             how = f"took over {self._timeout_s:g} s" if late else f"died ({self._end()})"
@@ -174,11 +174,11 @@ class _Worker:
         try:
             code = self._process.wait(1.0) if self._process else 0
         except subprocess.TimeoutExpired:
-            return "it answered nonsense"
+            return "it sent an invalid answer"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _received(connection: Connection, pixels: int = 0) -> tuple[bytes, bytes]:
-    """What an answer is, and its content; BlockingIOError where nothing comes in time."""
+    """The kind of an answer, and its content; BlockingIOError if none arrives in time."""
     kind = connection.recv_bytes(_MAX_MESSAGE)
     return kind, connection.recv_bytes(max(pixels, _MAX_MESSAGE))

@@ -1,12 +1,12 @@
-"""A process that decodes one image after another: `python -m gateway.images.pool_worker`.
+"""The process that decodes images for the pool: `python -m gateway.images.pool_worker`.
 
 Its standard input is a connection to the gateway, see `gateway/images/pool.py`; it ends when the
-gateway closes it. A hostile image does its harm here: the process has no more memory than its
-limits call for, writes no file and has none of the gateway's environment.
+gateway closes it. It confines the harm of a hostile image: the process has no more memory than its
+limits require, writes no file and has none of the gateway's environment.
 
 The gateway sends one pickle with the limits and the options, then two messages for each image: a
 pickle of the model's preprocessing, and the image. The process answers each with two messages,
-what it is and its content. They hold bytes alone, because unpickling runs what its sender likes.
+its kind and its content. Both are plain bytes, because unpickling runs any code of the sender.
 """
 
 import resource

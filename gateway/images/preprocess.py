@@ -2,7 +2,7 @@
 
 The rules are those of `open_clip.transform.image_transform(is_train=False)`, which uses
 torchvision's `resize`, `center_crop` and `pad` for PIL images: the image is resized and cropped in
-its stored mode, and converted to RGB last. `DecodeOptions` departs from the rules on request.
+its stored mode, and converted to RGB last. `DecodeOptions` can depart from these rules.
 """
 
 import binascii
@@ -37,11 +37,11 @@ class ImageLimits:
     max_bytes: int = 32 * 2**20  # encoded
     max_pixels: int = 50_000_000  # decoded
     max_resized_pixels: int = 4_000_000  # after the resize, before the crop
-    max_decode_bytes: int = 256 * 2**20  # peak memory of decoding and resizing, of all at a time
+    max_decode_bytes: int = 256 * 2**20  # peak memory of decoding and resizing all images at a time
 
     @property
     def alone_bytes(self) -> int:
-        """Peak memory of decoding and resizing one image, while no other is."""
+        """Limit of the peak memory of one image that is decoded alone."""
         return 2 * self.max_decode_bytes
 
 
@@ -54,7 +54,7 @@ class DecodeOptions:
 
 
 EXACT = DecodeOptions()
-Decode = Callable[[bytes, Preprocessing], Pixels]  # raises as `preprocess`
+Decode = Callable[[bytes, Preprocessing], Pixels]  # raises the errors of `preprocess`
 
 
 class Decoder:
@@ -79,8 +79,8 @@ def preprocess(
 ) -> Pixels:
     """Decodes one image and prepares it for the image encoder.
 
-    Blocks for milliseconds to seconds: call it in a thread. Of an animation it takes the first
-    frame. After the header is read, it waits until `memory` has room for the decoding.
+    Blocks for milliseconds to seconds: call it in a thread. Decodes the first frame of an
+    animation. After it reads the header, it waits until `memory` has room for the decoding.
 
     Returns:
         uint8 [S, S, 3], RGB, not normalised.
@@ -132,7 +132,7 @@ def from_base64(text: str) -> bytes:
         ImageError: The text is not base64.
     """
     try:
-        # Not `split`, which makes a string for each letter of a text with spaces between all.
+        # Not `split`, which makes one string per letter if spaces separate all letters.
         stripped = text.encode("ascii").translate(None, string.whitespace.encode())
         return binascii.a2b_base64(stripped, strict_mode=True)
     except ValueError as error:  # binascii.Error, or characters beyond ASCII
@@ -190,7 +190,7 @@ def _check_size(width: int, height: int, rules: Preprocessing, limits: ImageLimi
 
 
 def _check_memory(image: Image.Image, needed: int, structure: int, limits: ImageLimits) -> None:
-    """Only pixels may take more than the budget: honest files have little structure."""
+    """Refuses an image over the limits; structure has its own, as honest files have little."""
     if structure <= limits.max_decode_bytes and needed <= limits.alone_bytes:
         return
     pixels = image.width * image.height

@@ -1,4 +1,4 @@
-"""Slots that requests share fairly, by request and by client."""
+"""Slots that requests and clients share fairly."""
 
 import asyncio
 from collections import Counter
@@ -9,10 +9,10 @@ Owner = tuple[str, int]  # a client, and which of its requests
 class Slots:
     """A fixed number of slots. Runs on the event loop, so it needs no lock.
 
-    A request takes a slot only while more are free than it holds, so a request alone holds half of
-    them, and the next one finds some. A free slot goes to the waiting request whose client holds
-    the fewest; among these to the one that holds the fewest itself, then to the one whose last turn
-    was the longest ago.
+    A request takes a slot only while more slots are free than it holds, so a single request holds
+    at most half of them, and the next request finds some. A free slot goes to the waiting request
+    whose client holds the fewest slots; among these to the one that holds the fewest itself, then
+    to the one that has waited longest since its last turn.
     """
 
     def __init__(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Where the bytes of an image come from: as they are, base64, or a data URL."""
+"""The sources of an image's bytes: raw bytes, base64, a data URL or a URL to fetch."""
 
 import re
 
@@ -6,7 +6,7 @@ from gateway.errors import ImageError, MalformedRequest
 from gateway.images.preprocess import from_base64
 from gateway.models.values import ImageItem
 
-# Pillow finds out what it is: the media type may be any, or missing. Bounded, since texts are long.
+# Pillow detects the format, so any media type, or none, will do. Bounded, since texts are long.
 _DATA_URL = re.compile(r"\s{0,100}data:[^,]{0,1000};\s{0,100}base64,", re.IGNORECASE)
 _DATA = re.compile(r"\s{0,100}data:", re.IGNORECASE)
 _NOT_FETCHED = (
@@ -17,7 +17,7 @@ _SCHEME_CHARACTERS = 32  # before the colon; base64 has none
 
 
 def web_url(item: ImageItem) -> str | None:
-    """The URL that an image is to be fetched from, of whatever scheme; None where it is here."""
+    """The URL to fetch an image from, of any scheme; None if the request holds the image itself."""
     data = item.data
     if isinstance(data, bytes) or _DATA.match(data):
         return None
@@ -25,10 +25,10 @@ def web_url(item: ImageItem) -> str | None:
 
 
 def check_source(item: ImageItem, *, fetches: bool) -> None:
-    """Refuses an image of no bytes, and a URL where those are not fetched.
+    """Refuses an empty image, and a URL if the service does not fetch URLs.
 
     Raises:
-        MalformedRequest: It is one of them.
+        MalformedRequest: The image is empty, or a URL that is not fetched.
     """
     if not item.data:
         raise MalformedRequest(f"{item.param}: the image is empty", param=item.param)
@@ -37,10 +37,10 @@ def check_source(item: ImageItem, *, fetches: bool) -> None:
 
 
 def image_bytes(item: ImageItem) -> bytes:
-    """The encoded image, of an item that `check_source` let pass.
+    """The encoded image of an item that `check_source` accepted.
 
     Raises:
-        ImageError: A data URL is malformed, or what should be base64 is not.
+        ImageError: A data URL is malformed, or base64 is invalid.
     """
     if isinstance(item.data, bytes):
         return item.data

@@ -1,4 +1,4 @@
-"""What a file makes a decoder hold or do besides its pixels, which a hostile one chooses freely."""
+"""Bounds the work and memory that a file's structure costs a decoder, besides its pixels."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from gateway.images.avif import frames_bytes
 
 # A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.
 MOST_READS = 2**16
-_RLE_READS = 2**20  # of a BMP, which Pillow reads byte by byte where it is compressed
+_RLE_READS = 2**20  # of a BMP, which Pillow reads byte by byte if it is compressed
 
 
 class Source(BytesIO):
@@ -35,7 +35,7 @@ class Source(BytesIO):
 
 
 def structure_bytes(image: Image.Image, data: bytes) -> int:
-    """How many bytes tiles and the like take while an opened picture is decoded.
+    """Memory of tiles and similar structure while an opened picture is decoded, in bytes.
 
     Raises:
         ImageError: The structure is broken, or too large.
@@ -57,13 +57,13 @@ _AVIF, _AVIF_ALPHA = 4, 7  # bytes a pixel of frames, which `decode_bytes` count
 _CODESTREAM = re.compile(b"\xff\x4f\xff\x51")
 _COD, _COC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF90, 0xFF93
 _SIZ = struct.Struct(">HHIIIIIIIIH")
-_WHOLE = 15  # the exponent of a precinct where the file gives none
+_WHOLE = 15  # the default exponent of a precinct
 # Measured with OpenJPEG 2.5.
 _TILE, _TILE_COMPONENT, _PRECINCT, _BLOCK = 9_000, 1_100, 450, 200
 
 
 def _codestream(data: bytes, start: int) -> int:
-    """What OpenJPEG takes for the tiles, precincts and code-blocks of a codestream."""
+    """Memory that OpenJPEG takes for the tiles, precincts and code-blocks of a codestream."""
     at = start + 4
     try:
         length, _, right, bottom, left, top, wide, high, tile_left, tile_top, bands = (
@@ -80,7 +80,7 @@ def _codestream(data: bytes, start: int) -> int:
 
 
 def _styles(data: bytes, at: int, bands: int) -> Iterator[bytes]:
-    """How each COD and COC divides resolutions: from the number of levels on, and if it says so."""
+    """Each COD and COC: whether it sets precincts, then its fields from the number of levels on."""
     part = 0
     try:
         while True:
@@ -126,9 +126,9 @@ _SHORT, _SIGNED_SHORT, _LONG8, _SIGNED_LONG8 = 3, 8, 16, 17
 
 
 def _tile_bytes(data: bytes) -> int:
-    """What libtiff takes for one tile of a TIFF's first picture, however small the picture is.
+    """Memory that libtiff takes for one tile of a TIFF's first picture, however small the picture.
 
-    It takes types of numbers that Pillow passes over.
+    Accepts number types that Pillow ignores.
     """
     order = "<" if data.startswith(b"I") else ">"
     sides = dict.fromkeys(_TILE_SIDES, 0)

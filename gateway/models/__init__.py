@@ -1,4 +1,4 @@
-"""What a published model is: manifest, tokenizer, registry, and the values between stages.
+"""A published model: manifest, tokenizer, registry, and the values that pass between stages.
 
 May import `gateway.errors` alone.
 """

@@ -1,4 +1,4 @@
-"""Versions of files, to notice that one has changed, and safe reading."""
+"""Reads files safely, and detects that a file has changed."""
 
 import errno
 import os
@@ -9,14 +9,14 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-CHECK_S = 1.0  # between two checks whether a file has changed
+CHECK_S = 1.0  # between checks for a changed file
 
 S = TypeVar("S", bound=BaseModel)
 Version = tuple[tuple[int, ...], ...]
 
 
 def version(paths: Iterable[Path]) -> Version:
-    """Differs after a file, or the target of a link, was written or replaced."""
+    """A value that changes when a file, or a link's target, is written or replaced."""
     return tuple(_version(path) for path in paths)
 
 
@@ -38,11 +38,11 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
 
 
 def read_yaml(path: Path, schema: type[S], wrong: Callable[[str], Exception]) -> S:
-    """The content of a YAML file, as this schema.
+    """The content of a YAML file, validated by this schema.
 
-    Raises what `wrong` makes of a message, which says where in the file, and quotes no value.
+    Raises the error that `wrong` makes from a message, which names the line but quotes no value.
     """
-    import yaml  # costs every start 40 ms of CPU, and most have no such file
+    import yaml  # the import takes 40 ms of CPU, and most starts read no such file
 
     try:
         return schema.model_validate(yaml.safe_load(read_file(path).decode()))

@@ -1,4 +1,4 @@
-"""The figures of a model against OpenCLIP in PyTorch FP32, as the manifest keeps them.
+"""Figures of a model measured against OpenCLIP in PyTorch FP32, as the manifest holds them.
 
 Plain dataclasses, which `export` fills. When they come from a manifest's JSON, pydantic checks the
 ranges in their annotations and refuses unknown fields.
@@ -17,7 +17,7 @@ RECALLS = (  # the fields of `Recall` in order, each with a readable name
     ("text to image, recall@5", "text_to_image_at_5"),
 )
 
-# Metrics of `DataSetFigures` for which a loss can be refused.
+# Metrics of `DataSetFigures` with a threshold for the loss.
 DATA_SET_ACCURACY = "acc1"
 DATA_SET_RECALLS = ("image_retrieval_recall@5", "text_retrieval_recall@5")
 
@@ -106,15 +106,15 @@ class Retrieval(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Ranking(_Strict):
-    """How pictures rank texts, with both encoders at one batch size, and text at one length."""
+    """Rankings of texts by pictures, at one batch size of both encoders and one text length."""
 
     length: Positive  # tokens; longer texts run at the next length that holds them
     batch: Positive  # of both encoders
-    pictures: Positive  # that were ranked: those that ran at this batch size
+    pictures: Positive  # ranked pictures: those that ran at this batch size
     texts: Positive  # that ran at this batch size; others ran at the largest one
-    agreement: Agreement  # with PyTorch, on the same pictures, as for the figures below
-    zero_shot: ZeroShot | None = None  # where some of the pictures are labelled
-    retrieval: Retrieval | None = None  # where some of the pictures have texts of their own
+    agreement: Agreement  # with PyTorch, on the same pictures; so are the figures below
+    zero_shot: ZeroShot | None = None  # if some of the pictures are labelled
+    retrieval: Retrieval | None = None  # if some of the pictures have texts of their own
 
     @property
     def where(self) -> str:
@@ -185,13 +185,13 @@ class Measured(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Speed(_Strict):
-    """FP32's time over the variant's at one batch size; over 1 is faster than FP32.
+    """Speed of a variant relative to FP32 at one batch size: FP32's time divided by its own.
 
     Attributes:
         batch: Number of items in a call.
         image: Of the image encoder.
         text: Of the text encoder, at the shortest token length.
-        both: Of an image and a text together, which decides.
+        both: Of an image and a text together; decides which variant is faster.
     """
 
     batch: Positive
@@ -212,9 +212,9 @@ class Gate(Measured):
     """The figures of a model before it was published, and its thresholds."""
 
     thresholds: Thresholds = field(kw_only=True)
-    # One line for each figure below its threshold, where `--allow-failing` published all the same.
+    # One line per figure below its threshold, if `--allow-failing` published the model anyway.
     failures: tuple[str, ...] = field(default=(), kw_only=True)
-    # Against FP32 on this processor; empty for FP32 itself, on a GPU and in older manifests.
+    # Relative to FP32 on this processor; empty for FP32 itself, on a GPU and in older manifests.
     speeds: tuple[Speed, ...] = field(default=(), kw_only=True)
     processor: str = field(default="", kw_only=True)
 

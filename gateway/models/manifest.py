@@ -1,6 +1,6 @@
 """The description of one published model, which `export` writes and the gateway reads.
 
-A model repository holds one `<id>.manifest.json` per model at its root, beside the folders that
+A model repository holds one `<id>.manifest.json` per model at its root, next to the folders that
 Triton reads. `export` writes it last: a model without a manifest is not published.
 """
 
@@ -38,7 +38,7 @@ class ManifestError(Exception):
 
 
 class _Frozen(BaseModel):
-    # A number that is not finite would be written as `null`, which cannot be read again.
+    # A non-finite number would be written as `null`, which cannot be read back.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -80,7 +80,7 @@ class ImageEncoder(_Frozen):
 class TextEncoder(_Frozen):
     """One Triton model that turns int32 [n, length] into float32 unit vectors [n, D].
 
-    A `packed` one takes any length up to `length`. It drops what comes after the end token, which
+    A `packed` one takes any length up to `length`. It drops all ids after the end token, which
     each row must hold, so padding costs almost nothing.
     """
 
@@ -98,12 +98,12 @@ class TritonModels(_Frozen):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all, that of the image encoder first."""
+        """Names of all Triton models, the image encoder's first."""
         return self.image.name, *(each.name for each in self.text)
 
 
 class Golden(_Frozen):
-    """Golden vectors, from PyTorch FP32, which show whether an encoder is the right one.
+    """Golden vectors from PyTorch FP32, which show whether an encoder is correct.
 
     `image_features` belongs to `golden_pixels(S)`, `text_features` to `token_ids` (unpadded, and
     no longer than the shortest text encoder).
@@ -116,7 +116,7 @@ class Golden(_Frozen):
 
 
 class Manifest(_Frozen):
-    """All that the gateway must know about a published model."""
+    """The description of a published model for the gateway."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     id: str = Field(pattern=MODEL_ID_PATTERN)  # `model` in requests; names weights and precision
@@ -130,7 +130,7 @@ class Manifest(_Frozen):
     )  # OpenCLIP tag or checkpoint file name; None for random weights
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
     runtime: Literal["onnxruntime", "openvino", "tensorrt"]  # Triton's backend
-    recipe: dict[str, str]  # how `image` and `text` were made INT8 or FP8; else empty
+    recipe: dict[str, str]  # how `image` and `text` were quantized to INT8 or FP8; else empty
     embedding_size: int = Field(ge=1)
     logit_scale: float  # factor on cosines: OpenCLIP's `logit_scale.exp()`
     logit_bias: float | None  # added to them; SigLIP's alone, whose scores are sigmoids
@@ -161,12 +161,12 @@ class Manifest(_Frozen):
 
     @property
     def scoring(self) -> Literal["softmax", "sigmoid"]:
-        """How cosines become scores: softmax over the labels, or SigLIP's sigmoid for each."""
+        """Turns cosines into scores: softmax over the labels, or SigLIP's sigmoid for each."""
         return "softmax" if self.logit_bias is None else "sigmoid"
 
     @property
     def token_lengths(self) -> tuple[int, ...]:
-        """The rising lengths, in tokens, that text is padded to; none where it is packed."""
+        """The lengths, in tokens, that text is padded to, in rising order; none if it is packed."""
         return tuple(each.length for each in self.triton.text if not each.packed)
 
 
@@ -182,7 +182,7 @@ def read_manifest(path: Path) -> Manifest:
     """Reads one manifest.
 
     Raises:
-        ManifestError: The file is unreadable, is not JSON, or fields are wrong; names all of them.
+        ManifestError: The file is unreadable, not JSON, or has invalid fields; names all of them.
     """
     try:
         text = read_file(path)
@@ -220,7 +220,7 @@ def read_repository(repository: Path) -> dict[str, Manifest]:
 
 
 def repository_state(repository: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """Differs after a manifest of a model repository changed; cheap to call."""
+    """A value that changes when a manifest of a model repository changes; cheap to call."""
     state = []
     for path in sorted(repository.glob(f"*{SUFFIX}")):
         with contextlib.suppress(OSError):  # deleted meanwhile

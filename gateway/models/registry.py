@@ -42,7 +42,7 @@ class Model:
         """The model card, in Markdown.
 
         Raises:
-            UnknownModel: It has none, or none that can be read.
+            UnknownModel: The model has no card, or the card cannot be read.
         """
         if self.card is None:
             raise UnknownModel(f"{self.manifest.id}: exported without a card", param="model")
@@ -62,8 +62,7 @@ def _rules(manifest: Manifest) -> Tokenizer:
 class Models:
     """Finds the model of a request.
 
-    A model can be replaced at any time, as a whole: a request that has found its model keeps it to
-    the end.
+    A model can be replaced as a whole at any time: a request keeps the model that it has found.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Models:
     ) -> None:
         """Serves models by id, with aliases for some of these ids.
 
-        Requests that name none are for the id `default`; None: for the model that is served alone.
+        Requests without a model name go to the id `default`; if None, to the only served model.
         """
         self._served = dict(served)
         self._aliases = dict(aliases or {})
@@ -84,7 +83,7 @@ class Models:
         return iter(self._served.values())
 
     def find(self, name: str | None) -> Model:
-        """The model of this id or alias; without a name, the default one.
+        """The model with this id or alias; without a name, the default one.
 
         Raises:
             UnknownModel: No model has this name, or no model is served at all.
@@ -110,7 +109,7 @@ class Models:
         return sorted(name for name, each in self._aliases.items() if each == model_id)
 
     def is_default(self, model_id: str) -> bool:
-        """Whether requests that name no model are for this one."""
+        """Whether this is the model of requests that name none."""
         if self._default is not None:
             return model_id == self._default
         return [*self._served] == [model_id]

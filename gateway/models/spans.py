@@ -1,4 +1,4 @@
-"""The protocol of traces, through which the stages report on a traced request."""
+"""The interface through which the stages of a traced request report spans."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -22,7 +22,7 @@ _GROUP = methodcaller("group")  # the whole match
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 # The characters that ftfy removes, and white space that it does not take for a wrong encoding. A
-# line of these alone has no words, which ftfy takes ten times as long to find.
+# line of only these has no words; ftfy takes ten times as long to find that out.
 _BLANK = dict.fromkeys(
     (
         *range(0x21), 0x7F, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F,
@@ -58,7 +58,7 @@ def clean_lines(text: str, how: str) -> Iterator[str]:
         start = end
         unescape = False if html_seen else "auto"
         html_seen = html_seen or "<" in line
-        # ftfy changes nothing in plain ASCII, but takes long to find that out.
+        # ftfy changes nothing in plain ASCII, but takes long to check it.
         if "&" in line or not (line.isascii() and line.rstrip("\n").isprintable()):
             if not line.translate(_BLANK):
                 continue
@@ -104,7 +104,7 @@ class TextTokenizer:
 
         Raises:
             ManifestError: Its file is missing, unreadable, or not the published one; or its split
-                pattern is none.
+            pattern is invalid.
         """
         path = checked_file(spec, repository)
         try:
@@ -138,11 +138,11 @@ class TextTokenizer:
     def encode_all(
         self, texts: Sequence[str], *, truncate: bool = True
     ) -> list[Tokens | TextError]:
-        """Tokenizes texts without padding, each to its tokens or its error.
+        """Tokenizes texts without padding; each gives its tokens or an error.
 
-        Like OpenCLIP, cuts a text over the context length, and keeps its end token. An error is
-        for lone surrogates, for a reference of thousands of digits, and for a text that is too
-        long where `truncate` is false. Most of the work is outside of Python, so other threads run
+        Like OpenCLIP, cuts a text over the context length, and keeps its end token. Errors are lone
+        surrogates, a character reference of thousands of digits, and, if `truncate` is false, a
+        text that is too long. Most of the work runs outside of Python, so other threads run
         meanwhile.
         """
         outcomes: dict[int, Tokens | TextError] = {}
@@ -177,7 +177,7 @@ class TextTokenizer:
         return self._model.id_to_token(id_) is not None
 
     def described(self, tokens: Tokens) -> list[tuple[int, str, bool]]:
-        """Each token's id, its text, and whether it is a special one."""
+        """The id and the text of each token, and whether it is special."""
         ids = tokens.ids.tolist()
         texts = self.decode_all([[each] for each in ids], skip_special=False)
         return [(id_, text, id_ in self._special) for id_, text in zip(ids, texts, strict=True)]
@@ -194,7 +194,7 @@ class TextTokenizer:
         if self._split is None:
             return clean(text, self._spec.clean)
         # A word is at least one token, so words beyond the context length would be cut off. They
-        # are not even cleaned, and take no memory, which is 200 bytes a token.
+        # are not cleaned either, which saves 200 bytes of memory a token.
         words: list[str] = []
         for line in clean_lines(text, self._spec.clean):
             found = islice(self._split.finditer(line), self._spec.context_length - len(words))

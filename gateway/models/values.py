@@ -1,4 +1,4 @@
-"""The values that pass between the stages of a request, and the limit of its time."""
+"""The values that pass between the stages of a request, and its time limit."""
 
 import asyncio
 import math
@@ -49,7 +49,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The moment at which a request must end, on the monotonic clock."""
+    """The time by which a request must end, on the monotonic clock."""
 
     at: float  # seconds
 
@@ -78,7 +78,7 @@ class Deadline:
 class TimeLimit:
     """Ends the task inside its `with` block with an error: at the deadline, or by `end`.
 
-    One timer does for the deadline and for an earlier moment, which can be put off at no cost.
+    One timer covers the deadline and an earlier time, which can be postponed at no cost.
 
     Attributes:
         deadline: Of the request.
@@ -89,7 +89,7 @@ class TimeLimit:
         self, seconds: float, earlier_s: float | None = None,
         too_early: Callable[[], GatewayError] | None = None,
     ) -> None:  # fmt: skip
-        """Begins to count; `too_early` makes the error of the earlier moment."""
+        """Starts the time; `too_early` makes the error of the earlier time."""
         self.deadline = Deadline.after(seconds)
         self.earlier = None if earlier_s is None else Deadline.now() + earlier_s
         self._too_early = too_early
@@ -110,7 +110,7 @@ class TimeLimit:
         if self._timer:
             self._timer.cancel()
         task, self._task = self._task, None
-        # As `asyncio.timeout` has it: a cancellation by another is left alone.
+        # As in `asyncio.timeout`: a cancellation from elsewhere passes through.
         if (
             self._error is not None
             and task is not None
@@ -126,7 +126,7 @@ class TimeLimit:
 
     def _arm(self) -> None:
         at = self.deadline.at if self.earlier is None else min(self.earlier, self.deadline.at)
-        if at < math.inf:  # a timer may come a little early
+        if at < math.inf:  # a timer may fire slightly early
             self._timer = self._loop.call_later(max(0.0, at - Deadline.now()), self._look)
 
     def _look(self) -> None:
@@ -143,16 +143,16 @@ class TimeLimit:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a valid request takes before any work on it."""
+    """The resources that a valid request claims before any work on it."""
 
-    items: int  # texts and images: of the room in flight, and of the key's quota
+    items: int  # texts and images: from the room in flight and the key's quota
     images: int = 0  # among them
-    bytes: int = 0  # of pixels and of the answer, beside the request's own
+    bytes: int = 0  # of pixels and of the response, in addition to the request's own
 
 
 @dataclass(slots=True)
 class Timings:
-    """What the stages report of a request: what it waited for, and what was embedded."""
+    """The stages' report on a request: the time of each stage, and what was embedded."""
 
     stages: dict[str, float] = field(default_factory=dict)  # seconds by stage
     model: str = ""  # the model's id, once it is known
@@ -193,7 +193,7 @@ class Execution:
     """One execution of a request's work."""
 
     deadline: Deadline
-    timings: Timings  # takes the time of each stage, and counts what was embedded
+    timings: Timings  # collects the time of each stage and counts of embedded items
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Finds the variants of a model among the published ones, and the fastest of them here."""
+"""Finds the published variants of a model, and the fastest one on this machine."""
 
 import platform
 import re
@@ -17,8 +17,8 @@ def find_variants(
 ) -> list[Manifest | None]:
     """The variant of a model in each precision, or None; the newest of several.
 
-    A model is recognised by the names of its architecture and weights, so a checkpoint file that
-    was written anew is not.
+    A model is recognised by the names of its architecture and weights, so a rewritten checkpoint
+    file counts as the same model.
 
     Args:
         published: All models.
@@ -27,7 +27,7 @@ def find_variants(
         precisions: Its `--precision`.
     """
     name, own_weights = name_of(model)
-    weights = {pretrained, pretrained and Path(pretrained).name}  # a manifest has a file's name
+    weights = {pretrained, pretrained and Path(pretrained).name}  # a manifest holds a file's name
     found = [
         each
         for each in published
@@ -39,7 +39,7 @@ def find_variants(
 
 
 def name_of(model: str) -> tuple[str, bool]:
-    """The name that a manifest has for a model, and whether the model brings its own weights."""
+    """A model's name in a manifest, and whether the name includes the weights."""
     path = Path(model)
     if model.startswith(HUB_PREFIX):
         return model.removeprefix(HUB_PREFIX), True
@@ -50,9 +50,9 @@ def name_of(model: str) -> tuple[str, bool]:
 
 
 def fastest(variants: Sequence[Manifest], processor: str) -> tuple[Manifest, str]:
-    """The fastest of at least one variant that passed its gate, and why it is, in words.
+    """The fastest of the variants that passed their gates, and the reason in words.
 
-    Where the speed of one was not measured on such a processor, the first is taken.
+    Returns the first one if none passed, or if some were not measured on this kind of processor.
     """
     passed = [each for each in variants if each.gate.passed]
     if not passed:
@@ -72,7 +72,7 @@ def fastest(variants: Sequence[Manifest], processor: str) -> tuple[Manifest, str
 
 
 def _speed(variant: Manifest, processor: str) -> float | None:
-    """How many times as fast as FP32 it is, at the batch size where it gains least."""
+    """Speed relative to FP32 at the batch size where the variant gains least."""
     if (variant.precision, variant.runtime) == (FULL, "onnxruntime"):
         return 1.0
     gate = variant.gate
@@ -80,7 +80,7 @@ def _speed(variant: Manifest, processor: str) -> float | None:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The name of this machine's processor, as Linux has it."""
+    """The name of this machine's processor, as Linux reports it."""
     try:
         found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE)
     except OSError:

@@ -1,4 +1,4 @@
-"""What is recorded of each request: metrics, logs and traces.
+"""Records each request in metrics, logs and traces.
 
 May import `gateway.models` and `gateway.errors`.
 """

@@ -1,7 +1,7 @@
-"""The log: JSON or plain lines on standard error, written by a thread of their own.
+"""The log: JSON or plain lines on standard error, written by a separate thread.
 
-Logging's `QueueHandler` and `QueueListener` do not fit: `stop` waits for a pipe that nobody reads,
-and a line costs 45 us of CPU with a bounded queue, where it costs 5 to 12 here.
+Logging's `QueueHandler` and `QueueListener` do not fit: `stop` waits for a pipe without a reader,
+and a line costs 45 us of CPU with a bounded queue; here it costs 5 to 12.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import orjson
 from gateway.telemetry.record import Record, fields
 
 PAUSE_S = 0.1
-LAST_S = 2.0  # by which a pipe that nobody reads delays the end of the process, at most
+LAST_S = 2.0  # longest delay of the process's end by a pipe without a reader
 MOST_WAITING = 10_000
 
 
@@ -33,7 +33,7 @@ class JsonFormatter(logging.Formatter):
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            # A file's name may be no text, which JSON does not take.
+            # A file name may hold bytes that are not text, which JSON cannot hold.
             "message": record.getMessage().encode(errors="backslashreplace").decode(),
         }
         line |= _request_fields(record)
@@ -62,21 +62,21 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def _request_fields(record: logging.LogRecord) -> dict[str, str | int | float]:
-    """What a line says of a request, put together in the writing thread."""
+    """The request's part of a line, formatted in the writing thread."""
     request: Record | None = getattr(record, "request", None)
     return {} if request is None else fields(request)
 
 
 @contextmanager
 def logging_to_stderr(level: str, style: str) -> Iterator[None]:
-    """Sets up the log, at this level and as json or console, for as long as the block lasts."""
+    """Sets up the log for a `with` block, at this level and in this format (json or console)."""
     handler = _Batches(JsonFormatter() if style == "json" else ConsoleFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
     # Libraries log clients' headers and addresses at `debug`.
     root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
     logging.getLogger("gateway").setLevel(level.upper())
-    # At `warning` it reports each byte of a form that is not where it should be.
+    # At `warning` it reports each misplaced byte of a form.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     try:
         yield
@@ -86,11 +86,11 @@ def logging_to_stderr(level: str, style: str) -> Iterator[None]:
 
 
 class _Batches(logging.Handler):
-    """Hands lines to a thread: a slow terminal or pipe must not hold up the event loop.
+    """Passes lines to a thread, so that a slow terminal or pipe does not block the event loop.
 
-    The thread writes a line `PAUSE_S` after it came, with those that came since: waking it for each
-    line would cost more than the line. A warning is written at once. With `MOST_WAITING` lines
-    waiting, new ones are left out.
+    The thread writes a line `PAUSE_S` after it arrived, together with later ones: waking it for
+    each line would cost more than the line. A warning is written at once. While `MOST_WAITING`
+    lines wait, new ones are dropped.
     """
 
     def __init__(self, formatter: logging.Formatter) -> None:
@@ -115,7 +115,7 @@ class _Batches(logging.Handler):
             self._some.set()
 
     def close(self) -> None:
-        """Writes what waits, unless nobody reads it."""
+        """Writes the waiting lines, unless the pipe has no reader."""
         self._closing = True
         self._urgent.set()
         self._some.set()
@@ -123,10 +123,10 @@ class _Batches(logging.Handler):
         super().close()
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; a record that cannot be formatted costs itself alone."""
+        """The formatted line; a record that cannot be formatted becomes a line that says so."""
         try:
             return super().format(record)
-        except Exception as error:  # whatever a caller has put into it
+        except Exception as error:  # a caller may have put anything into it
             return f"{record.name}: a line could not be formatted: {error!r}"
 
     def _run(self) -> None:
@@ -134,25 +134,25 @@ class _Batches(logging.Handler):
         while not closing:
             self._some.wait()
             self._urgent.wait(PAUSE_S)
-            self._some.clear()  # before the lines are taken: one that comes meanwhile sets it anew
+            self._some.clear()  # before the lines are taken: a later line sets it again
             self._urgent.clear()
             closing = self._closing  # read before the lines, so that the last ones are written
             lines = [self.format(self._waiting.popleft()) for _ in range(len(self._waiting))]
             if lines:
-                with contextlib.suppress(OSError):  # nobody reads: that must not end the log
+                with contextlib.suppress(OSError):  # no reader: that must not end the log
                     _write(lines)
 
 
 def _write(lines: list[str]) -> None:
-    """To standard error; past Python's buffer, whose lock would hold up the end of the process."""
+    """Writes to standard error, past Python's buffer, whose lock could delay the process's end."""
     for chunk in _chunks(f"{line}\n".encode(errors="backslashreplace") for line in lines):
         data = chunk
-        while data and sys.stderr:  # which a process that began without it has not
+        while data and sys.stderr:  # missing in a process that was started without it
             data = data[os.write(sys.stderr.fileno(), data) :]
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines together, as many as a pipe takes whole: other processes write to it as well."""
+    """Groups lines into chunks that a pipe accepts whole: other processes write to it as well."""
     chunk = b""
     for line in lines:
         if chunk and len(chunk) + len(line) > select.PIPE_BUF:

@@ -1,7 +1,7 @@
-"""Prometheus metrics, in base units, right with several worker processes too.
+"""Prometheus metrics, in base units, correct with several worker processes.
 
 Each of several workers writes files into the folder that `PROMETHEUS_MULTIPROC_DIR` names, and any
-of them answers for all.
+worker can answer a scrape for all.
 """
 
 import contextlib
@@ -44,18 +44,18 @@ class Metrics:
         histogram = partial(Histogram, registry=self._registry)
         gauge = partial(Gauge, registry=self._registry)
         self._served: set[tuple[str, ...]] = set()
-        # `labels` takes longer than the update of what it returns, so its results are cached.
+        # `labels` takes longer than an update of the child that it returns, so children are cached.
         self._requests = cache(counter(
             "openclip_requests", "Requests that were answered.",
             ("protocol", "operation", "model", "modality", "code"),
         ).labels)  # fmt: skip
         self._duration = cache(histogram(
-            "openclip_request_duration_seconds", "From the arrival of a request until its answer.",
+            "openclip_request_duration_seconds", "Time from a request's arrival to its answer.",
             ("protocol", "operation", "model"), buckets=_SECONDS,
         ).labels)  # fmt: skip
         self._stages = cache(histogram(
             "openclip_stage_duration_seconds",
-            "What a request waited for: tokenize, fetch, decode, queue (for a call of Triton), "
+            "Time of a request by stage: tokenize, fetch, decode, queue (for a call of Triton), "
             "infer, encode.", ("model", "stage"), buckets=_SECONDS,
         ).labels)  # fmt: skip
         self._items = cache(counter(
@@ -68,42 +68,43 @@ class Metrics:
         )  # fmt: skip
         self._key_requests = counter(
             "openclip_key_requests",
-            "Requests by the name of their API key, where keys are asked for.", ("key", "code"),
+            "Requests by the name of their API key, if keys are required.", ("key", "code"),
         )  # fmt: skip
         self._key_items = counter(
-            "openclip_key_items", "Items that were taken from the quota of an API key.", ("key",)
+            "openclip_key_items", "Items charged to the quota of an API key.", ("key",)
         )
         self._lines = counter(
             "openclip_batch_lines", "Lines of batches that were answered.", ("model", "code")
         )
         self._inflight = cache(gauge(
-            "openclip_inflight", "Requests that are worked on.", ("protocol",),
+            "openclip_inflight", "Requests in flight.", ("protocol",),
             multiprocess_mode="livesum",
         ).labels)  # fmt: skip
         self._batch = cache(histogram(
             "openclip_batch_items", "Rows in one call of Triton.", ("tower",), buckets=_ROWS
         ).labels)  # fmt: skip
-        self._hits = counter("openclip_cache_hits", "Texts and labels whose vector was known.")
+        self._hits = counter("openclip_cache_hits", "Texts and labels whose vector was cached.")
         self._misses = counter("openclip_cache_misses", "Texts and labels that were encoded.")
         self._info = gauge(
-            "openclip_model_info", "1 for each served model, 0 for those that were.",
+            "openclip_model_info", "1 for each served model, 0 for formerly served ones.",
             ("model", "fingerprint", "precision", "runtime"), multiprocess_mode="livemax",
         )  # fmt: skip
         self._ready = gauge(
-            "openclip_model_ready", "1 for each model that gives right answers, 0 for others; of "
-            "several processes the worst.", ("model",), multiprocess_mode="livemin",
+            "openclip_model_ready", "1 for each model that gives right answers, else 0; the "
+            "minimum of several processes.", ("model",), multiprocess_mode="livemin",
         )  # fmt: skip
         self._tritons = gauge(
-            "openclip_triton_servers", "Tritons by state: answering, or broken (its breaker is "
-            "open).", ("state",), multiprocess_mode="livemax",
+            "openclip_triton_servers",
+            "Triton servers by state: answering, or broken (breaker open).",
+            ("state",), multiprocess_mode="livemax",
         )  # fmt: skip
         self._expiry = gauge(
-            "openclip_certificate_expiry_timestamp_seconds", "When the certificate that is served "
-            "ends; 0 without TLS.", multiprocess_mode="livemin",
+            "openclip_certificate_expiry_timestamp_seconds", "Expiry of the served certificate; 0 "
+            "without TLS.", multiprocess_mode="livemin",
         )  # fmt: skip
 
     def tritons(self, answering: int, broken: int) -> None:
-        """Sets the number of Tritons that answer, and of those that do not."""
+        """Sets the numbers of Tritons that answer and that do not."""
         self._tritons.labels("answering").set(answering)
         self._tritons.labels("broken").set(broken)
 
@@ -173,7 +174,7 @@ class Metrics:
         if FOLDER not in os.environ:
             return generate_latest(self._registry)
         folder = Path(os.environ[FOLDER])
-        folder.mkdir(mode=0o700, exist_ok=True)  # if it was removed, the counts start anew
+        folder.mkdir(mode=0o700, exist_ok=True)  # if it was removed, the counts start at 0
         for path in folder.glob("gauge_live*.db"):
             process = path.stem.rpartition("_")[2]
             if not Path("/proc", process).exists():  # killed with requests in flight

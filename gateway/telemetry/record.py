@@ -1,4 +1,4 @@
-"""What is known of a request, from its id to its end, and its way to metrics, log and traces."""
+"""The record of a request, from its arrival to its answer, for metrics, log and traces."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from gateway.errors import Unauthenticated
 from gateway.models.values import Timings
 from gateway.telemetry.metrics import Metrics
 
-if TYPE_CHECKING:  # imported only where traces are on
+if TYPE_CHECKING:  # imported only if traces are on
     from gateway.telemetry.traces import RequestTrace, Traces
 
 logger = logging.getLogger("gateway.request")
@@ -33,11 +33,11 @@ class Record(Timings):
 
     protocol: str = ""  # rest, grpc or batch
     method: str = ""  # of HTTP
-    operation: str = ""  # the route or method; empty where none matched
+    operation: str = ""  # the route or method; empty if none matched
     quiet: bool = False  # such as a probe: logged at `debug` only, and never traced
     request_id: str = ""
-    span: "RequestTrace | None" = None  # where the request is traced
-    trace_id: str = ""  # 32 hexadecimal digits, where there are traces
+    span: "RequestTrace | None" = None  # if the request is traced
+    trace_id: str = ""  # 32 hexadecimal digits, if traces are on
     key: str = ""  # the name of the API key, never the key
     spent: int = 0  # items charged to the key's quota
     code: str = ""  # HTTP status or the name of the gRPC status
@@ -47,14 +47,14 @@ class Record(Timings):
 
     @property
     def modality(self) -> str:
-        """What was embedded: text, image or mixed; empty where nothing was."""
+        """The kind of the embedded items: text, image or mixed; empty if there were none."""
         if self.texts and self.images:
             return "mixed"
         return "text" if self.texts else "image" if self.images else ""
 
     @property
     def server_timing(self) -> str:
-        """Milliseconds by stage, as the header `server-timing` has them."""
+        """Milliseconds by stage, in the format of the header `server-timing`."""
         return ", ".join(
             f"{name};dur={seconds * 1000:.2f}" for name, seconds in self.stages.items()
         )
@@ -66,7 +66,7 @@ class Record(Timings):
 
 
 class Observer:
-    """Records every request, of either protocol, in metrics, the log and traces."""
+    """Records every request of both protocols in metrics, the log and traces."""
 
     def __init__(self, metrics: Metrics, traces: "Traces | None" = None) -> None:
         self.metrics = metrics

@@ -3,7 +3,7 @@
 One call of Triton may serve several requests. Its span belongs to the trace of the first, and links
 to the others; the `infer` span of each links to it. No span holds text or images.
 
-Needs the extra `otel`: only `app` imports this, and only where traces are on.
+Needs the extra `otel`: only `app` imports this, and only if traces are on.
 """
 
 import time
@@ -36,7 +36,7 @@ Headers = Iterable[tuple[str | bytes, str | bytes]]
 
 
 class Traces:
-    """Begins the traces of requests, and sends spans to a collector in its own thread."""
+    """Starts traces of requests, and sends spans to a collector from a separate thread."""
 
     def __init__(self, endpoint: str) -> None:
         """Sends to an OTLP receiver over gRPC. OpenTelemetry's `OTEL_*` variables set all else."""
@@ -48,7 +48,7 @@ class Traces:
         self._tracer = self._provider.get_tracer("gateway")
 
     def begin(self, record: Record, headers: Headers) -> None:
-        """Begins the span of a request, below the caller's span where `headers` name one.
+        """Begins the span of a request, as a child of the caller's span if `headers` name one.
 
         Sets the record's trace id, and its trace and span where the request is sampled.
         """
@@ -69,12 +69,12 @@ class Traces:
             record.trace = record.span = RequestTrace(self._tracer, span, offset)
 
     def close(self) -> None:
-        """Sends the spans that wait, and stops."""
+        """Sends the waiting spans, and stops."""
         self._provider.shutdown()
 
 
 class RequestTrace:
-    """The span of one request, and those below it."""
+    """The span of one request, and its child spans."""
 
     def __init__(self, tracer: Tracer, span: Span, offset: int) -> None:
         """Wraps a span; `perf_counter` in nanoseconds plus `offset` is nanoseconds since 1970."""

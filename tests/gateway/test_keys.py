@@ -174,7 +174,7 @@ async def test_a_broken_file_leaves_the_keys_as_they_are(
             keys.path.unlink()
         else:
             keys.path.write_text(broken)
-        await until(lambda: "the keys from before still hold" in caplog.text)
+        await until(lambda: "the previous keys stay valid" in caplog.text)
         assert keyring.find(alice).name == "alice"
         keys.revoke("alice")  # and once it is whole again, it counts
         await until(lambda: unknown(keyring, alice))
@@ -217,7 +217,7 @@ def test_processes_share_a_quota() -> None:
     quotas = Quotas(share=4, clock=lambda: 0.0)
     quota = Quota(items_per_minute=10, concurrency=5)
     quotas.spend("a", quota, 3)
-    with pytest.raises(QuotaExceeded, match="10 items a minute"):
+    with pytest.raises(QuotaExceeded, match="10 items per minute"):
         quotas.spend("a", quota, 1)
     with (
         quotas.running("a", quota),

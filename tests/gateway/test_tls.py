@@ -218,7 +218,7 @@ def test_a_broken_renewal_leaves_the_old_certificate(
         addresses = f"127.0.0.1:{client.base_url.port}", client.grpc_address
         # A new certificate whose key is not there yet.
         served.certificate.write_bytes(renewed.certificate.read_bytes())
-        wait_until(lambda: "KEY_VALUES_MISMATCH; the certificate from before" in log.read_text())
+        wait_until(lambda: "KEY_VALUES_MISMATCH; the previous certificate" in log.read_text())
         for address in addresses:
             assert trusted(address, before)
         served.key.write_bytes(renewed.key.read_bytes())
