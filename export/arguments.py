@@ -122,7 +122,7 @@ def _add_variants(top: argparse.ArgumentParser) -> None:
         help="store weights as FP16 where that is exact: the same results, a smaller file")
     add("--calibrate-images", dest="calibrate", metavar="DIR|drawn",
         help="pictures to calibrate INT8 and FP8 with; `drawn`: the demo's scenes")
-    add("--calibrate-texts", type=Path, metavar="FILE", help="captions for it, one on each line")
+    add("--calibrate-texts", type=Path, metavar="FILE", help="its captions, one per line")
     add("--calibration", dest="method", default="percentile",
         choices=("minmax", "entropy", "percentile"),
         help="method that chooses the ranges of INT8 (default: %(default)s); FP8 takes minmax")
@@ -173,7 +173,7 @@ def _add_gate(top: argparse.ArgumentParser) -> None:
     add("--min-agreement", dest="agreement", type=_cosine, metavar="SHARE",
         help="refuse if fewer pictures have PyTorch's first candidate, 0 to 1 (default: no limit)")
     add("--small-batch-items", type=_positive, default=1000, metavar="N",
-        help="maximum number of pictures, and of texts of each length, to measure at batch 1 and "
+        help="largest number of pictures, and of texts of each length, to measure at batch 1 and "
         "2; all run at the largest batch (default: %(default)s)")
     add("--allow-failing", action="store_true",
         help="publish a variant that fails the gate, marked as failing")
@@ -192,7 +192,7 @@ def _add_instead(top: argparse.ArgumentParser) -> None:
         help="print the ids under which MODEL is published in these precisions; exit with 1 if "
         "one is missing")
     add("--gpu-inputs", type=Path, metavar="DIR",
-        help="write into DIR what `make gpu-check` needs of MODEL on a GPU machine")
+        help="write the files of MODEL that `make gpu-check` needs on a GPU machine into DIR")
     add("--remove", action="append", metavar="ID",
         help="remove a published model; repeatable")
     add("--check-engines", type=Path, metavar="DIR",

@@ -1,6 +1,6 @@
-"""Writes what `make gpu-check` needs of a model on a GPU machine.
+"""Writes the files of a model that `make gpu-check` needs on a GPU machine.
 
-`references.npz` has inputs and PyTorch's vectors of them; `fp16/`, `int8/` and `fp8/` each have a
+`references.npz` has inputs and PyTorch's vectors for them; `fp16/`, `int8/` and `fp8/` each have a
 typed `image.onnx` and `text.onnx` for TensorRT; `inputs.json`, written last, names the model.
 """
 

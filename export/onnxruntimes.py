@@ -1,4 +1,4 @@
-"""`python -m export.onnxruntimes`: compares models with their golden vectors in one ONNX Runtime.
+"""`python -m export.onnxruntimes`: compares models with their golden vectors in this ONNX Runtime.
 
 NVIDIA's images have ONNX Runtimes of many versions, and a graph may have an operator that an older
 one cannot run. `make onnxruntimes` calls this program in each of them. It needs no PyTorch.
@@ -55,7 +55,7 @@ def _encoders(manifest: Manifest) -> Iterator[tuple[str, NDArray[Any], tuple[flo
 def _problem(folder: Path, feed: NDArray[Any], wanted: Sequence[float], manifest: Manifest) -> str:
     """The reason why an encoder cannot be used, or an empty string."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # the error says it
+    options.log_severity_level = 4  # the error gives the reason
     try:
         session = onnxruntime.InferenceSession(
             folder / "model.onnx", options, providers=["CPUExecutionProvider"]

@@ -111,10 +111,10 @@ def _check(options: Options) -> None:
 
 
 def evaluation_set(options: Options) -> EvaluationSet:
-    """Read all that `--evaluate` names.
+    """Read the evaluation sets that `--evaluate` names.
 
     Raises:
-        ExportError: Some of it cannot be read.
+        ExportError: One of them cannot be read.
     """
     found = EvaluationSet((), ())
     for address in options.evaluate:
@@ -145,7 +145,7 @@ def _prepare(
     samples: EvaluationSet | None,
     progress: Progress,
 ) -> ExportJob:
-    """Prepare everything that the variants share."""
+    """Prepare the inputs that all variants share."""
     with (
         progress.stage("writing the tokenizer"),
         tempfile.TemporaryDirectory() as scratch,

@@ -1,4 +1,4 @@
-"""The model card that is published beside a model.
+"""The model card that is published with a model.
 
 May import `gateway.models` alone. Needs no PyTorch.
 """

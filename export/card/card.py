@@ -1,4 +1,4 @@
-"""Writes a model card: what a model is, where it is from, how it was measured, and its limits."""
+"""Writes a model card: description, origin, measurements and limits of a model."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from export.card.tables import NONE, data_sets, percent, shares, table
 from gateway.models.gate import RECALLS, Gate
 from gateway.models.manifest import MAX_CARD_BYTES, Manifest
 
-# The lines above a card that the Hugging Face hub reads.
+# Front matter of a card, which the Hugging Face hub reads.
 HUB_HEADER = """\
 ---
 library_name: openclip-triton
@@ -48,12 +48,12 @@ def card(
         _speed(manifest, latency),
     ]
     made = "\n\n".join(part for part in parts if part) + "\n"
-    # Manifests have no limit; what is cut off is a table's end.
+    # Manifests have no limit; only the end of a table is cut off.
     return made.encode()[:MAX_CARD_BYTES].decode(errors="ignore")
 
 
 def about(manifest: Manifest, origin: str | None = None, licence: str | None = None) -> str:
-    """The sections of a card that hold for a model in each precision."""
+    """The sections of a card that are the same in each precision."""
     facts = table(("", ""), _facts(manifest, origin, licence), left=2)
     limits = "\n".join(f"- {line}" for line in _limits(manifest, licence))
     return f"## The model\n\n{facts}\n\n## Limits\n\n{limits}"
@@ -135,8 +135,8 @@ def _rankings(gate: Gate) -> str:
 
 def _limits(manifest: Manifest, licence: str | None) -> list[str]:
     lines = [
-        "Its figures are those of the pictures and texts that were measured, and no others': "
-        "measure on yours. It has the faults and the biases of what it was trained on.",
+        "Its figures hold only for the pictures and texts that were measured: measure on yours. "
+        "It has the faults and the biases of its training data.",
         f"Texts of more than {manifest.tokenizer.context_length} tokens are cut, and answers say "
         "so. Details of pictures that are lost at "
         f"{manifest.preprocessing.image_size} x {manifest.preprocessing.image_size} pixels are "
@@ -156,5 +156,5 @@ def _limits(manifest: Manifest, licence: str | None) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Keep text in its table's cell."""
+    """Escape text for a table cell."""
     return re.sub(r"[^\w .,:/@+()-]", "?", text)[:200]

@@ -58,7 +58,7 @@ def _with_loss(share: float | None, pytorch: float | None) -> str:
 
 
 def data_sets(variants: Sequence[tuple[str, Measured]]) -> str:
-    """Tabulate CLIP_benchmark's metrics on each data set, beside PyTorch's; empty without any."""
+    """Tabulate CLIP_benchmark's metrics on each data set, next to PyTorch's; empty without any."""
     rows = [
         [each.name, str(each.pictures), name, f"{pytorch:.4f}",
          *(f"{measured.data_sets[at].metrics[name]:.4f}" for _, measured in variants)]

@@ -1,4 +1,4 @@
-"""Captions for scenes: templates to train on, and others that training never sees."""
+"""Captions for scenes: templates for training, and held-out ones."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """CLIP_benchmark's metrics on data sets, under its names, of a variant and of PyTorch.
 
-Scores are those of CLIP_benchmark, but for their rounding: it adds up in float32, and the order of
-its candidates with equal scores is left to PyTorch.
+Scores equal CLIP_benchmark's except for rounding: it sums in float32, and leaves the order of
+candidates with equal scores to PyTorch.
 """
 
 import numpy as np

@@ -23,7 +23,7 @@ from gateway.models.manifest import Golden, Preprocessing, Tokenizer, golden_pix
 from gateway.models.tokenizer import TextTokenizer, padded
 from gateway.models.values import TokenIds
 
-_CHUNK = 16  # items that PyTorch encodes at a time
+_CHUNK = 16  # batch size in PyTorch
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def session_options(*, fp8: bool = False) -> onnxruntime.SessionOptions:
     """Options of every session that measures a graph; `fp8`: one with FP8 numbers."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # As it is served; threads that spin would slow the graph that is timed next.
+    # As in serving; spinning threads would slow the graph that is timed next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for name, value in _entries(fp8=fp8).items():
         options.add_session_config_entry(name, value)

@@ -51,7 +51,7 @@ def failures(measured: Measured, thresholds: Thresholds) -> list[str]:
 def unjudged(
     model_id: str, measured: Measured, thresholds: Thresholds, *, evaluated: bool
 ) -> str | None:
-    """Warning about a variant whose accuracy has a threshold but was not measured, or None.
+    """Warn of a variant whose accuracy has a threshold but was not measured, or return None.
 
     Args:
         model_id: Its id.

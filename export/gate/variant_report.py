@@ -33,7 +33,7 @@ class VariantReport:
         latency: Latency by encoder (`image`, `text`), if timed.
         speeds: Speed against FP32 on this machine, by batch size, if it was compared.
         notes: Warnings about what was not measured.
-        about: What the model is, in Markdown, if it is published.
+        about: Description of the model in Markdown, if it is published.
     """
 
     id: str

@@ -39,7 +39,7 @@ def check_processor(cpuinfo: Path = CPUINFO) -> None:
 
 
 def to_openvino(path: Path) -> Path:
-    """Replace an ONNX file by `model.xml` and `model.bin` beside it; return the former.
+    """Replace an ONNX file with `model.xml` and `model.bin`; return the former.
 
     Args:
         path: The ONNX file, deleted with its external weights.

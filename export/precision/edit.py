@@ -32,7 +32,7 @@ def prepare(proto: onnx.ModelProto) -> onnx.ModelProto:
     if copy.functions or any(a.HasField("g") for n in copy.graph.node for a in n.attribute):
         raise GraphError("the graph has functions or branches, which cannot change precision")
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in copy.graph.initializer):
-        raise GraphError("the graph's weights are not loaded: read it by `onnx.load`")
+        raise GraphError("the graph's weights are not loaded: read it with `onnx.load`")
     for index, node in enumerate(copy.graph.node):
         node.name = node.name or f"{node.op_type}.{index}"
     _lift_constants(copy.graph)

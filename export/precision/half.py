@@ -19,7 +19,7 @@ from export.precision.edit import FLOAT, FLOAT16
 LARGEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).smallest_normal)  # values below lose bits, then vanish
 HEADROOM = LARGEST / 2  # of activations: users' inputs may exceed the samples
-MASKED = 1e4  # stands for infinity in masks: exp(-1e4) is 0, and two of them still fit FP16
+MASKED = 1e4  # replaces infinity in masks: exp(-1e4) is 0, and the sum of two still fits FP16
 INFINITE = 1e8  # larger than any weight; masks use -inf, -1e9 or the lowest FP32
 ROUNDING = 1e-3  # relative L2 error allowed of a weight; rounding to 11 bits makes 2e-4
 
@@ -39,7 +39,7 @@ def to_fp16(proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]] = ()) -> onnx.
     layers whose weights FP16 cannot hold. Masks become finite.
 
     Args:
-        proto: FP32 graph, kept as it is.
+        proto: FP32 graph, not changed.
         feeds: Batches of its input. Layers whose activations on them come near 65504, or are all
             below 6e-5, stay in FP32 too.
 

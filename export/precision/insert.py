@@ -26,11 +26,11 @@ BIAS_LIMIT = 2**30  # of an INT32 bias, leaving room for the sum
 INT8, UINT8 = np.dtype(np.int8), np.dtype(np.uint8)
 E4M3 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.FLOAT8E4M3FN)
 LARGEST = {INT8: 127, E4M3: 448}  # of the numbers that are used
-LEAST = {INT8: 0.0, E4M3: 2.0**-14}  # of scales: FP8 is rounded alike by any that FP16 holds
+LEAST = {INT8: 0.0, E4M3: 2.0**-14}  # of scales: any scale that FP16 holds rounds FP8 equally well
 
 
 def rounded(values: NDArray[np.float32], number: Number) -> NDArray[Any]:
-    """Round to the nearest INT8 or E4M3; what is larger becomes the largest."""
+    """Round to the nearest INT8 or E4M3, and clip to the largest."""
     limit = LARGEST[number]
     near = np.clip(values, -limit, limit)
     return (np.rint(near) if number == INT8 else near).astype(number)
@@ -63,7 +63,7 @@ def quantize_weight(
 
 
 def activation_scale(ends: Range, number: Number) -> tuple[np.float32, np.generic]:
-    """Scale and zero point of an activation: INT8 or E4M3 around 0, or UINT8 from end to end."""
+    """Scale and zero point of an activation: symmetric for INT8 or E4M3, full range for UINT8."""
     low, high = min(ends[0], 0.0), max(ends[1], 0.0)
     if number != UINT8:
         step = max(-low, high) / LARGEST[number]
@@ -85,10 +85,10 @@ def insert_qdq(
         graph: Changed in place.
         targets: All layers that become INT8 or FP8.
         ranges: Ranges of all activations to quantize, and with UINT8 of the Convs' outputs.
-        number: Of the activations: INT8, E4M3, or UINT8 with zero points beside INT8 weights, where
-            Convs get INT32 biases and quantized outputs, which ONNX Runtime needs to run them in
-            INT8. TensorRT supports neither.
-        products: Names of nodes that multiply two activations, to read pairs alone.
+        number: Of the activations: INT8, E4M3, or UINT8 with zero points and INT8 weights. Convs
+        then get INT32 biases and quantized outputs, which ONNX Runtime needs to run them in
+        INT8. TensorRT supports neither.
+        products: Names of nodes that multiply two activations, which then read only pairs.
     """
     writer = _Writer(graph, ranges, number)
     by_name = {target.node: target for target in targets}
@@ -140,7 +140,7 @@ class _Writer:
         return self.done[name]
 
     def weigh(self, node: onnx.NodeProto, target: Target) -> None:
-        """Make a layer read its quantized weight, and an unsigned Conv its bias as INT32."""
+        """Make a layer read its quantized weight, and a UINT8 Conv its bias as INT32."""
         values = numpy_helper.to_array(self.tensors[target.weight])
         name, bias = target.weight, None
         least: NDArray[np.float32] | float = 0.0

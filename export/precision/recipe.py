@@ -18,7 +18,7 @@ from export.precision.targets import find_targets, split_gemms
 # fp8: E4M3 weights and activations around 0, for TensorRT; fp8.py has its recipes.
 Form: TypeAlias = Literal["qdq", "uint8", "fp8"]
 
-# How many times FP32's items/s (8 images, 8 texts of 16 tokens, 4 images), measured in turns on
+# Speedup over FP32 in items/s (8 images, 8 texts of 16 tokens, 4 images), measured in turns on
 # 2026-11-21: random weights, ONNX Runtime 1.31, 2 cores of an AMD EPYC with AVX512-VNNI;
 # dynamic quantization computes the scales of activations in each run:
 #            ViT-B-32 image   ViT-B-32 text   RN50 image
@@ -40,7 +40,7 @@ class Recipe:
     form: Form
     method: Method  # chooses the ranges of activations
     smooth: float | None = None  # SmoothQuant's alpha
-    excluded: tuple[str, ...] = ()  # names of nodes that stay as they are
+    excluded: tuple[str, ...] = ()  # names of nodes that are not quantized
     attention: bool = False  # FP8: its products of two activations as well
 
     def describe(self) -> str:
@@ -61,8 +61,8 @@ def recipes(
 ) -> Iterator[Recipe]:
     """Yield recipes of INT8 in the order to try them, each slower than those before.
 
-    First plain, then smoothed; then with the first and last layer and more and more of the most
-    sensitive layers in FP32, each plain and smoothed. It measures sensitivity only when needed.
+    First plain, then smoothed; then with the first and last layer and a growing number of the most
+    sensitive layers in FP32, each plain and smoothed. Measures sensitivity only when needed.
 
     Args:
         proto: FP32 graph.

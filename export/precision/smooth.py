@@ -78,7 +78,7 @@ def _divide(
     scales = np.ones(peak.shape)
     used = (peak > 0) & (rows > 0)
     scales[used] = peak[used] ** alpha / rows[used] ** (1 - alpha)
-    scales /= np.exp(np.log(scales).mean())  # a common factor changes nothing but the exponents
+    scales /= np.exp(np.log(scales).mean())  # a common factor changes only the exponents
     nodes = {node.name: node for node in graph.node}
     norm = _foldable(graph, activation, {target.node for target in targets})
     if norm is None:

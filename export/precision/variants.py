@@ -41,12 +41,12 @@ class Variant:
 
     @property
     def quantized(self) -> bool:
-        """Whether it is calibrated, and searched for among recipes."""
+        """Whether it needs calibration and a search among recipes."""
         return self.precision in ("int8", "fp8")
 
     @property
     def traced_for(self) -> Runtime:
-        """The runtime whose graphs it is made from."""
+        """The runtime whose traced graphs it starts from."""
         return "onnxruntime" if self.on_cpu else "tensorrt"
 
     @property

@@ -1,4 +1,4 @@
-"""The options of an export, and the inputs that the variants of a model share."""
+"""Options of an export, and the inputs that all variants of a model share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Options:
     calibrate_texts: Path | None = None
     method: Method = "percentile"
     thresholds: Thresholds = field(default_factory=Thresholds)  # overrides, where not None
-    licence: str | None = None  # of the weights; None: what their card on the hub says
+    licence: str | None = None  # of the weights; None: as their card on the hub says
     allow_failing: bool = False
     allow_slow: bool = False
     small_batch_items: int = SMALL_BATCH_ITEMS
@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """Everything that the variants of a model share."""
+    """The inputs that all variants of a model share."""
 
     options: Options
     checkpoint: Checkpoint

@@ -45,7 +45,7 @@ def read(path: Path) -> Manifest:
     try:
         return read_manifest(path)
     except ManifestError as error:
-        raise RepositoryError(f"{error}; mend or delete that file first") from error
+        raise RepositoryError(f"{error}; repair or delete that file first") from error
 
 
 def kept(root: Path, model_id: str | None = None) -> list[Manifest]:
@@ -59,7 +59,7 @@ def kept(root: Path, model_id: str | None = None) -> list[Manifest]:
         try:
             manifest = Manifest.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise RepositoryError(f"{path}: {error}; mend or delete that file first") from error
+            raise RepositoryError(f"{path}: {error}; repair or delete that file first") from error
         if model_id in (None, manifest.id):
             found.append(manifest)
     return found

@@ -16,8 +16,8 @@ ANY_LENGTH = -1  # in Triton's dims
 # Batches that TensorRT runs as CUDA graphs, besides the largest: without a graph, a small batch
 # waits for the CPU to launch its many kernels.
 GRAPH_BATCHES = (1, 2, 4, 8, 16, 32)
-FILLED_UP = 8  # items: a batch of up to this size uses the next larger graph
-PREFERRED = 8  # items: smaller batches are not worth waiting for
+FILLED_UP = 8  # items: a batch up to this size uses the next larger graph
+PREFERRED = 8  # items: Triton does not wait for smaller batches
 
 Device = Literal["auto", "cpu", "gpu"]
 MODEL_FILES: dict[Runtime, str] = {
@@ -38,7 +38,7 @@ class Serving:
 
     Attributes:
         max_batch: Largest batch.
-        device: `auto` is a GPU where Triton has one, and the CPU otherwise.
+        device: `auto` is a GPU if Triton has one, else the CPU.
         instances: Number of copies of each encoder on every device.
         threads: Threads of each instance on a CPU; None leaves it to the runtime.
         runtime: The backend. TensorRT runs on GPUs only, OpenVINO on CPUs only.
@@ -97,8 +97,8 @@ def _config(
         instance_group=[
             config.ModelInstanceGroup(kind=_KINDS[serving.device], count=serving.instances)
         ],
-        # No queue policy: with priorities or timeouts, Triton's batcher is not woken by a request
-        # that comes while every instance is busy, and may find it half a second later.
+        # No queue policy: with priorities or timeouts, a request that arrives while all instances
+        # are busy does not wake Triton's batcher, and may wait half a second.
         dynamic_batching=config.ModelDynamicBatching(
             max_queue_delay_microseconds=QUEUE_DELAY_MICROSECONDS
         ),

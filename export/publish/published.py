@@ -1,4 +1,4 @@
-"""Finds what is published of a model, without PyTorch."""
+"""Finds the published variants of a model, without PyTorch."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,9 +1,9 @@
 """Publishes a model in a Triton model repository, or removes it, safely even if it crashes.
 
-A staging folder gets all files first, and a plan: the paths that publishing adds and removes. Then
-the version folders are renamed into place, `config.pbtxt` and tokenizer follow, and the manifest is
-last: it makes the new version served. Paths in the plan that no manifest names are deleted, now or,
-after a crash, by the next run.
+All files go to a staging folder first, with a plan: the paths that publishing adds and removes.
+Then the version folders are renamed into place, `config.pbtxt` and tokenizer follow, and the
+manifest comes last: only then is the new version served. Paths in the plan that no manifest names
+are deleted now or, after a crash, by the next run.
 
 The previous version may be kept: its manifest gets another name, and its folders stay. See
 `export/versions.py`.
@@ -92,11 +92,11 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
         staged: Folder with `<encoder>/config.pbtxt` and `<encoder>/<version>/` for each encoder,
             the tokenizer's file and the card.
         manifest: Describes the model.
-        keep: Whether to keep the version served before.
+        keep: Whether to keep the previously served version.
 
     Raises:
-        RepositoryError: A folder that no published model owns is in the way; or the version to
-            keep has another batch size, but `config.pbtxt` holds for all versions.
+        RepositoryError: A folder of no published model is in the way; or the version to keep has
+        another batch size, but all versions share one `config.pbtxt`.
     """
     previous = published(root, manifest.id)
     if keep:
@@ -105,7 +105,7 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
     for encoder in sorted(encoders.keys() - known.keys()):
         if (root / encoder).exists():
             raise RepositoryError(
-                f"{root / encoder}: in the way, but not of a published model; move it or choose "
+                f"{root / encoder}: in the way, but of no published model; move it or choose "
                 "another --id"
             )
     gone = previous if previous and not keep else None
@@ -132,7 +132,7 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
 
 
 def remove(root: Path, *model_ids: str) -> None:
-    """Remove published models: for each its manifest first, then its files.
+    """Remove published models, each one's manifest before its files.
 
     Raises:
         RepositoryError: One of them is not published, and none is removed; or one cannot be

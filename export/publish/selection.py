@@ -29,8 +29,8 @@ class Selected:
 
     Attributes:
         found: Graphs, figures and missed thresholds.
-        latency: By encoder; of text at the shortest length. Empty where no plan was built.
-        speeds: Against FP32 on this machine; empty for FP32 itself and on a GPU.
+        latency: By encoder; of text at the shortest length. Empty if no plan was built.
+        speeds: Relative to FP32 on this machine; empty for FP32 itself and on a GPU.
     """
 
     found: Found

@@ -1,4 +1,4 @@
-"""Builds TensorRT plans beside staged ONNX encoders, and runs them on this machine's GPU."""
+"""Builds TensorRT plans next to staged ONNX encoders, and runs them on this machine's GPU."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ def build_plans(
 ) -> tuple[RunEncoder, dict[int, RunEncoder]]:
     """Build a plan of each encoder for the first GPU of this machine.
 
-    The ONNX file stays beside it: `pull` builds a plan from it on other machines.
+    The ONNX file stays next to it: `pull` builds a plan from it on other machines.
 
     Raises:
         ExportError: No TensorRT, no GPU, or a plan cannot be built; see `plan.build_plan`.

@@ -90,7 +90,7 @@ class Stage:
         return hashes
 
     def size(self) -> int:
-        """Size of what Triton loads in bytes, counting shared files once."""
+        """Size in bytes of the files that Triton loads, counting shared files once."""
         loaded = MODEL_FILES["tensorrt"] if self.serving.runtime == "tensorrt" else "*"
         found = [path.stat() for path in self.folder.rglob(f"*/*/{loaded}")]
         files = {stat.st_ino: stat.st_size for stat in found}

@@ -32,7 +32,7 @@ class Outcome:
         id: Its model id, published or not.
         report: None if it could not run.
         manifest: None if it was not published.
-        failures: Missed thresholds, or why it could not run.
+        failures: Missed thresholds, or the reason why it could not run.
     """
 
     id: str
@@ -49,7 +49,7 @@ def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: in
     """
     rules = job.checkpoint.preprocessing
     # INT8 operators are short: threads that share them often wait for each other. Texts would gain
-    # as much, but for the memory of a second embedding table.
+    # as much, but need memory for a second embedding table.
     split_images = variant.precision == "int8"
     serving = replace(job.options.serving, runtime=variant.runtime, split_images=split_images)
     with staging(job.options.repository) as folder:

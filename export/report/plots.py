@@ -37,7 +37,7 @@ def cosine_histogram(path: Path, encoders: dict[str, Sequence[tuple[str, Cosines
             panel.stairs(shares, edges, fill=True, color=colour, alpha=0.15)
             panel.stairs(shares, edges, color=colour, linestyle=line, linewidth=1.6, label=name)
         panel.set(xscale="log", title=f"{encoder} encoder")
-        panel.minorticks_off()  # drawing them takes as long as all else
+        panel.minorticks_off()  # drawing them takes as long as the rest of the plot
         panel.set_xlabel("1 − cosine to PyTorch FP32 (left is better)")  # noqa: RUF001
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         panel.spines[["top", "right"]].set_visible(False)

@@ -73,7 +73,7 @@ def _summary(variants: Sequence[VariantReport]) -> str:
 def _reasons(variants: Sequence[VariantReport], not_run: Sequence[str]) -> str:
     lines = [f"- `{v.id}`, {v.outcome}: {line}" for v in variants for line in v.failures]
     lines += [f"- {line}" for line in not_run]
-    return "\n".join(["What fell short:", "", *lines]) if lines else ""
+    return "\n".join(["Missed thresholds:", "", *lines]) if lines else ""
 
 
 def _cosines(folder: Path, variants: Sequence[VariantReport]) -> str:
@@ -160,7 +160,7 @@ def _speeds(variants: Sequence[VariantReport]) -> str:
 
 def _recipes(variants: Sequence[VariantReport]) -> str:
     lines = [f"- `{v.id}`: {v.recipe}" for v in variants if v.recipe]
-    return "\n".join(["## How each was made", "", *lines]) if lines else ""
+    return "\n".join(["## Recipes", "", *lines]) if lines else ""
 
 
 def _runs(variants: Sequence[VariantReport]) -> str:

@@ -19,7 +19,7 @@ def summary(outcome: Outcome, root: Path) -> str:
     manifest, figures = outcome.manifest, outcome.report.measured
     cosines = (
         f"cosine       image {figures.image.min_cosine:.7f}, text {figures.text.min_cosine:.7f} "
-        f"at worst; {figures.image.mean_cosine:.7f}, {figures.text.mean_cosine:.7f} in the mean\n"
+        f"at worst; {figures.image.mean_cosine:.7f}, {figures.text.mean_cosine:.7f} on average\n"
     )
     speeds = "".join(f"speed        {each.describe()}\n" for each in outcome.report.speeds)
     if manifest is None:

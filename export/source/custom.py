@@ -1,4 +1,4 @@
-"""Models of the user's own, which a factory in a Python module makes."""
+"""Custom models, which a factory in a user's Python module makes."""
 
 import importlib
 import warnings
@@ -30,12 +30,12 @@ class CustomModel:
             reads a Hugging Face tokenizer. It has the context length.
         preprocessing: Size, mean and deviation, resize mode and interpolation of pictures.
         pretrained: Name of the weights; None: random ones.
-        transform: Your own, to be compared with, in place of OpenCLIP's for `preprocessing`;
+        transform: The reference, in place of OpenCLIP's for `preprocessing`;
             picture -> float32 [3, S, S].
         logit_scale: Factor on cosines.
         logit_bias: Added to them, for models trained with a sigmoid loss.
-        any_length: Whether fewer padding tokens do not change the vector of a text, because the
-            encoder masks them. Short texts are then served at fewer tokens.
+        any_length: Whether a text's vector does not depend on the number of padding tokens,
+        because the encoder masks them. Short texts are then served at fewer tokens.
     """
 
     name: str
@@ -54,7 +54,7 @@ def load_custom(reference: str) -> Checkpoint:
     """Call a factory, and check that its encoders fit together.
 
     Args:
-        reference: `module:factory`; the factory takes nothing and returns a `CustomModel`.
+        reference: `module:factory`; the factory takes no arguments and returns a `CustomModel`.
 
     Raises:
         CheckpointError: It fails, or the encoders do not give vectors of one size.

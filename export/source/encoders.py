@@ -13,10 +13,10 @@ from gateway.models.manifest import Preprocessing
 
 
 class CustomClip(nn.Module):
-    """Two encoders of the user's own, with the methods of OpenCLIP's models."""
+    """Two custom encoders, with the methods of OpenCLIP's models."""
 
     def __init__(self, image: nn.Module, text: nn.Module, *, any_length: bool) -> None:
-        """Hold both encoders; `any_length`: fewer padding tokens do not change a text's vector."""
+        """Hold both encoders; `any_length`: padding does not change a text's vector."""
         super().__init__()
         self.visual, self.text = image, text
         self._any_length = any_length  # private: without effect on the fingerprint
@@ -125,7 +125,7 @@ def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
         return "it returns its tokens as well"
     pool = pool_type(text)
     if pool not in ("argmax", "eos"):
-        return f"it pools by {pool!r} rather than at the end token"
+        return f"it pools with {pool!r} instead of at the end token"
     eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
     if pad_id == eos_id if pool == "eos" else pad_id != 0:
         return "its padding token can be taken for the end token"

@@ -17,8 +17,8 @@ def quick_to_fail() -> Iterator[None]:
     """Make downloads from the Hugging Face hub fail at once if it cannot be reached.
 
     `huggingface_hub` retries each file for about 25 seconds, and OpenCLIP requests several in
-    turn. So this probes the hub once, and without an answer turns on the library's offline mode,
-    which finds cached files only.
+    turn. So this probes the hub once. If the hub does not answer, it turns on the library's
+    offline mode, which finds only cached files.
     """
     offline, timeout = constants.HF_HUB_OFFLINE, socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)  # OpenCLIP's plain URL downloads have no timeout

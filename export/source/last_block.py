@@ -15,7 +15,7 @@ from export.source.blocks import attend, finish, projection, why_not_in_steps
 
 
 class LastBlock(nn.Module):
-    """float32 [n, tokens, width] -> float32 [n, 1, width], the block's output for the first."""
+    """float32 [n, tokens, width] -> float32 [n, 1, width], the block's output for token 0."""
 
     def __init__(self, block: ResidualAttentionBlock) -> None:
         """Share the weights of a block."""

@@ -1,4 +1,4 @@
-"""Where weights are from, and their licence, as their model card on the hub or on disk says."""
+"""Finds the origin and the licence of weights in their model card, on the hub or on disk."""
 
 import warnings
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ MAX_CARD_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The hub's repository of some weights, and their licence; None: not known."""
+    """The hub repository of some weights, and their licence; None if unknown."""
 
     repository: str | None = None
     licence: str | None = None
 
 
 def find_origin(source: Source) -> Origin:
-    """Find where weights are from; calls the hub only if they are from there."""
+    """Find the origin of weights; contacts the hub only if they are from there."""
     if source.folder is not None:
         return Origin(licence=_licence(source.folder / CARD))
     if not source.downloads:

@@ -17,7 +17,7 @@ class _Places(NamedTuple):
 
     rows: int
     length: int
-    taken: torch.Tensor  # int64 [tokens], the place of each kept token
+    taken: torch.Tensor  # int64 [tokens], the place of each kept token in its rows
     spread: torch.Tensor  # int64 [rows * length], the token of each place
     ends: torch.Tensor  # int64 [rows], the tokens that end a row
 

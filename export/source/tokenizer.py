@@ -97,7 +97,7 @@ def _from_hugging_face(tokenizer: HFTokenizer | SigLipTokenizer) -> str:
     if getattr(tokenizer, "tokenizer_mode", ""):
         raise TokenizerError(
             f"tokenizer_mode {tokenizer.tokenizer_mode!r} of the model's configuration moves "
-            "tokens about in a way that the `tokenizers` format cannot express"
+            "tokens in a way that the `tokenizers` format cannot express"
         )
     if not getattr(inner, "is_fast", False):
         raise TokenizerError(
@@ -108,7 +108,9 @@ def _from_hugging_face(tokenizer: HFTokenizer | SigLipTokenizer) -> str:
         if getattr(inner, side, "right") != "right":
             raise TokenizerError(f"the tokenizer has {side} {getattr(inner, side)!r}; need 'right'")
     if getattr(inner, "split_special_tokens", False):
-        raise TokenizerError("the tokenizer splits special tokens in text; cannot be saved so")
+        raise TokenizerError(
+            "the tokenizer splits special tokens in text, which the format cannot express"
+        )
     model = Tokenizers.from_str(inner.backend_tokenizer.to_str())
     model.no_padding()
     model.no_truncation()
@@ -133,4 +135,4 @@ def _clean_name(cleaner: Callable[[str], str]) -> str:
     for name in _CLEANERS:
         if open_clip_tokenizer.get_clean_fn(name) is cleaner:
             return name
-    raise TokenizerError("the tokenizer cleans text in a way of its own")
+    raise TokenizerError("the tokenizer cleans text in an unknown way")

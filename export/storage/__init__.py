@@ -1,4 +1,4 @@
-"""Files of this machine that survive a crash, and folders, buckets and web servers elsewhere.
+"""Crash-safe local files, and remote folders, buckets and web servers.
 
 May import `export.errors` alone. Needs no PyTorch.
 """

@@ -1,4 +1,4 @@
-"""A place that holds one model: a folder, a web server, or what fsspec opens."""
+"""A place that holds one model: a folder, a web server, or any fsspec file system."""
 
 import re
 import shutil
@@ -28,14 +28,14 @@ class Place(Protocol):
         """Size of a file in bytes, or None if it is not there."""
 
     def put(self, name: str, source: Path) -> None:
-        """Write a file that appears whole, in place of what is there."""
+        """Write a file atomically, replacing an existing one."""
 
 
 def place_at(address: str) -> Place:
     """The place at a folder's path or a URL.
 
     Raises:
-        TransferError: Nothing here opens such a URL; names the package that would.
+        TransferError: No installed package opens such a URL; names the missing one.
     """
     found = _URL.match(address)
     if not found:
@@ -73,7 +73,7 @@ class Folder:
         path = self._root / name
         with _clear(self, name):
             if path.exists() and not path.is_file():
-                raise OSError("is not a file")  # a pipe would be waited for
+                raise OSError("is not a file")  # reading a pipe could block
         with _clear(self, name), path.open("rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
@@ -166,14 +166,14 @@ class Store:
                 return None
 
     def put(self, name: str, source: Path) -> None:
-        """Upload a file: such stores show an upload once it is whole."""
+        """Upload a file; such stores show an upload only once it is complete."""
         with _clear(self, name):
             self._files.put_file(str(source), f"{self._root}/{name}")
 
 
 @contextmanager
 def _clear(where: object, name: str = "") -> Iterator[None]:
-    """Turn the errors of many libraries into ours."""
+    """Translate the errors of many libraries to TransferError."""
     try:
         yield
     except FileNotFoundError as error:

@@ -35,7 +35,7 @@ class PlanPlatform:
     flavour: Flavour
     version: str  # such as 10.13.3.9
     compute_capability: str  # such as 8.9
-    gpu: str | None  # None: built ahead of time, for any GPU of that capability
+    gpu: str | None  # None: built ahead of time for any GPU of that capability
 
     def __str__(self) -> str:
         """For messages."""

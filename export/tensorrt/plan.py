@@ -133,7 +133,7 @@ def build_plan(
 
 
 def _read_timings(config: Foreign, path: Path) -> None:
-    """Load the timings of earlier builds; those of another TensorRT or GPU are begun anew."""
+    """Load the timings of earlier builds; ignore those of another TensorRT or GPU."""
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)

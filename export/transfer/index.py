@@ -1,4 +1,4 @@
-"""The index of a model that was pushed: its manifest, and size and SHA-256 of each of its files.
+"""The index of a pushed model: its manifest, and the size and SHA-256 of each file.
 
 A place holds the index, which is written last, and each file under its SHA-256, so a newer push
 never changes a file that an index names.
@@ -22,8 +22,8 @@ _SHAPES = {  # files in the version folder of an encoder, by backend
     "openvino": {"model.xml", "model.bin"},
     "tensorrt": {"model.plan", "model.plan.json", "model.onnx", "model.onnx.data"},
 }
-# What a `config.pbtxt` may hold. Others, such as `runtime`, have Triton load a library, or start
-# Python in an environment, out of any file of the model, which runs what is in it.
+# Fields that a `config.pbtxt` may have. Others, such as `runtime`, make Triton load a library or
+# start Python in an environment from any file of the model, and so run its content.
 _FIELDS = {
     "name", "backend", "version_policy", "max_batch_size", "input", "output", "instance_group",
     "dynamic_batching", "optimization", "default_model_filename", "parameters",
@@ -61,7 +61,7 @@ class Index(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """Accept an export's paths alone: none leaves the repository or is another model's."""
+        """Accept only an export's paths: none leaves the repository or belongs to another model."""
         made = self.manifest
         texts = (f"text{'' if each.packed else f'-{each.length}'}" for each in made.triton.text)
         if [*encoders_of(made)] != [f"{made.id}.{suffix}" for suffix in ("image", *texts)]:
@@ -106,7 +106,7 @@ def read_index(text: bytes, where: str) -> Index:
 
 
 def details(error: ValidationError) -> str:
-    """What is wrong with an index, in one line."""
+    """The errors of an index, in one line."""
     wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
     return brief(ValueError("; ".join(wrong).removeprefix(": ")))
 
@@ -143,7 +143,7 @@ def check_config(path: Path, runtime: str, where: str) -> None:
     """Check that a `config.pbtxt` runs its own encoder and nothing else.
 
     Raises:
-        TransferError: It does not, or holds what an encoder does not need.
+        TransferError: It does not, or has fields that an encoder does not need.
     """
     encoder, config = path.parent.name, ModelConfig()
     try:
@@ -160,7 +160,7 @@ def check_config(path: Path, runtime: str, where: str) -> None:
 
 
 def _more(config: ModelConfig, runtime: str) -> str:
-    """What could run other code; empty if nothing does."""
+    """The field that could run other code; empty if there is none."""
     found = {field.name for field, _ in config.ListFields()} - _FIELDS
     found |= {f"the parameter {key}" for key in config.parameters.keys() - _PARAMETERS}
     if config.optimization.HasField("execution_accelerators"):

@@ -1,4 +1,4 @@
-"""Plans of a TensorRT model that is pulled: whether they run here, and new ones from its graphs."""
+"""Checks the plans of a pulled TensorRT model, and builds new ones from its graphs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ BUILT = (PLAN, PLAN + PLATFORM_SUFFIX)  # files that differ from machine to mach
 
 
 def same_model(one: Manifest, other: Manifest) -> bool:
-    """Whether two manifests differ in nothing but the plans built of the same graphs."""
+    """Whether two manifests differ only in the plans built from the same graphs."""
     return _without_plans(one) == _without_plans(other)
 
 
@@ -42,7 +42,7 @@ def outdated(root: Path, manifest: Manifest) -> bool:
         _check(root, manifest)
     except WrongEngineError:
         return True
-    except PlanError:  # no GPU here, which says nothing about the machine that serves
+    except PlanError:  # no GPU here; the machine that serves may have one
         pass
     return False
 
@@ -70,7 +70,7 @@ class PlanBuilder:
             folder = f"{encoder}/{manifest.version}"
             report(f"{folder}/{PLAN}: building for {self.platform}")
             graph, most = staged / folder / GRAPH, encoders_of(manifest)[encoder]
-            for name in BUILT:  # which may be one file with that of another encoder
+            for name in BUILT:  # it may be a hard link shared with another encoder
                 (staged / folder / name).unlink(missing_ok=True)
             write_plan(self.trt, self.platform, graph, shapes, most, root / TIMING_CACHE)
             files |= {f"{folder}/{name}": file_sha256(staged / folder / name) for name in BUILT}
@@ -78,16 +78,16 @@ class PlanBuilder:
 
 
 def builder_for(staged: Path, manifest: Manifest, where: str) -> PlanBuilder | None:
-    """What must build the plans of a model, or None where its own run here.
+    """The builder for the plans of a model, or None if its own plans run here.
 
     Args:
-        staged: The folder with the platforms of its plans, as far as the place has them.
+        staged: The folder with the platforms of its plans, if the place has them.
         manifest: The model.
         where: The place, for messages.
 
     Raises:
-        PlanError: They do not run here and cannot be built here; the message says for which
-            platform they are, what is here, and what to do.
+        PlanError: The plans neither run here nor can be built here; the message names both
+        platforms and a remedy.
     """
     try:
         _check(staged, manifest)

@@ -1,4 +1,4 @@
-"""Copies a model from a place into a repository, and publishes it as an export does."""
+"""Copies a model from a place into a repository, and publishes it like an export."""
 
 import hashlib
 import shutil
@@ -28,8 +28,8 @@ def pull(
     Args:
         root: The model repository.
         address: A folder, or a URL.
-        version: Its number here, which keeps the version served before; None: the next number,
-            in place of that version.
+        version: Its number here, keeping the previously served version; None: the next number,
+        replacing that version.
         report: Called with a line for each file that is copied.
 
     Returns:
@@ -69,7 +69,7 @@ def pull(
 
 
 def _check_loads(manifest: Manifest, staged: Path, place: Place) -> None:
-    """Load the model as a gateway does, which serves no other model where one cannot be loaded."""
+    """Load the model as a gateway does; one broken model would keep it from serving any."""
     try:
         Model.load(manifest, staged)
     except ManifestError as error:
@@ -110,7 +110,7 @@ def _fetch_all(
     number: int,
     report: Callable[[str], None],
 ) -> None:
-    """Fetch each content once, the small ones first."""
+    """Fetch each distinct file once, small ones first."""
     here: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: found.files[path].size):
         file, target = found.files[path], staged / index.moved(path, found.manifest, number)

@@ -14,11 +14,11 @@ from export.storage.place import Place, place_at, read
 from export.transfer import index
 from gateway.models.manifest import file_sha256
 
-CARD = "README.md"  # what a hub shows
+CARD = "README.md"  # the page that a hub shows
 
 
 def push(root: Path, model_id: str, address: str, report: Callable[[str], None]) -> index.Index:
-    """Copy the published version of a model; files that are there already stay.
+    """Copy the published version of a model; skip files that are already there.
 
     Args:
         root: The model repository.

@@ -1,4 +1,4 @@
-"""A data set to measure on as CLIP_benchmark does: with classes, or with captions."""
+"""A data set for CLIP_benchmark's metrics, with classes or with captions."""
 
 from dataclasses import dataclass
 

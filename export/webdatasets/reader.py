@@ -1,8 +1,8 @@
 """Reads a data set in CLIP_benchmark's layout: `SPLIT/nshards.txt`, `SPLIT/0.tar` and so on.
 
 With classes, `classnames.txt` has a name on each line, `zeroshot_classification_templates.txt` a
-template, and each picture a label in its `.cls`. Where `dataset_type.txt` says `retrieval`, each
-picture has its captions in its `.txt`, one on each line.
+template, and each picture a label in its `.cls`. If `dataset_type.txt` says `retrieval`, each
+picture has its captions in its `.txt`, one per line.
 """
 
 import io
@@ -45,8 +45,8 @@ def read_data_set(address: str, split: str) -> DataSet:
         split: Name of the folder with its shards.
 
     Raises:
-        ExportError: A file is missing, cannot be read, or is not as the layout has it; or a limit
-            of this module is passed. Names the file.
+        ExportError: A file is missing, unreadable or not in the layout's format, or over a limit
+        of this module. Names the file.
     """
     place, name = place_at(address), _name(address)
     kind = _kind(place)
@@ -88,7 +88,7 @@ def _lines(place: Place, name: str) -> tuple[str, ...]:
 def _samples(place: Place, split: str) -> Iterator[Sample]:
     said = _text(place, f"{split}/{SHARDS}").strip()
     if not (said.isdecimal() and len(said) <= 9 and 1 <= int(said) <= MAX_SHARDS):
-        raise ExportError(f"{place}: {split}/{SHARDS}: is no number of 1 to {MAX_SHARDS}")
+        raise ExportError(f"{place}: {split}/{SHARDS}: is not a number from 1 to {MAX_SHARDS}")
     pictures = held = 0
     for shard in range(int(said)):
         for sample in samples(place, f"{split}/{shard}.tar"):
@@ -140,7 +140,7 @@ def _labelled(name: str, place: Place, found: Iterator[Sample]) -> DataSet:
         said = _of(sample, "cls").strip()
         if not (said.isdecimal() and len(said) <= 9 and int(said) < len(classes)):
             raise ExportError(
-                f"{sample.where}.cls: is no number below {len(classes)}, the number of lines of "
+                f"{sample.where}.cls: is not a number below {len(classes)}, the number of lines of "
                 f"{CLASSES}"
             )
         pictures.append(_picture(sample))

@@ -10,7 +10,7 @@ from export.errors import ExportError, brief
 from export.storage.place import Content, Place
 
 MAX_MEMBER = 32 * 2**20  # bytes of a file, as of an image that is served
-_HEADERS = 2**16  # bytes beside it: headers, padding and what is read ahead
+_HEADERS = 2**16  # bytes in addition: headers, padding and read-ahead
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)  # key and ending, as webdataset has
 
 
@@ -27,7 +27,7 @@ def samples(place: Place, name: str) -> Iterator[Sample]:
 
     Raises:
         MissingError: The shard is not there.
-        ExportError: It cannot be read, is no whole tar, or has a file of more than `MAX_MEMBER`.
+        ExportError: It is unreadable, not a complete tar, or has a file over `MAX_MEMBER`.
     """
     where = f"{place}: {name}"
     with closing(place.chunks(name)) as chunks:

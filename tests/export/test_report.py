@@ -112,7 +112,7 @@ def test_without_labels_pairs_or_times(tmp_path: Path) -> None:
     assert "zero-shot accuracy" not in text
     assert "recall" not in text
     assert "Latency" not in text
-    assert "How each was made" not in text
+    assert "## Recipes" not in text
 
 
 @pytest.mark.parametrize(

@@ -213,10 +213,10 @@ LISTS = {"classnames": "cat\ndog\n", "zeroshot_classification_templates": "a {c}
     [
         (sample(s0_cls=None), {}, r"test/0\.tar: s0 has no \.cls"),
         (sample(s0_png=None), {}, r"test/0\.tar: s0 has no picture \(webp, png, jpg, jpeg\)"),
-        (sample(s0_cls=b"2"), {}, r"s0\.cls: is no number below 2"),
-        (sample(s0_cls=b"-1"), {}, r"s0\.cls: is no number below 2"),
+        (sample(s0_cls=b"2"), {}, r"s0\.cls: is not a number below 2"),
+        (sample(s0_cls=b"-1"), {}, r"s0\.cls: is not a number below 2"),
         (sample(s0_cls=b"\xff"), {}, r"s0\.cls: is not UTF-8"),
-        (sample(s0_cls=b"9" * 9000), {}, r"s0\.cls: is no number below 2"),
+        (sample(s0_cls=b"9" * 9000), {}, r"s0\.cls: is not a number below 2"),
         (sample(s0_png=b"torn"), {}, r"test/0\.tar: s0\.png: not a picture"),
         ({"s0.png": picture(), "a/s0.cls": b"0"}, {}, r"test/0\.tar: s0 has no \.cls"),
         ({"s0.PNG": picture(), "s0.cls": b"0", "s0.png": b""}, {}, r"s0\.png is there twice"),
@@ -256,7 +256,7 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str, said: str) -> Non
 def test_a_wrong_number_of_shards_is_refused(tmp_path: Path, count: str) -> None:
     folder = write(tmp_path / "cats", [sample()], **LISTS)
     (folder / "test" / "nshards.txt").write_text(count)
-    with pytest.raises(ExportError, match=r"nshards\.txt: is no number of 1 to 10000"):
+    with pytest.raises(ExportError, match=r"nshards\.txt: is not a number from 1 to 10000"):
         read_data_set(str(folder), "test")
 
 
