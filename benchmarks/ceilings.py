@@ -1,10 +1,10 @@
-"""`python -m benchmarks.ceilings`: what this machine allows, with no service around it.
+"""`python -m benchmarks.ceilings`: measures the limits of this machine, without a service.
 
-- Each encoder alone in ONNX Runtime, with all cores, in batches. A packed text encoder gets our
-  captions as they come, and its best batch is the ceiling. Another one is timed at the lengths that
-  the model is served at, weighted by the number of our captions that fall into each.
-- Decoding and resizing alone, in as many threads as there are cores.
-- Both together, one after the other on the same cores: 1 / (1 / encode + 1 / decode).
+- Each encoder alone in ONNX Runtime, with all cores, in batches. A packed text encoder gets the
+  captions unpadded, and its best batch is the ceiling. Any other text encoder is timed at the
+  served lengths, weighted by the number of captions that fall into each.
+- Decoding and resizing alone, with one thread per core.
+- Both in sequence on the same cores: 1 / (1 / encode + 1 / decode).
 """
 
 import sys
@@ -88,7 +88,7 @@ def _rate(batch: int, taken: Sequence[float]) -> float:
 
 
 def _row(kind: str, rate: float, taken: Sequence[float], **labels: int) -> Row:
-    """A ceiling; `p50_ms` is the time of one call, or of one item alone where none is batched."""
+    """A ceiling's row; `p50_ms` is the time of one call, or of one item if there are no batches."""
     values = {"per_second": rate, "p50_ms": float(np.median(taken)) * 1000}
     return Row({"system": "ceiling", "kind": kind} | labels, values)
 

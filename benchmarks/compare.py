@@ -1,9 +1,9 @@
-"""`python -m benchmarks.compare`: our service, beside what the machine allows.
+"""`python -m benchmarks.compare`: compares the service with the limits of the machine.
 
-For one model, in one run: the ceilings (`benchmarks.ceilings`), and our service. A packed text
-encoder drops padding; what that gains is seen on the same service with captions as long as the
-context, the padded system. All are measured in turns for `--repeats` rounds, so that a machine
-that slows down slows all of them; the medians count.
+Measures the ceilings (`benchmarks.ceilings`) and the service for one model in one run. A packed
+text encoder drops padding; captions of the full context length on the same service, the padded
+system, show the gain. All are measured in turns for `--repeats` rounds, so that a machine that
+slows down slows all of them; the medians count.
 """
 
 import argparse
@@ -52,9 +52,9 @@ LOADS = {
     ),
     PADDED: ((CAPTION, 8), (CAPTION, 32)),
 }  # fmt: skip
-CAPACITY_LOAD = 32  # whose throughput is the capacity that the open loop offers a part of
+CAPACITY_LOAD = 32  # its throughput is the capacity; the open loop offers a fraction of it
 OPEN_LONGER = 2.0  # times the seconds of a closed loop: a p99 needs many requests
-SEEDS = 1_000  # of one round, so that no caption comes twice in a run
+SEEDS = 1_000  # of one round, so that no caption repeats in a run
 LABELS = 1_000
 MB = 10**6
 
@@ -69,10 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
-    """Every load and every ceiling once in each round; in the first one the memory.
+    """Every load and every ceiling once per round; memory in the first round.
 
     Raises:
-        BenchmarkError: A program did not start, or the model cannot be measured so.
+        BenchmarkError: A program did not start, or the model cannot be measured this way.
     """
     repository, seconds = given.repository, given.seconds
     label_set = {"name": SERVED_LABEL_SET, "labels": labels(LABELS), "templates": "plain"}
@@ -104,7 +104,7 @@ def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
 
 
 def requests_for(system: str, kind: str, manifest: Manifest, seed: int) -> Iterator[Request]:
-    """What a system is sent."""
+    """The requests for a system."""
     if system == PADDED:
         return full_captions(manifest["id"], manifest["tokenizer"]["context_length"], seed)
     return requests(KIND_OF[kind], manifest["id"], seed)
@@ -126,7 +126,7 @@ def _closed(
 
 
 def _executed(triton: services.Triton, manifest: Manifest) -> list[float]:
-    """Texts, and batches of them, that Triton has encoded since it started."""
+    """Numbers of texts and of text batches that Triton has encoded since it started."""
     names = {encoder["name"] for encoder in manifest["triton"]["text"]}
     with urlopen(triton.metrics, timeout=10) as answer:  # noqa: S310 (a Triton of ours)
         found = {

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.ladder`: every variant of a model, exported, served and timed again.
+"""`python -m benchmarks.ladder`: exports, serves and times every variant of a model.
 
-Exports all variants that this machine can, which the exporter itself measures against PyTorch.
-Then each published variant is served alone by a real Triton and timed over gRPC, and so is the
-plain PyTorch model, in turns, so that a machine that slows down slows all of them. Options that are
-not listed here are those of `python -m export`, and are passed on to it.
+Exports all variants that this machine supports; the exporter itself measures them against PyTorch.
+Then each published variant, served alone by a real Triton over gRPC, and the plain PyTorch model
+are timed in turns, so that a machine that slows down slows all of them. Options that are not listed
+here are passed on to `python -m export`.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--tokenizer", metavar="DIR", help="folder with a Hugging Face tokenizer")
     add("--text-config", metavar="DIR", help="folder with a text encoder's config.json")
     add("--precision", action="append", choices=rungs.PRECISIONS,
-        help="only this one; may be repeated (default: all that this processor has)")  # fmt: skip
+        help="only this precision; repeatable (default: all that run here)")  # fmt: skip
     given, passed_on = program.parsed_with_rest(made, arguments)
     if not given.model:
         made.error("give --model")

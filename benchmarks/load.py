@@ -1,7 +1,7 @@
-"""`python -m benchmarks.load`: Locust, headless, at several concurrencies; one readable table.
+"""`python -m benchmarks.load`: runs headless Locust at several concurrencies, and prints one table.
 
-Each kind of user runs alone at each concurrency against a service that is started for it, or one
-that runs already (`--url`). Locust's own CSV and HTML files are kept too.
+Each kind of user runs alone at each concurrency, against a service that this program starts or one
+that is already running (`--url`). Locust's own CSV and HTML files are kept too.
 """
 
 import argparse
@@ -25,7 +25,7 @@ USERS = ("RestText", "RestImage", "ZeroShot", "Mixed", "GrpcText", "GrpcImage", 
 CONCURRENCY = (1, 8, 32, 128)
 SHAPES = ("ramp", "spike")
 LOCUSTFILE, SHAPEFILE = "benchmarks/locustfile.py", "benchmarks/traffic/shapes.py"
-SPAWNING = 1  # second, in which the users start; it counts for nothing (--reset-stats)
+SPAWNING = 1  # second, in which the users start; not counted (--reset-stats)
 STOPPING = 60  # seconds that Locust may take beyond the run time
 
 
@@ -40,11 +40,11 @@ def run(
         rpc: host:port of the gRPC API.
         model: Id of the model, or empty.
         user: One of `USERS`.
-        concurrency: Users at a time; with a shape, the most.
-        seconds: How long; Locust takes whole ones only.
+        concurrency: Number of users; with a shape, the largest.
+        seconds: Duration; Locust accepts only whole seconds.
         output: Folder for Locust's files.
-        shape: One of `SHAPES`, or None for a load that stays the same.
-        seed: Another one draws other captions.
+        shape: One of `SHAPES`, or None for a constant load.
+        seed: Seed of the captions.
 
     Raises:
         BenchmarkError: Locust failed, or sent nothing.
@@ -76,19 +76,19 @@ def run(
 
 
 def read(path: Path) -> dict[str, float]:
-    """The figures of all requests together, as our locustfile writes them.
+    """Reads the totals that the locustfile wrote.
 
     Raises:
-        BenchmarkError: There are none.
+        BenchmarkError: There are no totals.
     """
     found: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
     if not found.get("requests"):
-        raise BenchmarkError(f"{path}: Locust has sent nothing")
+        raise BenchmarkError(f"{path}: Locust sent nothing")
     return found
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code: 2 where requests failed."""
+    """Measures, prints and writes; returns the exit code: 2 if requests failed."""
     given = program.parsed(_parser(), arguments)
     if given.quick:
         given.concurrency = given.concurrency[:2]
@@ -110,13 +110,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     made = program.measuring("load", __doc__, seconds=20.0, output=program.OUTPUT / "load")
     add = made.add_argument
-    add("--url", help="measure the service that runs here instead, such as http://host:8080")
+    add("--url", help="measure this running service instead, such as http://host:8080")
     add("--grpc", default="127.0.0.1:8081", metavar="HOST:PORT", help="and its gRPC API")
     add("--users", nargs="+", choices=USERS, default=USERS, metavar="USER",
         help=f"kinds of user (default: all of {', '.join(USERS)})")  # fmt: skip
     add("--concurrency", nargs="+", type=int, default=CONCURRENCY, metavar="N",
-        help="users at a time (default: 1 8 32 128)")  # fmt: skip
-    add("--shape", choices=SHAPES, help="let the load change over the run")
+        help="numbers of concurrent users (default: 1 8 32 128)")  # fmt: skip
+    add("--shape", choices=SHAPES, help="vary the load during the run")
     return made
 
 

@@ -2,8 +2,8 @@
 
 Name the users: RestText, RestImage, ZeroShot, Mixed, GrpcText, GrpcImage, BulkStream.
 None of them waits between requests. `--host` is the REST API's URL; `--grpc-address` is the gRPC
-API's host:port, and `--clip-model` the model, which may be left out where one is served. For a
-load that changes: `-f benchmarks/locustfile.py,benchmarks/traffic/shapes.py --shape ramp`.
+API's host:port, and `--clip-model` the model, which may be omitted if only one is served. For a
+varying load: `-f benchmarks/locustfile.py,benchmarks/traffic/shapes.py --shape ramp`.
 """
 
 import itertools
@@ -28,22 +28,24 @@ from openclip_api.v1 import clip_pb2  # noqa: E402
 STREAM_MESSAGE_ITEMS = 16
 STREAM_ITEMS = 256  # of one stream, which counts as one request
 
-seeds = itertools.count(1)  # every user its own captions; Locust's processes differ in the model
+seeds = itertools.count(
+    1
+)  # each user gets its own captions; Locust's processes differ in the model
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds our options to Locust's."""
+    """Adds this file's options to Locust's."""
     parser.add_argument("--grpc-address", default="127.0.0.1:8081", help="gRPC API's host:port")
     parser.add_argument("--clip-model", default="", help="id of the model")
-    parser.add_argument("--caption-seed", type=int, default=0, help="another one: other captions")
-    parser.add_argument("--shape", default="ramp", help="ramp or spike, beside shapes.py")
-    parser.add_argument("--totals", default="", help="file that the figures of the run go to, JSON")
+    parser.add_argument("--caption-seed", type=int, default=0, help="seed of the captions")
+    parser.add_argument("--shape", default="ramp", help="ramp or spike; needs shapes.py")
+    parser.add_argument("--totals", default="", help="JSON file for the figures of the run")
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def write_totals(environment: Environment) -> None:
-    """Locust's own CSV files lack what came after they were last written, up to a second."""
+    """Writes the totals: Locust's own CSV files may lack the last second."""
     path, total = environment.parsed_options.totals, environment.stats.total
     if path:
         figures = {
@@ -71,7 +73,7 @@ class _Rest(FastHttpUser):  # type: ignore[misc]  # Locust is untyped here
 
     @task  # type: ignore[untyped-decorator]
     def send(self) -> None:
-        """One request; Locust takes any status from 400 on as a failure."""
+        """Sends one request; Locust counts any status of 400 or more as a failure."""
         request = next(self.requests)
         headers = {"content-type": request.content_type}
         name = request.path.partition("?")[0]
@@ -103,7 +105,7 @@ class Mixed(_Rest):
 
 
 class _Grpc(User):  # type: ignore[misc]  # Locust is untyped here
-    """Calls the gRPC API; a user has a connection of its own."""
+    """Calls the gRPC API; each user has its own connection."""
 
     abstract = True
     wait_time = constant(0)
@@ -187,7 +189,7 @@ class BulkStream(_Grpc):
 
     @task  # type: ignore[untyped-decorator]
     def send(self) -> None:
-        """One stream, until every item has come back."""
+        """Runs one stream until every item has its result."""
         model = self.environment.parsed_options.clip_model
         messages = [
             clip_pb2.EmbedStreamRequest(items=self.items(first))
@@ -201,7 +203,7 @@ class BulkStream(_Grpc):
                 length += answer.ByteSize()
                 embedded += sum(result.HasField("embedding") for result in answer.results)
             if embedded != STREAM_ITEMS:
-                raise ValueError(f"{embedded} of {STREAM_ITEMS} items have come back")
+                raise ValueError(f"{embedded} of {STREAM_ITEMS} items were answered")
             return length
 
         self.timed(f"EmbedStream ({STREAM_ITEMS} captions)", call)

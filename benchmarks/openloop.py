@@ -1,9 +1,9 @@
-"""`python -m benchmarks.openloop`: latency against offered load, with the knee marked.
+"""`python -m benchmarks.openloop`: plots latency against offered load, and marks the knee.
 
-First a closed loop finds the capacity. Then loads that are fractions of it are offered, each at
-a constant rate with Poisson arrivals, and latency counts from when a request was due. Writes a
-JSON file and a plot, and prints a table. The client's own lateness has a column too:
-where it is not far below them, use more client processes or a machine of its own.
+First a closed loop finds the capacity. Then the program offers fractions of it, each at a constant
+rate with Poisson arrivals, and measures latency from the time when a request was due. It writes a
+JSON file and a plot, and prints a table. One column is the client's own lateness: if it is not far
+below the latencies, use more client processes or a separate machine.
 """
 
 import argparse
@@ -27,20 +27,20 @@ from benchmarks.traffic.requests import KINDS, NEEDS_LABEL_SET, requests
 
 FRACTIONS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 CAPACITY_CONCURRENCY = 32
-APART = 100_000  # between seeds, so that no caption comes twice and is known
+APART = 100_000  # between seeds, so that no caption repeats and hits the cache
 OFFERED = [kind for kind in KINDS if kind not in NEEDS_LABEL_SET]
-SLACK = 0.05  # a load counts as carried when at most this part of it was left unanswered
+SLACK = 0.05  # a load counts as carried if at most this share stays unanswered
 
 
 def sweep(target: Target, kind: str, given: argparse.Namespace, seed: int) -> list[Row]:
-    """One row for each offered load, whose label `state` says where the knee is."""
+    """One row for each offered load; its label `state` marks the knee."""
     capacity = given.capacity
     if capacity is None:
         stream = requests(kind, target.model, seed + APART)
         found = loops.measure(target, stream, CAPACITY_CONCURRENCY, given.seconds)
         capacity = found.per_second / next(requests(kind, "")).items
         if not capacity:
-            reasons = "; ".join(found.errors) or "nothing was answered"
+            reasons = "; ".join(found.errors) or "no request was answered"
             raise BenchmarkError(f"{kind}: the capacity cannot be found: {reasons}")
     rows = []
     for number, fraction in enumerate(given.fractions, start=seed):
@@ -91,12 +91,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     made = program.measuring("openloop", __doc__, seconds=20.0)
     add = made.add_argument
-    add("--http", metavar="HOST:PORT", help="measure the service that runs here instead")
+    add("--http", metavar="HOST:PORT", help="measure this running service instead")
     add("--grpc", metavar="HOST:PORT", help="and its gRPC, for kinds that begin with grpc-")
     add("--kinds", nargs="+", choices=OFFERED, default=["rest-text", "rest-image"], metavar="KIND",
         help=f"what to send: {', '.join(OFFERED)} (default: rest-text rest-image)")  # fmt: skip
     add("--fractions", nargs="+", type=float, default=FRACTIONS, metavar="X",
-        help="loads, as parts of the capacity")  # fmt: skip
+        help="loads, as fractions of the capacity")  # fmt: skip
     add("--capacity", type=float, help="requests per second, instead of measuring it")
     add("--processes", type=int, default=1, help="client processes (default: 1)")
     return made

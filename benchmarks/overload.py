@@ -1,10 +1,10 @@
-"""`python -m benchmarks.overload`: ten times more than the service can take.
+"""`python -m benchmarks.overload`: offers ten times the load that the service can serve.
 
 First a closed loop finds the best throughput. Then an open loop offers a multiple of it. Accepted
-requests should come through at nearly the best rate and not wait long, refusals should come at
-once, and memory should stay flat. After the last answer the service should be as good as before;
-only then is it measured again. The client shares the CPUs of the service, so the results name the
-cores that each of the two has used.
+requests should be served at nearly the best rate without a long wait, refusals should be immediate,
+and memory should stay flat. After the last answer the service is measured again, and should be as
+fast as before. The client shares the CPUs of the service, so the results state the cores that each
+of them used.
 """
 
 import argparse
@@ -27,16 +27,16 @@ from benchmarks.traffic.requests import KINDS, NEEDS_LABEL_SET, requests
 
 LEAST_SHARE = 0.9  # of the best throughput, under overload
 MOST_REFUSAL_MS = 50.0  # median
-MOST_WAIT_MS = 15_000.0  # 99th percentile of what is accepted; GATEWAY_MAX_WAIT_S and a half
+MOST_WAIT_MS = 15_000.0  # 99th percentile of accepted requests; GATEWAY_MAX_WAIT_S and a half
 MOST_GROWTH = 100.0  # megabytes
 MB = 10**6
 OFFERED = [kind for kind in KINDS if kind not in NEEDS_LABEL_SET]
 CONCURRENCY = 32
-MOST_PREPARED = 100_000  # different requests; what comes twice may be known already
+MOST_PREPARED = 100_000  # different requests; a repeated one may be cached
 
 
 def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
-    """The figures of one flood, with what was before and comes after.
+    """The figures of one flood, and of closed loops before and after it.
 
     Raises:
         BenchmarkError: Nothing was answered before the flood.
@@ -86,7 +86,7 @@ def _resident_bytes(root: int) -> int:
 
 
 def check(values: dict[str, float]) -> list[Check]:
-    """What an overloaded service promises."""
+    """Checks of the promises of an overloaded service."""
     best = values["best_per_second"]
     most = [
         ("overload: median refusal, ms", values["refused_median_ms"], MOST_REFUSAL_MS),
@@ -109,7 +109,7 @@ def summary(rows: Sequence[Row]) -> tuple[Sequence[Row], list[Check]]:
 def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and writes; returns the exit code."""
     made = program.measuring("overload", __doc__, seconds=60.0, env=True)
-    made.add_argument("--kind", choices=OFFERED, default="rest-image", help="what to send")
+    made.add_argument("--kind", choices=OFFERED, default="rest-image", help="kind of request")
     made.add_argument("--times", type=float, default=10.0, help="the capacity (default: 10)")
     given = program.parsed(made, arguments)
     manifest = find(given.repository, given.model)

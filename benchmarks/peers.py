@@ -1,11 +1,11 @@
-"""`python -m benchmarks.peers`: our service beside those that users run today.
+"""`python -m benchmarks.peers`: compares the service with its alternatives.
 
 Ours, infinity and OpenCLIP in PyTorch behind a plain FastAPI server serve the same architecture,
-the peers in FP32, and are sent the very same requests: `POST /v1/embeddings` with texts, or with
-images as data URLs. All run at the same time. One at a time is under load; the others idle, and the
-CPU that they take meanwhile is measured too. In each round every cell (a request and a number of
-connections) is measured on each service in turn, another one first each round; a short round that
-does not count goes before. A ratio is ours over the best peer of the same round and cell.
+the peers in FP32, and get the same requests: `POST /v1/embeddings` with texts, or with images as
+data URLs. All run at the same time. One at a time is under load; the others idle, and their CPU use
+is measured too. In each round every cell (a request and a number of connections) is measured on
+each service in turn, starting with another service each round; a short warm-up round goes first. A
+ratio is ours over the best peer of the same round and cell.
 """
 
 import sys
@@ -30,7 +30,7 @@ CELLS = (
     ("caption", 1), ("caption", 8), ("caption", 32), ("16 captions", 1), ("16 captions", 8),
     ("image", 1), ("image", 8), ("image", 32), ("8 images", 1), ("8 images", 8),
 )  # fmt: skip
-WARM_UP = 0.25  # of the seconds of a cell, in the round that does not count
+WARM_UP = 0.25  # of the seconds of a cell, in the warm-up round
 MOST_IDLE_CORES = 0.1  # of all idle services together
 ROUND = "round"
 
@@ -53,7 +53,7 @@ def measure(
 
 
 def ratios(rows: Sequence[Row]) -> list[Row]:
-    """Of each cell, ours over the best peer in items/s: median, least and most of the rounds."""
+    """Ours over the best peer in items/s for each cell: median, minimum and maximum of rounds."""
     rates: dict[tuple[Label, Label], dict[Label, dict[str, float]]] = {}
     for row in rows:
         cell = rates.setdefault((row.labels["kind"], row.labels["concurrency"]), {})
@@ -76,7 +76,7 @@ def ratios(rows: Sequence[Row]) -> list[Row]:
 
 
 def summary(rows: Sequence[Row]) -> tuple[list[Row], list[Check]]:
-    """The ratios, the medians of the rounds, and each round as it was."""
+    """The ratios, the medians of the rounds, and all rounds."""
     plain = [Row({k: v for k, v in r.labels.items() if k != ROUND}, r.values) for r in rows]
     idle = max(row.values["idle_cores"] for row in rows)
     check = Check("cores that idle services took, the most", idle, MOST_IDLE_CORES, at_least=False)
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     made = program.measuring("peers", __doc__, seconds=8.0, repeats=5, env=True)
     made.add_argument(
         "--variant", action="append", default=[], metavar="ID",
-        help="another precision of ours, measured beside; may be repeated",
+        help="another precision of ours to measure as well; repeatable",
     )  # fmt: skip
     made.add_argument(
         "--peers-python", type=Path, default=Path(sys.executable), metavar="FILE",

@@ -1,4 +1,4 @@
-"""What the benchmarks' command lines share."""
+"""The common parts of the benchmarks' command lines."""
 
 import argparse
 import signal
@@ -24,27 +24,27 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def add_model(made: argparse.ArgumentParser) -> None:
-    """Which model is measured."""
+    """Adds the options that choose the model."""
     made.add_argument(
         "--repository", type=lambda text: Path(text).resolve(), metavar="DIR",
         default=Path("model_repository").resolve(),
-        help="where the model is (default: model_repository)",
+        help="repository of the model (default: model_repository)",
     )  # fmt: skip
-    made.add_argument("--model", help="its id; may be left out where there is only one")
+    made.add_argument("--model", help="its id; optional if there is only one")
 
 
 def measuring(
     name: str, description: str | None, seconds: float, repeats: int | None = None, *,
     env: bool = False, output: Path = OUTPUT,
 ) -> argparse.ArgumentParser:  # fmt: skip
-    """A parser with the options of all that measure a model; `parsed` reads it.
+    """A parser with the options of every program that measures a model; see `parsed`.
 
     Args:
         name: Of the program.
         description: Its docstring.
         seconds: Default length of each measurement.
         repeats: Default number of repeats; None: each is measured once.
-        env: Whether the gateway is started with settings that are given.
+        env: Whether there is an option for settings of the gateway.
         output: Default folder of the results.
     """
     made = parser(name, description)
@@ -54,9 +54,9 @@ def measuring(
         help=f"length of each measurement (default: {seconds:g})")  # fmt: skip
     if repeats is not None:
         add("--repeats", type=int, default=repeats, metavar="N",
-            help=f"how often each is measured; the median counts (default: {repeats})")  # fmt: skip
+            help=f"measurements of each; the median counts (default: {repeats})")  # fmt: skip
     add("--quick", action="store_true",
-        help="a second for each measurement, once: shows that it runs, and no more")  # fmt: skip
+        help="one second per measurement, once each: only shows that the program runs")  # fmt: skip
     if env:
         add("--env", action="append", default=[], type=_setting, metavar="NAME=VALUE",
             help="a setting of the gateway; may be repeated")  # fmt: skip
@@ -66,7 +66,7 @@ def measuring(
 
 
 def parsed(made: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """What was given, with `--quick` carried out, and `env` as a dict of settings."""
+    """The parsed options, with `--quick` applied, and `env` as a dict of settings."""
     given, unknown = parsed_with_rest(made, arguments)
     if unknown:
         made.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -76,7 +76,7 @@ def parsed(made: argparse.ArgumentParser, arguments: list[str] | None) -> argpar
 def parsed_with_rest(
     made: argparse.ArgumentParser, arguments: list[str] | None
 ) -> tuple[argparse.Namespace, list[str]]:
-    """As `parsed`; words that it does not know are returned beside it."""
+    """As `parsed`; also returns unknown arguments."""
     given, unknown = made.parse_known_args(arguments)
     if given.quick:
         given.seconds = min(given.seconds, QUICK_SECONDS)
@@ -90,7 +90,7 @@ def parsed_with_rest(
 def run(main: Callable[[], int]) -> int:
     """Runs a program; returns its exit code.
 
-    SIGTERM and Ctrl-C end it as an exception does, so that it stops all that it has started.
+    SIGTERM and Ctrl-C raise an exception in it, so that it stops the programs that it started.
     """
     signal.signal(signal.SIGTERM, _stop)
     try:

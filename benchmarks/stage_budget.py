@@ -1,16 +1,16 @@
 """`python -m benchmarks.stage_budget`: CPU milliseconds of the gateway for each request.
 
-The encoders are replaced by ones that do no work (`benchmarks.systems.null_encoder`), so that the
-machine has time for the gateway, and what is measured is the gateway's own.
+Encoders that do no work replace the real ones (`benchmarks.systems.null_encoder`), so that the
+machine has time for the gateway, and only the gateway's own work is measured.
 
 1. Totals: user and kernel time of the gateway's processes from /proc, before and after a number of
-   requests, divided by that number. Nothing is installed in the gateway for it.
-2. Stages: the same load on a gateway that runs under `benchmarks.systems.sampler`, which puts the
-   main thread's CPU time down to the code that it is in, and counts other threads apart. A sample
-   is of the stage of the innermost frame that belongs to one. The shares are then applied to the
-   totals, so that what the sampler itself costs is in none of them.
+   requests, divided by that number. The gateway runs unmodified.
+2. Stages: the same load on a gateway that runs under `benchmarks.systems.sampler`, which attributes
+  the main thread's CPU time to code, and counts other threads separately. A sample belongs to the
+  stage of its innermost frame that has one. The shares are then applied to the totals, so that the
+  cost of the sampler itself does not count.
 3. Totals once more with several worker processes.
-4. Decoding and resizing alone, on all cores at once, in this program: what an image must cost.
+4. Decoding and resizing alone, on all cores at once, in this program: the minimal cost of an image.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from benchmarks.traffic.errors import BenchmarkError
 
 KINDS = ("rest-text", "grpc-text", "rest-image", "rest-image-base64", "grpc-image")
 WORKERS = 2
-WORKER_KINDS = ("rest-text", "grpc-text")  # of which it is seen that more workers cost no more
-CALLS = "2"  # the gateway's default: as before a GPU, another call may be under way meanwhile
-FUNCTIONS = 15  # the hottest, that are kept of each kind
+WORKER_KINDS = ("rest-text", "grpc-text")  # used to check that more workers cost no more
+CALLS = "2"  # the gateway's default: as with a GPU, two calls may be in flight
+FUNCTIONS = 15  # hottest functions kept for each kind
 CONCURRENCY = 8
-SEEDS = 1_000  # between kinds: a caption that comes again is answered from the cache
+SEEDS = 1_000  # between kinds: a repeated caption is answered from the cache
 WAIT = 30.0  # seconds, for the sampler to write
 
 
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     made = program.measuring("stage_budget", __doc__, seconds=5.0, repeats=3, env=True)
     add = made.add_argument
     add("--kinds", nargs="+", default=KINDS, metavar="KIND", help=f"default: {' '.join(KINDS)}")
-    add("--functions", action="store_true", help="print the functions that use most, too")
+    add("--functions", action="store_true", help="also print the hottest functions")
     given = program.parsed(made, arguments)
     manifest = find(given.repository, given.model)
     rows = record("stage_budget", manifest, given, measure(given, manifest), summary)
@@ -98,9 +98,9 @@ def summary(rows: Sequence[Row]) -> tuple[Sequence[Row], list[Check]]:
 def medians_ms(
     served: services.Gateway, kinds: Sequence[str], seconds: float, repeats: int, workers: int = 1
 ) -> dict[str, float]:
-    """CPU milliseconds of all its processes for each request of a kind: the medians.
+    """Median CPU milliseconds per request of each kind, of all the gateway's processes.
 
-    The kinds take turns, so that they can be compared where the machine's speed changes.
+    The kinds take turns, so that they stay comparable if the machine's speed changes.
     """
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     for seed in range(repeats):
@@ -110,7 +110,7 @@ def medians_ms(
 
 
 def profiled(served: services.Gateway, kind: str, seconds: float, file: Path) -> dict[str, Any]:
-    """The profile of a load; the gateway runs under `benchmarks.systems.sampler`, which writes it.
+    """The profile of a load, from a gateway that runs under `benchmarks.systems.sampler`.
 
     Raises:
         BenchmarkError: It wrote nothing, or requests failed.
@@ -138,7 +138,7 @@ def _cpu_ms(served: services.Gateway, kind: str, seconds: float, seed: int, work
 
 
 def _load(served: services.Gateway, kind: str, seconds: float, seed: int, workers: int = 1) -> int:
-    """Sends requests, and returns their number; each worker gets as many at a time as one alone."""
+    """Sends requests, and returns their number; concurrency is the same for each worker."""
     load = CONCURRENCY * workers
     seed += SEEDS * list(requests.KINDS).index(kind)
     stream = requests.requests(kind, served.target.model, seed)

@@ -1,13 +1,13 @@
-"""`python -m benchmarks.tune`: which settings serve a model fastest on this machine.
+"""`python -m benchmarks.tune`: finds the fastest settings for a model on this machine.
 
-Each variant is a copy of the model's repository with one thing changed, or settings of the gateway
-changed, served by a real Triton and a gateway of its own, and loaded with images and captions. With
-`--grid` all combinations of what is given are tried. Triton instances share the cores: each gets
-cores / instances ONNX Runtime threads, and a call of the gateway of its own.
+Each variant is a copy of the model's repository with one change, or a change of the gateway's
+settings. A real Triton and a gateway serve each, under a load of images and captions. `--grid`
+tries all combinations of the given values. Triton instances share the cores: each gets cores /
+instances ONNX Runtime threads, and its own call of the gateway.
 
-All variants run once in every round. One is faster than the repository as it is published, or
-slower, only if every round of the one was so against every round of the other. `--apply` writes
-what is faster into the repository.
+All variants run once in every round. A variant is faster or slower than the published repository
+only if each of its rounds is faster or slower than every round of the latter. `--apply` writes the
+faster settings into the repository.
 """
 
 import argparse
@@ -39,13 +39,13 @@ MAX_BATCHES = ("16", "64")
 CALLS = "GATEWAY_TRITON_CALLS"
 AS_PUBLISHED = "as published"
 FASTER, SLOWER = "faster", "slower"
-ROUNDS = 3  # fewer say nothing about the spread
+ROUNDS = 3  # fewer do not show the spread
 
-Variant = Mapping[str, str]  # what is changed; other names are settings of the gateway
+Variant = Mapping[str, str]  # changes of the repository; other names are settings of the gateway
 
 
 def variants(choices: Mapping[str, Sequence[str]], *, grid: bool) -> list[Variant]:
-    """What to try: as published, then one change at a time; or every combination."""
+    """The variants to try: as published, then one change at a time; or every combination."""
     if grid:
         names = list(choices)
         every = itertools.product(*choices.values())
@@ -59,7 +59,7 @@ def measure(
     """Serves one variant and loads it.
 
     Raises:
-        BenchmarkError: It cannot be served so.
+        BenchmarkError: It cannot be served this way.
     """
     model = manifest["id"]
     with repositories.copy(repository, manifest) as folder:
@@ -72,7 +72,7 @@ def measure(
 
 
 def apply(repository: Path, manifest: Manifest, variant: Variant) -> dict[str, str]:
-    """Changes a copy of the repository; returns the settings that are for the gateway."""
+    """Applies a variant to a copy of the repository; returns the gateway's settings."""
     settings = {name: value for name, value in variant.items() if name not in CHANGES}
 
     def change(config: ModelConfig) -> None:
@@ -119,7 +119,7 @@ CHANGES: dict[str, Callable[[ModelConfig, str], None]] = {
 def write(repository: Path, manifest: Manifest, chosen: Mapping[str, Variant]) -> dict[str, str]:
     """Writes the variants of `rest-image` and `rest-text` into the repository, file by file.
 
-    Each `config.pbtxt` keeps all other keys. Returns the settings that are for the gateway.
+    Each `config.pbtxt` keeps all other keys. Returns the gateway's settings.
     """
     models, settings = dict(manifest["triton"]), dict[str, str]()
     for kind, variant in chosen.items():
@@ -154,7 +154,7 @@ class Measured:
     p99_ms: float
 
     def against(self, published: "Measured") -> str:
-        """`FASTER` or `SLOWER` than as published, or neither: the rounds overlap, or are few."""
+        """`FASTER` or `SLOWER` than published, or neither if rounds overlap or are too few."""
         if min(len(self.rates), len(published.rates)) < ROUNDS:
             return ""
         if min(self.rates) > max(published.rates):
@@ -163,7 +163,7 @@ class Measured:
 
 
 def measured(rows: Sequence[Row], name: str, kind: str, load: int) -> Measured | None:
-    """What was measured of a variant under a load; None if nothing was."""
+    """The measurements of a variant under a load; None if there are none."""
     wanted = {"variant": name, "kind": kind, "concurrency": load}
     found = [row.values for row in rows if wanted.items() <= row.labels.items()]
     if not found:
@@ -173,9 +173,9 @@ def measured(rows: Sequence[Row], name: str, kind: str, load: int) -> Measured |
 
 
 def choose(rows: Sequence[Row], tried: Sequence[Variant]) -> dict[str, Variant]:
-    """The fastest variant for each kind of request; none unless it is beyond the spread.
+    """The fastest variant for each kind of request, if the difference exceeds the spread.
 
-    It is faster than as published under one of the loads, and slower under none.
+    It is faster than the published one under at least one load, and slower under none.
     """
     chosen: dict[str, Variant] = {}
     for kind in dict.fromkeys(kind for kind, _ in LOADS):
@@ -196,7 +196,7 @@ def choose(rows: Sequence[Row], tried: Sequence[Variant]) -> dict[str, Variant]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Variants down, loads across: items per second (median, lowest and highest round), and p99."""
+    """A row per variant, a column per load: items/s (median, lowest and highest round) and p99."""
     lines: list[list[Cell]] = []
     for name in dict.fromkeys(str(row.labels["variant"]) for row in rows):
         line: list[Cell] = [name]
@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
     for kind, variant in chosen.items():
         print(f"{kind}: {name_of(variant)} is faster")
     if not chosen:
-        print("nothing is faster than the repository as it is published")
+        print("nothing is faster than the repository as published")
     elif given.apply:
         settings = write(repository, manifest, chosen)
         print(f"written to {repository}; restart Triton to use it")
@@ -253,9 +253,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--queue-delays", nargs="*", default=QUEUE_DELAYS, metavar="US", help="microseconds")
     add("--max-batches", nargs="*", default=MAX_BATCHES, metavar="N", help="items in a batch")
     add("--split-batches", nargs="*", default=("0", "1"), metavar="0|1",
-        help="whether the threads of the CPU backend run rows of their own")  # fmt: skip
-    add("--grid", action="store_true", help="every combination, not one change at a time")
-    add("--apply", action="store_true", help="write what is faster into the repository")
+        help="whether each thread of the CPU backend runs rows of its own")  # fmt: skip
+    add("--grid", action="store_true", help="try every combination, not one change at a time")
+    add("--apply", action="store_true", help="write the faster settings into the repository")
     return made
 
 

@@ -1,6 +1,6 @@
-"""Checks on a GPU machine what no other machine can show; without network, registry or PyTorch.
+"""Checks that need a GPU machine; they need no network, registry or PyTorch.
 
-    environment   GPU, driver, CUDA, ONNX Runtime, TensorRT and Triton that are there
+    environment   the installed GPU, driver, CUDA, ONNX Runtime, TensorRT and Triton
     encoders      each model in ONNX Runtime           plans    its TensorRT plans
     service       Triton and the gateway under closed and open loops
 

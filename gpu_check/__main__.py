@@ -1,7 +1,7 @@
-"""`make gpu-check`: what a GPU machine does with this service, a verdict for each line.
+"""`make gpu-check`: checks this service on a GPU machine, with a verdict on each line.
 
-Parts, each of which may be run alone: environment, encoders, plans, service. Their lines are
-merged in DIR/gpu-check.benchmark.json and DIR/gpu-check.md.
+Each part can run alone: environment, encoders, plans, service. Their lines are merged in
+DIR/gpu-check.benchmark.json and DIR/gpu-check.md.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from gpu_check.lines import FAIL, NOT_HERE, line
 from gpu_check.models import inputs_of, published
 from gpu_check.sessions import NO_TF32, OnnxEngine, Runtime
 
-LIMIT_S = 2.0  # to measure the limit for
+LIMIT_S = 2.0  # spent on measuring the limit
 NO_CUDA = "no CUDA"
 CACHE = "timing.cache"
 ON_GPU = {"GATEWAY_TRITON_CALLS": "2"}  # so that a GPU does not wait for the gateway
@@ -121,11 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     made.prog = "python -m gpu_check"
     add = made.add_argument
     add("--inputs", type=Path, default=Path("reports/gpu-inputs"), metavar="DIR",
-        help="what make gpu-inputs wrote (default: reports/gpu-inputs)")  # fmt: skip
+        help="folder from make gpu-inputs (default: reports/gpu-inputs)")  # fmt: skip
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
         help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
     add("--batches", nargs="+", type=int, default=(1, 8, 32, 128), metavar="N",
-        help="items in a call, and requests at a time (default: 1 8 32 128)")  # fmt: skip
+        help="items per call, and concurrent requests (default: 1 8 32 128)")  # fmt: skip
     return made
 
 

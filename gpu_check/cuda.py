@@ -21,7 +21,7 @@ class Device:
         """Take the primary context.
 
         Raises:
-            NoGpuError: There is no GPU that can be used, as of every method that fails.
+            NoGpuError: There is no usable GPU; every failing method raises this.
         """
         self.gpu = find_gpus(load)[0]
         self._driver, self._owned = load(DRIVER), list[int]()
@@ -80,7 +80,7 @@ class Device:
         self._call("cuStreamSynchronize", self._stream)
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
-        """Capture what `enqueue` puts on the stream; return a function that replays it."""
+        """Capture the work that `enqueue` puts on the stream; return a function that replays it."""
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuStreamBeginCapture_v2", self._stream, GLOBAL)
         try:

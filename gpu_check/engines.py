@@ -14,7 +14,7 @@ from export.gate.metrics import bad_vectors, row_cosines
 from export.gate.thresholds import DEFAULT_THRESHOLDS
 from gpu_check.lines import FAIL, NOT_HERE, PASS, line
 
-MIN_CALLS = 5  # timed, however slow
+MIN_CALLS = 5  # timed at least, however slow
 PARITY_BATCH = 8
 SAME = 0.99999  # cosine of a CUDA graph's vectors to those without it
 MB = 1e6
@@ -32,7 +32,7 @@ class Engine(Protocol):
     """An encoder in some runtime."""
 
     def bind(self, items: NDArray[Any], *, graph: bool) -> Bound:
-        """Put a batch [n, ...] into the device's memory; the one before is of no use then.
+        """Put a batch [n, ...] into the device's memory, replacing the previous one.
 
         With `graph` it runs as a CUDA graph.
         """
@@ -40,16 +40,16 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """An encoder, and what it is measured with.
+    """An encoder with the data for its measurement.
 
     Attributes:
-        labels: Its model, precision and kind, for the lines.
+        labels: Its model, precision and kind, for the output lines.
         path: File of its graph.
         items: Reference inputs [m, ...].
         truth: PyTorch's vectors of them, [m, D].
         batch: Makes a batch of n items to time.
         flops: Operations for an item, or None if they depend on it.
-        ungraphed: Why it cannot run as a CUDA graph; empty where it can.
+        ungraphed: Why it cannot run as a CUDA graph; empty if it can.
     """
 
     labels: dict[str, Label]
@@ -63,15 +63,15 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How encoders are measured.
+    """Options of the measurement of encoders.
 
     Attributes:
-        part: For the lines.
+        part: For the output lines.
         batches: Numbers of items in a call.
         seconds: Length of each measurement.
-        limit: Operations a second that the device can do.
+        limit: Operations per second that the device can do.
         used_bytes: The memory in use.
-        ungraphed: Why no encoder can run as a CUDA graph; empty where they can.
+        ungraphed: Why no encoder can run as a CUDA graph; empty if they can.
     """
 
     part: str
@@ -144,7 +144,7 @@ class Measure:
 
 
 def seconds_of(run: Run, seconds: float) -> list[float]:
-    """Seconds of each call, for a while; the first does not count."""
+    """Seconds of each call during the measurement, after one warm-up call."""
     run()
     taken: list[float] = []
     end = time.perf_counter() + seconds

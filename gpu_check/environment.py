@@ -1,4 +1,4 @@
-"""What a GPU needs, and what of it is there."""
+"""Checks that the software for a GPU is installed."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ QUERY = "name,driver_version,memory.total,clocks.max.sm,power.limit"
 
 
 def lines(runtime: Runtime) -> Iterator[Row]:
-    """One line for each thing that is needed."""
+    """One line for each required component."""
     yield _line("GPU", lambda: "; ".join(f"{g.name}, {g.compute_capability}" for g in find_gpus()))
     yield _line("driver", _driver)
     cuda = getattr(onnxruntime, "cuda_version", "") or "none"

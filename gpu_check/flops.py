@@ -18,7 +18,7 @@ def flops(path: Path, shape: Sequence[int]) -> int | None:
         shape: Shape of the input.
 
     Returns:
-        The number, or None where a shape depends on values, as in packed text.
+        The number, or None if a shape depends on values, as in packed text.
     """
     model = onnx.load(path, load_external_data=False)
     del model.graph.value_info[:]

@@ -18,7 +18,7 @@ LONGEST = 300  # characters of a reason
 def line(
     part: str, labels: dict[str, Label], verdict: str, why: object = "", **figures: float
 ) -> Row:
-    """One line: what was tried, the verdict, the reason or the error, and the figures."""
+    """One line: the labels, the verdict, the reason or the error, and the figures."""
     reason = " ".join(str(why).replace("|", "/").split())[:LONGEST]
     return Row({"part": part, **labels, "verdict": verdict, "why": reason}, figures)
 
@@ -32,14 +32,14 @@ def kept(output: Path, parts: Sequence[str], models: Sequence[str]) -> list[Row]
     """Read the lines that a run of these parts and models does not replace.
 
     Raises:
-        ResultsError: They are of another machine, or cannot be read.
+        ResultsError: They are from another machine, or cannot be read.
     """
     path = output / f"{NAME}{SUFFIX}"
     if not path.exists():
         return []
     found = Results.read(path)
     if found.machine != results.machine():
-        raise ResultsError(f"{path} is of another machine; give another --output")
+        raise ResultsError(f"{path} is from another machine; give another --output")
     return [
         row
         for row in found.rows
@@ -48,7 +48,7 @@ def kept(output: Path, parts: Sequence[str], models: Sequence[str]) -> list[Row]
 
 
 def page(found: Results) -> str:
-    """Everything as Markdown: the verdicts counted, then a table for each part."""
+    """Format all lines as Markdown: the counts of verdicts, then a table for each part."""
     counts = Counter(row.labels["verdict"] for row in found.rows)
     counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (PASS, FAIL, NOT_HERE))
     sections = ["# GPU check", about(found), f"{counted}."]

@@ -66,7 +66,7 @@ def published(repository: Path, manifest: Manifest, inputs: Inputs) -> Iterator[
 
 
 def typed(manifest: Manifest, inputs: Inputs, precision: str) -> Iterator[Encoder]:
-    """Both encoders as typed graphs for TensorRT; none where the inputs have no such graphs."""
+    """Both encoders as typed graphs for TensorRT; none if the inputs have no such graphs."""
     for kind in ("image", "text"):
         path = inputs.folder / precision / f"{kind}.onnx" if inputs.folder else None
         if path is not None and path.is_file():
@@ -90,7 +90,7 @@ def _encoder(
         return Encoder(labels, path, inputs.pixels, inputs.image, batch, counted)
 
     def texts(count: int) -> NDArray[Any]:
-        """Our captions where they are packed, else rows as long as the context."""
+        """Captions if text is packed, else rows of the full context length."""
         return batch_of(manifest, caption_lengths(context)[:count] if joined else [context] * count)
 
     counted = flops(path, (1, context))

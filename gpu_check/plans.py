@@ -1,4 +1,4 @@
-"""TensorRT plans of a model's typed graphs: built by export's own builder, then measured."""
+"""Builds TensorRT plans of a model's typed graphs with export's builder, and measures them."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from gpu_check.lines import FAIL, NOT_HERE, PASS, line
 from gpu_check.models import Inputs, typed
 
 PRECISIONS = ("fp16", "int8", "fp8")
-NO_GRAPHS = "no typed graphs; write them with make gpu-inputs where the model is exported"
+NO_GRAPHS = "no typed graphs; write them with make gpu-inputs on the machine that exports the model"
 TENSORS = {"image": (PIXELS, IMAGE_FEATURES), "text": (TOKEN_IDS, TEXT_FEATURES)}
 
 
@@ -111,10 +111,10 @@ class PlanEngine:
             taken = taken and self._context.set_tensor_address(name, address)
         if not taken:
             raise EngineError(f"TensorRT does not take a batch of {items.shape}")
-        self._enqueue()  # after a change of shapes once, before its work can be captured
+        self._enqueue()  # once after a change of shapes, before the work can be captured
         self._device.synchronize()
         enqueue = self._device.capture(self._enqueue) if graph else self._enqueue
-        self._device.clear(found, size)  # what is read later is of a later run
+        self._device.clear(found, size)  # the result is read from a later run
 
         def run() -> None:
             enqueue()

@@ -1,4 +1,4 @@
-"""The whole service, Triton and the gateway, under closed and open loops; and what limits it."""
+"""Measures Triton and the gateway under closed and open loops, and finds the bottleneck."""
 
 import itertools
 import time
@@ -19,10 +19,10 @@ from gpu_check.engines import MB
 from gpu_check.lines import FAIL, PASS, line
 from gpu_check.sessions import Runtime
 
-KINDS = {"rest-image": 0, "rest-text": -1}  # and the place of the encoder that answers
+KINDS = {"rest-image": 0, "rest-text": -1}  # with the index of the encoder that answers
 OFFERED = (0.5, 0.7, 0.9)  # parts of the best closed loop
 LEAST = 20  # requests of an open loop, on average
-BUSY = 0.9  # of the time, or of a core: it is the limit
+BUSY = 0.9  # of the time, or of a core: from there on it is the bottleneck
 COUNTERS = (
     "nv_inference_request_success", "nv_inference_exec_count",
     "nv_inference_compute_infer_duration_us",
@@ -75,7 +75,7 @@ def lines(
 
 @contextmanager
 def on_gpu(repository: Path, manifest: Manifest) -> Iterator[Path]:
-    """A copy of a model that Triton may run on a GPU alone, until the block ends."""
+    """A copy of a model that Triton may run only on a GPU, until the block ends."""
 
     def change(config: ModelConfig) -> None:
         for group in config.instance_group:
@@ -87,23 +87,23 @@ def on_gpu(repository: Path, manifest: Manifest) -> Iterator[Path]:
 
 
 def _measured(labels: dict[str, Label], values: dict[str, float], wrong: Mapping[str, int]) -> Row:
-    """A line that fails where answers were wrong; an open loop may be refused some."""
+    """A line that fails if any answer was wrong; some requests of an open loop may be refused."""
     why = "; ".join(wrong) if values["requests"] else "nothing was answered"
     return line("service", labels, FAIL if why else PASS, why, **values)
 
 
 class _Watch:
-    """What the encoder, the gateway and this client do from now on."""
+    """The use of the encoder, the gateway and this client from now on."""
 
     def __init__(self, triton: services.Triton, gateway: services.Gateway, encoder: str) -> None:
         self._metrics, self._pid, self._encoder = triton.metrics, gateway.pid, encoder
         self._start = self._now()
 
     def shares(self) -> tuple[dict[str, float], str]:
-        """The part of the time that the encoder computes, the cores of the others, the limit."""
+        """The encoder's share of the time, the cores that the others use, the bottleneck."""
         passed = [now - then for now, then in zip(self._now(), self._start, strict=True)]
         elapsed, client, gateway, requests, executions, computed = passed
-        # Triton adds the time of an execution up for each request in it.
+        # Triton counts the time of an execution once for each request in it.
         busy = computed / 1e6 * executions / requests if requests else 0.0
         shares = {
             "encoder": busy / elapsed,

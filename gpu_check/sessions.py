@@ -17,22 +17,22 @@ from gpu_check.cuda import Device
 from gpu_check.engines import Bound, EngineError, Run, seconds_of
 
 CUDA = "CUDAExecutionProvider"
-SERVED = {"device_id": "0", "cudnn_conv_algo_search": "HEURISTIC"}  # as `config.pbtxt` has it
+SERVED = {"device_id": "0", "cudnn_conv_algo_search": "HEURISTIC"}  # as in `config.pbtxt`
 NO_TF32 = {"use_tf32": "0"}
 GRAPHS = {"enable_cuda_graph": "1"}
-NONE = -1  # id of a CUDA graph: neither captured nor replayed
+NONE = -1  # graph id for a run without capture or replay
 SIDES: dict[str, tuple[int, type[np.floating[Any]]]] = {
     "cuda": (8192, np.float16),
     "cpu": (1024, np.float32),
-}  # of the product that is the limit
+}  # side of the matrices whose product measures the limit
 
 
 class Runtime:
-    """ONNX Runtime on the first GPU, or on the CPU where its CUDA provider cannot be used.
+    """ONNX Runtime on the first GPU, or on the CPU if its CUDA provider cannot be used.
 
     Attributes:
         device: `cuda` or `cpu`.
-        missing: Why CUDA cannot be used; empty where it can.
+        missing: Why CUDA cannot be used; empty if it can.
     """
 
     def __init__(self) -> None:
@@ -52,14 +52,14 @@ class Runtime:
 
     @property
     def name(self) -> str:
-        """For the lines."""
+        """Name for the output lines."""
         return f"ONNX Runtime {self.device.upper()}"
 
     def open(self, graph: Path | bytes, options: Mapping[str, str] | None) -> Any:  # noqa: ANN401 (onnxruntime is untyped)
         """Open a session; on CUDA if there are options for it.
 
         Raises:
-            EngineError: It fails, or runs on the CPU where CUDA was asked for.
+            EngineError: It fails, or runs on the CPU instead of CUDA.
         """
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
@@ -82,7 +82,7 @@ class Runtime:
         return proportional_bytes(os.getpid())
 
     def limit(self, seconds: float) -> float:
-        """Operations a second of one large product, which the share of an encoder is of."""
+        """Operations per second of one large matrix product, the reference for encoders."""
         side, dtype = SIDES[self.device]
         session = self.open(_product(side, dtype), SERVED if self.device == "cuda" else None)
         left = np.random.default_rng(0).standard_normal((side, side), np.float32).astype(dtype)
@@ -100,7 +100,7 @@ class OnnxEngine:
             runtime: ONNX Runtime.
             path: The graph, whose one output is float32 [n, size].
             size: Length of a vector.
-            options: Further options of the CUDA provider; of no use on the CPU.
+            options: Further options of the CUDA provider; ignored on the CPU.
 
         Raises:
             EngineError: It cannot be opened.
@@ -148,7 +148,7 @@ def _bound(
 
 
 def _product(side: int, dtype: type[np.generic]) -> bytes:
-    """Make a graph that multiplies its input with a constant, both [side, side]."""
+    """Make a graph that multiplies its input by a constant, both [side, side]."""
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     values = np.random.default_rng(1).standard_normal((side, side), np.float32).astype(dtype)
     left, made = (helper.make_tensor_value_info(n, kind, (side, side)) for n in ("left", "made"))

@@ -1,9 +1,9 @@
-"""`make robustness`: how far noise, faults of preprocessing and other texts move a model's vectors.
+"""`make robustness`: measures how noise, preprocessing faults and text changes move vectors.
 
-Cosine to the unchanged item, top label kept and accuracy for each change at each strength, with
-the models side by side, through the API alone. It starts a Triton and gateways of its own unless
---url is given. The key, if the service needs one, is OPENCLIP_API_KEY. Writes
-robustness.benchmark.json, robustness.md and plots.
+Reports cosine to the unchanged item, kept top labels and accuracy for each change at each strength,
+with the models side by side, using only the API. Starts its own Triton and gateways unless --url is
+given. OPENCLIP_API_KEY holds the key, if the service needs one. Writes robustness.benchmark.json,
+robustness.md and plots.
 """
 
 import argparse
@@ -83,14 +83,14 @@ def _recognise(given: argparse.Namespace, names: Sequence[str | None]) -> None:
             for match in matches[:SHOWN]
         ]
         print(f"{subject.model.id}: most likely {matches[0].fault}\n")
-        print(markdown(["fault", "distance from what was seen", "its median cosine"], lines))
+        print(markdown(["fault", "distance from the observation", "its median cosine"], lines))
 
 
 def _seen(value: str) -> np.ndarray:
     """A number, or the array in a file.
 
     Raises:
-        BenchmarkError: It is neither.
+        BenchmarkError: The value is neither.
     """
     try:
         return np.asarray(
@@ -141,14 +141,20 @@ def _parser() -> argparse.ArgumentParser:
         help="pictures, in folders named for classes or in one (default: scenes)")  # fmt: skip
     add("--count", type=_two_or_more, default=96, metavar="N",
         help="number of pictures, evenly spaced (default: %(default)s)")  # fmt: skip
-    add("--seed", type=int, default=0, metavar="N", help="of all choices (default: %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of random choices (default: %(default)s)",
+    )
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
         help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
     add("--budget", type=int, default=3000, metavar="N",
-        help="pictures to embed for an adversarial one (default: %(default)s)")  # fmt: skip
+        help="most pictures to embed per adversarial search (default: %(default)s)")  # fmt: skip
     add("--recognise", metavar="COSINE|FILE.npy",
-        help="instead: name the fault of a pipeline by the median cosine of its vectors to the "
-        "service's, by the cosine of each picture of --images, or by the vectors")  # fmt: skip
+        help="instead, name the fault of a pipeline from the median cosine of its vectors to the "
+        "service's, from the cosine of each picture of --images, or from the vectors")  # fmt: skip
     add("--output", type=Path, default=Path("reports/robustness"), metavar="DIR",
         help="folder for the files that are written (default: %(default)s)")  # fmt: skip
     return made

@@ -1,4 +1,4 @@
-"""The fewest pixels of a picture that change its top label, searched by calls of the API alone."""
+"""Searches for the fewest pixels of a picture that change its top label, using only the API."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from scipy.optimize import OptimizeResult, differential_evolution
 
 from robustness.service import Pixels
 
-COUNTS = (1, 2, 4, 8, 16)  # pixels that are tried, in this order
+COUNTS = (1, 2, 4, 8, 16)  # numbers of pixels to try, in this order
 POPULATION = 50
 PARAMETERS = 5  # of a pixel: row, column, red, green, blue
 
@@ -19,11 +19,11 @@ Embed = Callable[[list[Pixels]], Vectors]
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """The end of a search: the picture, which is unchanged where nothing was found."""
+    """The result of a search: the picture, unchanged if nothing was found."""
 
     pixels: Pixels
     label: int  # index of its top label
-    tried: int  # the most pixels at a time; 0: the budget allows no search
+    tried: int  # most pixels at a time; 0: the budget allows no search
     calls: int  # number of pictures that were embedded
 
 
@@ -39,7 +39,7 @@ def attack(
         pixels: The picture, uint8 [S, S, 3].
         label: Index in `targets` of its top label.
         targets: float32 [labels, D], unit vectors.
-        embed: Of pictures, float32 [n, D].
+        embed: Encodes pictures to float32 [n, D].
         budget: Number of pictures to embed at most; each search takes two populations or more.
         seed: Of the search.
     """

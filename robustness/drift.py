@@ -1,4 +1,4 @@
-"""Faults of preprocessing, what each costs, and which of them explains vectors that differ."""
+"""Faults of preprocessing: their cost, and recognition of the fault behind deviating vectors."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ Resize = Callable[[Image.Image, tuple[int, int]], Image.Image]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A fault, and its distance from what was seen; 0: it explains all of it."""
+    """A fault, and its distance from the observation; 0 is a full explanation."""
 
     fault: str
     distance: float
@@ -41,7 +41,7 @@ class Match:
 def vectors(subject: Subject, files: Sequence[bytes]) -> dict[str, Vectors]:
     """The vectors of the pictures after each fault, float32 [n, D], `NONE` first.
 
-    Fast mode is among them where the subject has a gateway that is in it.
+    Includes fast mode if the subject has a gateway in that mode.
     """
     parts: dict[str, list[Vectors]] = {}
     for start in range(0, len(files), AT_A_TIME):
@@ -54,7 +54,7 @@ def vectors(subject: Subject, files: Sequence[bytes]) -> dict[str, Vectors]:
 
 
 def _faulty(data: bytes, rules: Preprocessing) -> dict[str, Pixels]:
-    """The pixels that a model gets of a picture after each fault, uint8 [S, S, 3]."""
+    """A picture's pixels for the model after each fault, uint8 [S, S, 3]."""
     right, image = prepare(data, rules), Image.open(BytesIO(data)).convert("RGB")
     resizes: dict[str, Resize] = {
         "nearest": functools.partial(Image.Image.resize, resample=FILTERS.NEAREST),
@@ -68,7 +68,7 @@ def _faulty(data: bytes, rules: Preprocessing) -> dict[str, Pixels]:
     mode, misshapen = OTHER_MODES[rules.resize_mode]
     other = rules.model_copy(update={"resize_mode": mode})
     scaled = Image.open(BytesIO(data))
-    scaled.draft("RGB", resized_size(*image.size, rules))  # only JPEGs do as it says
+    scaled.draft("RGB", resized_size(*image.size, rules))  # has an effect on JPEGs only
     return {
         NONE: right,
         **{name: _pixels(image, rules, resize) for name, resize in resizes.items()},
@@ -84,7 +84,7 @@ def _faulty(data: bytes, rules: Preprocessing) -> dict[str, Pixels]:
 
 
 def recognise(seen: NDArray[np.floating], known: dict[str, Vectors]) -> list[Match]:
-    """Order faults by how well they explain what was seen, the likeliest first.
+    """Order faults by how well they explain the observation, the likeliest first.
 
     Args:
         seen: Of the same pictures: vectors, float [n, D]; or the cosine of each to the right
@@ -92,7 +92,7 @@ def recognise(seen: NDArray[np.floating], known: dict[str, Vectors]) -> list[Mat
         known: The vectors of each fault.
 
     Raises:
-        BenchmarkError: It is of another number of pictures or another size.
+        BenchmarkError: `seen` has another number of pictures or another size.
     """
     right = known[NONE]
     if seen.shape not in ((), right.shape[:1], right.shape):
@@ -122,13 +122,13 @@ def _pixels(image: Image.Image, rules: Preprocessing, resize: Resize) -> Pixels:
 
 
 def _sampled(image: Image.Image, size: tuple[int, int], resample: FILTERS) -> Image.Image:
-    """Resize by the pixels nearest to each point alone, as OpenCV and old versions of PyTorch."""
+    """Resize without antialiasing, as OpenCV and old versions of PyTorch do."""
     box = (0, 0, *image.size)
     return image.transform(size, Image.Transform.EXTENT, box, resample=resample)
 
 
 def _normalised(pixels: Pixels, rules: Preprocessing, statistics: Statistics) -> Pixels:
-    """The pixels that the model's own mean and std turn into those of other statistics."""
+    """The pixels that, with the model's own mean and std, give the result of other statistics."""
     (mean, std), (own_mean, own_std) = (np.array(s) for s in (statistics, (rules.mean, rules.std)))
     changed = ((pixels / 255 - mean) / std * own_std + own_mean) * 255
     return np.asarray(changed.round().clip(0, 255), np.uint8)

@@ -22,7 +22,7 @@ def figures(
         before: float32 [n, D], unit vectors.
         after: float32 [n, D], the vectors of the same items after the change.
         targets: float32 [labels, D], among which the nearest is the top label.
-        labels: int [n], which is right; None where it is unknown.
+        labels: int [n], the right label; None if unknown.
     """
     low, median, high = np.percentile((before * after).sum(axis=1), (5, 50, 95))
     top = (after @ targets.T).argmax(axis=1)

@@ -19,20 +19,20 @@ ATTACKED = 4  # pictures
 
 
 class Measurement:
-    """One model and what it is measured on.
+    """One model and its inputs for the measurements.
 
-    The top label is the class whose text is nearest; without classes, the unchanged picture that is
-    nearest.
+    The top label is the class with the nearest text; without classes, the nearest unchanged
+    picture.
 
     Args:
         subject: The model.
         pictures: Its inputs.
-        seed: Of every choice.
+        seed: Of every random choice.
         budget: Number of pictures to embed in each search for adversarial pixels.
     """
 
     def __init__(self, subject: Subject, pictures: Pictures, seed: int, budget: int) -> None:
-        self.shown: list[Shown] = []  # attacks that were made
+        self.shown: list[Shown] = []  # finished attacks
         self._subject, self._pictures, self._seed, self._budget = subject, pictures, seed, budget
         self._pixels = [prepare(data, subject.rules) for data in pictures.files]
         self._clean = subject.pixels(self._pixels)
@@ -97,13 +97,13 @@ class Measurement:
             yield row
 
     def _attack(self, i: int) -> tuple[int, Attack]:
-        """The top label of a picture, and the end of the search for pixels that change it."""
+        """The top label of a picture, and the result of the search for pixels that change it."""
         label = int((self._targets @ self._clean[i]).argmax())
         embed, pixels = self._subject.pixels, self._pixels[i]
         return label, attack(pixels, label, self._targets, embed, self._budget, self._seed)
 
     def _row(self, part: str, name: str, strength: str, before: Vectors, after: Vectors) -> Row:
-        """Figures of pictures among the classes, or of texts, each a class of its own."""
+        """Figures of pictures among the classes, or of texts, each its own class."""
         targets, labels = self._targets, self._pictures.labels
         if part == TEXT:
             targets, labels = before, None

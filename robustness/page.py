@@ -18,7 +18,7 @@ NOT_FAST = "The gateway's fast mode is left out: it needs a gateway that this pr
 
 
 def page(results: Results) -> str:
-    """The whole report."""
+    """Format the report."""
     models = list(dict.fromkeys(str(row.labels["model"]) for row in results.rows))
     sections = [f"# Robustness of {' and '.join(models)}", about(results)]
     sections.append(f"Measured on {results.settings['measured_on']}.")
@@ -35,7 +35,7 @@ def page(results: Results) -> str:
 
 
 def _table(rows: Sequence[Row], models: Sequence[str]) -> str:
-    """A line for each change and strength; of each model the cosine, labels kept and accuracy."""
+    """A line for each change and strength, with cosine, kept labels and accuracy of each model."""
     found = {tuple(row.labels[n] for n in ("change", "strength", "model")): row for row in rows}
     header, lines = ["change", "strength"], []
     for model in models:
@@ -58,7 +58,7 @@ def _fits(rows: Sequence[Row]) -> str:
          *(f"{row.values[name]:.3f}" for name in ("at_0", "slope", "r2"))]
         for row in rows
     ]  # fmt: skip
-    header = ["the median cosine as a line", "at 0 %", "change from 0 to 100 %", "R²"]
+    header = ["linear fit of the median cosine", "at 0 %", "change from 0 to 100 %", "R²"]
     return markdown(header, lines)
 
 

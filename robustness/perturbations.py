@@ -1,4 +1,4 @@
-"""What is done to the pixels that a model gets, and how strongly."""
+"""Changes of the pixels for a model, by strength."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from robustness.service import Pixels
 
 GREY = 128
 BLOCKS = 8  # along a side
-TURNS = {3: 2, 6: 1, 8: 3}  # orientation -> quarter turns, counter-clockwise, of what is stored
+TURNS = {3: 2, 6: 1, 8: 3}  # orientation -> counter-clockwise quarter turns of the stored pixels
 
 Random = np.random.Generator
 Floats = NDArray[np.float64]
@@ -25,7 +25,7 @@ Apply = Callable[[Pixels, float, Random], bytes]
 class Perturbation:
     """A change of pixels, from its weakest to its strongest.
 
-    `apply` takes uint8 [S, S, 3], a strength and a source of chance, and encodes the result.
+    `apply` takes uint8 [S, S, 3], a strength and a random generator, and encodes the result.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The pictures to measure on: a folder, or drawn scenes; with their classes and captions."""
+"""The measured pictures, from a folder or drawn, with their classes and captions."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,8 +14,8 @@ from export.demo.captions import BACKGROUND_TEMPLATES
 from export.demo.scenes import LABELS, PAIRS, draw_scene
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
-ORDER = 7  # scenes take every seventh pair of colour and shape, so that few show many
-LARGER = 4  # times the model's image size is a scene's height
+ORDER = 7  # scenes use every seventh pair of colour and shape, so that a few show many
+LARGER = 4  # height of a scene, as a multiple of the model's image size
 QUALITY = 95
 
 
@@ -24,11 +24,11 @@ class Pictures:
     """Encoded pictures, in order.
 
     Attributes:
-        names: Of each, unique.
+        names: Unique name of each picture.
         files: Their bytes.
-        classes: Names of the classes; empty where they are unknown.
-        labels: int [n], index of each picture's class; None where they are unknown.
-        captions: Different short texts; not of the pictures unless they are drawn.
+        classes: Names of the classes; empty if unknown.
+        labels: int [n], index of each picture's class; None if unknown.
+        captions: Distinct short texts; they describe the pictures only if these are drawn.
     """
 
     names: tuple[str, ...]
@@ -38,13 +38,13 @@ class Pictures:
     captions: tuple[str, ...]
 
     def __str__(self) -> str:
-        """What they are."""
+        """Describe the pictures."""
         classes = f"{len(self.classes)} classes" if self.classes else "without classes"
         return f"{len(self.files)} pictures, {classes}: {self.names[0]} and others"
 
 
 def drawn(count: int, seed: int, image_size: int) -> Pictures:
-    """Draw labelled scenes for a model's image size, as JPEG files of 4 to 3."""
+    """Draw labelled scenes for a model's image size, as JPEG files with aspect ratio 4:3."""
     scenes = [
         draw_scene(
             np.random.default_rng([seed, i]), *PAIRS[i * ORDER % len(PAIRS)],
@@ -66,7 +66,7 @@ def drawn(count: int, seed: int, image_size: int) -> Pictures:
 def read(folder: Path, count: int, seed: int) -> Pictures:
     """Read at most `count` pictures of a folder, evenly spaced in the order of their paths.
 
-    They all lie in folders named for their classes, or none does. `seed` is of the captions.
+    Either all lie in folders named for their classes, or none does. `seed` chooses the captions.
 
     Raises:
         BenchmarkError: There are too few pictures or classes, or a file cannot be read.
@@ -103,7 +103,7 @@ def png(pixels: NDArray[np.uint8], exif: Image.Exif | None = None) -> bytes:
 
 
 def _wide_jpeg(image: Image.Image) -> bytes:
-    """Add a sixth at either side, so that squashing differs from cropping."""
+    """Add a sixth on either side, so that squashing differs from cropping."""
     side = image.width // 6
     pixels = np.pad(np.asarray(image), ((0, 0), (side, side), (0, 0)), mode="reflect")
     stream = BytesIO()

@@ -16,8 +16,8 @@ DPI = 80
 COLUMNS = 4
 COLOURS = 10 * ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 QUIET = "#666666"
-LEAST = 1e-6  # cost that is drawn; no logarithm shows zero
-BESIDE = 0.1  # of a step, between models that may hide each other
+LEAST = 1e-6  # lowest drawn cost; a logarithmic axis cannot show zero
+BESIDE = 0.1  # offset between models that would hide each other, in steps
 RINGS = (("white", 2.6), ("black", 1.0))
 
 
@@ -67,7 +67,7 @@ def curves(
 
 
 def costs(rows: Sequence[Row], path: Path) -> None:
-    """What each fault costs, 1 - cosine, the dearest on top; a dot and a line for each model."""
+    """Cost of each fault, 1 - cosine, the highest on top; a dot and a line for each model."""
     models = _names(rows, "model")
     first = [row for row in rows if row.labels["model"] == models[0]]
     order = [row.labels["change"] for row in sorted(first, key=lambda row: -row.values["cosine"])]

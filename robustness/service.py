@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]  # [S, S, 3]
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of RGB
 
 LIMITS = ImageLimits()
-TRIED = 8  # pictures by which preprocessing is found out
+TRIED = 8  # pictures used to find the preprocessing
 NORMALISATIONS: dict[str, Statistics] = {
     "OpenAI's": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -43,12 +43,12 @@ class Subject:
         return embed(self.client, self.model, items)
 
     def pixels(self, pixels: Sequence[Pixels]) -> Vectors:
-        """Embed pixels of the model's own size, which the service takes as they are."""
+        """Embed pixels of the model's own size, which the service does not change."""
         return self.embed([png(each) for each in pixels])
 
 
 def embed(client: Client, model: Model, items: Sequence[Content]) -> Vectors:
-    """Embed items, however long a busy service takes: float32 [n, D].
+    """Embed items, waiting for a busy service: float32 [n, D].
 
     Raises:
         ClientError: The service refused an item, or did not answer.
@@ -77,7 +77,7 @@ def find(client: Client, name: str | None) -> Model:
 
 
 def prepare(data: bytes, rules: Preprocessing) -> Pixels:
-    """What a model with this preprocessing gets of a picture: uint8 [S, S, 3].
+    """A picture's pixels for a model with this preprocessing: uint8 [S, S, 3].
 
     Raises:
         BenchmarkError: It is not a picture.
@@ -93,9 +93,9 @@ def preprocessing(
 ) -> Preprocessing:
     """The preprocessing that a served model expects.
 
-    It stands in the manifest with the model's fingerprint. Where no published model has it, it is
-    the one whose pixels get the same vectors as the files; mean and std, which cannot be seen from
-    outside, are then taken to be a half for SigLIP models, and OpenAI's for others.
+    It comes from the manifest with the model's fingerprint. If no published model has it, it is the
+    one whose pixels get the same vectors as the files; mean and std, which cannot be observed from
+    outside, are then assumed to be 0.5 for SigLIP models, and OpenAI's for others.
 
     Raises:
         BenchmarkError: A file is not a picture.

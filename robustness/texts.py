@@ -1,4 +1,4 @@
-"""What is done to texts: cut, filled up, misspelt, in capitals, in other templates."""
+"""Changes of texts: cut, padded, misspelt, in capitals, in other templates."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-WORDS = 75  # with start and end as many tokens as most models read, where each is a token
+WORDS = 75  # if each is one token: with start and end, the context length of most models
 CUTS = (5, 10, 20, 40, 77)  # tokens, start and end included
 FILLERS = (5, 10, 20, 40, 70)  # words
 TYPOS = (10, 25, 50, 100)  # % of words
@@ -31,7 +31,7 @@ class Change:
 def changes(captions: Sequence[str], seed: int) -> Iterator[Change]:
     """Each change of the captions.
 
-    To be cut, each is continued by the captions after it until it is as long as models read.
+    To be cut, each caption is extended by the next ones until it fills the context.
     """
     long = [
         " ".join(islice((w for c in cycle([*captions[i:], *captions[:i]])

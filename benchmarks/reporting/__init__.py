@@ -1,4 +1,4 @@
-"""What benchmarks measured: results, tables, plots, targets.
+"""Results of benchmarks: files, tables, plots, targets.
 
 May import `benchmarks.systems` and what is below it.
 """

@@ -1,4 +1,4 @@
-"""What `GATEWAY_PREPROCESSING=fast` gains and costs: speed, and the cosine to the exact way.
+"""Gain and cost of `GATEWAY_PREPROCESSING=fast`: speed, and cosine to exact preprocessing.
 
 `python -m benchmarks.reporting.fast_preprocessing` measures a published model that ONNX Runtime
 serves, with its preprocessing and its image encoder. Without `--photo`, it takes all photos of
@@ -26,7 +26,7 @@ from gateway.models.manifest import Preprocessing
 
 LIMITS = ImageLimits()
 FAST = DecodeOptions(fast=True)
-SIDES = (0, 360, 640, 1280, 2560)  # pixels of the long side; 0: as it is
+SIDES = (0, 360, 640, 1280, 2560)  # pixels of the long side; 0: unchanged
 SMALLEST = 64  # pixels of a photo's short side
 ROUNDS = 5
 HEADER = ("long side", "exact, CPU ms", "fast, CPU ms", "faster, with the least and the most",
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     made = program.parser("reporting.fast_preprocessing", __doc__)
     program.add_model(made)
     made.add_argument("--photo", type=Path, action="append", metavar="FILE",
-                      help="may be repeated (default: all of scikit-image's)")  # fmt: skip
+                      help="repeatable (default: all of scikit-image's)")  # fmt: skip
     given = made.parse_args(arguments)
     heap.pin()
     manifest = on_onnx_runtime(find(given.repository, given.model))
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _photos(files: Sequence[Path]) -> Iterator[Image.Image]:
-    """Those that are pictures, and not tiny, in RGB."""
+    """The files that are pictures and not tiny, in RGB."""
     for path in files:
         try:
             with Image.open(path) as opened:

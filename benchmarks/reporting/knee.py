@@ -1,4 +1,4 @@
-"""Where latency begins to rise steeply with the offered load."""
+"""Finds the knee: the load at which latency begins to rise steeply."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 def knee(offered: Sequence[float], latency: Sequence[float]) -> int:
     """Index of the load at which power, load divided by latency, is greatest.
 
-    Up to there more load brings more answers than it costs waiting; from there on mostly waiting.
+    Below it, more load gains more throughput than it costs latency; above it, the reverse.
     (Kleinrock's definition.)
 
     Args:
         offered: Loads, rising, requests per second.
-        latency: Median or mean latency at each of them; not a number where nothing was answered.
+        latency: Median or mean latency at each load; NaN if nothing was answered.
 
     Raises:
         ValueError: There are no loads, or the two differ in number.

@@ -1,4 +1,4 @@
-"""Everything that a run measured, as files and as Markdown tables."""
+"""Writes the results of a run as files and as Markdown tables."""
 
 import time
 from argparse import Namespace
@@ -26,17 +26,17 @@ def record(
     versions: Mapping[str, str] | None = None,
     text: Callable[[Results], str] | None = None,
 ) -> list[Row]:
-    """Prints the rows of a run as they come, and returns them.
+    """Prints each row of a run as soon as it is measured, and returns all rows.
 
-    `<program>.benchmark.json` and `<program>.md` are written after each row, so that a run that is
-    stopped is of use; the latter is printed at the end.
+    `<program>.benchmark.json` and `<program>.md` are written after each row, so that a stopped run
+    is still useful; the latter is printed at the end.
 
     Args:
         program: Its name.
-        manifest: Of the model; None: a service that ran already.
+        manifest: Of the model; None for a service that was already running.
         given: The options of the program; `output` is the folder.
-        rows: What it measures.
-        summary: What is written of the rows until then, and checks.
+        rows: The measurements.
+        summary: Turns the rows so far into the written rows and checks.
         versions: Of further packages.
         text: Makes the Markdown; None: `tables`.
     """
@@ -55,7 +55,7 @@ def record(
 
 
 def tables(results: Results) -> str:
-    """Everything that a run measured, ready to be put into a page."""
+    """All results of a run as Markdown for a page."""
     parts = [about(results)]
     if {CEILING, OURS} <= {row.labels.get("system") for row in results.rows}:
         parts.append(_comparison(results.rows))
@@ -68,7 +68,7 @@ def tables(results: Results) -> str:
 
 
 def about(results: Results) -> str:
-    """Where, when and on what it was measured."""
+    """The machine, the time and the versions of the measurement."""
     machine, model = results.machine, results.model
     when = time.strftime("%Y-%m-%d", time.gmtime(results.created))
     packages = ", ".join(f"{name} {version}" for name, version in results.versions.items())

@@ -12,7 +12,7 @@ from benchmarks.reporting.targets import CEILING
 from benchmarks.systems.peers import OURS
 
 DPI = 120
-BLUES = ("#08519c", "#3182bd", "#74add1")  # a colour for each precision of ours
+BLUES = ("#08519c", "#3182bd", "#74add1")  # one colour for each precision of ours
 OTHERS = ("#e6853e", "#9a9a9a", "#b5651d", "#c9a66b")
 PERCENTILES = (("p50_ms", "p50", "-"), ("p99_ms", "p99", "--"))
 
@@ -42,7 +42,7 @@ def open_loop(measured: Sequence[Row], model: str, path: Path) -> Path:
 def throughput(measured: Sequence[Row], kinds: Mapping[str, str], path: Path) -> Path:
     """Items per second by concurrency: a panel for each kind, a bar for each system.
 
-    `kinds` gives the ceiling of each kind, which is drawn as a line where it was measured.
+    `kinds` gives the ceiling of each kind, drawn as a line if it was measured.
     """
     loads: dict[str, dict[str, dict[int, float]]] = {kind: {} for kind in kinds}
     ceilings: dict[str, float] = {}

@@ -1,8 +1,8 @@
-"""What int8 and binary vectors cost a search: recall@10 against float vectors.
+"""Recall@10 of searches with int8 and binary vectors, relative to float vectors.
 
-`python -m benchmarks.reporting.quantized_recall DOCUMENTS QUERIES` embeds both by a service that
-runs, and searches the documents for each query. Each is a folder of images, or a file with a text
-in each line. Recall is the share of the ten documents nearest by float vectors that are found.
+`python -m benchmarks.reporting.quantized_recall DOCUMENTS QUERIES` embeds both with a running
+service, and searches the documents for each query. Each is a folder of images, or a file with a
+text per line. Recall is the share of the ten nearest documents by float vectors that are found.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ def recalls(documents: Vectors, queries: Vectors) -> list[tuple[str, int, float]
     )
     int8 = documents["int8"] / np.linalg.norm(documents["int8"], axis=1, keepdims=True)
     true = _best(queries["float"] @ documents["float"].T)
-    near = _best(asked @ signs.T, CANDIDATES)  # those of the least Hamming distance
+    near = _best(asked @ signs.T, CANDIDATES)  # those with the smallest Hamming distance
 
     def rescored(scores: np.ndarray) -> np.ndarray:
         order = _best(np.take_along_axis(scores, near, axis=1))
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("queries", type=Path, metavar="QUERIES")
     made.add_argument("--address", default="127.0.0.1:8080", metavar="HOST:PORT",
                       help="of the service (default: 127.0.0.1:8080)")  # fmt: skip
-    made.add_argument("--model", help="its id; may be left out where there is a default")
+    made.add_argument("--model", help="its id; optional if there is a default")
     given = made.parse_args(arguments)
     documents, queries = (
         asyncio.run(embed(each, given.address, given.model))

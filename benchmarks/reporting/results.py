@@ -1,4 +1,4 @@
-"""What benchmarks measured, with the machine that they ran on: one JSON schema for all of them."""
+"""Results of benchmarks and the machine that they ran on, in one JSON schema."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ Label = str | int
 
 
 def ratio(one: float, other: float) -> float:
-    """One divided by the other; not a number where the other is zero, as nothing was measured."""
+    """The quotient; NaN if the divisor is zero because nothing was measured."""
     return one / other if other else float("nan")
 
 
@@ -39,20 +39,20 @@ class ResultsError(BenchmarkError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement: what it is of, and its figures."""
+    """One measurement: its labels and its figures."""
 
     labels: dict[str, Label]  # such as system, kind, concurrency
     values: dict[str, float]  # such as per_second, p50_ms
 
     def __str__(self) -> str:
-        """In a line."""
+        """The row in one line."""
         what = ", ".join(str(value) for value in self.labels.values())
         return f"{what}: " + "  ".join(f"{name} {v:.4g}" for name, v in self.values.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A figure that is held against a target."""
+    """A figure with its target."""
 
     name: str
     value: float
@@ -61,21 +61,21 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the target is reached; a figure that is missing (NaN) reaches none."""
+        """Whether the target is reached; a missing figure (NaN) fails."""
         return self.value >= self.target if self.at_least else self.value <= self.target
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All that one run of one program measured.
+    """All results of one run of one program.
 
     Attributes:
-        program: Which one, such as `compare`.
+        program: Its name, such as `compare`.
         created: Seconds since the epoch.
-        machine: What it ran on: `cpu`, `cores`, `memory_gb`, `kernel`, `python`.
-        versions: Of the packages that matter, as far as they are installed.
-        model: `id`, `open_clip_name`, `precision` and `fingerprint`; empty where none is served.
-        commit: Of the repository; ends in `+` where files were changed.
+        machine: The machine: `cpu`, `cores`, `memory_gb`, `kernel`, `python`.
+        versions: Versions of the relevant packages that are installed.
+        model: `id`, `open_clip_name`, `precision` and `fingerprint`; empty if none is served.
+        commit: Of the repository; ends in `+` if files were changed.
         settings: The options of the program.
         rows: The measurements.
         checks: Figures with targets.
@@ -105,7 +105,7 @@ class Results:
             raise ResultsError(f"{path}: not a file of results: {error}") from error
 
     def write(self, path: Path) -> Path:
-        """Writes it as JSON, and returns the path."""
+        """Writes the results as JSON, and returns the path."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
         return path
@@ -136,7 +136,7 @@ def collect(
 
 @functools.cache
 def machine() -> dict[str, Label]:
-    """What this machine is."""
+    """Describes this machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -151,14 +151,14 @@ def machine() -> dict[str, Label]:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of the packages that matter, as far as they are installed."""
+    """Versions of the relevant packages that are installed."""
     installed = {found.name: found.version for found in metadata.distributions()}
     return {name: installed[name] for name in PACKAGES if name in installed}
 
 
 @functools.cache
 def commit() -> str:
-    """The commit that is checked out, with `+` where files differ from it; empty without git."""
+    """The checked-out commit, with `+` if files differ from it; empty without git."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(ROOT), *words]

@@ -1,4 +1,4 @@
-"""The gateway's CPU time by stage: which stage a sample belongs to, the tables, the targets."""
+"""The gateway's CPU time by stage: assignment of samples to stages, tables, targets."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,10 @@ LOOP = "event loop"
 THREADS = "gRPC's threads"
 IMAGE_THREADS = ("prepare", "ThreadPoolExecutor", "asyncio_")
 
-# The stage of a frame by its module, or its module and function; the first that fits counts.
+# The stage of a frame by its module, or its module and function; the first match counts.
 STAGES = (
-    # What runs the loop, as uvicorn's other modules do, is below every stack, and so is reached
-    # only where nothing else fits.
+    # The event loop's code, such as uvicorn's other modules, is at the bottom of every stack, and
+    # so matches only if nothing else does.
     ("gateway.__main__", LOOP),
     ("gateway.process", LOOP),
     ("gateway.images.preprocess", "decode"),
@@ -46,7 +46,7 @@ STAGES = (
 
 
 def shares(profile: Mapping[str, Any]) -> dict[str, float]:
-    """Each stage's part of the CPU time, from a file of `benchmarks.systems.sampler`; sums to 1."""
+    """Share of the CPU time by stage, from a file of `benchmarks.systems.sampler`; sums to 1."""
     found: Counter[str] = Counter()
     for stack, seconds in profile["main"]:
         found[stage(stack)] += seconds
@@ -66,7 +66,7 @@ def stage(stack: Iterable[str]) -> str:
 
 
 def hottest(profile: Mapping[str, Any], count: int) -> list[tuple[str, float]]:
-    """The functions that use most of the main thread's CPU time themselves, with their parts."""
+    """The functions with the most own CPU time of the main thread, with their shares."""
     found: Counter[str] = Counter()
     for stack, seconds in profile["main"]:
         found[stack[0] if stack else ""] += seconds
@@ -74,7 +74,7 @@ def hottest(profile: Mapping[str, Any], count: int) -> list[tuple[str, float]]:
 
 
 def checks(rows: Sequence[Row]) -> list[Check]:
-    """What the gateway may cost; of what was not measured there are none."""
+    """Checks of the gateway's cost; none for figures that were not measured."""
     whole = {str(r.labels["kind"]): r.values["cpu_ms"] for r in rows if set(r.labels) == {"kind"}}
     made = []
     if "rest-text" in whole:
@@ -82,7 +82,7 @@ def checks(rows: Sequence[Row]) -> list[Check]:
         made.append(Check("gateway CPU per text request, REST, ms", value, MOST_MS, False))
     if "rest-image" in whole:
         value = whole["rest-image"] - whole[ALONE]
-        name = "gateway CPU per image request beside decoding, REST, ms"
+        name = "gateway CPU per image request without decoding, REST, ms"
         made.append(Check(name, value, MOST_MS, False))
     for what in ("text", "image"):
         if {f"rest-{what}", f"grpc-{what}"} <= set(whole):
@@ -97,7 +97,7 @@ def checks(rows: Sequence[Row]) -> list[Check]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Stages down, kinds across, milliseconds."""
+    """A table of milliseconds, a row per stage and a column per kind."""
     kinds = list(dict.fromkeys(str(r.labels["kind"]) for r in rows if "stage" in r.labels))
     names = list(dict.fromkeys(str(r.labels["stage"]) for r in rows if "stage" in r.labels))
     known = {
@@ -112,7 +112,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def functions(rows: Sequence[Row]) -> str:
-    """For each kind, the functions of the main thread that use most."""
+    """A table per kind of the hottest functions of the main thread."""
     found = [row for row in rows if "function" in row.labels]
     lines: list[list[Cell]] = [
         [f"`{row.labels['function']}`", str(row.labels["kind"]), row.values["share_of_main_thread"]]

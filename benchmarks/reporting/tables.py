@@ -6,7 +6,7 @@ Cell = str | float | int | None
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A table, the first column to the left and all others to the right; None is an empty cell."""
+    """A Markdown table; only the first column is left-aligned, and None is an empty cell."""
     lines = [
         "| " + " | ".join(title.replace("_", " ") for title in header) + " |",
         "|---|" + "--:|" * (len(header) - 1),
@@ -16,7 +16,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def _text(cell: Cell) -> str:
-    """A whole number as it is, any other with about three digits."""
+    """A whole number unchanged, any other with about three digits."""
     if cell is None or cell != cell:  # not a number
         return ""
     if isinstance(cell, str | int) or cell.is_integer():

@@ -1,4 +1,4 @@
-"""The targets of the service, relative to what the machine allows."""
+"""The targets of the service, relative to the machine's limits."""
 
 from collections.abc import Iterable, Sequence
 from statistics import median
@@ -11,12 +11,12 @@ OPEN_LOOP = "open loop"  # ours at a constant rate
 CAPTION, CAPTIONS, IMAGE = "caption", "16 captions", "image"
 LABEL_SET, CAPTION_GRPC, IMAGE_GRPC = "zero-shot, 1,000 labels", "caption, gRPC", "image, gRPC"
 SERVED_LOADS = (8, 32)
-CHECKED = 0.7  # of the capacity: the load at which an open loop's p99 is held against its p50
+CHECKED = 0.7  # of the capacity: the load at which an open loop's p99 is compared with its p50
 MEMORY_MB, SERVER_SLACK_MB = 200, 300
 
 
 def medians(rows: Iterable[Row]) -> list[Row]:
-    """One row for all repeats of a measurement: the median of each figure; errors are added up."""
+    """One row for all repeats of a measurement: the median of each figure, the sum of errors."""
     grouped: dict[tuple[tuple[str, Label], ...], dict[str, list[float]]] = {}
     for row in rows:
         figures = grouped.setdefault(tuple(row.labels.items()), {})
@@ -32,7 +32,7 @@ def checks(rows: Sequence[Row]) -> list[Check]:
     """Every target of `python -m benchmarks.compare`.
 
     Args:
-        rows: The medians. What is missing fails, as NaN; without a padded system there is no check.
+        rows: The medians. A missing figure (NaN) fails; without a padded system there is no check.
     """
     known = {
         (row.labels["system"], row.labels["kind"], row.labels.get("concurrency", 0)): row.values

@@ -1,4 +1,4 @@
-"""The systems under test, in processes of their own, and what they cost.
+"""The systems under test, in separate processes, and their cost.
 
 May import `benchmarks.traffic`.
 """

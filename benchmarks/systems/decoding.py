@@ -1,4 +1,4 @@
-"""Decoding and resizing photos, with no service around it."""
+"""Decodes and resizes photos without a service."""
 
 import os
 import time
@@ -17,7 +17,7 @@ FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 
 def decode(data: bytes, manifest: Manifest) -> NDArray[np.uint8]:
-    """A photo as uint8 [S, S, 3], resized and cropped to what the model takes."""
+    """A photo as uint8 [S, S, 3], resized and cropped for the model."""
     rules = manifest["preprocessing"]
     size = (rules["image_size"], rules["image_size"])
     with Image.open(BytesIO(data)) as opened:
@@ -25,7 +25,7 @@ def decode(data: bytes, manifest: Manifest) -> NDArray[np.uint8]:
 
 
 def rate(manifest: Manifest, seconds: float) -> float:
-    """Photos decoded and resized a second, by as many threads as there are cores."""
+    """Photos decoded and resized per second, with one thread per core."""
     start = time.perf_counter()
     done = _decode(manifest, seconds)
     return done / (time.perf_counter() - start)
@@ -38,7 +38,7 @@ def _decode(manifest: Manifest, seconds: float) -> int:
 
     def work(first: int) -> int:
         done = 0
-        while not done or time.perf_counter() < end:  # one at least, however late it begins
+        while not done or time.perf_counter() < end:  # at least one, even if it starts late
             decode(files[(first + done) % len(files)], manifest)
             done += 1
         return done

@@ -16,8 +16,8 @@ from benchmarks.systems.decoding import cores
 from benchmarks.systems.published import PIXELS, TOKEN_IDS, Manifest, batch_of
 from benchmarks.traffic.captions import Captions, tokens
 
-MIN_CALLS = 3  # timed, however slow
-CAPTIONS = 2_000  # drawn to see how long they are
+MIN_CALLS = 3  # timed at least, however slow
+CAPTIONS = 2_000  # drawn to count their tokens
 
 
 class Encoders:
@@ -46,7 +46,7 @@ class Encoders:
         return self._times(encoder, TOKEN_IDS, [ids], seconds)
 
     def captions(self, encoder: dict[str, Any], batch: int, seconds: float) -> Sequence[float]:
-        """Seconds of each call of a packed encoder on a batch of our captions, as they come."""
+        """Seconds of each call of a packed encoder on a batch of unpadded captions."""
         drawn = caption_lengths(encoder["length"])
         starts = range(0, len(drawn) - batch + 1, batch)
         ids = [batch_of(self._manifest, drawn[start : start + batch]) for start in starts]
@@ -70,12 +70,12 @@ class Encoders:
 
 
 def caption_lengths(most: int) -> list[int]:
-    """Token counts of our captions, cut to the most that a model takes."""
+    """Token counts of the captions, cut to a model's context length."""
     return [min(tokens(caption), most) for caption in Captions().take(CAPTIONS)]
 
 
 def shares(manifest: Manifest) -> dict[int, float]:
-    """Which part of our captions goes to the text encoder of each length, by length."""
+    """The share of captions that goes to the text encoder of each length, by length."""
     lengths = [encoder["length"] for encoder in manifest["triton"]["text"]]
     drawn = caption_lengths(lengths[-1])
     counts = Counter(lengths[bisect_left(lengths, length)] for length in drawn)
@@ -83,7 +83,7 @@ def shares(manifest: Manifest) -> dict[int, float]:
 
 
 def repeat(call: Callable[[], object], seconds: float) -> list[float]:
-    """Seconds of each of the calls that fit into `seconds`, after one that does not count."""
+    """Seconds of each of the calls that fit into `seconds`, after a warm-up call."""
     call()
     taken: list[float] = []
     end = time.perf_counter() + seconds

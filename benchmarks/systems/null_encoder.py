@@ -1,8 +1,8 @@
 """A model repository whose encoders do no work.
 
-Everything is as in the published model that it is made from, but each encoder's graph takes its
-input and answers one fixed unit vector for each row. What is left of a request's time is Triton's
-and the gateway's own. The golden vectors are that vector, so `/readyz` holds.
+Everything equals the published model that it copies, except that each encoder's graph ignores its
+input and returns one fixed unit vector for each row. Only Triton's and the gateway's own time
+remains of a request. The golden vectors are that vector, so `/readyz` succeeds.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ def graph(
 ) -> bytes:
     """An ONNX model: `name` [n, *shape] in, `vector` n times out, which is float32 [n, D].
 
-    It takes the input's shape and nothing of its content. A dimension of any size has a name.
+    It reads the input's shape, not its content. A dimension of any size has a name.
     """
     output = OUTPUTS[name]
     start_end = [_attribute("start", 0), _attribute("end", 1)]

@@ -32,14 +32,14 @@ class Service:
     """One running service."""
 
     target: Target
-    roots: tuple[int, ...]  # its processes are these and all that they started
+    roots: tuple[int, ...]  # root processes; all their descendants count
 
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far."""
         return sum(processes.tree_cpu_seconds(root) for root in self.roots)
 
     def memory_mb(self) -> float:
-        """Memory of all its processes; what several share counts once."""
+        """Memory of all its processes, with shared memory counted once."""
         return sum(processes.proportional_bytes(root) for root in self.roots) / MB
 
 
@@ -51,8 +51,8 @@ def start(
 
     Args:
         repository: Where our models are.
-        manifests: Of one architecture, in one precision or several. infinity serves a ViT-B-32,
-            and is left out beside another one.
+        manifests: Of one architecture, in one precision or several. infinity serves only a
+        ViT-B-32, and is omitted for other models.
         python: Of an environment with the peers.
         settings: Further `GATEWAY_` variables. The text cache is off.
         stack: Stops all of it when closed.

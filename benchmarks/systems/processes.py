@@ -15,7 +15,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def tree(root: int) -> list[int]:
-    """A process and all that it started, directly or not."""
+    """A process and all its descendants."""
     found = [root]
     for pid in found:  # which grows meanwhile
         found += _children(pid)
@@ -23,7 +23,7 @@ def tree(root: int) -> list[int]:
 
 
 def tree_cpu_seconds(root: int) -> float:
-    """CPU time of a process and of all living ones that it started."""
+    """CPU time of a process and of its living descendants."""
     return sum(cpu_seconds(pid) for pid in tree(root))
 
 
@@ -33,7 +33,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def proportional_bytes(root: int) -> int:
-    """Memory of a process and all that it started; what several share counts once."""
+    """Memory of a process and its descendants, with shared memory counted once."""
     return sum(_kilobytes(pid, "smaps_rollup", "Pss:") for pid in tree(root))
 
 

@@ -26,7 +26,7 @@ def manifests(repository: Path) -> dict[str, Manifest]:
 
 
 def find(repository: Path, model: str | None) -> Manifest:
-    """The manifest of a model; where none is named, of the only one.
+    """The manifest of a model; without a name, of the only one.
 
     Raises:
         BenchmarkError: There is no such model, or none or several to choose from.
@@ -41,10 +41,10 @@ def find(repository: Path, model: str | None) -> Manifest:
 
 
 def on_onnx_runtime(manifest: Manifest) -> Manifest:
-    """The manifest itself.
+    """Return the manifest if ONNX Runtime serves its model.
 
     Raises:
-        BenchmarkError: The model is served by something else than ONNX Runtime.
+        BenchmarkError: Another runtime serves the model.
     """
     if manifest["runtime"] != "onnxruntime":
         raise BenchmarkError(
@@ -60,7 +60,7 @@ def encoders(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def packed(manifest: Manifest) -> bool:
-    """Whether one text encoder takes captions of any length and drops what pads them."""
+    """Whether one text encoder takes captions of any length and drops their padding."""
     return bool(manifest["triton"]["text"][0].get("packed", False))
 
 
@@ -75,7 +75,7 @@ def batch_of(
 def token_ids(manifest: Manifest, count: int, length: int) -> NDArray[np.int32]:
     """Ids that stand for a caption of `count` tokens, int32 [length].
 
-    Between start and end token is always the same word: encoders take as long for any.
+    All words are the same: encoders take equally long for any.
     """
     known = manifest["golden"]["token_ids"]
     ids = np.full(length, manifest["tokenizer"]["pad_id"], np.int32)
@@ -86,7 +86,7 @@ def token_ids(manifest: Manifest, count: int, length: int) -> NDArray[np.int32]:
 
 
 def size_bytes(repository: Path, manifest: Manifest) -> int:
-    """Size of the encoders' files; one that several encoders share by hard links counts once."""
+    """Size of the encoders' files; a file that encoders share by hard links counts once."""
     every = [_files(repository / encoder["name"], manifest) for encoder in encoders(manifest)]
     stats = [file.stat() for files in every for file in files]
     return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}.values())

@@ -1,4 +1,4 @@
-"""Copies of one model out of a model repository, changed in what a measurement is about.
+"""Copies of one model from a model repository, with changes for a measurement.
 
 A copy is made of hard links where the file system allows, so that a large model costs nothing.
 """
@@ -20,7 +20,7 @@ from benchmarks.systems.published import CONFIG, SUFFIX, Manifest, encoders
 @contextlib.contextmanager
 def copy(repository: Path, manifest: Manifest) -> Iterator[Path]:
     """A repository with this model alone, until the block ends."""
-    # Beside the original, since hard links do not reach other file systems.
+    # Next to the original, since hard links do not reach other file systems.
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=repository.parent) as name:
         folder = Path(name)
         for encoder in encoders(manifest):
@@ -40,7 +40,7 @@ def write_manifest(repository: Path, manifest: Manifest) -> None:
 
 
 def edit(repository: Path, manifest: Manifest, change: Callable[[ModelConfig], None]) -> None:
-    """Changes the `config.pbtxt` of every encoder; what it does not change stays as it is."""
+    """Changes given keys in the `config.pbtxt` of every encoder."""
     for encoder in encoders(manifest):
         path = repository / encoder["name"] / CONFIG
         config = text_format.Parse(path.read_text(), ModelConfig())

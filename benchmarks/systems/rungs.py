@@ -28,14 +28,14 @@ from benchmarks.traffic.errors import BenchmarkError
 BATCHES = (1, 8, 32)
 ENCODERS = ("image", "text")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-REFUSED = 2  # exit code of an export of which a variant fell short
+REFUSED = 2  # exit code of an export with a variant that failed its gate
 CALL_TIMEOUT = 600.0  # seconds
 
 Figures = dict[str, float]
 
 
 def export(model: Sequence[str], repository: Path, words: Iterable[str]) -> list[Manifest]:
-    """Exports, and returns the manifests of what was published, by precision.
+    """Exports a model, and returns the published manifests by precision.
 
     Args:
         model: MODEL and its options, for `python -m export`.
@@ -57,14 +57,14 @@ def export(model: Sequence[str], repository: Path, words: Iterable[str]) -> list
 
 
 def pytorch(model: Sequence[str], seconds: float) -> Figures:
-    """Times OpenCLIP in PyTorch, in a process of its own.
+    """Times OpenCLIP in PyTorch, in a separate process.
 
     Raises:
         BenchmarkError: It failed.
     """
     options = ["--seconds", str(seconds), "--batches", *map(str, BATCHES)]
     command = [sys.executable, "-m", "export.torch_row", *model, *options]
-    # Spinning OpenMP threads make PyTorch many times slower wherever a core is busy otherwise.
+    # Spinning OpenMP threads make PyTorch many times slower if another process uses a core.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, env=environment)  # noqa: S603 (ours)
     if done.returncode:
@@ -82,7 +82,7 @@ def served(repository: Path, manifest: Manifest, seconds: float) -> Figures:
     """Times a variant, served alone by a real Triton and called over gRPC.
 
     The picture is noise. Texts are as long as the context and no position is padding, since PyTorch
-    always computes all of them. Batches over what an encoder takes are left out.
+    always computes all of them. Batches over an encoder's limit are left out.
 
     Raises:
         BenchmarkError: Triton did not start, or cannot run it.
@@ -113,7 +113,7 @@ def served(repository: Path, manifest: Manifest, seconds: float) -> Figures:
 
 
 def _figures(size: int, times: dict[tuple[str, int], list[float]], memory: int) -> Figures:
-    """The figures of a row; NaN where a batch was left out."""
+    """The figures of a row; NaN for a batch that was left out."""
     found = {"size_mb": size / 1e6}
     for name in ENCODERS:
         p50, p99 = np.percentile(times[name, 1], [50, 99]) * 1000

@@ -1,13 +1,13 @@
-"""`python -m benchmarks.systems.sampler FILE MODULE`: finds where a Python module's CPU goes.
+"""`python -m benchmarks.systems.sampler FILE MODULE`: profiles the CPU time of a Python module.
 
-SIGUSR1 starts to count anew, SIGUSR2 writes the counts to FILE. In between, a timer that runs on
-the process's CPU time interrupts the main thread, and each time the CPU time that the main thread
-has used since the last interrupt is put down to the code that it is in. So the parts add up to the
-main thread's CPU time exactly, and code that waits costs nothing. For other threads the
-kernel's own count of CPU time is used.
+SIGUSR1 resets the counts, SIGUSR2 writes them to FILE. In between, a timer that runs on the
+process's CPU time interrupts the main thread, and attributes the CPU time that the main thread has
+used since the last interrupt to the code that it is in. So the parts add up exactly to the main
+thread's CPU time, and waiting code costs nothing. For other threads the kernel's own count of CPU
+time is used.
 
-The interrupt is handled between two bytecodes: time in a C function is put down to the Python code
-that called it, and time in the event loop's own C code to the callback that runs next.
+The interrupt is handled between two bytecodes: time in a C function counts for the Python code that
+called it, and time in the event loop's own C code for the callback that runs next.
 """
 
 import json
@@ -67,11 +67,11 @@ class Sampler:
         stacks = [[list(stack), seconds] for stack, seconds in self._stacks.items()]
         partial = self._output.with_suffix(".partial")
         partial.write_text(json.dumps({"main": stacks, "threads": others}))
-        partial.rename(self._output)  # whoever waits for it sees all of it
+        partial.rename(self._output)  # readers see only the complete file
 
 
 def _thread_seconds() -> dict[str, float]:
-    """CPU seconds of all threads but the main one, by name; those of equal name together."""
+    """CPU seconds of all threads except the main one, summed by name."""
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
     main = threading.main_thread().native_id
     seconds: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The programs under test, each in processes of its own, on free ports, stopped at the end."""
+"""The programs under test, in separate processes on free ports, stopped at the end."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ HOST = "127.0.0.1"
 START_TIMEOUT = 600.0  # seconds
 STOP_TIMEOUT = 60.0  # seconds
 POLL = 0.1  # seconds
-MODEL = "torch"  # by which the servers on PyTorch know theirs
+MODEL = "torch"  # model name for the servers on PyTorch
 OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 READY = re.compile(r"Triton is ready: gRPC ([^,]+), metrics (http://[^;]+);")
 
@@ -73,7 +73,7 @@ def gateway(
     settings: Mapping[str, str] | None = None,
     launcher: Sequence[str] = ("-m", "gateway"),
 ) -> Iterator[Gateway]:
-    """A gateway before a Triton, ready; `settings` are further `GATEWAY_` variables.
+    """A ready gateway in front of a Triton; `settings` are further `GATEWAY_` variables.
 
     Raises:
         BenchmarkError: It did not start, or was never ready.
@@ -85,7 +85,7 @@ def gateway(
         "GATEWAY_TRITON_ADDRESS": triton_address,
         "GATEWAY_MODEL_REPOSITORY": str(repository),
         "GATEWAY_MODELS": json.dumps([model]),
-        "GATEWAY_TRITON_CALLS": "1",  # as `make run` has it
+        "GATEWAY_TRITON_CALLS": "1",  # as in `make run`
     }
     environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
     environment |= own | dict(settings or {})
@@ -98,7 +98,7 @@ def gateway(
 def serving(
     repository: Path, model: str, settings: Mapping[str, str] | None = None
 ) -> Iterator[Gateway]:
-    """A Triton and a gateway before it; see both."""
+    """A Triton and a gateway in front of it; see `triton` and `gateway`."""
     with (
         triton(repository, model) as started,
         gateway(repository, model, started.grpc, settings) as served,
@@ -108,19 +108,19 @@ def serving(
 
 @contextlib.contextmanager
 def on_pytorch(python: Path, words: Sequence[str], ready: str, name: str) -> Iterator[Gateway]:
-    """A server on PyTorch with our REST API, run by a Python that has it.
+    """A server on PyTorch with our REST API, run by the Python of its environment.
 
     Args:
         python: Of its environment.
-        words: Its command line, but for the port.
-        ready: Path that answers with 200 when it is.
+        words: Its command line without the port.
+        ready: Path that answers with 200 when the server is ready.
         name: For messages.
 
     Raises:
         BenchmarkError: It did not start.
     """
     port = free_port()
-    # Spinning OpenMP threads make PyTorch many times slower wherever a core is busy otherwise.
+    # Spinning OpenMP threads make PyTorch many times slower if another process uses a core.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **OFFLINE, **os.environ}
     with _program([*words, "--port", str(port)], environment, python=python) as (process, errors):
         _wait(f"http://{HOST}:{port}/{ready}", name, process, errors)
@@ -142,7 +142,7 @@ def _program(
     python: Path | None = None,
     stdout: int | None = None,
 ) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A Python program of this repository, and the file that its standard error goes to."""
+    """A running Python program of this repository, and the file with its standard error."""
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(  # noqa: S603 (the project's own programs)
             [str(python or sys.executable), *words],

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.systems.torch_server`: OpenCLIP in PyTorch behind FastAPI, as it is.
+"""`python -m benchmarks.systems.torch_server`: serves plain OpenCLIP in PyTorch with FastAPI.
 
-What one writes in an afternoon: text padded to the full context, one request at a time, the
-library's own defaults. It takes the same requests as our REST API, so the same load drives it.
+A minimal server: text padded to the full context, one request at a time, the library's defaults.
+It accepts the requests of our REST API, so the same load drives it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from PIL import Image
 
 
 def create_app(name: str, pretrained: str | None) -> FastAPI:
-    """The server; without `pretrained` its weights are random, which takes as long."""
+    """Create the server; without `pretrained` its weights are random, which are equally fast."""
     model, _, transform = open_clip.create_model_and_transforms(name, pretrained=pretrained)
     model.eval()
     tokenizer = open_clip.get_tokenizer(name)
@@ -77,7 +77,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="an OpenCLIP name")
-    parser.add_argument("--pretrained", help="tag or checkpoint file; left out: random weights")
+    parser.add_argument("--pretrained", help="tag or checkpoint file (default: random weights)")
     parser.add_argument("--port", type=int, default=8090)
     given = parser.parse_args()
     app = create_app(given.model, given.pretrained)

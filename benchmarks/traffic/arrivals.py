@@ -1,4 +1,4 @@
-"""Open loops: requests are sent when they are due, whether earlier ones are answered or not.
+"""Open loops: send requests when they are due, whether or not earlier ones are answered.
 
 Users do not wait for each other. A closed loop sends less while the service is slow, and so hides
 the queue; here the latency of a request counts from the moment at which it was due.
@@ -18,24 +18,24 @@ from benchmarks.traffic.connection import Pool, RequestFailed, Target
 from benchmarks.traffic.loops import percentiles_ms
 from benchmarks.traffic.requests import GRPC, Request, requests
 
-MOST_CONNECTIONS = 512  # of one process; a request that finds none free waits, which counts
-MOST_FLOODING = 1_024  # of a flood; a request that finds none free counts as unsent
-START_DELAY = 0.5  # seconds until the first request, for every process to be there
+MOST_CONNECTIONS = 512  # of one process; waiting for a free one counts as latency
+MOST_FLOODING = 1_024  # of a flood; a request without a free one counts as unsent
+START_DELAY = 0.5  # seconds until the first request, so that every process has started
 ACCEPTED = {"200", "OK"}
 REFUSED = {"429", "RESOURCE_EXHAUSTED"}
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the requests of one offered load."""
+    """The outcomes of the requests of one offered load."""
 
     statuses: Counter[str] = field(default_factory=Counter)  # HTTP's; gRPC's by name
-    accepted: list[float] = field(default_factory=list)  # seconds that each took
+    accepted: list[float] = field(default_factory=list)  # latency of each, in seconds
     refused: list[float] = field(default_factory=list)
     lateness: list[float] = field(default_factory=list)  # seconds, of the client itself
     unsent: int = 0  # requests of a flood that found no free connection
     elapsed: float = 0.0  # seconds, from the first that was due to the last answer
-    client_seconds: float = 0.0  # of CPU that the client itself has used
+    client_seconds: float = 0.0  # CPU time of the client itself
 
     def add(self, status: str, seconds: float) -> None:
         """Counts an answer."""
@@ -46,11 +46,11 @@ class Outcome:
             self.refused.append(seconds)
 
     def others(self) -> dict[str, int]:
-        """How often there was another status than those of an overloaded service."""
+        """Number of answers with a status other than those of an overloaded service."""
         return {k: n for k, n in sorted(self.statuses.items()) if k not in ACCEPTED | REFUSED}
 
     def values(self, offered: float, seconds: float) -> dict[str, float]:
-        """The figures of a row of results, of a load that was offered for `seconds`."""
+        """The figures of a results row, for a load offered for `seconds`."""
         sent = self.statuses.total()
         return {
             "offered_per_second": offered,
@@ -64,9 +64,9 @@ class Outcome:
 
 
 def due_times(rate: float, seconds: float, seed: int) -> Iterator[float]:
-    """When requests are due, in seconds from the start: a Poisson process of this rate.
+    """Due times of requests, in seconds from the start: a Poisson process of this rate.
 
-    At a rate of zero, as of a service that answered nothing before, there are none.
+    Empty at a rate of zero, as for a service that answered nothing before.
     """
     if rate <= 0:
         return
@@ -80,9 +80,9 @@ def due_times(rate: float, seconds: float, seed: int) -> Iterator[float]:
 def offer(
     target: Target, kind: str, rate: float, seconds: float, processes: int = 1, seed: int = 0
 ) -> Outcome:
-    """Offers a load for `seconds`, from one or more client processes, and waits for the end.
+    """Offers a load for `seconds` from one or more client processes, and waits until it ends.
 
-    Poisson processes add up to a Poisson process, so each client process sends its share alone.
+    Poisson processes add up to a Poisson process, so client processes need no coordination.
     """
     shares = [
         (target, kind, rate / processes, seconds, seed * processes + number)
@@ -106,17 +106,17 @@ def offer(
 async def flood(
     target: Target, sent: Sequence[Request], rate: float, seconds: float, seed: int = 0
 ) -> Outcome:
-    """Sends requests (one after the other, then again from the first) when they are due.
+    """Sends requests when they are due, cycling through the given ones.
 
-    What each takes counts from when it was sent: the client may be later than the service.
-    Returns when the last of them is answered.
+    Latency counts from the time of sending, since the client may be later than the service.
+    Returns when the last request is answered.
     """
     due = due_times(rate, seconds, seed)
     return await _send(target, due, itertools.cycle(sent), time.perf_counter(), flooding=True)
 
 
 def _share(target: Target, kind: str, rate: float, seconds: float, seed: int) -> Outcome:
-    # All of them first, so that making them delays none.
+    # Made in advance, so that making a request delays none.
     due = list(due_times(rate, seconds, seed))
     prepared = list(itertools.islice(requests(kind, target.model, seed), len(due)))
     outcome = asyncio.run(_send(target, due, prepared, time.perf_counter() + START_DELAY))
@@ -143,7 +143,7 @@ async def _send(
     used = time.process_time()
     async with asyncio.TaskGroup() as group:
         for moment, request in zip(due, sent, strict=False):
-            # Even a client that is late lets its answers in.
+            # Even a late client processes its answers.
             await asyncio.sleep(max(0.0, start + moment - time.perf_counter()))
             now = time.perf_counter()
             outcome.lateness.append(max(0.0, now - start - moment))

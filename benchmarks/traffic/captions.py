@@ -1,4 +1,4 @@
-"""Captions as people write them: lengths of a realistic mix, and no two alike.
+"""Realistic captions: a natural mix of lengths, and no repetitions.
 
 Lengths follow a log-normal distribution: the median is 15 tokens and the 95th percentile 22, with
 the start and the end token counted. Every word is one token of CLIP's tokenizer, so that the
@@ -33,7 +33,7 @@ PREPOSITIONS = "near behind beside under above with inside outside against acros
 
 
 class Captions:
-    """An endless, repeatable stream of captions; two with different seeds share next to none.
+    """An endless, repeatable stream of captions; streams with different seeds share almost none.
 
     With `length` all have that number of tokens, start and end token included; else they follow
     the mix.
@@ -53,7 +53,7 @@ class Captions:
         return self
 
     def __next__(self) -> str:
-        """A caption that this stream has not given before."""
+        """A caption that this stream has not yielded before."""
         while True:
             caption = self._sentence(self._tokens() - SPECIAL)
             if caption not in self._seen:
@@ -84,12 +84,12 @@ class Captions:
             if words - len(said) > 3 and self._random.random() < 0.5:
                 phrase.insert(2, one_of(self._adjectives))
             said += phrase
-        # What is missing, one or two words, describes the last noun.
+        # One or two missing words become adjectives of the last noun.
         missing = [one_of(self._adjectives) for _ in range(words - len(said))]
         said[-1:-1] = missing
         return " ".join(said)
 
 
 def tokens(caption: str) -> int:
-    """Length of one of our captions in tokens, start and end token included."""
+    """Length of a caption of this module in tokens, start and end token included."""
     return len(caption.split()) + SPECIAL

@@ -1,4 +1,4 @@
-"""Connections to a service, over REST and gRPC, that cost the client little."""
+"""Lightweight client connections to a service, over REST and gRPC."""
 
 import asyncio
 from collections import defaultdict
@@ -28,7 +28,7 @@ class Target:
 
 
 class RequestFailed(Exception):
-    """The service answered with an error, or not at all."""
+    """The service answered with an error, or did not answer."""
 
     def __init__(self, message: str, status: str = LOST) -> None:
         """`status` is HTTP's code or gRPC's name of it."""
@@ -48,7 +48,7 @@ class HttpConnection:
         """Sends a request, and returns the body of the answer.
 
         Raises:
-            RequestFailed: There was none, or it is an error.
+            RequestFailed: There was no answer, or it is an error.
         """
         head = (
             f"POST {request.path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
@@ -82,7 +82,7 @@ class HttpConnection:
 
 
 class GrpcConnection:
-    """A channel of its own, and so a TCP connection of its own."""
+    """A gRPC channel with its own TCP connection."""
 
     def __init__(self, address: str) -> None:
         self._channel: Any = grpc.aio.insecure_channel(address, options=OPTIONS)
@@ -110,7 +110,7 @@ Connection = HttpConnection | GrpcConnection  # each for one request at a time
 
 
 class Pool:
-    """Connections that wait for their next request; a new one opens when none waits."""
+    """A pool of idle connections; it opens a new one when none is idle."""
 
     def __init__(self, target: Target) -> None:
         self._target = target

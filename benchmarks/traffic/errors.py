@@ -1,4 +1,4 @@
-"""What can go wrong in a benchmark."""
+"""The error of a benchmark."""
 
 
 class BenchmarkError(Exception):

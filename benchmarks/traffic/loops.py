@@ -1,4 +1,4 @@
-"""Closed loops: a number of clients, each sending its next request when the last is answered."""
+"""Closed loops: clients that each send the next request when the last is answered."""
 
 import asyncio
 import itertools
@@ -12,14 +12,14 @@ import numpy as np
 from benchmarks.traffic.connection import Connection, RequestFailed, Target, connect
 from benchmarks.traffic.requests import Request
 
-MIN_ANSWERS = 3  # of each client while it is measured, however slow the service
+MIN_ANSWERS = 3  # minimum of answers per measured client, however slow the service
 WARM_UP = 0.25  # of the measured time, before it
 FAILED_PAUSE = 0.05  # seconds that a client waits after an error
 
 
 @dataclass(slots=True)
 class Client:
-    """What one client of a loop has seen."""
+    """The observations of one client of a loop."""
 
     ends: list[float] = field(default_factory=list)  # seconds, of answers
     latencies: list[float] = field(default_factory=list)  # seconds
@@ -35,14 +35,14 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a loop did."""
+    """The result of a loop."""
 
     per_second: float  # items
     latencies: Sequence[float]  # seconds, of each request that was answered
     errors: Counter[str]  # by message
 
     def values(self) -> dict[str, float]:
-        """The figures of a row of results."""
+        """The figures of a results row."""
         return {
             "per_second": self.per_second,
             **percentiles_ms(self.latencies),
@@ -52,7 +52,7 @@ class Measurement:
 
 
 def percentiles_ms(latencies: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and p99 of latencies in seconds; not a number where nothing was answered."""
+    """p50, p95 and p99 of latencies in seconds; NaN if nothing was answered."""
     at = np.percentile(latencies, [50, 95, 99]) * 1000 if latencies else [np.nan] * 3
     return dict(zip(("p50_ms", "p95_ms", "p99_ms"), map(float, at), strict=True))
 
@@ -64,10 +64,10 @@ def measure(
     """Runs a closed loop of requests against a service.
 
     The throughput is the sum over the clients of each one's rate between its first and its last
-    answer. Counting answers in a window of time would err by a whole batch at either end, which
-    with slow models is a tenth of all.
+    answer. Counting the answers in a time window would err by a whole batch at either end, which
+    is a tenth of all answers with slow models.
 
-    `warm_up` is the part of `seconds` that goes before, of which nothing counts.
+    `warm_up` is the length of the uncounted start, as a fraction of `seconds`.
     """
     return asyncio.run(_drive(target, stream, concurrency, seconds, warm_up))
 
@@ -95,7 +95,7 @@ async def _drive(
 async def _run(
     client: Client, connection: Connection, stream: Iterator[Request], begin: float, end: float
 ) -> None:
-    """Goes on after the end until it has enough answers, unless there are errors only."""
+    """Continues after the end until it has enough answers, unless all are errors."""
     while (start := time.perf_counter()) < end or (
         len(client.ends) < MIN_ANSWERS and not client.errors
     ):

@@ -1,6 +1,6 @@
-"""Real photos as JPEG files of about 0.3 megapixels, the same on every machine and every time.
+"""Real photos as JPEG files of about 0.3 megapixels, equal on every machine and in every run.
 
-They are cut from the photos that the scikit-image package brings along, so nothing is fetched.
+They are cut from the photos in the scikit-image package, so nothing is fetched.
 """
 
 import functools
@@ -33,7 +33,7 @@ class PhotoError(BenchmarkError):
 
 @functools.cache  # they take a second to make
 def photos(count: int = COUNT) -> tuple[bytes, ...]:
-    """`count` JPEG files, 640 x 480, each another cut of one of the photos.
+    """`count` JPEG files, 640 x 480, each a different cut of one of the photos.
 
     Raises:
         PhotoError: scikit-image is not installed, or lacks a photo.
@@ -71,5 +71,5 @@ def scikit_image() -> Path:
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
-        raise PhotoError("the photos come with scikit-image, which is not installed here")
+        raise PhotoError("the photos are part of scikit-image, which is not installed here")
     return Path(spec.origin).parent / "data"

@@ -33,9 +33,9 @@ class Request:
 
 
 def requests(kind: str, model: str, seed: int = 0) -> Iterator[Request]:
-    """Endless requests of one of the `KINDS`; no caption comes twice with one seed.
+    """Endless requests of one of the `KINDS`; with one seed, no caption repeats.
 
-    Without a model (an empty id) none is named, which a service takes that has one, or a default.
+    An empty model id names none, for services with one model or a default.
 
     Raises:
         KeyError: There is no such kind.
@@ -49,7 +49,7 @@ def full_captions(model: str, context: int, seed: int = 0) -> Iterator[Request]:
 
 
 def images(model: str, count: int, seed: int = 0) -> Iterator[Request]:
-    """Photos as data URLs, `count` in a request, as infinity takes them and we do."""
+    """Photos as data URLs, `count` per request, in the form that infinity and we accept."""
     urls = [_data_url(photo) for photo in photos()]
     groups = [[urls[(first + n) % len(urls)] for n in range(count)] for first in range(len(urls))]
     bodies = [{"model": model, "modality": "image", "input": group} for group in groups]
@@ -94,7 +94,7 @@ def _rest_image_base64(model: str, seed: int) -> Iterator[Request]:
 
 
 def _zero_shot(model: str, seed: int) -> Iterator[Request]:
-    """One photo and ten labels, which are the same each time, as those of an application are."""
+    """One photo and ten labels, the same each time, as in an application."""
     return _classify(model, seed, {"labels": labels(10)})
 
 
@@ -146,7 +146,7 @@ def _data_url(photo: bytes) -> str:
 
 
 def _cycle(made: Sequence[Request], seed: int) -> Iterator[Request]:
-    """All of them again and again; where it begins depends on the seed."""
+    """Cycles through the values; the start depends on the seed."""
     start = seed % len(made)
     return itertools.cycle([*made[start:], *made[:start]])
 

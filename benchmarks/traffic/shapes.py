@@ -1,10 +1,10 @@
-"""A load that changes over the run, for Locust; see `benchmarks/locustfile.py`."""
+"""Varying loads for Locust; see `benchmarks/locustfile.py`."""
 
 from collections.abc import Callable
 
 from locust import LoadTestShape
 
-STEPS, RISING = 8, 0.8  # a ramp's steps, and the part of the run time in which it rises
+STEPS, RISING = 8, 0.8  # steps of a ramp, and the fraction of the run time in which it rises
 QUIET, SPIKE = 8, (1 / 3, 2 / 3)  # a spike's quiet load is 1 / QUIET; when all users are there
 
 

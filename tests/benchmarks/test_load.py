@@ -61,7 +61,7 @@ def test_one_table_and_one_file_of_results(api: GatewayClient, tmp_path: Path) -
 def test_a_run_that_sent_nothing_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"requests": 0}')
-    with pytest.raises(BenchmarkError, match="Locust has sent nothing"):
+    with pytest.raises(BenchmarkError, match="Locust sent nothing"):
         load.read(path)
 
 

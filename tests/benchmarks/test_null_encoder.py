@@ -127,7 +127,7 @@ def test_checks_of_the_budget() -> None:
     found = {check.name: (check.value, check.passed) for check in checks(rows)}
     assert found == {
         "gateway CPU per text request, REST, ms": (0.8, True),
-        "gateway CPU per image request beside decoding, REST, ms": (1.5, False),
+        "gateway CPU per image request without decoding, REST, ms": (1.5, False),
         "gateway CPU per text request, gRPC / REST": (0.5, True),
         "gateway CPU per request, rest-text, 2 workers / 1": (1.25, False),
     }

@@ -71,7 +71,7 @@ def test_lines_of_another_machine_are_not_mixed_in(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["machine"]["cpu"] = "another"
     path.write_text(json.dumps(content))
-    with pytest.raises(ResultsError, match="of another machine"):
+    with pytest.raises(ResultsError, match="from another machine"):
         check(tmp_path, "--parts", "environment")
 
 

@@ -161,7 +161,7 @@ def test_a_fault_is_named_from_a_file_of_vectors(
             program.main([*words, str(tmp_path / wrong)])
     np.save(tmp_path / "cosines.npy", np.array([0.2, 0.9, -0.1, 0.4, 0.3, 0.8]))
     assert program.main([*words, str(tmp_path / "cosines.npy")]) == 0
-    assert "| fault | distance from what was seen |" in capsys.readouterr().out
+    assert "| fault | distance from the observation |" in capsys.readouterr().out
 
 
 def test_what_the_service_does_not_have_is_said(api: GatewayClient) -> None:
