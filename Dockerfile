@@ -1,5 +1,5 @@
 # Images of the service. Targets: gateway, triton-cpu, load, export, triton-gpu, export-gpu.
-# Bases are pinned by version; docs/deployment.md tells how to pin them by digest as well.
+# Bases are pinned by version; docs/deployment.md explains how to pin them by digest as well.
 
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.10-py3
@@ -18,7 +18,7 @@ RUN python -m venv /opt/venv
 
 FROM venv AS gateway-venv
 COPY requirements/gateway.txt requirements/
-# Without dependencies here and below: each list is whole, and leaves out what is never imported.
+# Without dependencies here and below: each list is complete, and omits packages that are never imported.
 RUN pip install --require-hashes --no-deps --no-compile -r requirements/gateway.txt \
     && pip uninstall --yes setuptools pip
 
@@ -53,7 +53,7 @@ RUN for list in ${TRITON_REQUIREMENTS}; do \
 FROM python AS triton-cpu
 COPY --from=triton-venv /opt/venv /opt/venv
 COPY server/ server/
-# A volume mounted there begins with this owner.
+# A new volume mounted there gets this owner.
 RUN install --directory --mode=0700 --owner=10001 --group=10001 /secret
 USER 10001:10001
 EXPOSE 8001 8002
@@ -85,7 +85,7 @@ LABEL org.opencontainers.image.title="openclip-triton load" \
     org.opencontainers.image.licenses="Apache-2.0"
 
 FROM venv AS export-venv
-# An index with PyTorch for CPUs, 2 GB in place of 6; no list has its hashes.
+# An index with PyTorch for CPUs, 2 GB instead of 6; no list has its hashes.
 ARG TORCH_INDEX=
 COPY requirements/export.txt requirements/cpu.awk requirements/
 RUN list=requirements/export.txt \
@@ -121,7 +121,7 @@ COPY deploy/triton/ deploy/triton/
 RUN install --directory --mode=0700 --owner=10001 --group=10001 /secret
 USER 10001:10001
 EXPOSE 8001 8002
-# NVIDIA's image has no gRPC client. Triton listens here once every model is loaded, and ends where one is not.
+# NVIDIA's image has no gRPC client. Triton listens here once every model is loaded, and exits if one fails.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=600s --retries=3 \
     CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8002/metrics', timeout=5)"]
 # NVIDIA's entry first: where the driver is older than the image's CUDA, it puts CUDA's forward compatibility libraries on
@@ -141,7 +141,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp
 COPY requirements/export.txt requirements/
 COPY requirements/tensorrt/ requirements/tensorrt/
-# Without ensurepip, which Ubuntu leaves out; the image's own pip installs into it.
+# Without ensurepip, which Ubuntu omits; the image's own pip installs into it.
 RUN python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps \
         --no-compile -r requirements/export.txt
@@ -149,7 +149,7 @@ COPY export/ export/
 COPY gateway/ gateway/
 COPY docs/samples/ docs/samples/
 COPY deploy/triton/ deploy/triton/
-# Bindings of the very TensorRT that Triton has in this image, without another copy of the library.
+# Bindings of the TensorRT that Triton has in this image, without a second copy of the library.
 RUN list="$(PYTHONPATH=. python3 deploy/triton/bindings.py)" \
     && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps -r "$list" \
     && cp deploy/triton/tensorrt.py "$(python -c 'import site; print(site.getsitepackages()[0])')"

@@ -1,6 +1,6 @@
 """`python -m deploy.child_of PARENT PROGRAM ...`: runs a program that ends when its parent does.
 
-A program of its own: the parent runs gRPC threads, so Python code between fork and exec may hang.
+A separate program: the parent runs gRPC threads, so Python code between fork and exec may hang.
 """
 
 import ctypes

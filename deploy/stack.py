@@ -1,6 +1,6 @@
 """`python -m deploy.stack`: runs the whole service on this machine, Triton and the gateway.
 
-The gateway runs as a process of its own; nothing of it is imported here.
+The gateway runs as a separate process; this module imports nothing from it.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from server.launcher import TritonServer
 from server.repository import select_models
 
 POLL = 0.1  # seconds
-WATCH = 0.5  # seconds between looks at both while they serve
-DRAIN_S = 30.0  # of the gateway, where GATEWAY_DRAIN_S says nothing
-STOP_S = 10.0  # beyond that, for it to end
+WATCH = 0.5  # seconds between checks of both while they serve
+DRAIN_S = 30.0  # of the gateway, if GATEWAY_DRAIN_S is not set
+STOP_S = 10.0  # in addition, for it to end
 REPLY_S = 5.0  # for the gateway to answer
-CRASHES = 3  # of Triton in a row, each less than STEADY_S after its start, that end everything
+CRASHES = 3  # consecutive ends of Triton within STEADY_S of its start that stop everything
 STEADY_S = 600.0
 DEMO = "demo"
 LOOPBACK = "127.0.0.1"
@@ -52,8 +52,8 @@ WITH_KEY = """ \\
     -H "authorization: Bearer $OPENCLIP_API_KEY\""""
 
 WITH_TLS = """\
-error: GATEWAY_TLS_CERT is set, and this program speaks plain HTTP with the gateway. Unset it, or
-start the two apart: `python -m server`, and `python -m gateway` with GATEWAY_TRITON_ADDRESS.
+error: GATEWAY_TLS_CERT is set, but this program speaks plain HTTP with the gateway. Unset it, or
+start both separately: `python -m server`, and `python -m gateway` with GATEWAY_TRITON_ADDRESS.
 """
 
 
@@ -108,7 +108,7 @@ def serve(config: StackConfig) -> None:
                 triton.keep()
                 time.sleep(WATCH)
         finally:
-            # Before Triton stops, so that no request meets a gateway without it.
+            # Before Triton stops, so that no request reaches a gateway without it.
             _ignore_signals()
             print("Stopping ...", flush=True)
             _stop(gateway)
@@ -129,7 +129,7 @@ class KeptTriton:
 
     @property
     def config(self) -> ServerConfig:
-        """Its configuration, with the actual ports and secret."""
+        """The configuration, with the actual ports and secret."""
         return self._server.config
 
     def __enter__(self) -> Self:
@@ -188,7 +188,7 @@ def banner(config: StackConfig, environment: Mapping[str, str]) -> str:
     Raises:
         RepositoryError: The model repository cannot be read.
     """
-    if config.fastest_of:  # the default model; where this is a path, its name is another
+    if config.fastest_of:  # the default model; if this is a path, the model has another name
         name = config.fastest_of["model"]
         model = name if re.fullmatch(r"[\w.-]+", name) and not Path(name).exists() else ""
     else:
@@ -206,8 +206,7 @@ def banner(config: StackConfig, environment: Mapping[str, str]) -> str:
 def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     """Read the command line, and check every port before anything starts.
 
-    Exits with 1 where a port cannot be used, naming its variable, and where the environment turns
-    TLS on.
+    Exits with 1 if a port cannot be used, naming its variable, or if the environment turns TLS on.
     """
     parser = argparse.ArgumentParser(prog="python -m deploy.stack", description=__doc__)
     add = parser.add_argument
@@ -218,9 +217,9 @@ def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     add("--triton-grpc-port", type=int, default=8001, help="port of Triton's gRPC")
     add("--triton-metrics-port", type=int, default=8002, help="port of Triton's metrics")
     add("--model-repository", type=Path, default=Path("model_repository"), help="folder to serve")
-    add("--model", help="a model, as `python -m export` takes it: the default, by its name")
+    add("--model", help="default model, named as for `python -m export`")
     add("--pretrained", default="", help="its weights")
-    add("--precision", default="", help="those of which the fastest is meant, such as fp32,int8")
+    add("--precision", default="", help="precisions to choose the fastest from, such as fp32,int8")
     given = parser.parse_args(arguments)
     if os.environ.get("GATEWAY_TLS_CERT"):
         parser.exit(1, WITH_TLS)
@@ -262,8 +261,8 @@ def _log(line: str) -> None:
 def _start_gateway(
     config: StackConfig, triton: ServerConfig, secret_file: str
 ) -> subprocess.Popen[bytes]:
-    # On a CPU one call takes all cores. Rows of a second call would wait for it; unsent, they can
-    # still join a larger batch.
+    # On a CPU one call takes all cores. Rows of a second call would only wait for it; while unsent,
+    # they can still join a larger batch.
     defaults = {"GATEWAY_TRITON_CALLS": "1"}
     if config.fastest_of:
         defaults["GATEWAY_FASTEST_OF"] = json.dumps(config.fastest_of)
@@ -275,7 +274,7 @@ def _start_gateway(
         "GATEWAY_TRITON_SECRET_FILE": secret_file,
         "GATEWAY_MODEL_REPOSITORY": str(config.triton.model_repository),
     }
-    # If this process is killed, the gateway stops by itself.
+    # If this process is killed, the gateway stops on its own.
     child_of = [sys.executable, "-m", "deploy.child_of", str(os.getpid())]
     return subprocess.Popen(
         [*child_of, sys.executable, "-m", "gateway"],

@@ -9,7 +9,7 @@ TIMEOUT = 5.0  # seconds
 OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
-    # Retry at once while nobody listens yet.
+    # Retry at once while the port is still closed.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 100),

@@ -69,7 +69,7 @@ class InstanceWatch:
 
 
 def _read(path: str) -> str:
-    """A file of the kernel's; by the system's calls, since tritonserver has dozens of threads."""
+    """Read a file of /proc with plain system calls, since tritonserver has dozens of threads."""
     file = os.open(path, os.O_RDONLY)
     try:
         return os.read(file, 2**16).decode(errors="replace")

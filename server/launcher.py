@@ -191,7 +191,7 @@ class TritonServer:
                 if self._log:
                     self._log(text)
             except OSError:
-                self._log = None  # nobody reads the log any more, and Triton must not block on it
+                self._log = None  # the log has no reader any more, and Triton must not block on it
 
     def _unloaded(self, triton: InferenceServerClient) -> dict[str, str]:
         """Reason for each requested model that is not ready."""

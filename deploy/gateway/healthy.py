@@ -1,6 +1,6 @@
-"""Docker's health check of the gateway: whether it is ready, with TLS or without.
+"""Docker's health check of the gateway: succeeds if it is ready, with or without TLS.
 
-Not for use with GATEWAY_TLS_CLIENT_CA: this shows no certificate.
+Does not work with GATEWAY_TLS_CLIENT_CA: it presents no certificate.
 """
 
 import os
@@ -12,7 +12,7 @@ TIMEOUT_S = 5
 if __name__ == "__main__":
     port = os.environ.get("GATEWAY_HTTP_PORT", "8080")
     scheme = "https" if os.environ.get("GATEWAY_TLS_CERT") else "http"
-    # The certificate names the service, and this asks its own container.
+    # The certificate names the service, but this connects to its own container.
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

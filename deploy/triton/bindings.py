@@ -1,7 +1,7 @@
-"""Prints the hashed list of the Python bindings of the TensorRT that this image holds.
+"""Prints the hashed requirements for the Python bindings of this image's TensorRT.
 
-Run while the export-gpu image is built. The bindings load the image's own library, the very one
-that Triton runs plans with, so no second TensorRT comes with them.
+Runs while the export-gpu image is built. The bindings load the image's own library, with which
+Triton runs plans, so they bring no second TensorRT.
 """
 
 import sys
@@ -13,17 +13,17 @@ LISTS = Path(__file__).resolve().parents[2] / "requirements" / "tensorrt"
 
 
 def bindings(tensorrt: str) -> Path:
-    """The list for a version of TensorRT (10.13.3.9), which may have been packed a second time.
+    """The requirements for a version of TensorRT (10.13.3.9), which may have a later build.
 
     Raises:
-        LookupError: There is none.
+        LookupError: There are none.
     """
     for path in (LISTS / f"{tensorrt}.post1.txt", LISTS / f"{tensorrt}.txt"):
         if path.is_file():
             return path
     known = ", ".join(sorted(path.stem for path in LISTS.glob("*.txt")))
     raise LookupError(
-        f"the hashes of the bindings of TensorRT {tensorrt} are not known here: add its line to "
+        f"the hashes of the bindings of TensorRT {tensorrt} are unknown: add its line to "
         f"requirements/tensorrt.in and run `make lock`; known: {known}"
     )
 

@@ -1,8 +1,8 @@
 """Entry of the triton-gpu image: checks the TensorRT plans, then becomes tritonserver.
 
-Needs the standard library alone, so that it runs in NVIDIA's image as it is. What stands on the
-command line after the repository goes to tritonserver. `TRITON_SECRET_FILE` names the file of the
-secret that whoever loads models must send; without it, nobody can.
+Needs only the standard library, so that it runs in NVIDIA's unmodified image. Arguments after the
+repository go to tritonserver. `TRITON_SECRET_FILE` names the file of the secret that callers must
+send to load models; without it, models cannot be loaded while Triton runs.
 """
 
 import os
@@ -19,7 +19,7 @@ IDS = "TRITON_MODELS"  # model ids with commas between; unset or empty: all
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Does not return where tritonserver can be started; else 1, or 2 for a wrong command line."""
+    """Become tritonserver; return 1 if that fails, 2 for a wrong command line."""
     if not arguments:
         print("usage: serve.py REPOSITORY [option of tritonserver ...]", file=sys.stderr)
         return 2
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    # Triton, too, refuses a plan of another TensorRT or GPU, but does not say why.
+    # Triton also refuses a plan of another TensorRT or GPU, but does not say why.
     checked = subprocess.run(
         [sys.executable, "-m", "export", "--check-engines", str(repository)], check=False
     )
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 def tritonserver(
     repository: Path, models: Iterable[str], kept: str, extra: Sequence[str]
 ) -> list[str]:
-    """The command, which loads these Triton models, and others for who has the secret alone."""
+    """The command line; loads these Triton models, and others only for callers with the secret."""
     return [
         "tritonserver",
         f"--model-repository={repository}",

@@ -1,4 +1,4 @@
-"""What both backends do the same way: find a graph, check the configuration, answer requests."""
+"""The common part of both backends: find a graph, check the configuration, answer requests."""
 
 import json
 from abc import ABC, abstractmethod
@@ -21,9 +21,9 @@ class Instance(ABC):
     """One instance of one model; a backend's ``TritonPythonModel`` loads the graph.
 
     Attributes:
-        default_file: Name of a graph's file where the configuration has none.
+        default_file: Name of a graph's file if the configuration has none.
         invalid: Errors of a run that are the client's fault.
-        gpus: Whether the backend runs on GPUs, too.
+        gpus: Whether the backend also runs on GPUs.
         device: The GPU of this instance; None is a CPU.
     """
 
@@ -41,7 +41,7 @@ class Instance(ABC):
             config: The model configuration.
 
         Returns:
-            Its inputs and outputs, what runs it, and its settings for the log.
+            Its inputs and outputs, a function that runs it, and its settings for the log.
 
         Raises:
             ConfigError: The configuration cannot be met.

@@ -12,7 +12,7 @@ def saturates(cpuinfo: Path = CPUINFO, machine: str = "") -> bool:
     """Whether INT8 sums saturate on this processor: on x86 without VNNI.
 
     There ONNX Runtime adds products of unsigned activations and signed weights in 16 bits, unless
-    `session.x64quantprecision` is set. Elsewhere that option has no use and costs a fifth of the
+    `session.x64quantprecision` is set. Elsewhere that option is useless and costs a fifth of the
     speed.
 
     Args:

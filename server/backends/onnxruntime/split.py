@@ -1,4 +1,4 @@
-"""Runs the rows of a batch side by side, each part by a thread of its own."""
+"""Runs the rows of a batch in parallel, each part in its own thread."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +16,9 @@ ROWS = 2  # for each thread; fewer are quicker on all threads together
 class SplitSession:
     """A graph in two sessions: all threads for few rows, one thread for each part of a batch.
 
-    Threads that share a call wait for each other after every operator; threads that have rows of
-    their own do not. Each session has its own copy of the weights: ONNX Runtime shares prepacked
-    ones by its C API only, and graphs saved with them (1.31) crash where operators share a weight.
+    Threads that share a call wait for each other after every operator; threads with their own rows
+    do not. Each session has its own copy of the weights: ONNX Runtime shares prepacked ones only
+    through its C API, and graphs saved with them (1.31) crash if operators share a weight.
     """
 
     def __init__(self, path: Path, settings: Settings, threads: int) -> None:

@@ -30,7 +30,7 @@ TRITON_TYPES = {kind: name for name, kind in NUMPY_TYPES.items()}
 class TritonPythonModel(Instance):
     """One instance of one model."""
 
-    default_file = "model.xml"  # beside it model.bin, which OpenVINO maps into memory
+    default_file = "model.xml"  # next to it model.bin, which OpenVINO maps into memory
 
     def load(self, path: Path, config: dict[str, Any]) -> tuple[Signature, Call, str]:
         """Compile an OpenVINO graph; see `Instance.load`."""
@@ -60,7 +60,7 @@ def _loaded(path: Path, settings: Settings) -> tuple[Signature, ov.InferRequest]
             model, "CPU", settings.properties
         ).create_infer_request()
     except RuntimeError as error:
-        reason = " ".join(str(error).split())  # in one line, as the other backend's
+        reason = " ".join(str(error).split())  # in one line, as in the other backend
         raise ModelLoadError(f"{path} cannot be loaded: {reason}") from None
 
 

@@ -11,7 +11,7 @@ from server.backends.errors import ConfigError
 from server.backends.processor import has_bf16
 
 HINTS = ("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")
-# What the value of a key must be.
+# The expected value of each key.
 KEYS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "INFERENCE_NUM_THREADS": (str.isdecimal, "a number of at least 0"),
     "COMPILATION_NUM_THREADS": (str.isdecimal, "a number of at least 0"),
@@ -31,7 +31,7 @@ class Settings:
     """OpenVINO's properties for a CPU.
 
     Attributes:
-        properties: By OpenVINO's name; what is left out is OpenVINO's default.
+        properties: By OpenVINO's name; a missing one has OpenVINO's default.
         bf16: Whether the configuration asks for BF16.
     """
 
