@@ -15,7 +15,7 @@ _ITEM = str | _IMAGE
 
 
 def has_files(*given: object) -> bool:
-    """Whether an argument is a file, or a list with one: to read it takes time."""
+    """Whether an argument is a file, or a list with one; reading it takes time."""
     return any(
         isinstance(one, Path)
         for each in given
@@ -32,7 +32,7 @@ def check_text(content: object, place: str) -> None:
 
 
 def check_image(content: object, place: str) -> None:
-    """Raise a TypeError unless the content is an image; a str is none, even if it is a path."""
+    """Raise a TypeError unless the content is an image; a str is not, even if it is a path."""
     if isinstance(content, str):
         raise TypeError(f"{place}: a str is a text, not an image; a path? wrap it in pathlib.Path")
     if not isinstance(content, _IMAGE):

@@ -138,5 +138,5 @@ class AsyncClient(Connected):
 
 
 async def _made(make: Callable[[], R], *contents: object) -> R:
-    """Make a call: in a thread where one of its contents is a file."""
+    """Make a call, in a thread if its content includes a file."""
     return await asyncio.to_thread(make) if arguments.has_files(*contents) else make()

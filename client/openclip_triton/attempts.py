@@ -1,4 +1,4 @@
-"""When a call is tried again, and how long it may take."""
+"""Retries of a call within its time limit."""
 
 import random
 import time
@@ -8,11 +8,11 @@ import grpc
 from openclip_triton.errors import ClientError, of_call
 
 RETRIES = 3
-JITTER = 0.25  # of a wait, at most, so that those who were refused together do not return together
+JITTER = 0.25  # random part of a wait, so that refused clients do not retry together
 
 
 class Attempts:
-    """The attempts of one call: how long each may take, and whether there is another."""
+    """The attempts of one call: the time limit of each, and the decision on another."""
 
     def __init__(self, address: str, timeout: float) -> None:
         self._address = address
@@ -24,11 +24,11 @@ class Attempts:
         return max(0.001, self._until - time.monotonic())
 
     def wait(self, raised: grpc.RpcError) -> float:
-        """Seconds to wait before another attempt, as long as the service said.
+        """Seconds to wait before another attempt, as the service requested.
 
         Raises:
-            ClientError: There is none: the service named no time, the error lasts, or the call's
-                time would be over.
+            ClientError: No attempt is left: the service named no time, the error is permanent, or
+            the call's time would be over.
         """
         error: ClientError = of_call(raised, self._address)
         self._left -= 1

@@ -1,4 +1,4 @@
-"""The calls of both clients: each one's request, and the values that its answer becomes."""
+"""The calls of both clients: requests, and conversion of answers to values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Call(Generic[R]):
 
     method: str  # of ClipService
     request: Message
-    read: Callable[[Any], R]  # the method's response -> what the caller gets
+    read: Callable[[Any], R]  # the method's response -> the caller's result
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Batch(Generic[C]):
     options: pb.StreamOptions  # of all items
 
     def call(self) -> Call[Vectors] | None:
-        """The call that embeds all items; None where they are too many. Reads files.
+        """The call that embeds all items; None if they are too many. Reads files.
 
         Raises:
             TypeError: As for `arguments.each`.

@@ -23,13 +23,13 @@ OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 250),
     ("grpc.max_reconnect_backoff_ms", 5_000),
-    # Of a target with several addresses, calls take turns at those that can be reached.
+    # Calls take turns over the reachable addresses of a target.
     ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
 )
 
 
 class Connected:
-    """A client's connection, opened on first use, and its calls, in any threads and event loops.
+    """A client's connection, opened on first use; its calls run in any thread or event loop.
 
     Raises:
         ValueError: Only one of `tls_cert` and `tls_key` is given.
@@ -67,7 +67,7 @@ class Connected:
         return call
 
     def _unary(self, call: Call[R]) -> R:
-        """Call a method; where the service refuses it for a time, wait and call again."""
+        """Call a method; if the service refuses it temporarily, wait and call again."""
         method = getattr(self._stub, call.method)
         attempts = Attempts(self.address, self._timeout)
         while True:
@@ -79,7 +79,7 @@ class Connected:
             time.sleep(wait_s)
 
     async def _async_unary(self, call: Call[R]) -> R:
-        """Do as `_unary` does, in an event loop; to cancel it ends the call at the service, too."""
+        """Do as `_unary` does, in an event loop; cancelling also ends the call at the service."""
         method = getattr(self._stub, call.method)
         attempts = Attempts(self.address, self._timeout)
         while True:

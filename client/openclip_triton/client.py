@@ -97,7 +97,7 @@ class Client(Connected):
         return np.stack([calls.vector_of(result) for result in found])
 
     def space(self, *, model: str = "", dimensions: int | None = None) -> Space:
-        """Ask which model the service uses for these options, and the size of its vectors.
+        """Return the model that the service uses for these options, and the size of its vectors.
 
         Raises:
             ClientError: The call failed.
@@ -128,7 +128,7 @@ class Client(Connected):
             model: Id of the model; empty for the default.
             dimensions: Number of leading entries to keep of each vector, scaled to unit length.
             truncate: False makes text over the context length an error.
-            fingerprint: Refuse vectors of any model but this.
+            fingerprint: Refuse vectors of any other model.
             ordered: Yield results in the order of the items, not of completion.
             settings: Limits of memory and retries.
 

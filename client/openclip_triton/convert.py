@@ -13,7 +13,7 @@ from openclip_triton.values import Content, Model, Prediction, Vector
 
 
 def to_item(content: Content) -> pb.Item:
-    """Convert a text, an encoded image or an image's file, which is read here, to a message.
+    """Convert a text, an encoded image or an image file, which it reads, to a message.
 
     Raises:
         UnreadableFile: The file cannot be read.

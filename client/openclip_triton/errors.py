@@ -6,7 +6,7 @@ ClientError
 │   ├── Overloaded         the service is at its limit, or the key's quota is spent
 │   ├── Unavailable        the service answers, but its models cannot be reached
 │   └── DeadlineExceeded   no answer in time
-├── Rejected           the same call fails again: change what it asks for
+├── Rejected           the same call would fail again: change its arguments
 │   ├── InvalidRequest     a bad image or text, a wrong value, something over a limit
 │   ├── Unauthenticated    the key is missing or wrong
 │   ├── NotFound           unknown model or label set
@@ -70,7 +70,7 @@ class Transient(ClientError):
 
 
 class Rejected(ClientError):
-    """The same call fails again: change what it asks for."""
+    """The same call would fail again: change its arguments."""
 
     code = "rejected"
 
@@ -168,9 +168,9 @@ BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
         "internal_error": ServiceFailed,
     }
 )
-# Neither side chose to end the call: a proxy, a restart, a lost connection.
+# Neither side ended the call on purpose: a proxy, a restart, a lost connection.
 _BROKEN = frozenset({"CANCELLED", "ABORTED"})
-# Without a code of the service, gRPC's own: nobody listens, or the call ended while it was written.
+# Without a code of the service, gRPC's own: the port is closed, or the call ended while writing.
 _OF_GRPC = frozenset({"UNAVAILABLE", "INTERNAL"})
 
 
@@ -202,7 +202,7 @@ def of_item(error: "pb.Error") -> ClientError:
 
 
 def _seconds(trailing: Mapping[str, str]) -> float:
-    """The time to wait that the service gave, in gRPC's own way or in HTTP's; 0: none."""
+    """The wait time from the service, in gRPC's or HTTP's format; 0 if there is none."""
     for key, unit in (("grpc-retry-pushback-ms", 1e-3), ("retry-after", 1.0)):
         if key in trailing:
             try:

@@ -33,7 +33,7 @@ class StreamSettings:
     """Limits of a stream: memory, retries and timeouts."""
 
     max_items: int = 256  # read, and their results not yet taken by the caller
-    max_bytes: int = 64 * 2**20  # of their content; a larger item goes alone
+    max_bytes: int = 64 * 2**20  # of their content; a larger item is sent alone
     max_item_bytes: int = 44 * 2**20  # of one item; a larger one is not sent
     readers: int = 4  # threads that read files
     retries: int = 8  # of an item, and of the connection while nothing is answered

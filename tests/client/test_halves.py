@@ -194,7 +194,7 @@ def test_both_halves_are_of_one_model(
     fake.fingerprint = "d" * 64
     notes = Notes()
     embed(client, tars, tmp_path / "out", (TEXTS,), overwrite=True, notes=notes)
-    assert "the images there are of another model" in notes.lines[1]
+    assert "the images there are from another model" in notes.lines[1]
 
 
 def test_other_inputs_are_refused(client: Client, tars: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class BatchEmbedder:
         model: Its id; empty: the service's default model.
         dimensions: Number of leading entries to keep of each vector, scaled to unit length.
         truncate: Whether to cut text over the context length; False: such a row fails.
-        fingerprint: Of the model, if it must be a certain one; None: the one that is served now.
+        fingerprint: Required fingerprint of the model; None: of the currently served one.
         output: Column for the vectors.
         error: Column for the reasons of rows that fail.
         api_key: As for `Client`; so are the rest.
@@ -69,8 +69,8 @@ class BatchEmbedder:
         Raises:
             KeyError: The batch has no such column.
             TypeError: A value of it is neither a text nor an encoded image.
-            ClientError: The service cannot be reached, or refuses all; ModelChanged: it serves
-                another model by now.
+            ClientError: The service cannot be reached, or refuses all; ModelChanged: it now
+            serves another model.
         """
         if self._column not in batch:
             found = ", ".join(batch)

@@ -1,4 +1,4 @@
-"""Embeds partitions on a Ray cluster, each in a task of its own."""
+"""Embeds partitions on a Ray cluster, one task per partition."""
 
 import logging
 import os
@@ -20,8 +20,8 @@ from openclip_triton.errors import ClientError
 
 LOCAL = "local"
 TASKS_PER_CPU = 2  # running or waiting, so that no core idles and the cluster's scaler sees demand
-RETRIES = 3  # of a partition whose worker dies
-STOP_S = 10.0  # for running tasks to remove what they have written
+RETRIES = 3  # retries of a partition whose worker dies
+STOP_S = 10.0  # for running tasks to remove their files
 
 
 @contextmanager
@@ -66,10 +66,10 @@ class RayRunner:
     def run(
         self, tasks: Iterable[Task], advance: Callable[[bool], None]
     ) -> Generator[Done, None, None]:
-        """Do as `Embedder.run` does, but with several partitions at once, which end in any order.
+        """Do as `Embedder.run`, but with several partitions at once, which finish in any order.
 
-        After an error no more are begun, and it is raised when the others are written. A worker
-        that dies `RETRIES` + 1 times over one partition is an OSError.
+        After an error no more are begun, and it is raised once the running ones are written. An
+        OSError reports a partition on which a worker died `RETRIES` + 1 times.
         """
         left = iter(tasks)
         running: dict[Any, Task] = {}

@@ -21,10 +21,10 @@ class Display:
     """Counts what is done, and shows nothing; a context manager.
 
     Args:
-        noun: What a sample is called.
+        noun: Name of a sample, such as image.
     """
 
-    every_s = math.inf  # between two times that it shows the counts
+    every_s = math.inf  # between two displays of the counts
 
     def __init__(self, noun: str = "") -> None:
         self._noun = noun
@@ -46,8 +46,8 @@ class Display:
         """Begin.
 
         Args:
-            total: Number of samples, where it is known before they are read.
-            already: Number of those done by earlier runs.
+            total: Number of samples, if it is known before they are read.
+            already: Number of samples done by earlier runs.
             parts: Number of partitions.
             done: Number of those done by earlier runs.
         """

@@ -25,7 +25,7 @@ SHOWN_FAILURES = 20
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to embed, with which options, and into which output."""
+    """Inputs, options and output of a job."""
 
     inputs: Inputs
     output: Output
@@ -77,13 +77,13 @@ def run(
     display: Display,
     runner_of: Callable[[Layout, Settings], Runner] | None = None,
 ) -> Summary:
-    """Embed what is not done yet, and write the output.
+    """Embed the unfinished partitions, and write the output.
 
     Args:
-        job: What to embed.
+        job: The job.
         client: The service; every partition is embedded with it unless `runner_of` is given.
         display: Shows the progress.
-        runner_of: Makes what embeds the partitions elsewhere.
+        runner_of: Makes a runner that embeds the partitions elsewhere.
 
     Raises:
         JobError: The output belongs to another job, or there is nothing to embed.

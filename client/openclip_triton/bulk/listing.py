@@ -16,7 +16,7 @@ class Entry:
 
     path: str
     stamp: str  # size and time of the last change
-    problem: str = ""  # why it cannot be embedded
+    problem: str = ""  # reason why it cannot be embedded
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Listing:
     passed_over: int = 0  # files of another extension
 
     def entries(self) -> Iterator[Entry]:
-        """List the files; what cannot be embedded is an entry with a problem."""
+        """List the files; one that cannot be embedded is an entry with a problem."""
         endings = tuple("." + extension.lower().lstrip(".") for extension in self.extensions)
         self.passed_over = 0
         for path in self.paths:

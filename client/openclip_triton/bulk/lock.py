@@ -8,7 +8,7 @@ from openclip_triton.bulk.errors import JobError
 
 try:
     import fcntl
-except ImportError:  # Windows: a file that is open cannot be replaced there anyway
+except ImportError:  # Windows, where an open file cannot be replaced anyway
     fcntl = None  # type: ignore[assignment]
 
 

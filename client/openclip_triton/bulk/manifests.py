@@ -1,4 +1,4 @@
-"""Manifests: what each finished partition of an output holds, and of which input and model."""
+"""Manifests: the content, the input and the model of each finished partition of an output."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ READS = 16  # manifests read at once
 
 @dataclass(frozen=True, slots=True)
 class Settings(Space):
-    """What all vectors of an output have in common."""
+    """The common properties of all vectors of an output."""
 
     dtype: str
     truncate: bool
@@ -68,8 +68,8 @@ class Head:
     rows: int
     truncated: int
     failed: int
-    left_out: int  # dropped by the other half alone
-    retry: bool  # whether a failure may pass
+    left_out: int  # dropped only by the other half
+    retry: bool  # whether a failure may be temporary
 
 
 def decode(data: bytes, path: str) -> Manifest:
@@ -138,7 +138,7 @@ class Manifests:
         storage.write(self.path(kind, name), manifest.encode())
 
     def remove(self, kind: Kind, name: str) -> None:
-        """Remove a manifest: from now on, the half is to be made."""
+        """Remove a manifest: from now on, the half is unfinished."""
         self._storage.remove(self.path(kind, name))
 
     def failures(self, kind: Kind, names: list[str]) -> Iterator[tuple[str, Failure]]:

@@ -1,4 +1,4 @@
-"""Metadata of samples, the KEY.json of tars: JSON at first, columns once a part is whole."""
+"""Metadata of samples (the KEY.json of tars): JSON at first, columns once a part is complete."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The plan of a job: the partitions of its inputs, and what the output already has of them."""
+"""The plan of a job: the partitions of its inputs, and those already in the output."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +30,7 @@ class Plan:
         kinds: The halves to embed.
         settings: Of this run.
         found: The partitions of the inputs.
-        overwrite: Whether to make anew what is done.
+        overwrite: Whether to remake finished partitions.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Plan:
             compared = ["model", "fingerprint", "dimensions", "dtype", "metadata"]
             compared += ["truncate"] if kind == TEXTS else []
         elif self._overwrite:
-            return  # a new model: the other half is made anew after this one
+            return  # a new model: the other half is remade after this one
         else:
             compared = ["model", "fingerprint", "dimensions"]
         differences = [f"{n} was {was[n]}, now {now[n]}" for n in compared if was[n] != now[n]]
@@ -105,7 +105,7 @@ class Plan:
         return f"name another output, or give --overwrite to replace its {nouns}"
 
     def forget(self) -> list[str]:
-        """Mark the job's halves as not done; say what is replaced, and what no longer fits."""
+        """Mark the job's halves as unfinished; report replaced and no longer matching parts."""
         replaced: list[str] = []
         for kind in self._kinds:
             for name in self.heads[kind]:
@@ -123,13 +123,13 @@ class Plan:
             models = {head.settings.fingerprint for head in self.heads[kind].values()}
             if models - {self.settings.fingerprint}:
                 notes.append(
-                    f"the {kind.noun}s there are of another model: they cannot be compared with "
-                    "the new vectors until they are made anew"
+                    f"the {kind.noun}s there are from another model: they cannot be compared with "
+                    "the new vectors until they are embedded again"
                 )
         return notes
 
     def missing(self, number: int) -> tuple[Kind, ...]:
-        """List the halves of a partition that are to be made."""
+        """List the unfinished halves of a partition."""
         found, name = self.found[number], self.names[number]
         return tuple(
             kind
@@ -140,7 +140,7 @@ class Plan:
         )
 
     def tasks(self, inputs: Sequence[Input]) -> Iterator[Task]:
-        """Cut the inputs again; yield what is to be made."""
+        """Cut the inputs again; yield the unfinished partitions."""
         for number, partition in enumerate(partitions(inputs)):
             if number >= len(self.found):
                 break  # the input grew meanwhile: the next run sees it
@@ -150,7 +150,7 @@ class Plan:
                 yield Task(name, partition, kinds, next(iter(standing), None))
 
     def done(self) -> list[int]:
-        """List the partitions that need nothing."""
+        """List the finished partitions."""
         return [number for number in range(len(self.found)) if not self.missing(number)]
 
     def drop_surplus(self) -> None:

@@ -1,4 +1,4 @@
-"""What a job embeds: samples, and the partitions that they are cut into."""
+"""The samples of a job, and the partitions that they are cut into."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ KINDS = (IMAGES, TEXTS)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a sample cannot be embedded."""
+    """The reason why a sample cannot be embedded."""
 
     code: str
     reason: str
@@ -35,7 +35,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One item of a partition; what the job does not embed is None."""
+    """One item of a partition; a half that the job does not embed is None."""
 
     key: str
     image: bytes | Path | str | None = None  # a str is a URL, until the sample is yielded
@@ -63,12 +63,12 @@ class Partition(Protocol):
         """Read the samples, in order.
 
         Raises:
-            OSError: The input cannot be read on.
+            OSError: The rest of the input cannot be read.
         """
 
 
 class Input(ABC):
-    """Something that is cut into partitions, in the same way each time."""
+    """An input that is cut into the same partitions each time."""
 
     passed_over = 0  # number of files of another extension, once the partitions are listed
 
@@ -92,7 +92,7 @@ def digest(parts: Iterable[str]) -> str:
 
 
 def problem_of(key: str) -> Problem | None:
-    """Find why a key has no place in the outputs: lists take one a line, parquet takes UTF-8."""
+    """Reason why outputs cannot hold a key: lists have one per line, parquet needs UTF-8."""
     if any(mark in key for mark in "\r\n"):
         return Problem("bad_name", "the name contains a line break; rename the file")
     if not key.isascii():

@@ -1,4 +1,4 @@
-"""Embeds partitions over one stream, and writes each when its last result is there."""
+"""Embeds partitions over one stream, and writes each after its last result."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,7 +16,7 @@ from openclip_triton.client import Client
 from openclip_triton.errors import ClientError, UnreadableFile
 from openclip_triton.values import Content, Result, StreamSettings, Vector
 
-# Several messages are on the way at any time; memory stays below 100 MB.
+# Several messages are in flight at any time; memory stays below 100 MB.
 SETTINGS = StreamSettings(max_items=512, max_bytes=32 * 2**20)
 PUBLISHING = 2  # finished partitions that wait for the disk or the object store
 
@@ -72,7 +72,7 @@ class _End:
 class _Id:
     """Names a result."""
 
-    before: tuple[_Item | _End, ...]  # what precedes it without a result of its own
+    before: tuple[_Item | _End, ...]  # preceding samples without a result
     item: _Item
     kind: Kind
 
@@ -100,7 +100,7 @@ class Embedder:
         self._opened: list[_Open] = []  # begun, and neither published nor discarded
         self._trailing: list[_Item | _End] = []  # follow the last item that was sent
         self._publishing: deque[Future[Done]] = deque()
-        self._lost: Exception | None = None  # why the input ended early
+        self._lost: Exception | None = None  # the error that ended the input early
 
     def run(
         self, tasks: Iterable[Task], advance: Callable[[bool], None]
@@ -214,7 +214,7 @@ class Embedder:
             item.problem = _problem_of(result.error, item.key)
 
     def _write(self, item: _Item, advance: Callable[[bool], None]) -> None:
-        """Add the row of a sample, or note why there is none."""
+        """Add the row of a sample, or record the reason for its absence."""
         shard, manifest = item.shard, item.shard.manifest
         problem = item.problem
         if item.position in shard.dropped:
@@ -246,7 +246,7 @@ class Embedder:
             raise JobError(
                 f"{manifest.source} has {manifest.items:,} samples, but partition {task.name} of "
                 f"{self._layout.root} has {other.noun if other else ''}s of {shard.items:,}: they "
-                "do not line up; name another output, or make both anew with embed-pairs "
+                "do not line up; name another output, or embed both again with embed-pairs "
                 "--overwrite"
             )
         shard.part.publish()
@@ -260,7 +260,7 @@ class Embedder:
 def embed_alone(
     connect: Callable[[], Client], layout: Layout, settings: Settings, task: Task
 ) -> dict[Kind, Head]:
-    """Embed and write one partition with a client of its own, in any process, as `Embedder.run`."""
+    """Embed and write one partition with its own client, in any process, as `Embedder.run` does."""
     with connect() as client:
         [done] = Embedder(client, layout, settings).run([task], lambda _: None)
     return done.heads
@@ -269,7 +269,7 @@ def embed_alone(
 def _item_of(
     shard: _Open, position: int, sample: Sample
 ) -> tuple[_Item, list[tuple[Kind, Content]]]:
-    """Pair a sample with what is sent of it: nothing, if it has no row."""
+    """Pair a sample with the items to send: none if it has no row."""
     item = _Item(shard, position, sample.key, sample.text, sample.metadata)
     item.problem = sample.problem or problem_of(sample.key)
     if item.problem is not None or position in shard.dropped:

@@ -15,7 +15,7 @@ from openclip_triton.bulk.errors import JobError
 
 BUFFER = 2**20  # bytes read at once of a file on this machine
 READ_AHEAD = 8 * 2**20  # and of one below a URL
-# The extra that brings what opens a scheme.
+# The extra with the package that opens a scheme.
 _EXTRAS = {
     "s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az",
     "http": "https", "https": "https",
@@ -65,7 +65,7 @@ class Local:
         return Path(path + ".new")
 
     def publish(self, draft: Path, path: str) -> None:
-        """Write the draft through to the disk, and let it replace what has its name."""
+        """Sync the draft to disk, and replace any file of its name."""
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         draft.replace(path)
@@ -80,14 +80,14 @@ class Local:
 
 
 class Remote:
-    """What one fsspec file system reaches, by paths with its scheme; the object can be pickled."""
+    """An fsspec file system, by paths with its scheme; can be pickled."""
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
 
     @cached_property
     def _files(self) -> Any:  # noqa: ANN401 - fsspec has no types
-        import fsspec  # takes 0.1 s, so only where there are URLs
+        import fsspec  # takes 0.1 s, so only if there are URLs
 
         try:
             return fsspec.filesystem(self.protocol)
@@ -110,9 +110,9 @@ class Remote:
             return not path.endswith("/") and bool(self._files.isfile(path))
 
     def is_folder(self, path: str) -> bool:
-        """Whether anything is below the path; of a web server's, whether it ends in a slash."""
+        """Whether anything is below the path; on a web server, whether the path ends in a slash."""
         if self.protocol in ("http", "https"):
-            return path.endswith("/")  # to ask would fetch a file whole
+            return path.endswith("/")  # a query would fetch the whole file
         with _as_os_errors(path):
             return bool(self._files.isdir(path))
 
@@ -157,7 +157,7 @@ class Remote:
         return Path(name)
 
     def publish(self, draft: Path, path: str) -> None:
-        """Upload the draft: object stores show an upload once it is whole."""
+        """Upload the draft; object stores show an upload only once it is complete."""
         with _as_os_errors(path):
             self._files.put_file(str(draft), path)
         draft.unlink()
@@ -177,10 +177,10 @@ class Remote:
 
 @contextmanager
 def _as_os_errors(path: str) -> Iterator[None]:
-    """Turn the errors of many libraries into OSError."""
+    """Translate the errors of many libraries to OSError."""
     try:
         yield
-    except FileNotFoundError as error:  # which may name the path alone
+    except FileNotFoundError as error:  # its message may only name the path
         raise FileNotFoundError(f"{path} does not exist") from error
     except (OSError, JobError):
         raise
@@ -215,7 +215,7 @@ def read(path: str) -> bytes:
 
 
 def write(path: str, data: bytes) -> None:
-    """Write a file that appears whole.
+    """Write a file that appears only once complete.
 
     Raises:
         OSError: It cannot be written.

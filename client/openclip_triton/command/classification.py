@@ -25,7 +25,7 @@ class Answer:
 
 
 def classify_each(ask: Ask, listing: Listing) -> Iterator[Answer]:
-    """Yield an answer for each image, in order; a bad image fails alone.
+    """Yield an answer for each image, in order; a bad image does not stop the others.
 
     Args:
         ask: Classifies images, in any thread.

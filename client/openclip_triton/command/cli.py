@@ -1,6 +1,6 @@
 """The commands: their options, and the functions that run them.
 
-What needs numpy or gRPC is imported where a command runs: help and wrong options need neither.
+Commands import numpy and gRPC only when they run: help and wrong options need neither.
 """
 
 import sys
@@ -56,8 +56,8 @@ def embed_text(
         list[str],
         typer.Argument(
             metavar="INPUT...|-",
-            help="A file with one text a line (- reads it), .csv, .tsv, .parquet, webdataset tars, "
-            "or a folder of images with a .txt next to each; each a path or a URL.",
+            help="A file with one text per line (- reads it), .csv, .tsv, .parquet, webdataset "
+            "tars, or a folder of images with a .txt next to each; each a path or a URL.",
         ),
     ],
     *,
@@ -77,7 +77,7 @@ def embed_text(
 
     Rows follow the order of the input. Texts that fail have no row and are listed in
     OUTPUT.failed.txt. After an interrupt, the same command continues. A folder that has the images
-    of the same input takes the texts beside them.
+    of the same input also takes the texts.
     """
     from openclip_triton.bulk.samples import TEXTS
 
@@ -144,7 +144,7 @@ def classify(
     ] = "",
     labels_file: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A file with one label a line."),
+        typer.Option(exists=True, dir_okay=False, help="A file with one label per line."),
     ] = None,
     label_set: Annotated[
         str, typer.Option(metavar="NAME", help="A label set of the service.")

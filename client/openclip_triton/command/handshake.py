@@ -1,6 +1,6 @@
-"""Finds out whether TLS is why a connection failed.
+"""Checks whether TLS is the reason for a failed connection.
 
-gRPC reports only the last address that it tried, which may be one where nobody listens.
+gRPC reports only the last address that it tried, which may be one with a closed port.
 """
 
 import socket
@@ -60,7 +60,7 @@ def _secure(
         return f"its certificate is not trusted: {error.verify_message}{trust}"
     except ssl.SSLError as error:
         if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-            return "the service does not speak TLS; leave the options of TLS out"
+            return "the service does not speak TLS; omit the TLS options"
         return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
     with encrypted:
         if _goes_on(encrypted):
@@ -74,7 +74,7 @@ def _secure(
 
 
 def _goes_on(encrypted: ssl.SSLSocket) -> bool:
-    """Whether the service speaks first, as HTTP/2 does: TLS 1.3 refuses a certificate only now."""
+    """Whether the service sends first, as in HTTP/2: TLS 1.3 refuses a certificate only now."""
     try:
         return encrypted.recv(1) != b""
     except TimeoutError:

@@ -153,7 +153,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """How a job embeds, and what it writes."""
+    """Options of a job: embedding and output."""
 
     key_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of a table that names its rows.")
@@ -175,7 +175,10 @@ class Embedding:
         typer.Option("--format", help="Layout of a folder. Default: clip-retrieval."),
     ] = None
     shard_size: Annotated[
-        int, typer.Option(min=1, help="Number of samples in a partition; a tar is one of its own.")
+        int,
+        typer.Option(
+            min=1, help="Number of samples in a partition; a tar is always one partition."
+        ),
     ] = 10_000
     metadata: Annotated[
         bool,
@@ -199,7 +202,7 @@ class Embedding:
         typer.Option(
             metavar="ADDRESS",
             help="Embed the partitions on a Ray cluster: local starts one on this machine, auto "
-            "takes the one that this machine is part of, HOST:PORT another.",
+            "uses the one that this machine is part of, HOST:PORT another.",
         ),
     ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False

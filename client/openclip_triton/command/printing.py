@@ -47,7 +47,7 @@ def print_vectors(results: Iterable[Result[tuple[int, str]]]) -> int:
 
 
 def print_summary(job: Job, summary: Summary, *, quiet: bool) -> None:
-    """Print what was written, and what was cut, passed over or failed."""
+    """Print the output, and the numbers of cut, skipped and failed items."""
     counts, noun = summary.counts, job.noun
     output = job.output
     if not quiet:
@@ -113,7 +113,7 @@ def print_models(models: list[Model], *, as_json: bool) -> None:
 
 
 def _show(table: Table) -> None:
-    # A pipe gets the full width: nothing is cut at 80 columns.
+    # A pipe gets the full width, without a cut at 80 columns.
     console = Console()
     if not console.is_terminal:
         width = console.measure(table, options=console.options.update(max_width=10_000)).maximum

@@ -1,1 +1,1 @@
-"""Embedding classes of other makers' frameworks, on `Client`; each needs the extra of its name."""
+"""Embedding classes for third-party frameworks, on `Client`; each needs the extra of its name."""

@@ -13,7 +13,7 @@ class OpenClipEmbeddings(Embeddings):
     Each list is one call or, if it is long, one stream. The asynchronous methods run in threads.
 
     Args:
-        client: The connection; it stays yours to close.
+        client: The connection; the caller closes it.
         model: Its id; empty: the service's default model.
         dimensions: Number of leading entries to keep of each vector, scaled to unit length.
     """

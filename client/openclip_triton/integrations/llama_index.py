@@ -19,7 +19,7 @@ class OpenClipEmbedding(MultiModalEmbedding):  # type: ignore[misc]
     or the call. The asynchronous methods run in threads.
 
     Args:
-        client: The connection; it stays yours to close.
+        client: The connection; the caller closes it.
         model: Its id; empty: the service's default model.
         dimensions: Number of leading entries to keep of each vector, scaled to unit length.
         options: Fields of LlamaIndex's `BaseEmbedding`; `embed_batch_size` is 256 by default.

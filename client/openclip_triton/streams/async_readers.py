@@ -25,7 +25,7 @@ class AsyncReaders(Generic[K]):
         happened: Callable[[Event], None],
     ) -> None:
         self.error: Exception | None = None  # raised by the caller's iterable
-        self.released = asyncio.Event()  # set where the ledger may have more room
+        self.released = asyncio.Event()  # set when the ledger may have more room
         self._source = aiter(items) if isinstance(items, AsyncIterable) else _Each(iter(items))
         self._exchange = exchange
         self._ledger = exchange.ledger
@@ -90,14 +90,14 @@ class AsyncReaders(Generic[K]):
 
 
 async def _apart(function: Callable[..., T], content: Content, *others: object) -> T:
-    """Call a function of an item: in a thread where this takes a file."""
+    """Call a function of an item, in a thread if the item is a file."""
     if has_files(content):
         return await asyncio.to_thread(function, content, *others)
     return function(content, *others)
 
 
 class _Each(Generic[T]):
-    """An iterator as an asynchronous one. A generator would have to be closed."""
+    """An asynchronous view of an iterator. A generator would need to be closed."""
 
     def __init__(self, source: Iterator[T]) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""What a stream has read, sent and been answered: the part of it that does no I/O."""
+"""The state of a stream (items read, sent and answered), without I/O."""
 
 import time
 from collections import deque
@@ -18,22 +18,22 @@ from openclip_triton.errors import (
 from openclip_triton.streams.ledger import Ledger
 from openclip_triton.values import Content, K, Result, StreamSettings
 
-LONGEST_WAIT_S = 1.0  # for an event, before the connection is looked at
+LONGEST_WAIT_S = 1.0  # wait for an event before a check of the connection
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The options of a stream: all of its request but the items."""
+    """The options of a stream: its request without the items."""
 
     options: pb.StreamOptions
     address: str  # of the service, for errors
     settings: StreamSettings
-    fingerprint: str | None = None  # of the only model that may answer
+    fingerprint: str | None = None  # fingerprint of the only model that may answer
     ordered: bool = False  # results in the order of the items
 
 
 # A call of a method of the exchange; returns the seconds after which to open a new connection, or
-# None where none is needed.
+# None if none is needed.
 Event = Callable[[], float | None]
 
 
@@ -42,7 +42,7 @@ class Exchange(Generic[K]):
 
     Readers and connections report events: calls of `answered`, `unread` or `ended`, which the
     stream's own thread or task makes one at a time; `take` yields the results. Readers number the
-    items; what they share with it is in `ledger`.
+    items; `ledger` holds the state that they share with the exchange.
     """
 
     def __init__(self, order: Order) -> None:
@@ -80,7 +80,7 @@ class Exchange(Generic[K]):
         return convert.to_item(content)
 
     def messages(self, connection: int) -> Iterator[pb.EmbedStreamRequest]:
-        """Yield what a connection sends, in gRPC's thread; the first message holds the options."""
+        """Yield a connection's messages, in gRPC's thread; the first holds the options."""
         options: pb.StreamOptions | None = self._order.options
         while (taken := self.ledger.take(connection)) is not None:
             items = [pb.StreamItem(id=str(number), item=item) for number, item in taken]
@@ -88,7 +88,7 @@ class Exchange(Generic[K]):
             options = None
 
     def unfinished(self) -> bool:
-        """Whether results are still to come, apart from those that are ready."""
+        """Whether results are outstanding, besides those that are ready."""
         return self.ledger.reading or self._finished < self._count
 
     def take(self) -> Iterator[Result[K]]:
@@ -114,10 +114,10 @@ class Exchange(Generic[K]):
         self._finish(number, Result(self._ids.pop(number), None, error), size)
 
     def source_ended(self) -> None:
-        """Take note that the caller's iterable has given its last item: the ledger knows."""
+        """Handle the end of the caller's iterable: the ledger already knows."""
 
     def answered(self, response: pb.EmbedStreamResponse) -> None:
-        """Take a message of the service.
+        """Handle a message of the service.
 
         Raises:
             ModelChanged: Another model answered.
@@ -161,11 +161,11 @@ class Exchange(Generic[K]):
         elif found and found != self._fingerprint:
             raise ModelChanged(
                 f"the model behind {self._order.address} has the fingerprint {found}, not "
-                f"{self._fingerprint} as when the work began: their vectors cannot be compared"
+                f"{self._fingerprint} as at the start: their vectors cannot be compared"
             )
 
     def nothing(self) -> float | None:
-        """Take note that nothing happened in time; replace a connection that is silent too long.
+        """Handle a wait without events; replace a connection that is silent for too long.
 
         Raises:
             ClientError: The whole stream failed.
@@ -179,7 +179,7 @@ class Exchange(Generic[K]):
         return self.ended(self.ledger.connection, silent)
 
     def ended(self, connection: int, error: ClientError | None) -> float | None:
-        """Take the end of a connection.
+        """Handle the end of a connection.
 
         Raises:
             ClientError: The whole stream failed.
@@ -200,7 +200,7 @@ def pair(taken: tuple[K, Content]) -> tuple[K, Content]:
     """Check a pair of an id and an item.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is not such a pair.
     """
     arguments.check_pair(taken)
     key, content = taken

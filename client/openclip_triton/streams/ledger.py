@@ -1,4 +1,4 @@
-"""A stream's items: read, queued, sent. The only state that its threads share."""
+"""A stream's items, read, queued and sent: the only state that its threads share."""
 
 import heapq
 import threading
@@ -41,7 +41,7 @@ class Ledger:
     last_sent: float = 0.0  # monotonic seconds
 
     def may_admit(self) -> bool:
-        """Whether `admit` does not wait."""
+        """Whether `admit` would return at once."""
         return self.closed or self.held_items < self.max_items
 
     def admit(self) -> bool:
@@ -52,7 +52,7 @@ class Ledger:
             return not self.closed
 
     def may_reserve(self, size: int) -> bool:
-        """Whether `reserve` does not wait."""
+        """Whether `reserve` would return at once."""
         fits = not self.held_bytes or self.held_bytes + size <= self.max_bytes
         return self.closed or fits
 
@@ -78,7 +78,7 @@ class Ledger:
             self.condition.notify_all()
 
     def take(self, connection: int) -> list[tuple[int, pb.Item]] | None:
-        """Wait for the items of one message; None when this connection has no more to send."""
+        """Wait for the items of one message; None once this connection has no more to send."""
         with self.condition:
             self.condition.wait_for(
                 lambda: (

@@ -1,4 +1,4 @@
-"""A stream: its connection, which is replaced as often as necessary, and the results as they come.
+"""A stream: its connection, which is replaced whenever necessary, and its results.
 
 Reader threads or tasks take items from the caller, one thread of gRPC sends, one receives, and the
 caller's own thread or task handles their events.
@@ -108,7 +108,7 @@ async def async_results(
 
 
 class _Connection(Generic[K]):
-    """Sends a stream's items and receives the answers; entered, it is open."""
+    """Sends a stream's items and receives the answers; open once entered."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _Connection(Generic[K]):
             self._call.cancel()
 
     def open(self) -> None:
-        """Open a call in place of the one before."""
+        """Open a call in place of the previous one."""
         if self._call is not None:
             self._call.cancel()
         number = self._exchange.connect()
@@ -145,7 +145,7 @@ class _Connection(Generic[K]):
         self._thread.start()
 
     def finish(self) -> None:
-        """Send the end of the items and wait for the service's: no call counts as cancelled."""
+        """End the items and wait for the service's end: no call counts as cancelled."""
         self._exchange.ledger.close()
         if self._thread is not None:
             self._thread.join(FAREWELL_S)

@@ -1,1 +1,1 @@
-"""What a job reads: image files, tars, parquet, CSV and lines, each cut into partitions."""
+"""Inputs of a job: image files, tars, parquet, CSV and lines, each cut into partitions."""

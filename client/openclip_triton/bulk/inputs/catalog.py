@@ -1,4 +1,4 @@
-"""Chooses how to read each thing that the user named."""
+"""Chooses the reader for each input that the user named."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ PARTITION_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that a job reads, in the order given.
+    """All inputs of a job, in the given order.
 
     Args:
         paths: Files, folders, globs and URLs; `-` is standard input.
@@ -38,7 +38,7 @@ class Inputs:
     metadata: bool = False
 
     def open(self) -> list[Input]:
-        """Find out what each path is.
+        """Find the kind of each path.
 
         Raises:
             JobError: A path does not exist, or does not hold what the job embeds.
@@ -62,7 +62,7 @@ class Inputs:
         return found
 
     def _expanded(self) -> Iterator[str]:
-        """Replace globs by what matches, and folders of tars or parquet by their files."""
+        """Replace globs with their matches, and folders of tars or parquet with their files."""
         for path in self.paths:
             storage = storage_of(path)
             if path == STDIN or storage.is_file(path):

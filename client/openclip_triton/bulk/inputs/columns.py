@@ -9,7 +9,7 @@ from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.samples import IMAGES, TEXTS, Input, Kind, Problem, Sample
 from openclip_triton.bulk.storage import is_url
 
-# What datasets call them, in any case, in the order of preference.
+# Common names in datasets, in any case, in order of preference.
 IMAGE_NAMES = ("image", "jpg", "png", "webp", "image_path", "filepath", "path", "image_url", "url")
 TEXT_NAMES = ("caption", "text", "txt")
 KEY_NAMES = ("key", "id", "uid", "image_path", "path", "url")
@@ -19,8 +19,8 @@ KEY_NAMES = ("key", "id", "uid", "image_path", "path", "url")
 class Columns:
     """Columns of a table.
 
-    None of those that the user names is chosen by name; None of those to read is not needed, or
-    not there.
+    In the user's choice, None means to choose by name; in the columns to read, None means not
+    needed or not present.
     """
 
     image: str | None = None
@@ -77,7 +77,7 @@ class Table(Input):
     kinds: tuple[Kind, ...]
 
     def choose(self, there: Sequence[str]) -> Columns:
-        """Choose the columns that the job needs of those that are there.
+        """Choose the job's columns from the given ones.
 
         Raises:
             JobError: One is missing.

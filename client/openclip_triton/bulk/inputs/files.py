@@ -1,4 +1,4 @@
-"""Image files: below folders and globs, named one by one, or in a list."""
+"""Image files from folders, globs, single names or a list."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +20,7 @@ from openclip_triton.bulk.samples import (
 )
 from openclip_triton.bulk.storage import Remote, is_url, read, storage_of
 
-FETCHES = 16  # files fetched at once, where they are not on this machine
+FETCHES = 16  # remote files fetched at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class FilesPart:
 class ImageFiles(Input):
     """Images of files, folders and URLs."""
 
-    name: str  # what the user called them
+    name: str  # the name that the user gave
     paths: Callable[[], Iterable[str]]  # lists files and folders
     extensions: tuple[str, ...]  # of the images below folders
     size: int  # number of files in a partition
@@ -88,7 +88,7 @@ class ImageFiles(Input):
     def _remote(self, path: str) -> Iterator[Entry]:
         storage = storage_of(path)
         if not (isinstance(storage, Remote) and storage.is_folder(path)):
-            yield Entry(path, "")  # a stamp for each file would take a request for each
+            yield Entry(path, "")  # stamps would take one request per file
             return
         endings = tuple("." + extension.lower().lstrip(".") for extension in self.extensions)
         for found, stamp in storage.below(path):
@@ -99,7 +99,7 @@ class ImageFiles(Input):
 
 
 def fetched(samples: Iterable[Sample], *, captions: bool = False) -> Iterator[Sample]:
-    """Read what samples only name: images below URLs and, if wanted, captions next to images.
+    """Read the files that samples name: images at URLs and, if wanted, captions next to images.
 
     Args:
         samples: Images that are a str are URLs.

@@ -1,4 +1,4 @@
-"""Texts, one a line, of a file or of standard input."""
+"""Texts, one per line, from a file or from standard input."""
 
 import io
 import shutil
@@ -70,7 +70,7 @@ class Lines(Input):
 
 @contextmanager
 def opened(path: str) -> Iterator[TextIO]:
-    """Open a file or URL as text; bytes that are no UTF-8 stay visible as failures."""
+    """Open a file or URL as text; bytes that are not UTF-8 stay visible as failures."""
     with (
         storage_of(path).open(path) as raw,
         io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as file,

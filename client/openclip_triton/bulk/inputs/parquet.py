@@ -68,7 +68,7 @@ class Parquet(Table):
 
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    import pyarrow as pa  # takes 0.1 s, so only where parquet is read
+    import pyarrow as pa  # takes 0.1 s, so only if parquet is read
     import pyarrow.parquet as pq
 
     with storage_of(path).open(path) as raw:

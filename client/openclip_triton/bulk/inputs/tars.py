@@ -27,11 +27,11 @@ class _CutOff(Exception):
 
     def __init__(self, message: str, key: str | None) -> None:
         super().__init__(message)
-        self.key = key  # of the sample; None: the one before is cut off
+        self.key = key  # of the sample; None: the previous one is cut off
 
 
 class _NoEnd(Exception):
-    """The tar ends after a sample, but not as tars do."""
+    """The tar ends after a sample, but without an end mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class TarPart:
     def _grouped(self) -> Iterator[Sample]:
         """Join neighbouring members of one key.
 
-        Which samples there are does not depend on what is read of them: two jobs over one tar
-        must agree.
+        The set of samples does not depend on the parts that are read: two jobs over one tar must
+        agree.
         """
         sample: Sample | None = None
         endings: set[str] = set()

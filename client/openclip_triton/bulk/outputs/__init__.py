@@ -1,1 +1,1 @@
-"""What a job writes: one part for each partition, each file complete or not at all."""
+"""Outputs of a job: one part per partition; each file appears complete or not at all."""

@@ -1,4 +1,4 @@
-"""Files that are written row by row, and appear whole."""
+"""Files that are written row by row, and appear only once complete."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ class Draft:
         self.draft: Path = self._storage.draft(path)
 
     def publish(self) -> None:
-        """Make the file appear, whole."""
+        """Make the complete file appear under its name."""
         self._storage.publish(self.draft, self.path)
 
     def discard(self) -> None:
@@ -28,7 +28,7 @@ class Draft:
 
 
 class NpyFile:
-    """An .npy file [n, D] whose number of rows is known at the end only."""
+    """An .npy file [n, D] whose number of rows is known only at the end."""
 
     def __init__(self, path: str, dimensions: int, dtype: str) -> None:
         self.draft = Draft(path)
@@ -46,7 +46,7 @@ class NpyFile:
     def close(self) -> None:
         """Write the number of rows."""
         self._file.seek(0)
-        self._write_header()  # numpy keeps room for any number of rows
+        self._write_header()  # numpy reserves space in the header for any number
         self._file.close()
 
     def discard(self) -> None:
@@ -72,7 +72,7 @@ class ParquetFile:
         dtype: str,
         about: dict[str, str],
     ) -> None:
-        import pyarrow as pa  # takes 0.1 s, so only where parquet is written
+        import pyarrow as pa  # takes 0.1 s, so only if parquet is written
         import pyarrow.parquet as pq
 
         self.draft = Draft(path)

@@ -1,4 +1,4 @@
-"""The forms of an output folder: clip-retrieval's, and parquet with vectors."""
+"""Layouts of an output folder: clip-retrieval's, and parquet with vectors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Part:
         arrays: The files of their vectors, unless these are columns of the table.
         table: The keys and captions.
         dimensions: Number of entries of a vector.
-        join: Whether the table gets the columns of the other half's, which is there already.
+        join: Whether to add the columns of the other half's existing table.
         spread: Whether the table's last column is metadata, which gets a column for each field.
     """
 
@@ -68,7 +68,7 @@ class Part:
         """Make the files appear.
 
         Raises:
-            JobError: They do not fit what is there.
+            JobError: They do not fit the existing files.
             OSError: They cannot be written.
         """
         if self._rows:
@@ -164,7 +164,7 @@ class ClipFolder:
         return [self.vectors(name, kind), *shared]
 
     def parts(self, kind: Kind) -> list[str]:
-        """List the numbers of the partitions of which a half is there, finished or not."""
+        """List the numbers of the partitions with any half present, finished or not."""
         names = storage_of(self.root).names(f"{self.root}/{kind.folder}")
         start = f"{kind.folder}_"
         return [n[len(start) : -4] for n in names if n.startswith(start) and n.endswith(".npy")]

@@ -47,11 +47,11 @@ class Output:
         """Claim the output for one run.
 
         Raises:
-            JobError: It is there and of something else, or another run is writing it.
+            JobError: It exists and belongs to something else, or another run is writing it.
             OSError: It cannot be written.
         """
         if self.joined == ".lance":
-            import_module("lancedb")  # where it is missing, the job ends before the work is done
+            import_module("lancedb")  # if it is missing, the job ends before the work
         mark = f"{self.layout.root}/manifests/job.json"
         files = storage.storage_of(self.path)
         ours = files.is_file(mark)
@@ -112,7 +112,7 @@ class Output:
         Args:
             names: The numbers of the parts, in order.
             kinds: The halves in them.
-            space: Where the vectors come from.
+            space: Their embedding space.
             keep: Whether to keep the parts, for a later run that retries failures.
         """
         if self.joined is None:
@@ -139,12 +139,12 @@ class Output:
                 whole.write(vectors)
                 lines.writelines(" ".join(key.splitlines()) + "\n" for key in keys)
         whole.close()
-        # The vectors get their name last: where they are, so is the list.
+        # The vectors get their name last: if they exist, so does the list.
         listed.publish()
         whole.draft.publish()
 
     def _join_lance(self, names: Sequence[str], kinds: Sequence[Kind]) -> None:
-        """Write a table, named as LanceDB does it: FOLDER/NAME.lance; it appears whole."""
+        """Write a table named as in LanceDB, FOLDER/NAME.lance; it appears only once complete."""
         import lancedb
         import pyarrow as pa
         import pyarrow.parquet as pq
