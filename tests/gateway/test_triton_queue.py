@@ -4,10 +4,12 @@ With it, what is too late is not run, and the urgent passes all gateways' bulk.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -29,7 +31,8 @@ pytestmark = pytest.mark.slow
 
 WITHIN_S = 60.0
 SETTLED_S = 0.2  # for a call to reach Triton's queue
-PRODUCTS = 60_000  # two seconds or more
+BUSY_S = 3.0  # of a slow call; the tests need a third of it
+TRIED = 20_000  # matrix products, to see how fast this machine is
 SLOW = 1000  # a token
 
 
@@ -38,8 +41,10 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SteeredTriton]:
     """With the demo, which has the policy here, and with `plain`, as it is exported."""
     repository = copied(tmp_path_factory.mktemp("queue"))
     add_copies(repository, "plain")
-    for path in repository.glob("*.text/1/model.onnx"):
-        path.write_bytes(slow(path.read_bytes(), SLOW, PRODUCTS))
+    paths = [*repository.glob("*.text/1/model.onnx")]
+    products = products_in(BUSY_S, paths[0].read_bytes())
+    for path in paths:
+        path.write_bytes(slow(path.read_bytes(), SLOW, products))
     documented = (ROOT / "docs" / "models.md").read_text()
     policy = documented[documented.index("  priority_levels: 2") :].partition("```")[0]
     for path in repository.glob("demo.*/config.pbtxt"):
@@ -48,6 +53,19 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SteeredTriton]:
         path.write_text(text_format.MessageToString(config))
     with steered(repository) as triton:
         yield triton
+
+
+def products_in(seconds: float, model: bytes) -> int:
+    """The number of products that take this long in ONNX Runtime here."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(slow(model, SLOW, TRIED), options)
+    inputs = {
+        each.name: np.full([1] * len(each.shape), SLOW, np.int32) for each in session.get_inputs()
+    }
+    start = time.perf_counter()
+    session.run(None, inputs)
+    return int(TRIED * seconds / (time.perf_counter() - start))
 
 
 @pytest.fixture
