@@ -211,7 +211,8 @@ def test_a_gateway_that_lags_gets_its_version_back_or_moves(
 
         def answered() -> bool:
             answer = behind.post("/v1/embeddings", json={"input": TEXTS[0]})
-            assert answer.status_code in (200, 503), answer.text
+            # 429: a call that meets the unload looks like one to a full queue.
+            assert answer.status_code in (200, 429, 503), answer.text
             if answer.status_code == 200:
                 assert answer.headers["x-model-fingerprint"] == first
                 np.testing.assert_allclose(answer.json()["data"][0]["embedding"], vector, atol=1e-5)
