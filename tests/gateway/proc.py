@@ -23,6 +23,14 @@ def alive(pid: int) -> bool:
     return False
 
 
+def stopped(pid: int) -> bool:
+    """Whether all its threads are stopped: SIGSTOP reaches them one after the other."""
+    with contextlib.suppress(OSError):  # a thread has ended meanwhile
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(each.read_text().rpartition(")")[2].split()[0] == "T" for each in threads)
+    return False
+
+
 def catches(pid: int, number: int) -> bool:
     """Whether a process has a handler for the signal."""
     with contextlib.suppress(OSError):

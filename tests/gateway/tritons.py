@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from server.config import ServerConfig
 from server.launcher import TritonServer
 from server.secret import METADATA
 from tests.conftest import REPOSITORY, free_port
+from tests.gateway.proc import stopped
+from tests.gateway.waiting import wait_until
 
 SIZE = 96  # of the matrices of `slow`
 
@@ -80,8 +83,9 @@ class SteeredTriton:
             self._server = None
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stand, and nothing is answered."""
+        """SIGSTOP: connections stand, and nothing is answered once every thread has stopped."""
         os.kill(self._pid, signal.SIGSTOP)
+        wait_until(partial(stopped, self._pid), "it stops")
 
     def thaw(self) -> None:
         """SIGCONT."""
