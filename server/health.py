@@ -1,5 +1,7 @@
 """Queries a Triton over gRPC: ``python -m server.health HOST:PORT`` exits with 0 if it is ready."""
 
+import contextlib
+import socket
 import sys
 
 from tritonclient.grpc import InferenceServerClient
@@ -27,6 +29,16 @@ def is_live(triton: InferenceServerClient) -> bool:
         return bool(triton.is_server_live(client_timeout=TIMEOUT))
     except InferenceServerException:
         return False
+
+
+def listens(address: str | None) -> bool:
+    """Whether a port accepts connections; true where it is off (None)."""
+    if address is None:
+        return True
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), TIMEOUT):
+        return True
+    return False
 
 
 def main(address: str) -> int:

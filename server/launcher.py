@@ -91,8 +91,8 @@ class TritonServer:
         """
         deadline = time.monotonic() + self.config.ready_timeout
         with health.connect(self.addresses.grpc) as triton:
-            # Triton listens only once it has tried to load every model.
-            while not health.is_live(triton):
+            # Triton listens only once it has tried to load every model, and on HTTP after gRPC.
+            while not (health.is_live(triton) and health.listens(self.addresses.http)):
                 if self.wait(POLL) is not None:
                     raise self.exit_error()
                 if time.monotonic() > deadline:
