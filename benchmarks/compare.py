@@ -81,7 +81,7 @@ def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
         (folder / "labels.yaml").write_text(json.dumps(label_set))  # JSON is YAML
         settings = {"GATEWAY_LABEL_SETS": str(folder), **given.env}
         triton = stack.enter_context(services.triton(repository, manifest["id"]))
-        gateway = services.gateway(repository, manifest["id"], triton.grpc, settings)
+        gateway = services.gateway(repository, manifest["id"], triton, settings)
         served = stack.enter_context(gateway)
         for repeat in range(given.repeats):
             seeds = count(repeat * SEEDS)

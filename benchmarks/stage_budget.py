@@ -59,7 +59,7 @@ def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
         null = folder / "repository"
         write_repository(given.repository, manifest, null)
         triton = stack.enter_context(services.triton(null, manifest["id"]))
-        start = (null, manifest["id"], triton.grpc)
+        start = (null, manifest["id"], triton)
         settings = {"GATEWAY_TRITON_CALLS": CALLS, **given.env}
         with services.gateway(*start, settings) as served:
             whole = medians_ms(served, kinds, seconds, repeats)

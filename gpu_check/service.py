@@ -43,7 +43,7 @@ def lines(
     with (
         on_gpu(repository, manifest) if cuda else nullcontext(repository) as served,
         services.triton(served, model) as triton,
-        services.gateway(served, model, triton.grpc, settings) as gateway,
+        services.gateway(served, model, triton, settings) as gateway,
     ):
         labels: dict[str, Label] = {"model": model, "request": "start"}
         memory = {"triton_mb": processes.proportional_bytes(triton.pid) / MB}

@@ -68,7 +68,7 @@ def start(
     for manifest in manifests:
         model = manifest["id"]
         triton = stack.enter_context(services.triton(repository, model))
-        gateway = stack.enter_context(services.gateway(repository, model, triton.grpc, own))
+        gateway = stack.enter_context(services.gateway(repository, model, triton, own))
         pids = gateway.pid, triton.pid
         found[f"{OURS} {manifest['precision']}"] = Service(gateway.target, pids)
     peers = {TORCH: (["-m", "benchmarks.systems.torch_server", architecture], "readyz")}

@@ -37,6 +37,7 @@ class Triton:
     pid: int  # of its launcher
     grpc: str  # host:port
     metrics: str  # URL
+    secret: Path  # file with what loading models and reading statistics requires
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +57,22 @@ def triton(repository: Path, model: str) -> Iterator[Triton]:
     """
     ports = [word for kind in ("grpc", "metrics") for word in (f"--{kind}-port", "0")]
     options = ["--model-repository", str(repository), "--models", model, "--quiet", *ports]
-    with _program(["-m", "server", *options], os.environ, stdout=subprocess.PIPE) as started:
-        process, errors = started
-        for line in process.stdout or ():
-            if found := READY.search(line):
-                yield Triton(process.pid, found[1], found[2])
-                return
-        raise _failed(f"{model}: Triton", process, errors)
+    with tempfile.TemporaryDirectory() as folder:
+        secret = Path(folder) / "secret"
+        words = ["-m", "server", *options, "--secret-file", str(secret)]
+        with _program(words, os.environ, stdout=subprocess.PIPE) as (process, errors):
+            for line in process.stdout or ():
+                if found := READY.search(line):
+                    yield Triton(process.pid, found[1], found[2], secret)
+                    return
+            raise _failed(f"{model}: Triton", process, errors)
 
 
 @contextlib.contextmanager
 def gateway(
     repository: Path,
     model: str,
-    triton_address: str,
+    triton: Triton,
     settings: Mapping[str, str] | None = None,
     launcher: Sequence[str] = ("-m", "gateway"),
 ) -> Iterator[Gateway]:
@@ -82,7 +85,8 @@ def gateway(
     own = {
         "GATEWAY_HTTP_PORT": str(http),
         "GATEWAY_GRPC_PORT": str(rpc),
-        "GATEWAY_TRITON_ADDRESS": triton_address,
+        "GATEWAY_TRITON_ADDRESS": triton.grpc,
+        "GATEWAY_TRITON_SECRET_FILE": str(triton.secret),
         "GATEWAY_MODEL_REPOSITORY": str(repository),
         "GATEWAY_MODELS": json.dumps([model]),
         "GATEWAY_TRITON_CALLS": "1",  # as in `make run`
@@ -101,7 +105,7 @@ def serving(
     """A Triton and a gateway in front of it; see `triton` and `gateway`."""
     with (
         triton(repository, model) as started,
-        gateway(repository, model, started.grpc, settings) as served,
+        gateway(repository, model, started, settings) as served,
     ):
         yield served
 
