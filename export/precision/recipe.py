@@ -8,14 +8,14 @@ from typing import Any, Literal, TypeAlias
 import onnx
 from numpy.typing import NDArray
 
-from export.precision import edit
+from export.precision.insert import E4M3
 from export.precision.ranges import Method
 from export.precision.sensitivity import sensitivity
-from export.precision.targets import find_targets, split_gemms
+from export.precision.targets import find_products, find_targets, split_gemms
 
 # qdq: symmetric int8 activations, quantized at the input of a layer, for TensorRT.
 # uint8: uint8 activations with zero points; Convs with INT32 bias and quantized output.
-# fp8: E4M3 weights and activations around 0, for TensorRT; fp8.py has its recipes.
+# fp8: E4M3 weights and activations around 0, for TensorRT.
 Form: TypeAlias = Literal["qdq", "uint8", "fp8"]
 
 # Speedup over FP32 in items/s (8 images, 8 texts of 16 tokens, 4 images), measured in turns on
@@ -59,27 +59,59 @@ class Recipe:
 def recipes(
     proto: onnx.ModelProto, form: Form, method: Method, feeds: Sequence[NDArray[Any]]
 ) -> Iterator[Recipe]:
-    """Yield recipes of INT8 in the order to try them, each slower than those before.
+    """Yield the recipes of a form in the order to try them, each slower than those before.
 
-    First plain, then smoothed; then with the first and last layer and a growing number of the most
-    sensitive layers in FP32, each plain and smoothed. Measures sensitivity only when needed.
+    Measures sensitivity only when needed.
 
     Args:
         proto: FP32 graph.
         form: Form of all recipes.
-        method: Method of all recipes.
+        method: Method of all recipes of INT8; FP8 always takes the ranges of the samples.
         feeds: Batches of the graph's input; the first few items are used.
     """
-    plain = Recipe(form, method)
+    return _fp8(proto, feeds) if form == "fp8" else _int8(proto, Recipe(form, method), feeds)
+
+
+def _int8(proto: onnx.ModelProto, plain: Recipe, feeds: Sequence[NDArray[Any]]) -> Iterator[Recipe]:
+    """First plain, then smoothed; then with layers in FP32, each plain and smoothed.
+
+    The layers in FP32 are the first, the last and a growing number of the most sensitive ones.
+    """
     yield plain
     for alpha in ALPHAS:
         yield replace(plain, smooth=alpha)
-    targets = find_targets(split_gemms(edit.prepare(proto)))
-    names = [target.node for target in targets]
+    names = [target.node for target in find_targets(split_gemms(proto))]
     order = [name for name, _ in sensitivity(proto, feeds)]
-    ends = (*names[:1], *names[-1:])
-    for count in (0, *(math.ceil(share * len(names)) for share in SHARES)):
-        chosen = tuple(sorted({*ends, *order[:count]}, key=names.index))
-        if len(chosen) < len(names):
+    for share in (0, *SHARES):
+        if chosen := _excluded(names, order, share):
             yield replace(plain, excluded=chosen)
             yield replace(plain, excluded=chosen, smooth=ALPHAS[0])
+
+
+def _fp8(proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]]) -> Iterator[Recipe]:
+    """First all layers but the last, with attention's products and then without; then fewer.
+
+    The layers in FP16 are the first, the last and a growing number of the most sensitive ones.
+    """
+    graph = split_gemms(proto)
+    names = [target.node for target in find_targets(graph, fp8=True)]
+    plain = Recipe("fp8", "minmax", excluded=tuple(names[-1:] if len(names) > 1 else ()))
+    if find_products(graph):
+        yield replace(plain, attention=True)
+    yield plain
+    order = [name for name, _ in sensitivity(proto, feeds, E4M3)]
+    for share in SHARES:
+        if chosen := _excluded(names, order, share):
+            yield replace(plain, excluded=chosen)
+
+
+def _excluded(names: Sequence[str], order: Sequence[str], share: float) -> tuple[str, ...] | None:
+    """The first and last layer and a share of the most sensitive ones; None if none is left.
+
+    Args:
+        names: All layers, in the order of the graph.
+        order: The same, the most sensitive first.
+        share: From 0 to 1.
+    """
+    chosen = {*names[:1], *names[-1:], *order[: math.ceil(share * len(names))]}
+    return tuple(sorted(chosen, key=names.index)) if len(chosen) < len(names) else None

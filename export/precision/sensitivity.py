@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.precision import edit
-from export.precision.insert import INT8, Number, activation_scale, quantize_weight, rounded
+from export.precision.insert import E4M3, INT8, Number, activation_scale, quantize_weight, rounded
 from export.precision.targets import Target, find_targets, split_gemms
 
 ITEMS = 4  # samples
@@ -32,8 +32,8 @@ def sensitivity(
     Returns:
         Pairs of node name and error, 0 or more.
     """
-    graph = split_gemms(edit.prepare(proto))
-    targets, tensors = find_targets(graph), edit.weights(graph.graph)
+    graph = split_gemms(proto)
+    targets, tensors = find_targets(graph, fp8=number == E4M3), edit.weights(graph.graph)
     names = [target.activation for target in targets]
     run = next(edit.observe(graph, [feeds[0][:ITEMS]], names))
     errors = {

@@ -39,7 +39,7 @@ def smooth(
     Raises:
         GraphError: There are no samples.
     """
-    graph = split_gemms(edit.prepare(proto), excluded)
+    graph = split_gemms(proto, excluded)
     groups: dict[str, list[Target]] = {}  # layers that read one activation share its scales
     for target in find_targets(graph, excluded):
         if target.op == "MatMul":

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 import onnx
@@ -11,6 +11,8 @@ from onnx import numpy_helper
 
 from export.precision import edit
 from export.precision.edit import FLOAT
+
+FP8_CHANNELS = 16  # TensorRT multiplies FP8 convolutions in groups of 16 channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,7 @@ class Target:
     activation: str  # value name
     weight: str  # initializer name; [in, out] of a MatMul, [out, in / groups, ...] of a Conv
     bias: str | None  # initializer name, of a Conv
-    product: str  # value name of the product
-    output: str  # the same, or that of a Relu that is its only reader
+    output: str  # value name of the product, or that of a Relu that is its only reader
 
     @property
     def axis(self) -> int:
@@ -32,12 +33,16 @@ class Target:
 
 
 def split_gemms(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> onnx.ModelProto:
-    """Replace each Gemm with a constant weight by MatMul and Add, in place; return the graph.
+    """Copy a graph for rewriting, with MatMul and Add in place of each Gemm of a constant weight.
 
     ONNX Runtime runs a quantized MatMul in INT8 with an FP32 bias, but a Gemm only with an INT32
     bias, which TensorRT does not support.
+
+    Raises:
+        GraphError: The graph has unsupported parts.
     """
-    graph, nodes = proto.graph, []
+    copy = edit.prepare(proto)
+    graph, nodes = copy.graph, []
     tensors = edit.weights(graph)
     for node in graph.node:
         alpha, beta, turned, transposed = (
@@ -64,18 +69,25 @@ def split_gemms(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> onnx.
         if bias:
             nodes.append(make("Add", [product, bias], [node.output[0]], f"{node.name}.bias"))
     edit.replace_nodes(graph, nodes)
-    return proto
+    return copy
 
 
-def _is_weight(tensor: onnx.TensorProto | None) -> bool:
+def _is_weight(tensor: onnx.TensorProto | None) -> TypeGuard[onnx.TensorProto]:
     return tensor is not None and tensor.data_type == FLOAT and len(tensor.dims) >= 2
 
 
-def find_targets(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> tuple[Target, ...]:
+def find_targets(
+    proto: onnx.ModelProto, excluded: Collection[str] = (), *, fp8: bool = False
+) -> tuple[Target, ...]:
     """List layers in the order of the graph: MatMuls and, in convolutional encoders, Convs.
 
     An encoder with a single convolution is a vision transformer; that layer makes the patches, is
     cheap and reads raw pixels, so it stays FP32.
+
+    Args:
+        proto: The graph.
+        excluded: Names of nodes to leave out.
+        fp8: Leave out convolutions that TensorRT cannot run in FP8.
     """
     graph, tensors = proto.graph, edit.weights(proto.graph)
     convolutional = sum(node.op_type == "Conv" for node in graph.node) > 1
@@ -83,16 +95,26 @@ def find_targets(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> tupl
     relus = {n.input[0]: n.output[0] for n in graph.node if n.op_type == "Relu"}
     targets = []
     for node in graph.node:
-        wanted = node.op_type == "MatMul" or (node.op_type == "Conv" and convolutional)
-        if not wanted or node.name in excluded or node.input[0] in tensors:
+        weight = tensors.get(node.input[1]) if node.op_type in ("MatMul", "Conv") else None
+        if not _is_weight(weight) or node.name in excluded or node.input[0] in tensors:
             continue
-        weight = tensors.get(node.input[1])
-        if not _is_weight(weight) or (node.op_type == "MatMul" and len(weight.dims) != 2):  # type: ignore[union-attr]
-            continue
-        product = node.output[0]
-        alone = readers[product] == 1 and node.op_type == "Conv"
-        output = relus.get(product, product) if alone else product
-        bias = node.input[2] if len(node.input) > 2 else None
-        op: Literal["MatMul", "Conv"] = "Conv" if node.op_type == "Conv" else "MatMul"
-        targets.append(Target(node.name, op, node.input[0], node.input[1], bias, product, output))
+        source, output = node.input[0], node.output[0]
+        if node.op_type == "MatMul":
+            if len(weight.dims) == 2:
+                targets.append(Target(node.name, "MatMul", source, weight.name, None, output))
+        elif convolutional and not (fp8 and any(size % FP8_CHANNELS for size in weight.dims[:2])):
+            bias = node.input[2] if len(node.input) > 2 else None
+            alone = readers[output] == 1
+            quantized = relus.get(output, output) if alone else output
+            targets.append(Target(node.name, "Conv", source, weight.name, bias, quantized))
     return tuple(targets)
+
+
+def find_products(proto: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
+    """The products of two activations: attention's queries by keys, and weights by values."""
+    tensors = edit.weights(proto.graph)
+    return tuple(
+        node
+        for node in proto.graph.node
+        if node.op_type == "MatMul" and not any(name in tensors for name in node.input)
+    )

@@ -8,8 +8,10 @@ import onnx
 from numpy.typing import NDArray
 
 from export.errors import CrashError, ExportError
-from export.precision import fp8, half, int8, weights
-from export.precision.int8 import Form, Method
+from export.precision import half, weights
+from export.precision.quantize import quantize
+from export.precision.ranges import Method
+from export.precision.recipe import DEFAULT_CPU_FORM, Form, Recipe, recipes
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Runtime = Literal["onnxruntime", "openvino", "tensorrt"]  # the backend that serves it
@@ -54,7 +56,7 @@ class Variant:
         """The fastest form of INT8 for the runtime, or that of FP8."""
         if self.precision == "fp8":
             return "fp8"
-        return "qdq" if self.runtime == "tensorrt" else int8.DEFAULT_CPU_FORM
+        return "qdq" if self.runtime == "tensorrt" else DEFAULT_CPU_FORM
 
 
 def pairs(precisions: Sequence[Precision], runtimes: Sequence[Runtime]) -> tuple[Variant, ...]:
@@ -99,7 +101,7 @@ class Graphs:
 class Candidate:
     """A quantized graph with its recipe and mean cosine."""
 
-    recipe: int8.Recipe
+    recipe: Recipe
     proto: onnx.ModelProto
     mean_cosine: float
 
@@ -148,9 +150,7 @@ def candidates(
     """
     crash: CrashError | None = None
     some = False
-    tried = fp8.recipes(proto, feeds) if form == "fp8" else int8.recipes(proto, form, method, feeds)
-    quantize = fp8.quantize if form == "fp8" else int8.quantize
-    for recipe in tried:
+    for recipe in recipes(proto, form, method, feeds):
         made = quantize(proto, feeds, recipe)
         if form != "uint8":  # on a GPU, FP16 is faster than FP32 for the other layers
             made = half.to_fp16(made)

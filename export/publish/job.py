@@ -7,7 +7,7 @@ from pathlib import Path
 from export.gate.evaluation import EvaluationSet
 from export.gate.measurement import SMALL_BATCH_ITEMS
 from export.gate.reference import Inputs, References
-from export.precision.int8 import Method
+from export.precision.ranges import Method
 from export.precision.variants import Graphs, Runtime, Variant
 from export.progress import Progress
 from export.publish.pbtxt import Serving

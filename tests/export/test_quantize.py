@@ -13,16 +13,11 @@ from export.errors import GraphError
 from export.precision import edit
 from export.precision.edit import FLOAT
 from export.precision.insert import INT8, UINT8, activation_scale, quantize_weight
-from export.precision.int8 import (
-    DEFAULT_CPU_FORM,
-    Form,
-    Method,
-    Recipe,
-    quantize,
-    recipes,
-    sensitivity,
-    smooth,
-)
+from export.precision.quantize import quantize
+from export.precision.ranges import Method
+from export.precision.recipe import DEFAULT_CPU_FORM, Form, Recipe, recipes
+from export.precision.sensitivity import sensitivity
+from export.precision.smooth import smooth
 from tests.export import graphs
 from tests.export.graphs import Encoder, answer, cosines
 

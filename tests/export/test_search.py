@@ -9,7 +9,7 @@ import pytest
 from export.errors import CrashError
 from export.gate.measurement import Evaluation
 from export.gate.search import MAX_EVALUATIONS, Judge, first_good, search
-from export.precision.int8 import Recipe
+from export.precision.recipe import Recipe
 from export.precision.variants import Candidate, Graphs
 
 NOTHING = cast(Evaluation, None)  # the search only hands it on
