@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from export.errors import CrashError, GateError, brief
 from export.gate import probe
 from export.gate.metrics import Vectors
-from export.precision.processor import PRECISE, saturates
+from export.precision.processor import session_entries, session_options
 from gateway.models.manifest import TOKEN_IDS
 
 OPENVINO = {  # properties of a compiled graph
@@ -22,28 +22,7 @@ OPENVINO = {  # properties of a compiled graph
     "ENABLE_CPU_PINNING": "NO",
 }
 
-# ONNX Runtime 1.31 fuses pairs of FP8 into INT8's operators too, and then refuses the graph.
-AS_WRITTEN = {"session.disable_quant_qdq": "1"}
-
 RunEncoder = Callable[[NDArray[Any]], Vectors]
-
-
-def _entries(*, fp8: bool) -> dict[str, str]:
-    entries = dict(AS_WRITTEN) if fp8 else {}
-    if saturates():  # elsewhere it has no use and costs a fifth of the speed
-        entries[PRECISE] = "1"
-    return entries
-
-
-def session_options(*, fp8: bool = False) -> onnxruntime.SessionOptions:
-    """Options of every session that measures a graph; `fp8`: one with FP8 numbers."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # As in serving; spinning threads would slow the graph that is timed next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    for name, value in _entries(fp8=fp8).items():
-        options.add_session_config_entry(name, value)
-    return options
 
 
 def check_runs(path: Path, shapes: Sequence[probe.Shape], *, fp8: bool = False) -> None:
@@ -57,7 +36,7 @@ def check_runs(path: Path, shapes: Sequence[probe.Shape], *, fp8: bool = False) 
     Raises:
         CrashError: ONNX Runtime crashes or does not finish.
     """
-    why = probe.crash_of(path, shapes, _entries(fp8=fp8))
+    why = probe.crash_of(path, shapes, session_entries(fp8=fp8))
     if why is not None:
         raise CrashError(f"this variant cannot run here: {why} on {path.name}")
 

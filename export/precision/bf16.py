@@ -8,8 +8,9 @@ that takes 130 MB at most while it loads; ONNX or weights stored as BF16 take 74
 from pathlib import Path
 
 from export.errors import ExportError, GraphError, brief
+from export.precision.processor import CPUINFO, flags_of
+from gateway.models.variants import processor
 
-CPUINFO = Path("/proc/cpuinfo")
 FLAGS = frozenset(("avx512_bf16", "amx_bf16"))  # of processors that multiply BF16 matrices
 
 
@@ -22,15 +23,10 @@ def check_processor(cpuinfo: Path = CPUINFO) -> None:
     Raises:
         ExportError: It cannot, so BF16 would be measured in FP32; or OpenVINO is missing.
     """
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    first: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        first.setdefault(name.strip(), value.strip())
-    if FLAGS.isdisjoint(first.get("flags", "").split()):
+    if FLAGS.isdisjoint(flags_of(cpuinfo)):
         raise ExportError(
             f"BF16 needs a processor with avx512_bf16 or amx_bf16 among its flags in {cpuinfo}; "
-            f"this one ({first.get('model name', 'unknown')}) has neither"
+            f"this one ({processor(cpuinfo)}) has neither"
         )
     try:
         import openvino  # noqa: F401

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.errors import GraphError, brief
-from export.precision.processor import PRECISE, saturates
+from export.precision.processor import session_options
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 IN_MEMORY_BYTES = 1_800_000_000  # protobuf's limit is 2 GiB; larger graphs run from files
@@ -121,25 +121,18 @@ def session(proto: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
     Raises:
         GraphError: ONNX Runtime refuses it.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # Between runs its threads would spin against those of this process.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if saturates():
-        options.add_session_config_entry(PRECISE, "1")
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    with contextlib.ExitStack() as stack:
-        model: Any = None
+    options, providers = session_options(), ["CPUExecutionProvider"]
+    with tempfile.TemporaryDirectory(prefix="openclip-export-") as folder:
+        model: bytes | Path = Path(folder, "model.onnx")
         if size > IN_MEMORY_BYTES:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="openclip-export-"))
-            model = Path(folder, "model.onnx")
             copy = onnx.ModelProto()
             copy.CopyFrom(proto)  # since saving to two files empties the tensors
             onnx.save_model(copy, model, save_as_external_data=True, location="model.onnx.data")
+        else:
+            model = proto.SerializeToString()
         try:
-            opened = onnxruntime.InferenceSession(
-                model or proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            opened = onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception as error:  # ONNX Runtime's errors have no common base
             raise GraphError(f"ONNX Runtime refuses the graph: {brief(error)}") from error
         yield opened

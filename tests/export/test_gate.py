@@ -449,8 +449,8 @@ def test_int8_is_told_to_be_precise_where_it_would_saturate(
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     assert processor.saturates(cpuinfo, machine) == saturates
-    monkeypatch.setattr(runners, "saturates", lambda: saturates)
-    options = runners.session_options()
+    monkeypatch.setattr(processor, "saturates", lambda: saturates)
+    options = processor.session_options()
     if saturates:
         assert options.get_session_config_entry(processor.PRECISE) == "1"
     else:
