@@ -1,22 +1,19 @@
 """Pictures and texts to calibrate INT8 and FP8 with."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from export.demo.captions import write_caption
 from export.demo.scenes import draw_scenes
 from export.gate.evaluation import EvaluationSet, caption_lines, picture_files
+from export.gate.metrics import spread
 from export.gate.samples import png, read_picture
 
 SEED = 30_001  # unlike the seeds of training and evaluation
 COUNT = 256  # scenes; more hardly change the ranges
 FEW = 32  # pictures, or captions; with fewer, single ones determine the ranges
 LARGEST = 512  # maximum of a user's pictures, and texts; taken evenly
-
-Item = TypeVar("Item")
 
 
 def warning(samples: EvaluationSet) -> str | None:
@@ -56,11 +53,8 @@ def from_files(images: Path, texts: Path) -> EvaluationSet:
             captions or is not UTF-8 text.
     """
     captions = [line.split("\t", 1)[-1].strip() for line in caption_lines(texts)]
-    pictures = map(read_picture, _spread(picture_files(images, "**/*")))
-    return EvaluationSet(tuple(pictures), tuple(_spread(captions)))
-
-
-def _spread(items: Sequence[Item]) -> list[Item]:
-    """At most `LARGEST` items, evenly spaced."""
-    places = np.linspace(0, len(items) - 1, min(len(items), LARGEST)).round()
-    return [items[int(place)] for place in places]
+    files = picture_files(images, "**/*")
+    return EvaluationSet(
+        tuple(read_picture(files[at]) for at in spread(len(files), LARGEST)),
+        tuple(captions[at] for at in spread(len(captions), LARGEST)),
+    )

@@ -47,7 +47,7 @@ def feed_of(inputs: Inputs, lengths: tuple[int, ...], *, few: bool = False) -> F
 
 def image_measure(inputs: Inputs, truth: References, *, fp8: bool = False) -> Measure:
     """Make a function that measures the mean cosine of an image encoder's graph to PyTorch."""
-    rows = _spread(len(inputs.pixels))
+    rows = metrics.spread(len(inputs.pixels), QUICK)
 
     def measure(proto: onnx.ModelProto) -> float:
         batches = _batches(inputs.pixels[rows])
@@ -62,7 +62,7 @@ def text_measure(
     inputs: Inputs, truth: References, lengths: tuple[int, ...], *, fp8: bool = False
 ) -> Measure:
     """Make a function that measures a text encoder's mean cosine, the lowest of all lengths."""
-    rows = _spread(len(inputs.token_ids))
+    rows = metrics.spread(len(inputs.token_ids), QUICK)
 
     def measure(proto: onnx.ModelProto) -> float:
         means = []
@@ -105,7 +105,3 @@ def _opened(
 
 def _batches(items: NDArray[Any]) -> list[NDArray[Any]]:
     return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
-
-
-def _spread(count: int) -> NDArray[np.intp]:
-    return np.unique(np.linspace(0, count - 1, min(count, QUICK)).round().astype(np.intp))

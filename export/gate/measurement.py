@@ -113,8 +113,8 @@ def _run_encoder(
     ran: dict[int, _Ran] = {}
     vectors = np.empty_like(truth)
     for batch in sorted({1, min(2, max_batch), max_batch}, reverse=True):
-        count = len(items) if batch == max_batch else min(small_batch_items, len(items))
-        once = np.linspace(0, len(items) - 1, count).round().astype(np.intp)
+        once = metrics.spread(len(items), len(items) if batch == max_batch else small_batch_items)
+        count = len(once)
         rows = np.resize(once, -(-count // batch) * batch)  # fill the last batch from the start
         found = np.concatenate([run(items[part]) for part in rows.reshape(-1, batch)])
         if found.shape != (len(rows), truth.shape[1]):
@@ -122,12 +122,12 @@ def _run_encoder(
                 f"refused: an encoder gives {found.shape} for {len(rows)} items, where PyTorch has "
                 f"vectors of {truth.shape[1]}"
             )
-        cosines = metrics.summarise(metrics.row_cosines(found, truth[rows]))
+        cosines = metrics.row_cosines(found, truth[rows])
         vectors = vectors.copy()
         vectors[once] = found[:count]
         figures = Run(
-            length, batch, count, cosines.min_cosine, cosines.mean_cosine, cosines.p1_cosine,
-            metrics.bad_vectors(found),
+            length, batch, count, float(cosines.min()), float(cosines.mean()),
+            float(np.percentile(cosines, 1)), metrics.bad_vectors(found),
         )  # fmt: skip
         ran[batch] = _Ran(once, vectors, figures)
     return dict(sorted(ran.items()))

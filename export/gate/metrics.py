@@ -5,7 +5,6 @@ candidates, so that identical vectors score no better than chance.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +17,6 @@ NORM_TOLERANCE = 1e-3  # allowed distance of a vector's length from 1
 Vectors = NDArray[np.float32]  # [n, D]
 Cosines = NDArray[np.float64]  # [n]
 Scores = NDArray[np.float64]  # [pictures, candidates]
-
-
-@dataclass(frozen=True, slots=True)
-class CosineFigures:
-    """Summary of a set of cosines."""
-
-    min_cosine: float
-    mean_cosine: float
-    p1_cosine: float  # first percentile
 
 
 def row_cosines(found: Vectors, truth: Vectors) -> Cosines:
@@ -45,13 +35,6 @@ def bad_vectors(found: Vectors) -> int:
     finite = np.isfinite(found).all(axis=-1)
     norms = np.linalg.norm(_finite(found), axis=-1)
     return int((~finite | (np.abs(norms - 1) > NORM_TOLERANCE)).sum())
-
-
-def summarise(cosines: Cosines) -> CosineFigures:
-    """Lowest, mean and first percentile of float64 [n], n at least 1."""
-    return CosineFigures(
-        float(cosines.min()), float(cosines.mean()), float(np.percentile(cosines, 1))
-    )
 
 
 def scores(images: Vectors, candidates: Vectors) -> Scores:
@@ -120,6 +103,11 @@ def _hits(given: Scores, own: Sequence[tuple[int, int]], count: int) -> float:
     for query, partner in own:
         hits[query] = hits.get(query, False) or bool((found[query] == partner).any())
     return sum(hits.values()) / len(hits)
+
+
+def spread(count: int, most: int) -> NDArray[np.intp]:
+    """Indices of `most` of `count` items, evenly spaced; of all items if there are fewer."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.intp)
 
 
 def _finite(vectors: Vectors) -> NDArray[np.float64]:

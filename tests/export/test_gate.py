@@ -154,6 +154,17 @@ def test_one_bad_item_at_one_batch_size_shows(size: int) -> None:
     assert [run.batch for run in image.runs if run.min_cosine < 0] == [size]
 
 
+def test_a_run_has_the_lowest_the_mean_and_the_first_percentile() -> None:
+    def run(batch: NDArray[Any]) -> Vectors:
+        vectors = look_up_image(batch).copy()
+        vectors[: len(batch) == 8] *= -1
+        return vectors
+
+    largest = evaluate(run, max_batch=8).measured.image.runs[-1]
+    cosines = (largest.min_cosine, largest.mean_cosine, largest.p1_cosine)
+    assert cosines == pytest.approx((-1, 0.75, -0.86))  # of one at -1 and seven at 1
+
+
 def test_texts_run_at_each_length_that_holds_them() -> None:
     widths: dict[int, set[int]] = {3: set(), 5: set()}
 

@@ -1,4 +1,4 @@
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -33,13 +33,6 @@ def test_a_row_that_points_nowhere_has_cosine_zero(value: float) -> None:
 @pytest.mark.parametrize(("factor", "bad"), [(1.0, 0), (1.0005, 0), (1.002, 4), (0.99, 4)])
 def test_bad_vectors_are_not_of_length_one(factor: float, bad: int) -> None:
     assert metrics.bad_vectors(unit(4) * np.float32(factor)) == bad
-
-
-def test_summary() -> None:
-    figures = metrics.summarise(np.linspace(0, 1, 101))
-    assert asdict(figures) == pytest.approx(
-        {"min_cosine": 0, "mean_cosine": 0.5, "p1_cosine": 0.01}
-    )
 
 
 def test_worst_of_runs() -> None:
