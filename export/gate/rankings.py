@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from export.gate import metrics
 from export.gate.evaluation import TEMPLATES, EvaluationSet
-from export.gate.metrics import Scores, Vectors
+from export.gate.metrics import Vectors
 from export.gate.reference import References
 from gateway.models.gate import Agreement, Ranking, Retrieval, ZeroShot
 
@@ -46,41 +46,24 @@ def rank(
         candidates = metrics.scores(image[rows], found)
         true_candidates = metrics.scores(truth.image[rows], true)
     agreements = (metrics.agreement(candidates, true_candidates, count) for count in (1, 5))
-    return Ranking(
-        length, batch, len(rows), texts_run,
-        Agreement(true_candidates.shape[1], *agreements),
-        _zero_shot(candidates, true_candidates, _of(dataset.labels, rows)),
-        _retrieval(over_texts, true_texts, _of(dataset.pairs, rows)),
-    )  # fmt: skip
+    zero_shot = retrieval = None
+    if labels := _of(dataset.labels, rows):
+        zero_shot = ZeroShot(
+            pictures=sum(label is not None for label in labels),
+            accuracy=metrics.accuracy(candidates, labels),
+            pytorch_accuracy=metrics.accuracy(true_candidates, labels),
+        )
+    if pairs := _of(dataset.pairs, rows):
+        retrieval = Retrieval(
+            pictures=sum(pair is not None for pair in pairs),
+            recall=metrics.recall(over_texts, pairs),
+            pytorch_recall=metrics.recall(true_texts, pairs),
+        )
+    agreement = Agreement(true_candidates.shape[1], *agreements)
+    return Ranking(length, batch, len(rows), texts_run, agreement, zero_shot, retrieval)
 
 
-def _of(
-    given: Sequence[int | None] | None, rows: NDArray[np.intp]
-) -> tuple[int | None, ...] | None:
-    """Select the entries of some rows; None if all are None."""
+def _of(given: Sequence[int | None] | None, rows: NDArray[np.intp]) -> tuple[int | None, ...]:
+    """The entries of some rows; empty if all are None."""
     chosen = tuple(given[row] for row in rows) if given else ()
-    return chosen if any(each is not None for each in chosen) else None
-
-
-def _zero_shot(
-    found: Scores, true: Scores, labels: tuple[int | None, ...] | None
-) -> ZeroShot | None:
-    if labels is None:
-        return None
-    return ZeroShot(
-        pictures=sum(label is not None for label in labels),
-        accuracy=metrics.accuracy(found, labels),
-        pytorch_accuracy=metrics.accuracy(true, labels),
-    )
-
-
-def _retrieval(
-    found: Scores, true: Scores, pairs: tuple[int | None, ...] | None
-) -> Retrieval | None:
-    if pairs is None:
-        return None
-    return Retrieval(
-        pictures=sum(pair is not None for pair in pairs),
-        recall=metrics.recall(found, pairs),
-        pytorch_recall=metrics.recall(true, pairs),
-    )
+    return chosen if any(each is not None for each in chosen) else ()

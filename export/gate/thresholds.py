@@ -1,6 +1,6 @@
 """The thresholds of each precision, and the check of a variant's figures."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from gateway.models.gate import (
     DATA_SET_ACCURACY,
@@ -11,10 +11,10 @@ from gateway.models.gate import (
     Thresholds,
 )
 
+_ACCURACY = "zero-shot accuracy"
 _ROUNDING = 1e-9  # of float64 sums
 
 Shares = tuple[float, float]  # the variant's and PyTorch's
-
 
 DEFAULT_THRESHOLDS: Mapping[str, Thresholds] = {
     "fp32": Thresholds(min_cosine=0.99999),
@@ -41,9 +41,7 @@ def failures(measured: Measured, thresholds: Thresholds) -> list[str]:
                         thresholds.min_cosine)  # fmt: skip
         found += _short(f"the {name} encoder's mean cosine", encoder.mean_cosine,
                         thresholds.mean_cosine)  # fmt: skip
-    found += _lost("zero-shot accuracy", measured, _accuracies, thresholds.accuracy_loss)
-    for name, field in RECALLS:
-        found += _lost(name, measured, _recalls(field), thresholds.recall_loss)
+    found += _lost(measured, thresholds)
     found += _lost_on_data_sets(measured, thresholds)
     return found + _disagreement(measured, thresholds.agreement)
 
@@ -74,33 +72,27 @@ def _short(what: str, found: float, needed: float | None) -> Iterator[str]:
         yield f"{what} to PyTorch FP32 is {found:.7f}, {needed - found:.2g} short of {needed}"
 
 
-def _accuracies(ranking: Ranking) -> Shares | None:
-    given = ranking.zero_shot
-    return None if given is None else (given.accuracy, given.pytorch_accuracy)
+def _shares(ranking: Ranking) -> dict[str, Shares]:
+    """Accuracy and recalls by name, where they were measured."""
+    found: dict[str, Shares] = {}
+    if given := ranking.zero_shot:
+        found[_ACCURACY] = given.accuracy, given.pytorch_accuracy
+    if paired := ranking.retrieval:
+        for name, field in RECALLS:
+            found[name] = getattr(paired.recall, field), getattr(paired.pytorch_recall, field)
+    return found
 
 
-def _recalls(field: str) -> Callable[[Ranking], Shares | None]:
-    def shares(ranking: Ranking) -> Shares | None:
-        given = ranking.retrieval
-        if given is None:
-            return None
-        return getattr(given.recall, field), getattr(given.pytorch_recall, field)
-
-    return shares
-
-
-def _lost(
-    what: str,
-    measured: Measured,
-    shares_of: Callable[[Ranking], Shares | None],
-    limit: float | None,
-) -> Iterator[str]:
-    """Report the worst ranking if it loses more than the limit, in percentage points."""
-    shares = [(each, pair) for each in measured.rankings if (pair := shares_of(each))]
-    if limit is None or not shares:
-        return
-    worst, pair = max(shares, key=lambda item: item[1][1] - item[1][0])
-    yield from _below(what, *pair, limit, worst.where)
+def _lost(measured: Measured, thresholds: Thresholds) -> Iterator[str]:
+    """Report the worst ranking by each share that loses more than its limit."""
+    limits = {_ACCURACY: thresholds.accuracy_loss}
+    limits |= dict.fromkeys((name for name, _ in RECALLS), thresholds.recall_loss)
+    rankings = [(_shares(each), each.where) for each in measured.rankings]
+    for name, limit in limits.items():
+        found = [(*shares[name], where) for shares, where in rankings if name in shares]
+        if limit is not None and found:
+            share, pytorch, where = max(found, key=lambda each: each[1] - each[0])
+            yield from _below(name, share, pytorch, limit, where)
 
 
 def _lost_on_data_sets(measured: Measured, thresholds: Thresholds) -> Iterator[str]:
