@@ -26,16 +26,11 @@ def warning(samples: EvaluationSet) -> str | None:
     )
 
 
-def drawn(seed: int = SEED, count: int = COUNT) -> EvaluationSet:
-    """Draw the demo's scenes, each with a caption as in training.
-
-    Args:
-        seed: Seed of scenes and captions.
-        count: Number of scenes, cycled evenly over colours and shapes.
-    """
-    scenes = draw_scenes(count, seed)
+def drawn(count: int = COUNT) -> EvaluationSet:
+    """Draw scenes of the demo, evenly of all colours and shapes, with captions as in training."""
+    scenes = draw_scenes(count, SEED)
     captions = tuple(
-        write_caption(np.random.default_rng([seed, index, 1]), scene)
+        write_caption(np.random.default_rng([SEED, index, 1]), scene)
         for index, scene in enumerate(scenes)
     )
     return EvaluationSet(tuple(png(scene.image) for scene in scenes), captions)

@@ -97,14 +97,9 @@ def built_in(image_size: int, extra: Sequence[Path] = ()) -> EvaluationSet:
     return EvaluationSet(pictures, tuple(dict.fromkeys(TEXTS)))
 
 
-def drawn(count: int = 480, seed: int = HELD_OUT_SEED) -> EvaluationSet:
-    """Draw the demo's scenes, labelled and captioned.
-
-    Args:
-        count: Number of scenes, cycled evenly over colours and shapes.
-        seed: Seed of the scenes.
-    """
-    scenes = draw_scenes(count, seed)
+def drawn(count: int = 480) -> EvaluationSet:
+    """Draw scenes of the demo, evenly of all colours and shapes, labelled and captioned."""
+    scenes = draw_scenes(count, HELD_OUT_SEED)
     template = BACKGROUND_TEMPLATES[0]
     captions = [template.format(each.label, background=each.background) for each in scenes]
     texts = tuple(dict.fromkeys(captions))

@@ -21,13 +21,7 @@ CHILD = Path(__file__)
 Shape = tuple[int, ...]  # of the graph's one input, batch first
 
 
-def crash_of(
-    path: Path,
-    shapes: Sequence[Shape],
-    entries: Mapping[str, str] | None = None,
-    child: Path | None = None,
-    timeout: float = TIMEOUT_S,
-) -> str | None:
+def crash_of(path: Path, shapes: Sequence[Shape], entries: Mapping[str, str]) -> str | None:
     """Describe the crash of a graph, or return None if it runs.
 
     Errors that ONNX Runtime reports do not count as crashes: they appear again when the graph is
@@ -37,16 +31,14 @@ def crash_of(
         path: File of the graph.
         shapes: Input shapes to run.
         entries: ONNX Runtime's session configuration.
-        child: The program to run (default: this file).
-        timeout: In seconds.
     """
     # Isolated, so that modules next to this file do not shadow the standard library.
-    command = [sys.executable, "-I", str(child or CHILD), str(path)]
-    command += [json.dumps(list(shapes)), json.dumps(dict(entries or {}))]
+    command = [sys.executable, "-I", str(CHILD), str(path)]
+    command += [json.dumps(list(shapes)), json.dumps(dict(entries))]
     try:
-        ended = subprocess.run(command, capture_output=True, timeout=timeout, check=False)  # noqa: S603 (a fixed program)
+        ended = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)  # noqa: S603 (a fixed program)
     except subprocess.TimeoutExpired:
-        return f"ONNX Runtime had not finished after {timeout:g} s"
+        return f"ONNX Runtime had not finished after {TIMEOUT_S:g} s"
     if ended.returncode >= 0:
         return None
     number = -ended.returncode

@@ -50,7 +50,7 @@ def references(checkpoint: Checkpoint, dataset: EvaluationSet) -> References:
     """Encode a set with OpenCLIP in PyTorch FP32, text at its full padded length."""
     model = checkpoint.model
     images = (
-        torch.stack([checkpoint.transform(_picture(data)) for data in part])
+        torch.stack([checkpoint.transform(Image.open(io.BytesIO(data))) for data in part])
         for part in _chunks(dataset.all_pictures)
     )
     ids = (checkpoint.tokenizer(list(part)) for part in _chunks(dataset.all_texts))
@@ -82,7 +82,8 @@ def golden(
     encoded = [tokenizer.encode(text).ids for text in GOLDEN_TEXTS]
     ids = next((ids for ids in encoded if len(ids) <= length), encoded[-1][:length])
     full = torch.from_numpy(padded(ids, spec.context_length, spec.pad_id)[None]).long()
-    picture = _golden_picture(checkpoint)
+    pixels = golden_pixels(checkpoint.preprocessing.image_size)
+    picture = checkpoint.transform(Image.fromarray(pixels))[None]
     return Golden(
         token_ids=tuple(ids.tolist()),
         text_features=tuple(_encode(model.encode_text, [full])[0].tolist()),
@@ -106,14 +107,3 @@ def _pixels(pictures: Sequence[bytes], rules: Preprocessing) -> NDArray[np.uint8
         return np.stack([preprocess(data, rules, ImageLimits()) for data in pictures])
     except RequestError as error:
         raise GateError(f"the gateway refuses a picture: {error}") from error
-
-
-def _picture(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    return image
-
-
-def _golden_picture(checkpoint: Checkpoint) -> torch.Tensor:
-    pixels = golden_pixels(checkpoint.preprocessing.image_size)
-    return checkpoint.transform(Image.fromarray(pixels))[None]

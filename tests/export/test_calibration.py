@@ -33,11 +33,6 @@ def test_drawn_scenes_are_the_same_each_time_and_not_those_of_evaluation() -> No
     assert " ".join(PAIRS[0]) in first.texts[0]
 
 
-def test_other_seeds_draw_other_scenes() -> None:
-    first, other = calibration.drawn(count=2), calibration.drawn(seed=7, count=2)
-    assert first.pictures[0] != other.pictures[0]
-
-
 def test_pictures_are_found_below_the_folder(tmp_path: Path) -> None:
     write_picture(tmp_path / "b.png", 1)
     write_picture(tmp_path / "inner/deep/a.JPG", 2)

@@ -43,7 +43,7 @@ def image_graph(exported: Callable[[str], Exported]) -> Path:
 
 def test_a_good_graph_runs(exported: Callable[[str], Exported]) -> None:
     graph = image_graph(exported)
-    assert probe.crash_of(graph, [(1, 32, 32, 3), (4, 32, 32, 3)]) is None
+    assert probe.crash_of(graph, [(1, 32, 32, 3), (4, 32, 32, 3)], {}) is None
     command = [sys.executable, "-I", str(probe.CHILD), str(graph)]
     right = subprocess.run([*command, "[[2, 32, 32, 3]]", "{}"], check=False, timeout=300)
     assert right.returncode == 0
@@ -65,19 +65,18 @@ def test_a_signal_is_named(
     )
 
 
-def test_a_graph_without_end_is_given_up(
-    exported: Callable[[str], Exported], tmp_path: Path
-) -> None:
-    (tmp_path / "child.py").write_text("import time; time.sleep(60)")
-    why = probe.crash_of(
-        image_graph(exported), [(1, 32, 32, 3)], child=tmp_path / "child.py", timeout=0.5
-    )
+def test_a_graph_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = tmp_path / "child.py"
+    child.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(probe, "CHILD", child)
+    monkeypatch.setattr(probe, "TIMEOUT_S", 0.5)
+    why = probe.crash_of(tmp_path / "model.onnx", [(1, 32, 32, 3)], {})
     assert why == "ONNX Runtime had not finished after 0.5 s"
 
 
 def test_errors_that_are_no_crash_keep_their_words(tmp_path: Path) -> None:
     (tmp_path / "torn.onnx").write_bytes(b"nothing")
-    assert probe.crash_of(tmp_path / "torn.onnx", [(1, 2)]) is None
+    assert probe.crash_of(tmp_path / "torn.onnx", [(1, 2)], {}) is None
     with pytest.raises(Exception, match="cannot load it"):
         runners.onnx_runner(tmp_path / "torn.onnx", PIXELS)
 
