@@ -92,8 +92,7 @@ class CausalTextEncoder(nn.Module):
         """Wrap the text part of `open_clip.CLIP`, or `CustomTextCLIP.text`."""
         super().__init__()
         self.text = text = text_part(model)
-        self.pool_type = pool_type(text)
-        self.eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
+        self.pool_type, self.eos_id = pool_type(text), eos_id(text)
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Encode token ids of any equal length; each row has its end token."""
@@ -103,18 +102,19 @@ class CausalTextEncoder(nn.Module):
         hidden = text.transformer(hidden, attn_mask=text.attn_mask[:length, :length])
         # int32 ids: ONNX Runtime 1.19 has no ArgMax of int64.
         pooled = text_global_pool(text.ln_final(hidden), token_ids, self.pool_type, self.eos_id)
-        if isinstance(text.text_projection, nn.Linear):
-            pooled = text.text_projection(pooled)
-        elif text.text_projection is not None:
-            pooled = pooled @ text.text_projection
-        return functional.normalize(pooled.float(), dim=-1)
+        return functional.normalize(projected(text, pooled).float(), dim=-1)
 
 
 def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
     """Reason why the text encoder cannot be served below its full length, or None."""
-    text = text_part(model)
     if isinstance(model, CustomClip) and model.any_length:
         return None
+    return why_padding_counts(model, pad_id)
+
+
+def why_padding_counts(model: OpenClipModel, pad_id: int) -> str | None:
+    """Reason why tokens after the end token may change a text's vector, or None."""
+    text = text_part(model)
     if not isinstance(text, CLIP | TextTransformer):
         return f"{type(text).__name__} is not one of OpenCLIP's own text transformers"
     if text.attn_mask is None:
@@ -126,18 +126,14 @@ def why_full_length_only(model: OpenClipModel, pad_id: int) -> str | None:
     pool = pool_type(text)
     if pool not in ("argmax", "eos"):
         return f"it pools with {pool!r} instead of at the end token"
-    eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
-    if pad_id == eos_id if pool == "eos" else pad_id != 0:
+    if pad_id == eos_id(text) if pool == "eos" else pad_id != 0:
         return "its padding token can be taken for the end token"
     return None
 
 
 def text_encoder(model: OpenClipModel, pad_id: int) -> nn.Module:
-    """Make the text encoder: for any length if that is exact, else for the full length."""
-    own = isinstance(text_part(model), CLIP | TextTransformer)
-    if own and why_full_length_only(model, pad_id) is None:
-        return CausalTextEncoder(model)
-    return TextEncoder(model)
+    """Make the text encoder: for any length if that is exact, else as the model runs it."""
+    return TextEncoder(model) if why_padding_counts(model, pad_id) else CausalTextEncoder(model)
 
 
 def token_lengths(
@@ -162,3 +158,17 @@ def text_part(model: OpenClipModel) -> Any:  # noqa: ANN401 (CLIP, or whatever m
 def pool_type(text: CLIP | TextTransformer) -> str:
     """OpenCLIP's method of pooling the tokens of a text."""
     return str(text.text_pool_type if isinstance(text, CLIP) else text.pool_type)
+
+
+def eos_id(text: CLIP | TextTransformer) -> int:
+    """Id of the end token, where a text is pooled at it."""
+    return int(text.text_eos_id if isinstance(text, CLIP) else text.eos_id)
+
+
+def projected(text: CLIP | TextTransformer, pooled: torch.Tensor) -> torch.Tensor:
+    """Project pooled tokens [..., width] to vectors [..., D], as OpenCLIP does."""
+    if isinstance(text.text_projection, nn.Linear):
+        pooled = text.text_projection(pooled)
+    elif text.text_projection is not None:
+        pooled = pooled @ text.text_projection
+    return pooled

@@ -3,13 +3,19 @@
 from typing import NamedTuple
 
 import torch
-from open_clip import CLIP
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer
+from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 from torch.nn import functional
 
 from export.source.blocks import attend, finish, projection, why_not_in_steps
-from export.source.encoders import OpenClipModel, pool_type, text_part, why_full_length_only
+from export.source.encoders import (
+    OpenClipModel,
+    eos_id,
+    pool_type,
+    projected,
+    text_part,
+    why_padding_counts,
+)
 
 
 class _Places(NamedTuple):
@@ -56,7 +62,7 @@ class PackedTextEncoder(nn.Module):
         super().__init__()
         self.text = text = text_part(model)
         self.by_id = pool_type(text) == "eos"
-        self.eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
+        self.eos_id = eos_id(text)
         attention = text.transformer.resblocks[-1].attn
         width = attention.embed_dim
         self.final_query = projection(attention, slice(0, width))
@@ -82,11 +88,7 @@ class PackedTextEncoder(nn.Module):
             hidden = _block(block, hidden, places, mask)
         masks = mask.index_select(0, ends)[:, None, None]  # [rows, heads, queries, length]
         pooled = text.ln_final(self._final_block(final, hidden, places, masks))
-        if isinstance(text.text_projection, nn.Linear):
-            pooled = text.text_projection(pooled)
-        elif text.text_projection is not None:
-            pooled = pooled @ text.text_projection
-        return functional.normalize(pooled[0].float(), dim=-1)
+        return functional.normalize(projected(text, pooled)[0].float(), dim=-1)
 
     def _final_block(
         self,
@@ -106,12 +108,9 @@ class PackedTextEncoder(nn.Module):
 
 def why_not_packed(model: OpenClipModel, pad_id: int) -> str | None:
     """Reason why the text encoder cannot be packed, or None."""
-    if reason := why_full_length_only(model, pad_id):
+    if reason := why_padding_counts(model, pad_id):
         return reason
-    text = text_part(model)
-    if not isinstance(text, CLIP | TextTransformer):
-        return f"{type(text).__name__} is not one of OpenCLIP's own text transformers"
-    reasons = map(why_not_in_steps, text.transformer.resblocks)
+    reasons = map(why_not_in_steps, text_part(model).transformer.resblocks)
     return next(filter(None, reasons), None)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from google.protobuf import text_format
 from numpy.typing import NDArray
+from open_clip.transformer import TextTransformer
 from torch import nn
 from tritonclient.grpc import model_config_pb2
 
@@ -21,6 +22,7 @@ from export.publish.job import Options
 from export.publish.pbtxt import Serving
 from export.source import graph
 from export.source.checkpoint import Checkpoint, load_checkpoint
+from export.source.encoders import CustomClip, TextEncoder, text_encoder, why_full_length_only
 from export.source.packed import PackedTextEncoder, why_not_packed
 from gateway.models.manifest import TOKEN_IDS, Manifest
 from tests.export import models
@@ -93,6 +95,16 @@ def test_encoders_that_cannot_be_packed(
 ) -> None:
     checkpoint = load_checkpoint(model_of(kind))
     assert reason in (why_not_packed(checkpoint.model, pad_id) or "")
+
+
+def test_a_custom_encoder_that_masks_its_padding_keeps_its_own_code() -> None:
+    text = TextTransformer(
+        context_length=24, width=32, heads=2, layers=1, output_dim=16, no_causal_mask=True
+    )
+    model = CustomClip(nn.Identity(), text, any_length=True)
+    assert why_full_length_only(model, pad_id=0) is None
+    assert why_not_packed(model, pad_id=0) == "its attention is not causal"
+    assert isinstance(text_encoder(model, pad_id=0), TextEncoder)
 
 
 def export(model: str, root: Path, notices: list[str]) -> Manifest:
