@@ -35,7 +35,7 @@ class CustomModel:
         logit_scale: Factor on cosines.
         logit_bias: Added to them, for models trained with a sigmoid loss.
         any_length: Whether a text's vector does not depend on the number of padding tokens,
-        because the encoder masks them. Short texts are then served at fewer tokens.
+            because the encoder masks them. Short texts are then served at fewer tokens.
     """
 
     name: str

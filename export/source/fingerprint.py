@@ -27,7 +27,7 @@ def fingerprint(
             by name, dtype, shape and bytes.
         preprocessing: Rules for pictures.
         tokenizer: Rules for text, with the hash of its file; the file's name does not count.
-        precision: `fp32`, `fp16` or `int8`.
+        precision: `fp32`, or another precision with the recipe that made it.
     """
     digest = hashlib.sha256()
     for name, module in sorted(model.named_modules()):

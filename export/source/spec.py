@@ -10,6 +10,7 @@ import open_clip
 from open_clip.factory import HF_HUB_PREFIX, LOCAL_DIR_PREFIX, _find_checkpoint_in_dir
 
 from export.errors import CheckpointError, brief
+from export.source.hub import quick_to_fail
 
 CONFIG_NAME = "open_clip_config.json"  # of OpenCLIP's own folder and hub layout
 _CONFIG_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
@@ -123,8 +124,6 @@ def _from_folder(folder: Path) -> Source:
 
 
 def _from_hub(model: str) -> Source:
-    from export.source.hub import quick_to_fail
-
     label = model.removeprefix(HF_HUB_PREFIX)
     try:
         with quick_to_fail():
