@@ -204,7 +204,7 @@ def text_graphs(
         reason = packed.why_not_packed(checkpoint.model, spec.pad_id)
         try:
             if reason is None:
-                return tracing.packed_text(checkpoint, spec.pad_id, wanted)
+                return tracing.packed_text(checkpoint, wanted)
         except GraphError as error:
             reason = str(error)
         progress.notice(f"text is padded to fixed lengths: {reason}")

@@ -65,34 +65,29 @@ def trace_text(
     """
     if len(lengths) == 1:
         return {lengths[0]: trace(encoder, example, output)}
-    short = example[:, : max(2, lengths[-1] // 2)]
     try:
-        shared = Graph(_with_dynamo(encoder, short, output, max_length=lengths[-1]))
-    except Exception as error:  # as above
-        why = f"{output}: one graph for each token length, since {brief(error, 120)}"
-        graphs = {length: trace(encoder, example[:, :length], output) for length in lengths}
-        first = graphs[lengths[0]]
-        notice = "; ".join(filter(None, (why, first.notice)))
-        return {**graphs, lengths[0]: Graph(first.proto, notice)}
-    return dict.fromkeys(lengths, shared)
+        return dict.fromkeys(lengths, trace_any_length(encoder, example, output))
+    except GraphError as error:
+        why = f"{output}: one graph for each token length, since {error}"
+    graphs = {length: trace(encoder, example[:, :length], output) for length in lengths}
+    first = graphs[lengths[0]]
+    notice = "; ".join(filter(None, (why, first.notice)))
+    return {**graphs, lengths[0]: Graph(first.proto, notice)}
 
 
-def trace_packed(encoder: nn.Module, example: torch.Tensor, output: str) -> Graph:
-    """Export a packed text encoder, for any batch and length.
+def trace_any_length(encoder: nn.Module, example: torch.Tensor, output: str) -> Graph:
+    """Export a text encoder as one graph for any batch and any length of 2 or more.
 
     Args:
         encoder: In evaluation mode; its `forward` argument names the input.
-        example: int32 [2, context length].
+        example: int32 [2, full length], two items of valid input.
         output: Name of the output, float32 [n, D].
 
     Raises:
         GraphError: torch's dynamo exporter fails.
     """
-    full = example.shape[1]
     try:
-        return Graph(
-            _with_dynamo(encoder, example[:, : max(2, full // 2)], output, max_length=full)
-        )
+        return Graph(_with_dynamo(encoder, example, output, any_length=True))
     except Exception as error:  # as above
         raise GraphError(f"torch's dynamo exporter failed ({brief(error, 120)})") from error
 
@@ -102,12 +97,14 @@ def _input_name(encoder: nn.Module) -> str:
 
 
 def _with_dynamo(
-    encoder: nn.Module, example: torch.Tensor, output: str, max_length: int | None = None
+    encoder: nn.Module, example: torch.Tensor, output: str, *, any_length: bool = False
 ) -> onnx.ModelProto:
     name = _input_name(encoder)
     free: dict[int, Any] = {0: torch.export.Dim("batch")}
-    if max_length is not None:
-        free[1] = torch.export.Dim("length", min=2, max=max_length)
+    if any_length:
+        full = example.shape[1]
+        free[1] = torch.export.Dim("length", min=2, max=full)
+        example = example[:, : max(2, full // 2)]
     with _silence():
         program = torch.onnx.export(
             encoder,
@@ -178,36 +175,27 @@ def _tidy(proto: onnx.ModelProto, output: str) -> onnx.ModelProto:
     return proto
 
 
-def save(
-    proto: onnx.ModelProto, path: Path, model_id: str, external_above: int = EXTERNAL_BYTES
-) -> tuple[Path, ...]:
+def save(proto: onnx.ModelProto, path: Path, model_id: str) -> None:
     """Write a graph and check the file.
 
-    Weights of more than `external_above` bytes in all go to `model.onnx.data` in the same folder,
-    by a relative path, so that the folder may be renamed: a graph in one file ends at 2 GiB, and
-    ONNX Runtime maps the second file, so that word vectors take memory only once they are read,
-    and once for all instances. `proto` keeps its weights.
-
-    Returns:
-        The files written.
+    Weights of more than `EXTERNAL_BYTES` in all go to `<path>.data` in the same folder, by a
+    relative path, so that the folder may be renamed: a graph in one file ends at 2 GiB, and ONNX
+    Runtime maps the second file, so that word vectors take memory only once they are read, and once
+    for all instances. `proto` keeps its weights.
 
     Raises:
         GraphError: The file is not valid ONNX.
     """
     onnx.helper.set_model_props(proto, {"model_id": model_id})
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    files = [path]
-    if size > external_above:
-        files.append(path.with_name(f"{path.name}.data"))
-        onnx.save_model(proto, path, save_as_external_data=True, location=files[1].name)
-        files[1].chmod(path.stat().st_mode)  # onnx makes it private to the user
-        load_external_data_for_model(
-            proto, str(path.parent)
-        )  # saving removed the weights from the graph
+    if size > EXTERNAL_BYTES:
+        data = path.with_name(f"{path.name}.data")
+        onnx.save_model(proto, path, save_as_external_data=True, location=data.name)
+        data.chmod(path.stat().st_mode)  # onnx makes it private to the user
+        load_external_data_for_model(proto, str(path.parent))  # since saving took the weights out
     else:
         onnx.save_model(proto, path)
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
         raise GraphError(f"{path.name}: not valid ONNX: {brief(error)}") from error
-    return tuple(files)

@@ -33,12 +33,11 @@ class TextGraphs:
     packed: bool = False
 
 
-def packed_text(checkpoint: Checkpoint, pad_id: int, wanted: tuple[int, ...]) -> TextGraphs:
+def packed_text(checkpoint: Checkpoint, wanted: tuple[int, ...]) -> TextGraphs:
     """Trace the packed text encoder, int32 [n, any length] -> float32 unit vectors [n, D].
 
     Args:
         checkpoint: A model for which `why_not_packed` returns None.
-        pad_id: Padding id of its tokenizer.
         wanted: Token lengths to measure it at, besides the full context.
 
     Raises:
@@ -47,7 +46,7 @@ def packed_text(checkpoint: Checkpoint, pad_id: int, wanted: tuple[int, ...]) ->
     ids = checkpoint.tokenizer(_EXAMPLES).to(torch.int32)
     encoder = PackedTextEncoder(checkpoint.model).eval()
     lengths = encoders.token_lengths(wanted, ids.shape[1], any_length=True)
-    shared = graph.trace_packed(encoder, ids, TEXT_FEATURES)
+    shared = graph.trace_any_length(encoder, ids, TEXT_FEATURES)
     return TextGraphs(dict.fromkeys(lengths, shared), packed=True)
 
 

@@ -69,11 +69,13 @@ def test_compact_leaves_what_fp16_cannot_hold(weight: torch.Tensor, rows: torch.
 
 
 def test_large_weights_move_with_their_folder(
-    tmp_path: Path, weight: torch.Tensor, rows: torch.Tensor
+    tmp_path: Path, weight: torch.Tensor, rows: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(graph, "EXTERNAL_BYTES", 1000)
     (tmp_path / "1").mkdir()
     proto = graph.trace(Plain(weight), rows, "out").proto
-    files = graph.save(proto, tmp_path / "1/model.onnx", "m", external_above=1000)
+    graph.save(proto, tmp_path / "1/model.onnx", "m")
+    files = sorted((tmp_path / "1").iterdir())
     assert [path.name for path in files] == ["model.onnx", "model.onnx.data"]
     assert files[0].stat().st_size < 1500
     assert files[0].stat().st_mode == files[1].stat().st_mode

@@ -155,7 +155,7 @@ def test_what_the_exporter_refuses_is_padded_and_the_user_is_told(
     def refuse(encoder: nn.Module, example: torch.Tensor, output: str) -> graph.Graph:
         raise GraphError(f"{output}: not today")
 
-    monkeypatch.setattr(graph, "trace_packed", refuse)
+    monkeypatch.setattr(graph, "trace_any_length", refuse)
     notices: list[str] = []
     manifest = export(model_of("vit"), tmp_path / "models", notices)
     assert manifest.token_lengths
