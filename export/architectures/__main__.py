@@ -6,9 +6,7 @@ can be continued, and written as a table.
 """
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import open_clip
@@ -37,10 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         graph.trace(nn.Linear(2, 2), torch.zeros(2, 2), "features")
     for name in wanted:
         tried = try_bounded(name, given.gigabytes, given.seconds, cut=given.cut)
-        files[name].write_text(json.dumps(asdict(tried)))
+        tried.write(files[name])
         sys.stderr.write(f"{name}: {tried.outcome}\n")
-    found = {name: file for name, file in files.items() if file.exists()}
-    results = {name: Tried(**json.loads(file.read_text())) for name, file in found.items()}
+    results = {name: Tried.read(file) for name, file in files.items() if file.exists()}
     given.page.write_text(page(results), encoding="utf-8")
     return 0
 

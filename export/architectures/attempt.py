@@ -8,7 +8,7 @@ import resource
 import tempfile
 import time
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def try_bounded(name: str, gigabytes: float, seconds: float, *, cut: bool) -> Tr
     """Try a configuration in a process of its own, and stop it at a bound."""
     with tempfile.TemporaryDirectory(prefix="architecture-") as scratch:
         part = Path(scratch, "tried")
-        part.write_text(json.dumps(asdict(replace(untried(name), cut=cut, failure=None))))
+        replace(untried(name), cut=cut, failure=None).write(part)
         process = multiprocessing.get_context("fork").Process(target=try_export, args=(part,))
         process.start()
         end, why = time.monotonic() + seconds, None
@@ -57,7 +57,7 @@ def try_bounded(name: str, gigabytes: float, seconds: float, *, cut: bool) -> Tr
         process.join()
         if why is None and process.exitcode:
             why = f"ended with exit code {process.exitcode}; try it alone, which shows why"
-        tried = Tried(**json.loads(part.read_text()))
+        tried = Tried.read(part)
     return replace(tried, failure=why) if why else tried
 
 
@@ -74,12 +74,12 @@ def try_export(part: Path) -> None:
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    tried, folder = Tried(**json.loads(part.read_text())), part.parent
+    tried, folder = Tried.read(part), part.parent
     config = open_clip.get_model_config(tried.name)
     try:
         tokenizer, text_config = write_stand_ins(config["text_cfg"], folder)
         tried = replace(tried, parameters=_parameters(tried.name, config, text_config))
-        part.write_text(json.dumps(asdict(tried)))
+        tried.write(part)
         if tried.cut:
             shorten_config(config, text_config)
         path = folder / f"{tried.name}.json"
@@ -87,7 +87,7 @@ def try_export(part: Path) -> None:
         tried = _measured(tried, path, tokenizer, text_config)
     except ExportError as error:
         tried = replace(tried, failure=" ".join(str(error).split()))
-    part.write_text(json.dumps(asdict(tried)))
+    tried.write(part)
 
 
 def _parameters(name: str, config: dict[str, Any], text_config: Path | None) -> int:
@@ -114,14 +114,13 @@ def _measured(
     image = tracing.image_graph(checkpoint)
     graph.save(image.proto, folder / "image.onnx", tried.name)
     text = text_graphs(Options(tried.name, folder), checkpoint, spec, "onnxruntime", Progress())
-    files = {length: folder / f"text-{length}.onnx" for length in text.by_length}
     saved: dict[int, Path] = {}  # by graph
+    files: dict[int, Path] = {}
     for length, made in text.by_length.items():
-        if id(made) in saved:
-            files[length].hardlink_to(saved[id(made)])
-        else:
-            graph.save(made.proto, files[length], tried.name)
-            saved[id(made)] = files[length]
+        if id(made) not in saved:
+            saved[id(made)] = folder / f"text-{length}.onnx"
+            graph.save(made.proto, saved[id(made)], tried.name)
+        files[length] = saved[id(made)]
     truth, inputs = references(checkpoint, dataset), prepare(dataset, rules, spec, folder)
     lengths = () if text.packed else tuple(text.by_length)
     del checkpoint, image, text, made

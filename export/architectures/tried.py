@@ -1,6 +1,9 @@
 """The result of trying one configuration."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
 
 import open_clip
 
@@ -32,6 +35,17 @@ class Tried:
     text: float | None = None
     lengths: tuple[int, ...] = ()
     failure: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote."""
+        return cls(**json.loads(path.read_text()))
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, in one step: the process may be stopped at any time."""
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(json.dumps(asdict(self)))
+        part.replace(path)
 
     @property
     def outcome(self) -> str:

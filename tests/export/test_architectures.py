@@ -1,8 +1,6 @@
 """The program that tries OpenCLIP's configurations, and the page that it wrote."""
 
-import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +29,9 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def tried(tmp_path: Path, name: str, config: dict[str, Any], *, cut: bool = True) -> Tried:
     open_clip.add_model_config(models.write_config(tmp_path, name, config))
     part = tmp_path / "tried"
-    part.write_text(json.dumps(asdict(Tried(name, 32, 24, cut))))
+    Tried(name, 32, 24, cut).write(part)
     try_export(part)
-    return Tried(**json.loads(part.read_text()))
+    return Tried.read(part)
 
 
 def test_a_configuration_is_exported_and_measured(tmp_path: Path) -> None:
