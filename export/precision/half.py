@@ -28,6 +28,7 @@ _FP32_OPS = frozenset((
     "GroupNormalization", "InstanceNormalization", "LayerNormalization", "LogSoftmax",
     "LpNormalization", "LpPool", "Pow", "Range", "ReduceL1", "ReduceL2", "ReduceLogSumExp",
     "ReduceMean", "ReduceSum", "ReduceSumSquare", "Resize", "RMSNormalization", "Softmax", "Sqrt",
+    "Constant", "ConstantOfShape", "EyeLike",  # whose type is an attribute, or given by none
 ))  # fmt: skip
 _BOUNDS = frozenset(("Clip", "Max", "Min"))  # their infinities mean "no bound", not "masked"
 
@@ -182,9 +183,8 @@ class _Retyping:
         self.graph, self.types, self.kept = graph, types, kept
         self.tensors = edit.weights(graph)
         inputs = [item.name for item in graph.input]
-        self.native = dict.fromkeys(
-            (*self.tensors, *inputs), FLOAT
-        )  # type that floats are computed in
+        # The type that floats are computed in.
+        self.native = dict.fromkeys((*self.tensors, *inputs), FLOAT)
         self.copies: dict[tuple[str, int], str] = {}
         self.nodes: list[onnx.NodeProto] = []
 
@@ -197,8 +197,9 @@ class _Retyping:
                         node.input[index] = self._read(name, wanted)
             floats = [name for name in node.output if self.types.get(name) == FLOAT]
             self.native.update(dict.fromkeys(floats, wanted))
-            if floats and wanted == FLOAT16:
-                _retype_attributes(node)
+            if floats and wanted == FLOAT16 and node.op_type == "Cast":
+                [to] = (each for each in node.attribute if each.name == "to")
+                to.i = FLOAT16
             self.nodes.append(node)
         edit.replace_nodes(self.graph, self.nodes)
 
@@ -216,13 +217,3 @@ class _Retyping:
                 cast = onnx.helper.make_node("Cast", [name], [copy], f"{copy}.cast", to=wanted)
                 self.nodes.append(cast)
         return copy
-
-
-def _retype_attributes(node: onnx.NodeProto) -> None:
-    """Change the output type in a node's attributes to FP16."""
-    for attribute in node.attribute:
-        if node.op_type == "Cast" and attribute.name == "to":
-            attribute.i = FLOAT16
-        elif attribute.HasField("t") and attribute.t.data_type == FLOAT:
-            values = numpy_helper.to_array(attribute.t).astype(np.float16)
-            attribute.t.CopyFrom(numpy_helper.from_array(values))

@@ -193,6 +193,22 @@ def test_masks_become_finite_and_hide_as_before() -> None:
     np.testing.assert_allclose(graphs.answer(half.to_fp16(proto), scores), found, atol=1e-3)
 
 
+MADE = """g (float[n, 8] rows) => (float[n, 8] out) {
+    two = Constant<value_float = 2.0>()
+    size = Shape(rows)
+    zeros = ConstantOfShape(size)
+    shifted = Add(rows, zeros)
+    scaled = Mul(shifted, two)
+    out = Identity(scaled)
+}"""
+
+
+def test_constants_without_a_typed_value_stay_fp32() -> None:
+    rows = np.random.default_rng(5).normal(size=(3, 8)).astype(np.float32)
+    found = graphs.answer(half.to_fp16(small(MADE)), rows)
+    np.testing.assert_allclose(found, 2 * rows, rtol=1e-3)
+
+
 def test_attention_is_scaled_once(encoders: Callable[[str], dict[str, graphs.Encoder]]) -> None:
     encoder = encoders("vit")["text"]
     proto = half.to_fp16(encoder.proto)
