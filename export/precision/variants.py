@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from export.errors import CrashError, ExportError
-from export.precision import half, weights
+from export.precision import half
 from export.precision.quantize import quantize
 from export.precision.ranges import Method
 from export.precision.recipe import DEFAULT_CPU_FORM, Form, Recipe, recipes
@@ -108,14 +108,7 @@ class Candidate:
 
 def compacted(graphs: Graphs) -> Graphs:
     """Copy the graphs, storing weights as FP16 where that is exact."""
-
-    def compact(proto: onnx.ModelProto, lengths: Sequence[int]) -> onnx.ModelProto:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(proto)
-        weights.compact(copy)
-        return copy
-
-    return _converted(graphs, compact)
+    return _converted(graphs, lambda proto, _: half.compact(proto))
 
 
 def halved(graphs: Graphs, pixels: Feeds, ids: Mapping[int, Feeds]) -> Graphs:

@@ -10,7 +10,6 @@ from onnx.reference import ReferenceEvaluator
 
 from export.errors import GraphError
 from export.precision import edit, half
-from export.precision import weights as precision
 from export.precision.edit import FLOAT, FLOAT16
 from tests.export import graphs
 from tests.export.conftest import KINDS
@@ -228,13 +227,31 @@ def test_weights_stored_as_fp16_are_understood(
         if tensor.data_type == FLOAT:
             values = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    compact = onnx.ModelProto()
-    compact.CopyFrom(rounded)
-    assert precision.compact(compact) > 3
+    compact = half.compact(rounded)
+    assert sum(node.op_type == "Cast" for node in compact.graph.node) > 4
     found, exact = (
         graphs.answer(half.to_fp16(proto), encoder.held_out) for proto in (compact, rounded)
     )
     np.testing.assert_allclose(found, exact, atol=1e-6)
+
+
+SHARED = """g (float[n, 16] rows) => (float[n, 16] out) {
+    product = MatMul(rows, weight)
+    squares = Pow(weight, two)
+    other = MatMul(rows, squares)
+    sum = Add(product, other)
+    out = Identity(sum)
+}"""
+
+
+def test_a_weight_in_both_precisions_can_be_compacted() -> None:
+    rng = np.random.default_rng(7)
+    weight = rng.normal(size=(16, 16)).astype(np.float16).astype(np.float32)
+    proto = half.to_fp16(small(SHARED, weight=weight, two=np.array(2, np.float32)))
+    rows = rng.normal(size=(3, 16)).astype(np.float32)
+    compact = half.compact(proto)
+    onnx.checker.check_model(compact)
+    np.testing.assert_array_equal(graphs.answer(compact, rows), graphs.answer(proto, rows))
 
 
 def test_large_graphs_run_from_files(
