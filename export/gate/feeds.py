@@ -1,9 +1,8 @@
 """Batches prepared items for an encoder, and measures a graph's cosines and latency on them."""
 
-import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from export.gate import metrics, runners
+from export.gate.metrics import Vectors
 from export.gate.reference import Inputs, References
 from export.gate.variant_report import Latency
 from export.precision.variants import Measure
@@ -48,14 +48,7 @@ def feed_of(inputs: Inputs, lengths: tuple[int, ...], *, few: bool = False) -> F
 def image_measure(inputs: Inputs, truth: References, *, fp8: bool = False) -> Measure:
     """Make a function that measures the mean cosine of an image encoder's graph to PyTorch."""
     rows = metrics.spread(len(inputs.pixels), QUICK)
-
-    def measure(proto: onnx.ModelProto) -> float:
-        batches = _batches(inputs.pixels[rows])
-        with _opened(proto, PIXELS, [batches[0][:1].shape], fp8=fp8) as run:
-            found = np.concatenate([run(batch) for batch in batches])
-        return float(metrics.row_cosines(found, truth.image[rows]).mean())
-
-    return measure
+    return _measure(PIXELS, [(inputs.pixels[rows], truth.image[rows])], fp8=fp8)
 
 
 def text_measure(
@@ -63,17 +56,35 @@ def text_measure(
 ) -> Measure:
     """Make a function that measures a text encoder's mean cosine, the lowest of all lengths."""
     rows = metrics.spread(len(inputs.token_ids), QUICK)
+    parts = []
+    for length in lengths:
+        fits = [row for row in rows if len(inputs.token_ids[row]) <= length]
+        if fits:
+            ids = [padded(inputs.token_ids[row], length, inputs.pad_id) for row in fits]
+            parts.append((np.stack(ids), truth.text[fits]))
+    return _measure(TOKEN_IDS, parts, fp8=fp8)
+
+
+def _measure(name: str, parts: Sequence[tuple[NDArray[Any], Vectors]], *, fp8: bool) -> Measure:
+    """Make a function that measures a graph's mean cosine, the lowest of all parts.
+
+    Args:
+        name: Name of the graph's input.
+        parts: Items of one shape, [n, ...], with PyTorch's vectors of them, float32 [n, D].
+        fp8: Whether the graph has FP8 numbers.
+    """
+    shapes = [(1, *items.shape[1:]) for items, _ in parts]
 
     def measure(proto: onnx.ModelProto) -> float:
-        means = []
-        shapes = [(1, length) for length in lengths]
-        with _opened(proto, TOKEN_IDS, shapes, fp8=fp8) as run:
-            for length in lengths:
-                fits = [row for row in rows if len(inputs.token_ids[row]) <= length]
-                if fits:
-                    ids = [padded(inputs.token_ids[row], length, inputs.pad_id) for row in fits]
-                    found = np.concatenate([run(batch) for batch in _batches(np.stack(ids))])
-                    means.append(float(metrics.row_cosines(found, truth.text[fits]).mean()))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            graph.save(proto, path, "candidate")
+            runners.check_runs(path, shapes, fp8=fp8)
+            run = runners.onnx_runner(path, name, fp8=fp8)
+            means = []
+            for items, truth in parts:
+                found = np.concatenate([run(batch) for batch in _batches(items)])
+                means.append(float(metrics.row_cosines(found, truth).mean()))
         return min(means)
 
     return measure
@@ -89,18 +100,6 @@ def latency_of(run: runners.RunEncoder, item: NDArray[Any]) -> Latency:
         seconds.append(time.perf_counter() - start)
     p50, p99 = np.percentile(seconds, [50, 99]) * 1000
     return Latency(float(p50), float(p99))
-
-
-@contextlib.contextmanager
-def _opened(
-    proto: onnx.ModelProto, name: str, shapes: Sequence[tuple[int, ...]], *, fp8: bool
-) -> Iterator[runners.RunEncoder]:
-    """Open a graph, after a check in another process that it does not crash."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        graph.save(proto, path, "candidate")
-        runners.check_runs(path, shapes, fp8=fp8)
-        yield runners.onnx_runner(path, name, fp8=fp8)
 
 
 def _batches(items: NDArray[Any]) -> list[NDArray[Any]]:
