@@ -1,6 +1,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from export.progress import Progress
 from export.publish.job import Options
 from export.publish.pbtxt import Serving
 from gateway.models.manifest import Manifest
-from tests.export import models
+from tests.export import ahead, graphs, models
 from tests.export.traces import Traces
 
 KINDS = (
@@ -59,6 +60,18 @@ def model_of(shelf: Path) -> Callable[[str], str]:
         return str(models.write_config(shelf, f"tiny-{kind}", getattr(models, kind)()))
 
     return make
+
+
+@pytest.fixture
+def encoders(model_of: Callable[[str], str]) -> Callable[[str], dict[str, graphs.Encoder]]:
+    """Makes the FP32 graphs of both encoders of a kind of model."""
+    return lambda kind: graphs.trace(model_of(kind))
+
+
+@pytest.fixture(scope="session")
+def rtx() -> ModuleType:
+    """TensorRT-RTX, which builds plans ahead of time, without a GPU."""
+    return ahead.rtx()
 
 
 @pytest.fixture(scope="session")

@@ -33,11 +33,6 @@ EXPORT = [str(CONFIG), "--pretrained", str(CHECKPOINT), "--id", "demo", "--max-b
 EXPORT += ["--precision", "fp8", "--runtime", "tensorrt", "--token-lengths", "full"]
 
 
-@pytest.fixture
-def encoders(model_of: Callable[[str], str]) -> Callable[[str], dict[str, Encoder]]:
-    return lambda kind: graphs.trace(model_of(kind))
-
-
 def answer(proto: onnx.ModelProto, encoder: Encoder, folder: Path) -> NDArray[np.float32]:
     onnx.save(proto, folder / "model.onnx")
     name = proto.graph.input[0].name

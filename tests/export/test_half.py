@@ -19,11 +19,6 @@ PRECISE = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def encoders(model_of: Callable[[str], str]) -> Callable[[str], dict[str, graphs.Encoder]]:
-    return lambda kind: graphs.trace(model_of(kind))
-
-
 def small(text: str, **weights: NDArray[np.float32]) -> onnx.ModelProto:
     """A graph in ONNX's text format, with weights."""
     proto = parser.parse_model(f'<ir_version: 9, opset_import: ["" : 20]> {text}')

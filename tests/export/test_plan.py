@@ -1,6 +1,5 @@
 """Plans built by TensorRT-RTX ahead of time, which needs no GPU; what goes wrong without one."""
 
-import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,6 @@ from tests.export.fake_tensorrt import FakeTensorRt, Level
 BATCH = 4
 AHEAD: dict[str, Any] = {"compute_capability": "8.9"}
 PIXELS = {"pixels": (8, 8, 3)}
-
-
-@pytest.fixture(scope="module")
-def rtx() -> ModuleType:
-    importlib.import_module("tensorrt_rtx_libs")  # loads what the bindings are linked to
-    return importlib.import_module("tensorrt_rtx_bindings")
 
 
 @pytest.fixture

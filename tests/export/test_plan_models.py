@@ -5,7 +5,6 @@ same nodes, more often.
 """
 
 import gc
-import importlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -35,12 +34,6 @@ SAMPLES = 2  # to calibrate with
 KNOWN_IDS = 60  # token ids that every tokenizer here has
 REAL = {"ViT-B-32": 2, "RN50": 5, "ViT-B-16-SigLIP": 2}  # rows of equal blocks in both encoders
 SMALL = ("demo", "timm", "mixer", "siglip2", "coca", "hf_text", "quickgelu")
-
-
-@pytest.fixture(scope="module")
-def rtx() -> ModuleType:
-    importlib.import_module("tensorrt_rtx_libs")  # loads what the bindings are linked to
-    return importlib.import_module("tensorrt_rtx_bindings")
 
 
 @pytest.fixture(scope="module", params=(*REAL, *SMALL))

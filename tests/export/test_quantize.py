@@ -27,11 +27,6 @@ PLAIN = Recipe("qdq", "minmax")
 
 
 @pytest.fixture
-def encoders(model_of: Callable[[str], str]) -> Callable[[str], dict[str, Encoder]]:
-    return lambda kind: graphs.trace(model_of(kind))
-
-
-@pytest.fixture
 def image(encoders: Callable[[str], dict[str, Encoder]]) -> Encoder:
     return encoders("vit")["image"]
 
