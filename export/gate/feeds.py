@@ -36,7 +36,7 @@ class Feed:
 
 def feed_of(inputs: Inputs, lengths: tuple[int, ...], *, few: bool = False) -> Feed:
     """Batch prepared items; each text at the shortest length that fits."""
-    limit = FEW if few else max(len(inputs.pixels), len(inputs.token_ids))
+    limit = FEW if few else None
     by_length: dict[int, list[NDArray[Any]]] = {}
     for ids in inputs.token_ids[:limit]:
         length = next(n for n in lengths if len(ids) <= n)

@@ -99,8 +99,7 @@ def check_platform(built: PlanPlatform, here: PlanPlatform) -> None:
     Raises:
         WrongEngineError: It cannot; the message names both platforms.
     """
-    same_gpu = built.gpu in (None, here.gpu)
-    if dataclasses.replace(built, gpu=None) != dataclasses.replace(here, gpu=None) or not same_gpu:
+    if built != (here if built.gpu else dataclasses.replace(here, gpu=None)):
         raise WrongEngineError(f"built for {built}, but here is {here}")
 
 
