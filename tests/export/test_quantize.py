@@ -18,7 +18,6 @@ from export.precision.ranges import Method
 from export.precision.recipe import DEFAULT_CPU_FORM, Form, Recipe, recipes
 from export.precision.sensitivity import sensitivity
 from export.precision.smooth import smooth
-from tests.export import graphs
 from tests.export.graphs import Encoder, answer, cosines
 
 FORMS: tuple[Form, ...] = ("qdq", "uint8")
