@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ def prepare(proto: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         GraphError: The graph has unsupported parts.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    copy = deepcopy(proto)
     if copy.functions or any(a.HasField("g") for n in copy.graph.node for a in n.attribute):
         raise GraphError("the graph has functions or branches, which cannot change precision")
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in copy.graph.initializer):
@@ -126,8 +126,7 @@ def session(proto: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
     with tempfile.TemporaryDirectory(prefix="openclip-export-") as folder:
         model: bytes | Path = Path(folder, "model.onnx")
         if size > IN_MEMORY_BYTES:
-            copy = onnx.ModelProto()
-            copy.CopyFrom(proto)  # since saving to two files empties the tensors
+            copy = deepcopy(proto)  # since saving to two files empties the tensors
             onnx.save_model(copy, model, save_as_external_data=True, location="model.onnx.data")
         else:
             model = proto.SerializeToString()
@@ -148,9 +147,8 @@ def observe(
         feeds: Batches of that input, of any size.
         names: Values to yield, other than inputs and weights.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    wanted, outputs = list(dict.fromkeys(names)), {item.name for item in copy.graph.output}
+    copy, wanted = deepcopy(proto), list(dict.fromkeys(names))
+    outputs = {item.name for item in copy.graph.output}
     copy.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted if n not in outputs)
     yield from _run(copy, feeds, wanted)
 
@@ -159,8 +157,7 @@ def extremes(
     proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]], names: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
     """Smallest and largest element of inner FP32 values over all feeds."""
-    copy, wanted = onnx.ModelProto(), list(dict.fromkeys(names))
-    copy.CopyFrom(proto)
+    copy, wanted = deepcopy(proto), list(dict.fromkeys(names))
     for name in wanted:
         for op in ("ReduceMin", "ReduceMax"):
             output = f"{name}.{op}"
@@ -171,9 +168,8 @@ def extremes(
     if not runs:
         raise GraphError("no samples were given to run the graph on")
     low, high = np.split(np.array(runs), 2, axis=1)  # [runs, names] each
-    return dict(
-        zip(wanted, zip(low.min(0).tolist(), high.max(0).tolist(), strict=True), strict=True)
-    )
+    ranges = zip(low.min(0).tolist(), high.max(0).tolist(), strict=True)
+    return dict(zip(wanted, ranges, strict=True))
 
 
 def _run(

@@ -6,6 +6,7 @@ or square many numbers stay in FP32, since FP16 overflows at 65504 and has only 
 
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -182,8 +183,7 @@ def compact(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     Weights that were FP16 in the checkpoint halve in size; ONNX Runtime folds the Cast on load.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    copy = deepcopy(proto)
     for tensor in copy.graph.initializer:
         if tensor.data_type != FLOAT:
             continue

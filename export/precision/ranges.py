@@ -40,18 +40,8 @@ def measure_ranges(
     broken = [name for name, ends in ranges.items() if not np.isfinite(ends).all()]
     if broken:
         raise GraphError(f"the samples make {broken[0]} infinite: it has no range to calibrate")
-    if method != "minmax":
-        ranges.update(_histograms(proto, feeds, names, ranges, method))
-    return ranges
-
-
-def _histograms(
-    proto: onnx.ModelProto,
-    feeds: Sequence[NDArray[Any]],
-    names: Sequence[str],
-    seen: dict[str, Range],
-    method: Method,
-) -> dict[str, Range]:
+    if method == "minmax":
+        return ranges
     collector = HistogramCollector(
         method=method,
         symmetric=True,
@@ -67,5 +57,5 @@ def _histograms(
     limits = {name: float(max(abs(end) for end in found[name][:2])) for name in names}
     return {
         name: (max(low, -limits[name]), min(high, limits[name]))
-        for name, (low, high) in seen.items()
+        for name, (low, high) in ranges.items()
     }

@@ -45,18 +45,14 @@ def split_gemms(proto: onnx.ModelProto, excluded: Collection[str] = ()) -> onnx.
     graph, nodes = copy.graph, []
     tensors = edit.weights(graph)
     for node in graph.node:
-        alpha, beta, turned, transposed = (
-            onnx.helper.get_node_attr_value(node, name)
-            if any(a.name == name for a in node.attribute)
-            else default
-            for name, default in (("alpha", 1.0), ("beta", 1.0), ("transA", 0), ("transB", 0))
-        )
+        given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        scaled = given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0
         fixed = node.op_type == "Gemm" and _is_weight(tensors.get(node.input[1]))
-        if not fixed or node.name in excluded or (alpha, beta, turned) != (1.0, 1.0, 0):
+        if not fixed or node.name in excluded or scaled or given.get("transA"):
             nodes.append(node)
             continue
         weight = node.input[1]
-        if transposed:
+        if given.get("transB"):
             weight = f"{weight}.T"
             if weight not in tensors:
                 values = np.ascontiguousarray(numpy_helper.to_array(tensors[node.input[1]]).T)
