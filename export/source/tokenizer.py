@@ -30,14 +30,9 @@ def write_tokenizer(tokenizer: TokenizeFunction, path: Path) -> Tokenizer:
         TokenizerError: The file format or the gateway does not support it.
     """
     if isinstance(tokenizer, SimpleTokenizer):
-        if tokenizer.reduction_fn is not None:
-            raise TokenizerError(
-                "the tokenizer drops tokens of long text (`reduction_mask`), at random or by "
-                "grammar; the gateway only cuts at the end"
-            )
-        content, rules = _from_simple(tokenizer), _simple_rules(tokenizer)
+        content, rules = _from_simple(tokenizer)
     elif isinstance(tokenizer, HFTokenizer | SigLipTokenizer):
-        content, rules = _from_hugging_face(tokenizer), _hugging_face_rules(tokenizer)
+        content, rules = _from_hugging_face(tokenizer)
     else:
         raise TokenizerError(f"unknown kind of tokenizer: {type(tokenizer).__name__}")
     path.write_text(content, encoding="utf-8")
@@ -69,8 +64,16 @@ def check_tokenizer(
             )
 
 
-def _from_simple(tokenizer: SimpleTokenizer) -> str:
-    """Convert CLIP's byte-level BPE; the gateway splits by the tokenizer's own pattern first."""
+def _from_simple(tokenizer: SimpleTokenizer) -> tuple[str, dict[str, Any]]:
+    """Convert CLIP's byte-level BPE to a file's content, and its rules for the manifest.
+
+    The gateway splits by the tokenizer's own pattern first.
+    """
+    if tokenizer.reduction_fn is not None:
+        raise TokenizerError(
+            "the tokenizer drops tokens of long text (`reduction_mask`), at random or by grammar; "
+            "the gateway only cuts at the end"
+        )
     merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
     model = Tokenizers(models.BPE(tokenizer.encoder, merges, end_of_word_suffix="</w>"))
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -81,18 +84,15 @@ def _from_simple(tokenizer: SimpleTokenizer) -> str:
         single=f"{start} $A {end}",
         special_tokens=[(start, tokenizer.sot_token_id), (end, tokenizer.eot_token_id)],
     )
-    return model.to_str()
-
-
-def _simple_rules(tokenizer: SimpleTokenizer) -> dict[str, Any]:
-    return {
+    return model.to_str(), {
         "clean": _clean_name(tokenizer.clean_fn),
         "split_pattern": tokenizer.pat.pattern,
         "pad_id": 0,  # OpenCLIP's SimpleTokenizer pads with zeros
     }
 
 
-def _from_hugging_face(tokenizer: HFTokenizer | SigLipTokenizer) -> str:
+def _from_hugging_face(tokenizer: HFTokenizer | SigLipTokenizer) -> tuple[str, dict[str, Any]]:
+    """Likewise for a tokenizer of the hub."""
     inner = tokenizer.tokenizer
     if getattr(tokenizer, "tokenizer_mode", ""):
         raise TokenizerError(
@@ -111,20 +111,15 @@ def _from_hugging_face(tokenizer: HFTokenizer | SigLipTokenizer) -> str:
         raise TokenizerError(
             "the tokenizer splits special tokens in text, which the format cannot express"
         )
+    if inner.pad_token_id is None:
+        raise TokenizerError("the tokenizer has no padding token")
     model = Tokenizers.from_str(inner.backend_tokenizer.to_str())
     model.no_padding()
     model.no_truncation()
-    return model.to_str()
-
-
-def _hugging_face_rules(tokenizer: HFTokenizer | SigLipTokenizer) -> dict[str, Any]:
-    inner = tokenizer.tokenizer
-    if inner.pad_token_id is None:
-        raise TokenizerError("the tokenizer has no padding token")
     cleaner = getattr(tokenizer, "clean_fn", None)  # SigLipTokenizer has none to choose
     zeroed = inner.sep_token_id if getattr(tokenizer, "strip_sep_token", False) else None
     pad_id = 0 if inner.pad_token_id == zeroed else inner.pad_token_id  # padding is zeroed, too
-    return {
+    return model.to_str(), {
         "clean": _clean_name(cleaner) if cleaner else "canonicalize",
         "pad_id": pad_id,
         "zeroed_id": zeroed,
