@@ -20,13 +20,7 @@ _FIRST = 5  # candidates that count for `acc5` and for the recalls
 def benchmark(
     found: References, truth: References, dataset: EvaluationSet
 ) -> tuple[DataSetFigures, ...]:
-    """Measure each data set of an evaluation set.
-
-    Args:
-        found: The variant's vectors of all pictures and texts.
-        truth: PyTorch's.
-        dataset: The evaluation set.
-    """
+    """Measure each data set of an evaluation set, with the variant's vectors and with PyTorch's."""
     figures = []
     picture, text = len(dataset.pictures), len(dataset.texts) + len(dataset.prompts)
     for each in dataset.data_sets:

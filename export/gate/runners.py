@@ -26,12 +26,7 @@ RunEncoder = Callable[[NDArray[Any]], Vectors]
 
 
 def check_runs(path: Path, shapes: Sequence[probe.Shape], *, fp8: bool = False) -> None:
-    """Run a new graph in another process first.
-
-    Args:
-        path: File of the graph.
-        shapes: Input shapes to run, batch first.
-        fp8: Whether the graph has FP8 numbers.
+    """Run a new graph, with or without FP8 numbers, at some shapes in another process first.
 
     Raises:
         CrashError: ONNX Runtime crashes or does not finish.
@@ -93,16 +88,12 @@ def _refusing(what: str) -> Iterator[None]:
 def text_runners(
     files: Mapping[int, Path], make: Callable[[Path, str], RunEncoder] = onnx_runner
 ) -> dict[int, RunEncoder]:
-    """Make a runner for each token length; hard links of one file share it.
-
-    Args:
-        files: Graph of each token length.
-        make: `onnx_runner` or `openvino_runner`.
+    """Make an `onnx_runner` or `openvino_runner` for each token length; links of one file share it.
 
     Raises:
         GateError: As these.
     """
-    known: dict[int, RunEncoder] = {}
+    known: dict[int, RunEncoder] = {}  # by inode
     runners = {}
     for length, path in files.items():
         inode = path.stat().st_ino

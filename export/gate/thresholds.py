@@ -51,11 +51,7 @@ def unjudged(
 ) -> str | None:
     """Warn of a variant whose accuracy has a threshold but was not measured, or return None.
 
-    Args:
-        model_id: Its id.
-        measured: Its figures.
-        thresholds: Its thresholds.
-        evaluated: Whether the user gave pictures to evaluate on (then they have no classes).
+    `evaluated` tells whether the user gave pictures to evaluate on; then they have no classes.
     """
     on_data_sets = any(DATA_SET_ACCURACY in each.metrics for each in measured.data_sets)
     if thresholds.accuracy_loss is None or measured.zero_shot is not None or on_data_sets:
