@@ -68,10 +68,7 @@ def text_measure(
 def _measure(name: str, parts: Sequence[tuple[NDArray[Any], Vectors]], *, fp8: bool) -> Measure:
     """Make a function that measures a graph's mean cosine, the lowest of all parts.
 
-    Args:
-        name: Name of the graph's input.
-        parts: Items of one shape, [n, ...], with PyTorch's vectors of them, float32 [n, D].
-        fp8: Whether the graph has FP8 numbers.
+    A part is items of one shape, [n, ...], with PyTorch's vectors of them, float32 [n, D].
     """
     shapes = [(1, *items.shape[1:]) for items, _ in parts]
 

@@ -26,11 +26,6 @@ def crash_of(path: Path, shapes: Sequence[Shape], entries: Mapping[str, str]) ->
 
     Errors that ONNX Runtime reports do not count as crashes: they appear again when the graph is
     used.
-
-    Args:
-        path: File of the graph.
-        shapes: Input shapes to run.
-        entries: ONNX Runtime's session configuration.
     """
     # Isolated, so that modules next to this file do not shadow the standard library.
     command = [sys.executable, "-I", str(CHILD), str(path)]

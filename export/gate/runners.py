@@ -37,12 +37,7 @@ def check_runs(path: Path, shapes: Sequence[probe.Shape], *, fp8: bool = False) 
 
 
 def onnx_runner(path: Path, name: str, *, fp8: bool = False) -> RunEncoder:
-    """Make a function that runs a graph in ONNX Runtime on the CPU.
-
-    Args:
-        path: File of the graph.
-        name: Name of its input.
-        fp8: Whether the graph has FP8 numbers.
+    """Make a function that runs a graph, whose input has this name, in ONNX Runtime on the CPU.
 
     Raises:
         GateError: It fails to load or, later, to run at a shape.

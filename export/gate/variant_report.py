@@ -16,41 +16,23 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class VariantReport:
-    """One measured variant.
+    """One measured variant."""
 
-    Attributes:
-        id: Its model id, published or not.
-        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
-        runtime: `onnxruntime`, `openvino` or `tensorrt`.
-        size_bytes: Size of its files, counting shared files once.
-        measured: Its figures.
-        image_cosines: Cosine of each picture, float64 [pictures].
-        text_cosines: Cosine of each text, float64 [texts].
-        thresholds: Its thresholds.
-        failures: Missed thresholds; empty if it passed.
-        published: Whether it is published, possibly as failing.
-        recipe: Description of its recipe, if it is quantized.
-        latency: Latency by encoder (`image`, `text`), if timed.
-        speeds: Speed against FP32 on this machine, by batch size, if it was compared.
-        notes: Warnings about what was not measured.
-        about: Description of the model in Markdown, if it is published.
-    """
-
-    id: str
-    precision: str
-    runtime: str
-    size_bytes: int
+    id: str  # of its model, published or not
+    precision: str  # fp32, fp16, bf16, int8 or fp8
+    runtime: str  # onnxruntime, openvino or tensorrt
+    size_bytes: int  # of its files, counting shared files once
     measured: Measured
-    image_cosines: Cosines
-    text_cosines: Cosines
+    image_cosines: Cosines  # float64 [pictures]
+    text_cosines: Cosines  # float64 [texts]
     thresholds: Thresholds = Thresholds()  # noqa: RUF009 (frozen)
-    failures: tuple[str, ...] = ()
-    published: bool = True
-    recipe: str = ""
-    latency: tuple[tuple[str, Latency], ...] = ()
-    speeds: tuple[Speed, ...] = ()
-    notes: tuple[str, ...] = ()
-    about: str = ""
+    failures: tuple[str, ...] = ()  # missed thresholds
+    published: bool = True  # possibly as failing
+    recipe: str = ""  # of INT8 and FP8
+    latency: tuple[tuple[str, Latency], ...] = ()  # by encoder (image, text), if timed
+    speeds: tuple[Speed, ...] = ()  # against FP32 on this machine, if compared
+    notes: tuple[str, ...] = ()  # warnings about what was not measured
+    about: str = ""  # the model in Markdown, if it is published
 
     @property
     def outcome(self) -> str:

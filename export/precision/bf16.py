@@ -17,9 +17,6 @@ FLAGS = frozenset(("avx512_bf16", "amx_bf16"))  # of processors that multiply BF
 def check_processor(cpuinfo: Path = CPUINFO) -> None:
     """Check that this processor can compute in BF16, and that OpenVINO is installed.
 
-    Args:
-        cpuinfo: Linux's list of processors.
-
     Raises:
         ExportError: It cannot, so BF16 would be measured in FP32; or OpenVINO is missing.
     """
@@ -35,10 +32,7 @@ def check_processor(cpuinfo: Path = CPUINFO) -> None:
 
 
 def to_openvino(path: Path) -> Path:
-    """Replace an ONNX file with `model.xml` and `model.bin`; return the former.
-
-    Args:
-        path: The ONNX file, deleted with its external weights.
+    """Replace an ONNX file and its weights with `model.xml` and `model.bin`; return the former.
 
     Raises:
         GraphError: OpenVINO cannot read it.

@@ -140,12 +140,10 @@ def session(proto: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
 def observe(
     proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]], names: Sequence[str]
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """Run a graph and yield inner values, for a few items of the feeds at a time.
+    """Run a graph and yield values of these names, for a few items of the feeds at a time.
 
-    Args:
-        proto: A graph with one input.
-        feeds: Batches of that input, of any size.
-        names: Values to yield, other than inputs and weights.
+    Feeds are batches of the graph's one input, of any size; names are not those of inputs or
+    weights.
     """
     copy, wanted = deepcopy(proto), list(dict.fromkeys(names))
     outputs = {item.name for item in copy.graph.output}

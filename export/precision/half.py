@@ -39,12 +39,8 @@ def to_fp16(proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]] = ()) -> onnx.
     """Convert weights and activations to FP16; inputs and outputs keep their types.
 
     LayerNorm, softmax, pooling, the final L2 norm and the arithmetic on pixels stay FP32, as do
-    layers whose weights FP16 cannot hold. Masks become finite.
-
-    Args:
-        proto: FP32 graph, not changed.
-        feeds: Batches of its input. Layers whose activations on them come near 65504, or are all
-            below 6e-5, stay in FP32 too.
+    layers whose weights FP16 cannot hold, and those whose activations on the feeds, batches of the
+    graph's input, come near 65504 or are all below 6e-5. Masks become finite.
 
     Raises:
         GraphError: The graph cannot be retyped.

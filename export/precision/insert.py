@@ -42,13 +42,7 @@ def quantize_weight(
     least: NDArray[np.float32] | float = 0.0,
     number: Number = INT8,
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Quantize around 0 with one scale per output channel.
-
-    Args:
-        values: The weight.
-        axis: Axis of the output channels.
-        least: Lower bounds of the scales.
-        number: INT8 or E4M3.
+    """Quantize a weight around 0, with one scale of `least` or more for each output channel.
 
     Returns:
         Numbers like `values`, in [-127, 127] or [-448, 448], and float32 [channels] scales.
@@ -86,8 +80,8 @@ def insert_qdq(
         targets: All layers that become INT8 or FP8.
         ranges: Ranges of all activations to quantize, and with UINT8 of the Convs' outputs.
         number: Of the activations: INT8, E4M3, or UINT8 with zero points and INT8 weights. Convs
-        then get INT32 biases and quantized outputs, which ONNX Runtime needs to run them in
-        INT8. TensorRT supports neither.
+            then get INT32 biases and quantized outputs, which ONNX Runtime needs to run them in
+            INT8. TensorRT supports neither.
         products: Names of nodes that multiply two activations, which then read only pairs.
     """
     writer = _Writer(graph, ranges, number)

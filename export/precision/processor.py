@@ -23,10 +23,7 @@ def saturates(cpuinfo: Path = CPUINFO, machine: str = "") -> bool:
     """Whether INT8 sums saturate on this processor: on x86 without VNNI.
 
     There ONNX Runtime adds products of unsigned activations and signed weights in 16 bits.
-
-    Args:
-        cpuinfo: Linux's list of processors.
-        machine: Architecture; default `platform.machine()`.
+    `machine` is the architecture, by default that of this machine.
     """
     x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64")
     flags = flags_of(cpuinfo)

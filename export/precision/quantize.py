@@ -33,12 +33,9 @@ _NUMBERS = {"qdq": INT8, "uint8": UINT8, "fp8": E4M3}  # of activations, by form
 def quantize(
     proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]], recipe: Recipe
 ) -> onnx.ModelProto:
-    """Quantize a graph's large layers; weights are symmetric, one scale per output channel.
+    """Quantize an FP32 graph's large layers; weights are symmetric, one scale per output channel.
 
-    Args:
-        proto: FP32 graph, not changed.
-        feeds: Batches of its input to calibrate with; a few hundred items suffice.
-        recipe: The recipe; layers that it excludes stay FP32.
+    Feeds are batches of the graph's input to calibrate with; a few hundred items suffice.
 
     Raises:
         GraphError: The graph has no layer to quantize, the recipe excludes an unknown node, or

@@ -61,13 +61,8 @@ def recipes(
 ) -> Iterator[Recipe]:
     """Yield the recipes of a form in the order to try them, each slower than those before.
 
-    Measures sensitivity only when needed.
-
-    Args:
-        proto: FP32 graph.
-        form: Form of all recipes.
-        method: Method of all recipes of INT8; FP8 always takes the ranges of the samples.
-        feeds: Batches of the graph's input; the first few items are used.
+    Measures the sensitivity of the FP32 graph only when needed, with the first few items of the
+    feeds. `method` is for INT8: FP8 always takes the ranges of the samples.
     """
     return _fp8(proto, feeds) if form == "fp8" else _int8(proto, Recipe(form, method), feeds)
 
@@ -106,12 +101,9 @@ def _fp8(proto: onnx.ModelProto, feeds: Sequence[NDArray[Any]]) -> Iterator[Reci
 
 
 def _excluded(names: Sequence[str], order: Sequence[str], share: float) -> tuple[str, ...] | None:
-    """The first and last layer and a share of the most sensitive ones; None if none is left.
+    """The first and last layer and a share of the most sensitive ones; None if these are all.
 
-    Args:
-        names: All layers, in the order of the graph.
-        order: The same, the most sensitive first.
-        share: From 0 to 1.
+    `names` are the layers in the order of the graph, `order` has the most sensitive ones first.
     """
     chosen = {*names[:1], *names[-1:], *order[: math.ceil(share * len(names))]}
     return tuple(sorted(chosen, key=names.index)) if len(chosen) < len(names) else None

@@ -24,11 +24,6 @@ def sensitivity(
     For a MatMul it is the error of the product of the rounded weight and activation; for a Conv
     the root of the summed squares of both errors, as for independent random errors.
 
-    Args:
-        proto: FP32 graph, not changed.
-        feeds: Batches of its input; the first few items are used.
-        number: INT8 or E4M3, of weights and activations.
-
     Returns:
         Pairs of node name and error, 0 or more.
     """

@@ -78,12 +78,8 @@ def find_targets(
     """List layers in the order of the graph: MatMuls and, in convolutional encoders, Convs.
 
     An encoder with a single convolution is a vision transformer; that layer makes the patches, is
-    cheap and reads raw pixels, so it stays FP32.
-
-    Args:
-        proto: The graph.
-        excluded: Names of nodes to leave out.
-        fp8: Leave out convolutions that TensorRT cannot run in FP8.
+    cheap and reads raw pixels, so it stays FP32. `fp8` also leaves out convolutions that TensorRT
+    cannot run in FP8.
     """
     graph, tensors = proto.graph, edit.weights(proto.graph)
     convolutional = sum(node.op_type == "Conv" for node in graph.node) > 1

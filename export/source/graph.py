@@ -1,4 +1,8 @@
-"""Exports encoders to ONNX graphs, and saves them."""
+"""Exports encoders to ONNX graphs, and saves them.
+
+An encoder is in evaluation mode, and the argument of its `forward` names the graph's input. An
+example is two items of valid input, text at the full length. The output is float32 [n, D].
+"""
 
 import contextlib
 import io
@@ -31,11 +35,6 @@ class Graph:
 def trace(encoder: nn.Module, example: torch.Tensor, output: str) -> Graph:
     """Export one encoder at the shape of an example, with any batch size.
 
-    Args:
-        encoder: In evaluation mode; its `forward` argument names the input.
-        example: Two items of valid input.
-        output: Name of the output, float32 [n, D].
-
     Raises:
         GraphError: Both of torch's exporters fail.
     """
@@ -52,13 +51,7 @@ def trace(encoder: nn.Module, example: torch.Tensor, output: str) -> Graph:
 def trace_text(
     encoder: nn.Module, example: torch.Tensor, lengths: tuple[int, ...], output: str
 ) -> dict[int, Graph]:
-    """Export a text encoder for each token length, in one graph if possible.
-
-    Args:
-        encoder: Accepts any of `lengths`.
-        example: int32 [2, length], two items at the last (full) length.
-        lengths: In tokens, rising.
-        output: Name of the output, float32 [n, D].
+    """Export a text encoder for token lengths that rise to the full one, in one graph if possible.
 
     Raises:
         GraphError: The encoder cannot be exported.
@@ -76,12 +69,7 @@ def trace_text(
 
 
 def trace_any_length(encoder: nn.Module, example: torch.Tensor, output: str) -> Graph:
-    """Export a text encoder as one graph for any batch and any length of 2 or more.
-
-    Args:
-        encoder: In evaluation mode; its `forward` argument names the input.
-        example: int32 [2, full length], two items of valid input.
-        output: Name of the output, float32 [n, D].
+    """Export a text encoder as one graph for any batch and any length from 2 to the full one.
 
     Raises:
         GraphError: torch's dynamo exporter fails.

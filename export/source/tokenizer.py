@@ -20,11 +20,7 @@ TokenizeFunction = Callable[[list[str]], torch.Tensor]
 
 
 def write_tokenizer(tokenizer: TokenizeFunction, path: Path) -> Tokenizer:
-    """Write the tokenizer and describe it.
-
-    Args:
-        tokenizer: A tokenizer of `open_clip.get_tokenizer`.
-        path: The file to write.
+    """Write a tokenizer of `open_clip.get_tokenizer` to a file, and describe it.
 
     Raises:
         TokenizerError: The file format or the gateway does not support it.

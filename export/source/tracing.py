@@ -36,9 +36,8 @@ class TextGraphs:
 def packed_text(checkpoint: Checkpoint, wanted: tuple[int, ...]) -> TextGraphs:
     """Trace the packed text encoder, int32 [n, any length] -> float32 unit vectors [n, D].
 
-    Args:
-        checkpoint: A model for which `why_not_packed` returns None.
-        wanted: Token lengths to measure it at, besides the full context.
+    `why_not_packed` must return None for the model, which is measured at the `wanted` token lengths
+    and at its full context.
 
     Raises:
         GraphError: It cannot be exported.
@@ -53,10 +52,7 @@ def packed_text(checkpoint: Checkpoint, wanted: tuple[int, ...]) -> TextGraphs:
 def text_graphs(checkpoint: Checkpoint, pad_id: int, wanted: tuple[int, ...]) -> TextGraphs:
     """Trace the text encoder, int32 [n, length] -> float32 unit vectors [n, D], by token length.
 
-    Args:
-        checkpoint: The model.
-        pad_id: Padding id of its tokenizer.
-        wanted: Token lengths; ignored if the encoder accepts the full context only.
+    The `wanted` lengths are ignored if the encoder accepts the full context only.
 
     Raises:
         GraphError: It cannot be exported.

@@ -112,12 +112,8 @@ def find_plans(root: Path) -> list[Path]:
 def check_repository(root: Path, here: Sequence[PlanPlatform]) -> list[str]:
     """Check all plans of a model repository before Triton loads them.
 
-    Triton refuses a foreign plan too, but reports only that it cannot deserialize the engine.
-
-    Args:
-        root: The model repository.
-        here: Platforms of this machine. A plan must fit each GPU, since by default Triton puts an
-            instance on every one.
+    Triton refuses a foreign plan too, but reports only that it cannot deserialize the engine. A
+    plan must fit each platform `here`, since by default Triton puts an instance on every GPU.
 
     Returns:
         One line for each plan that cannot run.
