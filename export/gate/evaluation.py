@@ -186,8 +186,14 @@ def _captions(
 ) -> tuple[tuple[str, ...], tuple[int | None, ...] | None]:
     """Read the distinct captions, and the index of each picture's caption."""
     lines = caption_lines(path)
-    if not all("\t" in line for line in lines):
+    alone = [line for line in lines if "\t" not in line]
+    if len(alone) == len(lines):
         return tuple(dict.fromkeys(lines)), None
+    if alone:
+        raise ExportError(
+            f"{path}: {alone[0][:60]!r} is not a picture and its caption, separated by a tab, as "
+            "other lines are"
+        )
     rows = {file.relative_to(images).as_posix(): row for row, file in enumerate(files)}
     texts: dict[str, int] = {}
     pairs: list[int | None] = [None] * len(files)

@@ -93,6 +93,7 @@ def test_plain_captions_and_paired_ones(tmp_path: Path) -> None:
         (b" \n\n", "holds no captions"),
         (b"a cat \xff", "cannot be read as UTF-8"),
         (b"x.png\ta cat\n", "'x.png' is not a picture in"),
+        (b"a.png\t \nb.png\ta dog\n", "'a.png' is not a picture and its caption, separated by a"),
         (b"a.png\ta cat\na.png\ta dog\n", "'a.png' has two captions"),
     ],
 )
