@@ -10,12 +10,19 @@ from numpy.typing import NDArray
 from export.errors import GateError
 from export.gate import metrics
 from export.gate.benchmark import benchmark
-from export.gate.evaluation import EvaluationSet
+from export.gate.evaluation import TEMPLATES, EvaluationSet
 from export.gate.metrics import Cosines, Vectors
-from export.gate.rankings import rank
 from export.gate.reference import Inputs, References
 from export.gate.runners import RunEncoder
-from gateway.models.gate import EncoderFigures, Measured, Ranking, Run
+from gateway.models.gate import (
+    Agreement,
+    EncoderFigures,
+    Measured,
+    Ranking,
+    Retrieval,
+    Run,
+    ZeroShot,
+)
 from gateway.models.tokenizer import padded
 
 SMALL_BATCH_ITEMS = 1000  # pictures, and texts of each length, to run at batch 1 and 2
@@ -140,11 +147,11 @@ def _rankings(
     rankings = []
     for batch, image in images.items():
         rows = image.rows[image.rows < len(dataset.pictures)]  # data sets have figures of their own
+        true = References(truth.image[rows], truth.text)
         for start, shortest in enumerate(texts):
             text, count = _served(texts[start:], batch, truth.text)
-            rankings.append(
-                rank(shortest.length, batch, rows, image.vectors, text, count, truth, dataset)
-            )
+            compared = _compared(References(image.vectors[rows], text), true, rows, dataset)
+            rankings.append(Ranking(shortest.length, batch, len(rows), count, *compared))
     return rankings
 
 
@@ -156,3 +163,45 @@ def _served(texts: Sequence[_Length], batch: int, truth: Vectors) -> tuple[Vecto
         found[each.rows], ran[each.rows] = here.vectors, False
         ran[each.rows[here.rows]] = True
     return found, int(ran.sum())
+
+
+def _compared(
+    found: References, true: References, rows: NDArray[np.intp], dataset: EvaluationSet
+) -> tuple[Agreement, ZeroShot | None, Retrieval | None]:
+    """Compare how pictures rank classes and texts with PyTorch's rankings.
+
+    Both have the vectors of these rows of the pictures, and of all texts.
+    """
+    texts, prompts = len(dataset.texts), len(dataset.prompts)
+    over_texts, true_texts = (
+        metrics.scores(each.image, each.text[:texts]) for each in (found, true)
+    )
+    candidates, true_candidates = over_texts, true_texts
+    if dataset.classes:
+        candidates, true_candidates = (
+            metrics.scores(
+                each.image, metrics.ensemble(each.text[texts : texts + prompts], len(TEMPLATES))
+            )
+            for each in (found, true)
+        )
+    agreements = (metrics.agreement(candidates, true_candidates, count) for count in (1, 5))
+    zero_shot = retrieval = None
+    if labels := _of(dataset.labels, rows):
+        zero_shot = ZeroShot(
+            pictures=sum(label is not None for label in labels),
+            accuracy=metrics.accuracy(candidates, labels),
+            pytorch_accuracy=metrics.accuracy(true_candidates, labels),
+        )
+    if pairs := _of(dataset.pairs, rows):
+        retrieval = Retrieval(
+            pictures=sum(pair is not None for pair in pairs),
+            recall=metrics.recall(over_texts, pairs),
+            pytorch_recall=metrics.recall(true_texts, pairs),
+        )
+    return Agreement(true_candidates.shape[1], *agreements), zero_shot, retrieval
+
+
+def _of(given: Sequence[int | None] | None, rows: NDArray[np.intp]) -> tuple[int | None, ...]:
+    """The entries of some rows; empty if all are None."""
+    chosen = tuple(given[row] for row in rows) if given else ()
+    return chosen if any(each is not None for each in chosen) else ()
