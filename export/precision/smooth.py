@@ -81,18 +81,18 @@ def _divide(
     scales /= np.exp(np.log(scales).mean())  # a common factor changes only the exponents
     nodes = {node.name: node for node in graph.node}
     norm = _foldable(graph, activation, {target.node for target in targets})
+    source = f"{activation}.smooth" if norm is None else activation
+    for target, weight in zip(targets, weights, strict=True):
+        values = (weight * scales[:, None]).astype(np.float32)
+        name = f"{target.node}.smoothed"
+        graph.initializer.append(numpy_helper.from_array(values, name))
+        nodes[target.node].input[:] = [source, name]
     if norm is None:
         factor = numpy_helper.from_array((1 / scales).astype(np.float32), f"{activation}.smoothing")
         graph.initializer.append(factor)
-    for target, weight in zip(targets, weights, strict=True):
-        name = f"{target.node}.smoothed"
-        values = (weight * scales[:, None]).astype(np.float32)
-        graph.initializer.append(numpy_helper.from_array(values, name))
-        nodes[target.node].input[1] = name
-        if norm is None:
-            nodes[target.node].input[0] = f"{activation}.smooth"
-    if norm is None:
-        _insert_mul(graph, activation, targets[0].node)
+        mul = onnx.helper.make_node("Mul", [activation, factor.name], [source], source)
+        at = next(i for i, node in enumerate(graph.node) if node.name == targets[0].node)
+        graph.node.insert(at, mul)
         return
     for index in range(1, len(norm.input)):
         values = (numpy_helper.to_array(tensors[norm.input[index]]) / scales).astype(np.float32)
@@ -118,10 +118,3 @@ def _foldable(graph: onnx.GraphProto, activation: str, readers: set[str]) -> onn
             return None
         activation, count = node.input[0], 1
     return None
-
-
-def _insert_mul(graph: onnx.GraphProto, activation: str, before: str) -> None:
-    name = f"{activation}.smooth"
-    mul = onnx.helper.make_node("Mul", [activation, f"{activation}.smoothing"], [name], name)
-    at = next(index for index, node in enumerate(graph.node) if node.name == before)
-    graph.node.insert(at, mul)
