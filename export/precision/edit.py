@@ -124,10 +124,11 @@ def session(proto: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     options, providers = session_options(), ["CPUExecutionProvider"]
     with tempfile.TemporaryDirectory(prefix="openclip-export-") as folder:
-        model: bytes | Path = Path(folder, "model.onnx")
         if size > IN_MEMORY_BYTES:
+            path = Path(folder, "model.onnx")
             copy = deepcopy(proto)  # since saving to two files empties the tensors
-            onnx.save_model(copy, model, save_as_external_data=True, location="model.onnx.data")
+            onnx.save_model(copy, path, save_as_external_data=True, location="model.onnx.data")
+            model: bytes | Path = path
         else:
             model = proto.SerializeToString()
         try:

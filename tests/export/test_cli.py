@@ -3,6 +3,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import onnx
@@ -15,7 +16,7 @@ from PIL import Image
 from export.__main__ import main
 from export.errors import brief
 from export.pipeline import default_id
-from export.precision import weights as precision
+from export.precision import half
 from export.report.summary import how_to_serve
 from export.source import graph
 from export.source.checkpoint import load_checkpoint
@@ -107,16 +108,17 @@ def test_publishes_a_checkpoint_and_says_so(
 def test_broken_encoder_is_refused(
     repository: Path, vit: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(proto: onnx.ModelProto) -> int:
-        for tensor in proto.graph.initializer:
+    def spoil(proto: onnx.ModelProto) -> onnx.ModelProto:
+        spoilt = deepcopy(proto)
+        for tensor in spoilt.graph.initializer:
             if tensor.name.endswith("visual.proj"):
                 values = numpy_helper.to_array(tensor).copy()
                 values[:, 0] = 3
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        return 0
+        return spoilt
 
     before = snapshot(repository)
-    monkeypatch.setattr(precision, "compact", spoil)
+    monkeypatch.setattr(half, "compact", spoil)
     line = fails(vit, "--compact", "--max-batch", 4, code=2, root=repository)
     found = re.search(
         r"image encoder's lowest cosine .* is ([\d.]+), ([\d.]+) short of 0.99999", line
