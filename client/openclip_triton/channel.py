@@ -1,6 +1,7 @@
 """The gRPC connection of a client."""
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,12 +13,14 @@ import grpc
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_api.v1.clip_pb2_grpc import ClipServiceStub
 from openclip_triton import convert
-from openclip_triton.attempts import Attempts
 from openclip_triton.calls import Call
+from openclip_triton.errors import of_call
 from openclip_triton.streams import stream
 
 R = TypeVar("R")
 
+RETRIES = 3
+JITTER = 0.25  # random part of a wait, so that refused clients do not retry together
 OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -29,12 +32,7 @@ OPTIONS = (
 
 
 class Connected:
-    """A client's connection, opened on first use; its calls run in any thread or event loop.
-
-    Raises:
-        ValueError: Only one of `tls_cert` and `tls_key` is given.
-        UnreadableFile: A file of TLS cannot be read.
-    """
+    """A client's connection, opened on first use; its calls run in any thread or event loop."""
 
     def __init__(
         self,
@@ -69,7 +67,7 @@ class Connected:
     def _unary(self, call: Call[R]) -> R:
         """Call a method; if the service refuses it temporarily, wait and call again."""
         method = getattr(self._stub, call.method)
-        attempts = Attempts(self.address, self._timeout)
+        attempts = _Attempts(self.address, self._timeout)
         while True:
             try:
                 answer = method(call.request, timeout=attempts.timeout(), metadata=self._metadata)
@@ -81,7 +79,7 @@ class Connected:
     async def _async_unary(self, call: Call[R]) -> R:
         """Do as `_unary` does, in an event loop; cancelling also ends the call at the service."""
         method = getattr(self._stub, call.method)
-        attempts = Attempts(self.address, self._timeout)
+        attempts = _Attempts(self.address, self._timeout)
         while True:
             try:
                 begun = method.future(
@@ -106,3 +104,30 @@ async def _answer(call: Any) -> Any:  # noqa: ANN401 - gRPC has no types
     finally:
         call.cancel()
     return call.result()
+
+
+class _Attempts:
+    """The attempts of one call: the time limit of each, and the decision on another."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        self._address = address
+        self._until = time.monotonic() + timeout
+        self._left = RETRIES
+
+    def timeout(self) -> float:
+        """Seconds that the next attempt may take."""
+        return max(0.001, self._until - time.monotonic())
+
+    def wait(self, raised: grpc.RpcError) -> float:
+        """Seconds to wait before another attempt, as the service requested.
+
+        Raises:
+            ClientError: No attempt is left: the service named no time, the error is permanent, or
+            the call's time would be over.
+        """
+        error = of_call(raised, self._address)
+        self._left -= 1
+        delay = error.retry_after_s * random.uniform(1, 1 + JITTER)
+        if not error.retryable or not delay or self._left < 0 or delay >= self.timeout():
+            raise error
+        return delay
