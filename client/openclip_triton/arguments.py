@@ -6,12 +6,9 @@ from pathlib import Path
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton import convert
 from openclip_triton.errors import ClientError
-from openclip_triton.values import C, Content
+from openclip_triton.values import C, Content, Image, K
 
 Check = Callable[[object, str], None]  # content, its place; raises TypeError
-
-_IMAGE = bytes | bytearray | memoryview | Path
-_ITEM = str | _IMAGE
 
 
 def has_files(*given: object) -> bool:
@@ -20,7 +17,7 @@ def has_files(*given: object) -> bool:
         isinstance(one, Path)
         for each in given
         for one in (
-            (each,) if isinstance(each, _ITEM) or not isinstance(each, Collection) else each
+            (each,) if isinstance(each, Content) or not isinstance(each, Collection) else each
         )
     )
 
@@ -35,25 +32,38 @@ def check_image(content: object, place: str) -> None:
     """Raise a TypeError unless the content is an image; a str is not, even if it is a path."""
     if isinstance(content, str):
         raise TypeError(f"{place}: a str is a text, not an image; a path? wrap it in pathlib.Path")
-    if not isinstance(content, _IMAGE):
+    if not isinstance(content, Image):
         kind = type(content).__name__
         raise TypeError(f"{place}: an image is bytes or a pathlib.Path, not {kind}")
 
 
 def check_content(content: object, place: str) -> None:
     """Raise a TypeError unless the content is a text or an image."""
-    if not isinstance(content, _ITEM):
+    if not _is_content(content):
         kind = type(content).__name__
         raise TypeError(f"{place}: an item is a str, bytes or pathlib.Path, not {kind}")
 
 
-def check_pair(taken: object) -> None:
-    """Raise a TypeError for a bare item: a str of two characters would unpack as a pair."""
-    if isinstance(taken, _ITEM):
+def pair(taken: tuple[K, Content]) -> tuple[K, Content]:
+    """Check a pair of an id and an item of a stream.
+
+    Raises:
+        TypeError: It is not such a pair.
+    """
+    if _is_content(taken):  # a str of two characters would unpack as a pair
         kind = type(taken).__name__
         raise TypeError(
             f"a stream takes pairs of an id and an item, not {kind}; use enumerate(...)"
         )
+    key, content = taken
+    if not _is_content(content):
+        check_content(content, f"item {key!r:.100}")
+    # The caller may refill a buffer once the next item is requested.
+    return key, bytes(content) if isinstance(content, bytearray | memoryview) else content
+
+
+def _is_content(given: object) -> bool:
+    return isinstance(given, Content)
 
 
 def each(given: Sequence[C], name: str, check: Check) -> Iterator[C]:
@@ -67,7 +77,7 @@ def each(given: Sequence[C], name: str, check: Check) -> Iterator[C]:
     Raises:
         TypeError: It is a single item, not a sequence, or `check` refuses an item.
     """
-    if isinstance(given, _ITEM):
+    if isinstance(given, Content):
         kind = type(given).__name__
         raise TypeError(
             f"{name}: give a list, not a single {kind}; put it in brackets: {name}=[...]"
@@ -99,10 +109,8 @@ def message(content: Content, place: str) -> pb.Item:
     """Convert one item to a message; reads its file.
 
     Raises:
-        TypeError: It is not an item.
         UnreadableFile: The file cannot be read.
     """
-    check_content(content, place)
     try:
         return convert.to_item(content)
     except ClientError as error:

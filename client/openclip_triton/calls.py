@@ -41,12 +41,7 @@ class Call(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[C]):
-    """Any number of items to embed into one array: by one call if they are few, else by a stream.
-
-    Raises:
-        TypeError: As for `arguments.each`.
-        InvalidRequest: There are no items.
-    """
+    """Items to embed into one array: by one call if they are few, else by a stream."""
 
     contents: Sequence[C]
     name: str  # of the caller's argument, for errors
@@ -128,6 +123,7 @@ def rerank(
     query: Content, documents: Sequence[Content], top_n: int | None, model: str
 ) -> Call[list[Ranked]]:
     """The call of `Client.rerank`; reads files, and raises what it says."""
+    arguments.check_content(query, "query")
     request = pb.RerankRequest(
         model=model,
         query=arguments.message(query, "query"),
@@ -151,7 +147,10 @@ def _vectors(answer: pb.EmbedResponse) -> Vectors:
 
 
 def _predictions(answer: pb.ClassifyResponse) -> list[list[Prediction]]:
-    return [[convert.to_prediction(p) for p in row.predictions] for row in answer.results]
+    return [
+        [Prediction(each.label, each.index, each.score, each.cosine) for each in row.predictions]
+        for row in answer.results
+    ]
 
 
 def _similarity(answer: pb.SimilarityResponse) -> Similarity:

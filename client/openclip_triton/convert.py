@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from openclip_api.v1 import clip_pb2 as pb
 from openclip_triton.errors import UnreadableFile
-from openclip_triton.values import Content, Model, Prediction, Vector
+from openclip_triton.values import Content, Model, Vector
 
 
 def to_item(content: Content) -> pb.Item:
@@ -56,11 +56,6 @@ def to_vector(packed: bytes) -> Vector:
 def to_matrix(rows: Sequence[pb.Row]) -> NDArray[np.float64]:
     """Convert rows of equal length to float64 [rows, values]."""
     return np.array([list(row.values) for row in rows], np.float64)
-
-
-def to_prediction(message: pb.Prediction) -> Prediction:
-    """Convert one label of a zero-shot classification."""
-    return Prediction(message.label, message.index, message.score, message.cosine)
 
 
 def to_model(message: pb.Model) -> Model:

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from functools import partial
 from typing import Generic, TypeVar
 
-from openclip_triton.arguments import has_files
+from openclip_triton.arguments import has_files, pair
 from openclip_triton.convert import size_of
 from openclip_triton.errors import ClientError
-from openclip_triton.streams.exchange import Event, Exchange, pair
+from openclip_triton.streams.exchange import Event, Exchange
 from openclip_triton.streams.ledger import Entry
 from openclip_triton.values import Content, K
 
@@ -26,7 +26,9 @@ class AsyncReaders(Generic[K]):
     ) -> None:
         self.error: Exception | None = None  # raised by the caller's iterable
         self.released = asyncio.Event()  # set when the ledger may have more room
-        self._source = aiter(items) if isinstance(items, AsyncIterable) else _Each(iter(items))
+        self._source: Iterator[tuple[K, Content]] | AsyncIterator[tuple[K, Content]] = (
+            aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        )
         self._exchange = exchange
         self._ledger = exchange.ledger
         self._happened = happened
@@ -64,7 +66,7 @@ class AsyncReaders(Generic[K]):
             self._running -= 1
             if not self._running:
                 self._ledger.stop_reading()
-                self._happened(self._exchange.source_ended)
+                self._happened(self._exchange.nothing)
 
     async def _next(self) -> tuple[int, Content, int] | None:
         # Bytes are reserved in the order of the items, as in `openclip_triton.streams.readers`.
@@ -72,9 +74,11 @@ class AsyncReaders(Generic[K]):
             if self.error is not None:
                 return None
             try:
-                key, content = pair(await anext(self._source))
+                source = self._source
+                taken = await anext(source) if isinstance(source, AsyncIterator) else next(source)
+                key, content = pair(taken)
                 size = await _apart(size_of, content)
-            except StopAsyncIteration:
+            except (StopIteration, StopAsyncIteration):
                 return None
             except Exception as error:  # the caller, who owns the iterable, gets it
                 self.error = error
@@ -94,19 +98,3 @@ async def _apart(function: Callable[..., T], content: Content, *others: object) 
     if has_files(content):
         return await asyncio.to_thread(function, content, *others)
     return function(content, *others)
-
-
-class _Each(Generic[T]):
-    """An asynchronous view of an iterator. A generator would need to be closed."""
-
-    def __init__(self, source: Iterator[T]) -> None:
-        self._source = source
-
-    def __aiter__(self) -> AsyncIterator[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        try:
-            return next(self._source)
-        except StopIteration:
-            raise StopAsyncIteration from None

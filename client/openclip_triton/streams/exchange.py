@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from openclip_api.v1 import clip_pb2 as pb
-from openclip_triton import arguments, convert
+from openclip_triton import convert
 from openclip_triton.errors import (
     ClientError,
     ConnectionFailed,
@@ -113,9 +113,6 @@ class Exchange(Generic[K]):
         """Finish an item that cannot be sent."""
         self._finish(number, Result(self._ids.pop(number), None, error), size)
 
-    def source_ended(self) -> None:
-        """Handle the end of the caller's iterable: the ledger already knows."""
-
     def answered(self, response: pb.EmbedStreamResponse) -> None:
         """Handle a message of the service.
 
@@ -194,16 +191,3 @@ class Exchange(Generic[K]):
         if not error.retryable or self._failures > self.settings.retries:
             raise error
         return max(self.settings.backoff(self._failures), error.retry_after_s)
-
-
-def pair(taken: tuple[K, Content]) -> tuple[K, Content]:
-    """Check a pair of an id and an item.
-
-    Raises:
-        TypeError: It is not such a pair.
-    """
-    arguments.check_pair(taken)
-    key, content = taken
-    arguments.check_content(content, f"item {key!r:.100}")
-    # The caller may refill a buffer once the next item is requested.
-    return key, bytes(content) if isinstance(content, bytearray | memoryview) else content

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Generic
 
+from openclip_triton.arguments import pair
 from openclip_triton.convert import size_of
 from openclip_triton.errors import ClientError
-from openclip_triton.streams.exchange import Event, Exchange, pair
+from openclip_triton.streams.exchange import Event, Exchange
 from openclip_triton.streams.ledger import Entry
 from openclip_triton.values import Content, K
 
@@ -57,7 +58,7 @@ class Readers(Generic[K]):
                 last = not self._running
             if last:
                 self._ledger.stop_reading()
-                self._happened(self._exchange.source_ended)
+                self._happened(self._exchange.nothing)
 
     def _next(self) -> tuple[int, Content, int] | None:
         # Bytes are reserved in the order of the items: results that wait for an earlier item never
