@@ -31,7 +31,7 @@ def size_of(content: Content) -> int:
     if isinstance(content, Path):
         try:
             return content.stat().st_size
-        except OSError:
+        except (OSError, ValueError):
             return 0  # reading it reports the error
     return content.nbytes if isinstance(content, memoryview) else len(content)
 
@@ -46,6 +46,8 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UnreadableFile(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:  # the name holds a null byte
+        raise UnreadableFile(f"{path}: {error}") from error
 
 
 def to_vector(packed: bytes) -> Vector:

@@ -62,6 +62,11 @@ def test_what_cannot_be_taken_is_a_problem_and_not_left_out(tmp_path: Path) -> N
     assert "not UTF-8" in reasons["\udcff.png"]
 
 
+def test_a_name_with_a_null_byte_is_a_problem() -> None:
+    [entry] = Listing(["a\0.png"], EXTENSIONS).entries()
+    assert "null" in entry.problem
+
+
 def test_a_folder_that_cannot_be_read_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

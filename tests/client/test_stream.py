@@ -76,11 +76,13 @@ def test_errors_that_last_are_results(client: Client, fake: Fake, tmp_path: Path
         ("bytes", b"bytes"),
         ("bad", b"bad"),
         ("missing", tmp_path / "missing.png"),
+        ("null", tmp_path / "null\0.png"),
         ("text", "a text"),
     ]
     results = {result.id: result for result in client.stream(items, settings=FAST)}
-    assert {key for key, result in results.items() if result.error} == {"bad", "missing"}
+    assert {key for key, result in results.items() if result.error} == {"bad", "missing", "null"}
     bad, missing = results["bad"].error, results["missing"].error
+    assert isinstance(results["null"].error, UnreadableFile)
     assert isinstance(bad, InvalidRequest)
     assert (bad.message, bad.code, bad.param) == ("image: not an image", "invalid_image", "image")
     assert isinstance(missing, UnreadableFile)

@@ -67,6 +67,8 @@ def _entry(path: str) -> Entry:
         status = os.stat(path)  # noqa: PTH116
     except OSError as error:
         return Entry(path, "", f"{error.strerror}")
+    except ValueError as error:  # the name holds a null byte
+        return Entry(path, "", str(error))
     if not os.path.isfile(path):  # noqa: PTH113
         return Entry(path, "", "not a regular file")
     return Entry(path, f"{status.st_size}:{status.st_mtime_ns}")
