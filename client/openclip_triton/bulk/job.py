@@ -13,8 +13,8 @@ from openclip_triton.bulk.inputs.catalog import Inputs, partitions
 from openclip_triton.bulk.manifests import Failure, Settings
 from openclip_triton.bulk.outputs.layouts import Layout
 from openclip_triton.bulk.outputs.output import Output
-from openclip_triton.bulk.plan import Plan, Source
-from openclip_triton.bulk.samples import Input, Kind
+from openclip_triton.bulk.plan import Plan
+from openclip_triton.bulk.samples import Input, Kind, Source
 from openclip_triton.bulk.shards import Embedder, Runner
 from openclip_triton.client import Client
 from openclip_triton.errors import ClientError

@@ -1,7 +1,7 @@
 """The plan of a job: the partitions of its inputs, and those already in the output."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from openclip_triton.bulk import storage
 from openclip_triton.bulk.display import counted
@@ -9,17 +9,8 @@ from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.inputs.catalog import partitions
 from openclip_triton.bulk.manifests import Head, Manifests, Settings
 from openclip_triton.bulk.outputs.output import Output
-from openclip_triton.bulk.samples import KINDS, TEXTS, Input, Kind
+from openclip_triton.bulk.samples import KINDS, TEXTS, Input, Kind, Source
 from openclip_triton.bulk.shards import Task
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A partition, without its samples."""
-
-    source: str
-    version: str
-    count: int | None
 
 
 class Plan:

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +43,20 @@ class Sample:
     problem: Problem | None = None
 
 
-class Partition(Protocol):
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A partition without its samples."""
+
+    source: str  # its name: equal in every run over the same input
+    version: str  # changes with the content
+    count: int | None  # number of samples; None: known only once they are read
+
+
+@dataclass(frozen=True, slots=True)
+class Partition(Source, ABC):
     """A part of the input that becomes one part of the output; can be pickled."""
 
-    @property
-    def source(self) -> str:
-        """Name: equal in every run over the same input."""
-
-    @property
-    def version(self) -> str:
-        """Changes with the content."""
-
-    @property
-    def count(self) -> int | None:
-        """Number of samples; None: known only once they are read."""
-
+    @abstractmethod
     def samples(self) -> Iterator[Sample]:
         """Read the samples, in order.
 

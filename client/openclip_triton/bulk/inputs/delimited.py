@@ -15,19 +15,12 @@ MAX_CELL = 2**24  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class RowsPart:
+class RowsPart(Partition):
     """Some rows: the cells of the chosen columns."""
 
-    source: str
-    version: str
     columns: Columns
     first: int  # number of the first row, from 1
     rows: tuple[tuple[str | None, ...], ...]
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
 
     def samples(self) -> Iterator[Sample]:
         """Convert the rows."""
@@ -54,7 +47,7 @@ class Delimited(Table):
                 while taken := tuple(islice(rows, self.size)):
                     version = digest(cell or "" for row in taken for cell in row)
                     source = f"{self.path} from row {first:,}"
-                    yield RowsPart(source, version, columns, first, taken)
+                    yield RowsPart(source, version, len(taken), columns, first, taken)
                     first += len(taken)
             except csv.Error as error:
                 raise JobError(f"{self.path}, line {reader.line_num:,}: {error}") from error

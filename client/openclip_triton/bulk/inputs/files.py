@@ -24,19 +24,12 @@ FETCHES = 16  # remote files fetched at once
 
 
 @dataclass(frozen=True, slots=True)
-class FilesPart:
+class FilesPart(Partition):
     """Some image files, with the texts next to them: the caption of a.jpg is a.txt."""
 
-    source: str
-    version: str
     entries: tuple[Entry, ...]
     images: bool  # whether to read them
     texts: bool
-
-    @property
-    def count(self) -> int:
-        """Number of files."""
-        return len(self.entries)
 
     def samples(self) -> Iterator[Sample]:
         """Read the captions; images on this machine are left to the stream's threads."""
@@ -72,7 +65,8 @@ class ImageFiles(Input):
         while taken := tuple(islice(entries, self.size)):
             version = digest(text for entry in taken for text in (entry.path, entry.stamp))
             source = f"{self.name} from file {start + 1:,}"
-            yield FilesPart(source, version, taken, IMAGES in self.kinds, self._texts)
+            images = IMAGES in self.kinds
+            yield FilesPart(source, version, len(taken), taken, images, self._texts)
             start += len(taken)
 
     def _entries(self) -> Iterator[Entry]:

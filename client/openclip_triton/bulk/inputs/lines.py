@@ -17,18 +17,11 @@ STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class LinesPart:
+class LinesPart(Partition):
     """Some lines, each a text."""
 
-    source: str
-    version: str
     first: int  # number of the first line, from 1
     texts: tuple[str, ...]
-
-    @property
-    def count(self) -> int:
-        """Number of lines."""
-        return len(self.texts)
 
     def samples(self) -> Iterator[Sample]:
         """List the texts."""
@@ -49,7 +42,8 @@ class Lines(Input):
         first = 1
         lines = self.lines()
         while taken := tuple(islice(lines, self._size)):
-            yield LinesPart(f"{self._path} from line {first:,}", digest(taken), first, taken)
+            source = f"{self._path} from line {first:,}"
+            yield LinesPart(source, digest(taken), len(taken), first, taken)
             first += len(taken)
 
     def lines(self) -> Iterator[str]:

@@ -16,19 +16,13 @@ BUFFER = 2**20  # bytes of a column read at once
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetPart:
+class ParquetPart(Partition):
     """Consecutive rows of a file."""
 
     path: str
-    version: str
     columns: Columns
     start: int  # rows before the first
-    count: int
-
-    @property
-    def source(self) -> str:
-        """The file and its first row."""
-        return f"{self.path} from row {self.start + 1:,}"
+    stop: int  # rows up to the last
 
     def samples(self) -> Iterator[Sample]:
         """Read the rows."""
@@ -36,16 +30,16 @@ class ParquetPart:
 
     def _rows(self) -> Iterator[Sample]:
         with _opened(self.path) as file:
-            number, stop = 0, self.start + self.count
+            number = 0
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
-                if number + rows <= self.start or number >= stop:
+                if number + rows <= self.start or number >= self.stop:
                     number += rows
                     continue
                 names = self.columns.names()
                 for batch in file.iter_batches(BATCH, row_groups=[group], columns=names):
                     low = min(max(0, self.start - number), batch.num_rows)
-                    taken = batch.slice(low, max(0, stop - number - low))
+                    taken = batch.slice(low, max(0, self.stop - number - low))
                     for row in taken.to_pylist():
                         yield self.columns.sample(row, number + low + 1)
                         low += 1
@@ -63,7 +57,9 @@ class Parquet(Table):
             rows = file.metadata.num_rows
         version = digest([version, *columns.names()])
         for start in range(0, rows, self.size):
-            yield ParquetPart(self.path, version, columns, start, min(self.size, rows - start))
+            source = f"{self.path} from row {start + 1:,}"
+            stop = min(start + self.size, rows)
+            yield ParquetPart(source, version, stop - start, self.path, columns, start, stop)
 
 
 @contextmanager

@@ -35,19 +35,12 @@ class _NoEnd(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class TarPart:
+class TarPart(Partition):
     """One tar. Samples that lack a part, come twice or are cut off are problems."""
 
-    source: str
-    version: str
     images: bool  # whether to read them
     texts: bool
     metadata: bool
-
-    @property
-    def count(self) -> int | None:
-        """Unknown until the tar is read."""
-        return None
 
     def samples(self) -> Iterator[Sample]:
         """Read the samples, in the order of the tar."""
@@ -183,4 +176,4 @@ class Tar(Input):
         """List the only one."""
         version = storage_of(self.path).stamp(self.path)
         images, texts = IMAGES in self.kinds, TEXTS in self.kinds
-        yield TarPart(self.path, version, images, texts, self.metadata)
+        yield TarPart(self.path, version, None, images, texts, self.metadata)
