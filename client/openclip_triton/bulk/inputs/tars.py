@@ -18,20 +18,15 @@ TEXT_ENDING = "txt"
 METADATA_ENDING = "json"
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 
-
 _TORN = (EOFError, gzip.BadGzipFile, zlib.error)  # of a compressed tar
 
 
-class _CutOff(Exception):
-    """The tar ends within a sample, or is not one."""
+class _Broken(Exception):
+    """The tar ends too early, or is not one."""
 
     def __init__(self, message: str, key: str | None) -> None:
         super().__init__(message)
-        self.key = key  # of the sample; None: the previous one is cut off
-
-
-class _NoEnd(Exception):
-    """The tar ends after a sample, but without an end mark."""
+        self.key = key  # of what is lost: a sample, or the tar; None: the sample before
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +84,11 @@ class TarPart(Partition):
                     sample = _with_metadata(sample, data)
                 elif sample.image is None:
                     sample = replace(sample, image=data)
-        except _CutOff as error:
+        except _Broken as error:
             if sample is not None and error.key not in (None, sample.key):
                 yield sample
             key = error.key or (sample.key if sample else self.source)
-            yield Sample(key, problem=Problem("broken_tar", str(error)))
-            return
-        except _NoEnd as error:
-            if sample is not None:
-                yield sample
-            yield Sample(self.source, problem=Problem("broken_tar", str(error)))
-            return
+            sample = Sample(key, problem=Problem("broken_tar", str(error)))
         if sample is not None:
             yield sample
 
@@ -114,12 +103,11 @@ class TarPart(Partition):
                 tar = stack.enter_context(tarfile.open(fileobj=file, mode="r:"))
                 yield from self._read(tar, file)
             except (tarfile.TarError, *_TORN) as error:
-                raise _CutOff(f"not a whole tar: {error}", None) from error
+                raise _Broken(f"not a whole tar: {error}", None) from error
 
     def _reads(self, ending: str) -> bool:
-        if ending in (TEXT_ENDING, METADATA_ENDING):
-            return self.texts if ending == TEXT_ENDING else self.metadata
-        return self.images and ending in IMAGE_ENDINGS
+        others = {TEXT_ENDING: self.texts, METADATA_ENDING: self.metadata}
+        return others.get(ending, self.images and ending in IMAGE_ENDINGS)
 
     def _read(
         self, tar: tarfile.TarFile, file: BinaryIO
@@ -138,14 +126,14 @@ class TarPart(Partition):
                     size = min(size, metadata.MAX_BYTES + 1)
                 data = _content(file, member.offset_data, size)
                 if len(data) < size:
-                    raise _CutOff(f"the tar ends in the middle of {member.name}", key)
+                    raise _Broken(f"the tar ends in the middle of {member.name}", key)
             yield key, ending, data
         file.seek(tar.offset)
         end = file.read(tarfile.BLOCKSIZE)
         if len(end) < tarfile.BLOCKSIZE:
-            raise _NoEnd("the tar has no end mark: it may be cut off")
+            raise _Broken("the tar has no end mark: it may be cut off", self.source)
         if any(end):
-            raise _NoEnd(f"the tar is damaged at byte {tar.offset:,}")
+            raise _Broken(f"the tar is damaged at byte {tar.offset:,}", self.source)
 
 
 def _with_metadata(sample: Sample, data: bytes) -> Sample:
