@@ -22,7 +22,7 @@ def problem(
         own: PEM files of the client's certificate and its key.
     """
     host, _, port = address.rpartition(":")
-    if not port.isdigit():
+    if not port.isdecimal():
         return None
     try:
         connected = socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_S)

@@ -96,7 +96,7 @@ class TarPart(Partition):
         """Yield key, ending and content of each file; content that is not needed is None."""
         with ExitStack() as stack:
             file = stack.enter_context(storage_of(self.source).open(self.source))
-            if self.source.endswith("gz"):
+            if self.source.lower().endswith("gz"):
                 # For reading, the type is that of a binary file.
                 file = cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=file)))
             try:
