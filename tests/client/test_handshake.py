@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from openclip_triton.command import handshake
 
 from server.launcher import TritonServer
 from tests.client.conftest import command
@@ -88,6 +89,10 @@ def test_a_certificate_of_ours_that_is_missing_is_told(tmp_path: Path) -> None:
         assert "does it trust the certificate of --tls-cert?" in line
     finally:
         server.stop(None).wait()
+
+
+def test_a_port_that_is_no_number_is_not_what_tls_is_about() -> None:
+    assert handshake.problem("localhost:\N{SUPERSCRIPT TWO}", tls=True) is None
 
 
 def test_a_missing_key_is_told_in_the_commands_own_words(

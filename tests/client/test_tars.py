@@ -147,6 +147,16 @@ def test_samples_that_lack_a_part_or_come_twice_are_problems(tmp_path: Path) -> 
     assert codes(read(path, (TEXTS,))) == {"1": "no_caption", "0": "duplicate_key"}
 
 
+def test_of_a_huge_member_no_more_is_read_than_the_stream_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openclip_triton.bulk.inputs.tars.MAX_BYTES", 10)
+    found = read(
+        write_tar(tmp_path / "a.tar", [("0.jpg", b"x" * 1000), *members(["1"])]), (IMAGES,)
+    )
+    assert found == [Sample("0", b"x" * 11), Sample("1", image("1"))]
+
+
 def test_a_tar_may_be_compressed(tmp_path: Path) -> None:
     for name in ("a.tar.gz", "a.tgz", "A.TGZ"):
         assert len(read(write_tar(tmp_path / name, members(keys(30)), "w:gz"))) == 30

@@ -12,11 +12,13 @@ from openclip_triton.bulk import metadata
 from openclip_triton.bulk.listing import EXTENSIONS
 from openclip_triton.bulk.samples import IMAGES, TEXTS, Input, Kind, Partition, Problem, Sample
 from openclip_triton.bulk.storage import storage_of
+from openclip_triton.values import StreamSettings
 
 IMAGE_ENDINGS = frozenset(EXTENSIONS)
 TEXT_ENDING = "txt"
 METADATA_ENDING = "json"
 ENDINGS = (".tar", ".tar.gz", ".tgz")
+MAX_BYTES = StreamSettings().max_item_bytes  # of an image or a text: the stream refuses more
 
 _TORN = (EOFError, gzip.BadGzipFile, zlib.error)  # of a compressed tar
 
@@ -121,9 +123,8 @@ class TarPart(Partition):
             key, ending = folder + slash + stem, ending.lower()
             data = None
             if self._reads(ending):
-                size = member.size
-                if ending == METADATA_ENDING:
-                    size = min(size, metadata.MAX_BYTES + 1)
+                most = metadata.MAX_BYTES if ending == METADATA_ENDING else MAX_BYTES
+                size = min(member.size, most + 1)
                 data = _content(file, member.offset_data, size)
                 if len(data) < size:
                     raise _Broken(f"the tar ends in the middle of {member.name}", key)
