@@ -59,22 +59,11 @@ class _Item:
     metadata: str | None
     awaited: int = 0  # results to come
     problem: Problem | None = None
-    vectors: dict[str, Vector | None] = field(default_factory=dict)  # by the kind's noun
+    vectors: dict[str, Vector] = field(default_factory=dict)  # by the kind's noun
     truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    shard: _Open
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)  # the stream takes the repr of each
-class _Id:
-    """Names a result."""
-
-    before: tuple[_Item | _End, ...]  # preceding samples without a result
-    item: _Item
-    kind: Kind
+_Half = tuple[_Item, Kind]  # names a result
 
 
 class Runner(Protocol):
@@ -98,7 +87,7 @@ class Embedder:
         self._manifests = Manifests(layout.root)
         self.published = 0  # partitions
         self._opened: list[_Open] = []  # begun, and neither published nor discarded
-        self._trailing: list[_Item | _End] = []  # follow the last item that was sent
+        self._queue: deque[_Item | _Open] = deque()  # samples read; after its last, the partition
         self._publishing: deque[Future[Done]] = deque()
         self._lost: Exception | None = None  # the error that ended the input early
 
@@ -129,12 +118,9 @@ class Embedder:
             try:
                 with closing(results):
                     for result in results:
-                        item = result.id.item
-                        yield from self._settle(result.id.before, pool, advance)
-                        self._take(item, result.id.kind, result)
-                        if not item.awaited:
-                            self._write(item, advance)
-                yield from self._settle(self._trailing, pool, advance)
+                        _take(result)
+                        yield from self._settle(pool, advance)
+                yield from self._settle(pool, advance)
                 while self._publishing:
                     yield self._published()
                 if self._lost is not None:
@@ -144,7 +130,7 @@ class Embedder:
                 for shard in self._opened:
                     shard.part.discard()
 
-    def _items(self, tasks: Iterable[Task]) -> Iterator[tuple[_Id, Content]]:
+    def _items(self, tasks: Iterable[Task]) -> Iterator[tuple[_Half, Content]]:
         """Read the samples of all partitions; runs in the stream's threads.
 
         An error ends the input, and is raised when the partitions before it are written.
@@ -154,21 +140,17 @@ class Embedder:
         except Exception as error:
             self._lost = error
 
-    def _read(self, tasks: Iterable[Task]) -> Iterator[tuple[_Id, Content]]:
+    def _read(self, tasks: Iterable[Task]) -> Iterator[tuple[_Half, Content]]:
         for task in tasks:
             shard = self._open(task)
             position = -1
             for position, sample in enumerate(_samples(task.partition)):
                 item, contents = _item_of(shard, position, sample)
-                if not contents:
-                    self._trailing.append(item)
-                    continue
-                before, self._trailing = tuple(self._trailing), []
+                self._queue.append(item)
                 for kind, content in contents:
-                    yield _Id(before, item, kind), content
-                    before = ()
+                    yield (item, kind), content
             shard.manifest.items = position + 1
-            self._trailing.append(_End(shard))
+            self._queue.append(shard)
 
     def _open(self, task: Task) -> _Open:
         partition = task.partition
@@ -187,17 +169,17 @@ class Embedder:
         self._opened.append(shard)
         return shard
 
-    def _settle(
-        self,
-        before: Iterable[_Item | _End],
-        pool: ThreadPoolExecutor,
-        advance: Callable[[bool], None],
-    ) -> Iterator[Done]:
-        for event in before:
-            if isinstance(event, _Item):
-                self._write(event, advance)
+    def _settle(self, pool: ThreadPoolExecutor, advance: Callable[[bool], None]) -> Iterator[Done]:
+        """Write the samples that await no result, up to the first that does."""
+        while self._queue:
+            first = self._queue[0]
+            if isinstance(first, _Item) and first.awaited:
+                return
+            self._queue.popleft()
+            if isinstance(first, _Item):
+                self._write(first, advance)
                 continue
-            self._publishing.append(pool.submit(self._publish, event.shard))
+            self._publishing.append(pool.submit(self._publish, first))
             while len(self._publishing) > PUBLISHING or (
                 self._publishing and self._publishing[0].done()
             ):
@@ -206,37 +188,25 @@ class Embedder:
     def _published(self) -> Done:
         return self._publishing.popleft().result()
 
-    def _take(self, item: _Item, kind: Kind, result: Result[_Id]) -> None:
-        item.awaited -= 1
-        item.truncated |= result.truncated
-        item.vectors[kind.noun] = result.vector
-        if result.error is not None and item.problem is None:
-            item.problem = _problem_of(result.error, item.key)
-
     def _write(self, item: _Item, advance: Callable[[bool], None]) -> None:
         """Add the row of a sample, or record the reason for its absence."""
-        shard, manifest = item.shard, item.shard.manifest
-        problem = item.problem
-        if item.position in shard.dropped:
-            problem = None  # the standing half's manifest says why it has no row
+        shard, manifest, problem = item.shard, item.shard.manifest, item.problem
+        if item.position in shard.dropped:  # the standing half's manifest says why it has no row
+            advance(False)
+            return
+        if problem is None:
+            manifest.truncated += item.truncated
+            row = Row(item.key, item.text, item.metadata, item.vectors)
         else:
-            if problem is None:
-                manifest.truncated += item.truncated
-            else:
-                manifest.failures.append(
-                    Failure(item.position, item.key, problem.code, problem.reason, problem.retry)
-                )
-            if problem is not None and shard.task.standing is None:
-                manifest.dropped.append(item.position)
-            else:
-                failed = problem is not None
-                vectors = {
-                    kind.noun: None if failed else item.vectors[kind.noun]
-                    for kind in shard.task.kinds
-                }
-                text = None if failed else item.text
-                shard.part.write(Row(item.key, text, item.metadata, vectors))
-                manifest.rows += 1
+            manifest.failures.append(
+                Failure(item.position, item.key, problem.code, problem.reason, problem.retry)
+            )
+            row = Row(item.key, None, item.metadata, {})
+        if problem is not None and shard.task.standing is None:
+            manifest.dropped.append(item.position)
+        else:
+            shard.part.write(row)
+            manifest.rows += 1
         advance(problem is not None)
 
     def _publish(self, shard: _Open) -> Done:
@@ -282,6 +252,16 @@ def _item_of(
             contents.append((kind, sample.text))
     item.awaited = len(contents)
     return item, contents
+
+
+def _take(result: Result[_Half]) -> None:
+    item, kind = result.id
+    item.awaited -= 1
+    item.truncated |= result.truncated
+    if result.vector is not None:
+        item.vectors[kind.noun] = result.vector
+    elif result.error is not None and item.problem is None:
+        item.problem = _problem_of(result.error, item.key)
 
 
 def _samples(partition: Partition) -> Iterator[Sample]:

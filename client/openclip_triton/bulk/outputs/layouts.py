@@ -24,7 +24,7 @@ class Row:
     key: str
     text: str | None
     metadata: str | None  # a JSON object
-    vectors: dict[str, Vector | None]  # by the kind's noun; None: zeros
+    vectors: dict[str, Vector]  # by the kind's noun; zeros if it is missing
 
 
 class Part:
@@ -100,8 +100,7 @@ class Part:
         self._rows.clear()
 
     def _vectors(self, kind: Kind) -> NDArray[np.float32]:
-        found = (row.vectors[kind.noun] for row in self._rows)
-        return np.stack([self._zeros if vector is None else vector for vector in found])
+        return np.stack([row.vectors.get(kind.noun, self._zeros) for row in self._rows])
 
 
 def _add_columns(draft: Draft) -> None:
