@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 MAX_BYTES = 2**16  # of one sample
 MAX_DEPTH = 100  # well below the recursion limit of any Python that reads it
 MAX_COLUMNS = 256  # of one part
@@ -46,9 +49,6 @@ def spread(path: Path) -> None:
     A column is of booleans, integers, floats or texts; objects, lists and fields of several types
     are texts, of JSON. Fields after the first `MAX_COLUMNS` stay together in the column of JSON.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     wide = path.with_name(path.name + ".wide")
     try:
         with pq.ParquetFile(path) as file:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from openclip_triton.bulk.display import counted
-from openclip_triton.bulk.job import SHOWN_FAILURES, Job, Summary
 from openclip_triton.command.classification import Answer
 from openclip_triton.values import Model, Result
+
+if TYPE_CHECKING:
+    from openclip_triton.bulk.job import Job, Summary
 
 
 def complain(message: str) -> None:
@@ -46,7 +48,7 @@ def print_vectors(results: Iterable[Result[tuple[int, str]]]) -> int:
     return failed
 
 
-def print_summary(job: Job, summary: Summary, *, quiet: bool) -> None:
+def print_summary(job: "Job", summary: "Summary", *, quiet: bool) -> None:
     """Print the output, and the numbers of cut, skipped and failed items."""
     counts, noun = summary.counts, job.noun
     output = job.output
@@ -68,8 +70,8 @@ def print_summary(job: Job, summary: Summary, *, quiet: bool) -> None:
         complain(f"{counted(counts.failed, noun)} failed, with the reasons in {output.failed}:")
         for failure in summary.failures:
             complain(f"  {failure}".replace("\t", "  "))
-        if counts.failed > SHOWN_FAILURES:
-            complain(f"  and {counts.failed - SHOWN_FAILURES:,} more")
+        if counts.failed > len(summary.failures):
+            complain(f"  and {counts.failed - len(summary.failures):,} more")
 
 
 def print_predictions(answers: Iterable[Answer], *, as_json: bool) -> int:

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.inputs.columns import Columns, Table
 from openclip_triton.bulk.inputs.files import fetched
@@ -64,9 +67,6 @@ class Parquet(Table):
 
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    import pyarrow as pa  # takes 0.1 s, so only if parquet is read
-    import pyarrow.parquet as pq
-
     with storage_of(path).open(path) as raw:
         try:
             yield pq.ParquetFile(raw, buffer_size=BUFFER, pre_buffer=False)

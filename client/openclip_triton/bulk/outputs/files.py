@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from openclip_triton.bulk.storage import storage_of
 
 
 class Draft:
-    """A file that appears under its name when it is published."""
+    """A file that appears under its name when it is published; `draft` is written until then."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -27,15 +29,15 @@ class Draft:
         self.draft.unlink(missing_ok=True)
 
 
-class NpyFile:
+class NpyFile(Draft):
     """An .npy file [n, D] whose number of rows is known only at the end."""
 
     def __init__(self, path: str, dimensions: int, dtype: str) -> None:
-        self.draft = Draft(path)
+        super().__init__(path)
         self._descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
         self._dimensions = dimensions
         self._rows = 0
-        self._file = self.draft.draft.open("wb")
+        self._file = self.draft.open("wb")
         self._write_header()
 
     def write(self, vectors: NDArray[np.float32]) -> None:
@@ -52,7 +54,7 @@ class NpyFile:
     def discard(self) -> None:
         """Remove what was written."""
         self._file.close()
-        self.draft.discard()
+        super().discard()
 
     def _write_header(self) -> None:
         shape = (self._rows, self._dimensions)
@@ -60,40 +62,23 @@ class NpyFile:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-class ParquetFile:
+class ParquetFile(Draft):
     """A parquet file of string columns and columns of vectors."""
 
-    def __init__(
-        self,
-        path: str,
-        strings: Sequence[str],
-        vectors: Sequence[str],
-        dimensions: int,
-        dtype: str,
-        about: dict[str, str],
-    ) -> None:
-        import pyarrow as pa  # takes 0.1 s, so only if parquet is written
-        import pyarrow.parquet as pq
+    def __init__(self, path: str, schema: Any) -> None:  # noqa: ANN401 - pyarrow has no types
+        super().__init__(path)
+        self._schema = schema
+        self._writer: Any = pq.ParquetWriter(self.draft, schema)
 
-        self.draft = Draft(path)
-        self._pa = pa
-        self._dimensions = dimensions
-        self._dtype = dtype
-        element = pa.list_(pa.from_numpy_dtype(np.dtype(dtype)), dimensions)
-        fields = [pa.field(name, pa.string()) for name in strings]
-        fields += [pa.field(name, element, nullable=False) for name in vectors]
-        self._schema = pa.schema(fields, metadata=about or None)
-        self._writer: Any = pq.ParquetWriter(self.draft.draft, self._schema)
+    def write(self, columns: Sequence[Sequence[str | None] | NDArray[np.float32]]) -> None:
+        """Append rows: the cells of each column of strings, and [n, D] of each of vectors."""
+        pairs = zip(columns, self._schema.types, strict=True)
+        arrays = [_array(column, kind) for column, kind in pairs]
+        self.copy(pa.record_batch(arrays, self._schema))
 
-    def write(
-        self, strings: Sequence[Sequence[str | None]], vectors: Sequence[NDArray[np.float32]] = ()
-    ) -> None:
-        """Append rows: the cells of each string column, and [n, D] of each column of vectors."""
-        arrays = [self._pa.array(cells, self._pa.string()) for cells in strings]
-        for rows in vectors:
-            flat = self._pa.array(rows.astype(self._dtype).ravel())
-            arrays.append(self._pa.FixedSizeListArray.from_arrays(flat, self._dimensions))
-        self._writer.write_table(self._pa.Table.from_arrays(arrays, schema=self._schema))
+    def copy(self, batch: Any) -> None:  # noqa: ANN401
+        """Append the rows of a record batch of the same schema."""
+        self._writer.write_batch(batch)
 
     def close(self) -> None:
         """Write the end of the file."""
@@ -102,4 +87,11 @@ class ParquetFile:
     def discard(self) -> None:
         """Remove what was written."""
         self._writer.close()
-        self.draft.discard()
+        super().discard()
+
+
+def _array(column: Sequence[str | None] | NDArray[np.float32], kind: Any) -> Any:  # noqa: ANN401
+    if not isinstance(column, np.ndarray):
+        return pa.array(column, kind)
+    flat = pa.array(column.astype(kind.value_type.to_pandas_dtype()).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, kind.list_size)

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from openclip_triton.bulk import metadata
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.manifests import Settings
 from openclip_triton.bulk.outputs.files import Draft, NpyFile, ParquetFile
-from openclip_triton.bulk.samples import IMAGES, KINDS, TEXTS, Kind
+from openclip_triton.bulk.samples import IMAGES, TEXTS, Kind
 from openclip_triton.bulk.storage import storage_of
 from openclip_triton.values import Space, Vector
 
@@ -76,11 +79,11 @@ class Part:
         for file in self._files:
             file.close()
         if self._spread:
-            metadata.spread(self._table.draft.draft)
+            metadata.spread(self._table.draft)
         if self._join:
-            _add_columns(self._table.draft)
+            _add_columns(self._table)
         for file in self._files:
-            file.draft.publish()
+            file.publish()
 
     def discard(self) -> None:
         """Remove what was written."""
@@ -96,7 +99,7 @@ class Part:
         ]
         if self._spread:
             cells.append([row.metadata for row in self._rows])
-        self._table.write(cells, list(vectors.values()))
+        self._table.write([*cells, *vectors.values()])
         self._rows.clear()
 
     def _vectors(self, kind: Kind) -> NDArray[np.float32]:
@@ -105,8 +108,6 @@ class Part:
 
 def _add_columns(draft: Draft) -> None:
     """Add the columns that the metadata of the other half has."""
-    import pyarrow.parquet as pq
-
     with storage_of(draft.path).open(draft.path) as file:
         there = pq.read_table(file)
     ours = pq.read_table(draft.draft)
@@ -145,7 +146,8 @@ class ClipFolder:
         files = {kind: NpyFile(self.vectors(name, kind), size, self.dtype) for kind in kinds}
         columns = [kind.folder_column for kind in kinds]
         columns += [metadata.COLUMN] if settings.metadata else []
-        table = ParquetFile(self.metadata(name), columns, [], size, self.dtype, {})
+        schema = pa.schema([(column, pa.string()) for column in columns])
+        table = ParquetFile(self.metadata(name), schema)
         return Part(kinds, files, table, size, join=join, spread=settings.metadata)
 
     def vectors(self, name: str, kind: Kind) -> str:
@@ -180,7 +182,7 @@ class ParquetFolder:
 
     def part(self, name: str, kinds: Sequence[Kind], settings: Settings, *, join: bool) -> Part:
         """Begin the file of a partition."""
-        table = parquet_of(self.path(name), kinds, settings, self.dtype)
+        table = ParquetFile(self.path(name), schema_of(kinds, settings, self.dtype))
         return Part(kinds, {}, table, settings.dimensions)
 
     def path(self, name: str) -> str:
@@ -200,15 +202,10 @@ class ParquetFolder:
 Layout = ClipFolder | ParquetFolder
 
 
-def parquet_of(path: str, kinds: Sequence[Kind], space: Space, dtype: str) -> ParquetFile:
-    """Begin a parquet file of keys or texts, and vectors."""
-    about = {"model": space.model, "fingerprint": space.fingerprint}
-    columns = [kind.column for kind in kinds]
-    return ParquetFile(path, columns, vector_columns(kinds), space.dimensions, dtype, about)
-
-
-def vector_columns(kinds: Sequence[Kind]) -> list[str]:
-    """Name the columns of vectors."""
-    if len(kinds) < len(KINDS):
-        return ["embedding"]
-    return [f"{kind.noun}_embedding" for kind in kinds]
+def schema_of(kinds: Sequence[Kind], space: Space, dtype: str) -> Any:  # noqa: ANN401
+    """Columns of a parquet file of keys or texts, and vectors."""
+    names = ["embedding"] if len(kinds) == 1 else [f"{kind.noun}_embedding" for kind in kinds]
+    vector = pa.list_(pa.from_numpy_dtype(np.dtype(dtype)), space.dimensions)
+    fields = [pa.field(kind.column, pa.string()) for kind in kinds]
+    fields += [pa.field(name, vector, nullable=False) for name in names]
+    return pa.schema(fields, {"model": space.model, "fingerprint": space.fingerprint})

@@ -8,21 +8,15 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from openclip_triton.bulk import storage
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.lock import locked
 from openclip_triton.bulk.manifests import VERSION
-from openclip_triton.bulk.outputs.files import Draft, NpyFile
-from openclip_triton.bulk.outputs.layouts import (
-    BATCH,
-    ClipFolder,
-    Layout,
-    ParquetFolder,
-    parquet_of,
-    vector_columns,
-)
+from openclip_triton.bulk.outputs.files import Draft, NpyFile, ParquetFile
+from openclip_triton.bulk.outputs.layouts import BATCH, ClipFolder, Layout, ParquetFolder, schema_of
 from openclip_triton.bulk.samples import KINDS, Kind
 from openclip_triton.values import Space
 
@@ -117,17 +111,18 @@ class Output:
         """
         if self.joined is None:
             return
-        batches = self._batches(names, kinds, space.dimensions)
+        batches = self._batches(names, kinds[0])
+        schema = schema_of(kinds, space, self.layout.dtype)
         if self.joined == ".npy":
             self._join_npy(batches, kinds[0], space)
         elif self.joined == ".lance":
-            self._join_lance(names, kinds)
+            self._join_lance(pa.RecordBatchReader.from_batches(schema, batches))
         else:
-            whole = parquet_of(self.path, kinds, space, self.layout.dtype)
-            for strings, vectors in batches:
-                whole.write(strings, vectors)
+            whole = ParquetFile(self.path, schema)
+            for batch in batches:
+                whole.copy(batch)
             whole.close()
-            whole.draft.publish()
+            whole.publish()
         if not keep:
             storage.storage_of(self.path).remove_folder(self.layout.root)
 
@@ -135,47 +130,28 @@ class Output:
         listed = Draft(self.path.removesuffix(".npy") + kind.companion)
         whole = NpyFile(self.path, space.dimensions, self.layout.dtype)
         with listed.draft.open("w", encoding="utf-8") as lines:
-            for [keys], [vectors] in batches:
-                whole.write(vectors)
-                lines.writelines(" ".join(key.splitlines()) + "\n" for key in keys)
+            for batch in batches:
+                keys, vectors = batch.columns
+                whole.write(vectors.flatten().to_numpy().reshape(-1, space.dimensions))
+                lines.writelines(" ".join(key.splitlines()) + "\n" for key in keys.to_pylist())
         whole.close()
         # The vectors get their name last: if they exist, so does the list.
         listed.publish()
-        whole.draft.publish()
+        whole.publish()
 
-    def _join_lance(self, names: Sequence[str], kinds: Sequence[Kind]) -> None:
+    def _join_lance(self, rows: Any) -> None:  # noqa: ANN401 - pyarrow has no types
         """Write a table named as in LanceDB, FOLDER/NAME.lance; it appears only once complete."""
         import lancedb
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        paths = [path for name in names for path in self.layout.files(name, kinds[0])]
-
-        def batches() -> Iterator[Any]:
-            for path in paths:
-                with storage.storage_of(path).open(path) as file:
-                    yield from pq.ParquetFile(file).iter_batches(BATCH)
-
-        with storage.storage_of(paths[0]).open(paths[0]) as file:
-            schema = pq.read_schema(file)
         path = self.path if storage.is_url(self.path) else Path(self.path).as_posix()
         folder, _, name = path.rpartition("/")
-        rows = pa.RecordBatchReader.from_batches(schema, batches())
         lancedb.connect(folder or ".").create_table(name[: -len(".lance")], rows, mode="overwrite")
 
-    def _batches(
-        self, names: Sequence[str], kinds: Sequence[Kind], dimensions: int
-    ) -> Iterator[tuple[list[list[str]], list[np.ndarray[Any, Any]]]]:
-        import pyarrow.parquet as pq
-
-        strings, vectors = [kind.column for kind in kinds], vector_columns(kinds)
+    def _batches(self, names: Sequence[str], kind: Kind) -> Iterator[Any]:
         for name in names:
-            [path] = self.layout.files(name, kinds[0])
+            [path] = self.layout.files(name, kind)
             with storage.storage_of(path).open(path) as file:
-                for batch in pq.ParquetFile(file).iter_batches(BATCH):
-                    found = [batch.column(column).to_pylist() for column in strings]
-                    flat = [batch.column(c).flatten().to_numpy() for c in vectors]
-                    yield found, [values.reshape(batch.num_rows, dimensions) for values in flat]
+                yield from pq.ParquetFile(file).iter_batches(BATCH)
 
 
 def output_of(path: str, kinds: Sequence[Kind], dtype: str | None, form: str | None) -> Output:
