@@ -97,9 +97,9 @@ BROKEN = {
 def test_what_is_broken_has_no_row(client: Client, tmp_path: Path) -> None:
     tar = tar_of(tmp_path / "a.tar", {"a": 1}, *BROKEN, None, b"\xef\xbb\xbf{}")
     out = tmp_path / "out"
-    counts = embed(client, tar, out, metadata=True, allow_failures=True).counts
+    summary = embed(client, tar, out, metadata=True, allow_failures=True)
     last = len(BROKEN) + 2
-    assert (counts.done, counts.failed) == (2, len(BROKEN) + 1)
+    assert (summary.done, summary.failed) == (2, len(BROKEN) + 1)
     assert metadata(out) == {
         "image_path": ["0", str(last)],
         "caption": [caption("0"), caption(str(last))],
@@ -109,7 +109,7 @@ def test_what_is_broken_has_no_row(client: Client, tmp_path: Path) -> None:
     for number, (line, why) in enumerate(zip(failed, BROKEN.values(), strict=False), 1):
         assert line.startswith(f"{number}\tinvalid_metadata: {why}")
     assert failed[-1] == f"{last - 1}\tno_metadata: the tar has no .json"
-    assert embed(client, tar, tmp_path / "without").counts.failed == 0
+    assert embed(client, tar, tmp_path / "without").failed == 0
 
 
 def test_more_rows_than_are_held_at_once(

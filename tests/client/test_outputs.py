@@ -133,7 +133,7 @@ def test_parts_keep_the_order_by_name(
 def test_no_rows_are_an_empty_output(client: Client, tmp_path: Path, name: str) -> None:
     tar = write_tar(tmp_path / "0.tar", members(KEYS[:2], bad=KEYS[:2]))
     summary = embed(client, tar, tmp_path / name, (IMAGES,))
-    assert (summary.counts.done, summary.counts.failed) == (0, 2)
+    assert (summary.done, summary.failed) == (0, 2)
     if name == "v.npy":
         assert np.load(tmp_path / name).shape == (0, DIMENSIONS)
     elif name == "v.parquet":

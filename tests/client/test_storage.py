@@ -66,7 +66,7 @@ def test_only_what_changed_is_made_again(
     mended = write_tar(tmp_path / "mended.tar", members(keys(20, 0)))
     memory.pipe_file(f"{BUCKET}/in/00000.tar", mended.read_bytes())
     fake.seen.clear()
-    assert embed(client, f"{BUCKET}/in", out, (IMAGES,)).counts.failed == 0
+    assert embed(client, f"{BUCKET}/in", out, (IMAGES,)).failed == 0
     assert set(fake.seen) == {image(key) for key in keys(20, 0)}
     assert not memory.exists(f"{out}.failed.txt")
 
@@ -90,7 +90,7 @@ def test_nothing_shows_before_it_is_whole(
     assert stop.value.kept in [f"{n} of 3 partitions are done and kept" for n in (1, 2)]
     assert memory.exists(f"{out}/manifests/img_emb_0.json")
     assert not memory.exists(f"{out}/manifests/img_emb_1.json")
-    assert embed(client, f"{BUCKET}/in", out, KINDS).counts.done == len(ALL) - 1
+    assert embed(client, f"{BUCKET}/in", out, KINDS).done == len(ALL) - 1
     assert json.loads(memory.cat_file(f"{out}/manifests/text_emb_1.json"))["rows"] == 20
 
 
@@ -113,7 +113,7 @@ def test_an_input_that_is_lost_keeps_what_is_done(
             embed(client, f"{BUCKET}/in", tmp_path / "out", KINDS)
     assert stop.value.kept == "1 of 3 partitions are done and kept"
     assert [path.name for path in (tmp_path / "out/img_emb").iterdir()] == ["img_emb_0.npy"]
-    assert embed(client, f"{BUCKET}/in", tmp_path / "out", KINDS).counts.done == len(ALL) - 1
+    assert embed(client, f"{BUCKET}/in", tmp_path / "out", KINDS).done == len(ALL) - 1
 
 
 @pytest.mark.parametrize("name", ["v.npy", "v.parquet"])
@@ -137,7 +137,7 @@ def test_images_below_a_url_and_their_captions(
         if number != 7:
             memory.pipe_file(f"{BUCKET}/files/{number:02}.txt", caption(str(number)).encode())
     summary = embed(client, f"{BUCKET}/files", tmp_path / "out", KINDS)
-    assert (summary.counts.done, summary.counts.failed, summary.passed_over) == (49, 1, 0)
+    assert (summary.done, summary.failed, summary.passed_over) == (49, 1, 0)
     [failed] = (tmp_path / "out.failed.txt").read_text().splitlines()
     assert "bucket/files/07.jpg\tno_caption: " in failed
 
@@ -155,7 +155,7 @@ def test_urls_in_a_table(
     table = {"url": urls, "caption": [caption(url) for url in urls]}
     path = write_parquet(tmp_path / "a.parquet", table)
     summary = embed(client, path, tmp_path / "v.parquet", kinds)
-    assert (summary.counts.done, summary.counts.failed) == (29, 1)
+    assert (summary.done, summary.failed) == (29, 1)
     assert pq.read_table(tmp_path / "v.parquet")["path"].to_pylist() == urls[:-1]
 
 

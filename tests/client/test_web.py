@@ -118,7 +118,7 @@ def test_an_input_of_a_web_server(
     kinds: tuple[Kind, ...],
 ) -> None:
     summary = embed(client, f"{web}/{given}", tmp_path / "v.parquet", kinds)
-    assert (summary.counts.done, summary.counts.failed) == (len(expected), 0)
+    assert (summary.done, summary.failed) == (len(expected), 0)
     column = "embedding" if kinds == (IMAGES,) else "image_embedding"
     vectors = pq.read_table(tmp_path / "v.parquet")[column].to_pylist()
     np.testing.assert_array_equal(vectors, np.stack([vector_of(each) for each in expected]))
@@ -148,6 +148,6 @@ def test_what_is_not_there_is_said(client: Client, web: str, tmp_path: Path) -> 
     with pytest.raises(OSError, match=rf"{web}/gone\.tar does not exist"):
         embed(client, f"{web}/gone.tar", tmp_path / "out", (IMAGES,))
     summary = embed(client, f"{web}/gone.jpg", tmp_path / "v.npy", (IMAGES,))
-    assert (summary.counts.done, summary.counts.failed) == (0, 1)
+    assert (summary.done, summary.failed) == (0, 1)
     [failed] = (tmp_path / "v.npy.failed.txt").read_text().splitlines()
     assert failed.startswith(f"{web}/gone.jpg\tunreadable_file: ")

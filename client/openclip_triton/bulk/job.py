@@ -1,6 +1,6 @@
 """A job from inputs to an output; it skips partitions that are done."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -52,21 +52,14 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Number of samples by outcome."""
-
-    done: int = 0  # with a row
-    failed: int = 0
-    left_out: int = 0  # the other half has no row for them
-    truncated: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
-    """Result of a run."""
+    """Result of a run, with the number of samples by outcome."""
 
     space: Space
-    counts: Counts
+    done: int  # with a row
+    failed: int
+    left_out: int  # the other half has no row for them
+    truncated: int
     passed_over: int  # files of another extension
     failures: tuple[str, ...]  # the first few, as lines
 
@@ -142,29 +135,26 @@ def _finish(job: Job, plan: Plan, space: Space, passed_over: int) -> Summary:
     most = max(heads, key=lambda half: sum(head.failed for head in half))
     kind = job.kinds[heads.index(most)]
     failed = sum(head.failed for head in most)
-    counts = Counts(
+    names = [name for name, head in zip(plan.names, most, strict=True) if head.failed]
+    if failed:
+        job.output.list_failures(map(_line, plan.manifests.failures(kind, names)))
+    else:
+        storage.storage_of(job.output.failed).remove(job.output.failed)
+    shown = tuple(map(_line, islice(plan.manifests.failures(kind, names), SHOWN_FAILURES)))
+    keep = bool(failed) and not job.allow_failures
+    job.output.finish(plan.names, job.kinds, space, keep=keep)
+    return Summary(
+        space,
         done=sum(head.rows for head in most),
         failed=failed,
         left_out=sum(head.left_out for head in most),
         truncated=max(sum(head.truncated for head in half) for half in heads),
+        passed_over=passed_over,
+        failures=shown,
     )
-    names = [name for name, head in zip(plan.names, most, strict=True) if head.failed]
-    shown = tuple(islice(_lines(plan, kind, names), SHOWN_FAILURES))
-    if failed:
-        job.output.list_failures(_lines(plan, kind, names))
-    else:
-        storage.storage_of(job.output.failed).remove(job.output.failed)
-    keep = bool(failed) and not job.allow_failures
-    job.output.finish(plan.names, job.kinds, space, keep=keep)
-    return Summary(space, counts, passed_over, shown)
 
 
-def _lines(plan: Plan, kind: Kind, names: list[str]) -> Iterator[str]:
-    for source, failure in plan.manifests.failures(kind, names):
-        yield describe(source, failure)
-
-
-def describe(source: str, failure: Failure) -> str:
+def _line(failure: Failure) -> str:
     """Format a failure as one line: key, tab, code and reason."""
     key = failure.key.replace("\r", "\\r").replace("\n", "\\n")
     return f"{key}\t{failure.code}: {' '.join(failure.reason.split())}"

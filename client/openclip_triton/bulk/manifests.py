@@ -97,12 +97,7 @@ class Manifests:
         self._storage = storage.storage_of(root)
 
     def path(self, kind: Kind, name: str) -> str:
-        """Name a manifest.
-
-        Args:
-            kind: The half.
-            name: The partition's number, as in the names of its files.
-        """
+        """Name the manifest of a half; `name` is the partition's number, as in its files' names."""
         return f"{self.folder}/{kind.folder}_{name}.json"
 
     def names(self, kind: Kind) -> list[str]:
@@ -141,12 +136,10 @@ class Manifests:
         """Remove a manifest: from now on, the half is unfinished."""
         self._storage.remove(self.path(kind, name))
 
-    def failures(self, kind: Kind, names: list[str]) -> Iterator[tuple[str, Failure]]:
-        """Yield the source and the failures of partitions, in order."""
+    def failures(self, kind: Kind, names: list[str]) -> Iterator[Failure]:
+        """Yield the failures of partitions, in order."""
         for name in names:
-            manifest = self.read(kind, name)
-            for failure in manifest.failures:
-                yield manifest.source, failure
+            yield from self.read(kind, name).failures
 
 
 def head_of(manifest: Manifest) -> Head:

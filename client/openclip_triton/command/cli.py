@@ -281,4 +281,4 @@ def _run(job: "Job", how: options.Embedding, connection: options.Connection) -> 
             runner_of = partial(cluster.RayRunner, connection.connect, folder)
         summary = run(job, client, display_for(job.noun, quiet=how.quiet), runner_of)
     printing.print_summary(job, summary, quiet=how.quiet)
-    raise typer.Exit(1 if summary.counts.failed and not job.allow_failures else 0)
+    raise typer.Exit(1 if summary.failed and not job.allow_failures else 0)

@@ -50,28 +50,27 @@ def print_vectors(results: Iterable[Result[tuple[int, str]]]) -> int:
 
 def print_summary(job: "Job", summary: "Summary", *, quiet: bool) -> None:
     """Print the output, and the numbers of cut, skipped and failed items."""
-    counts, noun = summary.counts, job.noun
-    output = job.output
+    noun, output = job.noun, job.output
     if not quiet:
         space = summary.space
-        rows = counted(counts.done, "vector" if len(job.kinds) == 1 else "pair")
+        rows = counted(summary.done, "vector" if len(job.kinds) == 1 else "pair")
         complain(
             f"{output.path}: {rows} of {space.dimensions} entries, "
             f"model {space.model}, fingerprint {space.fingerprint[:12]}"
         )
-        if counts.truncated:
-            complain(f"{counted(counts.truncated, noun)} cut to the context length")
-        if counts.left_out:
-            complain(f"{counted(counts.left_out, noun)} left out: the other half has no row there")
+        if summary.truncated:
+            complain(f"{counted(summary.truncated, noun)} cut to the context length")
+        if summary.left_out:
+            complain(f"{counted(summary.left_out, noun)} left out: the other half has no row there")
         if summary.passed_over:
             passed = counted(summary.passed_over, "file")
             complain(f"{passed} passed over for another extension")
-    if counts.failed:
-        complain(f"{counted(counts.failed, noun)} failed, with the reasons in {output.failed}:")
+    if summary.failed:
+        complain(f"{counted(summary.failed, noun)} failed, with the reasons in {output.failed}:")
         for failure in summary.failures:
             complain(f"  {failure}".replace("\t", "  "))
-        if counts.failed > len(summary.failures):
-            complain(f"  and {counts.failed - len(summary.failures):,} more")
+        if summary.failed > len(summary.failures):
+            complain(f"  and {summary.failed - len(summary.failures):,} more")
 
 
 def print_predictions(answers: Iterable[Answer], *, as_json: bool) -> int:
