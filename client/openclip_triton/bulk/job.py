@@ -139,7 +139,7 @@ def _finish(job: Job, plan: Plan, space: Space, passed_over: int) -> Summary:
     if failed:
         job.output.list_failures(map(_line, plan.manifests.failures(kind, names)))
     else:
-        storage.storage_of(job.output.failed).remove(job.output.failed)
+        storage.remove(job.output.failed)
     shown = tuple(map(_line, islice(plan.manifests.failures(kind, names), SHOWN_FAILURES)))
     keep = bool(failed) and not job.allow_failures
     job.output.finish(plan.names, job.kinds, space, keep=keep)

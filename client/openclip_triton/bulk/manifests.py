@@ -94,17 +94,10 @@ class Manifests:
 
     def __init__(self, root: str) -> None:
         self.folder = f"{root}/manifests"
-        self._storage = storage.storage_of(root)
 
     def path(self, kind: Kind, name: str) -> str:
         """Name the manifest of a half; `name` is the partition's number, as in its files' names."""
         return f"{self.folder}/{kind.folder}_{name}.json"
-
-    def names(self, kind: Kind) -> list[str]:
-        """List the numbers of the finished partitions, as in the names of their files."""
-        start = f"{kind.folder}_"
-        found = (name for name in self._storage.names(self.folder) if name.endswith(".json"))
-        return [name[len(start) : -5] for name in found if name.startswith(start)]
 
     def heads(self, kind: Kind) -> dict[str, Head]:
         """Read all manifests of a half, by number.
@@ -113,7 +106,7 @@ class Manifests:
             JobError: One is not a manifest.
             OSError: One cannot be read.
         """
-        names = self.names(kind)
+        names = storage.numbers(self.folder, f"{kind.folder}_", ".json")
         with ThreadPoolExecutor(READS) as pool:
             heads = pool.map(lambda name: head_of(self.read(kind, name)), names)
             return dict(zip(names, heads, strict=True))
@@ -134,7 +127,7 @@ class Manifests:
 
     def remove(self, kind: Kind, name: str) -> None:
         """Remove a manifest: from now on, the half is unfinished."""
-        self._storage.remove(self.path(kind, name))
+        storage.remove(self.path(kind, name))
 
     def failures(self, kind: Kind, names: list[str]) -> Iterator[Failure]:
         """Yield the failures of partitions, in order."""

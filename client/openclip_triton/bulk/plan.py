@@ -146,8 +146,7 @@ class Plan:
 
     def drop_surplus(self) -> None:
         """Remove the files of partitions that the input no longer has."""
-        files = storage.storage_of(self._layout.root)
         for kind in self._kinds:
             for name in set(self._layout.parts(kind)) - set(self.names):
                 for file in self._layout.files(name, kind):
-                    files.remove(file)
+                    storage.remove(file)

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -80,13 +79,14 @@ class Local:
 
 
 class Remote:
-    """An fsspec file system, by paths with its scheme; can be pickled."""
+    """An fsspec file system, by paths with its scheme."""
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
 
-    @cached_property
+    @property
     def _files(self) -> Any:  # noqa: ANN401 - fsspec has no types
+        """The file system, which fsspec keeps."""
         import fsspec  # takes 0.1 s, so only if there are URLs
 
         try:
@@ -100,9 +100,6 @@ class Remote:
     def _url(self, path: str) -> str:
         """Restore the scheme that the user gave: a library with several prefers another."""
         return f"{self.protocol}://{self._files.unstrip_protocol(path).partition('://')[2]}"
-
-    def __getstate__(self) -> dict[str, str]:
-        return {"protocol": self.protocol}
 
     def is_file(self, path: str) -> bool:
         """Whether a file is there."""
@@ -193,6 +190,13 @@ def _stamp(info: dict[str, Any]) -> str:
     return f"{info.get('size')}:{changed}"
 
 
+def numbers(folder: str, start: str, end: str) -> list[str]:
+    """What is between the start and the end of the names of the folder's files, sorted."""
+    names = storage_of(folder).names(folder)
+    found = (name for name in names if name.startswith(start) and name.endswith(end))
+    return [name.removeprefix(start).removesuffix(end) for name in found]
+
+
 def is_url(path: str) -> bool:
     """Whether a path has a URL's scheme."""
     return _URL.match(path) is not None
@@ -224,3 +228,12 @@ def write(path: str, data: bytes) -> None:
     draft = storage.draft(path)
     draft.write_bytes(data)
     storage.publish(draft, path)
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    storage_of(path).remove(path)

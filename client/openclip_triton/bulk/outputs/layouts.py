@@ -9,12 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from openclip_triton.bulk import metadata
+from openclip_triton.bulk import metadata, storage
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.manifests import Settings
 from openclip_triton.bulk.outputs.files import Draft, NpyFile, ParquetFile
 from openclip_triton.bulk.samples import IMAGES, TEXTS, Kind
-from openclip_triton.bulk.storage import storage_of
 from openclip_triton.values import Space, Vector
 
 BATCH = 1024  # rows held in memory
@@ -108,7 +107,7 @@ class Part:
 
 def _add_columns(draft: Draft) -> None:
     """Add the columns that the metadata of the other half has."""
-    with storage_of(draft.path).open(draft.path) as file:
+    with storage.storage_of(draft.path).open(draft.path) as file:
         there = pq.read_table(file)
     ours = pq.read_table(draft.draft)
     if there.num_rows != ours.num_rows:
@@ -166,9 +165,7 @@ class ClipFolder:
 
     def parts(self, kind: Kind) -> list[str]:
         """List the numbers of the partitions with any half present, finished or not."""
-        names = storage_of(self.root).names(f"{self.root}/{kind.folder}")
-        start = f"{kind.folder}_"
-        return [n[len(start) : -4] for n in names if n.startswith(start) and n.endswith(".npy")]
+        return storage.numbers(f"{self.root}/{kind.folder}", f"{kind.folder}_", ".npy")
 
 
 @dataclass(frozen=True)
@@ -195,8 +192,7 @@ class ParquetFolder:
 
     def parts(self, kind: Kind) -> list[str]:
         """List the numbers of the partitions that are there, finished or not."""
-        names = storage_of(self.root).names(self.root)
-        return [n[5:-8] for n in names if n.startswith("part_") and n.endswith(".parquet")]
+        return storage.numbers(self.root, "part_", ".parquet")
 
 
 Layout = ClipFolder | ParquetFolder
