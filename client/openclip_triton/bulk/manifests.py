@@ -52,10 +52,6 @@ class Manifest:
     dropped: list[int] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
-    def encode(self) -> bytes:
-        """Convert to JSON."""
-        return json.dumps({"format": VERSION, **asdict(self)}, indent=1).encode()
-
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -70,23 +66,6 @@ class Head:
     failed: int
     left_out: int  # dropped only by the other half
     retry: bool  # whether a failure may be temporary
-
-
-def decode(data: bytes, path: str) -> Manifest:
-    """Read a manifest.
-
-    Raises:
-        JobError: It is not one.
-    """
-    try:
-        found: dict[str, Any] = json.loads(data)
-        if found.pop("format") != VERSION:
-            raise JobError(f"{path} was written by another version of this command")
-        found["settings"] = Settings(**found["settings"])
-        found["failures"] = [Failure(**failure) for failure in found["failures"]]
-        return Manifest(**found)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise JobError(f"{path} is not a manifest of this command") from error
 
 
 class Manifests:
@@ -119,11 +98,20 @@ class Manifests:
             OSError: It cannot be read.
         """
         path = self.path(kind, name)
-        return decode(storage.read(path), path)
+        try:
+            found: dict[str, Any] = json.loads(storage.read(path))
+            if found.pop("format") != VERSION:
+                raise JobError(f"{path} was written by another version of this command")
+            found["settings"] = Settings(**found["settings"])
+            found["failures"] = [Failure(**failure) for failure in found["failures"]]
+            return Manifest(**found)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise JobError(f"{path} is not a manifest of this command") from error
 
     def write(self, kind: Kind, name: str, manifest: Manifest) -> None:
         """Write a manifest: from now on, the half is finished."""
-        storage.write(self.path(kind, name), manifest.encode())
+        found = {"format": VERSION, **asdict(manifest)}
+        storage.write(self.path(kind, name), json.dumps(found, indent=1).encode())
 
     def remove(self, kind: Kind, name: str) -> None:
         """Remove a manifest: from now on, the half is unfinished."""
