@@ -42,6 +42,18 @@ def test_a_folder_for_clip_retrieval(real_address: str, tmp_path: Path) -> None:
     assert listed == sorted(str(path) for path in SAMPLES.iterdir())
 
 
+def test_the_extensions_can_be_chosen(address: str, tmp_path: Path) -> None:
+    for name in ("a.avif", "b.AVIF", "c.png", "d.heic"):
+        (tmp_path / name).write_bytes(b"picture")
+    ran = command(
+        address, "embed-images", ".", "-o", "out/v.npy", "--extensions", ".AVIF, heic",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    listed = (tmp_path / "out/v.paths.txt").read_text().splitlines()
+    assert listed == ["a.avif", "b.AVIF", "d.heic"]
+
+
 def test_bad_files_are_listed_and_have_no_row(real_address: str, tmp_path: Path) -> None:
     bad = frozenset(range(3, 100, 20))
     paths = draw(tmp_path / "pictures", 100, bad=bad)

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from openclip_triton.bulk.listing import EXTENSIONS, Listing
+from openclip_triton.bulk.listing import Listing
 
 
-def listed(paths: list[Path], extensions: tuple[str, ...] = EXTENSIONS) -> Listing:
-    return Listing([str(path) for path in paths], extensions)
+def listed(paths: list[Path]) -> Listing:
+    return Listing([str(path) for path in paths])
 
 
 def keys(found: Listing) -> list[str]:
@@ -27,11 +27,6 @@ def test_images_below_folders_are_sorted_by_name(tmp_path: Path) -> None:
     names = ["a.JPG", "b/10.png", "b/2.png", "b/deep/er.tiff", "c.webp"]
     assert keys(found) == [str(tmp_path / name) for name in names]
     assert found.passed_over == 2
-
-
-def test_the_extensions_can_be_chosen(tmp_path: Path) -> None:
-    make(tmp_path, "a.avif", "b.png")
-    assert keys(listed([tmp_path], (".AVIF",))) == [str(tmp_path / "a.avif")]
 
 
 def test_files_that_are_named_are_taken_whatever_they_are_called(tmp_path: Path) -> None:
@@ -63,7 +58,7 @@ def test_what_cannot_be_taken_is_a_problem_and_not_left_out(tmp_path: Path) -> N
 
 
 def test_a_name_with_a_null_byte_is_a_problem() -> None:
-    [entry] = Listing(["a\0.png"], EXTENSIONS).entries()
+    [entry] = Listing(["a\0.png"]).entries()
     assert "null" in entry.problem
 
 

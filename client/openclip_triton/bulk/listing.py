@@ -8,6 +8,7 @@ from pathlib import Path
 from openclip_triton.bulk.samples import problem_of
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+ENDINGS = tuple(f".{extension}" for extension in EXTENSIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,30 +22,23 @@ class Entry:
 
 @dataclass(slots=True)
 class Listing:
-    """Lists files in the order given, and images below folders, sorted by name in each folder.
+    """Lists files in the order given, and images below folders, sorted by name in each folder."""
 
-    Args:
-        paths: Files and folders. Files may have any extension.
-        extensions: Extensions of the images below folders, in any case.
-        companions: Endings of files that lie next to images: not listed, not passed over.
-    """
-
-    paths: Iterable[str]
-    extensions: Iterable[str]
-    companions: tuple[str, ...] = ()
+    paths: Iterable[str]  # files, whatever their extension, and folders
+    endings: tuple[str, ...] = ENDINGS  # of the images below folders, in lower case
+    companions: tuple[str, ...] = ()  # endings of files next to them: not listed, not passed over
     passed_over: int = 0  # files of another extension
 
     def entries(self) -> Iterator[Entry]:
         """List the files; one that cannot be embedded is an entry with a problem."""
-        endings = tuple("." + extension.lower().lstrip(".") for extension in self.extensions)
         self.passed_over = 0
         for path in self.paths:
             if os.path.isdir(path):  # noqa: PTH112 - lists of millions: no Path for each
-                yield from self._below(path, endings)
+                yield from self._below(path)
             else:
                 yield _entry(path)
 
-    def _below(self, folder: str, endings: tuple[str, ...]) -> Iterator[Entry]:
+    def _below(self, folder: str) -> Iterator[Entry]:
         try:
             with os.scandir(folder) as scan:
                 found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan)
@@ -53,8 +47,8 @@ class Listing:
             return
         for name, is_folder in found:
             if is_folder:
-                yield from self._below(str(Path(folder, name)), endings)
-            elif name.lower().endswith(endings):
+                yield from self._below(str(Path(folder, name)))
+            elif name.lower().endswith(self.endings):
                 yield _entry(str(Path(folder, name)))
             elif not name.lower().endswith(self.companions):
                 self.passed_over += 1

@@ -170,7 +170,7 @@ def classify(
         given += [name for name in _lines(labels_file) if name.strip()]
     if bool(given) == bool(label_set):
         raise typer.BadParameter("give either --labels (or --labels-file) or --label-set")
-    found = listing.Listing(map(str, images), listing.EXTENSIONS)
+    found = listing.Listing(map(str, images))
     with connection.open() as client:
         ask = partial(
             client.classify, labels=[name.strip() for name in given], label_set=label_set,
@@ -247,7 +247,8 @@ def _job(
     from openclip_triton.bulk.job import Job
     from openclip_triton.bulk.outputs.output import output_of
 
-    endings = tuple(ending.strip() for ending in how.extensions.split(",") if ending.strip())
+    extensions = [each.strip().lower() for each in how.extensions.split(",")]
+    endings = tuple("." + each.lstrip(".") for each in extensions if each)
     if not endings:
         raise typer.BadParameter("give at least one", param_hint="--extensions")
     if Path(output).name in ("", ".."):
@@ -260,7 +261,7 @@ def _job(
         where = "metadata needs a folder in the layout of clip-retrieval"
         raise typer.BadParameter(where, param_hint="--metadata")
     columns = Columns(image, text, how.key_column)
-    inputs = Inputs(paths, kinds, endings, how.shard_size, columns, how.metadata)
+    inputs = Inputs(paths, kinds, how.shard_size, endings, columns, how.metadata)
     return Job(
         inputs, target, how.model, how.dimensions, truncate, how.overwrite, how.allow_failures
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.inputs import tars
@@ -10,32 +11,21 @@ from openclip_triton.bulk.inputs.delimited import Delimited
 from openclip_triton.bulk.inputs.files import ImageFiles
 from openclip_triton.bulk.inputs.lines import STDIN, Lines
 from openclip_triton.bulk.inputs.parquet import Parquet
-from openclip_triton.bulk.listing import EXTENSIONS
+from openclip_triton.bulk.listing import ENDINGS
 from openclip_triton.bulk.samples import IMAGES, Input, Kind, Partition
 from openclip_triton.bulk.storage import storage_of
-
-PARTITION_ROWS = 10_000
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All inputs of a job, in the given order.
+    """All inputs of a job, in the given order."""
 
-    Args:
-        paths: Files, folders, globs and URLs; `-` is standard input.
-        kinds: What the job embeds.
-        extensions: Extensions of the images below folders.
-        size: Number of samples in a partition. A tar is one partition, whatever its size.
-        columns: Columns of tables that the user named.
-        metadata: Whether to read the .json of tars; with it, all inputs are tars.
-    """
-
-    paths: Sequence[str]
-    kinds: tuple[Kind, ...]
-    extensions: tuple[str, ...] = EXTENSIONS
-    size: int = PARTITION_ROWS
-    columns: Columns = field(default_factory=Columns)
-    metadata: bool = False
+    paths: Sequence[str]  # files, folders, globs and URLs; `-` is standard input
+    kinds: tuple[Kind, ...]  # that the job embeds
+    size: int  # number of samples in a partition; a tar is one partition, whatever its size
+    endings: tuple[str, ...] = ENDINGS  # of the images below folders
+    columns: Columns = field(default_factory=Columns)  # of tables, as the user named them
+    metadata: bool = False  # whether to read the .json of tars; with it, all inputs are tars
 
     def open(self) -> list[Input]:
         """Find the kind of each path.
@@ -45,20 +35,14 @@ class Inputs:
             OSError: A path cannot be read.
         """
         found: list[Input] = []
-        files: list[str] = []
-        for path in self._expanded():
-            kind = self._ending(path)
+        for kind, group in groupby(self._expanded(), self._ending):
+            paths = list(group)
             if self.metadata and kind != ".tar":
-                raise JobError(f"{path} is not a tar: --metadata reads the .json files of tars")
+                raise JobError(f"{paths[0]} is not a tar: --metadata reads the .json files of tars")
             if kind is None:
-                files.append(path)
-                continue
-            if files:
-                found.append(self._files(files))
-                files = []
-            found.append(self._dataset(path, kind))
-        if files:
-            found.append(self._files(files))
+                found.append(self._files(paths))
+            else:
+                found += [self._dataset(path, kind) for path in paths]
         return found
 
     def _expanded(self) -> Iterator[str]:
@@ -87,9 +71,8 @@ class Inputs:
         for ending in (".parquet", ".csv", ".tsv", ".txt"):
             if name.endswith(ending):
                 return ending
-        pictures = tuple("." + extension.lower().lstrip(".") for extension in self.extensions)
         texts_only = IMAGES not in self.kinds and storage_of(path).is_file(path)
-        lines = path == STDIN or (texts_only and not name.endswith(pictures))
+        lines = path == STDIN or (texts_only and not name.endswith(self.endings))
         return ".txt" if lines else None
 
     def _dataset(self, path: str, kind: str) -> Input:
@@ -106,7 +89,7 @@ class Inputs:
     def _files(self, paths: list[str], *, listed: bool = False) -> Input:
         more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
         lines = Lines(paths[0], self.size).lines if listed else lambda: paths
-        return ImageFiles(paths[0] + more, lines, self.extensions, self.size, self.kinds)
+        return ImageFiles(paths[0] + more, lines, self.endings, self.size, self.kinds)
 
 
 def partitions(inputs: Iterable[Input]) -> Iterator[Partition]:

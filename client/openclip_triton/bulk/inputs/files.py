@@ -50,7 +50,7 @@ class ImageFiles(Input):
 
     name: str  # the name that the user gave
     paths: Callable[[], Iterable[str]]  # lists files and folders
-    extensions: tuple[str, ...]  # of the images below folders
+    endings: tuple[str, ...]  # of the images below folders, in lower case
     size: int  # number of files in a partition
     kinds: tuple[Kind, ...]  # that the job embeds: images, the texts next to them, or both
 
@@ -75,7 +75,7 @@ class ImageFiles(Input):
             if is_url(path):
                 yield from self._remote(path)
             else:
-                listing = Listing([path], self.extensions, self._companions)
+                listing = Listing([path], self.endings, self._companions)
                 yield from listing.entries()
                 self.passed_over += listing.passed_over
 
@@ -84,9 +84,8 @@ class ImageFiles(Input):
         if not (isinstance(storage, Remote) and storage.is_folder(path)):
             yield Entry(path, "")  # stamps would take one request per file
             return
-        endings = tuple("." + extension.lower().lstrip(".") for extension in self.extensions)
         for found, stamp in storage.below(path):
-            if found.lower().endswith(endings):
+            if found.lower().endswith(self.endings):
                 yield Entry(found, stamp)
             elif not found.lower().endswith(self._companions):
                 self.passed_over += 1
