@@ -18,16 +18,12 @@ from rich.text import Text
 
 
 class Display:
-    """Counts what is done, and shows nothing; a context manager.
-
-    Args:
-        noun: Name of a sample, such as image.
-    """
+    """Counts what is done, and shows nothing; a context manager."""
 
     every_s = math.inf  # between two displays of the counts
 
     def __init__(self, noun: str = "") -> None:
-        self._noun = noun
+        self._noun = noun  # what a sample is called
         self._total: int | None = None
         self._already = self._done = self._failed = 0  # samples
         self._parts = self._done_parts = 0

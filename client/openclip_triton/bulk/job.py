@@ -72,11 +72,7 @@ def run(
 ) -> Summary:
     """Embed the unfinished partitions, and write the output.
 
-    Args:
-        job: The job.
-        client: The service; every partition is embedded with it unless `runner_of` is given.
-        display: Shows the progress.
-        runner_of: Makes a runner that embeds the partitions elsewhere.
+    Without `runner_of`, which makes a runner, the client embeds the partitions in this process.
 
     Raises:
         JobError: The output belongs to another job, or there is nothing to embed.

@@ -14,15 +14,7 @@ from openclip_triton.bulk.shards import Task
 
 
 class Plan:
-    """The partitions of a job, and which of them are done.
-
-    Args:
-        output: Where the vectors go.
-        kinds: The halves to embed.
-        settings: Of this run.
-        found: The partitions of the inputs.
-        overwrite: Whether to remake finished partitions.
-    """
+    """The partitions of a job, and which of them are done."""
 
     def __init__(
         self,

@@ -62,19 +62,12 @@ class Columns:
 
 @dataclass(frozen=True)
 class Table(Input):
-    """The rows of a file or URL.
-
-    Args:
-        path: Its name.
-        size: Number of rows in a partition.
-        given: Columns that the user named.
-        kinds: What the job embeds.
-    """
+    """The rows of a file or URL."""
 
     path: str
-    size: int
-    given: Columns
-    kinds: tuple[Kind, ...]
+    size: int  # number of rows in a partition
+    given: Columns  # as the user named them
+    kinds: tuple[Kind, ...]  # that the job embeds
 
     def choose(self, there: Sequence[str]) -> Columns:
         """Choose the job's columns from the given ones.

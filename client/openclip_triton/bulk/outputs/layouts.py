@@ -30,13 +30,9 @@ class Row:
 
 
 class Part:
-    """Writes the files of one partition.
+    """Writes the files of one partition: keys and captions in a table, vectors in it or in arrays.
 
     Args:
-        kinds: The halves to write.
-        arrays: The files of their vectors, unless these are columns of the table.
-        table: The keys and captions.
-        dimensions: Number of entries of a vector.
         join: Whether to add the columns of the other half's existing table.
         spread: Whether the table's last column is metadata, which gets a column for each field.
     """
@@ -133,14 +129,7 @@ class ClipFolder:
     joins = True
 
     def part(self, name: str, kinds: Sequence[Kind], settings: Settings, *, join: bool) -> Part:
-        """Begin the files of a partition.
-
-        Args:
-            name: Its number, as in the names of the files.
-            kinds: The halves to write.
-            settings: Of the vectors.
-            join: Whether the other half is there already.
-        """
+        """Begin the files of partition `name`; `join` says that the other half is there already."""
         size = settings.dimensions
         files = {kind: NpyFile(self.vectors(name, kind), size, self.dtype) for kind in kinds}
         columns = [kind.folder_column for kind in kinds]

@@ -101,13 +101,9 @@ class Output:
     def finish(
         self, names: Sequence[str], kinds: Sequence[Kind], space: Space, *, keep: bool
     ) -> None:
-        """Join the parts, if the output is one file or table.
+        """Join the parts, in order, if the output is one file or table.
 
-        Args:
-            names: The numbers of the parts, in order.
-            kinds: The halves in them.
-            space: Their embedding space.
-            keep: Whether to keep the parts, for a later run that retries failures.
+        With `keep`, the parts stay for a later run that retries failures.
         """
         if self.joined is None:
             return
