@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 
@@ -89,12 +89,10 @@ def run(
         raise JobError(f"no {job.noun}s found{other if passed_over else ''}")
     with job.output.begun(job.kinds, overwrite=job.overwrite):
         settings = Settings(
-            space.model,
-            space.fingerprint,
-            space.dimensions,
-            job.output.layout.dtype,
-            job.truncate is not False,
-            job.inputs.metadata,
+            **asdict(space),
+            dtype=job.output.layout.dtype,
+            truncate=job.truncate is not False,
+            metadata=job.inputs.metadata,
         )
         plan = Plan(job.output, job.kinds, settings, found, overwrite=job.overwrite)
         plan.check()

@@ -1,7 +1,7 @@
 """The plan of a job: the partitions of its inputs, and those already in the output."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from openclip_triton.bulk import storage
 from openclip_triton.bulk.display import counted
@@ -13,29 +13,22 @@ from openclip_triton.bulk.samples import KINDS, TEXTS, Input, Kind, Source
 from openclip_triton.bulk.shards import Task
 
 
+@dataclass
 class Plan:
     """The partitions of a job, and which of them are done."""
 
-    def __init__(
-        self,
-        output: Output,
-        kinds: Sequence[Kind],
-        settings: Settings,
-        found: Sequence[Source],
-        *,
-        overwrite: bool,
-    ) -> None:
-        self.found = found
-        self.settings = settings
-        self._output = output
-        self._layout = output.layout
-        self._kinds = kinds
-        self._overwrite = overwrite
-        self.manifests = Manifests(self._layout.root)
+    output: Output
+    kinds: Sequence[Kind]  # the halves to embed
+    settings: Settings  # of this run
+    found: Sequence[Source]  # the partitions of the inputs
+    overwrite: bool  # whether to remake finished partitions
+
+    def __post_init__(self) -> None:
+        self.manifests = Manifests(self.output.layout.root)
         self.heads = {kind: self.manifests.heads(kind) for kind in KINDS}
         there = [name for heads in self.heads.values() for name in heads]
-        width = min(map(len, there), default=len(str(len(found))))
-        self.names = [str(number).zfill(width) for number in range(len(found))]
+        width = min(map(len, there), default=len(str(len(self.found))))
+        self.names = [str(number).zfill(width) for number in range(len(self.found))]
 
     def check(self) -> None:
         """Refuse to mix vectors of different inputs, models or options.
@@ -44,12 +37,12 @@ class Plan:
             JobError: They differ from those of an earlier run.
         """
         for kind, heads in self.heads.items():
-            ours = kind in self._kinds
-            if ours and self._overwrite:
+            ours = kind in self.kinds
+            if ours and self.overwrite:
                 continue
-            if heads and not ours and not self._layout.joins:
+            if heads and not ours and not self.output.layout.joins:
                 raise JobError(
-                    f"{self._output.path} holds {kind.noun}s; only a folder in the layout of "
+                    f"{self.output.path} holds {kind.noun}s; only a folder in the layout of "
                     "clip-retrieval takes the other half later; name another output"
                 )
             for name, head in heads.items():
@@ -57,52 +50,52 @@ class Plan:
                 number = int(name)
                 if number >= len(self.found):
                     raise JobError(
-                        f"{self._output.path} holds {len(heads):,} partitions of {kind.noun}s, "
+                        f"{self.output.path} holds {len(heads):,} partitions of {kind.noun}s, "
                         f"the input has {len(self.found):,}; {self._way_out()}"
                     )
                 now = self.found[number].source
                 if ours and head.source != now:
                     raise JobError(
-                        f"{self._output.path} holds {kind.noun}s of {head.source}, not of "
+                        f"{self.output.path} holds {kind.noun}s of {head.source}, not of "
                         f"{now}; {self._way_out()}"
                     )
 
     def _agree(self, kind: Kind, head: Head) -> None:
         was, now = asdict(head.settings), asdict(self.settings)
-        if kind in self._kinds:
+        if kind in self.kinds:
             compared = ["model", "fingerprint", "dimensions", "dtype", "metadata"]
             compared += ["truncate"] if kind == TEXTS else []
-        elif self._overwrite:
+        elif self.overwrite:
             return  # a new model: the other half is remade after this one
         else:
             compared = ["model", "fingerprint", "dimensions"]
         differences = [f"{n} was {was[n]}, now {now[n]}" for n in compared if was[n] != now[n]]
         if differences:
             raise JobError(
-                f"{self._output.path} holds {kind.noun}s of another run: "
+                f"{self.output.path} holds {kind.noun}s of another run: "
                 f"{'; '.join(differences)}; {self._way_out()}"
             )
 
     def _way_out(self) -> str:
-        nouns = " and ".join(f"{kind.noun}s" for kind in self._kinds)
+        nouns = " and ".join(f"{kind.noun}s" for kind in self.kinds)
         return f"name another output, or give --overwrite to replace its {nouns}"
 
     def forget(self) -> list[str]:
         """Mark the job's halves as unfinished; report replaced and no longer matching parts."""
         replaced: list[str] = []
-        for kind in self._kinds:
+        for kind in self.kinds:
             for name in self.heads[kind]:
                 self.manifests.remove(kind, name)
             self.heads[kind] = {}
-            names = self._layout.parts(kind)
-            replaced += [file for name in names for file in self._layout.files(name, kind)]
+            names = self.output.layout.parts(kind)
+            replaced += [file for name in names for file in self.output.layout.files(name, kind)]
         replaced = list(dict.fromkeys(replaced))
         notes = []
         if replaced:
             more = counted(len(replaced) - 2, "more file")
             named = ", ".join(replaced[:2])
             notes.append(f"replacing {named}{f' and {more}' if len(replaced) > 2 else ''}")
-        for kind in set(KINDS) - set(self._kinds):
+        for kind in set(KINDS) - set(self.kinds):
             models = {head.settings.fingerprint for head in self.heads[kind].values()}
             if models - {self.settings.fingerprint}:
                 notes.append(
@@ -116,7 +109,7 @@ class Plan:
         found, name = self.found[number], self.names[number]
         return tuple(
             kind
-            for kind in self._kinds
+            for kind in self.kinds
             if (head := self.heads[kind].get(name)) is None
             or head.version != found.version
             or head.retry
@@ -138,7 +131,7 @@ class Plan:
 
     def drop_surplus(self) -> None:
         """Remove the files of partitions that the input no longer has."""
-        for kind in self._kinds:
-            for name in set(self._layout.parts(kind)) - set(self.names):
-                for file in self._layout.files(name, kind):
+        for kind in self.kinds:
+            for name in set(self.output.layout.parts(kind)) - set(self.names):
+                for file in self.output.layout.files(name, kind):
                     storage.remove(file)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol
@@ -107,55 +108,49 @@ async def async_results(
         raise readers.error
 
 
+@dataclass(slots=True)
 class _Connection(Generic[K]):
     """Sends a stream's items and receives the answers; open once entered."""
 
-    def __init__(
-        self,
-        exchange: Exchange[K],
-        open_call: OpenCall,
-        address: str,
-        happened: Callable[[Event], None],
-    ) -> None:
-        self._exchange = exchange
-        self._open_call = open_call
-        self._address = address
-        self._happened = happened
-        self._call: Call | None = None
-        self._thread: threading.Thread | None = None
+    exchange: Exchange[K]
+    open_call: OpenCall
+    address: str
+    happened: Callable[[Event], None]
+    call: Call | None = None
+    thread: threading.Thread | None = None
 
     def __enter__(self) -> "_Connection[K]":
         self.open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._exchange.ledger.close()
-        if self._call is not None:
-            self._call.cancel()
+        self.exchange.ledger.close()
+        if self.call is not None:
+            self.call.cancel()
 
     def open(self) -> None:
         """Open a call in place of the previous one."""
-        if self._call is not None:
-            self._call.cancel()
-        number = self._exchange.connect()
-        self._call = self._open_call(self._exchange.messages(number))
-        self._thread = threading.Thread(
-            target=self._receive, args=(self._call, number), name="openclip-stream", daemon=True
+        if self.call is not None:
+            self.call.cancel()
+        number = self.exchange.connect()
+        self.call = self.open_call(self.exchange.messages(number))
+        self.thread = threading.Thread(
+            target=self._receive, args=(self.call, number), name="openclip-stream", daemon=True
         )
-        self._thread.start()
+        self.thread.start()
 
     def finish(self) -> None:
         """End the items and wait for the service's end: no call counts as cancelled."""
-        self._exchange.ledger.close()
-        if self._thread is not None:
-            self._thread.join(FAREWELL_S)
+        self.exchange.ledger.close()
+        if self.thread is not None:
+            self.thread.join(FAREWELL_S)
 
     def _receive(self, call: Call, number: int) -> None:
         try:
             for response in call:
-                self._happened(partial(self._exchange.answered, response))
+                self.happened(partial(self.exchange.answered, response))
         except grpc.RpcError as error:
-            ended = of_call(error, self._address)
-            self._happened(partial(self._exchange.ended, number, ended))
+            ended = of_call(error, self.address)
+            self.happened(partial(self.exchange.ended, number, ended))
         else:
-            self._happened(partial(self._exchange.ended, number, None))
+            self.happened(partial(self.exchange.ended, number, None))

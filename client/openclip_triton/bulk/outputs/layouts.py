@@ -1,7 +1,7 @@
 """Layouts of an output folder: clip-retrieval's, and parquet with vectors."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,37 +29,22 @@ class Row:
     vectors: dict[str, Vector]  # by the kind's noun; zeros if it is missing
 
 
+@dataclass(slots=True)
 class Part:
-    """Writes the files of one partition: keys and captions in a table, vectors in it or in arrays.
+    """Writes the files of one partition."""
 
-    Args:
-        join: Whether to add the columns of the other half's existing table.
-        spread: Whether the table's last column is metadata, which gets a column for each field.
-    """
-
-    def __init__(
-        self,
-        kinds: Sequence[Kind],
-        arrays: Mapping[Kind, NpyFile],
-        table: ParquetFile,
-        dimensions: int,
-        *,
-        join: bool = False,
-        spread: bool = False,
-    ) -> None:
-        self._kinds = kinds
-        self._arrays = arrays
-        self._table = table
-        self._files: list[NpyFile | ParquetFile] = [*arrays.values(), table]
-        self._zeros = np.zeros(dimensions, np.float32)
-        self._join = join
-        self._spread = spread
-        self._rows: list[Row] = []
+    kinds: Sequence[Kind]  # the halves to write
+    arrays: Mapping[Kind, NpyFile]  # of their vectors, unless these are columns of the table
+    table: ParquetFile  # of keys and captions
+    dimensions: int
+    join: bool = False  # whether to add the columns of the other half's existing table
+    spread: bool = False  # whether to give each field of the last column, metadata, its own
+    rows: list[Row] = field(default_factory=list)  # not yet in the files
 
     def write(self, row: Row) -> None:
         """Append a row."""
-        self._rows.append(row)
-        if len(self._rows) >= BATCH:
+        self.rows.append(row)
+        if len(self.rows) >= BATCH:
             self._flush()
 
     def publish(self) -> None:
@@ -69,36 +54,40 @@ class Part:
             JobError: They do not fit the existing files.
             OSError: They cannot be written.
         """
-        if self._rows:
+        if self.rows:
             self._flush()
-        for file in self._files:
+        for file in self._files():
             file.close()
-        if self._spread:
-            metadata.spread(self._table.draft)
-        if self._join:
-            _add_columns(self._table)
-        for file in self._files:
+        if self.spread:
+            metadata.spread(self.table.draft)
+        if self.join:
+            _add_columns(self.table)
+        for file in self._files():
             file.publish()
 
     def discard(self) -> None:
         """Remove what was written."""
-        for file in self._files:
+        for file in self._files():
             file.discard()
 
+    def _files(self) -> list[NpyFile | ParquetFile]:
+        return [*self.arrays.values(), self.table]
+
     def _flush(self) -> None:
-        vectors = {kind: self._vectors(kind) for kind in self._kinds}
-        for kind, file in self._arrays.items():
+        vectors = {kind: self._vectors(kind) for kind in self.kinds}
+        for kind, file in self.arrays.items():
             file.write(vectors.pop(kind))
         cells = [
-            [row.key if kind == IMAGES else row.text for row in self._rows] for kind in self._kinds
+            [row.key if kind == IMAGES else row.text for row in self.rows] for kind in self.kinds
         ]
-        if self._spread:
-            cells.append([row.metadata for row in self._rows])
-        self._table.write([*cells, *vectors.values()])
-        self._rows.clear()
+        if self.spread:
+            cells.append([row.metadata for row in self.rows])
+        self.table.write([*cells, *vectors.values()])
+        self.rows.clear()
 
     def _vectors(self, kind: Kind) -> NDArray[np.float32]:
-        return np.stack([row.vectors.get(kind.noun, self._zeros) for row in self._rows])
+        zeros = np.zeros(self.dimensions, np.float32)
+        return np.stack([row.vectors.get(kind.noun, zeros) for row in self.rows])
 
 
 def _add_columns(draft: Draft) -> None:
