@@ -4,7 +4,11 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,14 @@ class Input(ABC):
         """
 
 
+def cut(items: Iterable[T], size: int) -> Iterator[tuple[int, tuple[T, ...]]]:
+    """Cut items into partitions; yield the number of the first item of each, from 1, and all."""
+    left, first = iter(items), 1
+    while taken := tuple(islice(left, size)):
+        yield first, taken
+        first += len(taken)
+
+
 def digest(parts: Iterable[str]) -> str:
     """Hash a list of strings."""
     found = hashlib.sha256()
@@ -93,9 +105,8 @@ def problem_of(key: str) -> Problem | None:
     """Reason why outputs cannot hold a key: lists have one per line, parquet needs UTF-8."""
     if any(mark in key for mark in "\r\n"):
         return Problem("bad_name", "the name contains a line break; rename the file")
-    if not key.isascii():
-        try:
-            key.encode()
-        except UnicodeEncodeError:
-            return Problem("bad_name", "the name is not UTF-8; rename the file")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return Problem("bad_name", "the name is not UTF-8; rename the file")
     return None

@@ -3,13 +3,12 @@
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.inputs.columns import Columns, Table
 from openclip_triton.bulk.inputs.files import fetched
 from openclip_triton.bulk.inputs.lines import opened
-from openclip_triton.bulk.samples import Partition, Sample, digest
+from openclip_triton.bulk.samples import Partition, Sample, cut, digest
 
 MAX_CELL = 2**24  # characters
 
@@ -36,7 +35,6 @@ class Delimited(Table):
     def partitions(self) -> Iterator[Partition]:
         """Cut the rows into partitions."""
         csv.field_size_limit(MAX_CELL)
-        first = 1
         with opened(self.path) as file:
             tabs = self.path.lower().endswith(".tsv")
             reader = csv.DictReader(file, delimiter="\t" if tabs else ",", restval=None)
@@ -44,10 +42,9 @@ class Delimited(Table):
                 columns = self.choose(reader.fieldnames or ())
                 names = columns.names()
                 rows = (tuple(row[name] for name in names) for row in reader)
-                while taken := tuple(islice(rows, self.size)):
+                for first, taken in cut(rows, self.size):
                     version = digest(cell or "" for row in taken for cell in row)
                     source = f"{self.path} from row {first:,}"
                     yield RowsPart(source, version, len(taken), columns, first, taken)
-                    first += len(taken)
             except csv.Error as error:
                 raise JobError(f"{self.path}, line {reader.line_num:,}: {error}") from error

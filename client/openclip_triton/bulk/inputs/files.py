@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from openclip_triton.bulk.listing import Entry, Listing
@@ -16,6 +15,7 @@ from openclip_triton.bulk.samples import (
     Partition,
     Problem,
     Sample,
+    cut,
     digest,
 )
 from openclip_triton.bulk.storage import Remote, is_url, read, storage_of
@@ -60,14 +60,11 @@ class ImageFiles(Input):
 
     def partitions(self) -> Iterator[Partition]:
         """Cut the files into partitions."""
-        entries = self._entries()
-        start = 0
-        while taken := tuple(islice(entries, self.size)):
+        images = IMAGES in self.kinds
+        for first, taken in cut(self._entries(), self.size):
             version = digest(text for entry in taken for text in (entry.path, entry.stamp))
-            source = f"{self.name} from file {start + 1:,}"
-            images = IMAGES in self.kinds
+            source = f"{self.name} from file {first:,}"
             yield FilesPart(source, version, len(taken), taken, images, self._texts)
-            start += len(taken)
 
     def _entries(self) -> Iterator[Entry]:
         self.passed_over = 0

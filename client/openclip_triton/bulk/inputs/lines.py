@@ -7,10 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TextIO
 
-from openclip_triton.bulk.samples import Input, Partition, Sample, digest
+from openclip_triton.bulk.samples import Input, Partition, Sample, cut, digest
 from openclip_triton.bulk.storage import storage_of
 
 STDIN = "-"
@@ -39,12 +38,9 @@ class Lines(Input):
 
     def partitions(self) -> Iterator[Partition]:
         """Cut the lines into partitions."""
-        first = 1
-        lines = self.lines()
-        while taken := tuple(islice(lines, self._size)):
+        for first, taken in cut(self.lines(), self._size):
             source = f"{self._path} from line {first:,}"
             yield LinesPart(source, digest(taken), len(taken), first, taken)
-            first += len(taken)
 
     def lines(self) -> Iterator[str]:
         """Read the lines, without their ends."""
