@@ -1,10 +1,7 @@
 """The command `openclip-triton`."""
 
 import io
-import os
 import sys
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from openclip_triton.bulk.errors import JobError, Stopped
 from openclip_triton.errors import ClientError
@@ -14,26 +11,18 @@ USAGE = 2
 INTERRUPTED = 130
 AGAIN = "run the same command again to continue"
 # The extra that brings a package.
-EXTRAS: Mapping[str | None, str] = MappingProxyType(
-    {
-        "rich": "cli",
-        "typer": "cli",
-        "fsspec": "bulk",
-        "pyarrow": "bulk",
-        "lancedb": "lance",
-        "ray": "ray",
-    }
-)
+EXTRAS = {
+    "rich": "cli", "typer": "cli", "fsspec": "bulk", "pyarrow": "bulk", "lancedb": "lance",
+    "ray": "ray",
+}  # fmt: skip
 
 
 def main() -> None:
     """Run a command; print an error as one line and exit with a status."""
-    for stream in (sys.stdin, sys.stdout):  # UTF-8 in any locale; other bytes stay visible
+    # UTF-8 in any locale; other bytes stay visible.
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
-            reading = stream is sys.stdin
-            stream.reconfigure(
-                encoding="utf-8", errors="surrogateescape" if reading else "backslashreplace"
-            )
+            stream.reconfigure(encoding="utf-8", errors=errors)
     try:
         from openclip_triton.command.cli import app
 
@@ -48,15 +37,12 @@ def main() -> None:
         _end(f"{error}.", USAGE)
     except ClientError as error:
         _end(error.message, FAILURE)
-    except BrokenPipeError:
-        # The reader closed the pipe; nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILURE)
     except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+        extra = EXTRAS.get(error.name or "")
+        if extra is None:
             raise
-        extra = f"openclip-triton-client[{EXTRAS[error.name]}]"
-        _end(f"{error.name} is not installed: pip install '{extra}'", FAILURE)
+        package = f"openclip-triton-client[{extra}]"
+        _end(f"{error.name} is not installed: pip install '{package}'", FAILURE)
     except (OSError, UnicodeError) as error:
         _end(str(error), FAILURE)
 

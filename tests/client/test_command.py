@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from openclip_triton import Client
 
-from tests.client.conftest import command, draw, environment
+from tests.client.conftest import command, draw, environment, start
 from tests.conftest import SAMPLES, killed_after
 
 LABELS = "red circle, blue star, green heart"
@@ -108,6 +108,18 @@ def test_texts_are_printed_in_order(real_address: str, real: Client) -> None:
     expected = real.embed_texts(["red circle", "blue star"])
     np.testing.assert_allclose([first["embedding"], last["embedding"]], expected, atol=1e-5)
     assert (empty["index"], empty["error"]["code"]) == (1, "invalid_request")
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback(address: str, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("".join(f"text {number}\n" for number in range(5_000)))
+    running = start(address, "embed-text", tmp_path / "texts.txt")
+    assert running.stdout is not None
+    assert running.stderr is not None
+    with killed_after(60, running):
+        assert json.loads(running.stdout.readline())["index"] == 0
+        running.stdout.close()
+        assert (running.stderr.read(), running.wait()) == ("", 1)
+    running.stderr.close()
 
 
 def test_bytes_that_are_no_text_are_a_failure_of_their_line(
