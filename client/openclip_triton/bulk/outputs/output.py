@@ -13,12 +13,16 @@ import pyarrow.parquet as pq
 
 from openclip_triton.bulk import storage
 from openclip_triton.bulk.errors import JobError
-from openclip_triton.bulk.lock import locked
 from openclip_triton.bulk.manifests import VERSION
 from openclip_triton.bulk.outputs.files import Draft, NpyFile, ParquetFile
 from openclip_triton.bulk.outputs.layouts import BATCH, ClipFolder, Layout, ParquetFolder, schema_of
 from openclip_triton.bulk.samples import KINDS, Kind
 from openclip_triton.values import Space
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be replaced anyway
+    fcntl = None  # type: ignore[assignment]
 
 _OTHER_FILES = frozenset({".csv", ".h5", ".json", ".jsonl", ".npz", ".pkl", ".pt", ".txt"})
 
@@ -57,8 +61,7 @@ class Output:
                     Path(mark).parent.mkdir(parents=True, exist_ok=True)
                 except (FileExistsError, NotADirectoryError) as error:
                     raise JobError(f"{Path(self.path).parent} is not a folder") from error
-                lock = Path(mark).with_name("lock")
-                stack.enter_context(locked(lock))
+                stack.enter_context(_locked(Path(mark).with_name("lock")))
             if ours:
                 self._check(mark)
             else:
@@ -148,6 +151,22 @@ class Output:
             [path] = self.layout.files(name, kind)
             with storage.storage_of(path).open(path) as file:
                 yield from pq.ParquetFile(file).iter_batches(BATCH)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file locked; the system frees it when the process ends, however it ends.
+
+    Raises:
+        JobError: Another run on this machine holds it.
+    """
+    with path.open("a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise JobError("another run is writing the same output") from error
+        yield
 
 
 def output_of(path: str, kinds: Sequence[Kind], dtype: str | None, form: str | None) -> Output:
