@@ -16,6 +16,7 @@ ClientError
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -205,8 +206,6 @@ def _seconds(trailing: Mapping[str, str]) -> float:
     """The wait time from the service, in gRPC's or HTTP's format; 0 if there is none."""
     for key, unit in (("grpc-retry-pushback-ms", 1e-3), ("retry-after", 1.0)):
         if key in trailing:
-            try:
+            with suppress(ValueError):
                 return max(0.0, float(trailing[key]) * unit)
-            except ValueError:
-                return 0.0
     return 0.0

@@ -24,12 +24,6 @@ ModelId = Annotated[
     str,
     typer.Option("--model", metavar="ID", help="Model; by default the service's default model."),
 ]
-Dimensions = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Number of leading entries to keep of each vector, scaled to unit length."
-    ),
-]
 Truncate = Annotated[
     bool,
     typer.Option(
@@ -162,7 +156,12 @@ class Embedding:
         str, typer.Option(metavar="LIST", help="Extensions of the images to take from folders.")
     ] = ",".join(listing.EXTENSIONS)
     model: ModelId = ""
-    dimensions: Dimensions = None
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of leading entries to keep of each vector, scaled to unit length."
+        ),
+    ] = None
     dtype: Annotated[
         Literal["float32", "float16"] | None,
         typer.Option(

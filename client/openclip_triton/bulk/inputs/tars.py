@@ -51,16 +51,16 @@ class TarPart(Partition):
             yield self._complete(sample)
 
     def _complete(self, sample: Sample) -> Sample:
-        if sample.problem is None:
-            if self.images and sample.image is None:
-                problem = Problem("no_image", "the tar has no image")
-                return Sample(sample.key, metadata=sample.metadata, problem=problem)
-            if self.texts and sample.text is None:
-                problem = Problem("no_caption", "the tar has no caption")
-                return Sample(sample.key, metadata=sample.metadata, problem=problem)
-            if self.metadata and sample.metadata is None:
-                return Sample(sample.key, problem=Problem("no_metadata", "the tar has no .json"))
-        return sample
+        problem = sample.problem
+        if problem is not None:
+            return sample
+        if self.images and sample.image is None:
+            problem = Problem("no_image", "the tar has no image")
+        elif self.texts and sample.text is None:
+            problem = Problem("no_caption", "the tar has no caption")
+        elif self.metadata and sample.metadata is None:
+            problem = Problem("no_metadata", "the tar has no .json")
+        return replace(sample, problem=problem)
 
     def _grouped(self) -> Iterator[Sample]:
         """Join neighbouring members of one key.
