@@ -1,4 +1,7 @@
-"""Files on this machine, or below any URL that fsspec opens."""
+"""Files on this machine, or below any URL that fsspec opens.
+
+What cannot be read, written or removed is an OSError, whatever the library raises.
+"""
 
 import glob
 import os
@@ -27,7 +30,7 @@ _STAMPS = (
 
 
 class Local:
-    """The file systems of this machine. `Remote` has the same methods; all raise OSError."""
+    """The file systems of this machine. `Remote` has the same methods."""
 
     def is_file(self, path: str) -> bool:
         """Whether a file is there."""
@@ -209,21 +212,13 @@ def storage_of(path: str) -> Local | Remote:
 
 
 def read(path: str) -> bytes:
-    """Read a whole file.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Read a whole file."""
     with _as_os_errors(path), storage_of(path).open(path) as file:
         return file.read()
 
 
 def write(path: str, data: bytes) -> None:
-    """Write a file that appears only once complete.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write a file that appears only once complete."""
     storage = storage_of(path)
     draft = storage.draft(path)
     draft.write_bytes(data)
@@ -231,9 +226,5 @@ def write(path: str, data: bytes) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file, if it is there.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
+    """Remove a file, if it is there."""
     storage_of(path).remove(path)

@@ -116,23 +116,16 @@ def _result(waiting: Future[Sample] | Sample) -> Sample:
 
 
 def _fetch(sample: Sample, captions: bool) -> Sample:
-    path = str(sample.image)
+    path, image, text = str(sample.image), sample.image, sample.text
     try:
-        image = read(path) if isinstance(sample.image, str) else sample.image
-        path = caption_of(sample.key)
-        text = _decoded(read(path)) if captions else sample.text
+        if isinstance(image, str):
+            image = read(path)
+        if captions:
+            path = sample.key.removesuffix(PurePosixPath(sample.key).suffix) + ".txt"
+            text = read(path).decode(errors="surrogateescape").strip()
     except FileNotFoundError:
         code = "unreadable_file" if path == sample.image else "no_caption"
         return replace(sample, image=None, problem=Problem(code, f"{path} does not exist"))
     except OSError as error:
         return replace(sample, image=None, problem=Problem("unreadable_file", str(error), True))
     return replace(sample, image=image, text=text)
-
-
-def _decoded(data: bytes) -> str:
-    return data.decode(errors="surrogateescape").strip()
-
-
-def caption_of(path: str) -> str:
-    """Name the file of an image's caption."""
-    return path.removesuffix(PurePosixPath(path).suffix) + ".txt"
