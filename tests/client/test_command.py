@@ -230,7 +230,7 @@ def test_help_tells_of_the_connection(name: str) -> None:
 
 
 def test_help_loads_neither_numpy_nor_grpc() -> None:
-    code = "import sys, openclip_triton.__main__; print(*{'numpy', 'grpc'} & {*sys.modules})"
+    code = "import sys, openclip_triton.command.cli; print(*{'numpy', 'grpc'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], env=environment(""), capture_output=True)
     assert (done.returncode, done.stdout) == (0, b"\n"), done.stderr
 

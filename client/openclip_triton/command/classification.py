@@ -5,14 +5,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openclip_triton.bulk.listing import Entry, Listing
 from openclip_triton.errors import ClientError, InvalidRequest, UnreadableFile
-from openclip_triton.values import Prediction
+
+if TYPE_CHECKING:
+    from openclip_triton.values import Prediction
 
 REQUESTS = 8
 
-Ask = Callable[[list[Path]], list[list[Prediction]]]
+Ask = Callable[[list[Path]], "list[list[Prediction]]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class Answer:
     """The best labels of an image, best first, or the reason that it failed."""
 
     path: str
-    predictions: tuple[Prediction, ...]
+    predictions: "tuple[Prediction, ...]"
     problem: str = ""
 
 

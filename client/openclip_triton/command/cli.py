@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
-from openclip_triton.bulk import listing
-from openclip_triton.command import options
+from openclip_triton.bulk.display import display_for
+from openclip_triton.bulk.listing import Listing
+from openclip_triton.bulk.samples import IMAGES, KINDS, TEXTS, Kind
+from openclip_triton.command import options, printing
+from openclip_triton.command.classification import classify_each
 
 if TYPE_CHECKING:
     from openclip_triton.bulk.job import Job
-    from openclip_triton.bulk.samples import Kind
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,8 +81,6 @@ def embed_text(
     OUTPUT.failed.txt. After an interrupt, the same command continues. A folder that has the images
     of the same input also takes the texts.
     """
-    from openclip_triton.bulk.samples import TEXTS
-
     if output is None:
         if how.ray is not None:
             raise typer.BadParameter("give --output", param_hint="--ray")
@@ -104,8 +104,6 @@ def embed_images(
     Images that fail have no row and are listed in OUTPUT.failed.txt. After an interrupt, the same
     command continues; it repeats partitions whose input has changed.
     """
-    from openclip_triton.bulk.samples import IMAGES
-
     _run(_job(paths, output, (IMAGES,), how, image=image_column), how, connection)
 
 
@@ -126,8 +124,6 @@ def embed_pairs(
     A pair of which one side fails has no row and is listed in OUTPUT.failed.txt. After an
     interrupt, the same command continues.
     """
-    from openclip_triton.bulk.samples import KINDS
-
     job = _job(paths, output, KINDS, how, image=image_column, text=text_column, truncate=truncate)
     _run(job, how, connection)
 
@@ -162,15 +158,12 @@ def classify(
     connection: options.Connection,
 ) -> None:
     """Classify images by your labels, or by a label set of the service."""
-    from openclip_triton.command import printing
-    from openclip_triton.command.classification import classify_each
-
     given = [name for name in labels.split(",") if name.strip()]
     if labels_file is not None:
         given += [name for name in _lines(labels_file) if name.strip()]
     if bool(given) == bool(label_set):
         raise typer.BadParameter("give either --labels (or --labels-file) or --label-set")
-    found = listing.Listing(map(str, images))
+    found = Listing(map(str, images))
     with connection.open() as client:
         ask = partial(
             client.classify, labels=[name.strip() for name in given], label_set=label_set,
@@ -185,8 +178,6 @@ def classify(
 @options.flat
 def models(*, as_json: options.AsJson = False, connection: options.Connection) -> None:
     """List the served models."""
-    from openclip_triton.command import printing
-
     with connection.open() as client:
         printing.print_models(client.models(), as_json=as_json)
 
@@ -211,8 +202,6 @@ def _lines(path: Path) -> list[str]:
 def _print_texts(
     texts: list[str], how: options.Embedding, connection: options.Connection, *, truncate: bool
 ) -> NoReturn:
-    from openclip_triton.command import printing
-
     if len(texts) > 1:
         raise typer.BadParameter("give --output for more than one input", param_hint="INPUT")
     with ExitStack() as stack:
@@ -230,7 +219,7 @@ def _print_texts(
 def _job(
     paths: list[str],
     output: str,
-    kinds: "tuple[Kind, ...]",
+    kinds: tuple[Kind, ...],
     how: options.Embedding,
     *,
     image: str | None = None,
@@ -268,9 +257,7 @@ def _job(
 
 
 def _run(job: "Job", how: options.Embedding, connection: options.Connection) -> NoReturn:
-    from openclip_triton.bulk.display import display_for
     from openclip_triton.bulk.job import run
-    from openclip_triton.command import printing
 
     with connection.open() as client, ExitStack() as stack:
         runner_of = None

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -114,14 +114,8 @@ class Connection:
         """
         from openclip_triton.client import Client
 
-        return Client(
-            self.server,
-            api_key=self.api_key,
-            tls=self.tls,
-            tls_ca=self.tls_ca,
-            tls_cert=self.tls_cert,
-            tls_key=self.tls_key,
-        )
+        others = asdict(self)  # named as the client's own arguments
+        return Client(others.pop("server"), **others)
 
     @contextmanager
     def open(self) -> Iterator["Client"]:

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from openclip_triton.bulk.display import counted
 from openclip_triton.command.classification import Answer
-from openclip_triton.values import Model, Result
 
 if TYPE_CHECKING:
     from openclip_triton.bulk.job import Job, Summary
+    from openclip_triton.values import Model, Result
 
 
 def complain(message: str) -> None:
@@ -29,7 +29,7 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
-def print_vectors(results: Iterable[Result[tuple[int, str]]]) -> int:
+def print_vectors(results: "Iterable[Result[tuple[int, str]]]") -> int:
     """Print a JSON line for each text, as results come; return the number of failures."""
     failed = 0
     for result in results:
@@ -94,7 +94,7 @@ def print_predictions(answers: Iterable[Answer], *, as_json: bool) -> int:
     return failed
 
 
-def print_models(models: list[Model], *, as_json: bool) -> None:
+def print_models(models: "list[Model]", *, as_json: bool) -> None:
     """Print a table of the served models, or a JSON line for each."""
     if as_json:
         for model in models:
