@@ -1,6 +1,7 @@
 """Jobs over URLs: fsspec's file system in memory stands for an object store."""
 
 import json
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,6 +93,30 @@ def test_nothing_shows_before_it_is_whole(
     assert not memory.exists(f"{out}/manifests/img_emb_1.json")
     assert embed(client, f"{BUCKET}/in", out, KINDS).done == len(ALL) - 1
     assert json.loads(memory.cat_file(f"{out}/manifests/text_emb_1.json"))["rows"] == 20
+
+
+@pytest.mark.parametrize("name", ["manifests/img_emb_2.json", "v.npy", "v.paths.txt", "v.parquet"])
+def test_of_an_upload_that_fails_nothing_stays_on_this_machine(
+    client: Client,
+    memory: fsspec.AbstractFileSystem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    put = storage.Remote.publish
+
+    def fail(self: storage.Remote, draft: Path, path: str) -> None:
+        if path.endswith(name):
+            raise OSError("the store is away")
+        put(self, draft, path)
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(storage.Remote, "publish", fail)
+    output = "v.parquet" if name == "v.parquet" else "v.npy"
+    with pytest.raises((OSError, Stopped), match="the store is away"):
+        embed(client, f"{BUCKET}/in", f"{BUCKET}/{output}", (IMAGES,))
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_an_input_that_is_lost_keeps_what_is_done(

@@ -11,9 +11,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from openclip_triton.bulk.errors import JobError
+
+D = TypeVar("D", bound="Draft")
 
 BUFFER = 2**20  # bytes read at once of a file on this machine
 READ_AHEAD = 8 * 2**20  # and of one below a URL
@@ -27,6 +29,40 @@ _STAMPS = (
     "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "mtime", "LastModified",
     "last_modified", "Last-Modified", "updated", "created",
 )  # fmt: skip
+
+
+class Draft:
+    """A file in a temporary place, which appears under its name once it is published.
+
+    As a context manager, it is published at the end, and discarded after an error.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._storage = storage_of(path)
+        self.temporary = self._storage.draft(path)
+
+    def __enter__(self: D) -> D:
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        try:
+            if error is None:
+                self.close()
+                self.publish()
+        finally:
+            self.discard()
+
+    def close(self) -> None:
+        """Complete the file."""
+
+    def publish(self) -> None:
+        """Make the complete file appear under its name."""
+        self._storage.publish(self.temporary, self.path)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self.temporary.unlink(missing_ok=True)
 
 
 class Local:
@@ -219,10 +255,8 @@ def read(path: str) -> bytes:
 
 def write(path: str, data: bytes) -> None:
     """Write a file that appears only once complete."""
-    storage = storage_of(path)
-    draft = storage.draft(path)
-    draft.write_bytes(data)
-    storage.publish(draft, path)
+    with Draft(path) as draft:
+        draft.temporary.write_bytes(data)
 
 
 def remove(path: str) -> None:

@@ -1,7 +1,6 @@
 """Files that are written row by row, and appear only once complete."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,24 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from openclip_triton.bulk.storage import storage_of
-
-
-class Draft:
-    """A file that appears under its name when it is published; `draft` is written until then."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._storage = storage_of(path)
-        self.draft: Path = self._storage.draft(path)
-
-    def publish(self) -> None:
-        """Make the complete file appear under its name."""
-        self._storage.publish(self.draft, self.path)
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        self.draft.unlink(missing_ok=True)
+from openclip_triton.bulk.storage import Draft
 
 
 class NpyFile(Draft):
@@ -37,7 +19,7 @@ class NpyFile(Draft):
         self._descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
         self._dimensions = dimensions
         self._rows = 0
-        self._file = self.draft.open("wb")
+        self._file = self.temporary.open("wb")
         self._write_header()
 
     def write(self, vectors: NDArray[np.float32]) -> None:
@@ -68,7 +50,7 @@ class ParquetFile(Draft):
     def __init__(self, path: str, schema: Any) -> None:  # noqa: ANN401 - pyarrow has no types
         super().__init__(path)
         self._schema = schema
-        self._writer: Any = pq.ParquetWriter(self.draft, schema)
+        self._writer: Any = pq.ParquetWriter(self.temporary, schema)
 
     def write(self, columns: Sequence[Sequence[str | None] | NDArray[np.float32]]) -> None:
         """Append rows: the cells of each column of strings, and [n, D] of each of vectors."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from openclip_triton.bulk import metadata, storage
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.manifests import Settings
-from openclip_triton.bulk.outputs.files import Draft, NpyFile, ParquetFile
+from openclip_triton.bulk.outputs.files import NpyFile, ParquetFile
 from openclip_triton.bulk.samples import IMAGES, TEXTS, Kind
 from openclip_triton.values import Space, Vector
 
@@ -59,7 +59,7 @@ class Part:
         for file in self._files():
             file.close()
         if self.spread:
-            metadata.spread(self.table.draft)
+            metadata.spread(self.table.temporary)
         if self.join:
             _add_columns(self.table)
         for file in self._files():
@@ -90,14 +90,14 @@ class Part:
         return np.stack([row.vectors.get(kind.noun, zeros) for row in self.rows])
 
 
-def _add_columns(draft: Draft) -> None:
+def _add_columns(table: ParquetFile) -> None:
     """Add the columns that the metadata of the other half has."""
-    with storage.storage_of(draft.path).open(draft.path) as file:
+    with storage.storage_of(table.path).open(table.path) as file:
         there = pq.read_table(file)
-    ours = pq.read_table(draft.draft)
+    ours = pq.read_table(table.temporary)
     if there.num_rows != ours.num_rows:
         raise JobError(
-            f"{draft.path} has {there.num_rows:,} rows, not {ours.num_rows:,} as its manifest says"
+            f"{table.path} has {there.num_rows:,} rows, not {ours.num_rows:,} as its manifest says"
         )
     for name in ours.column_names:
         column = ours.column(name)
@@ -105,7 +105,7 @@ def _add_columns(draft: Draft) -> None:
             there = there.set_column(there.column_names.index(name), name, column)
         else:
             there = there.append_column(name, column)
-    pq.write_table(there, draft.draft)
+    pq.write_table(there, table.temporary)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from openclip_triton.bulk import storage
 from openclip_triton.bulk.errors import JobError
 from openclip_triton.bulk.manifests import VERSION
-from openclip_triton.bulk.outputs.files import Draft, NpyFile, ParquetFile
+from openclip_triton.bulk.outputs.files import NpyFile, ParquetFile
 from openclip_triton.bulk.outputs.layouts import BATCH, ClipFolder, Layout, ParquetFolder, schema_of
 from openclip_triton.bulk.samples import KINDS, Kind
 from openclip_triton.values import Space
@@ -96,10 +96,11 @@ class Output:
 
     def list_failures(self, lines: Iterable[str]) -> None:
         """Write the list of failures."""
-        draft = Draft(self.failed)
-        with draft.draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        with (
+            storage.Draft(self.failed) as draft,
+            draft.temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.writelines(f"{line}\n" for line in lines)
-        draft.publish()
 
     def finish(
         self, names: Sequence[str], kinds: Sequence[Kind], space: Space, *, keep: bool
@@ -117,26 +118,23 @@ class Output:
         elif self.joined == ".lance":
             self._join_lance(pa.RecordBatchReader.from_batches(schema, batches))
         else:
-            whole = ParquetFile(self.path, schema)
-            for batch in batches:
-                whole.copy(batch)
-            whole.close()
-            whole.publish()
+            with ParquetFile(self.path, schema) as whole:
+                for batch in batches:
+                    whole.copy(batch)
         if not keep:
             storage.storage_of(self.path).remove_folder(self.layout.root)
 
     def _join_npy(self, batches: Iterator[Any], kind: Kind, space: Space) -> None:
-        listed = Draft(self.path.removesuffix(".npy") + kind.companion)
-        whole = NpyFile(self.path, space.dimensions, self.layout.dtype)
-        with listed.draft.open("w", encoding="utf-8") as lines:
+        # The vectors get their name last: if they exist, so does the list.
+        with (
+            NpyFile(self.path, space.dimensions, self.layout.dtype) as whole,
+            storage.Draft(self.path.removesuffix(".npy") + kind.companion) as listed,
+            listed.temporary.open("w", encoding="utf-8") as lines,
+        ):
             for batch in batches:
                 keys, vectors = batch.columns
                 whole.write(vectors.flatten().to_numpy().reshape(-1, space.dimensions))
                 lines.writelines(" ".join(key.splitlines()) + "\n" for key in keys.to_pylist())
-        whole.close()
-        # The vectors get their name last: if they exist, so does the list.
-        listed.publish()
-        whole.publish()
 
     def _join_lance(self, rows: Any) -> None:  # noqa: ANN401 - pyarrow has no types
         """Write a table named as in LanceDB, FOLDER/NAME.lance; it appears only once complete."""
