@@ -1,6 +1,7 @@
 """Lists images below folders, by name."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,6 @@ def _entry(path: str) -> Entry:
         return Entry(path, "", f"{error.strerror}")
     except ValueError as error:  # the name holds a null byte
         return Entry(path, "", str(error))
-    if not os.path.isfile(path):  # noqa: PTH113
+    if not stat.S_ISREG(status.st_mode):
         return Entry(path, "", "not a regular file")
     return Entry(path, f"{status.st_size}:{status.st_mtime_ns}")

@@ -38,9 +38,9 @@ def checked(data: bytes) -> str:
     for _ in range(MAX_DEPTH + 1):
         inner = (each for each in level if isinstance(each, dict | list))
         level = [x for each in inner for x in (each.values() if isinstance(each, dict) else each)]
-    if level:
-        raise ValueError(f"the .json is nested more than {MAX_DEPTH} deep")
-    return text
+        if not level:
+            return text
+    raise ValueError(f"the .json is nested more than {MAX_DEPTH} deep")
 
 
 def spread(path: Path) -> None:
