@@ -95,6 +95,27 @@ def test_nothing_shows_before_it_is_whole(
     assert json.loads(memory.cat_file(f"{out}/manifests/text_emb_1.json"))["rows"] == 20
 
 
+def test_an_output_is_replaced_without_a_listing_for_each_part(
+    client: Client,
+    memory: fsspec.AbstractFileSystem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "a.txt").write_text("text\n" * 30)
+    embed(client, tmp_path / "a.txt", f"{BUCKET}/out", (TEXTS,), size=1)
+    listed: list[str] = []
+    names = storage.Remote.names
+
+    def count(self: storage.Remote, folder: str) -> list[str]:
+        listed.append(folder)
+        return names(self, folder)
+
+    monkeypatch.setattr(storage.Remote, "names", count)
+    embed(client, tmp_path / "a.txt", f"{BUCKET}/out", (TEXTS,), size=10, overwrite=True)
+    assert len(memory.ls(f"{BUCKET}/out/text_emb")) == len(memory.ls(f"{BUCKET}/out/metadata")) == 3
+    assert len(listed) < 10
+
+
 @pytest.mark.parametrize("name", ["manifests/img_emb_2.json", "v.npy", "v.paths.txt", "v.parquet"])
 def test_of_an_upload_that_fails_nothing_stays_on_this_machine(
     client: Client,

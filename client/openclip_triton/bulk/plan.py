@@ -87,8 +87,7 @@ class Plan:
             for name in self.heads[kind]:
                 self.manifests.remove(kind, name)
             self.heads[kind] = {}
-            names = self.output.layout.parts(kind)
-            replaced += [file for name in names for file in self.output.layout.files(name, kind)]
+            replaced += self.output.layout.files(self.output.layout.parts(kind), kind)
         replaced = list(dict.fromkeys(replaced))
         notes = []
         if replaced:
@@ -132,6 +131,6 @@ class Plan:
     def drop_surplus(self) -> None:
         """Remove the files of partitions that the input no longer has."""
         for kind in self.kinds:
-            for name in set(self.output.layout.parts(kind)) - set(self.names):
-                for file in self.output.layout.files(name, kind):
-                    storage.remove(file)
+            surplus = set(self.output.layout.parts(kind)) - set(self.names)
+            for file in self.output.layout.files(sorted(surplus), kind):
+                storage.remove(file)

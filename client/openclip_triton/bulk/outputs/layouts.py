@@ -135,11 +135,11 @@ class ClipFolder:
         """Name the file that both halves share."""
         return f"{self.root}/metadata/metadata_{name}.parquet"
 
-    def files(self, name: str, kind: Kind) -> list[str]:
-        """List the files of a half; the metadata goes with the last half."""
-        other = TEXTS if kind == IMAGES else IMAGES
-        shared = [] if name in self.parts(other) else [self.metadata(name)]
-        return [self.vectors(name, kind), *shared]
+    def files(self, names: Sequence[str], kind: Kind) -> list[str]:
+        """List the files of a half of partitions; the metadata goes with the last half."""
+        others = set(self.parts(TEXTS if kind == IMAGES else IMAGES))
+        shared = [self.metadata(name) for name in names if name not in others]
+        return [self.vectors(name, kind) for name in names] + shared
 
     def parts(self, kind: Kind) -> list[str]:
         """List the numbers of the partitions with any half present, finished or not."""
@@ -164,9 +164,9 @@ class ParquetFolder:
         """Name the file of a partition."""
         return f"{self.root}/part_{name}.parquet"
 
-    def files(self, name: str, kind: Kind) -> list[str]:
-        """List the file, which both halves share."""
-        return [self.path(name)]
+    def files(self, names: Sequence[str], kind: Kind) -> list[str]:
+        """List the files of partitions, which both halves share."""
+        return [self.path(name) for name in names]
 
     def parts(self, kind: Kind) -> list[str]:
         """List the numbers of the partitions that are there, finished or not."""

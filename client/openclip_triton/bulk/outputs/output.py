@@ -145,8 +145,7 @@ class Output:
         lancedb.connect(folder or ".").create_table(name[: -len(".lance")], rows, mode="overwrite")
 
     def _batches(self, names: Sequence[str], kind: Kind) -> Iterator[Any]:
-        for name in names:
-            [path] = self.layout.files(name, kind)
+        for path in self.layout.files(names, kind):
             with storage.storage_of(path).open(path) as file:
                 yield from pq.ParquetFile(file).iter_batches(BATCH)
 
