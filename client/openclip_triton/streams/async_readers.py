@@ -33,7 +33,7 @@ class AsyncReaders(Generic[K]):
         self._ledger = exchange.ledger
         self._happened = happened
         self._turn = asyncio.Lock()  # at the source
-        self._running = exchange.settings.readers
+        self._running = exchange.order.settings.readers
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:

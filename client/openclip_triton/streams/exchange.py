@@ -46,11 +46,11 @@ class Exchange(Generic[K]):
     """
 
     def __init__(self, order: Order) -> None:
-        self.settings = order.settings
-        self.ledger = Ledger(self.settings.max_items, self.settings.max_bytes)
+        self.order = order
+        self._settings = order.settings
+        self.ledger = Ledger(self._settings.max_items, self._settings.max_bytes)
         self._failures = 0  # of the connection, since the last answer
         self._ready: deque[tuple[Result[K], int]] = deque()  # with the bytes of their items
-        self._order = order
         self._fingerprint = order.fingerprint
         self._ids: dict[int, K] = {}  # by number, until the result is ready
         self._count = 0  # of items read
@@ -72,7 +72,7 @@ class Exchange(Generic[K]):
         Raises:
             ClientError: It cannot be read, or is too large.
         """
-        most = self.settings.max_item_bytes
+        most = self._settings.max_item_bytes
         if size > most:
             raise InvalidRequest(
                 f"{size:,} bytes; a stream takes items of at most {most:,}", code="too_large"
@@ -81,7 +81,7 @@ class Exchange(Generic[K]):
 
     def messages(self, connection: int) -> Iterator[pb.EmbedStreamRequest]:
         """Yield a connection's messages, in gRPC's thread; the first holds the options."""
-        options: pb.StreamOptions | None = self._order.options
+        options: pb.StreamOptions | None = self.order.options
         while (taken := self.ledger.take(connection)) is not None:
             items = [pb.StreamItem(id=str(number), item=item) for number, item in taken]
             yield pb.EmbedStreamRequest(options=options, items=items)
@@ -129,8 +129,8 @@ class Exchange(Generic[K]):
             error = of_item(answer.error) if answer.HasField("error") else None
             if error is not None and error.retryable:
                 entry.attempts += 1
-                if entry.attempts <= self.settings.retries:
-                    self.ledger.retry(number, self.settings.backoff(entry.attempts))
+                if entry.attempts <= self._settings.retries:
+                    self.ledger.retry(number, self._settings.backoff(entry.attempts))
                     continue
             self.ledger.settle(number)
             self._failures = 0
@@ -143,7 +143,7 @@ class Exchange(Generic[K]):
                 self._finish(number, result, entry.size)
 
     def _finish(self, number: int, result: Result[K], size: int) -> None:
-        if not self._order.ordered:
+        if not self.order.ordered:
             self._finished += 1
             self._ready.append((result, size))
             return
@@ -157,7 +157,7 @@ class Exchange(Generic[K]):
             self._fingerprint = found
         elif found and found != self._fingerprint:
             raise ModelChanged(
-                f"the model behind {self._order.address} has the fingerprint {found}, not "
+                f"the model behind {self.order.address} has the fingerprint {found}, not "
                 f"{self._fingerprint} as at the start: their vectors cannot be compared"
             )
 
@@ -169,10 +169,10 @@ class Exchange(Generic[K]):
         """
         if not self._connected:
             return 0.0 if self.ledger.entries else None
-        since, limit = self.ledger.waiting_since(), self.settings.idle_s
+        since, limit = self.ledger.waiting_since(), self._settings.idle_s
         if since is None or time.monotonic() - max(since, self._heard) <= limit:
             return None
-        silent = ConnectionFailed(f"no answer from {self._order.address} in {limit:g} s")
+        silent = ConnectionFailed(f"no answer from {self.order.address} in {limit:g} s")
         return self.ended(self.ledger.connection, silent)
 
     def ended(self, connection: int, error: ClientError | None) -> float | None:
@@ -186,8 +186,8 @@ class Exchange(Generic[K]):
         self._connected = False
         if not self.ledger.entries:
             return None  # nothing is lost; the next item has a new connection
-        error = error or ConnectionFailed(f"{self._order.address} ended the stream early")
+        error = error or ConnectionFailed(f"{self.order.address} ended the stream early")
         self._failures += 1
-        if not error.retryable or self._failures > self.settings.retries:
+        if not error.retryable or self._failures > self._settings.retries:
             raise error
-        return max(self.settings.backoff(self._failures), error.retry_after_s)
+        return max(self._settings.backoff(self._failures), error.retry_after_s)

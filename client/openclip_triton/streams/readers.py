@@ -28,12 +28,11 @@ class Readers(Generic[K]):
         self._ledger = exchange.ledger
         self._happened = happened
         self._lock = threading.Lock()
-        self._running = 0
+        self._running = exchange.order.settings.readers
 
-    def start(self, threads: int) -> None:
+    def start(self) -> None:
         """Start the threads."""
-        self._running = threads
-        for number in range(threads):
+        for number in range(self._running):
             threading.Thread(
                 target=self._run, name=f"openclip-reader-{number}", daemon=True
             ).start()

@@ -50,8 +50,8 @@ def results(
     events: SimpleQueue[Event] = SimpleQueue()
     exchange = Exchange[K](order)
     readers = Readers(iter(items), exchange, events.put)
-    with _Connection(exchange, open_call, order.address, events.put) as connection:
-        readers.start(order.settings.readers)
+    with _Connection(exchange, open_call, events.put) as connection:
+        readers.start()
         while exchange.unfinished():
             event: Event = exchange.nothing
             with suppress(Empty):
@@ -86,7 +86,7 @@ async def async_results(
     exchange = Exchange[K](order)
     readers = AsyncReaders(items, exchange, events.put_nowait)
     try:
-        with _Connection(exchange, open_call, order.address, happened) as connection:
+        with _Connection(exchange, open_call, happened) as connection:
             readers.start()
             while exchange.unfinished():
                 timer = loop.call_later(exchange.patience(), events.put_nowait, exchange.nothing)
@@ -114,7 +114,6 @@ class _Connection(Generic[K]):
 
     exchange: Exchange[K]
     open_call: OpenCall
-    address: str
     happened: Callable[[Event], None]
     call: Call | None = None
     thread: threading.Thread | None = None
@@ -150,7 +149,7 @@ class _Connection(Generic[K]):
             for response in call:
                 self.happened(partial(self.exchange.answered, response))
         except grpc.RpcError as error:
-            ended = of_call(error, self.address)
+            ended = of_call(error, self.exchange.order.address)
             self.happened(partial(self.exchange.ended, number, ended))
         else:
             self.happened(partial(self.exchange.ended, number, None))
