@@ -122,7 +122,7 @@ class Embedder:
                         yield from self._settle(pool, advance)
                 yield from self._settle(pool, advance)
                 while self._publishing:
-                    yield self._published()
+                    yield self._publishing.popleft().result()
                 if self._lost is not None:
                     raise self._lost
             finally:
@@ -183,10 +183,7 @@ class Embedder:
             while len(self._publishing) > PUBLISHING or (
                 self._publishing and self._publishing[0].done()
             ):
-                yield self._published()
-
-    def _published(self) -> Done:
-        return self._publishing.popleft().result()
+                yield self._publishing.popleft().result()
 
     def _write(self, item: _Item, advance: Callable[[bool], None]) -> None:
         """Add the row of a sample, or record the reason for its absence."""

@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -44,18 +44,12 @@ class Lines(Input):
 
     def lines(self) -> Iterator[str]:
         """Read the lines, without their ends."""
-        with self._opened() as file:
+        typed = self._typed
+        if typed is not None:
+            typed.seek(0)
+        with opened(self._path) if typed is None else nullcontext(typed) as file:
             for line in file:
                 yield line.rstrip("\r\n")
-
-    @contextmanager
-    def _opened(self) -> Iterator[TextIO]:
-        if self._typed is not None:
-            self._typed.seek(0)
-            yield self._typed
-            return
-        with opened(self._path) as file:
-            yield file
 
 
 @contextmanager
