@@ -85,7 +85,7 @@ class Input(ABC):
 
 
 def cut(items: Iterable[T], size: int) -> Iterator[tuple[int, tuple[T, ...]]]:
-    """Cut items into partitions; yield the number of each one's first item, from 1, and its items."""
+    """Cut items into partitions: the number of each one's first item, from 1, and its items."""
     left, first = iter(items), 1
     while taken := tuple(islice(left, size)):
         yield first, taken
