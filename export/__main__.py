@@ -72,7 +72,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _published(given: argparse.Namespace) -> int:
-    from export.publish.published import find_published
+    from export.publish.repository import find_published
 
     precisions = given.precision or ["fp32"]
     found = find_published(given.repository, given.model, given.pretrained, precisions)

@@ -10,7 +10,7 @@ The previous version may be kept: its manifest gets another name, and its folder
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from export.errors import RepositoryError
@@ -27,6 +27,7 @@ from export.publish.leftovers import (
 from export.publish.writer import locked, staging
 from export.storage.durable import sync_folders, sync_tree, write
 from gateway.models.manifest import SUFFIX, Manifest
+from gateway.models.variants import find_variants
 
 
 def published(root: Path, model_id: str) -> Manifest | None:
@@ -37,6 +38,18 @@ def published(root: Path, model_id: str) -> Manifest | None:
     """
     path = root / f"{model_id}{SUFFIX}"
     return read(path) if path.exists() else None
+
+
+def find_published(
+    root: Path, model: str, pretrained: str | None, precisions: Sequence[str]
+) -> list[str | None]:
+    """The id under which a model is published in each precision, or None; see `find_variants`.
+
+    Raises:
+        RepositoryError: A manifest cannot be read.
+    """
+    found = find_variants(map(read, root.glob(f"*{SUFFIX}")), model, pretrained, precisions)
+    return [None if each is None else each.id for each in found]
 
 
 def next_version(

@@ -10,7 +10,7 @@ import pytest
 from export.errors import RepositoryError
 from export.publish import repository, writer
 from export.publish.leftovers import manifest_text
-from export.publish.published import find_published
+from export.publish.repository import find_published
 from gateway.models.gate import Agreement, EncoderFigures, Gate, Run, Thresholds
 from gateway.models.manifest import (
     Golden,
