@@ -100,6 +100,11 @@ def encoders_of(manifest: Manifest) -> dict[str, int]:
     return {image.name: image.max_batch} | {text.name: text.max_batch for text in texts}
 
 
+def tokenizer_file(model_id: str, version: int) -> str:
+    """Name of a tokenizer's file in a repository."""
+    return f"{model_id}.{version}.tokenizer.json"
+
+
 def card_file(model_id: str, version: int) -> str:
     """Name of a model card in a repository."""
     return f"{model_id}.{version}.card.md"

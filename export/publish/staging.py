@@ -8,7 +8,7 @@ import onnx
 
 from export.precision.bf16 import to_openvino
 from export.precision.variants import Graphs
-from export.publish.leftovers import CONFIG, card_file
+from export.publish.leftovers import CONFIG, card_file, tokenizer_file
 from export.publish.pbtxt import ANY_LENGTH, MODEL_FILES, Serving, image_config, text_config
 from export.source import graph
 from export.storage.durable import link
@@ -32,7 +32,7 @@ class Stage:
     @property
     def tokenizer(self) -> Path:
         """Path of the tokenizer's file."""
-        return self.folder / f"{self.model_id}.{self.version}.tokenizer.json"
+        return self.folder / tokenizer_file(self.model_id, self.version)
 
     @property
     def card(self) -> Path:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export.errors import TransferError, brief
-from export.publish.leftovers import CONFIG, card_file, encoders_of
+from export.publish.leftovers import CONFIG, card_file, encoders_of, tokenizer_file
 from gateway.models.manifest import MAX_CARD_BYTES, Manifest, Sha256
 
 NAME = "openclip-triton.json"
@@ -109,11 +109,6 @@ def details(error: ValidationError) -> str:
     """The errors of an index, in one line."""
     wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
     return brief(ValueError("; ".join(wrong).removeprefix(": ")))
-
-
-def tokenizer_file(model_id: str, version: int) -> str:
-    """Name of a tokenizer's file in a repository."""
-    return f"{model_id}.{version}.tokenizer.json"
 
 
 def renumbered(manifest: Manifest, version: int) -> Manifest:
