@@ -25,7 +25,7 @@ from export.publish.leftovers import (
     read,
 )
 from export.publish.writer import locked, staging
-from export.storage.durable import sync_folders, sync_tree, write
+from export.storage.durable import sync, sync_tree, write
 from gateway.models.manifest import SUFFIX, Manifest
 from gateway.models.variants import find_variants
 
@@ -136,11 +136,13 @@ def publish(root: Path, staged: Path, manifest: Manifest, *, keep: bool = False)
         (staged / name).rename(root / name)
     if keep and previous:
         write(staged, root / kept_file(previous), manifest_text(previous))
-    sync_folders(root, [*encoders, "."])
+    for encoder in encoders:
+        sync(root / encoder)
+    sync(root)
     write(staged, root / f"{manifest.id}{SUFFIX}", manifest_text(manifest))
     if gone:
         (root / kept_file(gone)).unlink(missing_ok=True)
-    sync_folders(root, ["."])
+    sync(root)
     _replace_configs(root, staged, encoders.keys() - first)
 
 
@@ -174,7 +176,7 @@ def _remove(root: Path, manifest: Manifest) -> None:
         (root / f"{manifest.id}{SUFFIX}").unlink()
         for each in every[1:]:
             (root / kept_file(each)).unlink()
-        sync_folders(root, ["."])
+        sync(root)
 
 
 def _replace_configs(root: Path, staged: Path, encoders: Iterable[str]) -> None:

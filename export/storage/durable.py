@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -28,12 +27,6 @@ def sync_tree(folder: Path) -> None:
     """Sync a folder and everything in it to disk."""
     for path in (folder, *folder.rglob("*")):
         sync(path)
-
-
-def sync_folders(root: Path, names: Iterable[str]) -> None:
-    """Sync the entries of folders to disk."""
-    for name in names:
-        sync(root / name)
 
 
 def sync(path: Path) -> None:
