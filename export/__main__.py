@@ -7,10 +7,13 @@ import sys
 import warnings
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from export.arguments import parser, transfer_parser
 from export.errors import ExportError
+
+if TYPE_CHECKING:
+    from export.publish.job import Options
 
 REFUSED = 2
 
@@ -134,28 +137,10 @@ def _check_engines(root: Path) -> int:
 
 def _gpu_inputs(given: argparse.Namespace) -> int:
     # imports torch, which takes seconds
-    from export.gate import calibration
     from export.gpu_inputs import write
-    from export.pipeline import default_id
     from export.progress import Progress
-    from export.publish.job import DRAWN
-    from export.source.checkpoint import load_checkpoint
-    from export.source.custom import load_custom
 
-    images = given.calibrate or DRAWN
-    samples = (
-        calibration.drawn()
-        if images == DRAWN
-        else calibration.from_files(Path(images), given.calibrate_texts)
-    )
-    if given.custom is None:
-        checkpoint = load_checkpoint(
-            given.model, given.pretrained, given.tokenizer, given.text_config
-        )
-    else:
-        checkpoint = load_custom(given.custom)
-    folder = given.gpu_inputs / default_id(checkpoint.name, checkpoint.pretrained)
-    write(checkpoint, samples, folder, Progress())
+    folder = write(_options(given), given.gpu_inputs, Progress())
     sys.stdout.write(f"written to {folder}\n")
     return 0
 
@@ -163,23 +148,11 @@ def _gpu_inputs(given: argparse.Namespace) -> int:
 def _export(given: argparse.Namespace) -> int:
     # imports torch, which takes seconds
     from export.pipeline import export_model
-    from export.precision.variants import pairs
     from export.progress import Progress
-    from export.publish.job import Options
-    from export.publish.pbtxt import Serving
     from export.report.summary import how_to_serve, summary, write_reports
-    from gateway.models.gate import Thresholds
 
-    known: dict[str, Any] = vars(given)
-    known |= {"model": given.model or given.custom, "custom": given.custom is not None}
-    thresholds = Thresholds(**{each.name: known[each.name] for each in fields(Thresholds)})
-    serving = Serving(given.max_batch, given.device, given.instances, given.threads)
-    known |= {"variants": pairs(given.precision, given.runtime), "thresholds": thresholds}
-    known |= {"samples": tuple(given.samples), "evaluate": tuple(given.evaluate)}
-    known |= {"serving": serving}
-    options = Options(**{each.name: known[each.name] for each in fields(Options)})
     progress = Progress()
-    outcomes = export_model(options, progress)
+    outcomes = export_model(_options(given), progress)
     with progress.stage("writing the report"):
         report = write_reports(outcomes, given.report)
     for outcome in outcomes:
@@ -193,6 +166,25 @@ def _export(given: argparse.Namespace) -> int:
         for failure in outcome.failures:
             sys.stderr.write(f"refused: {outcome.id}: {failure}; not published\n")
     return REFUSED if refused else 0
+
+
+def _options(given: argparse.Namespace) -> "Options":
+    from export.precision.variants import pairs
+    from export.publish.job import Options
+    from export.publish.pbtxt import Serving
+    from gateway.models.gate import Thresholds
+
+    known: dict[str, Any] = vars(given)
+    known |= {
+        "model": given.model or given.custom,
+        "custom": given.custom is not None,
+        "variants": pairs(given.precision, given.runtime),
+        "samples": tuple(given.samples),
+        "evaluate": tuple(given.evaluate),
+        "thresholds": Thresholds(**{each.name: known[each.name] for each in fields(Thresholds)}),
+        "serving": Serving(given.max_batch, given.device, given.instances, given.threads),
+    }
+    return Options(**{each.name: known[each.name] for each in fields(Options)})
 
 
 if __name__ == "__main__":

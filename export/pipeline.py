@@ -50,14 +50,9 @@ def export_model(options: Options, progress: Progress) -> list[Outcome]:
     """
     _check(options)
     dataset = evaluation_set(options)
-    samples = _calibration_set(options)
+    samples = calibration_set(options)
     with progress.stage(f"loading {options.model}"):
-        if options.custom:
-            checkpoint = load_custom(options.model)
-        else:
-            checkpoint = load_checkpoint(
-                options.model, options.pretrained, options.tokenizer, options.text_config
-            )
+        checkpoint = load(options)
     for notice in checkpoint.notices:
         progress.notice(notice)
     quantized = [variant for variant in options.variants if variant.quantized]
@@ -110,6 +105,19 @@ def _check(options: Options) -> None:
             raise ExportError(why)
 
 
+def load(options: Options) -> Checkpoint:
+    """Load the model.
+
+    Raises:
+        ExportError: It cannot be loaded.
+    """
+    if options.custom:
+        return load_custom(options.model)
+    return load_checkpoint(
+        options.model, options.pretrained, options.tokenizer, options.text_config
+    )
+
+
 def evaluation_set(options: Options) -> EvaluationSet:
     """Read the evaluation sets that `--evaluate` names.
 
@@ -128,7 +136,12 @@ def evaluation_set(options: Options) -> EvaluationSet:
     return found
 
 
-def _calibration_set(options: Options) -> EvaluationSet | None:
+def calibration_set(options: Options) -> EvaluationSet | None:
+    """Read the pictures and captions that `--calibrate-images` names, if any.
+
+    Raises:
+        ExportError: They cannot be read, or there are no captions.
+    """
     if options.calibrate is None:
         return None
     if options.calibrate == DRAWN:

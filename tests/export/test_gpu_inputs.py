@@ -71,6 +71,17 @@ def test_plans_are_built_and_nothing_is_said_of_their_speed_without_a_gpu(
     assert not [row for row in rows if "per_second" in row.values]
 
 
+def test_pictures_without_captions_are_one_clear_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--gpu-inputs", str(tmp_path / "inputs"), "--calibrate-images", str(tmp_path)]
+    assert main([str(CONFIG), *words]) == 1
+    assert capsys.readouterr().err == (
+        "error: --calibrate-images needs --calibrate-texts FILE as well\n"
+    )
+    assert not (tmp_path / "inputs").exists()
+
+
 def test_a_model_without_inputs_has_its_golden_pair(tmp_path: Path) -> None:
     found = inputs_of(DEMO, tmp_path)
     assert found.folder is None
