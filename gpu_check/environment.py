@@ -30,7 +30,7 @@ def lines(runtime: Runtime) -> Iterator[Row]:
     )
     yield _line("TensorRT library", library_version)
     yield _line("TensorRT for Python", lambda: str(import_tensorrt().__version__))
-    yield _line("Triton", _triton)
+    yield _line("Triton", lambda: str(find_runtime().tritonserver))
 
 
 def _line(what: str, find: Callable[[], str]) -> Row:
@@ -49,7 +49,3 @@ def _driver() -> str:
     if done.returncode:
         raise PlanError(f"nvidia-smi: {' '.join((done.stdout + done.stderr).split())}")
     return "; ".join(done.stdout.split("\n")).strip("; ")
-
-
-def _triton() -> str:
-    return str(find_runtime().tritonserver)
