@@ -84,10 +84,9 @@ def _plans(
             yield line("plans", {"model": model, "engine": "TensorRT"}, NOT_HERE, error)
         return
     measure = replace(_measure("plans", given, runtime), used_bytes=device.used_bytes, ungraphed="")
-    options = plans.options_of(given.batches, given.output / CACHE)
     for manifest in chosen.values():
         inputs = inputs_of(manifest, given.inputs)
-        yield from plans.lines(manifest, inputs, measure, trt, device, options)
+        yield from plans.lines(manifest, inputs, measure, trt, device, given.output / CACHE)
 
 
 def _service(

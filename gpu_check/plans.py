@@ -1,7 +1,7 @@
 """Builds TensorRT plans of a model's typed graphs with export's builder, and measures them."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -31,8 +31,8 @@ def lines(
     inputs: Inputs,
     measure: Measure,
     trt: ModuleType,
-    device: Device | None,
-    options: Mapping[str, Any],
+    device: Device,
+    timing_cache: Path,
 ) -> Iterator[Row]:
     """Build a plan for each precision and encoder, and measure it.
 
@@ -40,14 +40,16 @@ def lines(
         manifest: The model.
         inputs: Its inputs.
         measure: How to measure.
-        trt: `tensorrt`, or `tensorrt_rtx_bindings`.
-        device: The GPU; None if there is none, and plans are built ahead of time.
-        options: Further arguments of `build_plan`.
+        trt: TensorRT's module.
+        device: The GPU.
+        timing_cache: See `build_plan`.
     """
+    title = f"TensorRT {trt.__version__}"
+    most = max(*measure.batches, PARITY_BATCH)
     for precision in PRECISIONS:
         encoders = list(typed(manifest, inputs, precision))
         why = None if encoders else NO_GRAPHS
-        if encoders and precision == "fp8" and device is not None:
+        if encoders and precision == "fp8":
             why = why_not_fp8(device.gpu)
         if why:
             labels = {"model": manifest["id"], "precision": precision}
@@ -58,17 +60,14 @@ def lines(
             start = time.perf_counter()
             try:
                 shapes = {name: encoder.items.shape[1:]}
-                plan = build_plan(trt, encoder.path, shapes, gpus=lambda: device, **options)
+                plan = build_plan(
+                    trt, encoder.path, shapes, most, timing_cache, gpus=lambda: device
+                )
             except PlanError as error:
                 yield line(measure.part, {**encoder.labels, "engine": "build"}, FAIL, error)
                 continue
             figures = {"build_s": time.perf_counter() - start, "plan_mb": len(plan) / MB}
             yield line(measure.part, {**encoder.labels, "engine": "build"}, PASS, **figures)
-            title = f"TensorRT {trt.__version__}"
-            if device is None:
-                why = "no GPU to run the plan on"
-                yield line(measure.part, {**encoder.labels, "engine": title}, NOT_HERE, why)
-                continue
             make = partial(PlanEngine, trt, device, plan, (name, output), encoder.truth.shape[1])
             yield from measure.lines(title, encoder, make)
 
@@ -125,11 +124,3 @@ class PlanEngine:
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._device.stream):
             raise EngineError(f"TensorRT does not run the plan: {self._messages.why()}")
-
-
-def options_of(
-    batches: Sequence[int], cache: Path, capability: str | None = None
-) -> dict[str, Any]:
-    """Options of a build for these batch sizes; `capability` builds ahead of time."""
-    most = max(*batches, PARITY_BATCH)
-    return {"max_batch": most, "timing_cache": cache, "compute_capability": capability}

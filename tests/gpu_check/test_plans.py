@@ -33,9 +33,8 @@ def lines(
     )
     device = Device(lambda _: driver)
     measure = Measure("plans", (1, 8), 0.001, 1e9, device.used_bytes)
-    options = plans.options_of((1, 8), tmp_path / "cache")
-    trt = tensorrt(context)
-    return list(plans.lines({"id": "m"}, None, measure, trt, device, options))  # type: ignore[arg-type]
+    made = plans.lines({"id": "m"}, None, measure, tensorrt(context), device, tmp_path / "cache")  # type: ignore[arg-type]
+    return list(made)
 
 
 def verdicts(rows: list[Row]) -> list[str]:
