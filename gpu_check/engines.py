@@ -1,6 +1,5 @@
 """Measures an encoder in any engine: parity with PyTorch, speed, memory."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.reporting.results import Label, Row
+from benchmarks.systems.encoders import repeat
 from export.gate.metrics import bad_vectors, row_cosines
 from export.gate.thresholds import DEFAULT_THRESHOLDS
 from gpu_check.lines import FAIL, NOT_HERE, PASS, line
 
-MIN_CALLS = 5  # timed at least, however slow
 PARITY_BATCH = 8
 SAME = 0.99999  # cosine of a CUDA graph's vectors to those without it
 MB = 1e6
@@ -95,17 +94,14 @@ class Measure:
         for size in self.batches:
             items, plain = encoder.batch(size), None
             for graph in (False, True):
-                what: dict[str, Label] = {
-                    **labels,
-                    "batch": size,
-                    "CUDA graph": "yes" if graph else "no",
-                }
+                graphed = "yes" if graph else "no"
+                what: dict[str, Label] = {**labels, "batch": size, "CUDA graph": graphed}
                 if graph and ungraphed:
                     yield line(self.part, what, NOT_HERE, ungraphed)
                     continue
                 try:
                     run, vectors = engine.bind(items, graph=graph)
-                    taken = seconds_of(run, self.seconds)
+                    taken = repeat(run, self.seconds)
                     found = vectors()
                 except Exception as error:  # as above
                     yield line(self.part, what, FAIL, error)
@@ -129,10 +125,8 @@ class Measure:
             run()
             parts.append(vectors())
         found = np.concatenate(parts)[:count]
-        cosines, limits = (
-            row_cosines(found, encoder.truth),
-            DEFAULT_THRESHOLDS[str(labels["precision"])],
-        )
+        cosines = row_cosines(found, encoder.truth)
+        limits = DEFAULT_THRESHOLDS[str(labels["precision"])]
         lowest, mean = float(cosines.min()), float(cosines.mean())
         why = [f"{bad} vectors are not of length 1"] if (bad := bad_vectors(found)) else []
         if limits.min_cosine is not None and lowest < limits.min_cosine:
@@ -141,15 +135,3 @@ class Measure:
             why.append(f"the mean cosine is below {limits.mean_cosine}")
         figures = {"items": count, "min_cosine": lowest, "mean_cosine": mean}
         return line(self.part, labels, FAIL if why else PASS, "; ".join(why), **figures)
-
-
-def seconds_of(run: Run, seconds: float) -> list[float]:
-    """Seconds of each call during the measurement, after one warm-up call."""
-    run()
-    taken: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(taken) < MIN_CALLS or time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - start)
-    return taken

@@ -10,11 +10,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from benchmarks.systems.encoders import repeat
 from benchmarks.systems.processes import proportional_bytes
 from export.errors import brief
 from export.tensorrt.errors import PlanError
 from gpu_check.cuda import Device
-from gpu_check.engines import Bound, EngineError, Run, seconds_of
+from gpu_check.engines import Bound, EngineError, Run
 
 CUDA = "CUDAExecutionProvider"
 SERVED = {"device_id": "0", "cudnn_conv_algo_search": "HEURISTIC"}  # as in `config.pbtxt`
@@ -87,7 +88,7 @@ class Runtime:
         session = self.open(_product(side, dtype), SERVED if self.device == "cuda" else None)
         left = np.random.default_rng(0).standard_normal((side, side), np.float32).astype(dtype)
         run, _ = _bound(session, self.device, left, (side, side))
-        return 2 * side**3 / min(seconds_of(run, seconds))
+        return 2 * side**3 / min(repeat(run, seconds))
 
 
 class OnnxEngine:
