@@ -39,7 +39,7 @@ def lines(
         BenchmarkError: The service does not start.
     """
     model, before = manifest["id"], runtime.used_bytes()
-    cuda = runtime.device == "cuda"
+    cuda = runtime.device == "cuda" and manifest["runtime"] != "openvino"  # which needs a CPU
     with (
         on_gpu(repository, manifest) if cuda else nullcontext(repository) as served,
         services.triton(served, model) as triton,

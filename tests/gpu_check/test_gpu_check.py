@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import onnxruntime
 import pytest
 
 from benchmarks.reporting.results import Results, ResultsError, Row
+from benchmarks.systems import services
 from benchmarks.systems.published import manifests
 from benchmarks.traffic.errors import BenchmarkError
 from gpu_check import __main__ as program
@@ -88,6 +91,20 @@ def test_on_a_gpu_triton_serves_from_a_copy_that_may_not_run_on_the_cpu() -> Non
             assert "kind: KIND_GPU" in (folder / name / "config.pbtxt").read_text()
     assert not folder.exists()
     assert (REPOSITORY / "demo.text" / "config.pbtxt").read_text() == before
+
+
+def test_a_model_in_openvino_is_served_on_the_cpu_of_a_gpu_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(repository: Path, model: str) -> None:
+        assert (repository, model) == (REPOSITORY, "demo")
+        raise BenchmarkError("as it is published")
+
+    monkeypatch.setattr(services, "triton", start)
+    runtime: Any = SimpleNamespace(device="cuda", used_bytes=lambda: 0)
+    manifest = manifests(REPOSITORY)["demo"] | {"runtime": "openvino"}
+    with pytest.raises(BenchmarkError, match="as it is published"):
+        next(service.lines(REPOSITORY, manifest, runtime, (1,), 0.1, {}))
 
 
 def test_a_cuda_provider_that_cannot_be_loaded_is_not_replaced_in_silence(
