@@ -1,7 +1,5 @@
 """Outlines of the shapes that the demo draws, as polygons around the origin."""
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,19 +9,6 @@ Points = NDArray[np.float64]  # [N, 2], x to the right and y down, within the un
 def _regular(corners: int) -> Points:
     angles = 2 * np.pi * np.arange(corners) / corners - np.pi / 2
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-
-def _circle() -> Points:
-    return _regular(128)
-
-
-def _square() -> Points:
-    side = np.sqrt(0.5)
-    return np.array([[-side, -side], [side, -side], [side, side], [-side, side]])
-
-
-def _triangle() -> Points:
-    return _regular(3)
 
 
 def _star() -> Points:
@@ -47,13 +32,13 @@ def _cross() -> Points:
     return np.concatenate([quarter @ np.linalg.matrix_power(turn, k) for k in range(4)])
 
 
-OUTLINES: dict[str, Callable[[], Points]] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "star": _star,
-    "heart": _heart,
-    "cross": _cross,
+OUTLINES: dict[str, Points] = {
+    "circle": _regular(128),
+    "square": np.sqrt(0.5) * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]),
+    "triangle": _regular(3),
+    "star": _star(),
+    "heart": _heart(),
+    "cross": _cross(),
 }
 
 
@@ -69,6 +54,6 @@ def outline(shape: str, extent: float, angle: float) -> Points:
         float64 ``[N, 2]`` points (x, y); the smallest x and the smallest y are 0.
     """
     cos, sin = np.cos(angle), np.sin(angle)
-    points = OUTLINES[shape]() @ np.array([[cos, sin], [-sin, cos]])
+    points = OUTLINES[shape] @ np.array([[cos, sin], [-sin, cos]])
     points -= points.min(axis=0)
     return np.asarray(points * (extent / points.max()))
