@@ -1,6 +1,7 @@
 """Draws the sample pictures of documentation, tests and playground, and scenes to measure on."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ SAMPLES: tuple[tuple[str, str, str], ...] = (
 )
 SEED = 12
 SIZE = 256  # pixels
+OPTIONS: dict[str, dict[str, Any]] = {".png": {"optimize": True}, ".jpg": {"quality": 90}}
 
 
 def sample_scenes() -> dict[str, Scene]:
@@ -42,23 +44,15 @@ def write_samples(folder: Path) -> list[Path]:
     paths = []
     for name, scene in sample_scenes().items():
         path = folder / name
-        if path.suffix == ".png":
-            scene.image.save(path, optimize=True)
-        else:
-            scene.image.save(path, quality=90)
+        scene.image.save(path, **OPTIONS[path.suffix])
         paths.append(path)
     return paths
 
 
-def write_scenes(folder: Path, captions: Path, count: int, seed: int) -> list[Path]:
-    """Write scenes, 64 x 64 pixels, into a folder, and their captions to a file, one a line.
-
-    Returns the paths of the scenes in the order of the captions.
-    """
+def write_scenes(folder: Path, captions: Path, count: int, seed: int) -> None:
+    """Write scenes, 64 x 64 pixels, into a folder, and their captions to a file, one a line."""
     folder.mkdir(parents=True, exist_ok=True)
     scenes, rng = draw_scenes(count, seed), np.random.default_rng(seed)
-    paths = [folder / f"{index:05}.png" for index in range(count)]
-    for path, scene in zip(paths, scenes, strict=True):
-        scene.image.save(path)
+    for index, scene in enumerate(scenes):
+        scene.image.save(folder / f"{index:05}.png")
     captions.write_text("".join(f"{write_caption(rng, scene)}\n" for scene in scenes))
-    return paths
