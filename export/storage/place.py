@@ -13,7 +13,10 @@ from export.storage.durable import sync
 
 CHUNK = 2**20  # bytes
 READ_AHEAD = 8 * 2**20  # bytes that fsspec reads at once
-_OPTIONS: dict[str, Any] = {"timeout": 60.0, "follow_redirects": True}  # of httpx2
+# Of httpx2. Compressed answers could be larger than they seem.
+_OPTIONS: dict[str, Any] = {
+    "headers": {"accept-encoding": "identity"}, "timeout": 60.0, "follow_redirects": True,
+}  # fmt: skip
 Content = Generator[bytes, None, None]
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
@@ -103,10 +106,8 @@ class Web:
 
         with _clear(address.rpartition("@")[2]):
             self._url = httpx2.URL(address)
-        # Compressed answers could be larger than they seem.
-        headers = {"accept-encoding": "identity"}
-        self._call = partial(httpx2.request, headers=headers, **_OPTIONS)
-        self._stream = partial(httpx2.stream, headers=headers, **_OPTIONS)
+        self._call = partial(httpx2.request, **_OPTIONS)
+        self._stream = partial(httpx2.stream, **_OPTIONS)
 
     def __str__(self) -> str:
         return str(self._url.copy_with(username=None, password=None, query=None))
@@ -127,9 +128,7 @@ class Web:
     def put(self, name: str, source: Path) -> None:
         """Upload a file."""
         with _clear(self, name), source.open("rb") as file:
-            size = {"content-length": str(source.stat().st_size)}
-            answer = self._call("PUT", self._at(name), content=file, headers=size)
-            _check(answer.status_code)
+            _check(self._call("PUT", self._at(name), content=file).status_code)
 
     def _at(self, name: str) -> Any:  # noqa: ANN401 - httpx2.URL, which is imported late
         return self._url.copy_with(path=f"{self._url.path.rstrip('/')}/{name}")
