@@ -141,17 +141,17 @@ def check_config(path: Path, runtime: str, where: str) -> None:
         TransferError: It does not, or has fields that an encoder does not need.
     """
     encoder, config = path.parent.name, ModelConfig()
+    wrong = f"{where}: {encoder}/{CONFIG}: does not run {encoder} in {runtime}"
+    if path.stat().st_size > MAX_BYTES:
+        raise TransferError(wrong)
     try:
-        if small := path.stat().st_size <= MAX_BYTES:
-            text_format.Parse(path.read_text(), config)
-        own = small and config.name == encoder and config.backend == runtime
-    except (ValueError, text_format.ParseError):
-        own = False
-    if not own or (more := _more(config, runtime)):
-        why = f" alone: it has {more}" if own else ""
-        raise TransferError(
-            f"{where}: {encoder}/{CONFIG}: does not run {encoder} in {runtime}{why}"
-        )
+        text_format.Parse(path.read_text(), config)
+    except (ValueError, text_format.ParseError) as error:
+        raise TransferError(wrong) from error
+    if (config.name, config.backend) != (encoder, runtime):
+        raise TransferError(wrong)
+    if more := _more(config, runtime):
+        raise TransferError(f"{wrong} alone: it has {more}")
 
 
 def _more(config: ModelConfig, runtime: str) -> str:
