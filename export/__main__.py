@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.arguments import parser, transfer_parser
+from export.command.arguments import parser, transfer_parser
 from export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _check_engines(root: Path) -> int:
 
 def _gpu_inputs(given: argparse.Namespace) -> int:
     # imports torch, which takes seconds
-    from export.gpu_inputs import write
+    from export.command.gpu_inputs import write
     from export.progress import Progress
 
     folder = write(_options(given), given.gpu_inputs, Progress())
@@ -147,9 +147,9 @@ def _gpu_inputs(given: argparse.Namespace) -> int:
 
 def _export(given: argparse.Namespace) -> int:
     # imports torch, which takes seconds
-    from export.pipeline import export_model
+    from export.command.pipeline import export_model
+    from export.command.summary import how_to_serve, summary, write_reports
     from export.progress import Progress
-    from export.report.summary import how_to_serve, summary, write_reports
 
     progress = Progress()
     outcomes = export_model(_options(given), progress)

@@ -29,7 +29,7 @@ SERVING = (
     "openclip_triton.command.cli",
     "typer.rich_utils",
 )
-EXPORTING = ("export.pipeline", "export.report.summary", "tests.export.traces")
+EXPORTING = ("export.command.pipeline", "export.command.summary", "tests.export.traces")
 IMPORTED = {"gateway": SERVING, "openclip_triton": SERVING, "tests.export.traced": EXPORTING}
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}"}
 STATUS = struct.Struct("i")

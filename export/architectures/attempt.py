@@ -18,6 +18,7 @@ import torch
 from export.architectures.cut import shorten, shorten_config
 from export.architectures.stand_ins import write_stand_ins
 from export.architectures.tried import Tried, untried
+from export.command.pipeline import text_graphs
 from export.errors import ExportError
 from export.gate.evaluation import EvaluationSet
 from export.gate.measurement import evaluate
@@ -25,7 +26,6 @@ from export.gate.reference import prepare, references
 from export.gate.runners import onnx_runner, text_runners
 from export.gate.samples import make_pictures
 from export.gate.thresholds import DEFAULT_THRESHOLDS, failures
-from export.pipeline import text_graphs
 from export.progress import Progress
 from export.publish.job import Options
 from export.source import graph, tracing

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from export.pipeline import export_model
+from export.command.pipeline import export_model
 from export.progress import Progress
 from export.publish.job import Options
 from export.publish.pbtxt import Serving

@@ -14,10 +14,10 @@ from onnx import numpy_helper
 from PIL import Image
 
 from export.__main__ import main
+from export.command.pipeline import default_id
+from export.command.summary import how_to_serve
 from export.errors import brief
-from export.pipeline import default_id
 from export.precision import half
-from export.report.summary import how_to_serve
 from export.source import graph
 from export.source.checkpoint import load_checkpoint
 from gateway.models.manifest import Manifest, file_sha256, read_repository

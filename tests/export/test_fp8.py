@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from export import pipeline
 from export.__main__ import main
+from export.command import pipeline
 from export.demo.model import CHECKPOINT, CONFIG
 from export.errors import GraphError
 from export.gate import calibration

@@ -14,9 +14,9 @@ from open_clip.transformer import TextTransformer
 from torch import nn
 from tritonclient.grpc import model_config_pb2
 
+from export.command.pipeline import export_model
 from export.errors import GraphError
 from export.gate import probe
-from export.pipeline import export_model
 from export.progress import Progress
 from export.publish.job import Options
 from export.publish.pbtxt import Serving

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from export.command.pipeline import evaluation_set
 from export.demo.model import CHECKPOINT, CONFIG, create_demo
 from export.demo.scenes import LABELS, draw_scenes
 from export.errors import ExportError
@@ -22,7 +23,6 @@ from export.gate.evaluation import EvaluationSet, built_in
 from export.gate.reference import References, prepare, references
 from export.gate.samples import png
 from export.gate.thresholds import DEFAULT_THRESHOLDS, failures, unjudged
-from export.pipeline import evaluation_set
 from export.publish.job import Options
 from export.source.checkpoint import load_checkpoint
 from export.webdatasets import reader, shard

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from export.command.pipeline import calibration_set, default_id, load
 from export.gate import calibration, evaluation
 from export.gate.feeds import Feed, feed_of, image_measure, text_measure
 from export.gate.reference import Inputs, References, prepare, references
 from export.gate.search import first_good
 from export.gate.thresholds import DEFAULT_THRESHOLDS
-from export.pipeline import calibration_set, default_id, load
 from export.precision.variants import Candidate, Graphs, Variant, candidates, halved
 from export.progress import Progress
 from export.publish.job import Options

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.arguments import REPOSITORY
+from export.command.arguments import REPOSITORY
 from export.errors import ExportError
 from export.publish.variant_publisher import Outcome
 from export.report.report import write_report
