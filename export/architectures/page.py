@@ -7,7 +7,7 @@ import open_clip
 from export.architectures.cut import BLOCKS
 from export.architectures.stand_ins import TEXT_CONFIGS
 from export.architectures.tried import Tried, untried
-from export.card.tables import NONE, table
+from export.report.tables import NONE, table
 
 
 def page(results: Mapping[str, Tried]) -> str:

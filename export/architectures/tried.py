@@ -7,7 +7,7 @@ from typing import Self
 
 import open_clip
 
-from export.card.tables import NONE
+from export.report.tables import NONE
 
 
 @dataclass(frozen=True, slots=True)

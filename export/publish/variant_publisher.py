@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass, replace
 
-from export.card.card import about, card
 from export.errors import CrashError
 from export.gate import thresholds
 from export.gate.reference import golden
@@ -14,6 +13,7 @@ from export.publish.job import ExportJob
 from export.publish.selection import Selected, select_graphs
 from export.publish.staging import Stage
 from export.publish.writer import staging
+from export.report.card import about, card
 from export.source.fingerprint import fingerprint
 from export.source.tokenizer import write_tokenizer
 from gateway.models.gate import Gate

@@ -1,4 +1,4 @@
-"""Reports on the variants of one model: tables, plots and refusals.
+"""What is said of a model: its card, and the report on its variants with tables and plots.
 
-May import `export.publish` and what is below it.
+May import `export.gate` and what is below it. A card needs no PyTorch.
 """

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.card.tables import NONE, by_batch, data_sets, percent, shares, table
 from export.gate.variant_report import VariantReport
 from export.report import plots
+from export.report.tables import NONE, by_batch, data_sets, percent, shares, table
 from gateway.models.gate import RECALLS, Measured, Thresholds
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from export.card.card import HUB_HEADER, card
 from export.errors import MissingError, RepositoryError, TransferError
 from export.publish.leftovers import CONFIG, encoders_of
 from export.publish.repository import published
+from export.report.card import HUB_HEADER, card
 from export.storage.place import Place, place_at, read
 from export.transfer import index
 from gateway.models.manifest import file_sha256

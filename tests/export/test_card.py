@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export.card.card import about, card
+from export.report.card import about, card
 from export.source import origin
 from export.source.origin import Origin, find_origin
 from export.source.spec import Source

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.card.tables import table
 from export.gate.variant_report import Latency, VariantReport
 from export.report.report import write_report
+from export.report.tables import table
 from gateway.models.gate import (
     Agreement,
     DataSetFigures,

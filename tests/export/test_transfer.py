@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from export.__main__ import main
-from export.card.card import HUB_HEADER
 from export.errors import RepositoryError, TransferError
 from export.publish.leftovers import manifest_text
+from export.report.card import HUB_HEADER
 from export.tensorrt import compatibility
 from export.tensorrt.compatibility import PlanPlatform, write_platform
 from export.tensorrt.errors import WrongEngineError

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from export.card.tables import NONE, data_sets, percent, shares, table
+from export.report.tables import NONE, data_sets, percent, shares, table
 from gateway.models.gate import RECALLS, Gate
 from gateway.models.manifest import MAX_CARD_BYTES, Manifest
 

@@ -1,4 +1,0 @@
-"""The model card that is published with a model.
-
-May import `gateway.models` alone. Needs no PyTorch.
-"""
