@@ -22,8 +22,8 @@ from export.source.checkpoint import Checkpoint, load_checkpoint
 from export.source.custom import load_custom
 from export.source.tokenizer import check_tokenizer, write_tokenizer
 from export.source.tracing import TextGraphs
+from export.storage.webdataset import is_webdataset, read_data_set
 from export.tensorrt import gpus, plan
-from export.webdatasets.reader import is_webdataset, read_data_set
 from gateway.models import manifest as contract
 from gateway.models.gate import Thresholds
 

@@ -11,7 +11,7 @@ from export.gate import metrics
 from export.gate.evaluation import EvaluationSet
 from export.gate.metrics import Vectors
 from export.gate.reference import References
-from export.webdatasets.data_set import DataSet
+from export.storage.data_set import DataSet
 from gateway.models.gate import DATA_SET_ACCURACY, DATA_SET_RECALLS, DataSetFigures
 
 _FIRST = 5  # candidates that count for `acc5` and for the recalls

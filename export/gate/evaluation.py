@@ -9,7 +9,7 @@ from export.demo.model import PLAIN_TEMPLATES
 from export.demo.scenes import LABELS, draw_scenes
 from export.errors import ExportError, brief
 from export.gate.samples import TEXTS, make_pictures, png, read_picture
-from export.webdatasets.data_set import DataSet
+from export.storage.data_set import DataSet
 
 TEMPLATES = PLAIN_TEMPLATES  # their mean is the vector of a class
 SUFFIXES = frozenset(

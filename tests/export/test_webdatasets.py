@@ -25,9 +25,9 @@ from export.gate.samples import png
 from export.gate.thresholds import DEFAULT_THRESHOLDS, failures, unjudged
 from export.publish.job import Options
 from export.source.checkpoint import load_checkpoint
-from export.webdatasets import reader, shard
-from export.webdatasets.data_set import DataSet
-from export.webdatasets.reader import read_data_set
+from export.storage import shard, webdataset
+from export.storage.data_set import DataSet
+from export.storage.webdataset import read_data_set
 from gateway.models.gate import (
     DATA_SET_ACCURACY,
     DATA_SET_RECALLS,
@@ -332,9 +332,9 @@ def test_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("MAX_TEXTS", 1, "make 2 prompts; at most 1 are read"),
         ("MAX_LIST", 4, r"classnames\.txt: is larger than 4 bytes"),
     ):
-        monkeypatch.setattr(reader, name, limit)
+        monkeypatch.setattr(webdataset, name, limit)
         if name == "MAX_BYTES":
-            monkeypatch.setattr(reader, "MAX_PICTURES", 3)
+            monkeypatch.setattr(webdataset, "MAX_PICTURES", 3)
         with pytest.raises(ExportError, match=said):
             read_data_set(str(folder), "test")
         monkeypatch.undo()

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from export.errors import ExportError, MissingError, brief
+from export.storage.data_set import PLACEHOLDER, DataSet
 from export.storage.place import Place, place_at, read
-from export.webdatasets.data_set import PLACEHOLDER, DataSet
-from export.webdatasets.shard import Sample, samples
+from export.storage.shard import Sample, samples
 
 CLASSES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
