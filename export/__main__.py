@@ -138,7 +138,7 @@ def _check_engines(root: Path) -> int:
 def _gpu_inputs(given: argparse.Namespace) -> int:
     # imports torch, which takes seconds
     from export.command.gpu_inputs import write
-    from export.progress import Progress
+    from export.publish.progress import Progress
 
     folder = write(_options(given), given.gpu_inputs, Progress())
     sys.stdout.write(f"written to {folder}\n")
@@ -149,7 +149,7 @@ def _export(given: argparse.Namespace) -> int:
     # imports torch, which takes seconds
     from export.command.pipeline import export_model
     from export.command.summary import how_to_serve, summary, write_reports
-    from export.progress import Progress
+    from export.publish.progress import Progress
 
     progress = Progress()
     outcomes = export_model(_options(given), progress)

@@ -26,8 +26,8 @@ from export.gate.reference import prepare, references
 from export.gate.runners import onnx_runner, text_runners
 from export.gate.samples import make_pictures
 from export.gate.thresholds import DEFAULT_THRESHOLDS, failures
-from export.progress import Progress
 from export.publish.job import Options
+from export.publish.progress import Progress
 from export.source import graph, tracing
 from export.source.checkpoint import load_checkpoint
 from export.source.tokenizer import check_tokenizer, write_tokenizer

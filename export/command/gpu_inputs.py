@@ -19,8 +19,8 @@ from export.gate.reference import Inputs, References, prepare, references
 from export.gate.search import first_good
 from export.gate.thresholds import DEFAULT_THRESHOLDS
 from export.precision.variants import Candidate, Graphs, Variant, candidates, halved
-from export.progress import Progress
 from export.publish.job import Options
+from export.publish.progress import Progress
 from export.source import graph, tracing
 from export.source.tokenizer import write_tokenizer
 from gateway.models.tokenizer import padded

@@ -12,9 +12,9 @@ from export.gate.reference import References, prepare, references
 from export.gate.thresholds import DEFAULT_THRESHOLDS
 from export.precision import bf16
 from export.precision.variants import Graphs, Runtime
-from export.progress import Progress
 from export.publish import repository
 from export.publish.job import DRAWN, ExportJob, Options
+from export.publish.progress import Progress
 from export.publish.variant_publisher import Outcome, publish_variant
 from export.publish.writer import locked
 from export.source import encoders, packed, tracing

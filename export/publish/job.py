@@ -9,8 +9,8 @@ from export.gate.measurement import SMALL_BATCH_ITEMS
 from export.gate.reference import Inputs, References
 from export.precision.ranges import Method
 from export.precision.variants import Graphs, Runtime, Variant
-from export.progress import Progress
 from export.publish.pbtxt import Serving
+from export.publish.progress import Progress
 from export.source.checkpoint import Checkpoint
 from gateway.models.gate import Thresholds
 

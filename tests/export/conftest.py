@@ -8,9 +8,9 @@ import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from export.command.pipeline import export_model
-from export.progress import Progress
 from export.publish.job import Options
 from export.publish.pbtxt import Serving
+from export.publish.progress import Progress
 from gateway.models.manifest import Manifest
 from tests.export import ahead, graphs, models
 from tests.export.traces import Traces

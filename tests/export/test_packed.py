@@ -17,9 +17,9 @@ from tritonclient.grpc import model_config_pb2
 from export.command.pipeline import export_model
 from export.errors import GraphError
 from export.gate import probe
-from export.progress import Progress
 from export.publish.job import Options
 from export.publish.pbtxt import Serving
+from export.publish.progress import Progress
 from export.source import graph
 from export.source.checkpoint import Checkpoint, load_checkpoint
 from export.source.encoders import CustomClip, TextEncoder, text_encoder, why_full_length_only
