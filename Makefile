@@ -168,7 +168,7 @@ gpu-check: $(GPU)/.ready ## Check parity, speed, plans and the service on a GPU 
 onnxruntimes: $(UV) ## Compare MODEL_REPOSITORY with its golden vectors in ONNX Runtime 1.19 to 1.31; Python 3.11 or 3.12
 	@failed=; for version in $(ONNXRUNTIMES); do \
 		$(UV) run --quiet --no-project --isolated --python $(PYTHON) --with "onnxruntime==$$version" --with numpy --with pydantic \
-			python -m export.onnxruntimes --repository "$(MODEL_REPOSITORY)" || failed=1; \
+			python -m export.publish.onnxruntimes --repository "$(MODEL_REPOSITORY)" || failed=1; \
 	done; test -z "$$failed"
 
 demo-model: $(EXPORT)/.ready ## Retrain the demo model, and export it

@@ -1,4 +1,4 @@
-"""`python -m export.onnxruntimes`: compares models with their golden vectors in this ONNX Runtime.
+"""`python -m export.publish.onnxruntimes`: compares models with their golden vectors in this ONNX Runtime.
 
 NVIDIA's images have ONNX Runtimes of many versions, and a graph may have an operator that an older
 one cannot run. `make onnxruntimes` calls this program in each of them. It needs no PyTorch.
@@ -19,7 +19,9 @@ from gateway.models.manifest import Manifest, ManifestError, golden_pixels, read
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line for each encoder; return 1 if one of them fails."""
-    parser = argparse.ArgumentParser(prog="python -m export.onnxruntimes", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m export.publish.onnxruntimes", description=__doc__
+    )
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     root = parser.parse_args(arguments).repository
     try:
