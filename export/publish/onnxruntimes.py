@@ -1,4 +1,4 @@
-"""`python -m export.publish.onnxruntimes`: compares models with their golden vectors in this ONNX Runtime.
+"""`python -m export.publish.onnxruntimes`: tries models in this ONNX Runtime on golden vectors.
 
 NVIDIA's images have ONNX Runtimes of many versions, and a graph may have an operator that an older
 one cannot run. `make onnxruntimes` calls this program in each of them. It needs no PyTorch.

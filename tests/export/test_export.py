@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
 
-from export import onnxruntimes
+from export.publish import onnxruntimes
 from export.source.checkpoint import load_checkpoint
 from gateway.models.manifest import Manifest, file_sha256, golden_pixels, read_repository
 from gateway.models.tokenizer import TextTokenizer, padded
