@@ -63,7 +63,7 @@ def pytorch(model: Sequence[str], seconds: float) -> Figures:
         BenchmarkError: It failed.
     """
     options = ["--seconds", str(seconds), "--batches", *map(str, BATCHES)]
-    command = [sys.executable, "-m", "export.torch_row", *model, *options]
+    command = [sys.executable, "-m", "export.report.torch_row", *model, *options]
     # Spinning OpenMP threads make PyTorch many times slower if another process uses a core.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, env=environment)  # noqa: S603 (ours)

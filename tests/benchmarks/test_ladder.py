@@ -16,7 +16,7 @@ from benchmarks.reporting.results import Results, Row
 from benchmarks.systems import rungs
 from benchmarks.systems.published import find, manifests
 from benchmarks.traffic.errors import BenchmarkError
-from export import torch_row
+from export.report import torch_row
 from tests.export import models
 from tests.forking import Fork
 

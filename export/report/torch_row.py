@@ -1,4 +1,4 @@
-"""`python -m export.torch_row`: measures OpenCLIP's own PyTorch model, in FP32 on the CPU.
+"""`python -m export.report.torch_row`: measures OpenCLIP's own PyTorch model, in FP32 on the CPU.
 
 Prints JSON: the size of weights and buffers and the memory of the process in bytes, and the seconds
 of each call by encoder and batch size. `python -m benchmarks.ladder` reads it.
@@ -68,7 +68,7 @@ def _memory() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; return an exit code as `python -m export` does."""
-    parser = argparse.ArgumentParser(prog="python -m export.torch_row", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m export.report.torch_row", description=__doc__)
     add = parser.add_argument
     add("model", metavar="MODEL", help="as for `python -m export`")
     add("--pretrained", metavar="TAG|FILE", help="weights")
