@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from export.report.tables import NONE, data_sets, percent, shares, table
+from export.report.tables import NONE, data_sets, factors, percent, shares, table
 from gateway.models.gate import RECALLS, Gate
 from gateway.models.manifest import MAX_CARD_BYTES, Manifest
 
@@ -47,7 +47,7 @@ def card(
         data_sets([(manifest.id, manifest.gate)]),
         _speed(manifest, latency),
     ]
-    made = "\n\n".join(part for part in parts if part) + "\n"
+    made = "\n\n".join(filter(None, parts)) + "\n"
     # Manifests have no limit; only the end of a table is cut off.
     return made.encode()[:MAX_CARD_BYTES].decode(errors="ignore")
 
@@ -61,22 +61,19 @@ def about(manifest: Manifest, origin: str | None = None, licence: str | None = N
 
 def _speed(manifest: Manifest, latency: Sequence[tuple[str, float, float]]) -> str:
     speeds = manifest.gate.speeds
-    parts = [
-        f"On the machine that exported it: {_plain(manifest.gate.processor) or 'not named'}.",
-        table(
-            ("encoder, at batch 1", "p50, ms", "p99, ms"),
-            [[name, f"{p50:.2f}", f"{p99:.2f}"] for name, p50, p99 in latency],
-        ) if latency else "",
-        "p99 includes the delays that other work on that machine caused." if latency else "",
-        table(
-            ("speed against FP32, at batch", "image", "text", "both together"),
-            [[str(each.batch), *(f"{x:.2f}" for x in (each.image, each.text, each.both))]
-             for each in speeds],
-        ) if speeds else "",
-    ]  # fmt: skip
     if not latency and not speeds:
         return ""
-    return "\n\n".join(["## Speed", *filter(None, parts)])
+    machine = _plain(manifest.gate.processor) or "not named"
+    parts = ["## Speed", f"On the machine that exported it: {machine}."]
+    if latency:
+        rows = [[name, f"{p50:.2f}", f"{p99:.2f}"] for name, p50, p99 in latency]
+        parts.append(table(["encoder, at batch 1", "p50, ms", "p99, ms"], rows))
+        parts.append("p99 includes the delays that other work on that machine caused.")
+    if speeds:
+        rows = [[str(each.batch), *factors(each)] for each in speeds]
+        head = ["speed against FP32, at batch", "image", "text", "both together"]
+        parts.append(table(head, rows))
+    return "\n\n".join(parts)
 
 
 def _facts(manifest: Manifest, origin: str | None, licence: str | None) -> list[tuple[str, str]]:
@@ -103,21 +100,18 @@ def _accuracy(manifest: Manifest) -> str:
         for name, found in (("image", gate.image), ("text", gate.text))
     ]
     recipe = "; ".join(f"{name}: {made}" for name, made in manifest.recipe.items())
-    return "\n\n".join(
-        part
-        for part in (
-            f"It runs as {manifest.precision} in {manifest.runtime}. Measured against PyTorch "
-            "FP32; each figure is the worst of all batch sizes and token lengths.",
-            f"Made {manifest.precision.upper()} by {recipe}." if recipe else "",
-            f"Version {manifest.version}, exported on "
-            f"{datetime.fromtimestamp(manifest.created, UTC):%Y-%m-%d}. Fingerprint: "
-            f"`{manifest.fingerprint}`",
-            table(("cosine to PyTorch", "lowest", "1st percentile", "mean"), cosines),
-            _rankings(gate),
-            "\n".join(f"- fell short: {line}" for line in gate.failures),
-        )
-        if part
-    )
+    parts = [
+        f"It runs as {manifest.precision} in {manifest.runtime}. Measured against PyTorch "
+        "FP32; each figure is the worst of all batch sizes and token lengths.",
+        f"Made {manifest.precision.upper()} by {recipe}." if recipe else "",
+        f"Version {manifest.version}, exported on "
+        f"{datetime.fromtimestamp(manifest.created, UTC):%Y-%m-%d}. Fingerprint: "
+        f"`{manifest.fingerprint}`",
+        table(("cosine to PyTorch", "lowest", "1st percentile", "mean"), cosines),
+        _rankings(gate),
+        "\n".join(f"- fell short: {line}" for line in gate.failures),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def _rankings(gate: Gate) -> str:

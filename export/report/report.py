@@ -5,7 +5,7 @@ from pathlib import Path
 
 from export.gate.variant_report import VariantReport
 from export.report import plots
-from export.report.tables import NONE, by_batch, data_sets, percent, shares, table
+from export.report.tables import NONE, by_batch, data_sets, factors, percent, shares, table
 from gateway.models.gate import RECALLS, Measured, Thresholds
 
 
@@ -49,7 +49,7 @@ def write_report(
         _runs(variants),
     ]
     path = folder / "report.md"
-    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
     return path
 
 
@@ -138,15 +138,7 @@ def _latency(variants: Sequence[VariantReport]) -> str:
 
 
 def _speeds(variants: Sequence[VariantReport]) -> str:
-    rows = [
-        [
-            f"`{v.id}`",
-            str(speed.batch),
-            *(f"{x:.2f}" for x in (speed.image, speed.text, speed.both)),
-        ]
-        for v in variants
-        for speed in v.speeds
-    ]
+    rows = [[f"`{v.id}`", str(each.batch), *factors(each)] for v in variants for each in v.speeds]
     if not rows:
         return ""
     head = ("variant", "batch", "image", "text", "both together")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gateway.models.gate import RECALLS, Measured, Ranking
+from gateway.models.gate import RECALLS, Measured, Ranking, Speed
 
 NONE = "–"  # noqa: RUF001 (an en dash, for an empty cell)
 
@@ -28,6 +28,11 @@ def shares(given: Measured | Ranking) -> tuple[list[float | None], list[float | 
 def percent(share: float | None) -> str:
     """Format a share of 0 to 1 in percent; None as an empty cell."""
     return NONE if share is None else f"{100 * share:.2f}"
+
+
+def factors(speed: Speed) -> list[str]:
+    """Format the speeds of the image encoder, of the text encoder and of both together."""
+    return [f"{factor:.2f}" for factor in (speed.image, speed.text, speed.both)]
 
 
 def by_batch(variants: Sequence[tuple[str, Measured]]) -> str:
