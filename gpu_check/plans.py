@@ -34,16 +34,7 @@ def lines(
     device: Device,
     timing_cache: Path,
 ) -> Iterator[Row]:
-    """Build a plan for each precision and encoder, and measure it.
-
-    Args:
-        manifest: The model.
-        inputs: Its inputs.
-        measure: How to measure.
-        trt: TensorRT's module.
-        device: The GPU.
-        timing_cache: See `build_plan`.
-    """
+    """Build a plan for each precision and encoder, and measure it."""
     title = f"TensorRT {trt.__version__}"
     most = max(*measure.batches, PARITY_BATCH)
     for precision in PRECISIONS:
@@ -78,14 +69,7 @@ class PlanEngine:
     def __init__(
         self, trt: ModuleType, device: Device, plan: bytes, names: tuple[str, str], size: int
     ) -> None:
-        """Load a plan.
-
-        Args:
-            trt: The module that built it.
-            device: The GPU.
-            plan: The plan.
-            names: Of its input and its output.
-            size: Length of a vector.
+        """Load a plan with these names of its input and output, and this length of its vectors.
 
         Raises:
             EngineError: TensorRT refuses it.

@@ -95,13 +95,9 @@ class OnnxEngine:
     """A graph in ONNX Runtime; see `engines.Engine`."""
 
     def __init__(self, runtime: Runtime, path: Path, size: int, options: Mapping[str, str]) -> None:
-        """Open the graph.
+        """Open the graph, whose one output is float32 [n, size].
 
-        Args:
-            runtime: ONNX Runtime.
-            path: The graph, whose one output is float32 [n, size].
-            size: Length of a vector.
-            options: Further options of the CUDA provider; ignored on the CPU.
+        `options` are further ones of the CUDA provider, ignored on the CPU.
 
         Raises:
             EngineError: It cannot be opened.

@@ -31,12 +31,7 @@ def _as_jpeg(rng: np.random.Generator, image: Image.Image) -> Image.Image:
 
 
 def make_batch(rng: np.random.Generator, model: DemoModel) -> Batch:
-    """Draw and describe one scene of every colour-shape pair.
-
-    Args:
-        rng: Source of every choice.
-        model: Its transform and tokenizer are used.
-    """
+    """Draw and describe one scene of every colour-shape pair, for the model's encoders."""
     images, captions = [], []
     for colour, shape in PAIRS:
         size = int(rng.choice(LARGE_SIZES)) if rng.uniform() < LARGE_RATE else 64

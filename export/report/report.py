@@ -12,16 +12,13 @@ from gateway.models.gate import RECALLS, Measured, Thresholds
 def write_report(
     folder: Path, variants: Sequence[VariantReport], machine: str, not_run: Sequence[str] = ()
 ) -> Path:
-    """Write `report.md` with a plot of the cosines.
+    """Write `report.md` with a plot of the cosines; return its path.
 
     Args:
         folder: Created if missing; replaces the files of an earlier report.
         variants: At least one, all of one model.
         machine: Description of the machine, in one line.
         not_run: One line about each variant that could not run.
-
-    Returns:
-        The path of `report.md`.
 
     Raises:
         OSError: The folder cannot be written.

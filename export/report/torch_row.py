@@ -26,12 +26,9 @@ MIN_CALLS = 3  # timed at each batch, however slow
 
 
 def measure(checkpoint: Checkpoint, seconds: float, batches: Sequence[int]) -> dict[str, object]:
-    """Time `encode_image` and `encode_text` on inputs in memory, text at its full padded length.
+    """Time `encode_image` and `encode_text`, each for `seconds` at each batch size.
 
-    Args:
-        checkpoint: The model.
-        seconds: Duration of the measurement for each encoder and batch size.
-        batches: Batch sizes.
+    Inputs are in memory, and texts have their full padded length.
     """
     model = checkpoint.model
     pixels = golden_pixels(checkpoint.preprocessing.image_size)

@@ -38,11 +38,7 @@ def is_webdataset(address: str, split: str) -> bool:
 
 
 def read_data_set(address: str, split: str) -> DataSet:
-    """Read one split of a data set.
-
-    Args:
-        address: A folder, or a URL that `place_at` takes.
-        split: Name of the folder with its shards.
+    """Read one split, a folder of shards, of the data set in a folder or at a URL.
 
     Raises:
         ExportError: A file is missing, unreadable or not in the layout's format, or over a limit

@@ -90,11 +90,7 @@ class Index(BaseModel):
 
 
 def read_index(text: bytes, where: str) -> Index:
-    """Parse an index.
-
-    Args:
-        text: Its JSON.
-        where: Its place, for messages.
+    """Parse the index of a place, which messages name as `where`.
 
     Raises:
         TransferError: It is not JSON, of another version, or names other files than an export's.

@@ -80,10 +80,7 @@ class PlanBuilder:
 def builder_for(staged: Path, manifest: Manifest, where: str) -> PlanBuilder | None:
     """The builder for the plans of a model, or None if its own plans run here.
 
-    Args:
-        staged: The folder with the platforms of its plans, if the place has them.
-        manifest: The model.
-        where: The place, for messages.
+    `staged` has the platforms of its plans, if the place `where` has them.
 
     Raises:
         PlanError: The plans neither run here nor can be built here; the message names both

@@ -18,13 +18,9 @@ CARD = "README.md"  # the page that a hub shows
 
 
 def push(root: Path, model_id: str, address: str, report: Callable[[str], None]) -> index.Index:
-    """Copy the published version of a model; skip files that are already there.
+    """Copy the published version of a model to a folder or a URL, which is for this model alone.
 
-    Args:
-        root: The model repository.
-        model_id: The model.
-        address: A folder, or a URL; a place for this model alone.
-        report: Called with a line for each file that is copied.
+    Skips files that are already there; `report` gets a line for each that is copied.
 
     Raises:
         RepositoryError: No such model is published, or its files are damaged or just replaced.
