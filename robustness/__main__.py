@@ -112,13 +112,11 @@ def _subject(given: argparse.Namespace, name: str | None) -> Iterator[tuple[Subj
         else:
             name = find(given.repository, name)["id"]
             triton = stack.enter_context(services.triton(given.repository, name)).grpc
-            client, fast = (
-                stack.enter_context(Client(stack.enter_context(gateway).target.grpc))
-                for gateway in (
-                    services.gateway(given.repository, name, triton, settings)
-                    for settings in ({}, FAST)
-                )
-            )
+            gateways = [
+                stack.enter_context(services.gateway(given.repository, name, triton, settings))
+                for settings in ({}, FAST)
+            ]
+            client, fast = (stack.enter_context(Client(each.target.grpc)) for each in gateways)
         model = service.find(client, name)
         inputs = (
             pictures.read(given.images, given.count, given.seed)
@@ -141,13 +139,8 @@ def _parser() -> argparse.ArgumentParser:
         help="pictures, in folders named for classes or in one (default: scenes)")  # fmt: skip
     add("--count", type=_two_or_more, default=96, metavar="N",
         help="number of pictures, evenly spaced (default: %(default)s)")  # fmt: skip
-    add(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="of random choices (default: %(default)s)",
-    )
+    add("--seed", type=int, default=0, metavar="N",
+        help="of random choices (default: %(default)s)")  # fmt: skip
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
         help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
     add("--budget", type=int, default=3000, metavar="N",

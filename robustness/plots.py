@@ -63,7 +63,7 @@ def curves(
         axes.set_visible(False)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center",
                   ncols=4, frameon=False, fontsize="small")  # fmt: skip
-    _save(figure, path)
+    figure.savefig(path, dpi=DPI)
 
 
 def costs(rows: Sequence[Row], path: Path) -> None:
@@ -87,7 +87,7 @@ def costs(rows: Sequence[Row], path: Path) -> None:
     axes.set_yticks(range(len(order)), [str(each) for each in order])
     axes.set_xlabel("1 - cosine to the right vectors: median, p5 to p95", color=QUIET)
     axes.legend(frameon=False, loc="lower right")
-    _save(figure, path)
+    figure.savefig(path, dpi=DPI)
 
 
 def attacks(shown: Sequence[Shown], path: Path) -> None:
@@ -109,7 +109,7 @@ def attacks(shown: Sequence[Shown], path: Path) -> None:
         for colour, width in RINGS:
             grid[line + 1][column].scatter(places[:, 1], places[:, 0], s=90, facecolors="none",
                                            edgecolors=colour, linewidths=width)  # fmt: skip
-    _save(figure, path)
+    figure.savefig(path, dpi=DPI)
 
 
 def _picture(axes: Axes, pixels: Pixels, title: str, colour: str) -> None:
@@ -127,8 +127,3 @@ def _styled(axes: Axes) -> None:
 
 def _names(rows: Sequence[Row], label: str) -> list[str]:
     return list(dict.fromkeys(str(row.labels[label]) for row in rows))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
