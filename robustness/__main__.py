@@ -97,7 +97,7 @@ def _seen(value: str) -> np.ndarray:
             np.load(value, allow_pickle=False) if value.endswith(".npy") else float(value),
             np.float64,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise BenchmarkError(f"--recognise {value}: give a number or a .npy file") from error
 
 

@@ -92,7 +92,7 @@ def recognise(seen: NDArray[np.floating], known: dict[str, Vectors]) -> list[Mat
         known: The vectors of each fault.
 
     Raises:
-        BenchmarkError: `seen` has another number of pictures or another size.
+        BenchmarkError: `seen` has another number of pictures or another size, or is not finite.
     """
     right = known[NONE]
     if seen.shape not in ((), right.shape[:1], right.shape):
@@ -100,8 +100,11 @@ def recognise(seen: NDArray[np.floating], known: dict[str, Vectors]) -> list[Mat
             f"give a number, an array of {len(right)} cosines, or one of {len(right)} x "
             f"{right.shape[1]} vectors; this one is {' x '.join(map(str, seen.shape))}"
         )
+    if not np.isfinite(seen).all():
+        raise BenchmarkError("give finite numbers; this observation has others")
     if seen.ndim == 2:
-        seen = seen / np.linalg.norm(seen, axis=1, keepdims=True)
+        lengths = np.linalg.norm(seen, axis=1, keepdims=True)
+        seen = seen / np.where(lengths > 0, lengths, 1)
     matches = []
     for fault, made in known.items():
         cosines = (made * right).sum(axis=1)

@@ -122,6 +122,18 @@ def test_the_closest_is_named_where_vectors_are_longer(known: Known) -> None:
     assert first.distance == pytest.approx(0, abs=1e-6)
 
 
+def test_a_vector_of_zeros_does_not_hide_the_fault(known: Known) -> None:
+    seen = known["BGR"].copy()
+    seen[0] = 0
+    assert drift.recognise(seen, known)[0].fault == "BGR"
+
+
+@pytest.mark.parametrize("shape", [(), (COUNT,), (COUNT, SIDE)])
+def test_what_is_not_finite_explains_nothing(known: Known, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BenchmarkError, match="finite"):
+        drift.recognise(np.full(shape, np.nan), known)
+
+
 def test_other_pictures_are_refused(known: Known) -> None:
     with pytest.raises(BenchmarkError, match="this one is 11 x 64"):
         drift.recognise(known[drift.NONE][1:], known)

@@ -155,7 +155,9 @@ def test_a_fault_is_named_from_a_file_of_vectors(
     for wrong, message in (
         ("vectors.npy", "an array of 6 cosines, or one of 6 x 64"),
         ("much", "give a number"),
+        ("empty.npy", "give a number"),
     ):
+        (tmp_path / "empty.npy").touch()
         np.save(tmp_path / "vectors.npy", np.zeros((5, 64)))
         with pytest.raises(BenchmarkError, match=message):
             program.main([*words, str(tmp_path / wrong)])
