@@ -15,6 +15,7 @@ from gpu_check.sessions import Runtime
 from server.errors import ServerError
 from server.runtime import find_runtime
 
+LIMIT_S = 60.0
 QUERY = "name,driver_version,memory.total,clocks.max.sm,power.limit"
 
 
@@ -45,7 +46,10 @@ def _driver() -> str:
     if program is None:
         raise PlanError("no nvidia-smi on PATH")
     command = [program, f"--query-gpu={QUERY}", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 (NVIDIA's)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)  # noqa: S603 (NVIDIA's)
+    except subprocess.TimeoutExpired as error:
+        raise PlanError(f"nvidia-smi does not answer within {LIMIT_S:g} s") from error
     if done.returncode:
         raise PlanError(f"nvidia-smi: {' '.join((done.stdout + done.stderr).split())}")
-    return "; ".join(done.stdout.split("\n")).strip("; ")
+    return "; ".join(done.stdout.splitlines())

@@ -118,6 +118,18 @@ def test_a_cuda_provider_that_cannot_be_loaded_is_not_replaced_in_silence(
     assert line.labels["verdict"] == lines.NOT_HERE
 
 
+def test_a_driver_that_hangs_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hanging = tmp_path / "nvidia-smi"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(environment, "LIMIT_S", 0.1)
+    rows = list(environment.lines(sessions.Runtime()))
+    [line] = [row for row in rows if row.labels["what"] == "driver"]
+    assert line.labels["verdict"] == lines.NOT_HERE
+    assert line.labels["why"] == "nvidia-smi does not answer within 0.1 s"
+
+
 def test_a_wrong_vector_fails(tmp_path: Path) -> None:
     manifest = json.loads((REPOSITORY / "demo.manifest.json").read_text())
     manifest["golden"]["image_features"].reverse()
