@@ -84,7 +84,8 @@ class Folder:
     def size(self, name: str) -> int | None:
         """Size of a file in bytes."""
         path = self._root / name
-        return path.stat().st_size if path.is_file() else None
+        with _clear(self, name):
+            return path.stat().st_size if path.is_file() else None
 
     def put(self, name: str, source: Path) -> None:
         """Copy a file, and give it its name once it is on the disk."""

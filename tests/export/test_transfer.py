@@ -22,6 +22,7 @@ from export.__main__ import main
 from export.errors import RepositoryError, TransferError
 from export.publish.leftovers import manifest_text
 from export.report.card import HUB_HEADER
+from export.storage.place import place_at
 from export.tensorrt import compatibility
 from export.tensorrt.compatibility import PlanPlatform, write_platform
 from export.tensorrt.errors import WrongEngineError
@@ -466,6 +467,17 @@ def test_a_pipe_is_not_waited_for(root: Path, place: Path, name: str) -> None:
     os.mkfifo(path)
     with pytest.raises(TransferError, match="is not a file"):
         pull(root, str(place), None, ignore)
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_of_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(TransferError, match=r"x: .*Permission denied"):
+        place_at(str(tmp_path)).size("x")
 
 
 def test_an_index_of_more_than_the_disk_holds_is_refused(root: Path, place: Path) -> None:
