@@ -72,8 +72,7 @@ def publish_variant(job: ExportJob, variant: Variant, model_id: str, version: in
         manifest = _describe(job, variant, stage, spec, selected)
         origin = job.checkpoint.origin
         licence = job.options.licence or origin.licence
-        latency = [(name, each.p50_ms, each.p99_ms) for name, each in report.latency]
-        stage.card.write_text(card(manifest, origin.repository, licence, latency), "utf-8")
+        stage.card.write_text(card(manifest, origin.repository, licence, report.latency), "utf-8")
         manifest = manifest.model_copy(update={"files": stage.hashes()})
         report = replace(report, about=about(manifest, origin.repository, licence))
         with job.progress.stage(f"publishing {model_id}, version {version}"):

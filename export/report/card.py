@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from export.gate.variant_report import Latency
 from export.report.tables import NONE, data_sets, factors, percent, shares, table
 from gateway.models.gate import RECALLS, Gate
 from gateway.models.manifest import MAX_CARD_BYTES, Manifest
@@ -26,7 +27,7 @@ def card(
     manifest: Manifest,
     origin: str | None = None,
     licence: str | None = None,
-    latency: Sequence[tuple[str, float, float]] = (),
+    latency: Sequence[tuple[str, Latency]] = (),
 ) -> str:
     """Write the card of a model in Markdown.
 
@@ -34,7 +35,7 @@ def card(
         manifest: The model.
         origin: Repository of the Hugging Face hub that has the weights; None: unknown.
         licence: Name of the weights' licence; None: unknown.
-        latency: Median and 99th percentile of each encoder at batch 1, in ms, if timed.
+        latency: Of each encoder, if timed.
     """
     parts = [
         f"# {manifest.id}",
@@ -59,14 +60,14 @@ def about(manifest: Manifest, origin: str | None = None, licence: str | None = N
     return f"## The model\n\n{facts}\n\n## Limits\n\n{limits}"
 
 
-def _speed(manifest: Manifest, latency: Sequence[tuple[str, float, float]]) -> str:
+def _speed(manifest: Manifest, latency: Sequence[tuple[str, Latency]]) -> str:
     speeds = manifest.gate.speeds
     if not latency and not speeds:
         return ""
     machine = _plain(manifest.gate.processor) or "not named"
     parts = ["## Speed", f"On the machine that exported it: {machine}."]
     if latency:
-        rows = [[name, f"{p50:.2f}", f"{p99:.2f}"] for name, p50, p99 in latency]
+        rows = [[name, f"{each.p50_ms:.2f}", f"{each.p99_ms:.2f}"] for name, each in latency]
         parts.append(table(["encoder, at batch 1", "p50, ms", "p99, ms"], rows))
         parts.append("p99 includes the delays that other work on that machine caused.")
     if speeds:

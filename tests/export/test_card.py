@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from export.gate.variant_report import Latency
 from export.report.card import about, card
 from export.source import origin
 from export.source.origin import Origin, find_origin
@@ -41,7 +42,7 @@ def test_figures_origin_and_licence(demo: Manifest) -> None:
         speeds=(Speed(8, 1.5, 2.5, 1.75),),
     )  # fmt: skip
     changed = {"gate": gate, "precision": "int8", "recipe": {"image": "plain"}}
-    made = card(demo.model_copy(update=changed), "org/name", "mit", [("image", 1.25, 2.5)])
+    made = card(demo.model_copy(update=changed), "org/name", "mit", [("image", Latency(1.25, 2.5))])
     for expected in (
         "| from | `org/name` on the Hugging Face hub |",
         "| licence of the weights | mit |",
