@@ -111,7 +111,7 @@ def _subject(given: argparse.Namespace, name: str | None) -> Iterator[tuple[Subj
             client = stack.enter_context(Client(given.url, api_key=key, tls=given.tls))
         else:
             name = find(given.repository, name)["id"]
-            triton = stack.enter_context(services.triton(given.repository, name)).grpc
+            triton = stack.enter_context(services.triton(given.repository, name))
             gateways = [
                 stack.enter_context(services.gateway(given.repository, name, triton, settings))
                 for settings in ({}, FAST)

@@ -82,7 +82,7 @@ def test_every_row_gets_the_vector(both: Both) -> None:
 
 def test_the_gateway_takes_it_for_a_model(null: Path, behind: services.Triton) -> None:
     with (
-        services.gateway(null, "demo", behind.grpc) as served,
+        services.gateway(null, "demo", behind) as served,
         httpx.Client(base_url=f"http://{served.target.http}", timeout=60) as client,
     ):
         answer = client.post("/v1/embeddings", json={"input": "a red circle"}).json()
@@ -96,7 +96,7 @@ def test_the_gateway_takes_it_for_a_model(null: Path, behind: services.Triton) -
 def test_stages_add_up_to_the_whole(null: Path, behind: services.Triton, tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     launcher = ("-m", "benchmarks.systems.sampler", str(file), "gateway")
-    with services.gateway(null, "demo", behind.grpc, launcher=launcher) as served:
+    with services.gateway(null, "demo", behind, launcher=launcher) as served:
         parts = shares(stage_budget.profiled(served, "rest-image", 0.5, file))
     assert sum(parts.values()) == pytest.approx(1)
     assert parts["decode"] > 0.2

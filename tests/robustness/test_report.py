@@ -74,7 +74,9 @@ def test_a_running_service_is_measured_in_every_part(
 def test_gateways_of_its_own_have_the_fast_mode_too(
     triton: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running = services.Triton(0, triton.addresses.grpc, "")
+    secret = tmp_path / "secret"
+    secret.write_text(triton.config.secret)
+    running = services.Triton(0, triton.addresses.grpc, "", secret)
     monkeypatch.setattr(services, "triton", lambda *_: nullcontext(running))
     words = ["--repository", str(REPOSITORY), "--model", "demo", "--count", "4", "--parts", DRIFT]
     rows = report(tmp_path, *words)
