@@ -9,42 +9,51 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from gateway.pipeline.engine import Engine
-from gateway.rest.intake import Intake
+from gateway.rest.intake import Intake, Work
 from gateway.rest.openapi import answers, json_body
 from gateway.rest.problems import ErrorResponse
 
 FAILURES = (400, 401, 404, 413, 429, 500, 503, 504)
 
-Handler = Callable[[Engine, Intake, Request], Awaitable[Response]]
+Answer = Callable[[Engine, Work, Any], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Endpoint:
     """`POST path`, as a module of `gateway.rest.endpoints` declares it."""
 
     path: str
-    summary: str  # in the document; the handler's docstring says more
-    handler: Handler  # lets the request in by the intake, asks the engine, and answers
+    summary: str  # in the document; the docstring of `answer` says more
+    answer: Answer  # to a body that was parsed as `request`
     request: type[BaseModel]  # the schema of the JSON body
     response: type[BaseModel]
+    images: bool | None = None  # whether the body holds images, where the route decides that
     body: dict[str, Any] | None = None  # what the document says of a body that is no JSON
     other_paths: tuple[str, ...] = ()  # for clients that know it there; not in the document
     failures: tuple[int, ...] = FAILURES
     failed: type[BaseModel] = ErrorResponse  # the schema of errors
+
+    async def handle(self, engine: Engine, intake: Intake, request: Request) -> Response:
+        """Lets a request in, parses its body, and answers it.
+
+        Raises: As `Intake.work`, `Work.parse` and `Work.run`.
+        """
+        async with intake.work(request, images=self.images) as work:
+            return await self.answer(engine, work, await work.parse(self.request))
 
 
 def router(endpoints: Iterable[Endpoint], engine: Engine, intake: Intake) -> APIRouter:
     """Their routes, over one engine."""
     made = APIRouter()
     for each in endpoints:
-        handler = partial(each.handler, engine, intake)
+        handler = partial(each.handle, engine, intake)
         made.add_api_route(
             each.path,
             handler,
             methods=["POST"],
-            name=each.handler.__name__,
+            name=each.answer.__name__,
             summary=each.summary,
-            description=each.handler.__doc__,
+            description=each.answer.__doc__,
             tags=["inference"],
             openapi_extra=each.body or json_body(each.request),
             responses=answers(

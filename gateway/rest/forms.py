@@ -24,6 +24,16 @@ class Form:
     fields: dict[str, str]
 
 
+def media_type(headers: Headers) -> str:
+    """The media type of a body, in lower case without its parameters; "" where none is named."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_form(headers: Headers) -> bool:
+    """Whether a body is a form that `read_form` reads."""
+    return media_type(headers) == "multipart/form-data"
+
+
 async def read_form(headers: Headers, body: bytes, max_files: int, known: Collection[str]) -> Form:
     """Reads a form; a large one in a thread. Every part that has a file name is a file.
 

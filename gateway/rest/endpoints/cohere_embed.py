@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import Request, Response
+from fastapi import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from gateway.models.values import ImageItem, Item, TextItem, Vectors
@@ -15,7 +15,7 @@ from gateway.rest import convert, fields, openapi
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.encodings import check_packed, encoded
 from gateway.rest.endpoints.rerank import Meta, check_cut, coheres_meta
-from gateway.rest.intake import Intake
+from gateway.rest.intake import Work
 
 _EXAMPLES: list[JsonValue] = [
     {
@@ -107,35 +107,33 @@ class CohereEmbedResponse(BaseModel):
     meta: Meta
 
 
-async def cohere_embed(engine: Engine, intake: Intake, request: Request) -> Response:
+async def cohere_embed(engine: Engine, work: Work, body: CohereEmbedRequest) -> Response:
     """Vectors have unit length, but for `int8` and `uint8`, which keep the cosines."""
-    async with intake.work(request) as work:
-        body = await work.parse(CohereEmbedRequest)
-        items = _items(body)
-        check_cut("max_tokens", body.max_tokens, body.model, engine)
-        kinds = list(dict.fromkeys(body.embedding_types or ["float"]))
-        check_packed(kinds, body.output_dimension, "output_dimension", body.model, engine)
-        inference_request = requests.Embed(
-            body.model or None,
-            items,
-            body.output_dimension or None,
-            truncate=body.truncate != "NONE",
-            copies=len(kinds),
-        )
-        embedded = await work.run(engine.embed(inference_request, work.record))
-        vectors = embedded.vectors
-        with work.record.stage("encode"):
-            content: dict[str, Any] = {
-                "id": f"embd-{work.request_id}",
-                "response_type": "embeddings_by_type",
-                "embeddings": await in_thread_if_large(
-                    _by_type, vectors, kinds, values=vectors.size * len(kinds)
-                ),
-                "meta": coheres_meta(embedded.tokens, "a text", cut=any(embedded.truncated)),
-            }
-            if body.texts is not None:
-                content["texts"] = body.texts
-        return convert.answer(content, embedded.manifest, work.record)
+    items = _items(body)
+    check_cut("max_tokens", body.max_tokens, body.model, engine)
+    kinds = list(dict.fromkeys(body.embedding_types or ["float"]))
+    check_packed(kinds, body.output_dimension, "output_dimension", body.model, engine)
+    inference_request = requests.Embed(
+        body.model or None,
+        items,
+        body.output_dimension or None,
+        truncate=body.truncate != "NONE",
+        copies=len(kinds),
+    )
+    embedded = await work.run(engine.embed(inference_request, work.record))
+    vectors = embedded.vectors
+    with work.record.stage("encode"):
+        content: dict[str, Any] = {
+            "id": f"embd-{work.request_id}",
+            "response_type": "embeddings_by_type",
+            "embeddings": await in_thread_if_large(
+                _by_type, vectors, kinds, values=vectors.size * len(kinds)
+            ),
+            "meta": coheres_meta(embedded.tokens, "a text", cut=any(embedded.truncated)),
+        }
+        if body.texts is not None:
+            content["texts"] = body.texts
+    return convert.answer(content, embedded.manifest, work.record)
 
 
 def _items(body: CohereEmbedRequest) -> list[Item]:

@@ -4,7 +4,7 @@ import time
 from typing import Annotated, Literal
 
 import orjson
-from fastapi import Request, Response
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.errors import MalformedRequest
@@ -16,7 +16,7 @@ from gateway.rest import convert, fields, openapi
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.encodings import check_packed, encoded
-from gateway.rest.intake import Intake, Work
+from gateway.rest.intake import Work
 from gateway.rest.problems import ErrorObject, error_object
 
 _EXAMPLES: list[JsonValue] = [
@@ -119,15 +119,14 @@ class EmbeddingsResponse(BaseModel):
     usage: Usage
 
 
-async def embeddings(engine: Engine, intake: Intake, request: Request) -> Response:
+async def embeddings(
+    engine: Engine,
+    work: Work,
+    body: EmbeddingsRequest,
+    *,
+    bulk: bool = False,  # behind requests that need a quick answer
+) -> Response:
     """Texts and images may be mixed. Vectors have unit length, but for `int8` and `uint8`."""
-    async with intake.work(request) as work:
-        return await embed(engine, work)
-
-
-async def embed(engine: Engine, work: Work, *, bulk: bool = False) -> Response:
-    """The answer to a request that was let in; `bulk`: behind those that need a quick one."""
-    body = await work.parse(EmbeddingsRequest)
     if body.encoding_format and body.embedding_type:
         raise MalformedRequest("body: give either `encoding_format` or `embedding_type`")
     encoding = body.encoding_format or body.embedding_type or "float"

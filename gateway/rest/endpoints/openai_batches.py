@@ -22,7 +22,7 @@ from gateway.operations.batches.store import Store
 from gateway.pipeline.concurrency import Threads
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
-from gateway.rest.endpoints import embeddings
+from gateway.rest.endpoints.embeddings import EmbeddingsRequest, embeddings
 from gateway.rest.endpoints.openai_lists import listed, page, space_of
 from gateway.rest.intake import Intake
 from gateway.rest.openapi import answers, json_body
@@ -96,7 +96,8 @@ def answering(engine: Engine, intake: Intake, access: Access | None, metrics: Me
             account = access.account(owner, record)
         try:
             async with intake.offline(body, record, account) as work:
-                response = await embeddings.embed(engine, work, bulk=True)
+                line = await work.parse(EmbeddingsRequest)
+                response = await embeddings(engine, work, line, bulk=True)
         except (Overloaded, QuotaExceeded, Unavailable, Unauthenticated):
             raise
         except GatewayError as error:

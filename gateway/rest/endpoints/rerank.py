@@ -5,7 +5,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Request, Response
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.errors import MalformedRequest
@@ -16,7 +16,7 @@ from gateway.rest import convert, fields
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.fields import RED_CIRCLE, Count, InputItem, ModelName, RawScores
-from gateway.rest.intake import Intake, Work
+from gateway.rest.intake import Work
 
 _EXAMPLES: list[JsonValue] = [
     {
@@ -131,29 +131,37 @@ class CohereRerankResponse(BaseModel):
     meta: Meta
 
 
-async def rerank(engine: Engine, intake: Intake, request: Request) -> Response:
+async def rerank(
+    engine: Engine,
+    work: Work,
+    body: RerankRequest,
+    *,
+    plain: bool = False,  # documents come back as plain strings, as infinity's do
+) -> Response:
     """Documents by their cosine with the query, best first."""
-    async with intake.work(request) as work:
-        return await _jinas(engine, work, await work.parse(RerankRequest), plain=False)
+    documents, ranked = await _ranked(engine, work, body)
+    content: dict[str, Any] = {
+        "id": f"rerank-{work.request_id}",
+        "object": "rerank",
+        "model": ranked.manifest.id,
+        "results": _results(body, documents, ranked, plain=plain),
+        "usage": convert.usage(ranked.tokens, ranked.images),
+    }
+    if ranked.truncated:
+        content["truncated"] = True
+    return convert.answer(content, ranked.manifest, work.record)
 
 
-async def infinitys(engine: Engine, work: Work, body: RerankRequest) -> Response:
-    """The answer of `/v1/rerank`, where a document comes back as a plain string."""
-    return await _jinas(engine, work, body, plain=True)
-
-
-async def cohere_rerank(engine: Engine, intake: Intake, request: Request) -> Response:
+async def cohere_rerank(engine: Engine, work: Work, body: CohereRerankRequest) -> Response:
     """Documents by their cosine with the query, best first, in Cohere's shape."""
-    async with intake.work(request) as work:
-        body = await work.parse(CohereRerankRequest)
-        check_cut("max_tokens_per_doc", body.max_tokens_per_doc, body.model, engine)
-        documents, ranked = await _ranked(engine, work, body)
-        content = {
-            "id": f"rerank-{work.request_id}",
-            "results": _results(body, documents, ranked),
-            "meta": coheres_meta(ranked.tokens, "the query or a document", cut=ranked.truncated),
-        }
-        return convert.answer(content, ranked.manifest, work.record)
+    check_cut("max_tokens_per_doc", body.max_tokens_per_doc, body.model, engine)
+    documents, ranked = await _ranked(engine, work, body)
+    content = {
+        "id": f"rerank-{work.request_id}",
+        "results": _results(body, documents, ranked),
+        "meta": coheres_meta(ranked.tokens, "the query or a document", cut=ranked.truncated),
+    }
+    return convert.answer(content, ranked.manifest, work.record)
 
 
 async def _ranked(engine: Engine, work: Work, body: _Documents) -> tuple[list[Item], Ranked]:
@@ -202,20 +210,6 @@ def _results(
             result["document"] = sent if plain else {kind: sent}
         results.append(result)
     return results
-
-
-async def _jinas(engine: Engine, work: Work, body: RerankRequest, *, plain: bool) -> Response:
-    documents, ranked = await _ranked(engine, work, body)
-    content: dict[str, Any] = {
-        "id": f"rerank-{work.request_id}",
-        "object": "rerank",
-        "model": ranked.manifest.id,
-        "results": _results(body, documents, ranked, plain=plain),
-        "usage": convert.usage(ranked.tokens, ranked.images),
-    }
-    if ranked.truncated:
-        content["truncated"] = True
-    return convert.answer(content, ranked.manifest, work.record)
 
 
 RERANK = Endpoint(

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
-from fastapi import Request, Response
+from fastapi import Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -16,7 +16,7 @@ from gateway.rest import convert, openapi
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.fields import RED_CIRCLE, ModelName, OfImages, Strings
-from gateway.rest.intake import Intake
+from gateway.rest.intake import Work
 
 _EXAMPLES: list[JsonValue] = [
     {"model": "demo", "texts": ["red circle", "blue star"], "images": [RED_CIRCLE]}
@@ -50,30 +50,28 @@ class SimilarityResponse(BaseModel):
     usage: Usage
 
 
-async def similarity(engine: Engine, intake: Intake, request: Request) -> Response:
+async def similarity(engine: Engine, work: Work, body: SimilarityRequest) -> Response:
     """The cosine of every image with every text, and OpenCLIP's logits."""
-    async with intake.work(request, images=True) as work:
-        body = await work.parse(SimilarityRequest)
-        texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(body.texts)]
-        inference_request = requests.Similarity(
-            body.model or None, texts, convert.images(body.image, body.images)
-        )
-        compared = await work.run(engine.similarity(inference_request, work.record))
-        matrices = (compared.cosine, compared.logits, compared.logits.T)
-        cosine, per_image, per_text = await in_thread_if_large(
-            lambda: list(map(_rows, matrices)), values=compared.cosine.size
-        )
-        content: dict[str, Any] = {
-            "object": "similarity",
-            "model": compared.manifest.id,
-            "cosine": cosine,
-            "logits_per_image": per_image,
-            "logits_per_text": per_text,
-            "usage": convert.usage(compared.tokens, compared.images),
-        }
-        if any(compared.truncated):
-            content["truncated"] = [i for i, cut in enumerate(compared.truncated) if cut]
-        return convert.answer(content, compared.manifest, work.record)
+    texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(body.texts)]
+    inference_request = requests.Similarity(
+        body.model or None, texts, convert.images(body.image, body.images)
+    )
+    compared = await work.run(engine.similarity(inference_request, work.record))
+    matrices = (compared.cosine, compared.logits, compared.logits.T)
+    cosine, per_image, per_text = await in_thread_if_large(
+        lambda: list(map(_rows, matrices)), values=compared.cosine.size
+    )
+    content: dict[str, Any] = {
+        "object": "similarity",
+        "model": compared.manifest.id,
+        "cosine": cosine,
+        "logits_per_image": per_image,
+        "logits_per_text": per_text,
+        "usage": convert.usage(compared.tokens, compared.images),
+    }
+    if any(compared.truncated):
+        content["truncated"] = [i for i, cut in enumerate(compared.truncated) if cut]
+    return convert.answer(content, compared.manifest, work.record)
 
 
 def _rows(matrix: NDArray[np.float64]) -> list[orjson.Fragment]:
@@ -82,5 +80,10 @@ def _rows(matrix: NDArray[np.float64]) -> list[orjson.Fragment]:
 
 
 SIMILARITY = Endpoint(
-    "/v1/similarity", "Compare images with texts", similarity, SimilarityRequest, SimilarityResponse
+    "/v1/similarity",
+    "Compare images with texts",
+    similarity,
+    SimilarityRequest,
+    SimilarityResponse,
+    images=True,
 )

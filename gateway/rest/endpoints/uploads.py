@@ -17,12 +17,11 @@ from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.embeddings import EmbeddingsResponse, answer
 from gateway.rest.endpoints.encodings import check_packed
 from gateway.rest.fields import Dimensions, EmbeddingType, ModelName
-from gateway.rest.forms import read_form
+from gateway.rest.forms import is_form, media_type, read_form
 from gateway.rest.intake import FORM, RAW, Intake, Work
 from gateway.rest.openapi import image_body
 
 PACKED = "application/octet-stream"
-FORM_DATA = "multipart/form-data"
 
 
 class ImageQuery(BaseModel):
@@ -35,42 +34,44 @@ class ImageQuery(BaseModel):
     encoding_format: EmbeddingType = Field("float", description="As in `/v1/embeddings`.")
 
 
-async def embed_images(engine: Engine, intake: Intake, request: Request) -> Response:
+class UploadEndpoint(Endpoint):
+    """A route whose body is an image or a form."""
+
+    async def handle(self, engine: Engine, intake: Intake, request: Request) -> Response:
+        """Lets a request in, and answers it. Raises: As `Intake.work` and `Work.run`."""
+        multiple = FORM if is_form(request.headers) else RAW
+        async with intake.work(request, images=self.images, multiple=multiple) as work:
+            return await self.answer(engine, work, request)
+
+
+async def embed_images(engine: Engine, work: Work, request: Request) -> Response:
     """`Accept: application/octet-stream` answers packed little-endian float32."""
-    multiple = FORM if _kind(request.headers) == FORM_DATA else RAW
-    async with intake.work(request, images=True, multiple=multiple) as work:
-        images, fields = await _images(request.headers, work, engine.limits.max_items)
-        options = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
-        encoding = options.encoding_format
-        check_packed({encoding}, options.dimensions, "dimensions", options.model, engine)
-        inference_request = requests.Embed(
-            options.model or None, images, options.dimensions or None
-        )
-        embedded = await work.run(engine.embed(inference_request, work.record))
-        if _accepts_packed(request.headers.get("accept", "")):
-            return _packed(embedded, work)
-        return await answer(embedded, encoding, work)
+    images, fields = await _images(request.headers, work, engine.limits.max_items)
+    options = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
+    encoding = options.encoding_format
+    check_packed({encoding}, options.dimensions, "dimensions", options.model, engine)
+    inference_request = requests.Embed(options.model or None, images, options.dimensions or None)
+    embedded = await work.run(engine.embed(inference_request, work.record))
+    if _accepts_packed(request.headers.get("accept", "")):
+        return _packed(embedded, work)
+    return await answer(embedded, encoding, work)
 
 
 async def _images(
     headers: Headers, work: Work, max_items: int
 ) -> tuple[list[ImageItem], dict[str, str]]:
     """The images, and the fields of a form."""
-    kind = _kind(headers)
-    if kind == FORM_DATA:
+    if is_form(headers):
         form = await read_form(headers, work.body, max_items, tuple(ImageQuery.model_fields))
         images = [ImageItem(file, f"files[{index}]") for index, file in enumerate(form.files)]
         return images, form.fields
+    kind = media_type(headers)
     if kind and kind != PACKED and not kind.startswith("image/"):
         raise MalformedRequest(
             f"content-type {quoted(kind)}: send an image (image/* or {PACKED}) "
             "or multipart/form-data"
         )
     return [ImageItem(work.body, "body")], {}
-
-
-def _kind(headers: Headers) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _once(query: Iterable[tuple[str, str]], fields: Mapping[str, str]) -> dict[str, str]:
@@ -102,11 +103,12 @@ def _packed(embedded: Embedded, work: Work) -> Response:
     )
 
 
-IMAGE_UPLOADS = Endpoint(
+IMAGE_UPLOADS = UploadEndpoint(
     "/v1/embeddings/image",
     "Embed images without base64",
     embed_images,
     ImageQuery,
     EmbeddingsResponse,
-    image_body(ImageQuery),
+    images=True,
+    body=image_body(ImageQuery),
 )

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from fastapi import Request, Response
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.models.values import Classified
@@ -12,7 +12,7 @@ from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields, openapi
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
-from gateway.rest.intake import Intake
+from gateway.rest.intake import Work
 from gateway.telemetry.record import Record
 
 _EXAMPLES: list[JsonValue] = [
@@ -83,21 +83,19 @@ class ZeroShotResponse(BaseModel):
     usage: Usage
 
 
-async def zero_shot(engine: Engine, intake: Intake, request: Request) -> Response:
+async def zero_shot(engine: Engine, work: Work, body: ZeroShotRequest) -> Response:
     """Scores are a softmax over the labels, or for SigLIP models a sigmoid for each."""
-    async with intake.work(request, images=True) as work:
-        body = await work.parse(ZeroShotRequest)
-        inference_request = requests.Classify(
-            body.model or None,
-            convert.images(body.image, body.images),
-            body.labels,
-            body.label_set,
-            body.templates,
-            body.top_k,
-        )
-        classified = await work.run(engine.classify(inference_request, work.record))
-        values = sum(map(len, classified.predictions))
-        return await in_thread_if_large(_classified, classified, work.record, values=values)
+    inference_request = requests.Classify(
+        body.model or None,
+        convert.images(body.image, body.images),
+        body.labels,
+        body.label_set,
+        body.templates,
+        body.top_k,
+    )
+    classified = await work.run(engine.classify(inference_request, work.record))
+    values = sum(map(len, classified.predictions))
+    return await in_thread_if_large(_classified, classified, work.record, values=values)
 
 
 def _classified(classified: Classified, record: Record) -> Response:
@@ -116,5 +114,10 @@ def _classified(classified: Classified, record: Record) -> Response:
 
 
 ZERO_SHOT = Endpoint(
-    "/v1/zero-shot", "Classify images by labels", zero_shot, ZeroShotRequest, ZeroShotResponse
+    "/v1/zero-shot",
+    "Classify images by labels",
+    zero_shot,
+    ZeroShotRequest,
+    ZeroShotResponse,
+    images=True,
 )

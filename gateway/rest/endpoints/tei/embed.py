@@ -1,16 +1,15 @@
 """`/embed`: the vectors of texts and images."""
 
-from fastapi import Request, Response
+from fastapi import Response
 from pydantic import ConfigDict, RootModel
 
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
-from gateway.rest.endpoint import Endpoint
-from gateway.rest.endpoints.tei import problems
 from gateway.rest.endpoints.tei.fields import Direction, Model, Prompt, Truncate, texts
-from gateway.rest.intake import Intake
+from gateway.rest.endpoints.tei.problems import TeiEndpoint
+from gateway.rest.intake import Work
 
 
 class TeiEmbedRequest(fields.Request):
@@ -35,33 +34,28 @@ class TeiEmbedResponse(RootModel[list[list[float]]]):
     """The vectors, of unit length."""
 
 
-@problems.in_teis_words
-async def tei_embed(engine: Engine, intake: Intake, request: Request) -> Response:
+async def tei_embed(engine: Engine, work: Work, body: TeiEmbedRequest) -> Response:
     """Also `POST /`, where `huggingface_hub.InferenceClient` sends it."""
-    async with intake.work(request) as work:
-        body = await work.parse(TeiEmbedRequest)
-        inference_request = requests.Embed(
-            body.model or None,
-            convert.items(texts(body.inputs, "inputs"), "inputs"),
-            body.dimensions or None,
-            truncate=body.truncate is not False,
+    inference_request = requests.Embed(
+        body.model or None,
+        convert.items(texts(body.inputs, "inputs"), "inputs"),
+        body.dimensions or None,
+        truncate=body.truncate is not False,
+    )
+    embedded = await work.run(engine.embed(inference_request, work.record))
+    with work.record.stage("encode"):
+        rows = await in_thread_if_large(
+            lambda: [convert.fragment(row) for row in embedded.vectors],
+            values=embedded.vectors.size,
         )
-        embedded = await work.run(engine.embed(inference_request, work.record))
-        with work.record.stage("encode"):
-            rows = await in_thread_if_large(
-                lambda: [convert.fragment(row) for row in embedded.vectors],
-                values=embedded.vectors.size,
-            )
-        return convert.answer(rows, embedded.manifest, work.record)
+    return convert.answer(rows, embedded.manifest, work.record)
 
 
-TEI_EMBED = Endpoint(
+TEI_EMBED = TeiEndpoint(
     "/embed",
     "Embed texts and images, in TEI's shape",
     tei_embed,
     TeiEmbedRequest,
     TeiEmbedResponse,
     other_paths=("/",),
-    failures=problems.FAILURES,
-    failed=problems.TeiErrorResponse,
 )

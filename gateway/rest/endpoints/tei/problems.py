@@ -1,7 +1,6 @@
 """TEI's errors, and the service's own in their shape."""
 
-from collections.abc import Awaitable, Callable
-from functools import wraps
+from dataclasses import dataclass
 from typing import Literal
 
 import orjson
@@ -11,6 +10,7 @@ from pydantic import BaseModel
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.pipeline.engine import Engine
+from gateway.rest.endpoint import Endpoint
 from gateway.rest.intake import Intake
 from gateway.rest.problems import rendered
 
@@ -26,8 +26,6 @@ _TYPES: dict[type[GatewayError], ErrorType] = {  # Validation for all others
 }
 TOO_LONG = "context_length_exceeded"
 EMPTY = "empty"
-
-Handler = Callable[[Engine, Intake, Request], Awaitable[Response]]
 
 
 class TeiErrorResponse(BaseModel):
@@ -52,14 +50,16 @@ def problem(error: GatewayError, request: Request) -> Response:
     return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
-def in_teis_words(handler: Handler) -> Handler:
-    """Wraps a handler to answer errors as TEI does."""
+@dataclass(frozen=True)
+class TeiEndpoint(Endpoint):
+    """A route that answers errors as TEI does."""
 
-    @wraps(handler)
-    async def answered(engine: Engine, intake: Intake, request: Request) -> Response:
+    failures: tuple[int, ...] = FAILURES
+    failed: type[BaseModel] = TeiErrorResponse
+
+    async def handle(self, engine: Engine, intake: Intake, request: Request) -> Response:
+        """See `Endpoint.handle`; raises nothing."""
         try:
-            return await handler(engine, intake, request)
+            return await super().handle(engine, intake, request)
         except GatewayError as error:
             return problem(error, request)
-
-    return answered

@@ -9,11 +9,11 @@ from gateway.errors import GatewayError
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.endpoint import FAILURES, Endpoint
-from gateway.rest.endpoints.rerank import InfinityRerankResponse, RerankRequest, infinitys
+from gateway.rest.endpoints.rerank import InfinityRerankResponse, RerankRequest, rerank
 from gateway.rest.endpoints.tei import problems
 from gateway.rest.endpoints.tei.fields import Direction, Model, Truncate
 from gateway.rest.endpoints.tei.similarity import ranked_by_cosine
-from gateway.rest.intake import Intake
+from gateway.rest.intake import Intake, Work
 from gateway.rest.problems import ErrorResponse
 
 _RERANK: JsonValue = {
@@ -73,35 +73,44 @@ class EitherErrorResponse(RootModel[ErrorResponse | problems.TeiErrorResponse]):
     """The service's own error, or to TEI's requests TEI's."""
 
 
-async def either_rerank(engine: Engine, intake: Intake, request: Request) -> Response:
+class EitherEndpoint(Endpoint):
+    """A route that answers the errors of TEI's requests as TEI does."""
+
+    async def handle(self, engine: Engine, intake: Intake, request: Request) -> Response:
+        """See `Endpoint.handle`."""
+        teis = False
+        try:
+            async with intake.work(request) as work:
+                body = await work.parse(EitherRerankRequest)
+                teis = isinstance(body.root, TeiRerankRequest)
+                return await self.answer(engine, work, body.root)
+        except GatewayError as error:
+            if not teis:
+                raise
+            return problems.problem(error, request)
+
+
+async def either_rerank(
+    engine: Engine, work: Work, body: RerankRequest | TeiRerankRequest
+) -> Response:
     """`documents` are infinity's: as `/v1/rerank`, but a document comes back as a plain string.
 
     `texts` are TEI's: a list of ranks.
     """
-    teis = False
-    try:
-        async with intake.work(request) as work:
-            body = (await work.parse(EitherRerankRequest)).root
-            if isinstance(body, RerankRequest):
-                return await infinitys(engine, work, body)
-            teis = True
-            ranked = await ranked_by_cosine(
-                engine, work, body.model, (body.query, "query"), (body.texts, "texts"),
-                body.truncate,
-            )  # fmt: skip
-            ranks = [
-                {"index": index, "score": cosine}
-                | ({"text": body.texts[index]} if body.return_text else {})
-                for index, cosine in ranked.order
-            ]
-            return convert.answer(ranks, ranked.manifest, work.record)
-    except GatewayError as error:
-        if not teis:
-            raise
-        return problems.problem(error, request)
+    if isinstance(body, RerankRequest):
+        return await rerank(engine, work, body, plain=True)
+    ranked = await ranked_by_cosine(
+        engine, work, body.model, (body.query, "query"), (body.texts, "texts"), body.truncate
+    )
+    ranks = [
+        {"index": index, "score": cosine}
+        | ({"text": body.texts[index]} if body.return_text else {})
+        for index, cosine in ranked.order
+    ]
+    return convert.answer(ranks, ranked.manifest, work.record)
 
 
-EITHER_RERANK = Endpoint(
+EITHER_RERANK = EitherEndpoint(
     "/rerank",
     "Order documents by their likeness to a query, in infinity's shape or TEI's",
     either_rerank,

@@ -1,6 +1,6 @@
 """`/similarity`: the cosines of one text or image with several."""
 
-from fastapi import Request, Response
+from fastapi import Response
 from pydantic import ConfigDict, Field, RootModel
 
 from gateway.errors import TextError
@@ -8,10 +8,9 @@ from gateway.models.values import Ranked
 from gateway.pipeline import requests
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
-from gateway.rest.endpoint import Endpoint
-from gateway.rest.endpoints.tei import problems
 from gateway.rest.endpoints.tei.fields import Direction, Model, Prompt, Truncate, check_given
-from gateway.rest.intake import Intake, Work
+from gateway.rest.endpoints.tei.problems import TOO_LONG, TeiEndpoint
+from gateway.rest.intake import Work
 
 
 class SimilarityInput(fields.Request):
@@ -54,19 +53,16 @@ class TeiSimilarityResponse(RootModel[list[float]]):
     """The cosine with each of the sentences."""
 
 
-@problems.in_teis_words
-async def tei_similarity(engine: Engine, intake: Intake, request: Request) -> Response:
+async def tei_similarity(engine: Engine, work: Work, body: TeiSimilarityRequest) -> Response:
     """The cosine of one text or image with each of several."""
-    async with intake.work(request) as work:
-        body = await work.parse(TeiSimilarityRequest)
-        options = body.parameters or SimilarityParameters()
-        given = body.inputs
-        ranked = await ranked_by_cosine(
-            engine, work, body.model, (given.source_sentence, "inputs.source_sentence"),
-            (given.sentences, "inputs.sentences"), options.truncate,
-        )  # fmt: skip
-        cosines = [cosine for _, cosine in sorted(ranked.order)]
-        return convert.answer(cosines, ranked.manifest, work.record)
+    options = body.parameters or SimilarityParameters()
+    given = body.inputs
+    ranked = await ranked_by_cosine(
+        engine, work, body.model, (given.source_sentence, "inputs.source_sentence"),
+        (given.sentences, "inputs.sentences"), options.truncate,
+    )  # fmt: skip
+    cosines = [cosine for _, cosine in sorted(ranked.order)]
+    return convert.answer(cosines, ranked.manifest, work.record)
 
 
 async def ranked_by_cosine(
@@ -81,16 +77,14 @@ async def ranked_by_cosine(
     )
     ranked = await work.run(engine.rerank(inference_request, work.record))
     if ranked.truncated and truncate is False:
-        raise TextError("a text is over the model's context length", code=problems.TOO_LONG)
+        raise TextError("a text is over the model's context length", code=TOO_LONG)
     return ranked
 
 
-TEI_SIMILARITY = Endpoint(
+TEI_SIMILARITY = TeiEndpoint(
     "/similarity",
     "Compare one text or image with several, in TEI's shape",
     tei_similarity,
     TeiSimilarityRequest,
     TeiSimilarityResponse,
-    failures=problems.FAILURES,
-    failed=problems.TeiErrorResponse,
 )

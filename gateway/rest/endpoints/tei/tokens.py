@@ -3,7 +3,7 @@
 from typing import Annotated, cast
 
 import orjson
-from fastapi import Request, Response
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 
 from gateway.models.registry import Model
@@ -12,10 +12,9 @@ from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
-from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.tei import fields as teis
-from gateway.rest.endpoints.tei import problems
-from gateway.rest.intake import Intake
+from gateway.rest.endpoints.tei.problems import TeiEndpoint
+from gateway.rest.intake import Work
 
 TOKEN_VALUES = 16  # numbers of a vector that take no longer than one token
 
@@ -78,20 +77,17 @@ class TeiDecodeResponse(RootModel[list[str]]):
     """The text of each list of ids."""
 
 
-@problems.in_teis_words
-async def tei_tokenize(engine: Engine, intake: Intake, request: Request) -> Response:
+async def tei_tokenize(engine: Engine, work: Work, body: TeiTokenizeRequest) -> Response:
     """The tokens that an embedding of the text is made of."""
-    async with intake.work(request, images=False) as work:
-        body = await work.parse(TeiTokenizeRequest)
-        texts = [
-            TextItem(text, f"inputs[{index}]")
-            for index, text in enumerate(teis.texts(body.inputs, "inputs"))
-        ]
-        model, found = await work.run(
-            engine.tokenize(requests.Tokenize(body.model or None, texts), work.record)
-        )
-        rows = await described(model, found, special=body.add_special_tokens is not False)
-        return convert.answer(rows, model.manifest, work.record)
+    texts = [
+        TextItem(text, f"inputs[{index}]")
+        for index, text in enumerate(teis.texts(body.inputs, "inputs"))
+    ]
+    model, found = await work.run(
+        engine.tokenize(requests.Tokenize(body.model or None, texts), work.record)
+    )
+    rows = await described(model, found, special=body.add_special_tokens is not False)
+    return convert.answer(rows, model.manifest, work.record)
 
 
 async def described(model: Model, found: list[Tokens], *, special: bool) -> list[orjson.Fragment]:
@@ -114,33 +110,28 @@ def _described(model: Model, found: list[Tokens], special: bool) -> list[orjson.
     ]
 
 
-@problems.in_teis_words
-async def tei_decode(engine: Engine, intake: Intake, request: Request) -> Response:
+async def tei_decode(engine: Engine, work: Work, body: TeiDecodeRequest) -> Response:
     """The texts that tokens stand for."""
-    async with intake.work(request, images=False) as work:
-        body = await work.parse(TeiDecodeRequest)
-        teis.check_given(body.ids, "ids")
-        ids = cast("list[list[int]]", body.ids if isinstance(body.ids[0], list) else [body.ids])
-        wanted = requests.Decode(body.model or None, ids, body.skip_special_tokens is not False)
-        model, texts = await work.run(engine.decode(wanted, work.record))
-        return convert.answer(texts, model.manifest, work.record)
+    teis.check_given(body.ids, "ids")
+    ids = cast("list[list[int]]", body.ids if isinstance(body.ids[0], list) else [body.ids])
+    wanted = requests.Decode(body.model or None, ids, body.skip_special_tokens is not False)
+    model, texts = await work.run(engine.decode(wanted, work.record))
+    return convert.answer(texts, model.manifest, work.record)
 
 
-TEI_TOKENIZE = Endpoint(
+TEI_TOKENIZE = TeiEndpoint(
     "/tokenize",
     "Tokenize texts, in TEI's shape",
     tei_tokenize,
     TeiTokenizeRequest,
     TeiTokenizeResponse,
-    failures=problems.FAILURES,
-    failed=problems.TeiErrorResponse,
+    images=False,
 )
-TEI_DECODE = Endpoint(
+TEI_DECODE = TeiEndpoint(
     "/decode",
     "Turn token ids into texts, in TEI's shape",
     tei_decode,
     TeiDecodeRequest,
     TeiDecodeResponse,
-    failures=problems.FAILURES,
-    failed=problems.TeiErrorResponse,
+    images=False,
 )
