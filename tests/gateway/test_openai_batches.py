@@ -227,6 +227,10 @@ def test_cancelling_answers_every_line(client: openai.OpenAI) -> None:
         (lambda client: client.files.list(limit=0), "invalid_request"),
         (lambda client: client.files.list(after="file-x"), "object_not_found"),
         (lambda client: client.batches.list(limit=101), "invalid_request"),
+        (
+            lambda client: client.get("/batches?limit=00000000101", cast_to=object),
+            "invalid_request",
+        ),
         (lambda client: client.post("/files", cast_to=object, body={"a": 1}), "invalid_request"),
     ],
 )
@@ -240,6 +244,10 @@ def test_several_files_and_other_methods(service: GatewayClient) -> None:
     files = [("file", ("input.jsonl", b"{}"))] * 2
     error = service.post("/v1/files", files=files, data={"purpose": "batch"}).json()["error"]
     assert (error["code"], error["param"]) == ("invalid_request", "file")
+    form = b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n'
+    kind = {"content-type": "Multipart/Form-Data; boundary=x"}
+    error = service.post("/v1/files", content=form, headers=kind).json()["error"]
+    assert error["message"].startswith("files: the form holds no file")
     response = service.put("/v1/files/x")
     assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
 

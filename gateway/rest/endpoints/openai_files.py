@@ -16,7 +16,7 @@ from gateway.operations.batches.store import Store
 from gateway.pipeline.concurrency import Threads
 from gateway.rest import convert, fields
 from gateway.rest.endpoints.openai_lists import listed, page, space_of
-from gateway.rest.forms import read_form
+from gateway.rest.forms import is_form, read_form
 from gateway.rest.intake import FORM, Intake
 from gateway.rest.openapi import answers
 
@@ -120,7 +120,7 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
         """A form with `purpose=batch` and the file, JSONL: a line for each request."""
         space = space_of(store, request)
         async with intake.work(request, multiple=FORM) as work:
-            if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            if not is_form(request.headers):
                 raise MalformedRequest("send the file as multipart/form-data")
             known = ("purpose", _ANCHOR, _SECONDS)
             try:

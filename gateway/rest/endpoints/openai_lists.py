@@ -1,5 +1,6 @@
 """Lists of files and batches, in OpenAI's shape, and whose they are."""
 
+import re
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -35,13 +36,14 @@ def listed(
         MalformedRequest: `limit` is no number within its bounds.
         UnknownObject: `after` is the id of none of them.
     """
-    limit = query.get("limit", str(default))
-    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= most:
+    asked = query.get("limit", str(default))
+    limit = int(asked) if re.fullmatch(r"[0-9]{1,9}", asked) else 0
+    if not 1 <= limit <= most:
         raise MalformedRequest(f"limit: must be a number from 1 to {most:,}", param="limit")
     objects, after = iter(found), query.get("after")
     if after is not None and not any(each.id == after for each in objects):
         raise UnknownObject(f"after: {quoted(after)} is not in the list", param="after")
-    data = [each.model_dump() for each in islice(objects, int(limit))]
+    data = [each.model_dump() for each in islice(objects, limit)]
     return convert.plain(
         {
             "object": "list",
