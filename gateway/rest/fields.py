@@ -178,7 +178,7 @@ ModelName = Annotated[
         max_length=NAME_CHARACTERS,
         description="Model id or alias; may be left out if one is served, or a default is set.",
     ),
-    AfterValidator(lambda name: None if name == _NO_MODEL else name),
+    AfterValidator(lambda name: None if name in ("", _NO_MODEL) else name),
 ]
 
 
@@ -193,6 +193,7 @@ SHORTEST_S, LONGEST_S = 3_600, 2_592_000  # that a file may be kept, as OpenAI h
 KeptSeconds = Annotated[int, Field(ge=SHORTEST_S, le=LONGEST_S), BeforeValidator(_to_whole)]
 Dimensions = Annotated[
     Annotated[int, Field(ge=0), BeforeValidator(_to_whole)] | None,
+    AfterValidator(lambda number: number or None),
     Field(
         description="Number of leading entries to keep, scaled to unit length; 0, as infinity's "
         "client sends, is all."

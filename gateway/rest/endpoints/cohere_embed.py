@@ -114,9 +114,9 @@ async def cohere_embed(engine: Engine, work: Work, body: CohereEmbedRequest) -> 
     kinds = list(dict.fromkeys(body.embedding_types or ["float"]))
     check_packed(kinds, body.output_dimension, "output_dimension", body.model, engine)
     inference_request = requests.Embed(
-        body.model or None,
+        body.model,
         items,
-        body.output_dimension or None,
+        body.output_dimension,
         truncate=body.truncate != "NONE",
         copies=len(kinds),
     )

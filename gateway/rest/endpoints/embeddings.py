@@ -132,9 +132,9 @@ async def embeddings(
     encoding = body.encoding_format or body.embedding_type or "float"
     check_packed({encoding}, body.dimensions, "dimensions", body.model, engine)
     inference_request = requests.Embed(
-        body.model or None,
+        body.model,
         _items(body),
-        body.dimensions or None,
+        body.dimensions,
         truncate=body.truncate is not False and body.truncation is not False,
         skip=body.on_error == "skip",
         bulk=bulk,

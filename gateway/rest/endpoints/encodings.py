@@ -35,7 +35,7 @@ def check_packed(
     """
     if _PACKED.isdisjoint(encodings):
         return
-    size = dimensions or engine.models.find(model or None).manifest.embedding_size
+    size = dimensions or engine.models.find(model).manifest.embedding_size
     if size % 8:
         raise MalformedRequest(
             f"{param}: {size} is not a multiple of 8, and `binary` and `ubinary` pack the signs of "

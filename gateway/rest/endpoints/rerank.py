@@ -167,7 +167,7 @@ async def cohere_rerank(engine: Engine, work: Work, body: CohereRerankRequest) -
 async def _ranked(engine: Engine, work: Work, body: _Documents) -> tuple[list[Item], Ranked]:
     documents = convert.items(body.documents, "documents")
     inference_request = requests.Rerank(
-        body.model or None, convert.item(body.query, "query"), documents, body.top_n
+        body.model, convert.item(body.query, "query"), documents, body.top_n
     )
     return documents, await work.run(engine.rerank(inference_request, work.record))
 
@@ -176,7 +176,7 @@ def check_cut(field: str, tokens: int | None, model: str | None, engine: Engine)
     """Refuses, by the field's name, to cut text at fewer tokens than the model's context length."""
     if tokens is None:
         return
-    length = engine.models.find(model or None).manifest.tokenizer.context_length
+    length = engine.models.find(model).manifest.tokenizer.context_length
     if tokens < length:
         raise MalformedRequest(
             f"{field}: {tokens} is less than the model's context length, {length}, which text is "

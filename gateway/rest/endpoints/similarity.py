@@ -54,7 +54,7 @@ async def similarity(engine: Engine, work: Work, body: SimilarityRequest) -> Res
     """The cosine of every image with every text, and OpenCLIP's logits."""
     texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(body.texts)]
     inference_request = requests.Similarity(
-        body.model or None, texts, convert.images(body.image, body.images)
+        body.model, texts, convert.images(body.image, body.images)
     )
     compared = await work.run(engine.similarity(inference_request, work.record))
     matrices = (compared.cosine, compared.logits, compared.logits.T)

@@ -50,7 +50,7 @@ async def embed_images(engine: Engine, work: Work, request: Request) -> Response
     options = work.check(ImageQuery, _once(request.query_params.multi_items(), fields))
     encoding = options.encoding_format
     check_packed({encoding}, options.dimensions, "dimensions", options.model, engine)
-    inference_request = requests.Embed(options.model or None, images, options.dimensions or None)
+    inference_request = requests.Embed(options.model, images, options.dimensions)
     embedded = await work.run(engine.embed(inference_request, work.record))
     if _accepts_packed(request.headers.get("accept", "")):
         return _packed(embedded, work)

@@ -86,7 +86,7 @@ class ZeroShotResponse(BaseModel):
 async def zero_shot(engine: Engine, work: Work, body: ZeroShotRequest) -> Response:
     """Scores are a softmax over the labels, or for SigLIP models a sigmoid for each."""
     inference_request = requests.Classify(
-        body.model or None,
+        body.model,
         convert.images(body.image, body.images),
         body.labels,
         body.label_set,

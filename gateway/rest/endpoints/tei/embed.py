@@ -37,9 +37,9 @@ class TeiEmbedResponse(RootModel[list[list[float]]]):
 async def tei_embed(engine: Engine, work: Work, body: TeiEmbedRequest) -> Response:
     """Also `POST /`, where `huggingface_hub.InferenceClient` sends it."""
     inference_request = requests.Embed(
-        body.model or None,
+        body.model,
         convert.items(texts(body.inputs, "inputs"), "inputs"),
-        body.dimensions or None,
+        body.dimensions,
         truncate=body.truncate is not False,
     )
     embedded = await work.run(engine.embed(inference_request, work.record))

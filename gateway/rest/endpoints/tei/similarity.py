@@ -72,9 +72,7 @@ async def ranked_by_cosine(
     """The others by their cosine with the query; each comes with its field in the request."""
     given, param = others
     check_given(given, param)
-    inference_request = requests.Rerank(
-        model or None, convert.item(*query), convert.items(given, param)
-    )
+    inference_request = requests.Rerank(model, convert.item(*query), convert.items(given, param))
     ranked = await work.run(engine.rerank(inference_request, work.record))
     if ranked.truncated and truncate is False:
         raise TextError("a text is over the model's context length", code=TOO_LONG)

@@ -84,7 +84,7 @@ async def tei_tokenize(engine: Engine, work: Work, body: TeiTokenizeRequest) -> 
         for index, text in enumerate(teis.texts(body.inputs, "inputs"))
     ]
     model, found = await work.run(
-        engine.tokenize(requests.Tokenize(body.model or None, texts), work.record)
+        engine.tokenize(requests.Tokenize(body.model, texts), work.record)
     )
     rows = await described(model, found, special=body.add_special_tokens is not False)
     return convert.answer(rows, model.manifest, work.record)
@@ -114,7 +114,7 @@ async def tei_decode(engine: Engine, work: Work, body: TeiDecodeRequest) -> Resp
     """The texts that tokens stand for."""
     teis.check_given(body.ids, "ids")
     ids = cast("list[list[int]]", body.ids if isinstance(body.ids[0], list) else [body.ids])
-    wanted = requests.Decode(body.model or None, ids, body.skip_special_tokens is not False)
+    wanted = requests.Decode(body.model, ids, body.skip_special_tokens is not False)
     model, texts = await work.run(engine.decode(wanted, work.record))
     return convert.answer(texts, model.manifest, work.record)
 
