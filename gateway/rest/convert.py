@@ -1,7 +1,7 @@
 """Between JSON bodies and the pipeline: the items of a request, and the answer of a model."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 from fastapi import Response
@@ -42,6 +42,11 @@ def item(given: Given, param: str, modality: str | None = None) -> Item:
     return TextItem(given, param)
 
 
+def texts(given: Sequence[str], param: str) -> list[TextItem]:
+    """The texts of a list; `param` is the field that holds it."""
+    return [TextItem(text, f"{param}[{index}]") for index, text in enumerate(given)]
+
+
 def part(given: Part, param: str) -> Item:
     """A part of a message."""
     if isinstance(given, TextPart):
@@ -56,13 +61,6 @@ def images(image: str | None, several: Sequence[str] | None) -> list[ImageItem]:
     if image is not None:
         return [ImageItem(image, "image")]
     return [ImageItem(each, f"images[{index}]") for index, each in enumerate(several or ())]
-
-
-def one_of(body: BaseModel, *names: str) -> None:
-    """Checks that one of these fields is given. Raises MalformedRequest: none is, or several."""
-    if sum(getattr(body, name) is not None for name in names) != 1:
-        listed = ", ".join(f"`{name}`" for name in names)
-        raise MalformedRequest(f"body: give one of {listed}")
 
 
 class Usage(BaseModel):
@@ -83,9 +81,9 @@ def answer(content: object, manifest: Manifest, record: Record) -> Response:
     return plain(content, headers(manifest, record))
 
 
-def fragment(content: object) -> orjson.Fragment:
-    """A part of an answer, as JSON already."""
-    return orjson.Fragment(_json(content))
+def fragments(entries: Iterable[object]) -> list[orjson.Fragment]:
+    """The entries of an answer, each as JSON by itself, so that other threads run in between."""
+    return [orjson.Fragment(_json(entry)) for entry in entries]
 
 
 def _json(content: object) -> bytes:

@@ -7,7 +7,8 @@ import orjson
 from fastapi import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from gateway.models.values import ImageItem, Item, TextItem, Vectors
+from gateway.errors import MalformedRequest
+from gateway.models.values import Item, Vectors
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
@@ -137,11 +138,12 @@ async def cohere_embed(engine: Engine, work: Work, body: CohereEmbedRequest) -> 
 
 
 def _items(body: CohereEmbedRequest) -> list[Item]:
-    convert.one_of(body, *_GIVEN)
+    if sum(getattr(body, name) is not None for name in _GIVEN) != 1:
+        raise MalformedRequest("body: give one of `texts`, `images`, `inputs`")
     if body.texts is not None:
-        return [TextItem(text, f"texts[{index}]") for index, text in enumerate(body.texts)]
+        return convert.items(body.texts, "texts", "text")
     if body.images is not None:
-        return [ImageItem(image, f"images[{index}]") for index, image in enumerate(body.images)]
+        return convert.items(body.images, "images", "image")
     return [
         convert.part(each.content[0], f"inputs[{index}].content[0]")
         for index, each in enumerate(body.inputs or ())
@@ -149,8 +151,7 @@ def _items(body: CohereEmbedRequest) -> list[Item]:
 
 
 def _by_type(vectors: Vectors, kinds: Sequence[str]) -> dict[str, list[orjson.Fragment]]:
-    """The rows in each type, each as JSON by itself, so that other threads run in between."""
-    return {kind: [convert.fragment(row) for row in encoded(vectors, kind)] for kind in kinds}
+    return {kind: convert.fragments(encoded(vectors, kind)) for kind in kinds}
 
 
 COHERE_EMBED = Endpoint(

@@ -160,16 +160,13 @@ async def answer(embedded: Embedded, encoding: str, work: Work) -> Response:
 
 
 def _data(embedded: Embedded, encoding: str) -> list[orjson.Fragment]:
-    """The entries of an answer, each as JSON by itself, so that other threads run in between."""
-    return [
-        convert.fragment(
-            {"object": "error", "index": index, "error": error_object(embedded.failed[index])}
-            if index in embedded.failed
-            else {"object": "embedding", "index": index, "embedding": row}
-            | ({"truncated": True} if embedded.truncated[index] else {})
-        )
+    return convert.fragments(
+        {"object": "error", "index": index, "error": error_object(embedded.failed[index])}
+        if index in embedded.failed
+        else {"object": "embedding", "index": index, "embedding": row}
+        | ({"truncated": True} if embedded.truncated[index] else {})
         for index, row in enumerate(encoded(embedded.vectors, encoding))
-    ]
+    )
 
 
 def _items(body: EmbeddingsRequest) -> list[Item]:

@@ -3,12 +3,9 @@
 from typing import Any, Literal
 
 import numpy as np
-import orjson
 from fastapi import Response
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from gateway.models.values import TextItem
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
@@ -52,14 +49,16 @@ class SimilarityResponse(BaseModel):
 
 async def similarity(engine: Engine, work: Work, body: SimilarityRequest) -> Response:
     """The cosine of every image with every text, and OpenCLIP's logits."""
-    texts = [TextItem(text, f"texts[{index}]") for index, text in enumerate(body.texts)]
     inference_request = requests.Similarity(
-        body.model, texts, convert.images(body.image, body.images)
+        body.model,
+        convert.texts(body.texts, "texts"),
+        convert.images(body.image, body.images),
     )
     compared = await work.run(engine.similarity(inference_request, work.record))
     matrices = (compared.cosine, compared.logits, compared.logits.T)
     cosine, per_image, per_text = await in_thread_if_large(
-        lambda: list(map(_rows, matrices)), values=compared.cosine.size
+        lambda: [convert.fragments(np.ascontiguousarray(each)) for each in matrices],
+        values=compared.cosine.size,
     )
     content: dict[str, Any] = {
         "object": "similarity",
@@ -72,11 +71,6 @@ async def similarity(engine: Engine, work: Work, body: SimilarityRequest) -> Res
     if any(compared.truncated):
         content["truncated"] = [i for i, cut in enumerate(compared.truncated) if cut]
     return convert.answer(content, compared.manifest, work.record)
-
-
-def _rows(matrix: NDArray[np.float64]) -> list[orjson.Fragment]:
-    """The rows of a matrix, each as JSON by itself, so that other threads run in between."""
-    return [convert.fragment(row) for row in np.ascontiguousarray(matrix)]
 
 
 SIMILARITY = Endpoint(

@@ -45,8 +45,7 @@ async def tei_embed(engine: Engine, work: Work, body: TeiEmbedRequest) -> Respon
     embedded = await work.run(engine.embed(inference_request, work.record))
     with work.record.stage("encode"):
         rows = await in_thread_if_large(
-            lambda: [convert.fragment(row) for row in embedded.vectors],
-            values=embedded.vectors.size,
+            convert.fragments, embedded.vectors, values=embedded.vectors.size
         )
     return convert.answer(rows, embedded.manifest, work.record)
 

@@ -7,7 +7,7 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 
 from gateway.models.registry import Model
-from gateway.models.values import TextItem, Tokens
+from gateway.models.values import Tokens
 from gateway.pipeline import requests
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
@@ -79,13 +79,9 @@ class TeiDecodeResponse(RootModel[list[str]]):
 
 async def tei_tokenize(engine: Engine, work: Work, body: TeiTokenizeRequest) -> Response:
     """The tokens that an embedding of the text is made of."""
-    texts = [
-        TextItem(text, f"inputs[{index}]")
-        for index, text in enumerate(teis.texts(body.inputs, "inputs"))
-    ]
-    model, found = await work.run(
-        engine.tokenize(requests.Tokenize(body.model, texts), work.record)
-    )
+    texts = convert.texts(teis.texts(body.inputs, "inputs"), "inputs")
+    inference_request = requests.Tokenize(body.model, texts)
+    model, found = await work.run(engine.tokenize(inference_request, work.record))
     rows = await described(model, found, special=body.add_special_tokens is not False)
     return convert.answer(rows, model.manifest, work.record)
 
@@ -97,25 +93,22 @@ async def described(model: Model, found: list[Tokens], *, special: bool) -> list
 
 
 def _described(model: Model, found: list[Tokens], special: bool) -> list[orjson.Fragment]:
-    # Each text is JSON by itself, so that other threads run in between.
-    return [
-        convert.fragment(
-            [
-                {"id": id_, "text": text, "special": is_special, "start": None, "stop": None}
-                for id_, text, is_special in model.tokenizer.described(tokens)
-                if special or not is_special
-            ]
-        )
+    return convert.fragments(
+        [
+            {"id": id_, "text": text, "special": is_special, "start": None, "stop": None}
+            for id_, text, is_special in model.tokenizer.described(tokens)
+            if special or not is_special
+        ]
         for tokens in found
-    ]
+    )
 
 
 async def tei_decode(engine: Engine, work: Work, body: TeiDecodeRequest) -> Response:
     """The texts that tokens stand for."""
     teis.check_given(body.ids, "ids")
     ids = cast("list[list[int]]", body.ids if isinstance(body.ids[0], list) else [body.ids])
-    wanted = requests.Decode(body.model, ids, body.skip_special_tokens is not False)
-    model, texts = await work.run(engine.decode(wanted, work.record))
+    inference_request = requests.Decode(body.model, ids, body.skip_special_tokens is not False)
+    model, texts = await work.run(engine.decode(inference_request, work.record))
     return convert.answer(texts, model.manifest, work.record)
 
 
