@@ -71,14 +71,8 @@ def add_get(
     path: str,
     handler: Callable[..., Awaitable[Response]],
     summary: str,
-    response: type[BaseModel],
-    *failures: int,
-    tag: str,
-    failed: type[BaseModel] = ErrorResponse,
+    responses: dict[int | str, dict[str, Any]],
 ) -> None:
     """Add a route for GET and HEAD that runs no model."""
-    responses = answers(response, *failures, failed=failed)
-    made.add_api_route(
-        path, handler, methods=["GET"], summary=summary, tags=[tag], responses=responses
-    )
+    made.add_api_route(path, handler, methods=["GET"], summary=summary, responses=responses)
     made.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)

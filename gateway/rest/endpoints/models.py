@@ -13,7 +13,7 @@ from gateway.models.manifest import Manifest
 from gateway.models.registry import Models
 from gateway.rest import convert
 from gateway.rest.endpoint import add_get
-from gateway.rest.openapi import markdown
+from gateway.rest.openapi import answers, markdown
 
 CARDS = "/v1/cards/{model_id:path}"  # an alias may have a slash
 
@@ -124,20 +124,14 @@ def router(models: Models, asleep: Callable[[Encoder], bool]) -> APIRouter:
         ]  # fmt: skip
         return convert.plain({"object": "list", "data": served})
 
-    made = APIRouter()
+    made = APIRouter(tags=["models"])
     add_get(
         made, "/models", infinitys, "List the served models, in infinity's shape",
-        InfinityModelsResponse, 401, tag="models",
+        answers(InfinityModelsResponse, 401),
     )  # fmt: skip
-    add_get(made, "/v1/models", listed, "List the served models", ModelsResponse, 401, tag="models")
-    add_get(
-        made, "/v1/models/{model_id:path}", one, "One model", ModelObject, 401, 404, tag="models"
-    )
-    made.add_api_route(
-        CARDS, card, methods=["GET"], summary="The card of a model, in Markdown", tags=["models"],
-        responses=markdown(401, 404),
-    )  # fmt: skip
-    made.add_api_route(CARDS, card, methods=["HEAD"], include_in_schema=False)
+    add_get(made, "/v1/models", listed, "List the served models", answers(ModelsResponse, 401))
+    add_get(made, "/v1/models/{model_id:path}", one, "One model", answers(ModelObject, 401, 404))
+    add_get(made, CARDS, card, "The card of a model, in Markdown", markdown(401, 404))
     return made
 
 

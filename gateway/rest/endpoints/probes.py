@@ -10,6 +10,7 @@ from gateway.operations.readiness import Readiness
 from gateway.rest import convert
 from gateway.rest.endpoint import add_get
 from gateway.rest.metrics_port import scraped
+from gateway.rest.openapi import answers
 from gateway.rest.problems import ErrorResponse, problem
 from gateway.rest.security import LIVE, READY
 from gateway.telemetry.metrics import Metrics
@@ -56,26 +57,21 @@ def router(readiness: Readiness, metrics: Metrics | None) -> APIRouter:
         """200 when right answers can be given; else 503, naming what stands in the way."""
         states = await readiness.states()
         models = {
-            model_id: {
-                "ready": state.ready, "default": state.default, "asleep": state.asleep,
-                "problems": list(state.problems),
-            }
+            model_id: ModelState.model_validate(state, from_attributes=True).model_dump()
             for model_id, state in states.items()
-        }  # fmt: skip
+        }
         problems = readiness.verdict(states)
         if not problems:
             return convert.plain({"status": "ready", "models": models})
         message = "not ready: " + "; ".join(problems)
         return problem(503, message, "not_ready", retry=True, more={"models": models})
 
-    made = APIRouter()
+    made = APIRouter(tags=["probes"])
     for path in LIVE:
-        add_get(made, path, livez, "Whether the process runs", LiveResponse, tag="probes")
+        add_get(made, path, livez, "Whether the process runs", answers(LiveResponse))
+    responses = answers(ReadyResponse, 503, failed=NotReadyResponse)
     for path in READY:
-        add_get(
-            made, path, readyz, "Whether right answers can be given", ReadyResponse, 503,
-            tag="probes", failed=NotReadyResponse,
-        )  # fmt: skip
+        add_get(made, path, readyz, "Whether right answers can be given", responses)
     if metrics is not None:
         made.add_api_route(
             "/metrics", partial(scraped, metrics), methods=["GET", "HEAD"], include_in_schema=False

@@ -12,6 +12,7 @@ from gateway.models.registry import Models
 from gateway.rest import convert
 from gateway.rest.endpoint import add_get
 from gateway.rest.endpoints.tei import problems
+from gateway.rest.openapi import answers
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -70,9 +71,7 @@ def router(models: Models, limits: Mapping[str, object]) -> APIRouter:
         }
         return convert.plain({**content, **limits})
 
-    made = APIRouter()
-    add_get(
-        made, "/info", info, "The default model and the limits, in TEI's shape", InfoResponse,
-        401, 404, 422, tag="models", failed=problems.TeiErrorResponse,
-    )  # fmt: skip
+    made = APIRouter(tags=["models"])
+    responses = answers(InfoResponse, 401, 404, 422, failed=problems.TeiErrorResponse)
+    add_get(made, "/info", info, "The default model and the limits, in TEI's shape", responses)
     return made
