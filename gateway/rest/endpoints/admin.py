@@ -13,7 +13,9 @@ _PROXIES = frozenset({"via", "x-real-ip"})  # headers that proxies add, beside a
 
 def router(models: Models, updates: Updates) -> APIRouter:
     """`/v1/admin/...` for callers on this machine; not part of the documented API."""
+    made = APIRouter(include_in_schema=False)
 
+    @made.post("/v1/admin/reload")
     async def reload(request: Request) -> Response:
         """Serves what the model repository holds now; 409 names what was refused."""
         if not _is_local(request):
@@ -26,8 +28,6 @@ def router(models: Models, updates: Updates) -> APIRouter:
         ]
         return convert.plain({"models": served})
 
-    made = APIRouter(include_in_schema=False)
-    made.add_api_route("/v1/admin/reload", reload, methods=["POST"])
     return made
 
 

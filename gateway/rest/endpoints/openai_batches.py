@@ -116,7 +116,12 @@ def answering(engine: Engine, intake: Intake, access: Access | None, metrics: Me
 
 def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
     """The routes, which read and write in `threads`; all answer 404 without a store."""
+    made = APIRouter(tags=["batches"])
 
+    @made.post(
+        "/v1/batches", summary="Run the requests of a file", openapi_extra=json_body(BatchRequest),
+        responses=answers(BatchObject, 400, 401, 404, 413, 429, 503),
+    )  # fmt: skip
     async def create(request: Request) -> Response:
         """Begins soon, and runs behind all other requests."""
         space = space_of(store, request)
@@ -126,6 +131,10 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
             made = await threads.run(space.add_batch, body.input_file_id, body.metadata, keep_s)
         return convert.plain(made.model_dump())
 
+    @made.get(
+        "/v1/batches", summary="List the batches", openapi_extra=page(MOST_BATCHES),
+        responses=answers(BatchesResponse, 400, 401, 404),
+    )  # fmt: skip
     async def several(request: Request) -> Response:
         """The newest first."""
         space = space_of(store, request)
@@ -133,32 +142,21 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
         found = space.batches(query.get("after"))
         return await threads.run(listed, found, query, USUAL_BATCHES, MOST_BATCHES)
 
+    @made.get(
+        "/v1/batches/{batch_id}", summary="One batch", responses=answers(BatchObject, 401, 404)
+    )
     async def one(request: Request, batch_id: str) -> Response:
         """How far it is, and the ids of its results."""
         space = space_of(store, request)
         return convert.plain((await threads.run(space.batch, batch_id)).model_dump())
 
+    @made.post(
+        "/v1/batches/{batch_id}/cancel", summary="Cancel a batch",
+        responses=answers(BatchObject, 400, 401, 404, 503),
+    )  # fmt: skip
     async def cancel(request: Request, batch_id: str) -> Response:
         """Ends it soon; what is answered by then is kept."""
         space = space_of(store, request)
         return convert.plain((await threads.run(space.cancel, batch_id)).model_dump())
 
-    made = APIRouter(tags=["batches"])
-    made.add_api_route(
-        "/v1/batches", create, methods=["POST"], summary="Run the requests of a file",
-        openapi_extra=json_body(BatchRequest),
-        responses=answers(BatchObject, 400, 401, 404, 413, 429, 503),
-    )  # fmt: skip
-    made.add_api_route(
-        "/v1/batches", several, methods=["GET"], summary="List the batches",
-        openapi_extra=page(MOST_BATCHES), responses=answers(BatchesResponse, 400, 401, 404),
-    )  # fmt: skip
-    made.add_api_route(
-        "/v1/batches/{batch_id}", one, methods=["GET"], summary="One batch",
-        responses=answers(BatchObject, 401, 404),
-    )  # fmt: skip
-    made.add_api_route(
-        "/v1/batches/{batch_id}/cancel", cancel, methods=["POST"], summary="Cancel a batch",
-        responses=answers(BatchObject, 400, 401, 404, 503),
-    )  # fmt: skip
     return made

@@ -115,7 +115,12 @@ def _piece(path: Path, start: int) -> bytes:
 
 def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
     """The routes, which read and write in `threads`; all answer 404 without a store."""
+    made = APIRouter(tags=["batches"])
 
+    @made.post(
+        "/v1/files", summary="Upload the input of a batch", openapi_extra=_UPLOAD,
+        responses=answers(FileObject, 400, 401, 404, 413, 429, 503),
+    )  # fmt: skip
     async def upload(request: Request) -> Response:
         """A form with `purpose=batch` and the file, JSONL: a line for each request."""
         space = space_of(store, request)
@@ -132,6 +137,10 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
             made = await threads.run(space.add_file, form.files[0], name, options.keep_s)
         return convert.plain(made.model_dump())
 
+    @made.get(
+        "/v1/files", summary="List the files", openapi_extra=page(MOST_FILES, _ORDER, _PURPOSE),
+        responses=answers(FilesResponse, 400, 401, 404),
+    )  # fmt: skip
     async def several(request: Request) -> Response:
         """The newest first, or with `order=asc` the oldest."""
         space = space_of(store, request)
@@ -145,43 +154,28 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
         wanted = wanted if order == "asc" else wanted[::-1]
         return await threads.run(listed, wanted, query, MOST_FILES, MOST_FILES)
 
+    @made.get("/v1/files/{file_id}", summary="One file", responses=answers(FileObject, 401, 404))
     async def one(request: Request, file_id: str) -> Response:
         """One file's size, purpose and times."""
         space = space_of(store, request)
         return convert.plain((await threads.run(space.file, file_id)).model_dump())
 
+    @made.get(
+        "/v1/files/{file_id}/content", summary="A file's content", responses=answers(None, 401, 404)
+    )
     async def content(request: Request, file_id: str) -> Response:
         """The file's content, JSONL."""
         space = space_of(store, request)
         size = await threads.run(space.size, file_id)
         return Download(space.content(file_id), size, threads)
 
+    @made.delete(
+        "/v1/files/{file_id}", summary="Delete a file", responses=answers(DeletedFile, 401, 404)
+    )
     async def delete(request: Request, file_id: str) -> Response:
         """A batch that has not ended fails without its input."""
         space = space_of(store, request)
         await threads.run(space.delete_file, file_id)
         return convert.plain(DeletedFile(id=file_id).model_dump())
 
-    made = APIRouter(tags=["batches"])
-    made.add_api_route(
-        "/v1/files", upload, methods=["POST"], summary="Upload the input of a batch",
-        openapi_extra=_UPLOAD, responses=answers(FileObject, 400, 401, 404, 413, 429, 503),
-    )  # fmt: skip
-    made.add_api_route(
-        "/v1/files", several, methods=["GET"], summary="List the files",
-        openapi_extra=page(MOST_FILES, _ORDER, _PURPOSE),
-        responses=answers(FilesResponse, 400, 401, 404),
-    )  # fmt: skip
-    made.add_api_route(
-        "/v1/files/{file_id}", one, methods=["GET"], summary="One file",
-        responses=answers(FileObject, 401, 404),
-    )  # fmt: skip
-    made.add_api_route(
-        "/v1/files/{file_id}/content", content, methods=["GET"], summary="A file's content",
-        responses=answers(None, 401, 404),
-    )  # fmt: skip
-    made.add_api_route(
-        "/v1/files/{file_id}", delete, methods=["DELETE"], summary="Delete a file",
-        responses=answers(DeletedFile, 401, 404),
-    )  # fmt: skip
     return made
