@@ -47,9 +47,8 @@ class Work:
     record: Record
     permit: Permit
     account: Account | None  # None: nobody needs a key
-    max_values: int  # of a JSON body
-    media_type: bytes  # as the client names it
-    max_wide_bytes: int  # of a string with characters beyond ASCII
+    intake: "Intake"
+    media_type: bytes = b"application/json"  # as the client names it
 
     @property
     def request_id(self) -> str:
@@ -77,7 +76,7 @@ class Work:
         body, self.body = self.body, b""
         large = len(body) > INLINE_BYTES
         if await asyncio.to_thread(_wide, body) if large else _wide(body):
-            if len(body) > self.max_wide_bytes:
+            if len(body) > self.intake.max_wide_bytes:
                 await asyncio.to_thread(self._check_wide, body)
             self.permit.hold(WIDE * len(body))
         if not large:
@@ -85,17 +84,19 @@ class Work:
         return await asyncio.to_thread(self._parsed, schema, body)
 
     def _check_wide(self, body: bytes) -> None:
-        if has_long_wide_string(body, self.max_wide_bytes):
+        most = self.intake.max_wide_bytes
+        if has_long_wide_string(body, most):
             raise TooLarge(
-                f"a string that is no base64 has more than {self.max_wide_bytes:,} bytes, which is "
-                "more than GATEWAY_MAX_TEXT_CHARACTERS leaves room for"
+                f"a string that is no base64 has more than {most:,} bytes, which is more than "
+                "GATEWAY_MAX_TEXT_CHARACTERS leaves room for"
             )
 
     def _parsed(self, schema: type[S], body: bytes) -> S:
-        if len(body) > SCANNED_BYTES and count_values(body, self.max_values) > self.max_values:
+        most = self.intake.max_values
+        if len(body) > SCANNED_BYTES and count_values(body, most) > most:
             _check_beginning(body)
             raise TooLarge(
-                f"the body holds more than {self.max_values:,} JSON values, which is more than "
+                f"the body holds more than {most:,} JSON values, which is more than "
                 "GATEWAY_MAX_ITEMS, GATEWAY_MAX_LABELS and GATEWAY_MAX_PROMPTS leave room for"
             )
         try:
@@ -128,6 +129,11 @@ class Intake:
     min_rate: int  # bytes a second
     max_text_characters: int
 
+    @property
+    def max_wide_bytes(self) -> int:
+        """Bytes of a string with characters beyond ASCII."""
+        return ESCAPED_BYTES * self.max_text_characters
+
     @asynccontextmanager
     async def work(
         self, request: Request, *, images: bool | None = None, multiple: int = JSON
@@ -149,7 +155,9 @@ class Intake:
         """
         headers = dict(reversed(request.scope["headers"]))  # of equal names the first one counts
         _check_encoding(headers.get(b"content-encoding", b"identity").decode("latin-1"))
-        declared = self._declared_size(headers.get(b"content-length", b""))
+        length = headers.get(b"content-length", b"")
+        declared = int(length) if length.isdigit() else 0
+        self._check_size(declared)
         timeout_s = self._timeout(headers.get(b"x-request-timeout-ms"))
         state = request.scope["state"]
         record: Record = state["record"]
@@ -159,16 +167,8 @@ class Intake:
             state["left"] = lambda: limit.end(_left())  # see `gateway.rest.http1`
             body = await self._body(request.receive, permit, multiple, limit)
             self.admission.begin(permit, images=images)
-            yield Work(
-                body,
-                limit.deadline,
-                record,
-                permit,
-                state.get("account"),
-                self.max_values,
-                headers.get(b"content-type", b""),
-                ESCAPED_BYTES * self.max_text_characters,
-            )
+            account, media_type = state.get("account"), headers.get(b"content-type", b"")
+            yield Work(body, limit.deadline, record, permit, account, self, media_type)
 
     @asynccontextmanager
     async def offline(
@@ -181,17 +181,14 @@ class Intake:
             TooLarge: The body is over the limit.
             DeadlineExceeded: The time is over.
         """
-        self._declared_size(b"%d" % len(body))
+        self._check_size(len(body))
         with (
             TimeLimit(self.timeout_s) as limit,
             self.admission.permit(
                 JSON * len(body), client=record.client, background=True
             ) as permit,
         ):
-            yield Work(
-                body, limit.deadline, record, permit, account, self.max_values,
-                b"application/json", ESCAPED_BYTES * self.max_text_characters,
-            )  # fmt: skip
+            yield Work(body, limit.deadline, record, permit, account, self)
 
     def _timeout(self, given: bytes | None) -> float:
         """The seconds that the client gives the request, at most those of the settings."""
@@ -204,13 +201,12 @@ class Intake:
             )
         return min(self.timeout_s, int(given) / 1000)
 
-    def _declared_size(self, length: bytes) -> int:
-        """Bytes of the body, as declared; 0 where nothing is."""
-        if not length.isdigit():
-            return 0
-        if int(length) > self.max_body_bytes:
-            raise self._too_large()
-        return int(length)
+    def _check_size(self, size: int) -> None:
+        limit = self.max_body_bytes
+        if size > limit:
+            raise TooLarge(
+                f"the body is over the limit (GATEWAY_MAX_BODY_BYTES) of {limit:,} bytes"
+            )
 
     async def _body(
         self, receive: Receive, permit: Permit, multiple: int, limit: TimeLimit
@@ -223,8 +219,7 @@ class Intake:
             if message["type"] == "http.disconnect":
                 raise _left()
             chunk: bytes = message.get("body", b"")
-            if len(body) + len(chunk) > self.max_body_bytes:
-                raise self._too_large()
+            self._check_size(len(body) + len(chunk))
             permit.hold(multiple * len(chunk))
             more = message.get("more_body", False)
             if more and limit.earlier is not None:  # each byte that comes puts it off
@@ -241,11 +236,6 @@ class Intake:
         return TooSlow(
             "the body arrives too slowly: the limit (GATEWAY_MIN_RATE) is "
             f"{self.min_rate:,} bytes a second"
-        )
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(
-            f"the body is over the limit (GATEWAY_MAX_BODY_BYTES) of {self.max_body_bytes:,} bytes"
         )
 
 
