@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from gateway.errors import MalformedRequest, TooLarge, quoted
@@ -51,38 +51,11 @@ async def read_form(headers: Headers, body: bytes, max_files: int, known: Collec
 
 
 async def _read(headers: Headers, body: bytes, max_files: int, known: Collection[str]) -> Form:
-    form = await _parsed(headers, body, max_files, max_files + len(known))
-    try:
-        parts = form.multi_items()
-        uploads = [part for _, part in parts if isinstance(part, UploadFile)]
-        names = [part.filename or "" for part in uploads]
-        files = [await part.read() for part in uploads]
-    finally:
-        await form.close()
-    fields: dict[str, str] = {}
-    for name, value in parts:
-        if isinstance(value, UploadFile):
-            continue
-        if name not in known:
-            raise MalformedRequest(
-                f"the form's part {quoted(name)} is neither a file, which has a filename, nor "
-                f"one of the fields {', '.join(known)}"
-            )
-        if name in fields:
-            raise MalformedRequest(f"{name}: given twice", param=name)
-        fields[name] = value
-    if not files:
-        raise MalformedRequest(
-            "files: the form holds no file; an image is a part with a filename", param="files"
-        )
-    return Form(files, names, fields)
-
-
-async def _parsed(headers: Headers, body: bytes, max_files: int, most: int) -> FormData:
     _, options = parse_options_header(headers["content-type"])
     if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
         # Python has many: some raise errors of their own, others decode to what is not text.
         raise MalformedRequest("the form's charset must be UTF-8")
+    most = max_files + len(known)
     parts = body.count(b"--" + options.get(b"boundary", b"")) - 1  # the last one ends the form
     if parts > most:
         raise _too_many(parts, max_files)
@@ -98,13 +71,30 @@ async def _parsed(headers: Headers, body: bytes, max_files: int, most: int) -> F
     except MultiPartException as error:
         raise MalformedRequest(f"the form cannot be read: {error.message}") from error
     if not parser.ended:
-        await form.close()
         raise MalformedRequest("the form ends early: its closing boundary is missing")
-    files = sum(isinstance(part, UploadFile) for _, part in form.multi_items())
-    if files > max_files:
-        await form.close()
-        raise _too_many(files, max_files)
-    return form
+    files: list[bytes] = []
+    names: list[str] = []
+    fields: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            files.append(await value.read())
+            names.append(value.filename or "")
+        elif name not in known:
+            raise MalformedRequest(
+                f"the form's part {quoted(name)} is neither a file, which has a filename, nor "
+                f"one of the fields {', '.join(known)}"
+            )
+        elif name in fields:
+            raise MalformedRequest(f"{name}: given twice", param=name)
+        else:
+            fields[name] = value
+    if len(files) > max_files:
+        raise _too_many(len(files), max_files)
+    if not files:
+        raise MalformedRequest(
+            "files: the form holds no file; an image is a part with a filename", param="files"
+        )
+    return Form(files, names, fields)
 
 
 def _too_many(files: int, most: int) -> TooLarge:
