@@ -8,8 +8,7 @@ OpenAPI document and for all other requests.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import cast
+from collections.abc import Iterable, Mapping
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -41,8 +40,6 @@ _QUIET = frozenset(
     }
 )  # fmt: skip
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 logger = logging.getLogger(__name__)
 
 
@@ -72,10 +69,11 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        offered = (value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER)
         record = Record(
             protocol="rest",
             method=scope["method"],
-            request_id=request_id(_offered(scope)),
+            request_id=request_id(offered),
             client=by_address(scope["client"][0] if scope["client"] else ""),
         )
         scope.setdefault("state", {})["record"] = record
@@ -107,7 +105,7 @@ class RequestContext:
         """Answers whatever fails below."""
         record: Record = scope["state"]["record"]
         try:
-            await self._enter(scope, receive, send, record)
+            await self._enter(scope, receive, send)
         except asyncio.CancelledError:  # by uvicorn: the time to drain is over
             if record.code:
                 raise
@@ -120,20 +118,21 @@ class RequestContext:
             record.error = "internal_error"
             await internal_error(record.request_id)(scope, receive, send)
 
-    async def _enter(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request with its key, and counts it to that meanwhile."""
         if self._access is None or is_open(scope):
             await self._answer(scope, receive, send)
-        else:
+            return
+        record: Record = scope["state"]["record"]
+        try:
             offered = Headers(scope=scope).getlist("authorization")
-            try:
-                with self._access.entered(offered, record) as account:
-                    scope["state"]["account"] = account
-                    await self._answer(scope, receive, send)
-            except GatewayError as error:
-                # What arises further in is rendered there, so nothing has been sent yet.
-                record.operation = guarded_operation(scope["path"], self._posted)
-                await rendered(error, record)(scope, receive, send)
+            with self._access.entered(offered, record) as account:
+                scope["state"]["account"] = account
+                await self._answer(scope, receive, send)
+        except GatewayError as error:
+            # What arises further in is rendered there, so nothing has been sent yet.
+            record.operation = guarded_operation(scope["path"], self._posted)
+            await rendered(error, record)(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._posted.get(scope["path"]) if scope["method"] == "POST" else None
@@ -141,9 +140,8 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         scope["route"] = route
-        handle = cast("Handler", route.endpoint)
         try:
-            response = await handle(Request(scope, receive))
+            response: Response = await route.endpoint(Request(scope, receive))
         except GatewayError as error:
             response = rendered(error, scope["state"]["record"])
         await response(scope, receive, send)
@@ -165,7 +163,3 @@ def _operation(scope: Scope) -> str:
     if "endpoint" not in scope:
         return ""
     return str(scope.get("root_path") or scope["path"])
-
-
-def _offered(scope: Scope) -> Iterator[str]:
-    return (value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER)
