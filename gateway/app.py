@@ -27,7 +27,6 @@ from gateway.operations.signals import signals_handled
 from gateway.pipeline.concurrency import first
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.rest import endpoint, openapi, problems
-from gateway.rest.cors import Cors
 from gateway.rest.endpoints import (
     admin,
     models,
@@ -49,7 +48,7 @@ from gateway.rest.endpoints.zero_shot import ZERO_SHOT
 from gateway.rest.intake import Intake
 from gateway.rest.middleware import RequestContext, posted_routes
 from gateway.rest.playground.routes import router as playground
-from gateway.rest.security import BrowserGuard
+from gateway.rest.security import BrowserGuard, Cors
 from gateway.rpc.server import RpcServer
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics

@@ -19,12 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.access.access import Access
 from gateway.access.clients import by_address
 from gateway.errors import GatewayError, Unavailable
-from gateway.rest.cors import PREFLIGHT, Cors
 from gateway.rest.problems import internal_error, rendered
 from gateway.rest.security import (
     LIVE,
+    PREFLIGHT,
     READY,
     BrowserGuard,
+    Cors,
     SecurityHeaders,
     guarded_operation,
     is_open,
