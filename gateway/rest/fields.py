@@ -1,6 +1,6 @@
 """What the fields of requests hold: texts, images, lists of them, messages, and shared names."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,10 @@ RED_CIRCLE = (  # a drawn scene of 24 x 24 pixels
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABgAAAAYAQMAAADaua+7AAAABlBMVEXcHh7w8PCzSAylAAAAN0lEQVR42"
     "m3MQQ2AMBQFwekLQpCCM1KUVUqFkH7uwGFvk21FvLsoZTmzjNzm15DNnjiUiq79vB6wqwyjJRBJ5AAAAABJRU5ErkJggg=="
 )
+
+
+T = TypeVar("T")
+OneOrMore = Annotated[list[T], Field(min_length=1, fail_fast=True)]
 
 
 class Request(BaseModel):
@@ -90,10 +94,7 @@ InputItem = Annotated[
     ),
 ]
 Input = Annotated[
-    _String
-    | _Text
-    | _Image
-    | Annotated[list[InputItem], Field(min_length=1, fail_fast=True), Tag("<list>")],
+    _String | _Text | _Image | Annotated[OneOrMore[InputItem], Tag("<list>")],
     Discriminator(
         _input_kind,
         custom_error_type="input",
@@ -101,7 +102,7 @@ Input = Annotated[
         "or a list of them",
     ),
 ]
-Strings = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, fail_fast=True)]
+Strings = OneOrMore[Annotated[str, Field(min_length=1)]]
 
 
 def _text_or_list(value: object) -> str | None:
@@ -117,19 +118,13 @@ TextList = Annotated[
     list[Annotated[str, Field(json_schema_extra=NOT_EMPTY)]],
     Field(fail_fast=True, json_schema_extra={"minItems": 1}),
 ]
-Texts = Annotated[
-    _String | Annotated[TextList, Tag("<list>")],
-    _STRING_OR_LIST,
-]
+Texts = Annotated[_String | Annotated[TextList, Tag("<list>")], _STRING_OR_LIST]
 NAME_CHARACTERS = 256
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS)]
 # `{}` once; a brace may stand elsewhere.
 _WITHOUT = r"[^{]*(?:\{+[^{}][^{]*)*"
 _TEMPLATE: JsonDict = {"pattern": rf"^{_WITHOUT}\{{+\}}{_WITHOUT}\{{*$"}
-_TemplateList = Annotated[
-    list[Annotated[str, Field(min_length=1, json_schema_extra=_TEMPLATE)]],
-    Field(min_length=1, fail_fast=True),
-]
+_TemplateList = OneOrMore[Annotated[str, Field(min_length=1, json_schema_extra=_TEMPLATE)]]
 Templates = Annotated[
     Annotated[Name, Tag("<string>")] | Annotated[_TemplateList, Tag("<list>")],
     _STRING_OR_LIST,

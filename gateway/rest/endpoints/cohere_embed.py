@@ -56,15 +56,9 @@ class CohereEmbedRequest(fields.Request):
     )
 
     model: fields.ModelName = None
-    texts: (
-        Annotated[
-            list[Annotated[str, Field(json_schema_extra=fields.NOT_EMPTY)]],
-            Field(min_length=1, fail_fast=True),
-        ]
-        | None
-    ) = None
+    texts: fields.OneOrMore[Annotated[str, Field(json_schema_extra=fields.NOT_EMPTY)]] | None = None
     images: fields.Strings | None = Field(None, description="Data URLs, or base64 alone.")
-    inputs: Annotated[list[EmbedInput], Field(min_length=1, fail_fast=True)] | None = Field(
+    inputs: fields.OneOrMore[EmbedInput] | None = Field(
         None, description="Texts and images, mixed."
     )
     input_type: str | None = Field(None, description="Not used: CLIP has no task prefixes.")

@@ -3,7 +3,7 @@
 `gateway.rest.endpoints.tei.rerank` has infinity's route, which is TEI's as well.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -15,7 +15,7 @@ from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.convert import Usage
 from gateway.rest.endpoint import Endpoint
-from gateway.rest.fields import RED_CIRCLE, Count, InputItem, ModelName, RawScores
+from gateway.rest.fields import RED_CIRCLE, Count, InputItem, ModelName, OneOrMore, RawScores
 from gateway.rest.intake import Work
 
 _EXAMPLES: list[JsonValue] = [
@@ -33,7 +33,7 @@ class _Documents(fields.Request):
 
     model: ModelName = None
     query: InputItem
-    documents: Annotated[list[InputItem], Field(min_length=1, fail_fast=True)]
+    documents: OneOrMore[InputItem]
     top_n: Count | None = Field(None, description="Number of documents to return, best first.")
     return_documents: bool | None = Field(
         False, description="Send the documents back with their scores."
