@@ -8,11 +8,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi import Request
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
+from gateway.errors import TooSlow
 from gateway.models.values import Tokens
+from gateway.rest.endpoints.tei.problems import problem
 from gateway.rest.endpoints.tei.tokens import described
+from gateway.telemetry.record import Record
 from tests.conftest import SAMPLES
 
 TEXTS = ["a photo of a red circle.", "a blue star"]
@@ -94,6 +98,13 @@ async def test_many_tokens_do_not_hold_up_other_requests(count: int, threads: bo
     rows = await described(model, texts, special=True)  # type: ignore[arg-type]
     assert len(rows) == count
     assert (loop not in seen) is threads
+
+
+def test_the_rest_of_a_slow_body_is_not_waited_for() -> None:
+    request = Request({"type": "http", "state": {"record": Record()}})
+    response = problem(TooSlow("the body arrives too slowly"), request)
+    assert (response.status_code, response.headers["connection"]) == (408, "close")
+    assert int(response.headers["content-length"]) == len(response.body)
 
 
 def test_info(api: httpx.Client) -> None:

@@ -46,7 +46,7 @@ def problem(error: GatewayError, request: Request) -> Response:
     elif status == 400:
         status = 422
     content = {"error": orjson.loads(ours.body)["error"]["message"], "error_type": kind}
-    headers = {name: ours.headers[name] for name in ("retry-after",) if name in ours.headers}
+    headers = {name: v for name, v in ours.headers.items() if not name.startswith("content-")}
     return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
