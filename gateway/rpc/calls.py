@@ -85,10 +85,9 @@ class Calls:
                     data = await self.incoming.read(context, limit)
                     if data is None:
                         raise MalformedRequest("the call ended without a message")
-                    self.check(data)
-                    size = self.bounds.takes(schema, data)
+                    size = self.size(schema, data)
                     with self.admission.permit(size, client=record.client, images=images) as permit:
-                        message = self.parse(schema, data)
+                        message = parsed(schema, data)
                         answering = answer(message, Work(limit.deadline, record, permit, account))
                         del data, message  # which an error would keep to its end
                         answered = await answering
@@ -100,29 +99,14 @@ class Calls:
 
         return grpc.stream_unary_rpc_method_handler(handle, None, serialized)
 
-    def parse(self, schema: type[Q], data: bytes) -> Q:
-        """A message of this kind.
-
-        Raises:
-            MalformedRequest: The bytes are none.
-            TooLarge: It would hold far more than any request within the limits.
-        """
-        self.bounds.check(schema, data)
-        message = schema()
-        try:
-            message.ParseFromString(data)
-        except DecodeError:
-            name = schema.DESCRIPTOR.full_name
-            raise MalformedRequest(f"the message is not a valid {name}") from None
-        return message
-
-    def check(self, data: bytes) -> None:
-        """Refuses a message that is too large. Raises TooLarge."""
+    def size(self, schema: type[Message], data: bytes) -> int:
+        """How many bytes a message takes at worst until it is answered. Raises TooLarge."""
         limit = self.config.max_message_bytes
         if len(data) > limit:
             raise TooLarge(
                 f"the body is over the limit (GATEWAY_MAX_BODY_BYTES) of {limit:,} bytes"
             )
+        return self.bounds.takes(schema, data)
 
     def _timeout(self, context: grpc.aio.ServicerContext) -> float:
         left = context.time_remaining()
@@ -163,6 +147,17 @@ class Calls:
                 raise asyncio.CancelledError from gone
         finally:
             self.observer.end(record, status.name)
+
+
+def parsed(schema: type[Q], data: bytes) -> Q:
+    """A message of this kind. Raises MalformedRequest: the bytes are none."""
+    message = schema()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        name = schema.DESCRIPTOR.full_name
+        raise MalformedRequest(f"the message is not a valid {name}") from None
+    return message
 
 
 def _forget(error: BaseException | None) -> None:

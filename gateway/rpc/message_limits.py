@@ -112,7 +112,7 @@ _STRINGS = 2  # times more for strings: as such, and with the white space of bas
 _WIDE = 3  # and where they are not all ASCII: one emoji makes each character four bytes
 _CHARACTER_BYTES = 4  # at most
 _LONG_BYTES = 2**20  # of a string whose memory matters
-_WALKED_BYTES = 2**16  # of a smaller message all counts as such strings
+_WALKED_BYTES = 2**16  # what is smaller may not be walked: all of it counts as such strings
 _OTHER_FIELDS = 1_000  # those of the message, and such as are not known here
 
 
@@ -141,34 +141,24 @@ class Bounds:
     def takes(self, schema: type[Message], data: bytes) -> int:
         """How many bytes a message takes at worst until it is answered.
 
-        Raises TooLarge for a string that is longer than a text may be, and is no base64. It is not
-        parsed, as it could become four times as large.
-        """
-        strings = wide = len(data)
-        if len(data) > _WALKED_BYTES:
-            most, _ = self._most[schema]
-            found = contents(data, schema.DESCRIPTOR, most)
-            if found.fields <= most:
-                strings, wide = found.strings, found.wide
-            if found.longest > max(_LONG_BYTES, _CHARACTER_BYTES * self._characters):
-                raise TooLarge(
-                    f"a text of {found.longest:,} bytes; the limit (GATEWAY_MAX_TEXT_CHARACTERS) "
-                    f"is {self._characters:,} characters"
-                )
-        return _BYTES * len(data) + _STRINGS * strings + _WIDE * wide
+        It takes no more time than to count the permitted fields.
 
-    def check(self, schema: type[Message], data: bytes) -> None:
-        """Refuses too many fields, in no more time than it takes to count the permitted ones.
-
-        Raises TooLarge, which names the field that most of them are.
+        Raises:
+            TooLarge: It has too many fields, and `param` names what most of them are. Or a string
+                is longer than a text may be, and no base64: it could become four times as large.
         """
         most, reason = self._most[schema]
-        if len(data) <= most:
-            return
+        if len(data) <= min(most, _WALKED_BYTES):
+            return (_BYTES + _STRINGS + _WIDE) * len(data)
         found = contents(data, schema.DESCRIPTOR, most)
-        if found.fields <= most:
-            return
-        frequent = schema.DESCRIPTOR.fields_by_number.get(found.own.most_common(1)[0][0])
-        param = frequent.name if frequent else None
-        where = param or "the message"
-        raise TooLarge(f"{where}: more than {most:,} fields; {reason}", param=param)
+        if found.fields > most:
+            frequent = schema.DESCRIPTOR.fields_by_number.get(found.own.most_common(1)[0][0])
+            param = frequent.name if frequent else None
+            where = param or "the message"
+            raise TooLarge(f"{where}: more than {most:,} fields; {reason}", param=param)
+        if found.longest > max(_LONG_BYTES, _CHARACTER_BYTES * self._characters):
+            raise TooLarge(
+                f"a text of {found.longest:,} bytes; the limit (GATEWAY_MAX_TEXT_CHARACTERS) "
+                f"is {self._characters:,} characters"
+            )
+        return _BYTES * len(data) + _STRINGS * found.strings + _WIDE * found.wide

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 
 import grpc
 
@@ -10,7 +9,7 @@ from gateway.admission.permits import Permit
 from gateway.pipeline.concurrency import in_thread_if_large
 from gateway.pipeline.engine import Engine
 from gateway.rpc import convert
-from gateway.rpc.calls import Calls, Work, serialized
+from gateway.rpc.calls import Calls, Work, parsed, serialized
 from gateway.rpc.stream import EmbedStream
 from gateway.rpc.streambatches import StreamCall
 from gateway.rpc.streamroom import StreamRoom
@@ -58,14 +57,12 @@ class ClipService:
         """
         config = self._calls.config
 
-        async def parsed(room: StreamRoom) -> AsyncIterator[clip_pb2.EmbedStreamRequest]:
+        async def received(room: StreamRoom) -> AsyncIterator[clip_pb2.EmbedStreamRequest]:
             async def admit(data: bytes) -> None:
-                await room.enter(self._calls.bounds.takes(clip_pb2.EmbedStreamRequest, data))
+                await room.enter(self._calls.size(clip_pb2.EmbedStreamRequest, data))
 
-            read = partial(self._calls.incoming.read, context, admit=admit)
-            while (data := await read()) is not None:
-                self._calls.check(data)
-                message = self._calls.parse(clip_pb2.EmbedStreamRequest, data)
+            while (data := await self._calls.incoming.read(context, admit=admit)) is not None:
+                message = parsed(clip_pb2.EmbedStreamRequest, data)
                 del data
                 yield message
                 del message
@@ -84,7 +81,7 @@ class ClipService:
                     self._engine, config, room, context.time_remaining, self._draining, record,
                     account,
                 )  # fmt: skip
-                await EmbedStream(call, context.write).run(parsed(room))
+                await EmbedStream(call, context.write).run(received(room))
 
     async def classify(
         self, message: clip_pb2.ClassifyRequest, work: Work

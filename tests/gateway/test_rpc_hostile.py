@@ -87,9 +87,9 @@ def test_every_method_is_bounded() -> None:
     bounds = Bounds(LIMITS)
     for method in METHODS.values():
         schema: type[Message] = getattr(clip_pb2, method.input_type.name)
-        bounds.check(schema, b"")
+        assert bounds.takes(schema, b"") == 0
         with pytest.raises(TooLarge):
-            bounds.check(schema, UNKNOWN * 30_000)
+            bounds.takes(schema, UNKNOWN * 30_000)
 
 
 def test_what_the_limits_allow_is_within_the_bounds() -> None:
@@ -107,7 +107,7 @@ def test_what_the_limits_allow_is_within_the_bounds() -> None:
             options=clip_pb2.StreamOptions(model="demo"), items=[entry] * STREAM_ITEMS
         ),
     ):
-        bounds.check(type(message), message.SerializeToString())
+        bounds.takes(type(message), message.SerializeToString())
 
 
 async def test_a_little_over_the_limits_is_told_exactly() -> None:
@@ -224,6 +224,7 @@ def test_a_message_counts_for_what_it_becomes() -> None:
     assert takes(image(bytes(10**6))) == pytest.approx(3, abs=0.01)
     assert takes(text("a" * 10**6)) == pytest.approx(5, abs=0.01)
     assert takes(text("é" * 10**5)) == pytest.approx(8, abs=0.01)
-    assert takes(*[clip_pb2.Item()] * 100_000) == 8
+    with pytest.raises(TooLarge, match="GATEWAY_MAX_ITEMS"):
+        takes(*[clip_pb2.Item()] * 100_000)
     with pytest.raises(TooLarge, match="GATEWAY_MAX_TEXT_CHARACTERS"):
         takes(text("a" * 2**20 + "é"))
