@@ -5,20 +5,20 @@ Both are open without a key. Their messages are small, and read only as far as t
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_ALPHA
 from grpc_reflection.v1alpha.reflection import aio
 
-from gateway.errors import GatewayError, quoted
+from gateway.errors import GatewayError, TooLarge, quoted
 from gateway.operations.readiness import Readiness, State
 from gateway.pipeline.concurrency import comes
-from gateway.rpc.calls import serialized
+from gateway.rpc.calls import parsed, serialized
 from gateway.rpc.descriptors import POOL, REFLECTION, HealthListRequest, HealthListResponse
 from gateway.rpc.incoming import Context, Incoming
 from gateway.rpc.problems import STATUS
@@ -138,65 +138,46 @@ def health_and_reflection(
     """Health, and reflection of it, of itself and of the services of these names."""
     check_request, reflected = health_pb2.HealthCheckRequest, reflection_pb2.ServerReflectionRequest
     reflection = aio.ReflectionServicer((*names, HEALTH, REFLECTION, REFLECTION_ALPHA), pool=POOL)
-    check = _of_one(_Small(check_request, incoming), health.Check)
-    listed = _of_one(_Small(HealthListRequest, incoming), health.List)
-    watch = _of_one(_Small(check_request, incoming), health.Watch)
-    info = _of_many(_Small(reflected, incoming), reflection.ServerReflectionInfo)
-    # All take streams, of which nothing is read but by `_Small`.
+    check = _of_one(check_request, incoming, health.Check)
+    listed = _of_one(HealthListRequest, incoming, health.List)
+    watch = _of_one(check_request, incoming, health.Watch)
+    info = _of_many(reflected, incoming, reflection.ServerReflectionInfo)
+    # All take streams, of which nothing is read but by `_read`.
+    methods = {
+        "Check": grpc.stream_unary_rpc_method_handler(check, None, serialized),
+        "List": grpc.stream_unary_rpc_method_handler(listed, None, serialized),
+        "Watch": grpc.stream_stream_rpc_method_handler(watch, None, serialized),
+    }
+    reflects = {
+        "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(info, None, serialized)
+    }
     return (
-        grpc.method_handlers_generic_handler(
-            HEALTH,
-            {
-                "Check": grpc.stream_unary_rpc_method_handler(check, None, serialized),
-                "List": grpc.stream_unary_rpc_method_handler(listed, None, serialized),
-                "Watch": grpc.stream_stream_rpc_method_handler(watch, None, serialized),
-            },
-        ),
-        *(
-            grpc.method_handlers_generic_handler(
-                name,
-                {
-                    "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-                        info, None, serialized
-                    )
-                },
-            )
-            for name in (REFLECTION, REFLECTION_ALPHA)
-        ),
+        grpc.method_handlers_generic_handler(HEALTH, methods),
+        grpc.method_handlers_generic_handler(REFLECTION, reflects),
+        grpc.method_handlers_generic_handler(REFLECTION_ALPHA, reflects),
     )
 
 
-class _Small(Generic[Q]):
-    """Reads messages that are small."""
-
-    def __init__(self, schema: type[Q], incoming: Incoming) -> None:
-        self._schema = schema
-        self._incoming = incoming
-
-    async def read(self, context: Context) -> Q | None:
-        """The next one; None when there is none. What is wrong with it ends the call."""
-        invalid, name = grpc.StatusCode.INVALID_ARGUMENT, self._schema.DESCRIPTOR.full_name
-        try:
-            data = await self._incoming.read(context, known=False)
-        except GatewayError as error:
-            await context.abort(STATUS[type(error)], error.message)
+async def _read(schema: type[Q], incoming: Incoming, context: Context) -> Q | None:
+    """The next message, a small one; None when there is none. A wrong one ends the call."""
+    try:
+        data = await incoming.read(context, known=False)
         if data is None:
             return None
         if len(data) > MOST_BYTES:
-            await context.abort(invalid, f"a {name} may have {MOST_BYTES:,} bytes at most")
-        message = self._schema()
-        try:
-            message.ParseFromString(data)
-        except DecodeError:
-            await context.abort(invalid, f"the message is not a valid {name}")
-        return message
+            name = schema.DESCRIPTOR.full_name
+            raise TooLarge(f"a {name} may have {MOST_BYTES:,} bytes at most")
+        return parsed(schema, data)
+    except GatewayError as error:
+        await context.abort(STATUS[type(error)], error.message)
+        raise AssertionError("unreachable: `abort` raises") from None
 
 
 def _of_one(
-    small: _Small[Q], answer: Callable[[Q, Context], Awaitable[Any]]
+    schema: type[Q], incoming: Incoming, answer: Callable[[Q, Context], Awaitable[Any]]
 ) -> Callable[[object, Context], Awaitable[Any]]:
     async def answered(messages: object, context: Context) -> Any:  # noqa: ANN401 - one or none
-        message = await small.read(context)
+        message = await _read(schema, incoming, context)
         if message is None:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, "the call ended without a message"
@@ -208,11 +189,13 @@ def _of_one(
 
 
 def _of_many(
-    small: _Small[Q], answer: Callable[[AsyncIterator[Q], Context], AsyncIterator[Message]]
+    schema: type[Q],
+    incoming: Incoming,
+    answer: Callable[[AsyncIterator[Q], Context], AsyncIterator[Message]],
 ) -> Callable[[object, Context], AsyncIterator[Message]]:
     async def answered(messages: object, context: Context) -> AsyncIterator[Message]:
         async def read() -> AsyncIterator[Q]:
-            while (message := await small.read(context)) is not None:
+            while (message := await _read(schema, incoming, context)) is not None:
                 yield message
 
         async for response in answer(read(), context):
