@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from operator import methodcaller
 from traceback import clear_frames
 from typing import TypeVar
@@ -197,14 +198,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no typ
             self._access.check(authorization(handler_call_details.invocation_metadata))
         except GatewayError:
             # Of whatever kind the method is, a stream is refused: its handler runs at once.
-            return grpc.stream_stream_rpc_method_handler(self._refusal(method))
+            refuse = partial(self._refuse, method.removeprefix(self._prefix))
+            return grpc.stream_stream_rpc_method_handler(refuse)
         return handler
 
-    def _refusal(
-        self, method: str
-    ) -> Callable[[object, grpc.aio.ServicerContext], Awaitable[None]]:
-        async def refuse(messages: object, context: grpc.aio.ServicerContext) -> None:
-            async with self._calls.answering(context, method.removeprefix(self._prefix)):
-                raise Unauthenticated("the API key was not known when the call came in")
-
-        return refuse
+    async def _refuse(
+        self, operation: str, messages: object, context: grpc.aio.ServicerContext
+    ) -> None:
+        async with self._calls.answering(context, operation):
+            raise Unauthenticated("the API key was not known when the call came in")

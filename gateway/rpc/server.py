@@ -16,33 +16,6 @@ from gateway.rpc.health import Health, health_and_reflection
 from gateway.rpc.incoming import WINDOW_BYTES, Incoming
 from gateway.telemetry.record import Observer
 
-
-def server_credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Credentials that follow `tls`; connections that are open keep what they began with."""
-    given = tls.certificate
-
-    def renewed() -> grpc.ServerCertificateConfiguration | None:
-        # gRPC asks in a thread of its own before every handshake; None: what it has is right.
-        nonlocal given
-        now = tls.certificate
-        if now is given:
-            return None
-        given = now
-        return _configuration(now)
-
-    return grpc.dynamic_ssl_server_credentials(
-        _configuration(given), renewed, require_client_authentication=given.client_ca is not None
-    )
-
-
-def _configuration(certificate: Certificate) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration(
-        [(certificate.key, certificate.chain)], certificate.client_ca
-    )
-
-
-__all__ = ["RpcConfig", "RpcServer"]
-
 MAX_CONNECTIONS = 4_096  # of one process
 
 # Over our own limit, so that nearly every refusal names the setting.
@@ -105,19 +78,41 @@ class RpcServer:
         """
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound = self._add_port(address)
+            if self._tls is None:
+                bound = self._server.add_insecure_port(address)
+            else:
+                bound = self._server.add_secure_port(address, server_credentials(self._tls))
         except RuntimeError as error:
             await self._server.stop(None)
             raise OSError(f"gRPC cannot listen on {address}; is the port taken?") from error
         await self._server.start()
-        return bound
-
-    def _add_port(self, address: str) -> int:
-        if self._tls is None:
-            return int(self._server.add_insecure_port(address))
-        return int(self._server.add_secure_port(address, server_credentials(self._tls)))
+        return int(bound)
 
     async def stop(self, grace_s: float) -> None:
         """Takes no more calls, and ends those that run: streams early, all after `grace_s`."""
         self._draining.set()
         await self._server.stop(grace_s)
+
+
+def server_credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Credentials that follow `tls`; connections that are open keep what they began with."""
+    given = tls.certificate
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        # gRPC asks in a thread of its own before every handshake; None: what it has is right.
+        nonlocal given
+        now = tls.certificate
+        if now is given:
+            return None
+        given = now
+        return _configuration(now)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given), renewed, require_client_authentication=given.client_ca is not None
+    )
+
+
+def _configuration(certificate: Certificate) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(certificate.key, certificate.chain)], certificate.client_ca
+    )
