@@ -1,6 +1,7 @@
 """Between messages and the pipeline: the items of a request, and results as an answer."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,27 +119,21 @@ def error(problem: GatewayError) -> clip_pb2.Error:
     )
 
 
-def outcomes(embedded: Embedded) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-    """Per item its vector, or its error where it has one."""
+def outcomes(embedded: Embedded) -> list[dict[str, Any]]:
+    """Per item the field that its result has: `embedding`, or `error`."""
     rows = embedded.vectors.astype("<f4", copy=False)
     return [
-        error(embedded.failed[index])
+        {"error": error(embedded.failed[index])}
         if index in embedded.failed
-        else clip_pb2.Embedding(vector=row.tobytes(), truncated=embedded.truncated[index])
-        for index, row in enumerate(rows)
+        else {"embedding": clip_pb2.Embedding(vector=row.tobytes(), truncated=truncated)}
+        for index, (row, truncated) in enumerate(zip(rows, embedded.truncated, strict=True))
     ]
 
 
 def embed_response(embedded: Embedded) -> clip_pb2.EmbedResponse:
     """The answer to an EmbedRequest."""
-    results = [
-        clip_pb2.EmbedResult(error=each)
-        if isinstance(each, clip_pb2.Error)
-        else clip_pb2.EmbedResult(embedding=each)
-        for each in outcomes(embedded)
-    ]
     return clip_pb2.EmbedResponse(
-        results=results,
+        results=[clip_pb2.EmbedResult(**each) for each in outcomes(embedded)],
         model=embedded.manifest.id,
         fingerprint=embedded.manifest.fingerprint,
         dimensions=embedded.vectors.shape[1],

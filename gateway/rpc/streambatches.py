@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway.access.access import Account
 from gateway.errors import (
@@ -59,39 +60,44 @@ class StreamCall:
         ids: list[str] = []
         for pending in batch:
             if isinstance(pending.item, RequestError):
-                response.results.append(_result(pending.id, convert.error(pending.item)))
+                error = convert.error(pending.item)
+                response.results.append(clip_pb2.StreamResult(id=pending.id, error=error))
             else:
                 items.append(pending.item)
                 ids.append(pending.id)
         if items:
             outcomes = await self._outcomes(replace(options, items=items), response, model)
-            response.results.extend(map(_result, ids, outcomes))
+            response.results.extend(
+                clip_pb2.StreamResult(id=item_id, **outcome)
+                for item_id, outcome in zip(ids, outcomes, strict=True)
+            )
         return response
 
     async def _outcomes(
         self, request: requests.Embed, response: clip_pb2.EmbedStreamResponse, model: Model
-    ) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-        left, timeout_s = self.left(), self.config.timeout_s
-        limit = timeout_s if left is None else max(0.0, min(timeout_s, left))
-        try:
-            async with asyncio.timeout(limit):
-                plan = self.engine.embed(request, self.record, model)
-                if self.account:
-                    self.account.spend(plan.cost.items)
-                embedded = await plan.run(Deadline.after(limit))
-        except (RequestError, Unauthenticated):
-            raise  # bad items are skipped, so this is about the options, or the key is revoked
-        except QuotaExceeded as spent:
-            if await self._rested(spent.retry_after_s or 0.0):
-                return await self._outcomes(request, response, model)
-            return _failed(request, spent)
-        except TimeoutError:
-            late = DeadlineExceeded(f"the item was not embedded within {limit:g} seconds")
-            return _failed(request, late)
-        except Exception as error:  # the stream outlives a batch, whatever befell it
-            return _failed(request, known_error(error, self.record.request_id))
-        response.usage.CopyFrom(convert.usage(embedded))
-        return convert.outcomes(embedded)
+    ) -> list[dict[str, Any]]:
+        while True:
+            left, timeout_s = self.left(), self.config.timeout_s
+            limit = timeout_s if left is None else max(0.0, min(timeout_s, left))
+            try:
+                async with asyncio.timeout(limit):
+                    plan = self.engine.embed(request, self.record, model)
+                    if self.account:
+                        self.account.spend(plan.cost.items)
+                    embedded = await plan.run(Deadline.after(limit))
+            except (RequestError, Unauthenticated):
+                raise  # bad items are skipped, so this is about the options, or the key is revoked
+            except QuotaExceeded as spent:
+                if not await self._rested(spent.retry_after_s or 0.0):
+                    return _failed(request, spent)
+            except TimeoutError:
+                late = DeadlineExceeded(f"the item was not embedded within {limit:g} seconds")
+                return _failed(request, late)
+            except Exception as error:  # the stream outlives a batch, whatever befell it
+                return _failed(request, known_error(error, self.record.request_id))
+            else:
+                response.usage.CopyFrom(convert.usage(embedded))
+                return convert.outcomes(embedded)
 
     async def _rested(self, seconds: float) -> bool:
         """Holds the stream back to its quota; False where that takes too long, or it drains."""
@@ -101,13 +107,5 @@ class StreamCall:
         return not await comes(self.draining, seconds)
 
 
-def _failed(
-    request: requests.Embed, error: GatewayError
-) -> list[clip_pb2.Embedding | clip_pb2.Error]:
-    return [convert.error(error)] * len(request.items)
-
-
-def _result(item_id: str, outcome: clip_pb2.Embedding | clip_pb2.Error) -> clip_pb2.StreamResult:
-    if isinstance(outcome, clip_pb2.Error):
-        return clip_pb2.StreamResult(id=item_id, error=outcome)
-    return clip_pb2.StreamResult(id=item_id, embedding=outcome)
+def _failed(request: requests.Embed, error: GatewayError) -> list[dict[str, Any]]:
+    return [{"error": convert.error(error)}] * len(request.items)

@@ -213,6 +213,23 @@ async def test_a_call_that_ends_while_it_is_answered_is_no_fault(
     assert not [each.message for each in caplog.records if each.levelno >= logging.WARNING]
 
 
+async def test_a_batch_waits_for_its_quota_any_number_of_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusals = iter(range(2_000))
+    async with served(FakeInferClient(unit)) as gateway:
+        embed = gateway.engine.embed
+
+        def spent(*arguments: Any) -> Any:
+            if next(refusals, None) is not None:
+                raise errors.QuotaExceeded("it is spent", retry_after_s=0.0)
+            return embed(*arguments)
+
+        monkeypatch.setattr(gateway.engine, "embed", spent)
+        [result] = await results(gateway.stub.EmbedStream(requests([("1", text("a"))])))
+        assert result.HasField("embedding")
+
+
 async def test_items_that_wait_go_together() -> None:
     client = FakeInferClient(unit, delay=0.1)
     async with served(client, stream_batch_items=16) as gateway:
