@@ -165,10 +165,6 @@ class Http1(HttpToolsProtocol):
         """Hangs up, without waiting for a client that does not read."""
         self.transport.abort()
 
-    def send_400_response(self, msg: str) -> None:
-        """Says that this is no HTTP, and hangs up."""
-        self._give_up(400, "the request is not valid HTTP/1.1", "invalid_request")
-
     def _give_up(self, status: int, message: str, code: str) -> None:
         """Answers for the last time; a request that is being answered gets no other answer."""
         self._given_up, self._arrived = True, b""
@@ -243,22 +239,25 @@ class Http1(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, TooManyHeaders):
                 self._head_too_large()
-                return b""
-            # Anybody can send such as fast as a log is written.
-            self.logger.debug("Invalid HTTP request received.")
-            self.send_400_response("")
+            else:
+                self._no_http()  # not logged: anybody can send such as fast as a log is written
+            return b""
         except httptools.HttpParserUpgrade as stopped:
             method = self.parser.get_method()
-            if method != b"CONNECT":  # which no proxy is here to answer
-                head = self._head(method)
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-                return head + data[stopped.args[0] :]
-            self.send_400_response("")
+            if method == b"CONNECT":  # which no proxy is here to answer
+                self._no_http()
+                return b""
+            head = self._head(method)
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            return head + data[stopped.args[0] :]
         lines = len(self.headers) if self._begun and not self._in_body else 0
         if self._unfinished > HEAD_BYTES or lines > HEADERS:
             self._head_too_large()
         return b""
+
+    def _no_http(self) -> None:
+        self._give_up(400, "the request is not valid HTTP/1.1", "invalid_request")
 
     def _head_too_large(self) -> None:
         self._give_up(

@@ -13,7 +13,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gateway.rest.connections import ConnectionLimits, Connections
-from gateway.rest.http1 import Http1
+from gateway.rest.http1 import HEADERS, Http1
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside
 
@@ -100,7 +100,7 @@ def test_what_is_no_http(connection: socket.socket, sent: bytes) -> None:
     assert (status, error["code"], error["param"]) == (400, "invalid_request", None)
 
 
-def test_a_request_that_turns_out_wrong_while_it_is_answered_gets_one_answer(
+def test_a_request_that_turns_out_wrong_gets_one_answer(
     triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path
 ) -> None:
     log, bad = tmp_path / "log", b"transfer-encoding: chunked\r\n\r\nno number\r\n"
@@ -111,6 +111,9 @@ def test_a_request_that_turns_out_wrong_while_it_is_answered_gets_one_answer(
                 with socket.create_connection((api.base_url.host, api.base_url.port), 30) as raw:
                     found = answers(raw, [head % target + more + bad])
                 assert [status for status, _ in found] == [400]
+        wrong_twice = head % b"GET /livez" + b"a: b\r\n" * (HEADERS + 1) + b"\0: no HTTP\r\n"
+        with socket.create_connection((api.base_url.host, api.base_url.port), 30) as raw:
+            assert [status for status, _ in answers(raw, [wrong_twice])] == [400]
         assert api.get("/livez").status_code == 200
     assert "Traceback" not in log.read_text()
 
