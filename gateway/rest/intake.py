@@ -50,11 +50,6 @@ class Work:
     intake: "Intake"
     media_type: bytes = b"application/json"  # as the client names it
 
-    @property
-    def request_id(self) -> str:
-        """See `Record`."""
-        return self.record.request_id
-
     async def run(self, plan: Plan[T]) -> T:
         """Takes what a valid request costs, and only then works on it.
 
@@ -76,20 +71,13 @@ class Work:
         body, self.body = self.body, b""
         large = len(body) > INLINE_BYTES
         if await asyncio.to_thread(_wide, body) if large else _wide(body):
-            if len(body) > self.intake.max_wide_bytes:
-                await asyncio.to_thread(self._check_wide, body)
+            most = ESCAPED_BYTES * self.intake.max_text_characters
+            if len(body) > most:
+                await asyncio.to_thread(_check_wide, body, most)
             self.permit.hold(WIDE * len(body))
         if not large:
             return self._parsed(schema, body)
         return await asyncio.to_thread(self._parsed, schema, body)
-
-    def _check_wide(self, body: bytes) -> None:
-        most = self.intake.max_wide_bytes
-        if has_long_wide_string(body, most):
-            raise TooLarge(
-                f"a string that is no base64 has more than {most:,} bytes, which is more than "
-                "GATEWAY_MAX_TEXT_CHARACTERS leaves room for"
-            )
 
     def _parsed(self, schema: type[S], body: bytes) -> S:
         most = self.intake.max_values
@@ -128,11 +116,6 @@ class Intake:
     max_values: int  # of a JSON body
     min_rate: int  # bytes a second
     max_text_characters: int
-
-    @property
-    def max_wide_bytes(self) -> int:
-        """Bytes of a string with characters beyond ASCII."""
-        return ESCAPED_BYTES * self.max_text_characters
 
     @asynccontextmanager
     async def work(
@@ -252,6 +235,14 @@ def _check_encoding(encoding: str) -> None:
 def _wide(body: bytes) -> bool:
     """Whether characters beyond ASCII may be in it, as they are or escaped."""
     return not body.isascii() or b"\\u" in body
+
+
+def _check_wide(body: bytes, most: int) -> None:
+    if has_long_wide_string(body, most):
+        raise TooLarge(
+            f"a string that is no base64 has more than {most:,} bytes, which is more than "
+            "GATEWAY_MAX_TEXT_CHARACTERS leaves room for"
+        )
 
 
 def _check_beginning(body: bytes) -> None:

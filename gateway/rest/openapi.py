@@ -140,14 +140,14 @@ def markdown(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _failures(statuses: Iterable[int], failed: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    described: dict[int | str, dict[str, Any]] = {}
-    for status in statuses:
-        described[status] = {
+    return {
+        status: {
             "model": failed,
             "description": _MEANINGS[status],
             "headers": _headers(_OF_STATUS.get(status, {})),
         }
-    return described
+        for status in statuses
+    }
 
 
 def _headers(named: dict[str, str]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from itertools import chain
-from types import MappingProxyType
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -90,10 +89,10 @@ def problem(
     param: str | None = None,
     *,
     retry: bool = False,
-    more: Mapping[str, object] = MappingProxyType({}),
+    more: Mapping[str, object] | None = None,
 ) -> Response:
     """The response to an error: the error envelope, with `more` fields next to the error."""
-    body = {"error": _object(status, message, code, param), **more}
+    body = {"error": _object(status, message, code, param), **(more or {})}
     headers = {"retry-after": str(RETRY_AFTER_S)} if retry else {}
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
 

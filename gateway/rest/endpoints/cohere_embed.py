@@ -119,7 +119,7 @@ async def cohere_embed(engine: Engine, work: Work, body: CohereEmbedRequest) -> 
     vectors = embedded.vectors
     with work.record.stage("encode"):
         content: dict[str, Any] = {
-            "id": f"embd-{work.request_id}",
+            "id": f"embd-{work.record.request_id}",
             "response_type": "embeddings_by_type",
             "embeddings": await in_thread_if_large(
                 _by_type, vectors, kinds, values=vectors.size * len(kinds)

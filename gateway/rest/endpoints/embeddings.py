@@ -147,7 +147,7 @@ async def answer(embedded: Embedded, encoding: str, work: Work) -> Response:
     """OpenAI's answer."""
     with work.record.stage("encode"):
         content = {
-            "id": f"embd-{work.request_id}",
+            "id": f"embd-{work.record.request_id}",
             "object": "list",
             "created": int(time.time()),
             "data": await in_thread_if_large(

@@ -20,14 +20,7 @@ def check_packed(
     encodings: Collection[str], dimensions: int | None, param: str, model: str | None,
     engine: Engine,
 ) -> None:  # fmt: skip
-    """Checks that packed signs fill their bytes.
-
-    Args:
-        encodings: Of `EmbeddingType`, all that are asked for.
-        dimensions: Number of entries that are kept; None: all.
-        param: The field that holds it.
-        model: As the request names it.
-        engine: Knows the model.
+    """Checks that packed signs fill their bytes; `param` is the field of the dimensions.
 
     Raises:
         MalformedRequest: Signs are packed, and the number of dimensions is no multiple of 8.

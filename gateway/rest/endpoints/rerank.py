@@ -141,7 +141,7 @@ async def rerank(
     """Documents by their cosine with the query, best first."""
     documents, ranked = await _ranked(engine, work, body)
     content: dict[str, Any] = {
-        "id": f"rerank-{work.request_id}",
+        "id": f"rerank-{work.record.request_id}",
         "object": "rerank",
         "model": ranked.manifest.id,
         "results": _results(body, documents, ranked, plain=plain),
@@ -157,7 +157,7 @@ async def cohere_rerank(engine: Engine, work: Work, body: CohereRerankRequest) -
     check_cut("max_tokens_per_doc", body.max_tokens_per_doc, body.model, engine)
     documents, ranked = await _ranked(engine, work, body)
     content = {
-        "id": f"rerank-{work.request_id}",
+        "id": f"rerank-{work.record.request_id}",
         "results": _results(body, documents, ranked),
         "meta": coheres_meta(ranked.tokens, "the query or a document", cut=ranked.truncated),
     }
