@@ -34,17 +34,17 @@ from gateway.rest.endpoints import (
     openai_files,
     probes,
 )
-from gateway.rest.endpoints.cohere_embed import COHERE_EMBED
-from gateway.rest.endpoints.embeddings import EMBEDDINGS
-from gateway.rest.endpoints.rerank import COHERE_RERANK, RERANK
-from gateway.rest.endpoints.similarity import SIMILARITY
+from gateway.rest.endpoints.cohere_embed import cohere_embed
+from gateway.rest.endpoints.embeddings import embeddings
+from gateway.rest.endpoints.rerank import cohere_rerank, rerank
+from gateway.rest.endpoints.similarity import similarity
 from gateway.rest.endpoints.tei import info
-from gateway.rest.endpoints.tei.embed import TEI_EMBED
-from gateway.rest.endpoints.tei.rerank import EITHER_RERANK
-from gateway.rest.endpoints.tei.similarity import TEI_SIMILARITY
-from gateway.rest.endpoints.tei.tokens import TEI_DECODE, TEI_TOKENIZE
-from gateway.rest.endpoints.uploads import IMAGE_UPLOADS
-from gateway.rest.endpoints.zero_shot import ZERO_SHOT
+from gateway.rest.endpoints.tei.embed import tei_embed
+from gateway.rest.endpoints.tei.rerank import either_rerank
+from gateway.rest.endpoints.tei.similarity import tei_similarity
+from gateway.rest.endpoints.tei.tokens import tei_decode, tei_tokenize
+from gateway.rest.endpoints.uploads import embed_images
+from gateway.rest.endpoints.zero_shot import zero_shot
 from gateway.rest.intake import Intake
 from gateway.rest.middleware import RequestContext, posted_routes
 from gateway.rest.playground.routes import router as playground
@@ -57,8 +57,8 @@ from gateway.telemetry.record import Observer
 VERSION = "0.2.0"
 DESCRIPTION = "OpenCLIP embeddings and zero-shot classification, served by NVIDIA Triton."
 ENDPOINTS = (
-    EMBEDDINGS, IMAGE_UPLOADS, ZERO_SHOT, SIMILARITY, RERANK, COHERE_EMBED, COHERE_RERANK,
-    EITHER_RERANK, TEI_EMBED, TEI_SIMILARITY, TEI_TOKENIZE, TEI_DECODE,
+    embeddings, embed_images, zero_shot, similarity, rerank, cohere_embed, cohere_rerank,
+    either_rerank, tei_embed, tei_similarity, tei_tokenize, tei_decode,
 )  # fmt: skip
 NOT_LOADED = (ManifestError, LabelSetError, KeysError, TlsError, SecretError, StoreError)
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -24,14 +24,22 @@ class Endpoint:
 
     path: str
     summary: str  # in the document; the docstring of `answer` says more
-    answer: Answer  # to a body that was parsed as `request`
     request: type[BaseModel]  # the schema of the JSON body
     response: type[BaseModel]
+    answer: Answer  # to a body that was parsed as `request`
     images: bool | None = None  # whether the body holds images, where the route decides that
     body: dict[str, Any] | None = None  # what the document says of a body that is no JSON
     other_paths: tuple[str, ...] = ()  # for clients that know it there; not in the document
     failures: tuple[int, ...] = FAILURES
     failed: type[BaseModel] = ErrorResponse  # the schema of errors
+
+    @classmethod
+    def at(
+        cls, path: str, summary: str, request: type[BaseModel], response: type[BaseModel],
+        **options: Any,  # noqa: ANN401 - the other fields
+    ) -> Callable[[Answer], Self]:  # fmt: skip
+        """Decorates the function that answers this route, and makes an endpoint of it."""
+        return lambda answer: cls(path, summary, request, response, answer, **options)
 
     async def handle(self, engine: Engine, intake: Intake, request: Request) -> Response:
         """Lets a request in, parses its body, and answers it.

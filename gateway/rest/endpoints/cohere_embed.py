@@ -102,6 +102,12 @@ class CohereEmbedResponse(BaseModel):
     meta: Meta
 
 
+@Endpoint.at(
+    "/v2/embed",
+    "Embed texts and images, in Cohere's shape",
+    CohereEmbedRequest,
+    CohereEmbedResponse,
+)
 async def cohere_embed(engine: Engine, work: Work, body: CohereEmbedRequest) -> Response:
     """Vectors have unit length, but for `int8` and `uint8`, which keep the cosines."""
     items = _items(body)
@@ -146,12 +152,3 @@ def _items(body: CohereEmbedRequest) -> list[Item]:
 
 def _by_type(vectors: Vectors, kinds: Sequence[str]) -> dict[str, list[orjson.Fragment]]:
     return {kind: convert.fragments(encoded(vectors, kind)) for kind in kinds}
-
-
-COHERE_EMBED = Endpoint(
-    "/v2/embed",
-    "Embed texts and images, in Cohere's shape",
-    cohere_embed,
-    CohereEmbedRequest,
-    CohereEmbedResponse,
-)

@@ -119,14 +119,22 @@ class EmbeddingsResponse(BaseModel):
     usage: Usage
 
 
-async def embeddings(
-    engine: Engine,
-    work: Work,
-    body: EmbeddingsRequest,
-    *,
-    bulk: bool = False,  # behind requests that need a quick answer
-) -> Response:
+@Endpoint.at(
+    "/v1/embeddings",
+    "Embed texts and images",
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    other_paths=("/embeddings",),  # infinity's
+)
+async def embeddings(engine: Engine, work: Work, body: EmbeddingsRequest) -> Response:
     """Texts and images may be mixed. Vectors have unit length, but for `int8` and `uint8`."""
+    return await embed(engine, work, body)
+
+
+async def embed(
+    engine: Engine, work: Work, body: EmbeddingsRequest, *, bulk: bool = False
+) -> Response:
+    """The answer of `/v1/embeddings`; `bulk`: behind those that need a quick one."""
     if body.encoding_format and body.embedding_type:
         raise MalformedRequest("body: give either `encoding_format` or `embedding_type`")
     encoding = body.encoding_format or body.embedding_type or "float"
@@ -184,13 +192,3 @@ def _of_message(message: fields.Message) -> Item:
     if isinstance(message.content, str):
         return TextItem(message.content, where)
     return convert.part(message.content[0], f"{where}[0]")
-
-
-EMBEDDINGS = Endpoint(
-    "/v1/embeddings",
-    "Embed texts and images",
-    embeddings,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    other_paths=("/embeddings",),  # infinity's
-)

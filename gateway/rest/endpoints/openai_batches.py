@@ -22,7 +22,7 @@ from gateway.operations.batches.store import Store
 from gateway.pipeline.concurrency import Threads
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
-from gateway.rest.endpoints.embeddings import EmbeddingsRequest, embeddings
+from gateway.rest.endpoints.embeddings import EmbeddingsRequest, embed
 from gateway.rest.endpoints.openai_lists import listed, page, space_of
 from gateway.rest.intake import Intake
 from gateway.rest.openapi import answers, json_body
@@ -97,7 +97,7 @@ def answering(engine: Engine, intake: Intake, access: Access | None, metrics: Me
         try:
             async with intake.offline(body, record, account) as work:
                 line = await work.parse(EmbeddingsRequest)
-                response = await embeddings(engine, work, line, bulk=True)
+                response = await embed(engine, work, line, bulk=True)
         except (Overloaded, QuotaExceeded, Unavailable, Unauthenticated):
             raise
         except GatewayError as error:

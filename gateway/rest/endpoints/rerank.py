@@ -131,14 +131,18 @@ class CohereRerankResponse(BaseModel):
     meta: Meta
 
 
-async def rerank(
-    engine: Engine,
-    work: Work,
-    body: RerankRequest,
-    *,
-    plain: bool = False,  # documents come back as plain strings, as infinity's do
-) -> Response:
+@Endpoint.at(
+    "/v1/rerank", "Order documents by their likeness to a query", RerankRequest, RerankResponse
+)
+async def rerank(engine: Engine, work: Work, body: RerankRequest) -> Response:
     """Documents by their cosine with the query, best first."""
+    return await jinas(engine, work, body)
+
+
+async def jinas(
+    engine: Engine, work: Work, body: RerankRequest, *, plain: bool = False
+) -> Response:
+    """The answer of `/v1/rerank`; `plain`: documents come back as strings, as infinity's do."""
     documents, ranked = await _ranked(engine, work, body)
     content: dict[str, Any] = {
         "id": f"rerank-{work.record.request_id}",
@@ -152,6 +156,12 @@ async def rerank(
     return convert.answer(content, ranked.manifest, work.record)
 
 
+@Endpoint.at(
+    "/v2/rerank",
+    "Order documents by their likeness to a query, in Cohere's shape",
+    CohereRerankRequest,
+    CohereRerankResponse,
+)
 async def cohere_rerank(engine: Engine, work: Work, body: CohereRerankRequest) -> Response:
     """Documents by their cosine with the query, best first, in Cohere's shape."""
     check_cut("max_tokens_per_doc", body.max_tokens_per_doc, body.model, engine)
@@ -210,19 +220,3 @@ def _results(
             result["document"] = sent if plain else {kind: sent}
         results.append(result)
     return results
-
-
-RERANK = Endpoint(
-    "/v1/rerank",
-    "Order documents by their likeness to a query",
-    rerank,
-    RerankRequest,
-    RerankResponse,
-)
-COHERE_RERANK = Endpoint(
-    "/v2/rerank",
-    "Order documents by their likeness to a query, in Cohere's shape",
-    cohere_rerank,
-    CohereRerankRequest,
-    CohereRerankResponse,
-)

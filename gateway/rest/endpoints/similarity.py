@@ -47,6 +47,13 @@ class SimilarityResponse(BaseModel):
     usage: Usage
 
 
+@Endpoint.at(
+    "/v1/similarity",
+    "Compare images with texts",
+    SimilarityRequest,
+    SimilarityResponse,
+    images=True,
+)
 async def similarity(engine: Engine, work: Work, body: SimilarityRequest) -> Response:
     """The cosine of every image with every text, and OpenCLIP's logits."""
     inference_request = requests.Similarity(
@@ -71,13 +78,3 @@ async def similarity(engine: Engine, work: Work, body: SimilarityRequest) -> Res
     if any(compared.truncated):
         content["truncated"] = [i for i, cut in enumerate(compared.truncated) if cut]
     return convert.answer(content, compared.manifest, work.record)
-
-
-SIMILARITY = Endpoint(
-    "/v1/similarity",
-    "Compare images with texts",
-    similarity,
-    SimilarityRequest,
-    SimilarityResponse,
-    images=True,
-)

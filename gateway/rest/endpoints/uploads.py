@@ -44,6 +44,14 @@ class UploadEndpoint(Endpoint):
             return await self.answer(engine, work, request)
 
 
+@UploadEndpoint.at(
+    "/v1/embeddings/image",
+    "Embed images without base64",
+    ImageQuery,
+    EmbeddingsResponse,
+    images=True,
+    body=image_body(ImageQuery),
+)
 async def embed_images(engine: Engine, work: Work, request: Request) -> Response:
     """`Accept: application/octet-stream` answers packed little-endian float32."""
     images, fields = await _images(request.headers, work, engine.limits.max_items)
@@ -101,14 +109,3 @@ def _packed(embedded: Embedded, work: Work) -> Response:
         media_type=PACKED,
         headers=headers | {"x-embedding-shape": f"{rows},{size}"},
     )
-
-
-IMAGE_UPLOADS = UploadEndpoint(
-    "/v1/embeddings/image",
-    "Embed images without base64",
-    embed_images,
-    ImageQuery,
-    EmbeddingsResponse,
-    images=True,
-    body=image_body(ImageQuery),
-)

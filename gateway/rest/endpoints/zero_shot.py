@@ -83,6 +83,9 @@ class ZeroShotResponse(BaseModel):
     usage: Usage
 
 
+@Endpoint.at(
+    "/v1/zero-shot", "Classify images by labels", ZeroShotRequest, ZeroShotResponse, images=True
+)
 async def zero_shot(engine: Engine, work: Work, body: ZeroShotRequest) -> Response:
     """Scores are a softmax over the labels, or for SigLIP models a sigmoid for each."""
     inference_request = requests.Classify(
@@ -111,13 +114,3 @@ def _classified(classified: Classified, record: Record) -> Response:
     if classified.truncated:
         content["truncated"] = True
     return convert.answer(content, classified.manifest, record)
-
-
-ZERO_SHOT = Endpoint(
-    "/v1/zero-shot",
-    "Classify images by labels",
-    zero_shot,
-    ZeroShotRequest,
-    ZeroShotResponse,
-    images=True,
-)

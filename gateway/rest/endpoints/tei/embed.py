@@ -34,6 +34,13 @@ class TeiEmbedResponse(RootModel[list[list[float]]]):
     """The vectors, of unit length."""
 
 
+@TeiEndpoint.at(
+    "/embed",
+    "Embed texts and images, in TEI's shape",
+    TeiEmbedRequest,
+    TeiEmbedResponse,
+    other_paths=("/",),
+)
 async def tei_embed(engine: Engine, work: Work, body: TeiEmbedRequest) -> Response:
     """Also `POST /`, where `huggingface_hub.InferenceClient` sends it."""
     inference_request = requests.Embed(
@@ -48,13 +55,3 @@ async def tei_embed(engine: Engine, work: Work, body: TeiEmbedRequest) -> Respon
             convert.fragments, embedded.vectors, values=embedded.vectors.size
         )
     return convert.answer(rows, embedded.manifest, work.record)
-
-
-TEI_EMBED = TeiEndpoint(
-    "/embed",
-    "Embed texts and images, in TEI's shape",
-    tei_embed,
-    TeiEmbedRequest,
-    TeiEmbedResponse,
-    other_paths=("/",),
-)

@@ -9,7 +9,7 @@ from gateway.errors import GatewayError
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.endpoint import FAILURES, Endpoint
-from gateway.rest.endpoints.rerank import InfinityRerankResponse, RerankRequest, rerank
+from gateway.rest.endpoints.rerank import InfinityRerankResponse, RerankRequest, jinas
 from gateway.rest.endpoints.tei import problems
 from gateway.rest.endpoints.tei.fields import Direction, Model, Truncate
 from gateway.rest.endpoints.tei.similarity import ranked_by_cosine
@@ -90,6 +90,14 @@ class EitherEndpoint(Endpoint):
             return problems.problem(error, request)
 
 
+@EitherEndpoint.at(
+    "/rerank",
+    "Order documents by their likeness to a query, in infinity's shape or TEI's",
+    EitherRerankRequest,
+    EitherRerankResponse,
+    failures=tuple(sorted({*FAILURES, *problems.FAILURES})),
+    failed=EitherErrorResponse,
+)
 async def either_rerank(
     engine: Engine, work: Work, body: RerankRequest | TeiRerankRequest
 ) -> Response:
@@ -98,7 +106,7 @@ async def either_rerank(
     `texts` are TEI's: a list of ranks.
     """
     if isinstance(body, RerankRequest):
-        return await rerank(engine, work, body, plain=True)
+        return await jinas(engine, work, body, plain=True)
     ranked = await ranked_by_cosine(
         engine, work, body.model, (body.query, "query"), (body.texts, "texts"), body.truncate
     )
@@ -108,14 +116,3 @@ async def either_rerank(
         for index, cosine in ranked.order
     ]
     return convert.answer(ranks, ranked.manifest, work.record)
-
-
-EITHER_RERANK = EitherEndpoint(
-    "/rerank",
-    "Order documents by their likeness to a query, in infinity's shape or TEI's",
-    either_rerank,
-    EitherRerankRequest,
-    EitherRerankResponse,
-    failures=tuple(sorted({*FAILURES, *problems.FAILURES})),
-    failed=EitherErrorResponse,
-)

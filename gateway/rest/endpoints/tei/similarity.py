@@ -53,6 +53,12 @@ class TeiSimilarityResponse(RootModel[list[float]]):
     """The cosine with each of the sentences."""
 
 
+@TeiEndpoint.at(
+    "/similarity",
+    "Compare one text or image with several, in TEI's shape",
+    TeiSimilarityRequest,
+    TeiSimilarityResponse,
+)
 async def tei_similarity(engine: Engine, work: Work, body: TeiSimilarityRequest) -> Response:
     """The cosine of one text or image with each of several."""
     options = body.parameters or SimilarityParameters()
@@ -77,12 +83,3 @@ async def ranked_by_cosine(
     if ranked.truncated and truncate is False:
         raise TextError("a text is over the model's context length", code=TOO_LONG)
     return ranked
-
-
-TEI_SIMILARITY = TeiEndpoint(
-    "/similarity",
-    "Compare one text or image with several, in TEI's shape",
-    tei_similarity,
-    TeiSimilarityRequest,
-    TeiSimilarityResponse,
-)

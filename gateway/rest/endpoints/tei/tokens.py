@@ -77,6 +77,13 @@ class TeiDecodeResponse(RootModel[list[str]]):
     """The text of each list of ids."""
 
 
+@TeiEndpoint.at(
+    "/tokenize",
+    "Tokenize texts, in TEI's shape",
+    TeiTokenizeRequest,
+    TeiTokenizeResponse,
+    images=False,
+)
 async def tei_tokenize(engine: Engine, work: Work, body: TeiTokenizeRequest) -> Response:
     """The tokens that an embedding of the text is made of."""
     texts = convert.texts(teis.texts(body.inputs, "inputs"), "inputs")
@@ -103,6 +110,13 @@ def _described(model: Model, found: list[Tokens], special: bool) -> list[orjson.
     )
 
 
+@TeiEndpoint.at(
+    "/decode",
+    "Turn token ids into texts, in TEI's shape",
+    TeiDecodeRequest,
+    TeiDecodeResponse,
+    images=False,
+)
 async def tei_decode(engine: Engine, work: Work, body: TeiDecodeRequest) -> Response:
     """The texts that tokens stand for."""
     teis.check_given(body.ids, "ids")
@@ -110,21 +124,3 @@ async def tei_decode(engine: Engine, work: Work, body: TeiDecodeRequest) -> Resp
     inference_request = requests.Decode(body.model, ids, body.skip_special_tokens is not False)
     model, texts = await work.run(engine.decode(inference_request, work.record))
     return convert.answer(texts, model.manifest, work.record)
-
-
-TEI_TOKENIZE = TeiEndpoint(
-    "/tokenize",
-    "Tokenize texts, in TEI's shape",
-    tei_tokenize,
-    TeiTokenizeRequest,
-    TeiTokenizeResponse,
-    images=False,
-)
-TEI_DECODE = TeiEndpoint(
-    "/decode",
-    "Turn token ids into texts, in TEI's shape",
-    tei_decode,
-    TeiDecodeRequest,
-    TeiDecodeResponse,
-    images=False,
-)
