@@ -20,9 +20,12 @@ RED_CIRCLE = (  # a drawn scene of 24 x 24 pixels
     "m3MQQ2AMBQFwekLQpCCM1KUVUqFkH7uwGFvk21FvLsoZTmzjNzm15DNnjiUiq79vB6wqwyjJRBJ5AAAAABJRU5ErkJggg=="
 )
 
-
 T = TypeVar("T")
 OneOrMore = Annotated[list[T], Field(min_length=1, fail_fast=True)]
+# Of these only the OpenAPI document says that none may be empty: what reads them says so in its own
+# words, and may skip an empty item.
+NotEmpty = Annotated[str, Field(json_schema_extra={"minLength": 1})]
+NotEmptyList = Annotated[list[T], Field(fail_fast=True, json_schema_extra={"minItems": 1})]
 
 
 class Request(BaseModel):
@@ -31,32 +34,28 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-# What only the OpenAPI document says: an empty item is refused by the engine, which may skip it.
-NOT_EMPTY: JsonDict = {"minLength": 1}
-
-
 class TextObject(Request):
     """A text."""
 
-    text: str = Field(json_schema_extra=NOT_EMPTY)
+    text: NotEmpty
 
 
 class ImageObject(Request):
     """An image: a `data:image/...;base64,` URL, base64 alone, or a URL where those are fetched."""
 
-    image: str = Field(json_schema_extra=NOT_EMPTY)
+    image: NotEmpty
 
 
 class ImageBytes(Request):
     """An image, as LangChain's client of Jina names it."""
 
-    bytes: str = Field(description="Another name of `image`.", json_schema_extra=NOT_EMPTY)
+    bytes: NotEmpty = Field(description="Another name of `image`.")
 
 
 class ImageLink(Request):
     """An image, as LangChain's client of Jina names it."""
 
-    url: str = Field(description="Another name of `image`.", json_schema_extra=NOT_EMPTY)
+    url: NotEmpty = Field(description="Another name of `image`.")
 
 
 def _item_kind(value: object) -> str | None:
@@ -76,7 +75,7 @@ _KINDS = {key: f"<{key}>" for key in ("text", "image", "bytes", "url")}
 # Appear in pydantic's error locations, where no field is called so.
 TAGS = {"<string>", "<list>", "<image_url>", "<documents>", "<texts>", "<lists>", *_KINDS.values()}
 
-_String = Annotated[str, Field(json_schema_extra=NOT_EMPTY), Tag("<string>")]
+_String = Annotated[NotEmpty, Tag("<string>")]
 _Text = Annotated[TextObject, Tag("<text>")]
 _Image = (
     Annotated[ImageObject, Tag("<image>")]
@@ -114,10 +113,7 @@ _STRING_OR_LIST = Discriminator(
     custom_error_type="string_or_list",
     custom_error_message="Input should be a string or a list of strings",
 )
-TextList = Annotated[
-    list[Annotated[str, Field(json_schema_extra=NOT_EMPTY)]],
-    Field(fail_fast=True, json_schema_extra={"minItems": 1}),
-]
+TextList = NotEmptyList[NotEmpty]
 Texts = Annotated[_String | Annotated[TextList, Tag("<list>")], _STRING_OR_LIST]
 NAME_CHARACTERS = 256
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS)]
@@ -201,13 +197,13 @@ class TextPart(Request):
     """A text of a message."""
 
     type: Literal["text"]
-    text: str = Field(json_schema_extra=NOT_EMPTY)
+    text: NotEmpty
 
 
 class ImageUrl(Request):
     """Where an image is."""
 
-    url: str = Field(json_schema_extra=NOT_EMPTY)
+    url: NotEmpty
     detail: Literal["auto", "low", "high"] | None = Field(None, description="Not used.")
 
 

@@ -56,7 +56,7 @@ class CohereEmbedRequest(fields.Request):
     )
 
     model: fields.ModelName = None
-    texts: fields.OneOrMore[Annotated[str, Field(json_schema_extra=fields.NOT_EMPTY)]] | None = None
+    texts: fields.OneOrMore[fields.NotEmpty] | None = None
     images: fields.Strings | None = Field(None, description="Data URLs, or base64 alone.")
     inputs: fields.OneOrMore[EmbedInput] | None = Field(
         None, description="Texts and images, mixed."

@@ -26,7 +26,7 @@ class TeiRerankRequest(fields.Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_RERANK]})
 
-    query: str = Field(json_schema_extra=fields.NOT_EMPTY)
+    query: fields.NotEmpty
     texts: fields.TextList
     model: Model = None
     raw_scores: fields.RawScores = False

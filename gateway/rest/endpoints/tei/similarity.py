@@ -1,7 +1,7 @@
 """`/similarity`: the cosines of one text or image with several."""
 
 from fastapi import Response
-from pydantic import ConfigDict, Field, RootModel
+from pydantic import ConfigDict, RootModel
 
 from gateway.errors import TextError
 from gateway.models.values import Ranked
@@ -16,7 +16,7 @@ from gateway.rest.intake import Work
 class SimilarityInput(fields.Request):
     """A text and those that it is compared with; images as data URLs."""
 
-    source_sentence: str = Field(json_schema_extra=fields.NOT_EMPTY)
+    source_sentence: fields.NotEmpty
     sentences: fields.TextList
 
 

@@ -57,14 +57,9 @@ class TeiDecodeRequest(fields.Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [320, 736, 13, 49407]}]})
 
     ids: Annotated[
-        Annotated[
-            list[fields.TokenId],
-            Field(fail_fast=True, json_schema_extra={"minItems": 1}),
-            Tag("<list>"),
-        ]
+        Annotated[fields.NotEmptyList[fields.TokenId], Tag("<list>")]
         | Annotated[
-            list[Annotated[list[fields.TokenId], Field(fail_fast=True)]],
-            Field(fail_fast=True, json_schema_extra={"minItems": 1}),
+            fields.NotEmptyList[Annotated[list[fields.TokenId], Field(fail_fast=True)]],
             Tag("<lists>"),
         ],
         Discriminator(_one_or_several),
