@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from gateway.pipeline.engine import Engine
 from gateway.rest.intake import Intake, Work
-from gateway.rest.openapi import answers, json_body
+from gateway.rest.openapi import BYTES, answers, json_body
 from gateway.rest.problems import ErrorResponse
 
 FAILURES = (400, 401, 404, 413, 429, 500, 503, 504)
@@ -65,7 +65,7 @@ def router(endpoints: Iterable[Endpoint], engine: Engine, intake: Intake) -> API
             tags=["inference"],
             openapi_extra=each.body or json_body(each.request),
             responses=answers(
-                each.response, *each.failures, vectors=True, packed=bool(each.body),
+                each.response, *each.failures, content=BYTES if each.body else None, vectors=True,
                 failed=each.failed,
             ),
         )  # fmt: skip

@@ -12,7 +12,9 @@ from pydantic.json_schema import models_json_schema
 from gateway.rest.problems import ErrorResponse
 
 _REFERENCE = "#/components/schemas/{model}"
-_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_BYTES: JsonDict = {"schema": {"type": "string", "format": "binary"}}
+BYTES: JsonDict = {"application/octet-stream": _BYTES}
+MARKDOWN: JsonDict = {"text/markdown": {"schema": {"type": "string"}}}
 
 _MEANINGS = {
     400: "The request is malformed, or an item cannot be embedded; `param` says which.",
@@ -103,7 +105,7 @@ def image_body(options: type[BaseModel]) -> dict[str, Any]:
             "required": True,
             "content": {
                 "image/*": _BYTES,
-                "application/octet-stream": _BYTES,
+                **BYTES,
                 "multipart/form-data": form,
             },
         },
@@ -113,34 +115,22 @@ def image_body(options: type[BaseModel]) -> dict[str, Any]:
 def answers(
     schema: type[BaseModel] | None,
     *statuses: int,
+    content: JsonDict | None = None,
     vectors: bool = False,
-    packed: bool = False,
     failed: type[BaseModel] = ErrorResponse,
 ) -> dict[int | str, dict[str, Any]]:
     """What a route says of its answers, as `responses`.
 
-    `schema` is that of a 200 (None: it is bytes), `failed` that of the errors of these statuses;
-    `vectors`: whether a model's vectors went into it, `packed`: whether it may come as packed
-    float32.
+    `schema` is that of a 200 in JSON, `content` what it is in other media types, and `failed` the
+    schema of the errors of these statuses; `vectors`: whether a model's vectors went into it.
     """
-    named = (_OF_MODEL if vectors else {}) | (_OF_PACKED if packed else {})
+    named = (_OF_MODEL if vectors else {}) | (_OF_PACKED if vectors and content else {})
     done: dict[str, Any] = {"description": "Done.", "headers": _headers(named)}
     if schema is not None:
         done["model"] = schema
-    if packed or schema is None:
-        done["content"] = {"application/octet-stream": _BYTES}
-    return {200: done} | _failures(statuses, failed)
-
-
-def markdown(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """As `answers`, of a route that answers in Markdown."""
-    content = {"text/markdown": {"schema": {"type": "string"}}}
-    done = {"description": "Done.", "headers": _headers({}), "content": content}
-    return {200: done} | _failures(statuses, ErrorResponse)
-
-
-def _failures(statuses: Iterable[int], failed: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    return {
+    if content is not None:
+        done["content"] = dict(content)  # FastAPI adds that of the schema to it
+    return {200: done} | {
         status: {
             "model": failed,
             "description": _MEANINGS[status],

@@ -13,7 +13,7 @@ from gateway.models.manifest import Manifest
 from gateway.models.registry import Models
 from gateway.rest import convert
 from gateway.rest.endpoint import add_get
-from gateway.rest.openapi import answers, markdown
+from gateway.rest.openapi import MARKDOWN, answers
 
 CARDS = "/v1/cards/{model_id:path}"  # an alias may have a slash
 
@@ -131,7 +131,8 @@ def router(models: Models, asleep: Callable[[Encoder], bool]) -> APIRouter:
     )  # fmt: skip
     add_get(made, "/v1/models", listed, "List the served models", answers(ModelsResponse, 401))
     add_get(made, "/v1/models/{model_id:path}", one, "One model", answers(ModelObject, 401, 404))
-    add_get(made, CARDS, card, "The card of a model, in Markdown", markdown(401, 404))
+    responses = answers(None, 401, 404, content=MARKDOWN)
+    add_get(made, CARDS, card, "The card of a model, in Markdown", responses)
     return made
 
 

@@ -18,7 +18,7 @@ from gateway.rest import convert, fields
 from gateway.rest.endpoints.openai_lists import listed, page, space_of
 from gateway.rest.forms import is_form, read_form
 from gateway.rest.intake import FORM, Intake
-from gateway.rest.openapi import answers
+from gateway.rest.openapi import BYTES, answers
 
 MOST_FILES = 10_000  # in one list, as OpenAI has it
 _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
@@ -161,8 +161,9 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
         return convert.plain((await threads.run(space.file, file_id)).model_dump())
 
     @made.get(
-        "/v1/files/{file_id}/content", summary="A file's content", responses=answers(None, 401, 404)
-    )
+        "/v1/files/{file_id}/content", summary="A file's content",
+        responses=answers(None, 401, 404, content=BYTES),
+    )  # fmt: skip
     async def content(request: Request, file_id: str) -> Response:
         """The file's content, JSONL."""
         space = space_of(store, request)
