@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.errors import MalformedRequest
-from gateway.models.values import Item, Ranked, TextItem
+from gateway.models.values import Ranked, TextItem
 from gateway.pipeline import requests
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
@@ -143,12 +143,12 @@ async def jinas(
     engine: Engine, work: Work, body: RerankRequest, *, plain: bool = False
 ) -> Response:
     """The answer of `/v1/rerank`; `plain`: documents come back as strings, as infinity's do."""
-    documents, ranked = await _ranked(engine, work, body)
+    results, ranked = await _ranked(engine, work, body, plain=plain)
     content: dict[str, Any] = {
         "id": f"rerank-{work.record.request_id}",
         "object": "rerank",
         "model": ranked.manifest.id,
-        "results": _results(body, documents, ranked, plain=plain),
+        "results": results,
         "usage": convert.usage(ranked.tokens, ranked.images),
     }
     if ranked.truncated:
@@ -165,21 +165,37 @@ async def jinas(
 async def cohere_rerank(engine: Engine, work: Work, body: CohereRerankRequest) -> Response:
     """Documents by their cosine with the query, best first, in Cohere's shape."""
     check_cut("max_tokens_per_doc", body.max_tokens_per_doc, body.model, engine)
-    documents, ranked = await _ranked(engine, work, body)
+    results, ranked = await _ranked(engine, work, body)
     content = {
         "id": f"rerank-{work.record.request_id}",
-        "results": _results(body, documents, ranked),
+        "results": results,
         "meta": coheres_meta(ranked.tokens, "the query or a document", cut=ranked.truncated),
     }
     return convert.answer(content, ranked.manifest, work.record)
 
 
-async def _ranked(engine: Engine, work: Work, body: _Documents) -> tuple[list[Item], Ranked]:
+async def _ranked(
+    engine: Engine, work: Work, body: _Documents, *, plain: bool = False
+) -> tuple[list[dict[str, Any]], Ranked]:
+    """The results as Jina and Cohere have them, or with `plain` as infinity has them."""
     documents = convert.items(body.documents, "documents")
     inference_request = requests.Rerank(
         body.model, convert.item(body.query, "query"), documents, body.top_n
     )
-    return documents, await work.run(engine.rerank(inference_request, work.record))
+    ranked = await work.run(engine.rerank(inference_request, work.record))
+    results = []
+    for index, cosine in ranked.order:
+        result: dict[str, Any] = {"index": index, "relevance_score": cosine}
+        if body.return_documents:
+            document = documents[index]
+            kind, sent = (
+                ("text", document.text)
+                if isinstance(document, TextItem)
+                else ("image", document.data)
+            )
+            result["document"] = sent if plain else {kind: sent}
+        results.append(result)
+    return results, ranked
 
 
 def check_cut(field: str, tokens: int | None, model: str | None, engine: Engine) -> None:
@@ -201,22 +217,3 @@ def coheres_meta(tokens: int, what: str, *, cut: bool) -> dict[str, Any]:
     if cut:
         meta["warnings"] = [f"{what} was cut at the model's context length"]
     return meta
-
-
-def _results(
-    body: _Documents, documents: list[Item], ranked: Ranked, *, plain: bool = False
-) -> list[dict[str, Any]]:
-    """The ranked documents as Jina and Cohere have them, or with `plain` as infinity has them."""
-    results = []
-    for index, cosine in ranked.order:
-        result: dict[str, Any] = {"index": index, "relevance_score": cosine}
-        if body.return_documents:
-            document = documents[index]
-            kind, sent = (
-                ("text", document.text)
-                if isinstance(document, TextItem)
-                else ("image", document.data)
-            )
-            result["document"] = sent if plain else {kind: sent}
-        results.append(result)
-    return results
