@@ -13,8 +13,6 @@ from gateway.rest.intake import Intake, Work
 from gateway.rest.openapi import BYTES, answers, json_body
 from gateway.rest.problems import ErrorResponse
 
-FAILURES = (400, 401, 404, 413, 429, 500, 503, 504)
-
 Answer = Callable[[Engine, Work, Any], Awaitable[Response]]
 
 
@@ -30,7 +28,7 @@ class Endpoint:
     images: bool | None = None  # whether the body holds images, where the route decides that
     body: dict[str, Any] | None = None  # what the document says of a body that is no JSON
     other_paths: tuple[str, ...] = ()  # for clients that know it there; not in the document
-    failures: tuple[int, ...] = FAILURES
+    failures: tuple[int, ...] = (400, 401, 404, 413, 429, 500, 503, 504)
     failed: type[BaseModel] = ErrorResponse  # the schema of errors
 
     @classmethod

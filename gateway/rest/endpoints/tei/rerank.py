@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Roo
 from gateway.errors import GatewayError
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
-from gateway.rest.endpoint import FAILURES, Endpoint
+from gateway.rest.endpoint import Endpoint
 from gateway.rest.endpoints.rerank import InfinityRerankResponse, RerankRequest, jinas
 from gateway.rest.endpoints.tei import problems
 from gateway.rest.endpoints.tei.fields import Direction, Model, Truncate
@@ -95,7 +95,7 @@ class EitherEndpoint(Endpoint):
     "Order documents by their likeness to a query, in infinity's shape or TEI's",
     EitherRerankRequest,
     EitherRerankResponse,
-    failures=tuple(sorted({*FAILURES, *problems.FAILURES})),
+    failures=problems.FAILURES,
     failed=EitherErrorResponse,
 )
 async def either_rerank(
