@@ -130,14 +130,14 @@ def answers(
         done["model"] = schema
     if content is not None:
         done["content"] = dict(content)  # FastAPI adds that of the schema to it
-    return {200: done} | {
-        status: {
+    described: dict[int | str, dict[str, Any]] = {200: done}
+    for status in statuses:
+        described[status] = {
             "model": failed,
             "description": _MEANINGS[status],
             "headers": _headers(_OF_STATUS.get(status, {})),
         }
-        for status in statuses
-    }
+    return described
 
 
 def _headers(named: dict[str, str]) -> dict[str, Any]:
