@@ -14,6 +14,20 @@ from gateway.images.avif import frames_bytes
 # A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.
 MOST_READS = 2**16
 _RLE_READS = 2**20  # of a BMP, which Pillow reads byte by byte if it is compressed
+_MOST_STEPS = 2**18  # through the codestreams of a file; they take a quarter of a second
+
+
+class _Steps:
+    """Counts the steps that reading a file takes, up to a limit."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def count(self) -> None:
+        """Counts one step. Raises ImageError: there were too many."""
+        self._left -= 1
+        if self._left < 0:
+            raise ImageError("the image consists of too many parts")
 
 
 class Source(BytesIO):
@@ -24,13 +38,11 @@ class Source(BytesIO):
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self._left = _RLE_READS if data.startswith(b"BM") else MOST_READS
+        self._reads = _Steps(_RLE_READS if data.startswith(b"BM") else MOST_READS)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """See `BytesIO`. Raises ImageError: it was read too often."""
-        self._left -= 1
-        if self._left < 0:
-            raise ImageError("the image consists of too many parts")
+        self._reads.count()
         return super().read(size)
 
 
@@ -41,7 +53,9 @@ def structure_bytes(image: Image.Image, data: bytes) -> int:
         ImageError: The structure is broken, or too large.
     """
     if image.format == "JPEG2000":
-        return max((_codestream(data, at.start()) for at in _CODESTREAM.finditer(data)), default=0)
+        steps = _Steps(_MOST_STEPS)
+        starts = (found.start() for found in _CODESTREAM.finditer(data))
+        return max((_codestream(data, start, steps) for start in starts), default=0)
     if image.format == "AVIF":
         own = _AVIF_ALPHA if image.mode == "RGBA" else _AVIF
         return max(0, frames_bytes(data) - own * image.width * image.height)
@@ -62,8 +76,9 @@ _WHOLE = 15  # the default exponent of a precinct
 _TILE, _TILE_COMPONENT, _PRECINCT, _BLOCK = 9_000, 1_100, 450, 200
 
 
-def _codestream(data: bytes, start: int) -> int:
+def _codestream(data: bytes, start: int, steps: _Steps) -> int:
     """Memory that OpenJPEG takes for the tiles, precincts and code-blocks of a codestream."""
+    steps.count()
     at = start + 4
     try:
         length, _, right, bottom, left, top, wide, high, tile_left, tile_top, bands = (
@@ -74,16 +89,17 @@ def _codestream(data: bytes, start: int) -> int:
     if length != 38 + 3 * bands or not wide or not high or right <= left or bottom <= top:
         return 0  # OpenJPEG refuses it
     tiles = -(-(right - tile_left) // wide) * -(-(bottom - tile_top) // high)
-    styles = _styles(data, at + length, bands)
-    parts = max((_parts(each, right - left, bottom - top) for each in styles), default=0)
+    styles = _styles(data, at + length, bands, steps)
+    parts = max((_parts(each, right - left, bottom - top, steps) for each in styles), default=0)
     return int(tiles * (_TILE + _TILE_COMPONENT * bands) + bands * parts)
 
 
-def _styles(data: bytes, at: int, bands: int) -> Iterator[bytes]:
+def _styles(data: bytes, at: int, bands: int, steps: _Steps) -> Iterator[bytes]:
     """Each COD and COC: whether it sets precincts, then its fields from the number of levels on."""
     part = 0
     try:
         while True:
+            steps.count()
             marker, length = struct.unpack_from(">HH", data, at)
             if marker == _SOT:
                 [size] = struct.unpack_from(">I", data, at + 6)
@@ -102,12 +118,13 @@ def _styles(data: bytes, at: int, bands: int) -> Iterator[bytes]:
         return
 
 
-def _parts(style: bytes, width: int, height: int) -> int:
+def _parts(style: bytes, width: int, height: int, steps: _Steps) -> int:
     """Bytes of the precincts and code-blocks of one band."""
     try:
         own, levels, block_x, block_y = style[:4]
         total = 0
         for level in range(levels + 1):
+            steps.count()
             size = style[6 + level] if own else _WHOLE * 17
             x, y = size & 15, size >> 4
             scale = levels - level

@@ -122,6 +122,7 @@ def hazards() -> dict[str, bytes]:
         "PNG of 1,000,000 empty chunks": after(33, png_chunk(b"prVt", b"") * 1_000_000, "PNG"),
         "JPEG 2000 of 65,025 tiles": jpeg2000(255, tile=1, levels=5),
         "JPEG 2000 of 1,000,000 precincts": jpeg2000(1_000, tile=1_000, levels=0, precincts=b"\0"),
+        "JPEG 2000 of 1,000,000 styles": jpeg2000(64, tile=64, levels=32, styles=1_000_000),
         "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": tiff_of_one_tile(30_000),
         "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": avif_of_a_large_frame(16_000, 8_000),
     }
@@ -133,14 +134,21 @@ def after(place: int, more: bytes, name: str) -> bytes:
     return data[:place] + more + data[place:]
 
 
-def jpeg2000(side: int, *, tile: int, levels: int, precincts: bytes = b"") -> bytes:
-    """A codestream of three bands, without a pixel."""
+def jpeg2000(
+    side: int, *, tile: int, levels: int, precincts: bytes = b"", styles: int = 0
+) -> bytes:
+    """A codestream of three bands, without a pixel; more styles follow a comment."""
     size = struct.pack(">HIIIIIIIIH", 0, side, side, 0, 0, tile, tile, 0, 0, 3) + b"\7\1\1" * 3
     style = bytes([bool(precincts), 0, 0, 1, 0, levels, 4, 4, 0, 1]) + precincts
     steps = b"\x20" + bytes(1 + 3 * levels)
-    segments = [(0x51, size), (0x52, style), (0x5C, steps), (0x90, b"\0\0\0\0\0\0\0\1")]
-    head = b"".join(struct.pack(">BBH", 255, kind, len(data) + 2) + data for kind, data in segments)
-    return b"\xff\x4f" + head + b"\xff\x93" + bytes(100) + b"\xff\xd9"
+    comment = segment(0x64, b"\0\1") + styles * segment(0x52, style) if styles else b""
+    head = segment(0x51, size) + segment(0x52, style) + segment(0x5C, steps) + comment
+    tile_part = segment(0x90, b"\0\0\0\0\0\0\0\1") + b"\xff\x93" + bytes(100)
+    return b"\xff\x4f" + head + tile_part + b"\xff\xd9"
+
+
+def segment(kind: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 255, kind, len(data) + 2) + data
 
 
 def tiff_of_one_tile(side: int) -> bytes:
