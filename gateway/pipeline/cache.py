@@ -93,7 +93,7 @@ class VectorCache:
 
     def _keep(self, key: Hashable, row: Encoded) -> None:
         size = row.vector.nbytes + _ENTRY_BYTES
-        if size > self.max_bytes:
+        if size > self.max_bytes or key in self._rows:  # another request made it meanwhile
             return
         # Copied, so that a small row does not hold the large answer that it came in.
         self._rows[key] = Encoded(row.vector.copy(), row.tokens, row.truncated)

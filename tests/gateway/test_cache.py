@@ -85,6 +85,26 @@ async def test_others_go_on_where_the_first_fails(cancelled: bool) -> None:
     assert follower.made == ["a"]
 
 
+async def test_what_two_make_one_after_the_other_takes_its_room_once() -> None:
+    cache, fails, lasts = VectorCache(2 * (16 + 600)), asyncio.Event(), asyncio.Event()
+    failing = asyncio.create_task(Maker(["a"], fails, fails=True).ask(cache))
+    lasting = asyncio.create_task(Maker(["b"], lasts).ask(cache))
+    await settled()
+    of_both, of_one = Maker(["a", "b"]), Maker(["a"])
+    waiting = asyncio.create_task(of_both.ask(cache))
+    following = asyncio.create_task(of_one.ask(cache))
+    await settled()
+    fails.set()
+    assert await following == [97]
+    lasts.set()
+    assert await waiting == [97, 98]
+    assert of_both.made == of_one.made == ["a"]
+    await asyncio.gather(failing, lasting, return_exceptions=True)
+    again = Maker(["a", "b"])
+    await again.ask(cache)
+    assert again.made == []  # there is room for both
+
+
 async def test_a_follower_that_leaves_takes_nothing_from_the_others() -> None:
     cache = VectorCache(10_000)
     gate = asyncio.Event()
