@@ -12,12 +12,11 @@ from pydantic import BaseModel, ValidationError
 CHECK_S = 1.0  # between checks for a changed file
 
 S = TypeVar("S", bound=BaseModel)
-Version = tuple[tuple[int, ...], ...]
 
 
-def version(paths: Iterable[Path]) -> Version:
+def version(paths: Iterable[Path]) -> tuple[object, ...]:
     """A value that changes when a file, or a link's target, is written or replaced."""
-    return tuple(_version(path) for path in paths)
+    return tuple((path, _version(path)) for path in paths)
 
 
 def read_file(path: Path, limit: int | None = None) -> bytes:

@@ -4,7 +4,6 @@ A model repository holds one `<id>.manifest.json` per model at its root, next to
 Triton reads. `export` writes it last: a model without a manifest is not published.
 """
 
-import contextlib
 import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gateway.models.files import read_file
+from gateway.models.files import read_file, version
 from gateway.models.gate import Gate
 
 SUFFIX = ".manifest.json"
@@ -219,14 +218,9 @@ def read_repository(repository: Path) -> dict[str, Manifest]:
     return {manifest.id: manifest for manifest in manifests}
 
 
-def repository_state(repository: Path) -> tuple[tuple[str, int, int, int], ...]:
+def repository_state(repository: Path) -> object:
     """A value that changes when a manifest of a model repository changes; cheap to call."""
-    state = []
-    for path in sorted(repository.glob(f"*{SUFFIX}")):
-        with contextlib.suppress(OSError):  # deleted meanwhile
-            stat = path.stat()
-            state.append((path.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
-    return tuple(state)
+    return version(sorted(repository.glob(f"*{SUFFIX}")))
 
 
 def file_sha256(path: Path) -> str:
