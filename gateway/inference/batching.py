@@ -21,8 +21,7 @@ from gateway.errors import GatewayError, InferenceFailed
 from gateway.inference.capacity import joined, split
 from gateway.inference.client import Call, Encoder, InferClient
 from gateway.inference.schedule import Job, Origin, Schedule
-from gateway.models.spans import CallSpan
-from gateway.models.values import Deadline, Timings, Vectors
+from gateway.models.values import CallSpan, Deadline, Timings, Vectors
 
 
 @dataclass(slots=True)

@@ -13,8 +13,7 @@ from operator import itemgetter
 
 from gateway.inference.capacity import Capacity, Rows
 from gateway.inference.client import Encoder
-from gateway.models.spans import CallSpan, Trace
-from gateway.models.values import Deadline, Vectors
+from gateway.models.values import CallSpan, Deadline, Trace, Vectors
 
 BULK_CALLS = 4  # full calls of others' urgent jobs that may go before a client's bulk job
 

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import DeadlineExceeded, GatewayError, RequestError
 from gateway.models.manifest import Manifest
-from gateway.models.spans import CallSpan, Trace
 
 Pixels = NDArray[np.uint8]  # [S, S, 3]
 TokenIds = NDArray[np.int32]  # [n]
@@ -148,6 +147,27 @@ class Cost:
     items: int  # texts and images: from the room in flight and the key's quota
     images: int = 0  # among them
     bytes: int = 0  # of pixels and of the response, in addition to the request's own
+
+
+class CallSpan(Protocol):
+    """The span of one call of Triton, where a request is traced."""
+
+    @property
+    def traceparent(self) -> str:
+        """The `traceparent` that Triton gets, in W3C's format."""
+
+    def end(self, error: str = "") -> None:
+        """Ends the span; `error` names the error of the call, if any."""
+
+
+class Trace(Protocol):
+    """The trace of one request, to which its stages report spans."""
+
+    def stage(self, name: str, start: float, end: float, calls: Sequence[CallSpan] = ()) -> None:
+        """Adds the span of a stage, on the clock of `time.perf_counter`, with its calls."""
+
+    def call(self, model: str, rows: int, others: Sequence["Trace"]) -> CallSpan:
+        """Begins the span of a call of Triton for this request and `others`."""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.models.spans import CallSpan, Trace
+from gateway.models.values import CallSpan, Trace
 from gateway.telemetry.record import Record
 
 SERVICE = "openclip-gateway"
