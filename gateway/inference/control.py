@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from gateway.errors import Unavailable
 from gateway.inference.secret import METADATA, Secret, SecretError
-from gateway.inference.server import PROBE_TIMEOUT_S, ClosedError, Server, detect_closing
+from gateway.inference.server import PROBE_TIMEOUT_S, Server, detect_closing
 from gateway.models.files import read_file
 
 CONFIG = "config.pbtxt"
@@ -58,11 +58,11 @@ class ModelControl:
             loaded = {each for each, state in states.items() if state in (READY, LOADING)}
             await self._load(server, model, {version} | loaded, within)
         except Unavailable:
-            if not await _ready(server, model, version):
+            if not await server.ready(model, version, SETTLE_S):
                 raise
             return
         for _ in range(round(SETTLE_S / POLL_S)):
-            if await _ready(server, model, version):
+            if await server.ready(model, version, SETTLE_S):
                 return
             await asyncio.sleep(POLL_S)
         raise Unavailable(f"{model}: Triton at {server.address} has no version {version}")
@@ -99,7 +99,7 @@ class ModelControl:
                 answer = await server.stub.ModelStatistics(
                     request, timeout=PROBE_TIMEOUT_S, metadata=self._secret.metadata()
                 )
-        except (grpc.aio.AioRpcError, ClosedError, SecretError):
+        except (grpc.aio.AioRpcError, SecretError):
             return {}
         return {int(each.version): each.inference_count for each in answer.model_stats}
 
@@ -195,14 +195,3 @@ class ModelControl:
             # Triton names the metadata that is missing.
             hint = self._secret.hint() if METADATA in why else ""
             raise Unavailable(f"{about}Triton at {server.address}: {why}{hint}") from error
-        except ClosedError as error:
-            raise Unavailable(f"{about}Triton at {server.address} is not named any more") from error
-
-
-async def _ready(server: Server, model: str, version: int) -> bool:
-    request = service_pb2.ModelReadyRequest(name=model, version=str(version))
-    try:
-        with detect_closing():
-            return bool((await server.stub.ModelReady(request, timeout=SETTLE_S)).ready)
-    except (grpc.aio.AioRpcError, ClosedError):
-        return False

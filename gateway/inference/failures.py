@@ -1,12 +1,12 @@
 """Failed calls of a Triton: what each of gRPC's statuses means."""
 
 import grpc
-from tritonclient.grpc import service_pb2
 
 from gateway.errors import DeadlineExceeded, GatewayError, InferenceFailed, Overloaded, Unavailable
 from gateway.inference.client import LATE, Call
-from gateway.inference.server import ClosedError, Server, detect_closing
+from gateway.inference.server import Server
 
+READY_S = 1.0  # for Triton to say whether it serves a model
 RETRY_S = 1.0  # `retry-after` while no Triton answers; each is probed more often
 
 _GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
@@ -47,7 +47,9 @@ async def translated(
     if status in _GONE:
         # UNAVAILABLE means a full queue, a model that is not loaded, or a broken connection. The
         # channel's state shows the last, and Triton's answer about the model the others.
-        ready = await _ready(server, call, within)
+        ready = None
+        if server.connected():
+            ready = await server.ready(name, call.encoder.version, min(within, READY_S))
         if ready is None:
             server.failed()
             server.lost()
@@ -60,17 +62,3 @@ async def translated(
         f"Triton at {server.address}, {name} version {call.encoder.version}: "
         f"{status.name}: {error.details()}"
     )
-
-
-async def _ready(server: Server, call: Call, within: float) -> bool | None:
-    """Whether Triton serves a model; None where the connection is broken."""
-    if not server.connected():
-        return None
-    request = service_pb2.ModelReadyRequest(
-        name=call.encoder.model, version=str(call.encoder.version)
-    )
-    try:
-        with detect_closing():
-            return bool((await server.stub.ModelReady(request, timeout=min(within, 1.0))).ready)
-    except (grpc.aio.AioRpcError, ClosedError):
-        return None

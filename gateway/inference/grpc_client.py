@@ -55,7 +55,8 @@ class GrpcInferClient:
         an encoder that is not loaded; None: it fails, and nothing is loaded.
         """
         self._control = control
-        self._sleepers = None if wake is None else Sleepers(self.load, wait=wake == "wait")
+        self._wakes = wake is not None
+        self._sleepers = Sleepers(self.load, wait=wake == "wait")
         self._servers = Servers(addresses, on_status)
         self._doubted: set[Encoder] = set()  # in doubt, and not yet reported by `verify`
 
@@ -74,14 +75,14 @@ class GrpcInferClient:
         if not self._servers.resolved:
             await self._all(within)
         try:
+            try:
+                return await self._infer(call, deadline)
+            except NotServedError:
+                if not self._wakes:
+                    raise
+                await self._sleepers.wake(call.encoder, max(LEAST_S, deadline - _now()))
             return await self._infer(call, deadline)
-        except NotServedError as error:
-            if self._sleepers is None:
-                raise error.unavailable from error
-            await self._sleepers.wake(call.encoder, max(LEAST_S, deadline - _now()))
-        try:
-            return await self._infer(call, deadline)
-        except NotServedError as error:
+        except (ElsewhereError, NotServedError) as error:
             raise error.unavailable from error
 
     async def _infer(self, call: Call, deadline: float) -> Vectors:
@@ -92,14 +93,11 @@ class GrpcInferClient:
             raise Unavailable("the inference server's name stands for no address")
         try:
             return await self._call(server, call, deadline)
-        except ElsewhereError as first:
+        except ElsewhereError:
             second = self._servers.pick(without=server)
             if second is None:
-                raise first.unavailable from first
-        try:
-            return await self._call(second, call, deadline)
-        except ElsewhereError as error:
-            raise error.unavailable from error
+                raise
+        return await self._call(second, call, deadline)
 
     async def load(self, encoder: Encoder, within: float) -> None:
         """See `InferClient.load`."""
@@ -125,13 +123,11 @@ class GrpcInferClient:
 
     async def rest(self, served: Collection[Encoder], looks: int) -> list[str]:
         """See `InferClient.rest`."""
-        if self._sleepers is None:
-            return []
         return await self._sleepers.rest(self._control, await self._servers.all(), served, looks)
 
     def asleep(self, encoder: Encoder) -> bool:
         """See `InferClient.asleep`."""
-        return self._sleepers is not None and encoder in self._sleepers.asleep
+        return encoder in self._sleepers.asleep
 
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """See `InferClient.verify`."""
@@ -144,8 +140,7 @@ class GrpcInferClient:
             *(self._check(server, encoder, deadline) for server in servers), return_exceptions=True
         )
         failed = [each for each in outcomes if isinstance(each, BaseException)]
-        if self._sleepers is not None:
-            self._sleepers.found(encoder, asleep=all(each is True for each in outcomes))
+        self._sleepers.found(encoder, asleep=all(each is True for each in outcomes))
         if len(failed) < len(outcomes):
             doubted = encoder in self._doubted
             self._doubted.discard(encoder)
@@ -159,8 +154,7 @@ class GrpcInferClient:
 
     async def close(self) -> None:
         """See `InferClient.close`."""
-        if self._sleepers is not None:
-            await self._sleepers.close()
+        await self._sleepers.close()
         await self._servers.close()
 
     async def _all(self, within: float) -> list[Server]:
@@ -205,12 +199,12 @@ class GrpcInferClient:
             raise
         if rows is not None:  # and with the golden vector, one more
             # Golden vectors would keep awake what nobody uses.
-            until = _now() + UNUSED_S if self._sleepers is None else math.inf
+            until = math.inf if self._wakes else _now() + UNUSED_S
             server.unused[encoder] = Unused(until, rows + 1)
         return False
 
     async def _sleeps(self, server: Server, encoder: Encoder) -> bool:
-        if self._sleepers is None:
+        if not self._wakes:
             return False
         if not await self._control.asleep(server, encoder.model, encoder.version):
             return False
@@ -269,13 +263,13 @@ class GrpcInferClient:
                 response = await server.stub.ModelInfer(
                     infer_request(call, wait_s), timeout=within, metadata=metadata
                 )
+        except ClosedError as error:
+            raise ElsewhereError("the connection to the inference server was closed") from error
         except grpc.aio.AioRpcError as error:
             failure = await translated(error, server, call, within)
             if isinstance(failure, Overloaded) and _now() - begin >= wait_s:
                 raise PassedError from error
             raise failure from error
-        except ClosedError as error:
-            raise ElsewhereError("the connection to the inference server was closed") from error
         server.answered()
         return checked(output(response), call)
 

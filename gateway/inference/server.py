@@ -38,8 +38,11 @@ _DOWN = {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.TRANSIENT_FAILU
 logger = logging.getLogger(__name__)
 
 
-class ClosedError(Exception):
+class ClosedError(grpc.aio.AioRpcError):  # type: ignore[misc]
     """The channel was closed during a call: no address names its server any more."""
+
+    def __init__(self) -> None:
+        super().__init__(grpc.StatusCode.CANCELLED, details="it is not named any more")
 
 
 @contextmanager
@@ -54,12 +57,12 @@ def detect_closing() -> Iterator[None]:
     try:
         yield
     except grpc.aio.UsageError as error:
-        raise ClosedError from error
+        raise ClosedError() from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise ClosedError from error
+        raise ClosedError() from error
 
 
 @dataclass(slots=True)
@@ -130,6 +133,15 @@ class Server:
         """Whether the channel is connected; if not, makes gRPC try."""
         state = self.channel.get_state(try_to_connect=True)
         return bool(state == grpc.ChannelConnectivity.READY)
+
+    async def ready(self, model: str, version: int, within: float) -> bool | None:
+        """Whether the server serves a version of a model; None where it does not say in time."""
+        request = service_pb2.ModelReadyRequest(name=model, version=str(version))
+        try:
+            with detect_closing():
+                return bool((await self.stub.ModelReady(request, timeout=within)).ready)
+        except grpc.aio.AioRpcError:
+            return None
 
     @contextmanager
     def working(self) -> Iterator["Server"]:
