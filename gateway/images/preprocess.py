@@ -5,9 +5,7 @@ torchvision's `resize`, `center_crop` and `pad` for PIL images: the image is res
 its stored mode, and converted to RGB last. `DecodeOptions` can depart from these rules.
 """
 
-import binascii
 import re
-import string
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -123,20 +121,6 @@ def preprocess(
         ) from error
     except Exception as error:  # a bad file makes Pillow raise anything, even KeyError
         raise ImageError(f"the image cannot be decoded: {_reason(error)}") from error
-
-
-def from_base64(text: str) -> bytes:
-    """Decodes standard base64; ignores white space in it.
-
-    Raises:
-        ImageError: The text is not base64.
-    """
-    try:
-        # Not `split`, which makes one string per letter if spaces separate all letters.
-        stripped = text.encode("ascii").translate(None, string.whitespace.encode())
-        return binascii.a2b_base64(stripped, strict_mode=True)
-    except ValueError as error:  # binascii.Error, or characters beyond ASCII
-        raise ImageError(f"the image is not valid base64: {_reason(error)}") from error
 
 
 def resized_size(width: int, height: int, rules: Preprocessing) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """The sources of an image's bytes: raw bytes, base64, a data URL or a URL to fetch."""
 
+import binascii
 import re
+import string
 
 from gateway.errors import ImageError, MalformedRequest
-from gateway.images.preprocess import from_base64
 from gateway.models.values import ImageItem
 
 # Pillow detects the format, so any media type, or none, will do. Bounded, since texts are long.
@@ -42,11 +43,22 @@ def image_bytes(item: ImageItem) -> bytes:
     Raises:
         ImageError: A data URL is malformed, or base64 is invalid.
     """
-    if isinstance(item.data, bytes):
-        return item.data
-    if _DATA.match(item.data):
-        match = _DATA_URL.match(item.data)
+    data = item.data
+    if isinstance(data, bytes):
+        return data
+    if _DATA.match(data):
+        match = _DATA_URL.match(data)
         if not match:
             raise ImageError("a data URL of an image must begin with `data:image/<type>;base64,`")
-        return from_base64(item.data[match.end() :])
-    return from_base64(item.data)
+        data = data[match.end() :]
+    return from_base64(data)
+
+
+def from_base64(text: str) -> bytes:
+    """Decodes standard base64; ignores white space in it. Raises ImageError: it is not base64."""
+    try:
+        # Not `split`, which makes one string per letter if spaces separate all letters.
+        stripped = text.encode("ascii").translate(None, string.whitespace.encode())
+        return binascii.a2b_base64(stripped, strict_mode=True)
+    except ValueError as error:  # binascii.Error, or characters beyond ASCII
+        raise ImageError(f"the image is not valid base64: {error}") from error

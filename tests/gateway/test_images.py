@@ -26,9 +26,9 @@ from gateway.images.preprocess import (
     FORMATS,
     DecodeOptions,
     ImageLimits,
-    from_base64,
     preprocess,
 )
+from gateway.images.sources import from_base64
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
 
