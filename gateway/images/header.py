@@ -3,7 +3,7 @@
 from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF tag
-_TURNS = {
+_TURNS = {  # by the value of the tag
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -12,7 +12,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPPING = {5, 6, 7, 8}  # these exchange width and height
+_SWAPPING = {_TURNS[each] for each in (5, 6, 7, 8)}  # these exchange width and height
 
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _ALPHA = {"RGBA", "LA", "PA"}  # the resize premultiplies a copy
@@ -43,17 +43,13 @@ def _decoder_bytes(image: Image.Image) -> int:
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
     """The transpose for the image's EXIF orientation; None without one, or with bad EXIF."""
-    return _TURNS.get(_orientation(image))
+    try:
+        found = image.getexif().get(ORIENTATION)
+    except Exception:  # bad EXIF makes Pillow raise anything; the pixels may be fine
+        return None
+    return _TURNS.get(found) if isinstance(found, int) else None
 
 
 def swaps(turn: Image.Transpose | None) -> bool:
     """Whether a transpose exchanges width and height."""
-    return turn in {_TURNS[each] for each in _SWAPPING}
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        found = image.getexif().get(ORIENTATION)
-    except Exception:  # bad EXIF makes Pillow raise anything; the pixels may be fine
-        return 1
-    return found if isinstance(found, int) else 1
+    return turn in _SWAPPING
