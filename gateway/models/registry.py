@@ -91,7 +91,9 @@ class Models:
         """
         if not self._served:
             raise UnknownModel("no model is served at the moment", param="model")
-        wanted = self._wanted() if name is None else name
+        wanted = self._default_id() if name is None else name
+        if wanted is None:
+            raise MalformedRequest(f"model: name one of: {self._names()}", param="model")
         model = self._served.get(self._aliases.get(wanted, wanted))
         if model is None:
             raise UnknownModel(
@@ -110,9 +112,7 @@ class Models:
 
     def is_default(self, model_id: str) -> bool:
         """Whether this is the model of requests that name none."""
-        if self._default is not None:
-            return model_id == self._default
-        return [*self._served] == [model_id]
+        return model_id == self._default_id()
 
     def put(self, model: Model) -> None:
         """Serves a model, in place of the one with its id."""
@@ -122,12 +122,10 @@ class Models:
         """Stops serving a model."""
         self._served = {name: each for name, each in self._served.items() if name != model_id}
 
-    def _wanted(self) -> str:
-        if self._default is not None:
-            return self._default
-        if len(self._served) == 1:
+    def _default_id(self) -> str | None:
+        if self._default is None and len(self._served) == 1:
             return next(iter(self._served))
-        raise MalformedRequest(f"model: name one of: {self._names()}", param="model")
+        return self._default
 
     def _names(self) -> str:
         return ", ".join(sorted([*self._served, *self._aliases]))
