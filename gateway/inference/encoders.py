@@ -63,8 +63,7 @@ class ModelEncoders:
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
-        self.image = image_encoder(manifest)
-        self._texts = [text_encoder(manifest, served) for served in manifest.triton.text]
+        self.image, *self._texts = encoders_of(manifest)
         self._lengths = manifest.token_lengths
         self._pad_id = manifest.tokenizer.pad_id
 

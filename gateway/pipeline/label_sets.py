@@ -70,13 +70,9 @@ class _TemplateSetsFile(BaseModel):
 class LabelSets:
     """Finds label sets and template sets by name."""
 
-    def __init__(
-        self,
-        label_sets: Sequence[LabelSet] = (),
-        template_sets: Mapping[str, tuple[str, ...]] = TEMPLATE_SETS,
-    ) -> None:
+    def __init__(self, label_sets: Sequence[LabelSet] = ()) -> None:
         self.label_sets = {each.name: each for each in label_sets}
-        self.template_sets = dict(template_sets)
+        self.template_sets = dict(TEMPLATE_SETS)
 
     def find(self, name: str) -> LabelSet:
         """The label set of this name. Raises UnknownLabelSet: there is none."""
