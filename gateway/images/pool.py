@@ -58,12 +58,11 @@ class DecodePool:
         Raises:
             DecodePoolError: One does not start.
         """
-        config = limits, options
-        self._workers = [_Worker(command, config, timeout_s) for _ in range(count)]
+        self._workers: list[_Worker] = []
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         try:
-            for worker in self._workers:
-                worker.launch()
+            for _ in range(count):
+                self._workers.append(_Worker(command, (limits, options), timeout_s))
             for worker in self._workers:
                 worker.wait_ready()
                 self._idle.put(worker)
@@ -101,15 +100,14 @@ class _Worker:
         self._command = command
         self._config = config
         self._timeout_s = timeout_s
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
-        self._ready = False
+        self._launch()
 
     @property
     def pid(self) -> int:
-        return self._process.pid if self._process else 0
+        return self._process.pid
 
-    def launch(self) -> Connection:
+    def _launch(self) -> None:
+        self._ready = False
         ours, theirs = socket.socketpair()
         seconds, fraction = divmod(self._timeout_s, 1)
         limit = struct.pack("ll", int(seconds), int(fraction * 1_000_000))
@@ -125,54 +123,51 @@ class _Worker:
                 env={"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C ends the gateway, which ends this
             )
-        return self._connection
 
-    def wait_ready(self) -> Connection:
-        connection = self._connection or self.launch()
+    def wait_ready(self) -> None:
         if self._ready:
-            return connection
+            return
+        connection = self._connection
         try:
             connection.send(self._config)
             if not connection.poll(START_S) or _received(connection) != (READY, b""):
                 raise EOFError
         except (EOFError, OSError) as error:
-            self.stop()
+            self._restart()
             raise DecodePoolError(f"a decoder process does not start: {self._command}") from error
         self._ready = True
-        return connection
 
     def decode(self, data: bytes, rules: Preprocessing) -> Pixels:
-        connection = self.wait_ready()
+        self.wait_ready()
         size = rules.image_size
         try:
-            connection.send(rules)
-            connection.send_bytes(data)
-            kind, content = _received(connection, size * size * 3)
+            self._connection.send(rules)
+            self._connection.send_bytes(data)
+            kind, content = _received(self._connection, size * size * 3)
             if kind not in ERRORS and (kind, len(content)) != (PIXELS, size * size * 3):
                 raise EOFError  # a process that sends invalid answers is not kept
         except (EOFError, OSError) as error:
             late = isinstance(error, BlockingIOError)
             how = f"took over {self._timeout_s:g} s" if late else f"died ({self._end()})"
             logger.warning("the decoder %s on an image of %d bytes", how, len(data))
-            self.stop()
-            self.launch()
+            self._restart()
             raise ImageError(f"the image cannot be decoded: its decoder {how}") from error
         if kind == PIXELS:
             return np.frombuffer(content, np.uint8).reshape(size, size, 3)
         raise ERRORS[kind](content.decode("utf-8", "replace"))
 
     def stop(self) -> None:
-        self._ready = False
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._connection = self._process = None
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _restart(self) -> None:
+        self.stop()
+        self._launch()
 
     def _end(self) -> str:
         try:
-            code = self._process.wait(1.0) if self._process else 0
+            code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             return "it sent an invalid answer"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
