@@ -64,19 +64,21 @@ class JobQueue:
 class ClientQueues:
     """The waiting jobs of one client, by encoder."""
 
-    served: float  # rows; a client that comes begins at the count of those that are there
+    served: int  # rows; a client that comes begins at the count of those that are there
     queues: dict[Encoder, JobQueue] = field(default_factory=dict)
 
-    def priority(self, encoder: Encoder) -> tuple[float, float] | None:
-        """The priority of its next job at an encoder, the least first; None without a job."""
+    def priority(self, encoder: Encoder) -> tuple[int, float] | None:
+        """The priority of its next job at an encoder, the least first.
+
+        Without a job it is None, and the queue is dropped.
+        """
         queue = self.queues.get(encoder)
         job = queue.first() if queue else None
         if queue is None or job is None:
             self.queues.pop(encoder, None)  # its version may never be used again
             return None
-        return self.served + (
-            0 if queue.urgent else BULK_CALLS * encoder.max_batch
-        ), job.origin.since
+        behind = 0 if queue.urgent else BULK_CALLS * encoder.max_batch
+        return self.served + behind, job.origin.since
 
 
 @dataclass(slots=True)
@@ -90,7 +92,7 @@ class Schedule:
 
     clients: dict[str, ClientQueues] = field(default_factory=dict)  # those with jobs
     underway: int = 0
-    served: float = 0.0  # rows of the client that was last served: where newcomers begin
+    served: int = 0  # rows of the client that was last served: where newcomers begin
 
     def add(self, client: str, encoder: Encoder, jobs: Sequence[Job], *, bulk: bool) -> None:
         """Puts jobs behind those of their client."""
@@ -100,18 +102,15 @@ class Schedule:
 
     def next(self) -> tuple[Encoder, list[Job]] | None:
         """Takes the jobs of the next call: the first job decides for which encoder it is."""
-        if not self.clients:
-            return None
-        first = []
+        waiting: list[tuple[tuple[int, float], Encoder]] = []
         for client, mine in list(self.clients.items()):
-            own = [(p, encoder) for encoder in list(mine.queues) if (p := mine.priority(encoder))]
-            if own:
-                first.append(min(own, key=itemgetter(0)))
-            else:
+            queues = list(mine.queues)
+            waiting += [(p, encoder) for encoder in queues if (p := mine.priority(encoder))]
+            if not mine.queues:
                 del self.clients[client]
-        if not first:
+        if not waiting:
             return None
-        _, encoder = min(first, key=itemgetter(0))
+        _, encoder = min(waiting, key=itemgetter(0))
         return encoder, self._take(encoder)
 
     def _take(self, encoder: Encoder) -> list[Job]:
