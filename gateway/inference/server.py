@@ -113,7 +113,7 @@ class Server:
     wrong: dict[Hashable, float] = field(default_factory=dict)
     suspect: set[Hashable] = field(default_factory=set)
     suspected: set[Hashable] = field(default_factory=set)
-    unused: dict[Hashable, "Unused"] = field(default_factory=dict)
+    unused: dict[Hashable, Unused] = field(default_factory=dict)
     idle: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     verifying: dict[Hashable, asyncio.Lock] = field(
         default_factory=lambda: defaultdict(asyncio.Lock)
@@ -144,12 +144,12 @@ class Server:
             return None
 
     @contextmanager
-    def working(self) -> Iterator["Server"]:
+    def working(self) -> Iterator[None]:
         """Counts a call as under way during the block."""
         self._silent_since = self._silent_since or _now()
         self.inflight += 1
         try:
-            yield self
+            yield
         finally:
             self.inflight -= 1
 

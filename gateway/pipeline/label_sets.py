@@ -46,24 +46,22 @@ class LabelSet:
 _Name = Annotated[str, Field(min_length=1)]
 
 
-class _LabelFile(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
+
+class _LabelFile(_Strict):
     name: _Name
     names: Annotated[list[_Name], Field(min_length=1)] | None = None
 
 
-class _LabelSetFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _LabelSetFile(_Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     labels: Annotated[list[_Name | _LabelFile], Field(min_length=1)]
     templates: Annotated[list[_Name], Field(min_length=1)] | _Name = list(DEFAULT_TEMPLATES)
 
 
-class _TemplateSetsFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _TemplateSetsFile(_Strict):
     template_sets: dict[_Name, Annotated[list[_Name], Field(min_length=1)]]
 
 
