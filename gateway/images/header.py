@@ -44,7 +44,8 @@ def _decoder_bytes(image: Image.Image) -> int:
 def turn_of(image: Image.Image) -> Image.Transpose | None:
     """The transpose for the image's EXIF orientation; None without one, or with bad EXIF."""
     try:
-        found = image.getexif().get(ORIENTATION)
+        # Not PNG's own method, which decodes the image to find EXIF data after the pixels.
+        found = Image.Image.getexif(image).get(ORIENTATION)
     except Exception:  # bad EXIF makes Pillow raise anything; the pixels may be fine
         return None
     return _TURNS.get(found) if isinstance(found, int) else None

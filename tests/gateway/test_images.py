@@ -17,6 +17,7 @@ import skimage.data
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageOps, _imaging
+from PIL.PngImagePlugin import PngImageFile
 
 from gateway.errors import ImageError, TooLarge
 from gateway.images import heap
@@ -272,6 +273,23 @@ def test_exif_orientation_where_it_is_set(orientation: int, resize_mode: ResizeM
         np.testing.assert_array_equal(pixels, reference(upright, rules(size, resize_mode)))
     ignored = preprocess(data, rules(64, resize_mode), LIMITS)
     np.testing.assert_array_equal(ignored, reference(data, rules(64, resize_mode)))
+
+
+def test_a_png_is_not_decoded_to_find_its_orientation(monkeypatch: pytest.MonkeyPatch) -> None:
+    exif, decoded = Image.Exif(), list[tuple[int, int]]()
+    exif[0x0112] = 6
+    photo = Image.fromarray(skimage.data.coffee())
+    data = encoded(photo, "PNG", exif=exif)
+    upright = encoded(photo.transpose(Image.Transpose.ROTATE_270), "PNG")
+    options = DecodeOptions(exif_orientation=True)
+    np.testing.assert_array_equal(
+        preprocess(data, rules(), LIMITS, options), reference(upright, rules())
+    )
+
+    monkeypatch.setattr(PngImageFile, "load", lambda image: decoded.append(image.size))
+    with pytest.raises(TooLarge, match="GATEWAY_MAX_IMAGE_PIXELS"):
+        preprocess(upright, rules(), ImageLimits(max_pixels=10_000), options)
+    assert not decoded
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", bytes(40)])
