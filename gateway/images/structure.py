@@ -1,5 +1,6 @@
 """Bounds the work and memory that a file's structure costs a decoder, besides its pixels."""
 
+import contextlib
 import math
 import re
 import struct
@@ -16,6 +17,8 @@ MOST_READS = 2**16
 _RLE_READS = 2**20  # of a BMP, which Pillow reads byte by byte if it is compressed
 _MOST_STEPS = 2**18  # through the codestreams of a file; they take a quarter of a second
 
+_TOO_MANY = "the image consists of too many parts"
+
 
 class _Steps:
     """Counts the steps that reading a file takes, up to a limit."""
@@ -27,7 +30,7 @@ class _Steps:
         """Counts one step. Raises ImageError: there were too many."""
         self._left -= 1
         if self._left < 0:
-            raise ImageError("the image consists of too many parts")
+            raise ImageError(_TOO_MANY)
 
 
 class Source(BytesIO):
@@ -137,9 +140,24 @@ def _parts(style: bytes, width: int, height: int, steps: _Steps) -> int:
     return total
 
 
-_TILE_SIDES = 322, 323  # the tags
+_STRIPS, _TILES = 273, 324  # the tags of their places in a TIFF
+_TILE_SIDES = 322, 323
 _PIXEL_BYTES = 8  # of those that Pillow reads, at most
 _SHORT, _SIGNED_SHORT, _LONG8, _SIGNED_LONG8 = 3, 8, 16, 17
+
+
+def check_strips(data: bytes) -> None:
+    """Refuses a TIFF of too many strips or tiles: Pillow makes objects of all when it opens one.
+
+    Raises:
+        ImageError: There are too many.
+    """
+    if not data.startswith((b"II", b"MM")):
+        return
+    with contextlib.suppress(struct.error):  # Pillow reads no further either
+        for tag, _, count, _ in _entries(data, large=data[2:3] == b"+"):
+            if tag in {_STRIPS, _TILES} and count > MOST_READS:
+                raise ImageError(_TOO_MANY)
 
 
 def _tile_bytes(data: bytes) -> int:
@@ -147,19 +165,14 @@ def _tile_bytes(data: bytes) -> int:
 
     Accepts number types that Pillow ignores.
     """
-    order = "<" if data.startswith(b"I") else ">"
     sides = dict.fromkeys(_TILE_SIDES, 0)
 
     def number(kind: str, at: int) -> int:
-        return int(struct.unpack_from(order + kind, data, at)[0])
+        return int(struct.unpack_from(_order(data) + kind, data, at)[0])
 
     try:
         large = number("H", 2) == 43
-        own, start, size = ("Q", 8, 20) if large else ("I", 4, 12)
-        at = number(own, start)
-        count, at = (number("Q", at), at + 8) if large else (number("H", at), at + 2)
-        for entry in range(at, min(at + count * size, len(data)), size):
-            tag, kind, value = number("H", entry), number("H", entry + 2), entry + size // 2 + 2
+        for tag, kind, _, value in _entries(data, large=large):
             if tag in sides:
                 if kind in {_LONG8, _SIGNED_LONG8}:
                     side = number("Q", value if large else number("I", value))
@@ -169,3 +182,21 @@ def _tile_bytes(data: bytes) -> int:
     except struct.error:
         return 0  # libtiff reads no further either
     return math.prod(sides.values()) * _PIXEL_BYTES
+
+
+def _entries(data: bytes, *, large: bool) -> Iterator[tuple[int, int, int, int]]:
+    """Tag, type, count and the place of the value, of each entry of a TIFF's first directory."""
+    order = _order(data)
+    place, number, many = (8, "Q", "Q") if large else (4, "I", "H")
+    entry = struct.Struct(f"{order}HH{number}")
+    [at] = struct.unpack_from(order + number, data, place)
+    [count] = struct.unpack_from(order + many, data, at)
+    at += struct.calcsize(order + many)
+    size = 20 if large else 12
+    for start in range(at, min(at + min(count, MOST_READS) * size, len(data)), size):
+        tag, kind, values = entry.unpack_from(data, start)
+        yield tag, kind, values, start + entry.size
+
+
+def _order(data: bytes) -> str:
+    return "<" if data.startswith(b"I") else ">"

@@ -123,6 +123,7 @@ def hazards() -> dict[str, bytes]:
         "JPEG 2000 of 65,025 tiles": jpeg2000(255, tile=1, levels=5),
         "JPEG 2000 of 1,000,000 precincts": jpeg2000(1_000, tile=1_000, levels=0, precincts=b"\0"),
         "JPEG 2000 of 1,000,000 styles": jpeg2000(64, tile=64, levels=32, styles=1_000_000),
+        "TIFF of 4,000,000 strips": tiff_of_strips(4_000_000),
         "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": tiff_of_one_tile(30_000),
         "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": avif_of_a_large_frame(16_000, 8_000),
     }
@@ -161,6 +162,17 @@ def tiff_of_one_tile(side: int) -> bytes:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
     head = b"II*\0" + struct.pack("<I", 8 + len(tile))
     return head + tile + struct.pack("<H", len(values)) + entries + bytes(4)
+
+
+def tiff_of_strips(count: int) -> bytes:
+    """64 x 64 grey pixels, which are not compressed, with the places of far more rows."""
+    values = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4, count if tag == 273 else 1, value)
+        for tag, value in values.items()
+    )
+    head = b"II*\0" + struct.pack("<I", 8 + 4 * count)
+    return head + bytes(4 * count) + struct.pack("<H", len(values)) + entries + bytes(4)
 
 
 def avif_of_a_large_frame(width: int, height: int) -> bytes:

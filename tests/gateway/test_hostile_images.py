@@ -50,6 +50,7 @@ EXPECTED = {
     "JPEG 2000 of 65,025 tiles": 413,
     "JPEG 2000 of 1,000,000 precincts": 413,
     "JPEG 2000 of 1,000,000 styles": 400,
+    "TIFF of 4,000,000 strips": 400,
     "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": 413,
     "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": 413,
 }
