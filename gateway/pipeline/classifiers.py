@@ -16,7 +16,7 @@ from gateway.models.values import Deadline, Execution, TextItem, Timings
 from gateway.pipeline.cache import Encoded, VectorCache
 from gateway.pipeline.embedding import CachedEncoder
 from gateway.pipeline.label_sets import LabelSet, LabelSets
-from gateway.pipeline.prepare import Preparer
+from gateway.pipeline.prepare import Preparer, parts
 from gateway.pipeline.scoring import Label, Rows, normalise, prompts
 
 WARM_CHUNK = 64  # labels of a set encoded at a time at start, so that requests come through
@@ -192,16 +192,12 @@ def portions(
     wanted: Sequence[tuple[int, Label]], templates: tuple[str, ...]
 ) -> Iterator[list[TextItem]]:
     """The texts to encode for labels at these positions, as many as may be there at a time."""
-    items: list[TextItem] = []
-    size = 0
-    for position, label in wanted:
-        for text in prompts(label, templates):
-            if items and (len(items) == PROMPTS or size + len(text) > PROMPT_CHARACTERS):
-                yield items
-                items, size = [], 0
-            items.append(TextItem(text, f"labels[{position}]"))
-            size += len(text)
-    yield items
+    texts = (
+        TextItem(text, f"labels[{position}]")
+        for position, label in wanted
+        for text in prompts(label, templates)
+    )
+    return parts(texts, PROMPTS, PROMPT_CHARACTERS, lambda item: len(item.text))
 
 
 def cache_keys(model: Model, labels: Sequence[Label], templates: tuple[str, ...]) -> list[Hashable]:

@@ -1,7 +1,7 @@
 """Items -> unit vectors: prepared, looked up in the cache, and encoded where they are not known."""
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from gateway.models.registry import Model
 from gateway.models.values import Embedded, Execution, ImageItem, Item, Pixels, Tokens
 from gateway.pipeline.cache import Encoded, VectorCache
 from gateway.pipeline.concurrency import gather
-from gateway.pipeline.prepare import Prepared, Preparer
+from gateway.pipeline.prepare import Prepared, Preparer, parts
 
 BULK_ROWS = 8  # of one encoder; larger requests go behind smaller ones
 PART_IMAGES = 256  # of a request whose pixels are in memory at a time
@@ -50,8 +50,8 @@ class CachedEncoder:
         async def make(positions: list[int]) -> list[Encoded]:
             ids = {position: texts[position].ids for position in positions}
             encoders = self._of(manifest).by_text_encoder(ids).items()
-            parts = await gather(self._run(*each, run, bulk) for each in encoders)
-            vectors = dict(ChainMap(*parts))
+            runs = await gather(self._run(*each, run, bulk) for each in encoders)
+            vectors = dict(ChainMap(*runs))
             return [
                 Encoded(vectors[each], len(texts[each].ids), texts[each].truncated)
                 for each in positions
@@ -144,8 +144,8 @@ class Embedder:
         vectors = np.zeros((len(items), model.manifest.embedding_size), dtype=np.float32)
         truncated = [False] * len(items)
         failed: dict[int, RequestError] = {}
-        tokens = images = 0
-        for begin, part in _parts(items):
+        begin = tokens = images = 0
+        for part in parts(items, len(items), PART_IMAGES, _is_image):  # texts take no room
             prepared = await self._preparer.prepare(model, part, run, truncate=truncate, skip=skip)
             rows = await self._vectors(model, prepared, run, bulk)
             for index, row in rows.items():
@@ -158,6 +158,7 @@ class Embedder:
             run.timings.images += len(prepared.pixels)
             run.timings.texts += len(prepared.tokens)
             run.timings.failed += len(prepared.failed)
+            begin += len(part)
         return Embedded(
             model.manifest, vectors, tuple(truncated), failed, tokens=tokens, images=images
         )
@@ -175,18 +176,5 @@ class Embedder:
         return ChainMap(*await gather(work))
 
 
-def _parts(
-    items: Sequence[Item | RequestError],
-) -> Iterator[tuple[int, Sequence[Item | RequestError]]]:
-    """Items in their order, cut after every `PART_IMAGES` images, each part with its first index.
-
-    Texts take little memory and are not cut.
-    """
-    begin = images = 0
-    for end, item in enumerate(items):
-        if isinstance(item, ImageItem):
-            if images == PART_IMAGES:
-                yield begin, items[begin:end]
-                begin, images = end, 0
-            images += 1
-    yield begin, items[begin:]
+def _is_image(item: Item | RequestError) -> bool:
+    return isinstance(item, ImageItem)

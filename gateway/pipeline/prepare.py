@@ -1,7 +1,7 @@
 """Items -> token ids and pixels, in threads; each item with an error of its own."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -111,8 +111,9 @@ class Preparer:
         if charged <= INLINE_CHARACTERS:
             return list(several(items)) if items else []
         threads = self.threads if charged <= CHUNK_CHARACTERS else self.long or self.threads
-        parts = await threads.map(several, chunks(items))
-        return [outcome for part in parts for outcome in part]
+        chunks = parts(items, CHUNK, CHUNK_CHARACTERS, charge)
+        found = await threads.map(several, chunks)
+        return [outcome for part in found for outcome in part]
 
     async def _images(
         self, model: Model, items: Sequence[ImageItem], run: Execution, skip: bool
@@ -161,15 +162,23 @@ class Preparer:
         return decoded
 
 
-def chunks(items: Sequence[TextItem]) -> Iterator[Sequence[TextItem]]:
-    """Texts in their order, cut into what a thread tokenizes at a time."""
-    begin = size = 0
-    for end, item in enumerate(items):
-        size += charge(item)
-        if end > begin and (end - begin == CHUNK or size > CHUNK_CHARACTERS):
-            yield items[begin:end]
-            begin, size = end, charge(item)
-    yield items[begin:]
+def parts(
+    items: Iterable[T], most: int, most_size: int, size: Callable[[T], int]
+) -> Iterator[list[T]]:
+    """Items in their order, in parts of at most `most` items and `most_size` in all.
+
+    An item that is larger is a part of its own.
+    """
+    part: list[T] = []
+    taken = 0
+    for item in items:
+        own = size(item)
+        if part and (len(part) == most or taken + own > most_size):
+            yield part
+            part, taken = [], 0
+        part.append(item)
+        taken += own
+    yield part
 
 
 def charge(item: TextItem) -> int:

@@ -18,7 +18,7 @@ from gateway.errors import TextError
 from gateway.models.manifest import ManifestError, file_sha256
 from gateway.models.tokenizer import _BLANK, TextTokenizer, clean, padded
 from gateway.models.values import TextItem
-from gateway.pipeline.prepare import CHUNK_CHARACTERS, chunks
+from gateway.pipeline.prepare import CHUNK, CHUNK_CHARACTERS, charge, parts
 
 pytestmark = pytest.mark.slow
 
@@ -250,10 +250,10 @@ def test_long_text_is_cut_where_openclip_cuts_it(
 def test_few_characters_are_tokenized_at_a_time() -> None:
     sizes = [10] * 600 + [CHUNK_CHARACTERS // 3] * 7 + [2 * CHUNK_CHARACTERS] * 2 + [10]
     items = [TextItem("x" * size, str(index)) for index, size in enumerate(sizes)]
-    cut = list(chunks(items))
+    cut = list(parts(items, CHUNK, CHUNK_CHARACTERS, charge))
     assert [item for chunk in cut for item in chunk] == items
     assert [len(chunk) for chunk in cut] == [256, 256, 90, 3, 2, 1, 1, 1]
-    assert list(chunks(items[:1])) == [items[:1]]
+    assert list(parts(items[:1], CHUNK, CHUNK_CHARACTERS, charge)) == [items[:1]]
 
 
 def test_a_changed_or_missing_file_is_refused(tmp_path: Path) -> None:
