@@ -68,7 +68,6 @@ class Permit(Held):
     __slots__ = ("_admission", "background", "client", "wait")
 
     def __init__(self, admission: "Admission", client: str) -> None:
-        """Starts with nothing held."""
         super().__init__()
         self._admission = admission
         self.client = client

@@ -40,7 +40,6 @@ class ModelControl:
     """
 
     def __init__(self, repository: Path, secret: Secret) -> None:
-        """Takes the model repository, and what Triton requires of those who load models."""
         self._repository = repository
         self._secret = secret
 

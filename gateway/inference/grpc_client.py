@@ -21,7 +21,7 @@ from gateway.inference.failures import (
     translated,
 )
 from gateway.inference.messages import infer_request, output
-from gateway.inference.server import ClosedError, Server, Unused, detect_closing
+from gateway.inference.server import ClosedError, Server, Unused, detect_closing, now
 from gateway.inference.servers import OnStatus, Servers
 from gateway.inference.sleep import Sleepers
 from gateway.models.values import Vectors
@@ -71,7 +71,7 @@ class GrpcInferClient:
 
     async def infer(self, call: Call, within: float) -> Vectors:
         """See `InferClient.infer`. Has an encoder loaded that is asleep, and tries again once."""
-        deadline = _now() + within
+        deadline = now() + within
         if not self._servers.resolved:
             await self._all(within)
         try:
@@ -80,7 +80,7 @@ class GrpcInferClient:
             except NotServedError:
                 if not self._wakes:
                     raise
-                await self._sleepers.wake(call.encoder, max(LEAST_S, deadline - _now()))
+                await self._sleepers.wake(call.encoder, max(LEAST_S, deadline - now()))
             return await self._infer(call, deadline)
         except (ElsewhereError, NotServedError) as error:
             raise error.unavailable from error
@@ -131,7 +131,7 @@ class GrpcInferClient:
 
     async def verify(self, encoder: Encoder, within: float) -> bool:
         """See `InferClient.verify`."""
-        deadline = _now() + within
+        deadline = now() + within
         servers = await self._all(within)
         if not servers:
             self.check()
@@ -199,7 +199,7 @@ class GrpcInferClient:
             raise
         if rows is not None:  # and with the golden vector, one more
             # Golden vectors would keep awake what nobody uses.
-            until = math.inf if self._wakes else _now() + UNUSED_S
+            until = math.inf if self._wakes else now() + UNUSED_S
             server.unused[encoder] = Unused(until, rows + 1)
         return False
 
@@ -218,7 +218,7 @@ class GrpcInferClient:
         async with _held(server.verifying[encoder], deadline):
             if not again and server.trusts(encoder):
                 return
-            if not again and _now() < server.wrong.get(encoder, 0.0):
+            if not again and now() < server.wrong.get(encoder, 0.0):
                 raise ElsewhereError(f"{name}: its golden vector was wrong a moment ago", WRONG)
             epoch, golden = server.epoch, encoder.golden()
             try:
@@ -227,7 +227,7 @@ class GrpcInferClient:
                 logger.error("golden vector: %s", error.message)
                 if error.code == WRONG:
                     raise self._wrong(server, encoder, error.message) from error
-                server.fails(encoder, _now() + WRONG_S)
+                server.fails(encoder, now() + WRONG_S)
                 raise ElsewhereError(f"{name} fails on the inference server") from error
             cosine = cosine_to(golden, vector)
             if cosine < golden.min_cosine:
@@ -239,23 +239,23 @@ class GrpcInferClient:
     def _wrong(self, server: Server, encoder: Encoder, message: str) -> "ElsewhereError":
         if encoder in server.verified:
             self._doubted.add(encoder)
-        server.fails(encoder, _now() + WRONG_S)
+        server.fails(encoder, now() + WRONG_S)
         return ElsewhereError(message, WRONG)
 
     async def _send(self, server: Server, call: Call, deadline: float) -> Vectors:
-        if call.bulk and deadline - _now() > BULK_WAIT_S:
+        if call.bulk and deadline - now() > BULK_WAIT_S:
             try:
                 return await self._ask(server, call, deadline, BULK_WAIT_S)
             except PassedError:
                 call = replace(call, bulk=False)
         try:
-            return await self._ask(server, call, deadline, deadline - _now())
+            return await self._ask(server, call, deadline, deadline - now())
         except PassedError as error:
             raise DeadlineExceeded(LATE) from error
 
     async def _ask(self, server: Server, call: Call, deadline: float, wait_s: float) -> Vectors:
         """Sends a call. Raises PassedError: Triton did not run it within `wait_s`."""
-        begin = _now()
+        begin = now()
         within, wait_s = max(LEAST_S, deadline - begin), max(LEAST_S, wait_s)
         metadata = (("traceparent", call.traceparent),) if call.traceparent else ()
         try:
@@ -267,7 +267,7 @@ class GrpcInferClient:
             raise ElsewhereError("the connection to the inference server was closed") from error
         except grpc.aio.AioRpcError as error:
             failure = await translated(error, server, call, within)
-            if isinstance(failure, Overloaded) and _now() - begin >= wait_s:
+            if isinstance(failure, Overloaded) and now() - begin >= wait_s:
                 raise PassedError from error
             raise failure from error
         server.answered()
@@ -285,7 +285,3 @@ async def _held(lock: asyncio.Lock, deadline: float) -> AsyncIterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

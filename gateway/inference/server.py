@@ -81,7 +81,7 @@ class Unused:
         """Whether the golden vector still says which model is loaded, as Triton ran `rows`."""
         loaded_anew = rows < self.rows
         self.rows = max(self.rows, rows)
-        return not loaded_anew and _now() < self.until
+        return not loaded_anew and now() < self.until
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ class Server:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Counts a call as under way during the block."""
-        self._silent_since = self._silent_since or _now()
+        self._silent_since = self._silent_since or now()
         self.inflight += 1
         try:
             yield
@@ -157,7 +157,7 @@ class Server:
         """Records an answer, which may be an error."""
         self.failures = 0
         self._doubted = False
-        self._silent_since = _now() if self.inflight else None
+        self._silent_since = now() if self.inflight else None
         if self.open:
             self.open = False
             self.on_breaker()
@@ -220,7 +220,7 @@ class Server:
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
             since = self._silent_since
-            silent = since is not None and _now() - since > SILENT_S
+            silent = since is not None and now() - since > SILENT_S
             if self.open or self.failures or self._doubted or silent:
                 await self._probe()
 
@@ -243,5 +243,6 @@ class Server:
             last = state
 
 
-def _now() -> float:
+def now() -> float:
+    """Seconds on the event loop's clock."""
     return asyncio.get_running_loop().time()

@@ -145,7 +145,7 @@ class Embedder:
         truncated = [False] * len(items)
         failed: dict[int, RequestError] = {}
         begin = tokens = images = 0
-        for part in parts(items, len(items), PART_IMAGES, _is_image):  # texts take no room
+        for part in parts(items, len(items), PART_IMAGES, _is_image):
             prepared = await self._preparer.prepare(model, part, run, truncate=truncate, skip=skip)
             rows = await self._vectors(model, prepared, run, bulk)
             for index, row in rows.items():
