@@ -72,7 +72,7 @@ class Permit(Held):
         self._admission = admission
         self.client = client
         self.background = False
-        self.wait: WaitEstimator | None = None  # estimators that it has entered
+        self.wait: WaitEstimator | None = None  # the one that it has entered
 
     def __enter__(self) -> Self:
         return self

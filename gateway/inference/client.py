@@ -87,6 +87,7 @@ class InferClient(Protocol):
 
         Raises:
             Unavailable: A Triton does not serve it; the message says why.
+            TimeoutError: It took longer than `within`, in seconds.
         """
 
     async def release(

@@ -53,8 +53,10 @@ class Sleepers:
             loaded = [
                 each for each, ran in zip(servers, rows, strict=True) if ran.keys() == {version}
             ]
-            if not any(rows) and not await _asleep_somewhere(control, encoder, servers):
-                problems.append(f"{model}: {SILENT}")
+            if not any(rows):
+                asleep = [await control.asleep(each, model, version) for each in servers]
+                if not any(asleep):
+                    problems.append(f"{model}: {SILENT}")
             if found < looks or not loaded:
                 continue
             logger.info("Triton unloads %s: nobody uses it", model)
@@ -126,12 +128,3 @@ class Sleepers:
         finally:
             loop.call_later(again_s, self._waking.pop, encoder, None)
         return True
-
-
-async def _asleep_somewhere(
-    control: ModelControl, encoder: Encoder, servers: Sequence[Server]
-) -> bool:
-    for server in servers:
-        if await control.asleep(server, encoder.model, encoder.version):
-            return True
-    return False

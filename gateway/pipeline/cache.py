@@ -1,4 +1,4 @@
-"""Vectors that were made before; and what several want at the same time is made once."""
+"""Vectors that were made before; one that several requests need at a time is made once."""
 
 import asyncio
 from collections import OrderedDict
@@ -42,10 +42,10 @@ class VectorCache:
         self._cleared += 1
 
     async def rows(self, keys: Sequence[Hashable], make: Make) -> list[Encoded]:
-        """What belongs to each key, in their order.
+        """The vector of each key, in the order of the keys.
 
-        `make` is given the positions of the keys that are missing, each key once, and nobody
-        else makes them meanwhile. Where another's making fails or is cancelled, it is done here.
+        `make` gets the positions of the keys that are missing, each key once; nobody else makes
+        them meanwhile. If another request's `make` fails or is cancelled, this one takes over.
 
         Raises:
             Whatever `make` raises.

@@ -1,4 +1,4 @@
-"""Work side by side."""
+"""Concurrent work: tasks of the event loop, and threads."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -73,12 +73,12 @@ class Threads:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="prepare")
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Runs a function in a thread. Where nobody waits any more and it has not begun, never."""
+        """Runs a function in a thread; never, if the caller is cancelled before it begins."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, function, *arguments)
 
     async def map(self, function: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
-        """Runs a function for each; what others want done comes in between."""
+        """Runs a function for each argument; other requests' work comes in between."""
         done: dict[int, T] = {}
         waiting = enumerate(arguments)
 
@@ -90,5 +90,5 @@ class Threads:
         return [done[index] for index in range(len(done))]
 
     async def close(self) -> None:
-        """Waits for what runs; what has not begun is dropped."""
+        """Waits for the running functions; drops those that have not begun."""
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.images.fetch import Fetcher
 
 INLINE_CHARACTERS = 2_000  # tokenizing so few takes less time than handing them to a thread
-CHUNK = 256  # texts that a thread tokenizes at a time; what others want comes in between
+CHUNK = 256  # texts that a thread tokenizes at a time; others' work comes in between
 FETCHING = 0.75  # of the time that a request has left; the rest is for what was fetched
 CHUNK_CHARACTERS = 2**16  # of these texts: tokenizing them may take a tenth of a second
 LINE_CHARACTERS = 32  # the cost of cleaning a line, on top of its characters
