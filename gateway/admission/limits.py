@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from gateway.errors import MalformedRequest, TooLarge
 
-_INFLIGHT = "GATEWAY_MAX_INFLIGHT_BYTES"
-
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
@@ -42,7 +40,7 @@ class RequestLimits:
     def answer(self, size: int, param: str, what: str) -> None:
         """Refuses a request whose answer would take too much memory; `what` names its bytes."""
         if size > self.max_answer_bytes:
-            raise _over(param, size, what, _INFLIGHT, self.max_answer_bytes)
+            raise _over(param, size, what, "GATEWAY_MAX_INFLIGHT_BYTES", self.max_answer_bytes)
 
     def text(self, text: str, param: str) -> None:
         """Refuses an empty text, or one longer than a text may be."""
