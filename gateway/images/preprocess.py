@@ -17,7 +17,7 @@ from gateway.errors import ImageError, RequestError, TooLarge
 from gateway.images import fast
 from gateway.images.header import decode_bytes, swaps, turn_of
 from gateway.images.memory import MemoryBudget
-from gateway.images.structure import Source, check_strips, structure_bytes
+from gateway.images.structure import Source, check_strips, check_values, structure_bytes
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
 
@@ -99,6 +99,7 @@ def preprocess(
             turn = turn_of(image) if options.exif_orientation else None
             width, height = image.size[::-1] if swaps(turn) else image.size
             _check_size(width, height, rules, limits)
+            check_values(image, data)
             size = resized_size(width, height, rules)
             stored = size[::-1] if swaps(turn) else size
             if options.fast:

@@ -9,13 +9,16 @@ from io import BytesIO
 
 from PIL import Image
 
-from gateway.errors import ImageError
+from gateway.errors import ImageError, TooLarge
 from gateway.images.avif import frames_bytes
 
 # A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.
 MOST_READS = 2**16
 _RLE_READS = 2**20  # of a BMP, which Pillow reads byte by byte if it is compressed
 _MOST_STEPS = 2**18  # through the codestreams of a file; they take a quarter of a second
+_IN_PYTHON = {"bmp_rle", "ppm_plain"}  # Pillow's decoders that take a loop in Python for each value
+_MOST_VALUES = 2**22  # of an image that they decode; it takes up to two seconds
+_MOST_COMMENTS = 1_000  # of such a file; each is cut out of a megabyte
 
 _TOO_MANY = "the image consists of too many parts"
 
@@ -47,6 +50,25 @@ class Source(BytesIO):
         """See `BytesIO`. Raises ImageError: it was read too often."""
         self._reads.count()
         return super().read(size)
+
+
+def check_values(image: Image.Image, data: bytes) -> None:
+    """Refuses an opened picture that would be decoded in Python for longer than a moment.
+
+    Raises:
+        TooLarge: It has too many values.
+        ImageError: It has too many comments.
+    """
+    if not any(tile.codec_name in _IN_PYTHON for tile in image.tile):
+        return
+    values = image.width * image.height * len(image.getbands())
+    if values > _MOST_VALUES:
+        raise TooLarge(
+            f"the image has {values:,} values; the limit for a run-length BMP or a plain-text PPM "
+            f"is {_MOST_VALUES:,}"
+        )
+    if data.count(b"#") > _MOST_COMMENTS and image.format == "PPM":
+        raise ImageError(_TOO_MANY)
 
 
 def structure_bytes(image: Image.Image, data: bytes) -> int:

@@ -123,6 +123,9 @@ def hazards() -> dict[str, bytes]:
         "JPEG 2000 of 65,025 tiles": jpeg2000(255, tile=1, levels=5),
         "JPEG 2000 of 1,000,000 precincts": jpeg2000(1_000, tile=1_000, levels=0, precincts=b"\0"),
         "JPEG 2000 of 1,000,000 styles": jpeg2000(64, tile=64, levels=32, styles=1_000_000),
+        "run-length BMP of 7,000 x 7,000 pixels in 28 kB": rle_bmp(7_000, b"\1\0\0\0" * 7_000),
+        "plain PPM of 3,000 x 3,000 pixels": b"P3 3000 3000 255 " + b"0 " * 15_000_000,
+        "plain PPM of 5,000,000 comments": b"P3 64 64 255 " + b"#\n" * 5_000_000,
         "TIFF of 4,000,000 strips": tiff_of_strips(4_000_000),
         "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": tiff_of_one_tile(30_000),
         "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": avif_of_a_large_frame(16_000, 8_000),
@@ -150,6 +153,14 @@ def jpeg2000(
 
 def segment(kind: int, data: bytes) -> bytes:
     return struct.pack(">BBH", 255, kind, len(data) + 2) + data
+
+
+def rle_bmp(side: int, data: bytes) -> bytes:
+    """A square grey picture of these runs."""
+    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(data), 0, 0, 256, 0)
+    palette = b"".join(bytes([value, value, value, 0]) for value in range(256))
+    offset = 14 + len(head) + len(palette)
+    return b"BM" + struct.pack("<III", offset + len(data), 0, offset) + head + palette + data
 
 
 def tiff_of_one_tile(side: int) -> bytes:
