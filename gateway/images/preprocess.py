@@ -17,7 +17,7 @@ from gateway.errors import ImageError, RequestError, TooLarge
 from gateway.images import fast
 from gateway.images.header import decode_bytes, swaps, turn_of
 from gateway.images.memory import MemoryBudget
-from gateway.images.structure import Source, check_strips, check_values, structure_bytes
+from gateway.images.structure import Source, check_numbers, check_values, structure_bytes
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
 
@@ -142,7 +142,7 @@ def resized_size(width: int, height: int, rules: Preprocessing) -> tuple[int, in
 
 
 def _open(data: bytes) -> Image.Image:
-    check_strips(data)
+    check_numbers(data)
     try:
         return Image.open(Source(data), formats=FORMATS)
     except UnidentifiedImageError:

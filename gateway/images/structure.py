@@ -162,24 +162,28 @@ def _parts(style: bytes, width: int, height: int, steps: _Steps) -> int:
     return total
 
 
-_STRIPS, _TILES = 273, 324  # the tags of their places in a TIFF
-_TILE_SIDES = 322, 323
+_MOST_NUMBERS = 2**18  # places and sizes of strips, resolutions, colours
+_TILE_SIDES = 322, 323  # the tags
 _PIXEL_BYTES = 8  # of those that Pillow reads, at most
+_BYTES = {1, 2, 7}  # the types that stay bytes
 _SHORT, _SIGNED_SHORT, _LONG8, _SIGNED_LONG8 = 3, 8, 16, 17
 
 
-def check_strips(data: bytes) -> None:
-    """Refuses a TIFF of too many strips or tiles: Pillow makes objects of all when it opens one.
+def check_numbers(data: bytes) -> None:
+    """Refuses a TIFF that holds many numbers: Pillow makes objects of them when it opens one.
 
     Raises:
         ImageError: There are too many.
     """
     if not data.startswith((b"II", b"MM")):
         return
+    numbers = 0
     with contextlib.suppress(struct.error):  # Pillow reads no further either
-        for tag, _, count, _ in _entries(data, large=data[2:3] == b"+"):
-            if tag in {_STRIPS, _TILES} and count > MOST_READS:
-                raise ImageError(_TOO_MANY)
+        for _, kind, count, _ in _entries(data, large=data[2:3] == b"+"):
+            if kind not in _BYTES and count <= len(data):  # else Pillow skips them
+                numbers += count
+    if numbers > _MOST_NUMBERS:
+        raise ImageError(_TOO_MANY)
 
 
 def _tile_bytes(data: bytes) -> int:

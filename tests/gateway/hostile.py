@@ -126,7 +126,8 @@ def hazards() -> dict[str, bytes]:
         "run-length BMP of 7,000 x 7,000 pixels in 28 kB": rle_bmp(7_000, b"\1\0\0\0" * 7_000),
         "plain PPM of 3,000 x 3,000 pixels": b"P3 3000 3000 255 " + b"0 " * 15_000_000,
         "plain PPM of 5,000,000 comments": b"P3 64 64 255 " + b"#\n" * 5_000_000,
-        "TIFF of 4,000,000 strips": tiff_of_strips(4_000_000),
+        "TIFF of 4,000,000 strips": tiff_of_numbers(273, 4, 4_000_000, 4),
+        "TIFF of 4,000,000 resolutions": tiff_of_numbers(282, 5, 4_000_000, 8),
         "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": tiff_of_one_tile(30_000),
         "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": avif_of_a_large_frame(16_000, 8_000),
     }
@@ -175,15 +176,15 @@ def tiff_of_one_tile(side: int) -> bytes:
     return head + tile + struct.pack("<H", len(values)) + entries + bytes(4)
 
 
-def tiff_of_strips(count: int) -> bytes:
-    """64 x 64 grey pixels, which are not compressed, with the places of far more rows."""
-    values = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1}
-    entries = b"".join(
-        struct.pack("<HHII", tag, 4, count if tag == 273 else 1, value)
-        for tag, value in values.items()
-    )
-    head = b"II*\0" + struct.pack("<I", 8 + 4 * count)
-    return head + bytes(4 * count) + struct.pack("<H", len(values)) + entries + bytes(4)
+def tiff_of_numbers(tag: int, kind: int, count: int, size: int) -> bytes:
+    """64 x 64 grey pixels, which are not compressed, and so many numbers in one tag."""
+    values = {each: (4, 1, value) for each, value in {
+        256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1
+    }.items()}  # fmt: skip
+    values[tag] = kind, count, 8
+    entries = b"".join(struct.pack("<HHII", each, *values[each]) for each in sorted(values))
+    head = b"II*\0" + struct.pack("<I", 8 + size * count)
+    return head + bytes(size * count) + struct.pack("<H", len(values)) + entries + bytes(4)
 
 
 def avif_of_a_large_frame(width: int, height: int) -> bytes:

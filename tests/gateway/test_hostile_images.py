@@ -54,6 +54,7 @@ EXPECTED = {
     "plain PPM of 3,000 x 3,000 pixels": 413,
     "plain PPM of 5,000,000 comments": 400,
     "TIFF of 4,000,000 strips": 400,
+    "TIFF of 4,000,000 resolutions": 400,
     "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": 413,
     "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": 413,
 }
