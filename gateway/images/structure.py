@@ -163,6 +163,7 @@ def _parts(style: bytes, width: int, height: int, steps: _Steps) -> int:
 
 
 _MOST_NUMBERS = 2**18  # places and sizes of strips, resolutions, colours
+_RATIONAL, _SEGMENT = 8, 2**16  # bytes of the largest number, and of a JPEG's segment
 _TILE_SIDES = 322, 323  # the tags
 _PIXEL_BYTES = 8  # of those that Pillow reads, at most
 _BYTES = {1, 2, 7}  # the types that stay bytes
@@ -170,20 +171,29 @@ _SHORT, _SIGNED_SHORT, _LONG8, _SIGNED_LONG8 = 3, 8, 16, 17
 
 
 def check_numbers(data: bytes) -> None:
-    """Refuses a TIFF that holds many numbers: Pillow makes objects of them when it opens one.
+    """Refuses a TIFF of many numbers, or a JPEG with room for as many in its EXIF data.
+
+    Pillow makes objects of them when it opens the file.
 
     Raises:
         ImageError: There are too many.
     """
-    if not data.startswith((b"II", b"MM")):
-        return
+    numbers = 0
+    if data.startswith((b"II", b"MM")):
+        numbers = _tiff_numbers(data)
+    elif data.startswith(b"\xff\xd8") and len(data) > _MOST_NUMBERS * _RATIONAL:
+        numbers = data.count(b"Exif\0\0") * _SEGMENT // _RATIONAL
+    if numbers > _MOST_NUMBERS:
+        raise ImageError(_TOO_MANY)
+
+
+def _tiff_numbers(data: bytes) -> int:
     numbers = 0
     with contextlib.suppress(struct.error):  # Pillow reads no further either
         for _, kind, count, _ in _entries(data, large=data[2:3] == b"+"):
             if kind not in _BYTES and count <= len(data):  # else Pillow skips them
                 numbers += count
-    if numbers > _MOST_NUMBERS:
-        raise ImageError(_TOO_MANY)
+    return numbers
 
 
 def _tile_bytes(data: bytes) -> int:

@@ -118,6 +118,7 @@ def hazards() -> dict[str, bytes]:
         "unfinished zlib": bomb.compress(zeros),
         "nothing": b"",
         "JPEG of 2,000,000 empty segments": after(2, b"\xff\xe5\0\2" * 2_000_000, "JPEG"),
+        "JPEG of 4,000,000 resolutions": after(2, exif_of_resolutions(4_000_000), "JPEG"),
         "GIF of 4,000,000 comments": after(19, b"\x21\xfe" + b"\1a" * 4_000_000 + b"\0", "GIF"),
         "PNG of 1,000,000 empty chunks": after(33, png_chunk(b"prVt", b"") * 1_000_000, "PNG"),
         "JPEG 2000 of 65,025 tiles": jpeg2000(255, tile=1, levels=5),
@@ -137,6 +138,16 @@ def after(place: int, more: bytes, name: str) -> bytes:
     """A small picture with something at this place of its file."""
     data = encoded(Image.new("P", (16, 16)).convert("P" if name == "GIF" else "RGB"), name)
     return data[:place] + more + data[place:]
+
+
+def exif_of_resolutions(count: int) -> bytes:
+    """Segments of a JPEG whose EXIF data holds so many horizontal resolutions."""
+    entries = struct.pack("<HHIIHHII", 0x011A, 5, count, 38, 0x0128, 3, 1, 2)
+    exif = b"II*\0\x08\0\0\0\2\0" + entries + bytes(4) + bytes(8 * count)
+    pieces = [exif[at : at + 65_527] for at in range(0, len(exif), 65_527)]
+    return b"".join(
+        struct.pack(">HH", 0xFFE1, 8 + len(each)) + b"Exif\0\0" + each for each in pieces
+    )
 
 
 def jpeg2000(

@@ -45,6 +45,7 @@ EXPECTED = {
     "unfinished zlib": 400,
     "nothing": 400,
     "JPEG of 2,000,000 empty segments": 400,
+    "JPEG of 4,000,000 resolutions": 400,
     "GIF of 4,000,000 comments": 400,
     "PNG of 1,000,000 empty chunks": 400,
     "JPEG 2000 of 65,025 tiles": 413,
