@@ -3,6 +3,7 @@
 from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF tag
+_MOST_EXIF_BYTES = 2**21  # the tag itself may hold as many numbers, each of which becomes an object
 _TURNS = {  # by the value of the tag
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,6 +44,8 @@ def _decoder_bytes(image: Image.Image) -> int:
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
     """The transpose for the image's EXIF orientation; None without one, or with bad EXIF."""
+    if len(image.info.get("exif") or b"") > _MOST_EXIF_BYTES:
+        return None
     try:
         # Not PNG's own method, which decodes the image to find EXIF data after the pixels.
         found = Image.Image.getexif(image).get(ORIENTATION)

@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from gateway.errors import ImageError, TooLarge
 from gateway.images import heap
+from gateway.images.header import turn_of
 from gateway.images.memory import MemoryBudget
 from gateway.images.preprocess import (
     EXACT,
@@ -290,6 +291,21 @@ def test_a_png_is_not_decoded_to_find_its_orientation(monkeypatch: pytest.Monkey
     with pytest.raises(TooLarge, match="GATEWAY_MAX_IMAGE_PIXELS"):
         preprocess(upright, rules(), ImageLimits(max_pixels=10_000), options)
     assert not decoded
+
+
+def test_exif_data_that_may_hold_many_numbers_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, read = Image.new("RGB", (2, 2)), list[Image.Image]()
+
+    def getexif(image: Image.Image) -> Image.Exif:
+        read.append(image)
+        return Image.Exif()
+
+    monkeypatch.setattr(Image.Image, "getexif", getexif)
+    for size, times in ((2**21, 1), (2**21 + 1, 0)):
+        image.info["exif"] = bytes(size)
+        assert turn_of(image) is None
+        assert read == [image] * times
+        read.clear()
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", bytes(40)])
