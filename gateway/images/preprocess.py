@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from gateway.errors import ImageError, RequestError, TooLarge
 from gateway.images import fast
@@ -141,7 +141,7 @@ def resized_size(width: int, height: int, rules: Preprocessing) -> tuple[int, in
     return int(size * width / height), size
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile.ImageFile:
     check_numbers(data)
     try:
         return Image.open(Source(data), formats=FORMATS)

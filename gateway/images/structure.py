@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from io import BytesIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from gateway.errors import ImageError, TooLarge
 from gateway.images.avif import frames_bytes
@@ -52,7 +52,7 @@ class Source(BytesIO):
         return super().read(size)
 
 
-def check_values(image: Image.Image, data: bytes) -> None:
+def check_values(image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuses an opened picture that would be decoded in Python for longer than a moment.
 
     Raises:
