@@ -133,11 +133,8 @@ class InferClient(Protocol):
         """Closes the connections."""
 
 
-class FakeInferClient(InferClient):
-    """For tests that stage a fault: answers with what `behave` returns.
-
-    Every encoder is loaded, and none is unused.
-    """
+class FakeInferClient:
+    """For tests that stage a fault: answers with what `behave` returns."""
 
     def __init__(self, behave: Callable[[Call], Vectors], delay: float = 0.0) -> None:
         self._behave = behave
@@ -148,6 +145,9 @@ class FakeInferClient(InferClient):
         """Always 1."""
         return 1
 
+    def check(self) -> None:
+        """Never fails."""
+
     async def infer(self, call: Call, within: float) -> Vectors:
         """See `InferClient.infer`; first waits `delay` seconds, or until the time is over."""
         self.calls.append(call)
@@ -155,6 +155,9 @@ class FakeInferClient(InferClient):
         if self._delay >= within:
             raise DeadlineExceeded(LATE)
         return checked(self._behave(call), call)
+
+    async def load(self, encoder: Encoder, within: float) -> None:
+        """Every encoder is loaded."""
 
     async def release(
         self, served: Collection[Encoder], gone: Collection[str], looks: float
@@ -178,6 +181,9 @@ class FakeInferClient(InferClient):
         if cosine < golden.min_cosine:
             raise Unavailable(differs(encoder.model, cosine), code=WRONG)
         return False
+
+    async def close(self) -> None:
+        """Has nothing to close."""
 
 
 def cosine_to(golden: Golden, vector: NDArray[np.float32]) -> float:
