@@ -16,8 +16,8 @@ from gateway.images.avif import frames_bytes
 MOST_READS = 2**16
 _RLE_READS = 2**20  # of a BMP, which Pillow reads byte by byte if it is compressed
 _MOST_STEPS = 2**18  # through the codestreams of a file; they take a quarter of a second
-_IN_PYTHON = {"bmp_rle", "ppm_plain"}  # Pillow's decoders that take a loop in Python for each value
-_MOST_VALUES = 2**22  # of an image that they decode; it takes up to two seconds
+# The values that Pillow's decoders in Python may decode; these take up to 1.5 seconds.
+_MOST_VALUES = {"bmp_rle": 2**22, "ppm_plain": 2**20}
 _MOST_COMMENTS = 1_000  # of such a file; each is cut out of a megabyte
 
 _TOO_MANY = "the image consists of too many parts"
@@ -59,13 +59,15 @@ def check_values(image: ImageFile.ImageFile, data: bytes) -> None:
         TooLarge: It has too many values.
         ImageError: It has too many comments.
     """
-    if not any(tile.codec_name in _IN_PYTHON for tile in image.tile):
+    codecs = [tile.codec_name for tile in image.tile if tile.codec_name in _MOST_VALUES]
+    if not codecs:
         return
+    limit = _MOST_VALUES[codecs[0]]
     values = image.width * image.height * len(image.getbands())
-    if values > _MOST_VALUES:
+    if values > limit:
         raise TooLarge(
             f"the image has {values:,} values; the limit for a run-length BMP or a plain-text PPM "
-            f"is {_MOST_VALUES:,}"
+            f"is {limit:,}"
         )
     if data.count(b"#") > _MOST_COMMENTS and image.format == "PPM":
         raise ImageError(_TOO_MANY)
