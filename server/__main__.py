@@ -2,10 +2,8 @@
 
 import argparse
 import os
-import queue
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,53 +30,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(config: ServerConfig) -> int:
     """Start, report readiness, and wait for a signal or for tritonserver's end."""
     server = TritonServer(config, log=lambda line: print(line, file=sys.stderr, flush=True))
-    events: queue.SimpleQueue[str] = queue.SimpleQueue()  # put() is safe in signal handlers
-    signals = _Signals(server, events)
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        """Stop in order on the first signal; kill on any further one."""
+        received.append(number)
+        if len(received) == 1:
+            server.request_stop()
+        else:
+            server.kill()
+
     try:
-        signals.install()
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, stop)
         server.start()
-        if signals.count:
+        if received:
             server.request_stop()
         server.wait_ready()
         _announce(server)
-        threading.Thread(target=_watch, args=(server, events), daemon=True).start()
-        if events.get() == "exit" and not signals.count:
+        server.wait()
+        if not received:
             raise server.exit_error()
     except ServerError:
-        if not signals.count:
+        if not received:
             server.kill()
             raise
     finally:
         server.stop()
     print("stopped", flush=True)
     return 0
-
-
-class _Signals:
-    """The first signal asks the server to stop, any further one kills it."""
-
-    def __init__(self, server: TritonServer, events: "queue.SimpleQueue[str]") -> None:
-        self.count = 0
-        self._server = server
-        self._events = events
-
-    def install(self) -> None:
-        for number in STOP_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
-        if self.count == 1:
-            self._server.request_stop()
-            self._events.put("stop")
-        else:
-            self._server.kill()
-
-
-def _watch(server: TritonServer, events: "queue.SimpleQueue[str]") -> None:
-    server.wait()
-    events.put("exit")
 
 
 def _announce(server: TritonServer) -> None:
