@@ -1,5 +1,6 @@
 """The common part of both backends: find a graph, check the configuration, answer requests."""
 
+import ctypes
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ import triton_python_backend_utils as pb_utils
 
 from server.backends.batches import Call, Item, Runner, Tensors
 from server.backends.errors import ConfigError, ModelLoadError
-from server.backends.heap import trim
 from server.backends.signature import Signature
 from server.backends.tensors import check_round_trip, to_array, to_tensor
 
@@ -65,7 +65,7 @@ class Instance(ABC):
             raise ModelLoadError(f"model {args['model_name']}: {error}") from None
         self._outputs = tuple(entry["name"] for entry in config["output"])
         self._runner = Runner(call, int(config.get("max_batch_size", 0)))
-        trim()
+        _trim_heap()
         pb_utils.Logger.log_info(f"{args['model_instance_name']}: {path}, {settings}")
 
     def _path(self, path: Path) -> Path:
@@ -116,3 +116,17 @@ class Instance(ABC):
 
 def _failure(message: str, code: int) -> "pb_utils.InferenceResponse":
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
+def _trim_heap() -> None:
+    """Return glibc's free pages to the system; do nothing with other C libraries.
+
+    While loading, a runtime parses the graph and rearranges its weights; glibc keeps the memory
+    that this frees. For ViT-B-32 that is 0.2 GB for the image encoder and 0.1 GB for each text
+    encoder (ONNX Runtime 1.31, 2026-11-21).
+    """
+    try:
+        malloc_trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        return
+    malloc_trim(0)
