@@ -8,5 +8,5 @@ class TritonPythonModel:
         """Raise the reason, which Triton reports."""
         raise PermissionError(
             f"model {args['model_name']}: only files of the model repository are loaded, by the "
-            "onnxruntime backend"
+            "onnxruntime and openvino backends"
         )
