@@ -92,13 +92,10 @@ def _published(path: Path) -> PublishedModel:
             f"manifest {path}: keys 'triton.image' and 'triton.text' must name folders next to it"
         ) from error
     for name in names:
-        _check_folder(path, name)
+        config = path.parent / name / "config.pbtxt"
+        if not config.is_file():
+            raise RepositoryError(
+                f"manifest {path} names the Triton model '{name}', but {config} does not exist; "
+                "export the model again"
+            )
     return PublishedModel(path.name.removesuffix(SUFFIX), names)
-
-
-def _check_folder(path: Path, name: str) -> None:
-    if not (path.parent / name / "config.pbtxt").is_file():
-        raise RepositoryError(
-            f"manifest {path} names the Triton model '{name}', but "
-            f"{path.parent / name / 'config.pbtxt'} does not exist; export the model again"
-        )
