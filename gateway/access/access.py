@@ -26,8 +26,7 @@ class Account:
             Unauthenticated: The key was revoked; a stream may outlive it.
             QuotaExceeded: The quota has too few items left.
         """
-        key = self.keyring.again(self.key)
-        self.quotas.spend(key.name, key.quota, items)
+        self.quotas.spend(self.keyring.again(self.key), items)
         self.record.spent += items
 
 
@@ -39,7 +38,7 @@ class Access:
         self._quotas = quotas
 
     def check(self, authorization: Sequence[str]) -> Key:
-        """The name of the key's owner. Raises Unauthenticated: the key is missing or unknown."""
+        """The entry of the key. Raises Unauthenticated: the key is missing or unknown."""
         return self._keyring.find(_bearer(authorization))
 
     def account(self, name: str, record: Record) -> Account:
@@ -59,7 +58,7 @@ class Access:
         """
         key = self.check(authorization)
         record.key = record.client = key.name
-        with self._quotas.running(key.name, key.quota):
+        with self._quotas.running(key):
             yield Account(key, self._keyring, self._quotas, record)
 
 

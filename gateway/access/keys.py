@@ -11,14 +11,12 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from gateway.access.quotas import Quota
 from gateway.errors import Unauthenticated
 from gateway.models.files import CHECK_S, read_yaml, version
 
@@ -32,20 +30,13 @@ class KeysError(Exception):
     """The key file is invalid; the message says where, and quotes no value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One entry of the file."""
+class Key(BaseModel):
+    """One entry of the file; without a limit, a quota has none."""
 
-    name: str
-    digest: bytes  # [32], SHA-256 of the key
-    quota: Quota
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: Annotated[str, Field(pattern=_NAME)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the key
     items_per_minute: PositiveInt | None = None
     concurrency: PositiveInt | None = None
 
@@ -53,7 +44,7 @@ class _Entry(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    keys: list[_Entry] | None
+    keys: list[Key] | None
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
@@ -62,16 +53,9 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     Raises:
         KeysError: The file cannot be read, or does not have this shape.
     """
-    keys = tuple(
-        Key(
-            entry.name,
-            bytes.fromhex(entry.sha256),
-            Quota(entry.items_per_minute, entry.concurrency),
-        )
-        for entry in read_yaml(path, _File, KeysError).keys or ()
-    )
-    for what in ("name", "digest"):
-        if len({getattr(key, what) for key in keys}) < len(keys):
+    keys = tuple(read_yaml(path, _File, KeysError).keys or ())
+    for what, field in (("name", "name"), ("digest", "sha256")):
+        if len({getattr(key, field) for key in keys}) < len(keys):
             raise KeysError(f"{path}: two entries have the same {what}")
     return keys
 
@@ -93,8 +77,8 @@ class Keyring:
         Raises:
             Unauthenticated: No entry has this key.
         """
-        digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
-        found = [key for key in self._keys if compare_digest(key.digest, digest)]
+        digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).hexdigest()
+        found = [key for key in self._keys if compare_digest(key.sha256, digest)]
         if not found:
             raise Unauthenticated("the API key is not known")
         return found[0]
@@ -112,9 +96,9 @@ class Keyring:
         Raises:
             Unauthenticated: It was removed from the file.
         """
-        if key.digest not in self._by_digest:
+        if key.sha256 not in self._by_digest:
             raise Unauthenticated("the API key was removed")
-        return self._by_digest[key.digest]
+        return self._by_digest[key.sha256]
 
     async def follow(self) -> NoReturn:
         """Reloads the file whenever it changes; if it is broken, keeps the current keys."""
@@ -138,7 +122,7 @@ class Keyring:
 
     def _use(self, keys: tuple[Key, ...]) -> None:
         self._keys = keys
-        self._by_digest = {key.digest: key for key in keys}
+        self._by_digest = {key.sha256: key for key in keys}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

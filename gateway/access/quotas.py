@@ -6,18 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from gateway.access.keys import Key
 from gateway.errors import QuotaExceeded
 
 _MINUTE_S = 60.0
 _RETRY_CONCURRENT_S = 1.0  # the end of a key's requests is not known
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """The limits of one key; None is no limit."""
-
-    items_per_minute: int | None = None
-    concurrency: int | None = None
 
 
 @dataclass(slots=True)
@@ -42,16 +35,16 @@ class Quotas:
         self._spent: dict[str, _Spent] = {}
 
     @contextmanager
-    def running(self, name: str, quota: Quota) -> Iterator[None]:
+    def running(self, key: Key) -> Iterator[None]:
         """Counts one request of a key as in flight within a `with` block.
 
         Raises:
             QuotaExceeded: The key already has its maximum number of requests in flight.
         """
-        spent = self._of(name)
-        if quota.concurrency is not None and spent.requests >= self._shared(quota.concurrency):
+        spent = self._of(key)
+        if key.concurrency is not None and spent.requests >= self._shared(key.concurrency):
             raise QuotaExceeded(
-                f"key {name!r} already has {quota.concurrency:,} requests in flight",
+                f"key {key.name!r} already has {key.concurrency:,} requests in flight",
                 retry_after_s=_RETRY_CONCURRENT_S,
             )
         spent.requests += 1
@@ -60,7 +53,7 @@ class Quotas:
         finally:
             spent.requests -= 1
 
-    def spend(self, name: str, quota: Quota, items: int) -> None:
+    def spend(self, key: Key, items: int) -> None:
         """Takes items from a key's quota.
 
         After a pause a key has a full minute's items at once. A larger request is admitted when
@@ -69,21 +62,21 @@ class Quotas:
         Raises:
             QuotaExceeded: Too few items are left; `retry_after_s` says when there are enough.
         """
-        if quota.items_per_minute is None:
+        if key.items_per_minute is None:
             return
-        limit = self._shared(quota.items_per_minute)
-        spent, now = self._of(name), self._clock()
+        limit = self._shared(key.items_per_minute)
+        spent, now = self._of(key), self._clock()
         left = max(0.0, spent.items - (now - spent.at) * limit / _MINUTE_S)
         over = left + min(items, limit) - limit
         if over > 0:
             raise QuotaExceeded(
-                f"key {name!r} has used its {quota.items_per_minute:,} items per minute",
+                f"key {key.name!r} has used its {key.items_per_minute:,} items per minute",
                 retry_after_s=over * _MINUTE_S / limit,
             )
         spent.items, spent.at = left + items, now
 
-    def _of(self, name: str) -> _Spent:
-        return self._spent.setdefault(name, _Spent())
+    def _of(self, key: Key) -> _Spent:
+        return self._spent.setdefault(key.name, _Spent())
 
     def _shared(self, limit: int) -> int:
         return math.ceil(limit / self._share)

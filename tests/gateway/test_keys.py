@@ -18,8 +18,8 @@ import pytest
 
 import gateway.access.keys
 from gateway.access.access import Access
-from gateway.access.keys import Keyring, KeysError, read_keys
-from gateway.access.quotas import Quota, Quotas
+from gateway.access.keys import Key, Keyring, KeysError, read_keys
+from gateway.access.quotas import Quotas
 from gateway.admission.permits import Admission, Room
 from gateway.errors import Overloaded, QuotaExceeded, Unauthenticated
 from gateway.inference.client import FakeInferClient
@@ -63,7 +63,7 @@ def test_a_key_is_found_by_its_digest(keys: Keys) -> None:
     secret = keys.add("alice", items_per_minute=5, concurrency=2)
     keys.add("bob")
     found = Keyring(keys.path).find(secret)
-    assert (found.name, found.quota) == ("alice", Quota(5, 2))
+    assert (found.name, found.items_per_minute, found.concurrency) == ("alice", 5, 2)
     assert secret not in keys.path.read_text()
 
 
@@ -87,9 +87,9 @@ def test_every_digest_is_compared_in_full_and_in_constant_time(
     """What is compared does not depend on what is presented, nor on where it stands."""
     secrets = [keys.add(name) for name in ("alice", "bob", "carol")]
     keyring = Keyring(keys.path)
-    compared: list[tuple[bytes, bytes]] = []
+    compared: list[tuple[str, str]] = []
 
-    def compare(one: bytes, other: bytes) -> bool:
+    def compare(one: str, other: str) -> bool:
         compared.append((one, other))
         return hmac.compare_digest(one, other)
 
@@ -98,8 +98,8 @@ def test_every_digest_is_compared_in_full_and_in_constant_time(
         compared.clear()
         with contextlib.suppress(Unauthenticated):
             keyring.find(presented)
-        wanted = hashlib.sha256(presented.encode()).digest()
-        known = [hashlib.sha256(secret.encode()).digest() for secret in secrets]
+        wanted = hashlib.sha256(presented.encode()).hexdigest()
+        known = [hashlib.sha256(secret.encode()).hexdigest() for secret in secrets]
         assert compared == [(each, wanted) for each in known]
 
 
@@ -158,7 +158,7 @@ async def test_the_file_is_read_again_when_it_changes(keys: Keys) -> None:
         bob = keys.add("bob", concurrency=1)
         keys.revoke("alice")
         await until(lambda: unknown(keyring, alice))
-        assert keyring.find(bob).quota.concurrency == 1
+        assert keyring.find(bob).concurrency == 1
         with pytest.raises(Unauthenticated):
             keyring.again(held)
 
@@ -181,52 +181,56 @@ async def test_a_broken_file_leaves_the_keys_as_they_are(
         assert keyring.find(bob).name == "bob"
 
 
-def refused_for(quotas: Quotas, quota: Quota, items: int) -> float | None:
-    """Seconds for which the key `a` is refused this number of items."""
+def key(name: str = "a", **limits: int) -> Key:
+    return Key(name=name, sha256=hashlib.sha256(name.encode()).hexdigest(), **limits)
+
+
+def refused_for(quotas: Quotas, limited: Key, items: int) -> float | None:
+    """Seconds for which the key is refused this number of items."""
     with pytest.raises(QuotaExceeded) as caught:
-        quotas.spend("a", quota, items)
+        quotas.spend(limited, items)
     return caught.value.retry_after_s
 
 
 def test_items_come_back_steadily() -> None:
     now = 1_000.0
     quotas = Quotas(clock=lambda: now)
-    quota = Quota(items_per_minute=60)
-    quotas.spend("a", quota, 60)
-    assert refused_for(quotas, quota, 10) == pytest.approx(10)
-    quotas.spend("b", quota, 60)  # another key has its own
+    a = key(items_per_minute=60)
+    quotas.spend(a, 60)
+    assert refused_for(quotas, a, 10) == pytest.approx(10)
+    quotas.spend(key("b", items_per_minute=60), 60)  # another key has its own
     now += 9.5
-    assert refused_for(quotas, quota, 10) == pytest.approx(0.5)
+    assert refused_for(quotas, a, 10) == pytest.approx(0.5)
     now += 0.5
-    quotas.spend("a", quota, 10)
+    quotas.spend(a, 10)
     now += 3_600
-    quotas.spend("a", quota, 60)  # an hour's rest gives a minute's items, and no more
+    quotas.spend(a, 60)  # an hour's rest gives a minute's items, and no more
     with pytest.raises(QuotaExceeded):
-        quotas.spend("a", quota, 1)
+        quotas.spend(a, 1)
 
 
 def test_a_request_for_more_than_a_minutes_items_is_let_in_and_paid_for() -> None:
     now = 0.0
     quotas = Quotas(clock=lambda: now)
-    quota = Quota(items_per_minute=60)
-    quotas.spend("a", quota, 180)
-    assert refused_for(quotas, quota, 1) == pytest.approx(121)
+    a = key(items_per_minute=60)
+    quotas.spend(a, 180)
+    assert refused_for(quotas, a, 1) == pytest.approx(121)
 
 
 def test_processes_share_a_quota() -> None:
     quotas = Quotas(share=4, clock=lambda: 0.0)
-    quota = Quota(items_per_minute=10, concurrency=5)
-    quotas.spend("a", quota, 3)
+    a = key(items_per_minute=10, concurrency=5)
+    quotas.spend(a, 3)
     with pytest.raises(QuotaExceeded, match="10 items per minute"):
-        quotas.spend("a", quota, 1)
+        quotas.spend(a, 1)
     with (
-        quotas.running("a", quota),
-        quotas.running("a", quota),
+        quotas.running(a),
+        quotas.running(a),
         pytest.raises(QuotaExceeded, match="5 requests"),
-        quotas.running("a", quota),
+        quotas.running(a),
     ):
         pass
-    with quotas.running("a", quota), quotas.running("a", quota):
+    with quotas.running(a), quotas.running(a):
         pass
 
 
@@ -239,7 +243,7 @@ async def test_a_changed_quota_and_a_revoked_key_reach_what_runs(keys: Keys) -> 
         assert (record.key, record.spent) == ("alice", 10)
         async with following(keyring):
             keys.add("alice", items_per_minute=1_000)
-            await until(lambda: keyring.find(secret).quota.items_per_minute == 1_000)
+            await until(lambda: keyring.find(secret).items_per_minute == 1_000)
             account.spend(10)
             keys.revoke("alice")
             await until(lambda: unknown(keyring, secret))
