@@ -48,11 +48,6 @@ class Hosts:
     names: tuple[str, ...]  # *.example.org is every name below it
     addresses: bool  # any IP address, which no name server can point elsewhere
 
-    def answer(self, header: str) -> bool:
-        """Whether the service accepts a request with this Host header."""
-        name = name_of(header)
-        return name is not None and name in self
-
     def __contains__(self, name: str) -> bool:
         return (
             name in self.names  # the usual case, and fast
