@@ -3,7 +3,7 @@
 One call of Triton may serve several requests. Its span belongs to the trace of the first, and links
 to the others; the `infer` span of each links to it. No span holds text or images.
 
-Needs the extra `otel`: only `app` imports this, and only if traces are on.
+Needs the extra `otel`, so this is imported only if traces are on.
 """
 
 import time
