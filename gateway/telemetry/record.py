@@ -59,11 +59,6 @@ class Record(Timings):
             f"{name};dur={seconds * 1000:.2f}" for name, seconds in self.stages.items()
         )
 
-    def end(self, code: str) -> None:
-        """Records the status and the duration."""
-        self.code = code
-        self.seconds = time.perf_counter() - self.started
-
 
 class Observer:
     """Records every request of both protocols in metrics, the log and traces."""
@@ -72,9 +67,7 @@ class Observer:
         self.metrics = metrics
         self._traces = traces
 
-    def begin(
-        self, record: Record, headers: Iterable[tuple[str | bytes, str | bytes]] = ()
-    ) -> None:
+    def begin(self, record: Record, headers: Iterable[tuple[str | bytes, str | bytes]]) -> None:
         """Counts a request as in flight; its headers may name the caller's span."""
         self.metrics.began(record.protocol)
         if self._traces:
@@ -82,7 +75,8 @@ class Observer:
 
     def end(self, record: Record, code: str) -> None:
         """Records a request that has ended with this status."""
-        record.end(code)
+        record.code = code
+        record.seconds = time.perf_counter() - record.started
         self.metrics.ended(record)
         # A probe without its key is logged.
         quiet = record.quiet and record.error != Unauthenticated.code
