@@ -23,7 +23,7 @@ from gateway.models.manifest import ManifestError
 from gateway.models.registry import Models
 from gateway.operations.batches.runner import Answer, Runner
 from gateway.operations.batches.store import Store, StoreError
-from gateway.operations.signals import signals_handled
+from gateway.operations.signals import hang_up_handled
 from gateway.pipeline.concurrency import first
 from gateway.pipeline.label_sets import LabelSetError, LabelSets, check_label_sets, read_label_sets
 from gateway.rest import endpoint, openapi, problems
@@ -140,10 +140,8 @@ def create_app(
         )
         answer = openai_batches.answering(components.engine, intake, access, metrics)
         background = _start_background_tasks(settings, loaded, components, answer, metrics)
-        stop = asyncio.Event()
-        with signals_handled(reload=components.updates.ask, drain=stop.set):
-            if app.state.stop_requested():  # before that handler was there
-                stop.set()
+        stop: asyncio.Event = app.state.stop or asyncio.Event()
+        with hang_up_handled(components.updates.ask):
             if waits_until_ready:
                 await first(readiness.reached(), stop.wait())
             metrics.serves(model.manifest for model in loaded.models)
@@ -169,7 +167,9 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is of both protocols
     )
     app.state.tls = tls  # for whoever accepts connections, who may set the next as well
-    app.state.stop_requested = lambda: False
+    # For whoever serves: an event that is set when a stop begins. uvicorn ends the lifespan only
+    # when its own connections have drained: too late for gRPC to begin to drain.
+    app.state.stop = None
     problems.install(app)
     openapi.install(
         app,

@@ -1,4 +1,4 @@
-"""Signals of an operator: reload on SIGHUP, drain on SIGTERM and SIGINT.
+"""Signals of an operator: reload on SIGHUP, stop on SIGTERM and SIGINT.
 
 A process blocks SIGHUP from its start (`hold_hang_up`) until there is something to reload. So one
 that comes early neither ends the process nor is lost.
@@ -11,10 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any, Self
-
-Handler = Callable[[int, FrameType | None], object]
+from typing import Self
 
 _HANG_UP = {signal.SIGHUP}
 _STOPS = signal.SIGINT, signal.SIGTERM
@@ -63,39 +60,18 @@ class ReceivedSignals:
 
 
 @contextmanager
-def signals_handled(reload: Callable[[], object], drain: Callable[[], object]) -> Iterator[None]:
-    """Call `reload` on SIGHUP, and `drain` as soon as SIGTERM or SIGINT comes.
+def hang_up_handled(reload: Callable[[], object]) -> Iterator[None]:
+    """Call `reload` on the event loop at each SIGHUP, also at one that was held until now.
 
-    Both run on the event loop. uvicorn ends the lifespan only when its own connections have
-    drained: too late for other servers to start to drain. Outside the main thread, where no
-    signal arrives, this does nothing.
+    Outside the main thread, where no signal arrives, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-
-    def chained(before: Handler) -> Handler:
-        def handle(number: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(drain)
-            before(number, frame)
-
-        return handle
-
-    def hang_up(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(reload)
-
-    replaced: dict[signal.Signals, tuple[Any, Handler]]
-    replaced = {signal.SIGHUP: (signal.signal(signal.SIGHUP, hang_up), hang_up)}
-    for number in _STOPS:
-        before = signal.getsignal(number)
-        if callable(before):
-            ours = chained(before)
-            replaced[number] = (signal.signal(number, ours), ours)
+    before = signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(reload))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANG_UP)
     try:
         yield
     finally:
-        for number, (old, ours) in replaced.items():
-            if signal.getsignal(number) is ours:
-                signal.signal(number, old)
+        signal.signal(signal.SIGHUP, before)

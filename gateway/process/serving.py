@@ -47,9 +47,9 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.stop = asyncio.Event()  # set as soon as SIGINT or SIGTERM comes
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping = threading.Event()
-        self._asked = asyncio.Event()
+        self._stopping = threading.Event()  # the same, for a thread
 
     def limit_end(self, seconds: float) -> None:
         """End the process with exit code 1 if a stop takes longer than this.
@@ -71,10 +71,6 @@ class Server(uvicorn.Server):
 
         threading.Thread(target=limit, name="end", daemon=True).start()
 
-    def stop_requested(self) -> bool:
-        """Whether SIGINT or SIGTERM came."""
-        return self._stopping.is_set()
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See `uvicorn.Server.handle_exit`."""
         first = not self.should_exit
@@ -82,11 +78,13 @@ class Server(uvicorn.Server):
         if first:  # a second signal may interrupt the first, which holds the event's lock
             self._stopping.set()
             if self._loop:
-                self._loop.call_soon_threadsafe(self._asked.set)
+                self._loop.call_soon_threadsafe(self.stop.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server.startup`."""
         self._loop = asyncio.get_running_loop()
+        if self._stopping.is_set():
+            self.stop.set()
         await super().startup(sockets)
 
     async def main_loop(self) -> None:
@@ -94,7 +92,7 @@ class Server(uvicorn.Server):
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
-                    await self._asked.wait()
+                    await self.stop.wait()
 
 
 def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -119,7 +117,7 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests under way."""
     server = Server(config(app, settings))
     server.limit_end(settings.drain_s + END_S)
-    app.state.stop_requested = server.stop_requested
+    app.state.stop = server.stop
     # uvicorn handles these signals only while it runs, and raises them again at its end. With
     # this handler, one that comes earlier counts, and a stop by a signal is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
