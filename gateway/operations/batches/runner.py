@@ -1,7 +1,6 @@
 """Runs the batches of a folder: in one process, one batch of each owner at a time."""
 
 import asyncio
-import itertools
 import logging
 import os
 import time
@@ -187,8 +186,9 @@ class Runner:
                     break
                 began = time.monotonic()
                 outcomes = await gather(self._line(space, stored, line) for line in group)
-                answered = [(line, each) for line, each in outcomes if isinstance(each, Answered)]
                 took_s = time.monotonic() - began
+                pairs = list(zip(group, outcomes, strict=True))
+                answered = [(line, each) for line, each in pairs if isinstance(each, Answered)]
                 await self._threads.run(progress.add, answered)
                 if time.monotonic() - written > LOOK_S:
                     batch.request_counts = progress.counts(batch.request_counts.total)
@@ -196,8 +196,8 @@ class Runner:
                     await self._threads.run(space.put, stored)
                     end = await self._ended(space, stored)
                     written = time.monotonic()
-                left = [line for line, each in outcomes if not isinstance(each, Answered)]
-                end = next((each for _, each in outcomes if isinstance(each, _End)), end)
+                left = [line for line, each in pairs if isinstance(each, _End)]
+                end = next((each for each in outcomes if isinstance(each, _End)), end)
                 if end is not None:
                     await self._threads.run(progress.refuse, left, end.code, end.message)
                 else:
@@ -205,24 +205,22 @@ class Runner:
         finally:
             await self._threads.run(progress.close)
             batch.request_counts = progress.counts(batch.request_counts.total)
-        await self._finish(space, stored, end.status if end else "completed")
+        await self._threads.run(_finish, space, stored, end.status if end else "completed")
 
-    async def _line(
-        self, space: Space, stored: StoredBatch, line: Line
-    ) -> tuple[Line, Answered | _End]:
-        late = 0
-        for attempt in itertools.count():
+    async def _line(self, space: Space, stored: StoredBatch, line: Line) -> Answered | _End:
+        attempt = late = 0
+        while True:
             try:
-                return line, await self._answer(space.owner, line.body, last=late == LATE - 1)
+                return await self._answer(space.owner, line.body, last=late == LATE - 1)
             except DeadlineExceeded:
                 late += 1
                 pause_s = 0.0
             except (Overloaded, QuotaExceeded, Unavailable) as error:
                 pause_s = error.retry_after_s or 2.0 ** min(attempt, 5)
+            attempt += 1
             if (end := await self._ended(space, stored)) is not None:
-                return line, end
+                return end
             await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
-        raise AssertionError("unreachable: the count has no end")
 
     async def _ended(self, space: Space, stored: StoredBatch) -> _End | None:
         """How a batch ends before its last line is answered; None: it does not."""
@@ -234,10 +232,7 @@ class Runner:
     async def _fail(self, space: Space, stored: StoredBatch, errors: list[BatchError]) -> None:
         logger.warning("%s: failed: %s", stored.batch.id, errors[0].code)
         stored.batch.errors = BatchErrors(data=errors)
-        await self._finish(space, stored, "failed")
-
-    async def _finish(self, space: Space, stored: StoredBatch, status: str) -> None:
-        await self._threads.run(_finish, space, stored, status)
+        await self._threads.run(_finish, space, stored, "failed")
 
 
 def _finish(space: Space, stored: StoredBatch, status: str) -> None:
