@@ -19,7 +19,7 @@ from gateway.errors import DeadlineExceeded, Overloaded, TooLarge, Unauthenticat
 from gateway.operations.batches import documents, lines, runner
 from gateway.operations.batches import space as spaces
 from gateway.operations.batches.lines import Answered, Progress
-from gateway.operations.batches.objects import BatchObject
+from gateway.operations.batches.objects import BatchObject, RequestCounts
 from gateway.operations.batches.room import StoreLimits
 from gateway.operations.batches.runner import Runner
 from gateway.operations.batches.space import Space
@@ -184,14 +184,15 @@ def test_what_a_kill_left_of_a_line_is_answered_again(
     given.write_bytes(content(4))
     output.write_bytes(b'{"custom_id": "id-0"}\n' + left)
     errors.write_bytes(b'{"custom_id": "id-2"}\n')
-    progress = Progress(given, output, errors, "/v1/embeddings")
+    counts = RequestCounts(total=4)
+    progress = Progress(given, output, errors, "/v1/embeddings", counts)
     found = progress.next(10)
     assert [each.custom_id for each in found] == ["id-1", "id-3"]
     progress.add([(each, GOOD) for each in found])
     progress.close()
     whole = [json.loads(each)["custom_id"] for each in output.read_text().splitlines()]
     assert whole == ["id-0", "id-1", "id-3"]
-    assert progress.counts(4).model_dump() == {"total": 4, "completed": 3, "failed": 1}
+    assert counts.model_dump() == {"total": 4, "completed": 3, "failed": 1}
 
 
 def test_what_is_old_or_belongs_to_nothing_is_deleted(

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from gateway.errors import shortened
 from gateway.operations.batches.objects import BatchError, RequestCounts
 
 LINE_BYTES = 4 * 2**20  # of the input
@@ -130,21 +129,18 @@ class Progress:
     answer that a killed process left is cut off, so each `custom_id` is answered exactly once.
     """
 
-    def __init__(self, path: Path, output: Path, errors: Path, endpoint: str) -> None:
-        """Raises FileNotFoundError: the input was deleted."""
+    def __init__(
+        self, path: Path, output: Path, errors: Path, endpoint: str, counts: RequestCounts
+    ) -> None:
+        """Keeps `counts` current. Raises FileNotFoundError: the input was deleted."""
         self._endpoint = endpoint
-        self._done = _recovered(output)
-        self.completed = len(self._done)
-        failed = _recovered(errors)
-        self.failed = len(failed)
-        self._done |= failed
+        self._counts = counts
+        completed, failed = _recovered(output), _recovered(errors)
+        counts.completed, counts.failed = len(completed), len(failed)
+        self._done = completed | failed
         self._input = path.open("rb")
         self._lines = _raw_lines(self._input)
         self._output, self._errors = _appended(output), _appended(errors)
-
-    def counts(self, total: int) -> RequestCounts:
-        """Returns the counts of answers so far."""
-        return RequestCounts(total=total, completed=self.completed, failed=self.failed)
 
     def next(self, count: int) -> list[Line]:
         """Returns the next lines that are not answered; none: there are no more."""
@@ -170,7 +166,7 @@ class Progress:
 
     def refuse(self, left: list[Line], code: str, message: str) -> None:
         """Writes an error for these lines, and for all after them."""
-        error = {"code": code, "message": shortened(message)}
+        error = {"code": code, "message": message}
         while left or (left := self.next(REFUSED)):
             for line in left:
                 self._write(line, None, error, good=False)
@@ -199,8 +195,8 @@ class Progress:
         (self._output if good else self._errors).write(
             orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
         )
-        self.completed += good
-        self.failed += not good
+        self._counts.completed += good
+        self._counts.failed += not good
 
     def _sync(self) -> None:
         for file in (self._output, self._errors):

@@ -173,10 +173,8 @@ class Runner:
 
     async def _work(self, space: Space, stored: StoredBatch) -> None:
         batch = stored.batch
-        output, errors = space.content(stored.output_id), space.content(stored.errors_id)
-        progress = await self._threads.run(
-            Progress, space.content(batch.input_file_id), output, errors, batch.endpoint
-        )
+        files = map(space.content, (batch.input_file_id, stored.output_id, stored.errors_id))
+        progress = await self._threads.run(Progress, *files, batch.endpoint, batch.request_counts)
         end: _End | None = None
         try:
             written = 0.0
@@ -191,7 +189,6 @@ class Runner:
                 answered = [(line, each) for line, each in pairs if isinstance(each, Answered)]
                 await self._threads.run(progress.add, answered)
                 if time.monotonic() - written > LOOK_S:
-                    batch.request_counts = progress.counts(batch.request_counts.total)
                     await self._threads.run(self._store.room.check, 0)
                     await self._threads.run(space.put, stored)
                     end = await self._ended(space, stored)
@@ -204,7 +201,6 @@ class Runner:
                     await self._pace.rest(took_s)
         finally:
             await self._threads.run(progress.close)
-            batch.request_counts = progress.counts(batch.request_counts.total)
         await self._threads.run(_finish, space, stored, end.status if end else "completed")
 
     async def _line(self, space: Space, stored: StoredBatch, line: Line) -> Answered | _End:
