@@ -165,9 +165,6 @@ class Readiness:
         except GatewayError as error:
             if error.code == WRONG:
                 self._wrong(fingerprint)
-            return error.message if encoder.model in error.message else _about(encoder, error)
+            named = encoder.model in error.message
+            return error.message if named else f"{encoder.model}: {error.message}"
         return ""
-
-
-def _about(encoder: Encoder, error: GatewayError) -> str:
-    return f"{encoder.model}: {error.message}"

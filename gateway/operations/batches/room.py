@@ -23,13 +23,10 @@ class Room:
         self.limits = limits
         self._folder = folder
 
-    def used(self) -> int:
-        """Bytes of all files."""
-        return sum(_size(path) for path in self._folder.glob("*/file-*.jsonl"))
-
     def check(self, size: int) -> None:
         """Raises TooLarge: `size` more bytes are over the limit."""
-        if self.used() + size > self.limits.bytes:
+        used = sum(_size(path) for path in self._folder.glob("*/file-*.jsonl"))
+        if used + size > self.limits.bytes:
             raise TooLarge(
                 f"the files are over the limit (GATEWAY_BATCH_MAX_BYTES) of {self.limits.bytes:,} "
                 "bytes: delete some",
