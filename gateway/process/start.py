@@ -55,7 +55,8 @@ def start() -> int:
             grpc = stack.enter_context(reserve(settings.host, settings.grpc_port))
             if settings.metrics_port is not None:
                 host = settings.metrics_host or settings.host
-                stack.enter_context(reserve(host, settings.metrics_port, "GATEWAY_METRICS_PORT"))
+                names = "GATEWAY_METRICS_PORT", "GATEWAY_METRICS_HOST"
+                stack.enter_context(reserve(host, settings.metrics_port, *names))
         except STOPPED_BY as error:
             sys.stderr.write(f"gateway: {error}\n")
             return 1
