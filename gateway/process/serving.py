@@ -31,17 +31,6 @@ END_S = 5.0  # for the end, after the time for draining
 logger = logging.getLogger(__name__)
 
 
-class Config(uvicorn.Config):
-    """uvicorn's configuration, with the certificate of the application for TLS."""
-
-    def load_app(self) -> FastAPI:
-        """Load the application, and take its TLS context."""
-        app: FastAPI = super().load_app()
-        tls: Tls | None = app.state.tls
-        self.ssl = tls.context if tls else None
-        return app
-
-
 class Server(uvicorn.Server):
     """uvicorn's server, with a limit of the time that its end takes."""
 
@@ -97,6 +86,7 @@ class Server(uvicorn.Server):
 
 def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """The configuration of uvicorn."""
+    tls: Tls | None = app.state.tls
     limits = ConnectionLimits(
         settings.max_connections,
         settings.head_timeout_s,
@@ -104,12 +94,13 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         settings.max_inflight_bytes // 4,
     )
     http = cast("type[asyncio.Protocol]", partial(Http1, Connections(limits)))
-    return Config(
+    return uvicorn.Config(
         app, log_config=None, log_level="warning", access_log=False, loop="uvloop",
         http=http, ws="none", server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=[str(each) for each in settings.trusted_proxies],
         timeout_graceful_shutdown=math.ceil(settings.drain_s), timeout_keep_alive=KEEP_ALIVE_S,
+        ssl_context_factory=(lambda *_: tls.context) if tls else None,
     )  # fmt: skip
 
 
