@@ -45,24 +45,31 @@ class Instance(ABC):
 
         Raises:
             ConfigError: The configuration cannot be met.
-            ModelLoadError: The graph cannot be loaded.
+            Exception: The graph cannot be loaded.
         """
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the graph and check the configuration against it."""
+        """Load the graph and check the configuration against it.
+
+        Raises:
+            ModelLoadError: The message says why the model cannot be served.
+        """
         config: dict[str, Any] = json.loads(args["model_config"])
         version = Path(args["model_repository"]) / args["model_version"]
         path = self._path(version / (config.get("default_model_filename") or self.default_file))
+        check_round_trip()
         try:
-            check_round_trip()
             if args["model_instance_kind"] == "GPU":
                 if not self.gpus:
                     raise ConfigError("instance_group kind KIND_GPU: this backend runs on a CPU")
                 self.device = int(args["model_instance_device_id"])
             self._signature, call, settings = self.load(path, config)
             self._signature.check(config)
-        except (ConfigError, RuntimeError) as error:
+        except ConfigError as error:
             raise ModelLoadError(f"model {args['model_name']}: {error}") from None
+        except Exception as error:  # the errors of a runtime share no narrower base class
+            reason = " ".join(str(error).split())  # in one line
+            raise ModelLoadError(f"{path} cannot be loaded: {reason}") from None
         self._outputs = tuple(entry["name"] for entry in config["output"])
         self._runner = Runner(call, int(config.get("max_batch_size", 0)))
         _trim_heap()

@@ -10,6 +10,8 @@ import ctypes
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from server.backends.errors import ModelLoadError
+
 # The stub renames a consumed capsule to a name that NumPy does not know, and NumPy then prints a
 # traceback when it frees the capsule. The DLPack protocol requires this name.
 TAKEN = ctypes.c_char_p(b"used_dltensor")
@@ -34,11 +36,11 @@ def check_round_trip() -> None:
     """Check that this stub and this NumPy exchange arrays correctly.
 
     Raises:
-        RuntimeError: They do not, and every answer would be wrong.
+        ModelLoadError: They do not, and every answer would be wrong.
     """
     for dtype in (np.uint8, np.int32, np.float16, np.float32):
         array = np.arange(6, dtype=dtype).reshape(2, 3)
         if not np.array_equal(to_array(to_tensor("probe", array)), array):
-            raise RuntimeError(
+            raise ModelLoadError(
                 f"NumPy {np.__version__} and this Triton stub do not exchange {array.dtype} tensors"
             )

@@ -13,7 +13,6 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from server.backends.batches import Call
-from server.backends.errors import ConfigError, ModelLoadError
 from server.backends.instance import Instance
 from server.backends.onnxruntime.cuda import cuda_session
 from server.backends.onnxruntime.options import Settings
@@ -40,15 +39,11 @@ class TritonPythonModel(Instance):
 def _session(
     path: Path, settings: Settings, config: dict[str, Any], device: int | None
 ) -> ort.InferenceSession | SplitSession:
-    threads, options = threads_of(settings), settings.session_options()
-    splits = settings.split_batches and int(config.get("max_batch_size", 0)) > 0
-    try:
-        if device is not None:
-            return cuda_session(path, options, config, device)
-        if splits and threads > 1:
-            return SplitSession(path, settings, threads)
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except ConfigError:
-        raise
-    except Exception as error:  # onnxruntime's errors share no narrower base class
-        raise ModelLoadError(f"{path} cannot be loaded: {error}") from None
+    options = settings.session_options()
+    if device is not None:
+        return cuda_session(path, options, config, device)
+    threads = threads_of(settings)
+    batched = int(config.get("max_batch_size", 0)) > 0
+    if settings.split_batches and batched and threads > 1:
+        return SplitSession(path, settings, threads)
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

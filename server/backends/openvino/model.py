@@ -11,7 +11,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from server.backends.batches import Call, Tensors
-from server.backends.errors import ConfigError, ModelLoadError
+from server.backends.errors import ConfigError
 from server.backends.instance import Instance
 from server.backends.openvino.options import Settings
 from server.backends.signature import NUMPY_TYPES, Signature, TensorSpec
@@ -52,16 +52,10 @@ class TritonPythonModel(Instance):
 
 def _loaded(path: Path, settings: Settings) -> tuple[Signature, ov.InferRequest]:
     core = ov.Core()
-    try:
-        # Read before it is compiled: compiling gives an input the names of casts that it drops.
-        model = core.read_model(path)
-        signature = Signature(tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs)))
-        return signature, core.compile_model(
-            model, "CPU", settings.properties
-        ).create_infer_request()
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())  # in one line, as in the other backend
-        raise ModelLoadError(f"{path} cannot be loaded: {reason}") from None
+    # Read before it is compiled: compiling gives an input the names of casts that it drops.
+    model = core.read_model(path)
+    signature = Signature(tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs)))
+    return signature, core.compile_model(model, "CPU", settings.properties).create_infer_request()
 
 
 def _spec(port: ov.Output) -> TensorSpec:
