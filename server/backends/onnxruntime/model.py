@@ -38,7 +38,7 @@ class TritonPythonModel(Instance):
 
 def _session(
     path: Path, settings: Settings, config: dict[str, Any], device: int | None
-) -> ort.InferenceSession | SplitSession:
+) -> ort.InferenceSession:
     options = settings.session_options()
     if device is not None:
         return cuda_session(path, options, config, device)
