@@ -185,20 +185,14 @@ class Space:
 
     def purge(self) -> None:
         """See `Store.purge`."""
-        now = time.time()
-        batches = self.stored()
-        live = {
-            name
-            for each in batches
-            if each.batch.status not in ENDED
-            for name in (each.output_id, each.errors_id, each.batch.id)
-        }
-        keep_s = self._room.limits.keep_s
-        for each in batches:
-            if each.batch.status in ENDED and each.batch.created_at + keep_s <= now:
+        now, keep_s = time.time(), self._room.limits.keep_s
+        kept = {each.id for each in self.files()}
+        for each in self.stored():
+            if each.batch.status not in ENDED:
+                kept |= {each.output_id, each.errors_id}
+            elif each.batch.created_at + keep_s <= now:
                 self._path(each.batch.id).unlink(missing_ok=True)
-        kept = live | {each.id for each in self.files()}
-        kept |= set(self._batch_ids())
+        kept.update(self._batch_ids())
         for path in self.folder.iterdir():
             if path.stem not in kept and _age(path, now) > _LEFT_S:
                 path.unlink(missing_ok=True)
