@@ -18,7 +18,7 @@ from gateway.build import BackgroundTasks, Components
 from gateway.inference.client import InferClient
 from gateway.inference.control import ModelControl
 from gateway.inference.grpc_client import GrpcInferClient
-from gateway.inference.secret import NO_SECRET, Secret, SecretError
+from gateway.inference.secret import Secret, SecretError
 from gateway.models.manifest import ManifestError
 from gateway.models.registry import Models
 from gateway.operations.batches.runner import Answer, Runner
@@ -69,10 +69,10 @@ class Loaded:
 
     models: Models
     sets: LabelSets
-    keyring: Keyring | None = None  # None: nobody needs a key
-    tls: Tls | None = None  # None: plain text
-    secret: Secret = NO_SECRET  # of Triton
-    batches: Store | None = None  # None: they are off
+    keyring: Keyring | None  # None: nobody needs a key
+    tls: Tls | None  # None: plain text
+    secret: Secret  # of Triton
+    batches: Store | None  # None: they are off
 
 
 def load(settings: Settings) -> Loaded:

@@ -32,9 +32,7 @@ class ReceivedSignals:
 
     def __enter__(self) -> Self:
         """Take these signals, and a SIGHUP that was held until now."""
-        self._reader, self._writer = os.pipe()
-        for end in (self._reader, self._writer):
-            os.set_blocking(end, False)
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._writer)
         for number in (signal.SIGCHLD, signal.SIGHUP, *_STOPS):
             signal.signal(number, lambda *_: None)  # Python writes its number to the pipe

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "openclip-metrics-"
@@ -34,14 +34,12 @@ def shared_folder() -> Iterator[Path]:
 
 
 def _remove_if_left(path: Path) -> None:
-    try:
-        with _opened(path) as folder:
-            found = os.fstat(folder)
-            if found.st_uid == os.getuid() and time.time() - found.st_mtime > NEW_S:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-    except OSError:
-        return  # in use, another user's, or gone
+    # It fails on a folder that is in use, another user's, or gone.
+    with suppress(OSError), _opened(path) as folder:
+        found = os.fstat(folder)
+        if found.st_uid == os.getuid() and time.time() - found.st_mtime > NEW_S:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
