@@ -18,7 +18,7 @@ from gateway.inference.client import InferClient
 from gateway.models.manifest import ManifestError, read_repository
 from gateway.models.registry import Models, Selection
 from gateway.models.variants import FULL, fastest, find_variants, name_of, processor
-from gateway.operations.batches.room import StoreLimits
+from gateway.operations.batches.space import StoreLimits
 from gateway.operations.batches.store import Store
 from gateway.operations.readiness import Readiness
 from gateway.operations.updates import Updates

@@ -20,9 +20,8 @@ from gateway.operations.batches import documents, lines, runner
 from gateway.operations.batches import space as spaces
 from gateway.operations.batches.lines import Answered, Progress
 from gateway.operations.batches.objects import BatchObject, RequestCounts
-from gateway.operations.batches.room import StoreLimits
 from gateway.operations.batches.runner import Runner
-from gateway.operations.batches.space import Space
+from gateway.operations.batches.space import Space, StoreLimits
 from gateway.operations.batches.store import Store, StoreError
 from tests.gateway.waiting import until
 

@@ -160,10 +160,8 @@ class Runner:
         batch = stored.batch
         if batch.status != "validating":
             return
-        path = space.content(batch.input_file_id)
-        total, errors = await self._threads.run(
-            check, path, batch.endpoint, self._store.room.limits.lines
-        )
+        path, most = space.content(batch.input_file_id), self._store.limits.lines
+        total, errors = await self._threads.run(check, path, batch.endpoint, most)
         batch.request_counts.total = total
         if errors:
             await self._fail(space, stored, errors)
@@ -189,7 +187,7 @@ class Runner:
                 answered = [(line, each) for line, each in pairs if isinstance(each, Answered)]
                 await self._threads.run(progress.add, answered)
                 if time.monotonic() - written > LOOK_S:
-                    await self._threads.run(self._store.room.check, 0)
+                    await self._threads.run(space.check_room, 0)
                     await self._threads.run(space.put, stored)
                     end = await self._ended(space, stored)
                     written = time.monotonic()

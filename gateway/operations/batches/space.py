@@ -3,26 +3,36 @@
 import re
 import time
 from collections.abc import Container, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from gateway.errors import MalformedRequest, TooLarge, UnknownObject, quoted
 from gateway.operations.batches.documents import new_id, read, write, writing
 from gateway.operations.batches.objects import ENDED, WINDOW_S, BatchObject, FileObject, StoredBatch
-from gateway.operations.batches.room import Room
 
 _FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 _BATCH_ID = re.compile(r"batch_[0-9a-f]{32}")
 _LEFT_S = 3600.0  # age at which a leftover is deleted
 
 
-class Space:
-    """The files and batches of one owner."""
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """How much is kept, and for how long."""
 
-    def __init__(self, folder: Path, owner: str | None, room: Room) -> None:
+    bytes: int  # of all files of all spaces
+    objects: int  # files, and likewise batches, of one space
+    lines: int  # of one batch
+    keep_s: int
+
+
+class Space:
+    """The files and batches of one owner, in a folder beside those of the others."""
+
+    def __init__(self, folder: Path, owner: str | None, limits: StoreLimits) -> None:
         self.folder = folder
         self.owner = owner
-        self._room = room
+        self._limits = limits
 
     def add_file(self, content: bytes, filename: str, keep_s: int | None) -> FileObject:
         """Stores an input file.
@@ -34,13 +44,23 @@ class Space:
         file_id = new_file_id()
         with writing():
             self._check_number("file-", "files: delete some, or wait")
-            self._room.check(len(content))
+            self.check_room(len(content))
             write(self.content(file_id), content)
             try:
                 return self.publish(file_id, filename, "batch", keep_s)
             except OSError:
                 self.content(file_id).unlink(missing_ok=True)
                 raise
+
+    def check_room(self, size: int) -> None:
+        """Raises TooLarge: with `size` more bytes, the files of all spaces are over the limit."""
+        used = sum(_size(path) for path in self.folder.parent.glob("*/file-*.jsonl"))
+        if used + size > self._limits.bytes:
+            raise TooLarge(
+                f"the files are over the limit (GATEWAY_BATCH_MAX_BYTES) of {self._limits.bytes:,} "
+                "bytes: delete some",
+                code="storage_full",
+            )
 
     def publish(
         self, file_id: str, filename: str, purpose: Literal["batch", "batch_output"],
@@ -52,7 +72,7 @@ class Space:
             id=file_id,
             bytes=self.content(file_id).stat().st_size,
             created_at=now,
-            expires_at=now + (keep_s or self._room.limits.keep_s),
+            expires_at=now + (keep_s or self._limits.keep_s),
             filename=filename,
             purpose=purpose,
         )
@@ -118,7 +138,7 @@ class Space:
             batch=batch,
             output_id=new_file_id(),
             errors_id=new_file_id(),
-            keep_s=keep_s or self._room.limits.keep_s,
+            keep_s=keep_s or self._limits.keep_s,
         )
         with writing():
             self._make_place()
@@ -185,7 +205,7 @@ class Space:
 
     def purge(self) -> None:
         """See `Store.purge`."""
-        now, keep_s = time.time(), self._room.limits.keep_s
+        now, keep_s = time.time(), self._limits.keep_s
         kept = {each.id for each in self.files()}
         for each in self.stored():
             if each.batch.status not in ENDED:
@@ -205,7 +225,7 @@ class Space:
 
     def _make_place(self) -> None:
         """Deletes ended batches without files, where there is no place for one more batch."""
-        if len(self._batch_ids()) >= self._room.limits.objects:
+        if len(self._batch_ids()) >= self._limits.objects:
             for each in self.stored():
                 if each.batch.status in ENDED and not self._has_files(each.batch):
                     self._path(each.batch.id).unlink(missing_ok=True)
@@ -216,7 +236,7 @@ class Space:
         return any(self._path(each).exists() for each in ids if each)
 
     def _check_number(self, prefix: str, what: str) -> None:
-        most = self._room.limits.objects
+        most = self._limits.objects
         self.folder.mkdir(mode=0o700, exist_ok=True)
         if sum(1 for _ in self.folder.glob(f"{prefix}*.json")) >= most:
             raise TooLarge(f"the limit (GATEWAY_BATCH_MAX_FILES) is {most:,} {what}")
@@ -229,6 +249,13 @@ def new_file_id() -> str:
 
 def _unknown(what: str, name: str) -> UnknownObject:
     return UnknownObject(f"no such {what}: {quoted(name)}", param=f"{what}_id")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _age(path: Path, now: float) -> float:

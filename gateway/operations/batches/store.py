@@ -14,8 +14,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.operations.batches.room import Room, StoreLimits
-from gateway.operations.batches.space import Space
+from gateway.operations.batches.space import Space, StoreLimits
 
 EVERYBODY = "all"  # the space where there are no keys
 _OF_KEY = "key-"  # before a key's name, which may be `..`
@@ -31,7 +30,7 @@ class Store:
     def __init__(self, folder: Path, limits: StoreLimits) -> None:
         """Makes the folder. Raises StoreError: it cannot be made or written."""
         self.folder = folder
-        self.room = Room(folder, limits)
+        self.limits = limits
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / "lock").touch(mode=0o600)
@@ -41,7 +40,7 @@ class Store:
     def space(self, owner: str | None) -> Space:
         """The space of the key of this name; None: of everybody."""
         name = EVERYBODY if owner is None else _OF_KEY + owner
-        return Space(self.folder / name, owner, self.room)
+        return Space(self.folder / name, owner, self.limits)
 
     def spaces(self) -> Iterator[Space]:
         """All spaces."""
