@@ -21,7 +21,7 @@ def saturates(cpuinfo: Path = CPUINFO, machine: str = "") -> bool:
     """
     flags = processor_flags(cpuinfo)
     x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64")
-    return x86 and flags is not None and VNNI.isdisjoint(flags)
+    return x86 and bool(flags) and VNNI.isdisjoint(flags)
 
 
 def has_bf16(cpuinfo: Path = CPUINFO) -> bool:
@@ -30,13 +30,13 @@ def has_bf16(cpuinfo: Path = CPUINFO) -> bool:
     Args:
         cpuinfo: Linux's list of processors.
     """
-    return not BF16.isdisjoint(processor_flags(cpuinfo) or ())
+    return not BF16.isdisjoint(processor_flags(cpuinfo))
 
 
-def processor_flags(cpuinfo: Path = CPUINFO) -> list[str] | None:
-    """Flags of the first processor, or None if they are not known."""
+def processor_flags(cpuinfo: Path) -> list[str]:
+    """Flags of the first processor; empty if they are not known."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return None
+        return []
     return next((line.split() for line in lines if line.startswith("flags")), [])
