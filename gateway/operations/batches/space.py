@@ -90,14 +90,6 @@ class Space:
         """The path of a file's content, which may not be there yet."""
         return self.folder / f"{file_id}.jsonl"
 
-    def size(self, file_id: str) -> int:
-        """Bytes of a file's content. Raises UnknownObject: as `file`."""
-        self.file(file_id)
-        try:
-            return self.content(file_id).stat().st_size
-        except FileNotFoundError:
-            raise _unknown("file", file_id) from None
-
     def files(self) -> list[FileObject]:
         """All files, the oldest first."""
         now = time.time()

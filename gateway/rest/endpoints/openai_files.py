@@ -167,8 +167,8 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
     async def content(request: Request, file_id: str) -> Response:
         """The file's content, JSONL."""
         space = space_of(store, request)
-        size = await threads.run(space.size, file_id)
-        return Download(space.content(file_id), size, threads)
+        found = await threads.run(space.file, file_id)
+        return Download(space.content(file_id), found.bytes, threads)
 
     @made.delete(
         "/v1/files/{file_id}", summary="Delete a file", responses=answers(DeletedFile, 401, 404)
