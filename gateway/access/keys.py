@@ -67,7 +67,7 @@ class Keyring:
         """Reads them. Raises KeysError: see `read_keys`."""
         self._path = path
         self._version = version((path,))
-        self._use(read_keys(path))
+        self._keys = read_keys(path)
 
     def find(self, presented: str) -> Key:
         """The entry of a key.
@@ -96,9 +96,10 @@ class Keyring:
         Raises:
             Unauthenticated: It was removed from the file.
         """
-        if key.sha256 not in self._by_digest:
-            raise Unauthenticated("the API key was removed")
-        return self._by_digest[key.sha256]
+        for each in self._keys:
+            if each.sha256 == key.sha256:
+                return each
+        raise Unauthenticated("the API key was removed")
 
     async def follow(self) -> NoReturn:
         """Reloads the file whenever it changes; if it is broken, keeps the current keys."""
@@ -106,7 +107,7 @@ class Keyring:
             await asyncio.sleep(CHECK_S)
             changed = await asyncio.to_thread(self._read_if_changed)
             if changed is not None:
-                self._use(changed)
+                self._keys = changed
                 logger.info("%s: %d keys", self._path, len(changed))
 
     def _read_if_changed(self) -> tuple[Key, ...] | None:
@@ -119,10 +120,6 @@ class Keyring:
         except KeysError as error:
             logger.error("%s; the previous keys stay valid", error)
             return None
-
-    def _use(self, keys: tuple[Key, ...]) -> None:
-        self._keys = keys
-        self._by_digest = {key.sha256: key for key in keys}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
