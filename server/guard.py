@@ -108,11 +108,8 @@ def main() -> int:
         # Not SIG_IGN: tritonserver would inherit it, and ignore a stop while it loads models.
         signal.signal(number, lambda *_: None)
     lifeline = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 (a descriptor)
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        line += lifeline.read(1) or b"\n"
     try:
-        order = GuardOrder(**json.loads(line))
+        order = GuardOrder(**json.loads(lifeline.readline()))
     except json.JSONDecodeError:  # the launcher died before it sent an order
         return 1
     try:
