@@ -57,7 +57,6 @@ class Updates:
         self._asked = asyncio.Event()
         self._seen: object = None
         self._problems: list[str] = []
-        self._not_released: list[str] = []
         self._known: set[str] = set()  # every encoder that was served
         self._wait_s = RETRY_S
         self._again = 0.0  # when to try refused models again
@@ -98,13 +97,14 @@ class Updates:
         Gateways know nothing of each other, but Triton counts the rows that a version runs, and
         each gateway sends golden vectors to what it serves.
         """
+        before: list[str] = []
         while True:
             await asyncio.sleep(unused_s / LOOKS)
             problems = await self._release()
             for problem in problems:
-                if problem not in self._not_released:
+                if problem not in before:
                     logger.warning("not unloaded what is unused: %s", problem)
-            self._not_released = problems
+            before = problems
 
     async def rest_idle(self, idle_s: float) -> NoReturn:
         """Have Triton unload encoders that ran no rows for any gateway for this time."""
