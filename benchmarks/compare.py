@@ -9,7 +9,7 @@ slows down slows all of them; the medians count.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks import ceilings, program
 from benchmarks.reporting import targets
 from benchmarks.reporting.page import record
-from benchmarks.reporting.results import Check, Row, ratio
+from benchmarks.reporting.results import Row, ratio
 from benchmarks.reporting.targets import (
     CAPTION,
     CAPTION_GRPC,
@@ -64,7 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
     made = program.measuring("compare", __doc__, seconds=8.0, repeats=3, env=True)
     given = program.parsed(made, arguments)
     manifest = find(given.repository, given.model)
-    record("compare", manifest, given, measure(given, manifest), _summary)
+    rows = measure(given, manifest)
+    record("compare", manifest, given, rows, targets.medians, targets.checks)
     return 0
 
 
@@ -149,11 +150,6 @@ def _open(
         {"system": OPEN_LOOP, "kind": kind, "percent_of_capacity": percent},
         outcome.values(rate, length),
     )
-
-
-def _summary(rows: Sequence[Row]) -> tuple[list[Row], list[Check]]:
-    middle = targets.medians(rows)
-    return middle, targets.checks(middle)
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ def sweep(target: Target, kind: str, given: argparse.Namespace, seed: int) -> li
     return rows
 
 
-def summary(rows: Sequence[Row]) -> tuple[Sequence[Row], list[Check]]:
-    """The rows, and whether the tail is short at 70 % of the capacity."""
-    return rows, [
+def checks(rows: Sequence[Row]) -> list[Check]:
+    """Whether the tail is short at 70 % of the capacity, for each kind of request."""
+    return [
         tail(str(row.labels["kind"]), row.values["p50_ms"], row.values["p99_ms"])
         for row in rows
         if row.labels["percent_of_capacity"] == round(CHECKED * 100)
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
             row
             for number, kind in enumerate(given.kinds)
             for row in sweep(target, kind, given, 2 * APART * number)
-        ), summary)  # fmt: skip
+        ), checks=checks)  # fmt: skip
     drawn = plots.open_loop(rows, given.model or "", given.output / "openloop.png")
     print(f"Drawn in {drawn}")
     return 0

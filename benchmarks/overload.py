@@ -85,8 +85,9 @@ def _resident_bytes(root: int) -> int:
     return sum(processes.resident_bytes(pid) for pid in processes.tree(root))
 
 
-def check(values: dict[str, float]) -> list[Check]:
-    """Checks of the promises of an overloaded service."""
+def checks(rows: Sequence[Row]) -> list[Check]:
+    """Checks of the promises of an overloaded service, from the only row."""
+    values = rows[0].values
     best = values["best_per_second"]
     most = [
         ("overload: median refusal, ms", values["refused_median_ms"], MOST_REFUSAL_MS),
@@ -101,11 +102,6 @@ def check(values: dict[str, float]) -> list[Check]:
     ]
 
 
-def summary(rows: Sequence[Row]) -> tuple[Sequence[Row], list[Check]]:
-    """The row and its checks."""
-    return rows, check(rows[0].values)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and writes; returns the exit code."""
     made = program.measuring("overload", __doc__, seconds=60.0, env=True)
@@ -113,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("--times", type=float, default=10.0, help="the capacity (default: 10)")
     given = program.parsed(made, arguments)
     manifest = find(given.repository, given.model)
-    record("overload", manifest, given, measure(given, manifest), summary)
+    record("overload", manifest, given, measure(given, manifest), checks=checks)
     return 0
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks import program
 from benchmarks.reporting.page import record
-from benchmarks.reporting.results import Check, Row
+from benchmarks.reporting.results import Row
 from benchmarks.reporting.stages import ALONE, checks, functions, hottest, shares
 from benchmarks.systems import decoding, processes, services
 from benchmarks.systems.null_encoder import write_repository
@@ -85,14 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--functions", action="store_true", help="also print the hottest functions")
     given = program.parsed(made, arguments)
     manifest = find(given.repository, given.model)
-    rows = record("stage_budget", manifest, given, measure(given, manifest), summary)
+    rows = record("stage_budget", manifest, given, measure(given, manifest), checks=checks)
     print(functions(rows) if given.functions else "")
     return 0
-
-
-def summary(rows: Sequence[Row]) -> tuple[Sequence[Row], list[Check]]:
-    """The rows and their checks."""
-    return rows, checks(rows)
 
 
 def medians_ms(

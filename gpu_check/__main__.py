@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     runtime = Runtime()
     made = (row for part in given.parts for row in PARTS[part](given, runtime, chosen))
     rows = record(
-        lines.NAME, None, given, made, lambda rows: (lines.in_order([*before, *rows]), ()),
+        lines.NAME, None, given, made, lambda rows: lines.in_order([*before, *rows]),
         text=lines.page,
     )  # fmt: skip
     return int(any(row.labels["verdict"] == FAIL for row in rows))

@@ -3,7 +3,6 @@
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from benchmarks.reporting import stages
 from benchmarks.reporting.results import SUFFIX, Check, Results, Row, collect
@@ -14,15 +13,14 @@ from benchmarks.systems.published import Manifest
 APART = ("stage", "function", "round")  # labels of rows that are not in the tables of all rows
 CEILINGS = {IMAGE: "image", CAPTION: "text"}  # of each kind of request
 
-Summary = Callable[[Sequence[Row]], tuple[Sequence[Row], Sequence[Check]]]
-
 
 def record(
     program: str,
     manifest: Manifest | None,
     given: Namespace,
     rows: Iterable[Row],
-    summary: Summary = lambda rows: (rows, ()),
+    summary: Callable[[Sequence[Row]], Sequence[Row]] = lambda rows: rows,
+    checks: Callable[[Sequence[Row]], Sequence[Check]] = lambda _: (),
     versions: Mapping[str, str] | None = None,
     text: Callable[[Results], str] | None = None,
 ) -> list[Row]:
@@ -36,7 +34,8 @@ def record(
         manifest: Of the model; None for a service that was already running.
         given: The options of the program; `output` is the folder.
         rows: The measurements.
-        summary: Turns the rows so far into the written rows and checks.
+        summary: Turns the measured rows into those that are written.
+        checks: Compares the written rows with their targets.
         versions: Of further packages.
         text: Makes the Markdown; None: `tables`.
     """
@@ -45,8 +44,8 @@ def record(
     for row in rows:
         print(row, flush=True)
         known.append(row)
-        results = collect(program, manifest, vars(given), *summary(known))
-        results = replace(results, versions={**results.versions, **(versions or {})})
+        shown = summary(known)
+        results = collect(program, manifest, vars(given), shown, checks(shown), versions)
         results.write(given.output / f"{program}{SUFFIX}")
         written = (text or tables)(results)
         (given.output / f"{program}.md").write_text(f"{written}\n")

@@ -117,14 +117,18 @@ def collect(
     settings: Mapping[str, Any],
     rows: Iterable[Row],
     checks: Iterable[Check] = (),
+    others: Mapping[str, str] | None = None,
 ) -> Results:
-    """The results of a run that ends now, on this machine."""
+    """The results of a run that ends now, on this machine.
+
+    `others` are versions of packages of another environment.
+    """
     keys = ("id", "open_clip_name", "precision", "fingerprint")
     return Results(
         program=program,
         created=int(time.time()),
         machine=machine(),
-        versions=versions(),
+        versions={**versions(), **(others or {})},
         model={key: str(manifest[key]) for key in keys} if manifest else {},
         commit=commit(),
         settings={key: str(v) if isinstance(v, Path) else v for key, v in sorted(settings.items())},
