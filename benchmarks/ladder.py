@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--text-config", metavar="DIR", help="folder with a text encoder's config.json")
     add("--precision", action="append", choices=rungs.PRECISIONS,
         help="only this precision; repeatable (default: all that run here)")  # fmt: skip
-    given, passed_on = program.parsed_with_rest(made, arguments)
+    given, passed_on = made.parse_known_args(arguments)
+    program.applied(given)
     if not given.model:
         made.error("give --model")
     model = [given.model]

@@ -66,25 +66,19 @@ def measuring(
 
 
 def parsed(made: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """The parsed options, with `--quick` applied, and `env` as a dict of settings."""
-    given, unknown = parsed_with_rest(made, arguments)
-    if unknown:
-        made.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return given
+    """The parsed options of a program that measures; see `applied`."""
+    return applied(made.parse_args(arguments))
 
 
-def parsed_with_rest(
-    made: argparse.ArgumentParser, arguments: list[str] | None
-) -> tuple[argparse.Namespace, list[str]]:
-    """As `parsed`; also returns unknown arguments."""
-    given, unknown = made.parse_known_args(arguments)
+def applied(given: argparse.Namespace) -> argparse.Namespace:
+    """The options with `--quick` applied, and `env` as a dict of settings."""
     if given.quick:
         given.seconds = min(given.seconds, QUICK_SECONDS)
         if "repeats" in given:
             given.repeats = 1
     if "env" in given:
         given.env = dict(given.env)
-    return given, unknown
+    return given
 
 
 def run(main: Callable[[], int]) -> int:
