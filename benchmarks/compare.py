@@ -39,7 +39,7 @@ from benchmarks.systems.published import Manifest, find, packed, weights_bytes
 from benchmarks.traffic import loops
 from benchmarks.traffic.arrivals import offer
 from benchmarks.traffic.requests import LABEL_SET as SERVED_LABEL_SET
-from benchmarks.traffic.requests import Request, full_captions, labels, requests
+from benchmarks.traffic.requests import Request, captions, labels, requests
 
 KIND_OF = {
     CAPTION: "rest-text", CAPTIONS: "rest-texts", IMAGE: "rest-image", LABEL_SET: "label-set",
@@ -107,7 +107,7 @@ def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
 def requests_for(system: str, kind: str, manifest: Manifest, seed: int) -> Iterator[Request]:
     """The requests for a system."""
     if system == PADDED:
-        return full_captions(manifest["id"], manifest["tokenizer"]["context_length"], seed)
+        return captions(manifest["id"], seed, manifest["tokenizer"]["context_length"])
     return requests(KIND_OF[kind], manifest["id"], seed)
 
 

@@ -23,12 +23,11 @@ from benchmarks.traffic import loops
 from benchmarks.traffic.arrivals import offer
 from benchmarks.traffic.connection import Target
 from benchmarks.traffic.errors import BenchmarkError
-from benchmarks.traffic.requests import KINDS, NEEDS_LABEL_SET, requests
+from benchmarks.traffic.requests import OFFERED, requests
 
 FRACTIONS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 CAPACITY_CONCURRENCY = 32
 APART = 100_000  # between seeds, so that no caption repeats and hits the cache
-OFFERED = [kind for kind in KINDS if kind not in NEEDS_LABEL_SET]
 SLACK = 0.05  # a load counts as carried if at most this share stays unanswered
 
 

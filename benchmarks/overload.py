@@ -23,14 +23,13 @@ from benchmarks.systems.published import Manifest, find
 from benchmarks.traffic import loops
 from benchmarks.traffic.arrivals import flood
 from benchmarks.traffic.errors import BenchmarkError
-from benchmarks.traffic.requests import KINDS, NEEDS_LABEL_SET, requests
+from benchmarks.traffic.requests import OFFERED, requests
 
 LEAST_SHARE = 0.9  # of the best throughput, under overload
 MOST_REFUSAL_MS = 50.0  # median
 MOST_WAIT_MS = 15_000.0  # 99th percentile of accepted requests; GATEWAY_MAX_WAIT_S and a half
 MOST_GROWTH = 100.0  # megabytes
 MB = 10**6
-OFFERED = [kind for kind in KINDS if kind not in NEEDS_LABEL_SET]
 CONCURRENCY = 32
 MOST_PREPARED = 100_000  # different requests; a repeated one may be cached
 

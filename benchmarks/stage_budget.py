@@ -81,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and writes; returns the exit code."""
     made = program.measuring("stage_budget", __doc__, seconds=5.0, repeats=3, env=True)
     add = made.add_argument
-    add("--kinds", nargs="+", default=KINDS, metavar="KIND", help=f"default: {' '.join(KINDS)}")
+    add("--kinds", nargs="+", choices=requests.OFFERED, default=KINDS, metavar="KIND",
+        help=f"of {', '.join(requests.OFFERED)} (default: {' '.join(KINDS)})")  # fmt: skip
     add("--functions", action="store_true", help="also print the hottest functions")
     given = program.parsed(made, arguments)
     manifest = find(given.repository, given.model)

@@ -3,8 +3,9 @@
 import base64
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks.traffic.captions import Captions
@@ -43,9 +44,10 @@ def requests(kind: str, model: str, seed: int = 0) -> Iterator[Request]:
     return KINDS[kind](model, seed)
 
 
-def full_captions(model: str, context: int, seed: int = 0) -> Iterator[Request]:
-    """As the kind `rest-text`, but every caption is as long as the model's context, in tokens."""
-    return _captions(model, Captions(seed, length=context))
+def captions(model: str, seed: int = 0, length: int | None = None) -> Iterator[Request]:
+    """One caption per request; with `length`, each has that number of tokens."""
+    for caption in Captions(seed, length):
+        yield _json("/v1/embeddings", {"model": model, "input": caption})
 
 
 def images(model: str, count: int, seed: int = 0) -> Iterator[Request]:
@@ -67,19 +69,10 @@ def vectors(answer: bytes) -> int:
     return sum(result.HasField("embedding") for result in results)
 
 
-def _rest_text(model: str, seed: int) -> Iterator[Request]:
-    return _captions(model, Captions(seed))
-
-
-def _captions(model: str, captions: Iterable[str]) -> Iterator[Request]:
-    for caption in captions:
-        yield _json("/v1/embeddings", {"model": model, "input": caption})
-
-
 def _rest_texts(model: str, seed: int) -> Iterator[Request]:
-    captions = Captions(seed)
+    drawn = Captions(seed)
     while True:
-        several = captions.take(CAPTIONS_PER_REQUEST)
+        several = drawn.take(CAPTIONS_PER_REQUEST)
         yield _json("/v1/embeddings", {"model": model, "input": several}, len(several))
 
 
@@ -108,16 +101,10 @@ def _classify(model: str, seed: int, known: dict[str, Any]) -> Iterator[Request]
     return _cycle([_json("/v1/zero-shot", body) for body in bodies], seed)
 
 
-def _grpc_text(model: str, seed: int) -> Iterator[Request]:
-    for caption in Captions(seed):
-        yield _embed(model, [Item(text=caption)])
-
-
-def _grpc_texts(model: str, seed: int) -> Iterator[Request]:
-    captions = Captions(seed)
+def _grpc_texts(model: str, seed: int, count: int = CAPTIONS_PER_REQUEST) -> Iterator[Request]:
+    drawn = Captions(seed)
     while True:
-        several = captions.take(CAPTIONS_PER_REQUEST)
-        yield _embed(model, [Item(text=caption) for caption in several])
+        yield _embed(model, [Item(text=caption) for caption in drawn.take(count)])
 
 
 def _grpc_image(model: str, seed: int) -> Iterator[Request]:
@@ -157,16 +144,16 @@ MIX = (
 )  # fmt: skip
 
 KINDS: dict[str, Bodies] = {
-    "rest-text": _rest_text,
+    "rest-text": captions,
     "rest-texts": _rest_texts,
     "rest-image": _rest_image,
     "rest-image-base64": _rest_image_base64,
     "zero-shot": _zero_shot,
     "label-set": _label_set,
     "mixed": _mixed,
-    "grpc-text": _grpc_text,
+    "grpc-text": partial(_grpc_texts, count=1),
     "grpc-texts": _grpc_texts,
     "grpc-image": _grpc_image,
 }
 
-NEEDS_LABEL_SET = ("label-set",)  # kinds that only `python -m benchmarks.compare` serves
+OFFERED = [kind for kind in KINDS if kind != "label-set"]  # kinds that need no `LABEL_SET`

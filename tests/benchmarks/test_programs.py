@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ceilings, compare, openloop
+from benchmarks import ceilings, compare, openloop, stage_budget
 from benchmarks.reporting import targets
 from benchmarks.reporting.results import Results, Row
 from benchmarks.systems import processes
@@ -35,6 +35,15 @@ def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.endswith("choose a model with --model; there are: none\n")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["text", "label-set"])
+def test_a_kind_that_cannot_be_sent_is_refused_at_once(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        stage_budget.main(["--repository", str(REPOSITORY), "--kinds", kind])
+    assert f"argument --kinds: invalid choice: '{kind}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -15,11 +15,9 @@ from benchmarks.traffic import loops
 from benchmarks.traffic.captions import MEDIAN, P95, Captions, tokens
 from benchmarks.traffic.connection import Target
 from benchmarks.traffic.photos import photos
-from benchmarks.traffic.requests import KINDS, NEEDS_LABEL_SET, full_captions, requests
+from benchmarks.traffic.requests import KINDS, OFFERED, captions, requests
 from tests.benchmarks.forms import CONTEXT, DEMO
 from tests.conftest import GatewayClient
-
-OFFERED = [kind for kind in KINDS if kind not in NEEDS_LABEL_SET]
 
 
 def test_captions_have_the_lengths_of_the_mix() -> None:
@@ -36,17 +34,17 @@ def test_no_caption_comes_twice_and_seeds_differ() -> None:
 
 
 def test_their_length_is_the_tokenizers(api: httpx.Client) -> None:
-    captions = Captions().take(200)
-    answer = api.post("/v1/embeddings", json={"model": "demo", "input": captions}).json()
-    assert answer["usage"]["prompt_tokens"] == sum(tokens(caption) for caption in captions)
+    drawn = Captions().take(200)
+    answer = api.post("/v1/embeddings", json={"model": "demo", "input": drawn}).json()
+    assert answer["usage"]["prompt_tokens"] == sum(tokens(caption) for caption in drawn)
 
 
 def test_full_captions_fill_the_context(api: httpx.Client) -> None:
-    captions = Captions(seed=3, length=CONTEXT).take(200)
-    assert {tokens(caption) for caption in captions} == {CONTEXT}
-    assert len(set(captions)) == 200
-    sent = islice(full_captions("demo", CONTEXT, seed=3), 5)
-    for caption, request in zip(captions, sent, strict=False):
+    drawn = Captions(seed=3, length=CONTEXT).take(200)
+    assert {tokens(caption) for caption in drawn} == {CONTEXT}
+    assert len(set(drawn)) == 200
+    sent = islice(captions("demo", seed=3, length=CONTEXT), 5)
+    for caption, request in zip(drawn, sent, strict=False):
         body = json.loads(request.body)
         assert body == {"model": "demo", "input": caption}
         answer = api.post(request.path, json=body).json()
