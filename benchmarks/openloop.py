@@ -13,7 +13,6 @@ from contextlib import ExitStack
 
 from benchmarks import program
 from benchmarks.reporting import plots
-from benchmarks.reporting.knee import knee
 from benchmarks.reporting.page import record
 from benchmarks.reporting.results import Check, Label, Row
 from benchmarks.reporting.targets import CHECKED, tail
@@ -54,6 +53,23 @@ def sweep(target: Target, kind: str, given: argparse.Namespace, seed: int) -> li
     )
     rows[at].labels["state"] = f"knee {rows[at].labels['state']}".strip()
     return rows
+
+
+def knee(offered: Sequence[float], latency: Sequence[float]) -> int:
+    """Index of the load at which power, load divided by latency, is greatest.
+
+    Below it, more load gains more throughput than it costs latency; above it, the reverse.
+    (Kleinrock's definition.)
+
+    Args:
+        offered: Loads, rising, requests per second.
+        latency: Median or mean latency at each load; NaN if nothing was answered.
+    """
+    power = [
+        load / seconds if seconds > 0 else 0.0  # false for NaN as well
+        for load, seconds in zip(offered, latency, strict=True)
+    ]
+    return power.index(max(power))
 
 
 def checks(rows: Sequence[Row]) -> list[Check]:

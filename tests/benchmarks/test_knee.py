@@ -1,8 +1,6 @@
 import math
 
-import pytest
-
-from benchmarks.reporting.knee import knee
+from benchmarks.openloop import knee
 
 CAPACITY = 100.0
 
@@ -25,9 +23,3 @@ def test_a_server_without_variance_carries_more() -> None:
 
 def test_loads_that_were_not_answered_are_no_knee() -> None:
     assert knee([10, 20, 30], [0.1, 0.1, math.nan]) == 1
-
-
-@pytest.mark.parametrize(("loads", "latencies"), [([], []), ([1.0], []), ([1.0], [1.0, 2.0])])
-def test_what_does_not_fit_is_refused(loads: list[float], latencies: list[float]) -> None:
-    with pytest.raises(ValueError, match=f"{len(loads)} loads and {len(latencies)} latencies"):
-        knee(loads, latencies)
