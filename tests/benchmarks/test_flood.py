@@ -3,13 +3,19 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+import os
+from argparse import Namespace
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from benchmarks.overload import checks
+from benchmarks.overload import checks, measure
 from benchmarks.reporting.results import Row
+from benchmarks.systems import services
+from benchmarks.traffic import loops
 from benchmarks.traffic.arrivals import flood
 from benchmarks.traffic.connection import LOST, HttpConnection, Target
 from benchmarks.traffic.requests import Request
@@ -100,6 +106,26 @@ async def test_nobody_listens() -> None:
     grpc = Request("grpc", "/openclip.v1.ClipService/Embed", b"")
     flooded = await flood(Target("127.0.0.1:1", "127.0.0.1:1", "demo"), [grpc], 100.0, 0.1)
     assert set(flooded.others()) == {"UNAVAILABLE"}
+
+
+def test_the_loop_after_the_flood_sends_captions_that_no_cache_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[bytes] = []
+
+    def loop(_: Target, stream: Iterator[Request], *__: object) -> loops.Measurement:
+        sent.append(next(stream).body)
+        return loops.Measurement(10.0, [0.1], Counter())
+
+    @contextlib.contextmanager
+    def serving(*_: object) -> Iterator[services.Gateway]:
+        yield services.Gateway(os.getpid(), Target("127.0.0.1:1", "127.0.0.1:1", "demo"))
+
+    monkeypatch.setattr(loops, "measure", loop)
+    monkeypatch.setattr(services, "serving", serving)
+    given = Namespace(repository=Path(), env={}, kind="rest-text", times=2.0, seconds=0.1)
+    assert len(list(measure(given, {"id": "demo"}))) == 1
+    assert len(set(sent)) == 2
 
 
 @pytest.mark.parametrize(
