@@ -63,10 +63,13 @@ def run(
     ]  # fmt: skip
     # Locust looks for modules in the locustfile's folder.
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(  # noqa: S603 (Locust on our own file)
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
-        timeout=seconds + STOPPING, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(  # noqa: S603 (Locust on our own file)
+            command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True,
+            text=True, timeout=seconds + STOPPING, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkError(f"Locust with {user} did not end in {error.timeout:g} s") from error
     if done.returncode:
         raise BenchmarkError(f"Locust with {user} failed: {done.stderr.strip()[-2000:]}")
     labels: dict[str, Label] = {"user": user, "concurrency": concurrency}

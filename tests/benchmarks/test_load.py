@@ -65,6 +65,14 @@ def test_a_run_that_sent_nothing_is_an_error(tmp_path: Path) -> None:
         load.read(path)
 
 
+def test_a_locust_that_does_not_end_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(load, "STOPPING", -0.9)
+    with pytest.raises(BenchmarkError, match=r"Locust with RestText did not end in 0\.1 s"):
+        load.run("http://127.0.0.1:1", "127.0.0.1:1", "", "RestText", 1, 1, tmp_path)
+
+
 def test_what_locust_says_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"(?s)Locust with NoUser failed: .*NoUser"):
         load.run("http://127.0.0.1:1", "127.0.0.1:1", "", "NoUser", 1, 1, tmp_path)
