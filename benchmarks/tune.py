@@ -14,8 +14,9 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -37,11 +38,14 @@ LOADS = (("rest-image", 8), ("rest-image", 32), ("rest-text", 8), ("rest-text", 
 QUEUE_DELAYS = ("0", "2000")  # microseconds
 MAX_BATCHES = ("16", "64")
 CALLS = "GATEWAY_TRITON_CALLS"
+# Changes of a repository; any other name is a setting of the gateway.
+INSTANCES, DELAY, BATCH, SPLIT = "instances", "queue delay us", "max batch", "split batches"
+CHANGES = (INSTANCES, DELAY, BATCH, SPLIT)
 AS_PUBLISHED = "as published"
 FASTER, SLOWER = "faster", "slower"
 ROUNDS = 3  # fewer do not show the spread
 
-Variant = Mapping[str, str]  # changes of the repository; other names are settings of the gateway
+Variant = Mapping[str, str]  # the values of changes and settings, by name
 
 
 def variants(choices: Mapping[str, Sequence[str]], *, grid: bool) -> list[Variant]:
@@ -74,12 +78,7 @@ def measure(
 def apply(repository: Path, manifest: Manifest, variant: Variant) -> dict[str, str]:
     """Applies a variant to a copy of the repository; returns the gateway's settings."""
     settings = {name: value for name, value in variant.items() if name not in CHANGES}
-
-    def change(config: ModelConfig) -> None:
-        for name in variant.keys() & CHANGES.keys():
-            CHANGES[name](config, variant[name])
-
-    repositories.edit(repository, manifest, change)
+    repositories.edit(repository, manifest, partial(_change, variant))
     if INSTANCES in variant:
         settings.setdefault(CALLS, variant[INSTANCES])
     if BATCH in variant:
@@ -89,31 +88,19 @@ def apply(repository: Path, manifest: Manifest, variant: Variant) -> dict[str, s
     return settings
 
 
-def _set_instances(config: ModelConfig, value: str) -> None:
-    for group in config.instance_group:
-        group.count = int(value)
-    _set_parameter(config, "intra_op_thread_count", str(max(1, cores() // int(value))))
-
-
-def _set_delay(config: ModelConfig, value: str) -> None:
-    config.dynamic_batching.max_queue_delay_microseconds = int(value)
-
-
-def _set_batch(config: ModelConfig, value: str) -> None:
-    config.max_batch_size = int(value)
-
-
-def _set_parameter(config: ModelConfig, key: str, value: str) -> None:
-    config.parameters[key].string_value = value
-
-
-INSTANCES, DELAY, BATCH, SPLIT = "instances", "queue delay us", "max batch", "split batches"
-CHANGES: dict[str, Callable[[ModelConfig, str], None]] = {
-    INSTANCES: _set_instances,
-    DELAY: _set_delay,
-    BATCH: _set_batch,
-    SPLIT: lambda config, value: _set_parameter(config, "split_batches", value),
-}
+def _change(variant: Variant, config: ModelConfig) -> None:
+    if INSTANCES in variant:
+        count = int(variant[INSTANCES])
+        for group in config.instance_group:
+            group.count = count
+        threads = max(1, cores() // count)
+        config.parameters["intra_op_thread_count"].string_value = str(threads)
+    if DELAY in variant:
+        config.dynamic_batching.max_queue_delay_microseconds = int(variant[DELAY])
+    if BATCH in variant:
+        config.max_batch_size = int(variant[BATCH])
+    if SPLIT in variant:
+        config.parameters["split_batches"].string_value = variant[SPLIT]
 
 
 def write(repository: Path, manifest: Manifest, chosen: Mapping[str, Variant]) -> dict[str, str]:
