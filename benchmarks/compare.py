@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks import ceilings, program
 from benchmarks.reporting import targets
 from benchmarks.reporting.page import record
-from benchmarks.reporting.results import Row, ratio
+from benchmarks.reporting.results import Label, Row, ratio
 from benchmarks.reporting.targets import (
     CAPTION,
     CAPTION_GRPC,
@@ -140,16 +140,12 @@ def _executed(triton: services.Triton, manifest: Manifest) -> list[float]:
     ]
 
 
-def _open(
-    served: services.Gateway, kind: str, capacity: float, seconds: float, seed: int
-) -> Row:  # fmt: skip
+def _open(served: services.Gateway, kind: str, capacity: float, seconds: float, seed: int) -> Row:
     length, rate = seconds * OPEN_LONGER, capacity * CHECKED
     outcome = offer(served.target, KIND_OF[kind], rate, length, seed=seed)
-    percent = round(CHECKED * 100)
-    return Row(
-        {"system": OPEN_LOOP, "kind": kind, "percent_of_capacity": percent},
-        outcome.values(rate, length),
-    )
+    labels: dict[str, Label] = {"system": OPEN_LOOP, "kind": kind}
+    labels["percent_of_capacity"] = round(CHECKED * 100)
+    return Row(labels, outcome.values(rate, length))
 
 
 if __name__ == "__main__":

@@ -28,9 +28,7 @@ from openclip_api.v1 import clip_pb2  # noqa: E402
 STREAM_MESSAGE_ITEMS = 16
 STREAM_ITEMS = 256  # of one stream, which counts as one request
 
-seeds = itertools.count(
-    1
-)  # each user gets its own captions; Locust's processes differ in the model
+seeds = itertools.count(1)  # each user of this process gets its own captions
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]

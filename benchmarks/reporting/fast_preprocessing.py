@@ -42,10 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = made.parse_args(arguments)
     heap.pin()
     manifest = on_onnx_runtime(find(given.repository, given.model))
-    encoders, rules = (
-        Encoders(given.repository, manifest),
-        Preprocessing(**manifest["preprocessing"]),
-    )
+    encoders = Encoders(given.repository, manifest)
+    rules = Preprocessing(**manifest["preprocessing"])
     photos = list(_photos(given.photo or sorted(scikit_image().iterdir())))
     lines = []
     for side in SIDES:
@@ -59,9 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         ]
         cosines = (_lowest_cosine(*each) for each in (pixels, map(encoders.vectors, pixels)))
         spread = f"{faster[ROUNDS // 2]:.2f} ({faster[0]:.2f} to {faster[-1]:.2f})"
-        lines.append(
-            [side or "as it is", exact, fast, spread, *(f"{each:.6f}" for each in cosines)]
-        )
+        shown = [f"{each:.6f}" for each in cosines]
+        lines.append([side or "as it is", exact, fast, spread, *shown])
         print(f"{lines[-1]}", file=sys.stderr)
     print(f"{manifest['id']}, {len(photos)} photos\n\n{markdown(HEADER, lines)}")
     return 0

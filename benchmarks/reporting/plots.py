@@ -50,7 +50,7 @@ def throughput(measured: Sequence[Row], kinds: Mapping[str, str], path: Path) ->
         system, kind = str(row.labels.get("system")), str(row.labels["kind"])
         if system == CEILING and not {"batch", "length"} & set(row.labels):
             ceilings[kind] = row.values["per_second"]
-        elif "concurrency" in row.labels and "round" not in row.labels and kind in loads:
+        elif "concurrency" in row.labels and kind in loads:
             rates = loads[kind].setdefault(system, {})
             rates[int(row.labels["concurrency"])] = row.values["per_second"]
     figure = Figure(figsize=(5 * len(kinds), 4), layout="constrained")

@@ -95,7 +95,7 @@ async def _drive(
 async def _run(
     client: Client, connection: Connection, stream: Iterator[Request], begin: float, end: float
 ) -> None:
-    """Continues after the end until it has enough answers, unless all are errors."""
+    """Continues after the end until it has enough answers, unless a request failed."""
     while (start := time.perf_counter()) < end or (
         len(client.ends) < MIN_ANSWERS and not client.errors
     ):
