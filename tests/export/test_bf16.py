@@ -1,6 +1,5 @@
 """BF16 in OpenVINO: which processors, which pairs, and its vectors beside FP32's."""
 
-import base64
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,6 @@ import httpx
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 
 from export.__main__ import main
 from export.demo.model import CHECKPOINT, CONFIG
@@ -26,6 +24,7 @@ from server.launcher import TritonServer
 from tests.conftest import GatewayFactory
 from tests.export.conftest import Exported
 from tests.export.graphs import answer, cosines
+from tests.items import RED_CIRCLE, b64, vectors
 
 ROOT = Path(__file__).parents[2]
 needs_bf16 = pytest.mark.skipif(
@@ -133,9 +132,8 @@ def test_it_passes_the_gate_of_fp16(model: str, batches: set[int], repository: P
 def test_the_real_triton_serves_nearly_the_vectors_of_fp32(
     repository: Path, start_gateway: GatewayFactory
 ) -> None:
-    picture = (ROOT / "docs" / "samples" / "red-circle.png").read_bytes()
     items: list[dict[str, str]] = [{"text": text} for text in ("a red circle", "blue star", "x")]
-    items.append({"image": base64.b64encode(picture).decode()})
+    items.append({"image": b64(RED_CIRCLE)})
     log: list[str] = []
     config = ServerConfig(repository, grpc_port=0, metrics_port=0)
     with (
@@ -144,16 +142,11 @@ def test_the_real_triton_serves_nearly_the_vectors_of_fp32(
     ):
         assert api.get("/readyz").status_code == httpx.codes.OK
         for model in ("demo", "own"):
-            full, rounded = (vectors(api, model + end, items) for end in ("", ".bf16.openvino"))
+            names = (model, f"{model}.bf16.openvino")
+            full, rounded = (vectors(api, model=name, input=items) for name in names)
             assert (full * rounded).sum(axis=1).min() >= 0.9995
             assert not np.array_equal(full, rounded)
     assert not [line for line in log if "no BF16" in line]
-
-
-def vectors(api: httpx.Client, model: str, items: list[dict[str, str]]) -> NDArray[np.float32]:
-    response = api.post("/v1/embeddings", json={"model": model, "input": items})
-    assert response.status_code == 200, response.text
-    return np.array([entry["embedding"] for entry in response.json()["data"]], dtype=np.float32)
 
 
 @needs_bf16

@@ -7,11 +7,10 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from examples.models import mpnet
 from export.__main__ import main
-from export.source.checkpoint import Checkpoint, load_checkpoint
+from export.source.checkpoint import load_checkpoint
 from export.source.custom import load_custom
 from export.source.fingerprint import fingerprint
 from export.source.packed import PackedTextEncoder, why_not_packed
@@ -20,8 +19,9 @@ from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import GatewayFactory
 from tests.export import custom_models, models
-from tests.export.test_served import encoded, pictures
+from tests.export.test_served import items, truth
 from tests.gateway.waiting import wait_until
+from tests.items import vectors
 
 HERE = "tests.export.custom_models"
 MIXERS, MPNET = f"{HERE}:mixers", "examples.models.mpnet:clip"
@@ -71,15 +71,6 @@ def served(repository: Path, start_gateway: GatewayFactory) -> Iterator[httpx.Cl
         yield api
 
 
-def truth(checkpoint: Checkpoint) -> np.ndarray:
-    with torch.inference_mode():
-        texts = checkpoint.model.encode_text(checkpoint.tokenizer(TEXTS), normalize=False)
-        images = checkpoint.model.encode_image(
-            torch.stack([checkpoint.transform(picture) for picture in pictures()]), normalize=False
-        )
-    return functional.normalize(torch.cat([texts, images]), dim=-1).numpy()
-
-
 @pytest.mark.parametrize(
     ("model", "reference", "cosine"),
     [
@@ -92,11 +83,8 @@ def truth(checkpoint: Checkpoint) -> np.ndarray:
 def test_a_served_custom_model_equals_its_modules(
     served: httpx.Client, model: str, reference: str, cosine: float
 ) -> None:
-    items = [{"text": text} for text in TEXTS] + [{"image": encoded(p)} for p in pictures()]
-    response = served.post("/v1/embeddings", json={"model": model, "input": items})
-    assert response.status_code == 200, response.text
-    found = np.array([entry["embedding"] for entry in response.json()["data"]])
-    assert (found * truth(load_custom(reference))).sum(axis=1).min() >= cosine
+    found = vectors(served, model=model, input=items(TEXTS))
+    assert (found * truth(load_custom(reference), TEXTS)).sum(axis=1).min() >= cosine
 
 
 def test_manifests_of_custom_models(manifests: dict[str, Manifest]) -> None:
@@ -131,10 +119,8 @@ def test_a_long_text_is_not_cut_at_77_tokens(
         expected = checkpoint.model.encode_text(
             checkpoint.tokenizer([text, same_start, "cat " * 300]), normalize=True
         ).numpy()
-    response = served.post(
-        "/v1/embeddings",
-        json={"model": "tiny-long", "input": [text, same_start, "cat " * 300]},
-    ).json()
+    body = {"model": "tiny-long", "input": [text, same_start, "cat " * 300]}
+    response = served.post("/v1/embeddings", json=body).json()
     found = np.array([entry["embedding"] for entry in response["data"]])
     assert (found * expected).sum(axis=1).min() >= 0.9999
     assert found[0] @ found[1] < 0.9999  # they differ only after 150 tokens

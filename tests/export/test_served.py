@@ -1,7 +1,5 @@
 """Every kind of model, exported, in the real Triton and behind the gateway, equals PyTorch."""
 
-import base64
-import io
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,12 +11,13 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from export.source.checkpoint import load_checkpoint
+from export.source.checkpoint import Checkpoint, load_checkpoint
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import GatewayFactory
 from tests.export.conftest import KINDS, Exported
 from tests.gateway.waiting import wait_until
+from tests.items import b64, encoded, vectors
 
 TEXTS = ["a photo of a cat", "two small red cars beside an old stone bridge", "dog " * 40, "x"]
 
@@ -49,10 +48,21 @@ def pictures() -> list[Image.Image]:
     ]
 
 
-def encoded(image: Image.Image) -> str:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode()
+def items(texts: list[str]) -> list[dict[str, str]]:
+    """Texts, and then the pictures, as a request holds them."""
+    images = [{"image": b64(encoded(picture))} for picture in pictures()]
+    return [*({"text": text} for text in texts), *images]
+
+
+def truth(checkpoint: Checkpoint, texts: list[str]) -> np.ndarray:
+    """What PyTorch makes of the same items, float32 [n, D]."""
+    pixels = torch.stack([checkpoint.transform(picture) for picture in pictures()])
+    with torch.inference_mode():
+        both = (
+            checkpoint.model.encode_text(checkpoint.tokenizer(texts), normalize=False),
+            checkpoint.model.encode_image(pixels, normalize=False),
+        )
+    return functional.normalize(torch.cat(both), dim=-1).numpy()
 
 
 def test_all_are_ready_and_listed(served: httpx.Client) -> None:
@@ -75,17 +85,8 @@ def test_equals_pytorch(
     kind: str,
 ) -> None:
     manifest, _ = exported(kind)
-    truth = load_checkpoint(model_of(kind), None, None)
-    with torch.inference_mode():
-        texts = truth.model.encode_text(truth.tokenizer(TEXTS), normalize=False)
-        images = truth.model.encode_image(
-            torch.stack([truth.transform(picture) for picture in pictures()]), normalize=False
-        )
-    expected = functional.normalize(torch.cat([texts, images]), dim=-1).numpy()
-    items = [{"text": text} for text in TEXTS] + [{"image": encoded(p)} for p in pictures()]
-    response = served.post("/v1/embeddings", json={"model": manifest.id, "input": items})
-    assert response.status_code == 200, response.text
-    found = np.array([entry["embedding"] for entry in response.json()["data"]])
+    expected = truth(load_checkpoint(model_of(kind), None, None), TEXTS)
+    found = vectors(served, model=manifest.id, input=items(TEXTS))
     assert (found * expected).sum(axis=1).min() >= 0.9999
 
 
@@ -96,7 +97,7 @@ def test_scores_are_softmax_or_sigmoid(
     manifest, _ = exported(kind)
     response = served.post(
         "/v1/zero-shot",
-        json={"model": manifest.id, "image": encoded(pictures()[0]), "labels": TEXTS[:3]},
+        json={"model": manifest.id, "image": b64(encoded(pictures()[0])), "labels": TEXTS[:3]},
     )
     entries = response.json()["results"][0]["predictions"]
     if manifest.logit_bias is None:

@@ -22,6 +22,7 @@ from gateway.settings import Settings
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import GatewayFactory
+from tests.items import vectors
 from tests.openclip_reference import demo_reference
 
 DEMO = [str(CONFIG), "--pretrained", str(CHECKPOINT), "--id", "demo", "--max-batch", "8"]
@@ -118,18 +119,12 @@ def test_all_are_served_by_the_real_triton(ladder: Path, start_gateway: GatewayF
     ):
         assert api.get("/readyz").status_code == httpx.codes.OK
         for model_id, floor in (("demo", 0.99999), ("demo.fp16", 0.9995), ("demo.int8", 0.99)):
-            found = vectors(api, model_id, texts)
+            found = vectors(api, model=model_id, input=texts)
             assert (found * expected).sum(axis=1).min() >= floor
         listed = {model["id"]: model for model in api.get("/v1/models").json()["data"]}
         assert listed["demo.int8"]["precision"] == "int8"
         assert listed["demo.int8"]["gate"]["passed"] is True
         assert listed["demo.int8"]["gate"]["zero_shot_accuracy"] >= 0.97
-
-
-def vectors(api: httpx.Client, model_id: str, texts: list[str]) -> NDArray[np.float32]:
-    response = api.post("/v1/embeddings", json={"model": model_id, "input": texts})
-    assert response.status_code == 200, response.text
-    return np.array([entry["embedding"] for entry in response.json()["data"]], dtype=np.float32)
 
 
 def test_a_broken_variant_is_refused(

@@ -6,7 +6,6 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from io import BytesIO
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from benchmarks.systems.processes import resident_bytes
 from gateway.images.preprocess import FORMATS
+from tests.items import encoded
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # Every format that Pillow can write, accepted here or not, and several kinds of some.
@@ -38,12 +38,6 @@ def seeds() -> list[bytes]:
     pixels = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((160, 120), Image.Resampling.BICUBIC)
     return [encoded(image.convert(mode), name, **options) for name, options, mode in WRITTEN]
-
-
-def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
-    stream = BytesIO()
-    image.save(stream, name, **options)
-    return stream.getvalue()
 
 
 def mutations(count: int, seed: int) -> Iterator[bytes]:

@@ -33,9 +33,8 @@ from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Observer
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
-from tests.conftest import REPOSITORY, SAMPLES
-
-RED_CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
+from tests.conftest import REPOSITORY
+from tests.items import RED_CIRCLE
 
 LIMITS = RequestLimits(max_items=256, max_labels=100, max_prompts=200, max_text_characters=5_000)
 

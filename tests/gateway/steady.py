@@ -12,14 +12,12 @@ from typing import Any
 import httpx
 import numpy as np
 
-from tests.conftest import SAMPLES
 from tests.gateway.waiting import until
+from tests.items import RED_CIRCLE
 
 TIMEOUT_S = 2.0  # that the requests ask for
 GRACE_S = 3.0  # for a busy machine to notice that a deadline is over
 SENDERS = 4
-
-IMAGE = (SAMPLES / "red-circle.png").read_bytes()
 
 
 @dataclass
@@ -71,7 +69,7 @@ async def _send(
             name = texts[number // 2 % len(texts)]
             asked: dict[str, Any] = {"json": {"input": name}, "url": "/v1/embeddings"}
         else:
-            name, asked = "image", {"content": IMAGE, "url": "/v1/embeddings/image"}
+            name, asked = "image", {"content": RED_CIRCLE, "url": "/v1/embeddings/image"}
         try:
             response = await client.post(**asked)
         except httpx.TimeoutException:
@@ -96,5 +94,5 @@ def golden_values(api: httpx.Client) -> dict[str, np.ndarray]:
     texts = [f"a picture of {number} things" for number in range(20)]
     data = api.post("/v1/embeddings", json={"input": texts}).json()["data"]
     values = {text: np.array(each["embedding"]) for text, each in zip(texts, data, strict=True)}
-    [image] = api.post("/v1/embeddings/image", content=IMAGE).json()["data"]
+    [image] = api.post("/v1/embeddings/image", content=RED_CIRCLE).json()["data"]
     return values | {"image": np.array(image["embedding"])}

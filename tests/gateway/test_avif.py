@@ -10,7 +10,7 @@ from PIL import Image
 
 from gateway.errors import ImageError
 from gateway.images.avif import frames_bytes
-from tests.gateway.hostile import encoded
+from tests.items import encoded
 
 WIDE, HIGH = 1_000, 800
 FRAME = WIDE * HIGH * 3  # bytes at 4:2:0

@@ -1,7 +1,6 @@
 """Bodies that become large, come slowly or do not come at all: the real process stays small."""
 
 import asyncio
-import base64
 import contextlib
 import json
 import socket
@@ -15,15 +14,15 @@ import httpx
 import pytest
 
 from server.launcher import TritonServer
-from tests.conftest import COMMAND, SAMPLES, GatewayClient, GatewayFactory, Outside
+from tests.conftest import COMMAND, GatewayClient, GatewayFactory, Outside
 from tests.gateway.underattack import UnderAttack
+from tests.items import RED_CIRCLE, b64
 
 MB = 2**20
 SIZE = 47 * MB  # within GATEWAY_MAX_BODY_BYTES
 AT_ONCE = 6
 # Of 2 GiB for two workers, less what they have when idle and for decoding.
 MOST = 480 * MB
-PICTURE = (SAMPLES / "red-circle.png").read_bytes()
 HEAD = "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\n\r\n"
 
 
@@ -31,7 +30,7 @@ HEAD = "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\
 def api(triton: TritonServer, start_gateway: GatewayFactory) -> Iterator[GatewayClient]:
     """One of two workers, as far as memory goes; its own, since peaks stay."""
     with start_gateway(Outside(command=COMMAND), triton_address=triton.addresses.grpc) as client:
-        client.post("/v1/embeddings/image", content=PICTURE)
+        client.post("/v1/embeddings/image", content=RED_CIRCLE)
         yield client
 
 
@@ -104,7 +103,7 @@ def test_what_bodies_become_is_bounded(api: GatewayClient, name: str) -> None:
 
 
 def test_an_answer_that_repeats_long_labels(api: GatewayClient) -> None:
-    tiny = base64.b64encode(PICTURE).decode()
+    tiny = b64(RED_CIRCLE)
     asked = {"images": [tiny] * 100, "labels": [f"{n}" + "x" * 5_000 for n in range(1_000)]}
     with UnderAttack(api) as attack:
         refused = api.post("/v1/zero-shot", json=asked)

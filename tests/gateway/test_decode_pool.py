@@ -23,17 +23,18 @@ from gateway.pipeline.concurrency import Threads
 from gateway.pipeline.prepare import Preparer
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, run_gateway
-from tests.gateway.hostile import Memory, encoded, hazards, mutations
+from tests.gateway.hostile import Memory, hazards, mutations
 from tests.gateway.proc import children
 from tests.gateway.rpcserver import loaded
 from tests.gateway.waiting import wait_until
+from tests.items import RED_CIRCLE, encoded
 
+GOOD = RED_CIRCLE
 LIMITS = ImageLimits()
 MIB = 2**20
 RULES = Preprocessing(
     image_size=64, mean=(0, 0, 0), std=(1, 1, 1), resize_mode="shortest", interpolation="bicubic"
 )
-GOOD = (SAMPLES / "red-circle.png").read_bytes()
 # A decoder that does what an image tells it to, and else decodes.
 STAGED = """
 import os, signal, sys, time

@@ -1,7 +1,6 @@
 """One client that takes all it can get: the others are let in, and do not wait behind all of it."""
 
 import asyncio
-import base64
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,10 +15,10 @@ import pytest
 
 from benchmarks.traffic.connection import Target
 from openclip_api.v1 import clip_pb2_grpc
-from tests.conftest import SAMPLES
 from tests.gateway.keyed import Keys, bearer
 from tests.gateway.slow import SlowEncoder, served
 from tests.gateway.waiting import until
+from tests.items import sample
 
 pytestmark = pytest.mark.slow
 
@@ -27,9 +26,6 @@ GREEDY, OTHER = "127.0.0.2", "127.0.0.3"  # every address of 127.0.0.0/8 is this
 TRIES = 15
 MAX_BATCH = 32  # rows of one call of the demo model
 
-IMAGE = (
-    "data:image/png;base64," + base64.b64encode((SAMPLES / "red-circle.png").read_bytes()).decode()
-)
 
 Ask = Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]
 numbers = count()
@@ -60,7 +56,7 @@ one_text = embed(1)
 
 def zero_shot(api: httpx.AsyncClient) -> Awaitable[httpx.Response]:
     body = {
-        "image": IMAGE,
+        "image": sample("red-circle.png"),
         "labels": [f"thing {next(numbers)}" for _ in range(2_000)],
         "templates": ["a photo of a {}", "a drawing of a {}"],
     }

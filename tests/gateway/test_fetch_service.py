@@ -1,6 +1,5 @@
 """Images by URL through a real gateway, over both protocols."""
 
-import base64
 import contextlib
 import http.server
 import threading
@@ -17,12 +16,12 @@ import pytest
 
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
-from tests.conftest import SAMPLES, GatewayClient, GatewayFactory, Outside
+from tests.conftest import GatewayClient, GatewayFactory, Outside
 from tests.gateway.keyed import trailing
 from tests.gateway.waiting import wait_until
+from tests.items import RED_CIRCLE, data_url
 
-RED_CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
-DATA_URL = "data:image/png;base64," + base64.b64encode(RED_CIRCLE).decode()
+DATA_URL = data_url(RED_CIRCLE)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

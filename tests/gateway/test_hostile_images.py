@@ -1,6 +1,5 @@
 """Hostile images and texts against a real gateway: never a 5xx, never slow, never much memory."""
 
-import base64
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,8 @@ from PIL import Image
 from benchmarks.systems.processes import tree_cpu_seconds
 from server.launcher import TritonServer
 from tests.conftest import COMMAND, GatewayClient, Outside, run_gateway
-from tests.gateway.hostile import Memory, accepted_seeds, encoded, hazards, mutations, seeds
+from tests.gateway.hostile import Memory, accepted_seeds, hazards, mutations, seeds
+from tests.items import b64, encoded
 
 pytestmark = pytest.mark.slow
 
@@ -89,10 +89,6 @@ def picture() -> bytes:
 
 def good(client: GatewayClient) -> bool:
     return send(client, picture()).status_code == 200
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 def send(client: GatewayClient, data: bytes) -> httpx.Response:

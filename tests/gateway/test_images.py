@@ -33,6 +33,7 @@ from gateway.images.preprocess import (
 from gateway.images.sources import from_base64
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
+from tests.items import encoded
 
 ResizeMode = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -85,12 +86,6 @@ def assert_equal_to_openclip(data: bytes, preprocessing: Preprocessing) -> None:
     np.testing.assert_array_equal(
         preprocess(data, preprocessing, LIMITS), reference(data, preprocessing)
     )
-
-
-def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
-    stream = BytesIO()
-    image.save(stream, format_, **options)
-    return stream.getvalue()
 
 
 @functools.cache

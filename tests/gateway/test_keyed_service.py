@@ -1,6 +1,5 @@
 """API keys and quotas of a real gateway, over both protocols."""
 
-import base64
 import json
 import re
 import socket
@@ -23,9 +22,10 @@ from gateway.app import ENDPOINTS
 from gateway.rest.security import guarded_operation
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
-from tests.conftest import SAMPLES, GatewayClient, GatewayFactory, Outside, free_port
+from tests.conftest import GatewayClient, GatewayFactory, Outside, free_port
 from tests.gateway.keyed import Keys, bearer, call, embed, metadata, trailing
 from tests.gateway.waiting import unfinished_request, wait_until
+from tests.items import RED_CIRCLE, b64
 
 OPEN = [
     "/livez", "/readyz", "/health", "/v1/health", "/v1/health/live", "/v1/health/ready",
@@ -260,8 +260,7 @@ def test_items_a_minute(guarded: GatewayClient, channel: grpc.Channel, keys: Key
     assert embed(guarded, keys.secret("alice"), items=12).status_code == 200
 
 
-PICTURE = (SAMPLES / "red-circle.png").read_bytes()
-BASE64 = base64.b64encode(PICTURE).decode()
+BASE64 = b64(RED_CIRCLE)
 LONG = "a" * 600
 
 
@@ -291,7 +290,7 @@ def embedding(items: int, *given: str, **more: Any) -> Case:
 
 
 def classification(items: int, images: int = 1, **more: Any) -> Case:
-    pictures = [clip_pb2.Item(image=PICTURE)] * images
+    pictures = [clip_pb2.Item(image=RED_CIRCLE)] * images
     named = isinstance(more.get("templates"), str)
     said = {"template_set" if named and k == "templates" else k: v for k, v in more.items()}
     message = clip_pb2.ClassifyRequest(images=pictures, **said)
@@ -299,7 +298,7 @@ def classification(items: int, images: int = 1, **more: Any) -> Case:
 
 
 def comparison(items: int, *given: str, images: int = 1, **more: Any) -> Case:
-    pictures = [clip_pb2.Item(image=PICTURE)] * images
+    pictures = [clip_pb2.Item(image=RED_CIRCLE)] * images
     message = clip_pb2.SimilarityRequest(images=pictures, texts=given, **more)
     body = {"images": [BASE64] * images, "texts": list(given)} | more
     return Case("/v1/similarity", body, message, items)

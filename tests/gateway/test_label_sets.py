@@ -1,7 +1,6 @@
 """Label sets, template sets and labels that are known: what is encoded, and what is not."""
 
 import asyncio
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ from gateway.pipeline.label_sets import TEMPLATE_SETS, LabelSetError, read_label
 from gateway.pipeline.scoring import Label, prompts
 from gateway.settings import Settings
 from server.launcher import TritonServer
-from tests.conftest import REPOSITORY, SAMPLES, GatewayFactory
+from tests.conftest import REPOSITORY, GatewayFactory
 from tests.gateway.tritons import inferences
 from tests.gateway.waiting import wait_until
+from tests.items import sample
 
-RED_CIRCLE = "data:image/png;base64," + (
-    base64.b64encode((SAMPLES / "red-circle.png").read_bytes()).decode()
-)
+RED_CIRCLE = sample("red-circle.png")
 SHAPES: dict[str, Any] = {
     "name": "shapes",
     "labels": ["blue star", {"name": "round", "names": ["red circle", "blue circle"]}],

@@ -1,6 +1,5 @@
 """The log: one line a request, in either form, and never what was sent in."""
 
-import base64
 import contextlib
 import json
 import logging
@@ -18,24 +17,23 @@ from _pytest.logging import LogCaptureHandler
 from gateway.telemetry.logs import MOST_WAITING, logging_to_stderr
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
-from tests.conftest import SAMPLES, GatewayClient, GatewayFactory, Outside
+from tests.conftest import GatewayClient, GatewayFactory, Outside
+from tests.items import RED_CIRCLE, b64, data_url
 
-CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
-ENCODED = base64.b64encode(CIRCLE).decode()
 QUIET = ("/livez", "/", "/playground/main.js", "/playground.json")  # a probe, and a browser's page
 SECRET = "xylophone"  # noqa: S105 - a text that no line may hold
 
 
 def ask(client: GatewayClient) -> None:
     """Four requests that run a model, and those that are no news."""
-    both = {"input": [SECRET, f"data:image/png;base64,{ENCODED}"]}
+    both = {"input": [SECRET, data_url(RED_CIRCLE)]}
     assert client.post("/v1/embeddings", json=both, headers={"x-request-id": "mine"}).is_success
     wrong = {"input": [SECRET, "data:image/png;base64,AAAA"]}
     assert client.post("/v1/embeddings", json=wrong).status_code == 400
     assert all(client.get(path).is_success for path in QUIET)
     with grpc.insecure_channel(client.grpc_address) as channel:
         stub = clip_pb2_grpc.ClipServiceStub(channel)
-        items = [clip_pb2.Item(text=SECRET), clip_pb2.Item(image=CIRCLE)]
+        items = [clip_pb2.Item(text=SECRET), clip_pb2.Item(image=RED_CIRCLE)]
         stub.Embed(clip_pb2.EmbedRequest(input=items))
         entry = clip_pb2.StreamItem(id="a", item=items[0])
         list(stub.EmbedStream(iter([clip_pb2.EmbedStreamRequest(items=[entry])])))
@@ -68,7 +66,7 @@ def test_one_json_line_for_each_request(
     assert not any("trace_id" in line for line in (mixed, wrong, unary, stream))
     text = log.read_text()
     assert SECRET not in text
-    assert ENCODED[:40] not in text
+    assert b64(RED_CIRCLE)[:40] not in text
 
 
 def test_lines_for_people(

@@ -1,14 +1,13 @@
 """Texts that are dear to clean, sent to a real gateway: what others want does not wait for them."""
 
-import base64
 import threading
 
 import httpx
 
 from server.launcher import TritonServer
 from tests.conftest import GatewayFactory
-from tests.gateway.steady import IMAGE
 from tests.gateway.waiting import inflight, wait_until
+from tests.items import RED_CIRCLE, data_url
 
 # Each line is mended by itself, and leaves nothing: no word tells that the text is long enough.
 DEAR = "&#1;\n" * 6_000
@@ -18,7 +17,7 @@ AT_LEAST = 30  # images; some 100 are answered, and were 7 when they took turns 
 def test_images_do_not_wait_for_long_texts(
     triton: TritonServer, start_gateway: GatewayFactory
 ) -> None:
-    url = f"data:image/png;base64,{base64.b64encode(IMAGE).decode()}"
+    url = data_url(RED_CIRCLE)
     body = {
         "images": [url],
         "labels": [f"{DEAR}{number}" for number in range(5)],
@@ -36,7 +35,7 @@ def test_images_do_not_wait_for_long_texts(
         wait_until(lambda: inflight(api) or seen)
         answered = 0
         while not seen:
-            assert api.post("/v1/embeddings/image", content=IMAGE).status_code == httpx.codes.OK
+            assert api.post("/v1/embeddings/image", content=RED_CIRCLE).is_success
             answered += 1
         asking.join()
         assert seen == [httpx.codes.OK]

@@ -1,6 +1,5 @@
 """Metrics: every one that is documented exists, with right labels and values, on both protocols."""
 
-import base64
 import re
 from collections.abc import Iterator
 
@@ -12,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.telemetry.metrics import Metrics
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
-from tests.conftest import ROOT, SAMPLES, GatewayClient, GatewayFactory
+from tests.conftest import ROOT, GatewayClient, GatewayFactory
 from tests.gateway.waiting import wait_until
+from tests.items import RED_CIRCLE, data_url
 
-CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 PREFIX = "openclip_"
 
@@ -45,13 +44,13 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 def ask_rest(client: httpx.Client) -> None:
-    picture = "data:image/png;base64," + base64.b64encode(CIRCLE).decode()
+    picture = data_url(RED_CIRCLE)
     for text in ("one", "two", "one"):
         assert client.post("/v1/embeddings", json={"input": text}).is_success
     assert client.post("/v1/embeddings", json={"input": ["three", picture]}).is_success
     bad = {"input": ["four", "data:image/png;base64,AAAA"], "on_error": "skip"}
     assert client.post("/v1/embeddings", json=bad).is_success
-    assert client.post("/v1/embeddings/image", content=CIRCLE).is_success
+    assert client.post("/v1/embeddings/image", content=RED_CIRCLE).is_success
     zero_shot = {"image": picture, "labels": ["red circle", "blue star"]}
     assert client.post("/v1/zero-shot", json=zero_shot).is_success
     for number in range(3):
@@ -66,7 +65,7 @@ def ask_rest(client: httpx.Client) -> None:
 def ask_grpc(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         stub = clip_pb2_grpc.ClipServiceStub(channel)
-        items = [clip_pb2.Item(text="one"), clip_pb2.Item(image=CIRCLE)]
+        items = [clip_pb2.Item(text="one"), clip_pb2.Item(image=RED_CIRCLE)]
         stub.Embed(clip_pb2.EmbedRequest(input=items))
         entries = [clip_pb2.StreamItem(id=str(n), item=items[n]) for n in range(2)]
         entries.append(clip_pb2.StreamItem(id="bad", item=clip_pb2.Item(image=b"bad")))

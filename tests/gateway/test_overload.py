@@ -12,9 +12,10 @@ from benchmarks.traffic.arrivals import Outcome, flood
 from benchmarks.traffic.connection import Target
 from benchmarks.traffic.requests import Request, requests
 from server.launcher import TritonServer
-from tests.conftest import COMMAND, SAMPLES, GatewayFactory, Outside
+from tests.conftest import COMMAND, GatewayFactory, Outside
 from tests.gateway.slow import SlowEncoder, served
 from tests.gateway.waiting import unfinished_request
+from tests.items import RED_CIRCLE
 
 pytestmark = pytest.mark.slow
 
@@ -22,8 +23,7 @@ SECONDS = 3.0
 RATE = 200.0  # a second, held by the 8 permits below to what they can do
 MOST_GROWTH = 150 * 2**20
 
-IMAGE = (SAMPLES / "red-circle.png").read_bytes()
-PICTURE = Request("rest", "/v1/embeddings/image", IMAGE, "image/png")
+PICTURE = Request("rest", "/v1/embeddings/image", RED_CIRCLE, "image/png")
 LARGE = Request(  # 2 MB each, to be refused before they are read
     "rest", "/v1/embeddings", json.dumps({"input": ["word " * 6_000] * 64}).encode()
 )
@@ -43,13 +43,13 @@ async def test_a_flood_is_refused_and_passes(
     address = triton.addresses.grpc
     with start_gateway(outside, triton_address=address, triton_calls=1, **limits) as api:
         target = Target(f"{api.base_url.host}:{api.base_url.port}", api.grpc_address, "demo")
-        [golden] = api.post("/v1/embeddings/image", content=IMAGE).json()["data"]
+        [golden] = api.post("/v1/embeddings/image", content=RED_CIRCLE).json()["data"]
         await flood(target, [PICTURE] * 7 + [LARGE], RATE, 1.0)  # caches and pools are filled
         before = processes.resident_bytes(api.process)
         assert_bounded(await flood(target, [PICTURE] * 7 + [LARGE], RATE, SECONDS))
         assert processes.resident_bytes(api.process) - before < MOST_GROWTH
         for _ in range(20):
-            response = api.post("/v1/embeddings/image", content=IMAGE)
+            response = api.post("/v1/embeddings/image", content=RED_CIRCLE)
             assert response.status_code == httpx.codes.OK
             [entry] = response.json()["data"]
             assert np.array(entry["embedding"]) @ np.array(golden["embedding"]) > 0.9999

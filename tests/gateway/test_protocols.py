@@ -1,6 +1,5 @@
 """Every case through REST and through gRPC, to the same process: one answer."""
 
-import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from openclip_api.v1 import clip_pb2 as pb
 from openclip_api.v1 import clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, GatewayFactory
+from tests.items import RED_CIRCLE, b64, data_url
 
 CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 413: "INVALID_ARGUMENT"}
 
@@ -29,7 +29,6 @@ labels:
 templates: general
 """
 
-CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
 STAR = (SAMPLES / "black-star.png").read_bytes()
 SQUARE = (SAMPLES / "green-square.png").read_bytes()
 LONG = " ".join(["word"] * 200)
@@ -47,15 +46,7 @@ class Case:
 
 
 def picture(data: bytes) -> dict[str, str]:
-    return {"image": encoded(data)}
-
-
-def encoded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def data_url(data: bytes) -> str:
-    return f"data:image/png;base64,{encoded(data)}"
+    return {"image": b64(data)}
 
 
 def embed(name: str, *items: str | bytes, own_words: bool = False, **fields: Any) -> Case:
@@ -73,7 +64,7 @@ def classify(name: str, *images: bytes, own_words: bool = False, **fields: Any) 
     options = dict(fields)
     if isinstance(options.get("templates"), str):
         options["template_set"] = options.pop("templates")
-    body = fields | {"images": [encoded(each) for each in images]}
+    body = fields | {"images": [b64(each) for each in images]}
     message = pb.ClassifyRequest(images=contents(images), **options)
     return Case(f"classify-{name}", body, message, own_words)
 
@@ -81,7 +72,7 @@ def classify(name: str, *images: bytes, own_words: bool = False, **fields: Any) 
 def similarity(
     name: str, texts: list[str], *images: bytes, own_words: bool = False, **fields: Any
 ) -> Case:
-    body = fields | {"texts": texts, "images": [encoded(each) for each in images]}
+    body = fields | {"texts": texts, "images": [b64(each) for each in images]}
     message = pb.SimilarityRequest(texts=texts, images=contents(images), **fields)
     return Case(f"similarity-{name}", body, message, own_words)
 
@@ -117,12 +108,12 @@ GOOD = [
     embed("text", "a red circle"),
     embed("texts", "a red circle", "a black star", "ein roter Kreis", "赤い丸 ✨"),
     embed("same-text-twice", "a star", "a star"),
-    embed("image", CIRCLE),
-    embed("images", CIRCLE, STAR, CIRCLE),
-    embed("mixed", CIRCLE, "a star", STAR, "a circle"),
+    embed("image", RED_CIRCLE),
+    embed("images", RED_CIRCLE, STAR, RED_CIRCLE),
+    embed("mixed", RED_CIRCLE, "a star", STAR, "a circle"),
     embed("cut-text", "short", LONG),
     embed("dimensions-1", "a star", dimensions=1),
-    embed("dimensions-16", "a star", CIRCLE, dimensions=16),
+    embed("dimensions-16", "a star", RED_CIRCLE, dimensions=16),
     embed("dimensions-all", "a star", dimensions=64),
     embed("dimensions-0", "a star", dimensions=0),
     embed("model", "a star", model="demo"),
@@ -130,35 +121,35 @@ GOOD = [
     embed("not-truncated", "a star", truncate=False),
     embed("blank-text", " \t "),
     embed("skip-nothing", "a star", on_error="skip"),
-    embed("skip-bad", "a star", b"no picture", CIRCLE, TOO_LONG, on_error="skip"),
+    embed("skip-bad", "a star", b"no picture", RED_CIRCLE, TOO_LONG, on_error="skip"),
     embed("skip-long", "a star", LONG, on_error="skip", truncate=False),
     embed("skip-empty-text", "a star", "", on_error="skip"),
     embed("skip-all", b"no picture", on_error="skip"),
-    by_url("data-url", data_url(CIRCLE)),
-    by_url("base64", encoded(STAR)),
+    by_url("data-url", data_url(RED_CIRCLE)),
+    by_url("base64", b64(STAR)),
     Case(
         "embed-text-that-looks-like-an-image",
         {"input": [{"text": data_url(b"x")}]},
         pb.EmbedRequest(input=[pb.Item(text=data_url(b"x"))]),
     ),
-    classify("labels", CIRCLE, labels=LABELS),
-    classify("images", CIRCLE, STAR, SQUARE, labels=LABELS, model="demo"),
-    classify("alias", CIRCLE, labels=LABELS, model="clip"),
-    classify("top-k", CIRCLE, labels=LABELS, top_k=2),
-    classify("top-k-over", CIRCLE, labels=LABELS, top_k=100),
+    classify("labels", RED_CIRCLE, labels=LABELS),
+    classify("images", RED_CIRCLE, STAR, SQUARE, labels=LABELS, model="demo"),
+    classify("alias", RED_CIRCLE, labels=LABELS, model="clip"),
+    classify("top-k", RED_CIRCLE, labels=LABELS, top_k=2),
+    classify("top-k-over", RED_CIRCLE, labels=LABELS, top_k=100),
     classify("templates", STAR, labels=LABELS, templates=["a {}.", "{} drawn"]),
     classify("template-set", STAR, labels=LABELS, templates="photo"),
-    classify("label-set", STAR, CIRCLE, label_set="shapes"),
-    classify("cut-label", CIRCLE, labels=["star", LONG]),
-    classify("same-label-twice", CIRCLE, labels=["star", "star", "circle"]),
-    similarity("one", ["a circle"], CIRCLE),
-    similarity("several", ["a circle", "a star", LONG], CIRCLE, STAR),
-    similarity("alias", ["a circle"], CIRCLE, model="clip"),
+    classify("label-set", STAR, RED_CIRCLE, label_set="shapes"),
+    classify("cut-label", RED_CIRCLE, labels=["star", LONG]),
+    classify("same-label-twice", RED_CIRCLE, labels=["star", "star", "circle"]),
+    similarity("one", ["a circle"], RED_CIRCLE),
+    similarity("several", ["a circle", "a star", LONG], RED_CIRCLE, STAR),
+    similarity("alias", ["a circle"], RED_CIRCLE, model="clip"),
     rerank("texts", "a circle", "a disc", "a star", "a square"),
-    rerank("images", "a circle", STAR, CIRCLE, SQUARE),
-    rerank("by-image", STAR, "a circle", CIRCLE, "a star", model="demo"),
-    rerank("top-n", "a circle", STAR, CIRCLE, "a disc", top_n=2),
-    rerank("top-n-over", "a circle", STAR, CIRCLE, top_n=9),
+    rerank("images", "a circle", STAR, RED_CIRCLE, SQUARE),
+    rerank("by-image", STAR, "a circle", RED_CIRCLE, "a star", model="demo"),
+    rerank("top-n", "a circle", STAR, RED_CIRCLE, "a disc", top_n=2),
+    rerank("top-n-over", "a circle", STAR, RED_CIRCLE, top_n=9),
     rerank("equal-documents", "a circle", "a star", "a star", LONG),
 ]
 
@@ -168,7 +159,7 @@ BAD = [
     embed("nothing", own_words=True),
     embed("empty-text", "a", ""),
     embed("no-picture", "a", b"no picture"),
-    embed("half-a-picture", CIRCLE[: len(CIRCLE) // 2]),
+    embed("half-a-picture", RED_CIRCLE[: len(RED_CIRCLE) // 2]),
     embed("empty-image", b""),
     embed("long-model", "a", model="m" * 200),
     embed("not-cut", "a", LONG, truncate=False),
@@ -187,30 +178,30 @@ BAD = [
         pb.EmbedRequest(input=[pb.Item(text="a"), pb.Item()]),
         own_words=True,
     ),
-    classify("unknown-model", CIRCLE, labels=LABELS, model="none"),
-    classify("neither", CIRCLE),
-    classify("both", CIRCLE, labels=LABELS, label_set="shapes"),
-    classify("unknown-set", CIRCLE, label_set="none"),
-    classify("set-and-templates", CIRCLE, label_set="shapes", templates=["a {}"]),
-    classify("unknown-templates", CIRCLE, labels=LABELS, templates="none"),
-    classify("template-in-place-of-a-name", CIRCLE, labels=LABELS, templates="a {}"),
-    classify("long-template", CIRCLE, labels=LABELS, templates=["{}", TOO_LONG]),
-    classify("template-without-a-place", CIRCLE, labels=LABELS, templates=["{}", "a"]),
-    classify("empty-label", CIRCLE, labels=["a", ""], own_words=True),
-    classify("too-many-labels", CIRCLE, labels=[str(number) for number in range(31)]),
-    classify("too-many-prompts", CIRCLE, labels=["a"] * 30, templates=["{}", "a {}"]),
-    classify("long-label", CIRCLE, labels=["a", TOO_LONG]),
-    classify("no-picture", CIRCLE, b"no picture", labels=LABELS),
+    classify("unknown-model", RED_CIRCLE, labels=LABELS, model="none"),
+    classify("neither", RED_CIRCLE),
+    classify("both", RED_CIRCLE, labels=LABELS, label_set="shapes"),
+    classify("unknown-set", RED_CIRCLE, label_set="none"),
+    classify("set-and-templates", RED_CIRCLE, label_set="shapes", templates=["a {}"]),
+    classify("unknown-templates", RED_CIRCLE, labels=LABELS, templates="none"),
+    classify("template-in-place-of-a-name", RED_CIRCLE, labels=LABELS, templates="a {}"),
+    classify("long-template", RED_CIRCLE, labels=LABELS, templates=["{}", TOO_LONG]),
+    classify("template-without-a-place", RED_CIRCLE, labels=LABELS, templates=["{}", "a"]),
+    classify("empty-label", RED_CIRCLE, labels=["a", ""], own_words=True),
+    classify("too-many-labels", RED_CIRCLE, labels=[str(number) for number in range(31)]),
+    classify("too-many-prompts", RED_CIRCLE, labels=["a"] * 30, templates=["{}", "a {}"]),
+    classify("long-label", RED_CIRCLE, labels=["a", TOO_LONG]),
+    classify("no-picture", RED_CIRCLE, b"no picture", labels=LABELS),
     classify("no-images", labels=LABELS, own_words=True),
-    classify("top-k-0", CIRCLE, labels=LABELS, top_k=0, own_words=True),
-    similarity("unknown-model", ["a"], CIRCLE, model="none"),
-    similarity("no-texts", [], CIRCLE, own_words=True),
+    classify("top-k-0", RED_CIRCLE, labels=LABELS, top_k=0, own_words=True),
+    similarity("unknown-model", ["a"], RED_CIRCLE, model="none"),
+    similarity("no-texts", [], RED_CIRCLE, own_words=True),
     similarity("no-images", ["a"], own_words=True),
-    similarity("no-picture", ["a"], CIRCLE, b"no picture"),
-    similarity("empty-text", ["a", ""], CIRCLE, own_words=True),
-    similarity("long-text", ["a", TOO_LONG], CIRCLE),
-    similarity("too-many", ["a"] * 20, CIRCLE),
-    similarity("too-many-texts", ["a"] * 21, CIRCLE),
+    similarity("no-picture", ["a"], RED_CIRCLE, b"no picture"),
+    similarity("empty-text", ["a", ""], RED_CIRCLE, own_words=True),
+    similarity("long-text", ["a", TOO_LONG], RED_CIRCLE),
+    similarity("too-many", ["a"] * 20, RED_CIRCLE),
+    similarity("too-many-texts", ["a"] * 21, RED_CIRCLE),
     rerank("unknown-model", "a", "b", model="none"),
     rerank("no-documents", "a", own_words=True),
     rerank("top-n-0", "a", "b", top_n=0, own_words=True),

@@ -1,6 +1,5 @@
 """docs/lifecycle.md names the modules that a request passes, in order, as they are."""
 
-import base64
 import re
 import socket
 import threading
@@ -20,11 +19,11 @@ from gateway.process.serving import config
 from gateway.settings import Settings
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
-from tests.conftest import REPOSITORY, ROOT, SAMPLES, free_port
+from tests.conftest import REPOSITORY, ROOT, free_port
 from tests.gateway.waiting import wait_until
+from tests.items import RED_CIRCLE, data_url
 
 PACKAGE = f"{Path(gateway.__file__).parent}/"
-IMAGE = (SAMPLES / "red-circle.png").read_bytes()
 # Tasks of the process, which go on whether or not there is a request.
 BACKGROUND = {"_watch", "_follow", "_probe", "_tick", "follow", "watch", "release_unused"}
 
@@ -98,12 +97,12 @@ def rest_text(url: str, address: str) -> None:
 def rest_image(url: str, address: str) -> None:
     headers = {"content-type": "image/png"}
     httpx.post(
-        f"{url}/v1/embeddings/image", content=IMAGE, headers=headers, timeout=60
+        f"{url}/v1/embeddings/image", content=RED_CIRCLE, headers=headers, timeout=60
     ).raise_for_status()
 
 
 def zero_shot(url: str, address: str) -> None:
-    image = "data:image/png;base64," + base64.b64encode(IMAGE).decode()
+    image = data_url(RED_CIRCLE)
     body = {"image": image, "label_set": "shapes"}
     httpx.post(f"{url}/v1/zero-shot", json=body, timeout=60).raise_for_status()
 

@@ -2,8 +2,6 @@
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +11,8 @@ from PIL import Image
 
 from export.demo.scenes import COLOURS, SHAPES, draw_scenes
 from server.launcher import TritonServer
-from tests.conftest import REPOSITORY, SAMPLES, GatewayFactory
+from tests.conftest import REPOSITORY, GatewayFactory
+from tests.items import data_url, encoded, sample
 from tests.openclip_reference import Floats, demo_reference
 
 TEXTS = [
@@ -28,14 +27,7 @@ TEXTS = [
 
 
 def png(image: Image.Image) -> str:
-    stream = BytesIO()
-    image.save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def sample(name: str) -> str:
-    data = base64.b64encode((SAMPLES / name).read_bytes()).decode()
-    return f"data:image/{Path(name).suffix[1:]};base64,{data}"
+    return data_url(encoded(image))
 
 
 def embed(api: httpx.Client, **body: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Bad input is a clear 4xx in the one envelope, and the next request is served."""
 
-import base64
 import gzip
 import json
 import struct
@@ -14,19 +13,8 @@ import pytest
 from PIL import Image
 
 from server.launcher import TritonServer
-from tests.conftest import SAMPLES, GatewayFactory
-
-RED_CIRCLE = (SAMPLES / "red-circle.png").read_bytes()
-
-
-def data_url(data: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
-
-
-def encoded(image: Image.Image, format_: str = "PNG") -> bytes:
-    stream = BytesIO()
-    image.save(stream, format_)
-    return stream.getvalue()
+from tests.conftest import GatewayFactory
+from tests.items import RED_CIRCLE, data_url, encoded
 
 
 def huge_png() -> bytes:

@@ -1,8 +1,6 @@
 """Clients that people already have work unchanged, and their own request bodies are answered."""
 
-import base64
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +18,17 @@ from gateway.rest.endpoints.similarity import SimilarityRequest
 from gateway.rest.endpoints.zero_shot import ZeroShotRequest
 from gateway.rest.intake import INLINE_BYTES
 from tests.conftest import SAMPLES
+from tests.items import encoded, sample, vectors
 
 TEXTS = ["a photo of a red circle.", "a blue star"]
 
 
-def data_url(name: str) -> str:
-    kind = "jpeg" if name.endswith("jpg") else "png"
-    return f"data:image/{kind};base64," + base64.b64encode((SAMPLES / name).read_bytes()).decode()
-
-
-RED_CIRCLE = data_url("red-circle.png")
+RED_CIRCLE = sample("red-circle.png")
 
 
 def uncompressed(path: Path) -> bytes:
-    file = BytesIO()
     with Image.open(path) as image:
-        image.save(file, "BMP")
-    return file.getvalue()
-
-
-def vectors(api: httpx.Client, body: dict[str, Any]) -> np.ndarray:
-    response = api.post("/v1/embeddings", json=body)
-    assert response.status_code == 200, response.text
-    return np.array([entry["embedding"] for entry in response.json()["data"]])
+        return encoded(image, "BMP")
 
 
 @pytest.fixture
@@ -57,7 +43,7 @@ class TestOpenAI:
         alone = client.embeddings.create(model="demo", input=TEXTS[0])
         both = client.embeddings.create(model="demo", input=TEXTS)
         assert [entry.index for entry in both.data] == [0, 1]
-        expected = vectors(api, {"input": TEXTS})
+        expected = vectors(api, input=TEXTS)
         np.testing.assert_allclose([e.embedding for e in both.data], expected, atol=1e-6)
         np.testing.assert_allclose(alone.data[0].embedding, expected[0], atol=1e-6)
         assert alone.model == "demo"
@@ -116,7 +102,7 @@ class TestOpenAI:
 def test_langchain(api: httpx.Client) -> None:
     from langchain_openai import OpenAIEmbeddings  # which imports for seconds
 
-    expected = vectors(api, {"input": TEXTS})
+    expected = vectors(api, input=TEXTS)
     many = [f"{number} squares" for number in range(1_000)]
     with httpx.Client() as http_client:
         embeddings = OpenAIEmbeddings(
@@ -130,7 +116,7 @@ def test_langchain(api: httpx.Client) -> None:
         np.testing.assert_allclose(embeddings.embed_query(TEXTS[0]), expected[0], atol=1e-6)
         found = embeddings.embed_documents(many)
     assert len(found) == 1_000
-    np.testing.assert_allclose(found[999], vectors(api, {"input": many[999:]})[0], atol=1e-5)
+    np.testing.assert_allclose(found[999], vectors(api, input=many[999:])[0], atol=1e-5)
 
 
 class TestOthers:
@@ -150,7 +136,7 @@ class TestOthers:
         assert [entry["object"] for entry in answer["data"]] == ["embedding"] * 2
         assert answer["model"] == "demo"
         assert answer["usage"] == {"prompt_tokens": 11, "total_tokens": 11, "num_images": 1}
-        expected = vectors(api, {"input": body["input"]})
+        expected = vectors(api, input=body["input"])
         found = [entry["embedding"] for entry in answer["data"]]
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -159,7 +145,7 @@ class TestOthers:
             "model": "demo",
             "encoding_format": "float",
             "user": "string",
-            "input": [RED_CIRCLE, data_url("blue-star.jpg")],
+            "input": [RED_CIRCLE, sample("blue-star.jpg")],
             "modality": "image",
         }
         answer = api.post("/v1/embeddings", json=body).json()
@@ -168,7 +154,7 @@ class TestOthers:
         assert answer["created"] > 1_700_000_000
         np.testing.assert_allclose(
             [entry["embedding"] for entry in answer["data"]],
-            vectors(api, {"input": [{"image": each} for each in body["input"]]}),
+            vectors(api, input=[{"image": each} for each in body["input"]]),
             atol=1e-6,
         )
         text = {"input": RED_CIRCLE, "modality": "text", "model": "demo"}
@@ -199,7 +185,7 @@ class TestOthers:
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
         signs = (found > 0).astype(np.uint8)
         for kind, shift in (("ubinary", 0), ("binary", 128)):
-            packed = vectors(api, body | {"embedding_type": kind})
+            packed = vectors(api, **body, embedding_type=kind)
             np.testing.assert_array_equal(packed + shift, np.packbits(signs, axis=1))
 
     def test_jina_rerank(self, api: httpx.Client) -> None:
@@ -217,15 +203,15 @@ class TestOthers:
         for result in answer["results"]:
             given = body["documents"][result["index"]]
             assert result["document"] == given
-        query, *documents = vectors(api, {"input": [body["query"], *body["documents"]]})
+        query, *documents = vectors(api, input=[body["query"], *body["documents"]])
         expected = sorted((float(query @ each) for each in documents), reverse=True)[:2]
         np.testing.assert_allclose(scores, expected, atol=1e-6)
 
     @pytest.mark.parametrize("key", ["bytes", "url"])
     def test_langchains_jina(self, api: httpx.Client, key: str) -> None:
         body = {"model": "demo", "input": [{key: RED_CIRCLE}, {key: RED_CIRCLE.partition(",")[2]}]}
-        found = vectors(api, body | {"late_chunking": False, "truncation": True})
-        expected = vectors(api, {"input": RED_CIRCLE})
+        found = vectors(api, **body, late_chunking=False, truncation=True)
+        expected = vectors(api, input=RED_CIRCLE)
         np.testing.assert_allclose(found, expected[[0, 0]], atol=1e-6)
 
     @pytest.mark.parametrize("field", ["truncation", "truncate"])
@@ -249,7 +235,7 @@ class TestOthers:
         answer = api.post("/embeddings", json=body | {"modality": "text"}).json()
         assert answer["model"] == "demo"
         found = [entry["embedding"] for entry in answer["data"]]
-        np.testing.assert_allclose(found, vectors(api, {"input": TEXTS}), atol=1e-6)
+        np.testing.assert_allclose(found, vectors(api, input=TEXTS), atol=1e-6)
         image = (SAMPLES / "red-circle.png").read_bytes()
         whole = api.post("/v1/embeddings/image?dimensions=0", content=image).json()
         assert len(whole["data"][0]["embedding"]) == len(found[0])
@@ -291,7 +277,7 @@ class TestOthers:
         sent = {"texts": TEXTS, "embedding_types": kinds, "output_dimension": 16}
         answer = api.post("/v2/embed", json=body | sent).json()
         found = {kind: np.array(rows) for kind, rows in answer["embeddings"].items()}
-        expected = vectors(api, {"input": TEXTS, "dimensions": 16})
+        expected = vectors(api, input=TEXTS, dimensions=16)
         np.testing.assert_allclose(found["float"], expected, atol=1e-6)
         for kind, middle in (("int8", 0), ("uint8", 128)):
             scaled = found[kind] - middle
@@ -308,7 +294,7 @@ class TestOthers:
         image = {"type": "image_url", "image_url": {"url": RED_CIRCLE}}
         mixed = {"inputs": [{"content": [text]}, {"content": [image]}]}
         rows = api.post("/v2/embed", json=body | mixed).json()["embeddings"]["float"]
-        np.testing.assert_allclose(rows, vectors(api, {"input": [TEXTS[0], RED_CIRCLE]}), atol=1e-6)
+        np.testing.assert_allclose(rows, vectors(api, input=[TEXTS[0], RED_CIRCLE]), atol=1e-6)
         only = api.post("/v2/embed", json=body | {"images": [RED_CIRCLE]}).json()
         np.testing.assert_allclose(only["embeddings"]["float"], [rows[1]], atol=1e-6)
         cut = api.post("/v2/embed", json=body | {"texts": ["word " * 200]}).json()
@@ -365,8 +351,8 @@ class TestOthers:
             "messages": [{"role": "user", "content": content}],
             "encoding_format": "float",
         }
-        [found] = vectors(api, body)
-        np.testing.assert_allclose(found, vectors(api, {"input": same_as})[0], atol=1e-6)
+        [found] = vectors(api, **body)
+        np.testing.assert_allclose(found, vectors(api, input=same_as)[0], atol=1e-6)
 
     def test_vllm_with_two_things_at_once(self, api: httpx.Client) -> None:
         parts = [
@@ -382,7 +368,7 @@ class TestUploads:
     NAMES = ("red-circle.png", "blue-star.jpg")
 
     def expected(self, api: httpx.Client) -> np.ndarray:
-        return vectors(api, {"input": [data_url(name) for name in self.NAMES]})
+        return vectors(api, input=[sample(name) for name in self.NAMES])
 
     def test_a_raw_body(self, api: httpx.Client) -> None:
         for content_type in ("image/png", "application/octet-stream", None):
@@ -413,8 +399,8 @@ class TestUploads:
         content = (SAMPLES / self.NAMES[0]).read_bytes()
         url = f"/v1/embeddings/image?encoding_format={kind}"
         [entry] = api.post(url, content=content).json()["data"]
-        body = {"input": data_url(self.NAMES[0]), "encoding_format": kind}
-        assert entry["embedding"] == vectors(api, body)[0].tolist()
+        [same] = vectors(api, input=sample(self.NAMES[0]), encoding_format=kind)
+        assert entry["embedding"] == same.tolist()
         if "binary" in kind:
             error = api.post(f"{url}&dimensions=12", content=content).json()["error"]
             assert (error["code"], error["param"]) == ("invalid_request", "dimensions")
@@ -542,7 +528,7 @@ def test_on_error_skip(api: httpx.Client) -> None:
     }
     assert errors[3]["code"] == "context_length_exceeded"
     assert answer["usage"]["num_images"] == 1
-    expected = vectors(api, {"input": ["a red circle", RED_CIRCLE]})
+    expected = vectors(api, input=["a red circle", RED_CIRCLE])
     found = [answer["data"][index]["embedding"] for index in (0, 2)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     failing = api.post("/v1/embeddings", json=body | {"on_error": "fail"})
@@ -608,11 +594,11 @@ def test_equal_documents_stay_in_order(api: httpx.Client) -> None:
 
 def test_similarity(api: httpx.Client) -> None:
     names = ["red-circle.png", "blue-star.jpg", "green-square.png"]
-    images = [data_url(name) for name in names]
+    images = [sample(name) for name in names]
     texts = ["a red circle", "a blue star"]
     answer = api.post("/v1/similarity", json={"texts": texts, "images": images}).json()
-    of_images = vectors(api, {"input": images})
-    of_texts = vectors(api, {"input": texts})
+    of_images = vectors(api, input=images)
+    of_texts = vectors(api, input=texts)
     cosine = np.array(answer["cosine"])
     np.testing.assert_allclose(cosine, of_images @ of_texts.T, atol=1e-6)
     per_image = np.array(answer["logits_per_image"])

@@ -1,6 +1,5 @@
 """A new version of a model is taken into service, and taken back, while requests run."""
 
-import base64
 import contextlib
 import os
 import re
@@ -34,6 +33,7 @@ from tests.conftest import PLAIN, REPOSITORY, SAMPLES, GatewayClient, Outside, r
 from tests.gateway.fakes import unit
 from tests.gateway.proc import alive, catches, children
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
+from tests.items import data_url
 
 pytestmark = pytest.mark.slow
 
@@ -266,10 +266,6 @@ def test_there_and_back_under_load_without_a_failed_request(
     )
     assert zero_shot.json()["results"][0]["predictions"][0]["label"] == "circle"
     assert service.get("/readyz").status_code == 200
-
-
-def data_url(image: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(image).decode()
 
 
 def test_without_tritons_secret_no_version_is_loaded(root: Path) -> None:

@@ -1,6 +1,5 @@
 """Clients of text-embeddings-inference find its routes, its shapes and its errors."""
 
-import base64
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -17,25 +16,18 @@ from gateway.models.values import Tokens
 from gateway.rest.endpoints.tei.problems import problem
 from gateway.rest.endpoints.tei.tokens import described
 from gateway.telemetry.record import Record
-from tests.conftest import SAMPLES
+from tests.items import sample, vectors
 
 TEXTS = ["a photo of a red circle.", "a blue star"]
 LONG = "word " * 200
-RED_CIRCLE = (
-    "data:image/png;base64," + base64.b64encode((SAMPLES / "red-circle.png").read_bytes()).decode()
-)
-
-
-def vectors(api: httpx.Client, *items: str) -> np.ndarray:
-    data = api.post("/v1/embeddings", json={"input": items}).json()["data"]
-    return np.array([entry["embedding"] for entry in data])
+RED_CIRCLE = sample("red-circle.png")
 
 
 @pytest.mark.parametrize("path", ["", "/embed"])
 def test_huggingfaces_client_embeds(api: httpx.Client, path: str) -> None:
     url = str(api.base_url).rstrip("/") + path
     client = InferenceClient(url, token="none")  # noqa: S106 - nobody needs one
-    expected = vectors(api, *TEXTS)
+    expected = vectors(api, input=TEXTS)
     np.testing.assert_allclose(client.feature_extraction(TEXTS), expected, atol=1e-6)
     one = client.feature_extraction(
         TEXTS[0], normalize=True, truncate=True, truncation_direction="right"
@@ -49,7 +41,7 @@ def test_huggingfaces_client_embeds(api: httpx.Client, path: str) -> None:
 def test_huggingfaces_client_compares(api: httpx.Client) -> None:
     client = InferenceClient(f"{api.base_url}/similarity", token="none")  # noqa: S106
     found = client.sentence_similarity(TEXTS[0], other_sentences=[TEXTS[1], TEXTS[0], RED_CIRCLE])
-    query, *others = vectors(api, TEXTS[0], TEXTS[1], TEXTS[0], RED_CIRCLE)
+    query, *others = vectors(api, input=[TEXTS[0], TEXTS[1], TEXTS[0], RED_CIRCLE])
     np.testing.assert_allclose(found, others @ query, atol=1e-5)
 
 

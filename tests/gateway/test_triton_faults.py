@@ -18,9 +18,10 @@ from gateway.models.manifest import read_manifest
 from gateway.models.tokenizer import TextTokenizer
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from tests.conftest import REPOSITORY, GatewayClient, GatewayFactory, Outside, run_gateway
-from tests.gateway.steady import IMAGE, golden_values
+from tests.gateway.steady import golden_values
 from tests.gateway.tritons import SteeredTriton, copied, failing, scaled, steered, write_impostor
 from tests.gateway.waiting import inflight, wait_until
+from tests.items import RED_CIRCLE
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +101,7 @@ def test_refused_until_it_is_there(start_gateway: GatewayFactory) -> None:
             assert_away(api, embed(api, timeout_ms=1_000))
         broken = 'openclip_triton_servers{state="broken"} 1.0'
         wait_until(lambda: broken in api.get("/metrics").text)
-        picture = api.post("/v1/embeddings/image", content=IMAGE)
+        picture = api.post("/v1/embeddings/image", content=RED_CIRCLE)
         assert_away(api, picture)
         assert "decode" not in picture.headers.get("server-timing", "")
         with grpc.insecure_channel(api.grpc_address) as channel:
@@ -131,7 +132,7 @@ def test_hung(service: Service) -> None:
     finally:
         triton.thaw()
     soon(lambda: embed(api).status_code == httpx.codes.OK)
-    [entry] = api.post("/v1/embeddings/image", content=IMAGE).json()["data"]
+    [entry] = api.post("/v1/embeddings/image", content=RED_CIRCLE).json()["data"]
     assert np.array(entry["embedding"]) @ golden > 0.9999
 
 
@@ -154,7 +155,7 @@ def test_an_unloaded_model_costs_only_itself(service: Service) -> None:
     try:
         soon(lambda: embed(api).status_code == 503)
         assert TEXT_MODEL in embed(api).json()["error"]["message"]
-        assert api.post("/v1/embeddings/image", content=IMAGE).status_code == httpx.codes.OK
+        assert api.post("/v1/embeddings/image", content=RED_CIRCLE).status_code == httpx.codes.OK
         soon(lambda: api.get("/readyz").status_code == 503)
         assert TEXT_MODEL in api.get("/readyz").json()["error"]["message"]
     finally:
@@ -280,11 +281,11 @@ async def test_what_clients_that_left_wanted_is_not_encoded(patient: Service) ->
     triton.freeze()
     try:
         async with httpx.AsyncClient(base_url=api.base_url, timeout=30) as client:
-            first = asyncio.create_task(client.post("/v1/embeddings/image", content=IMAGE))
+            first = asyncio.create_task(client.post("/v1/embeddings/image", content=RED_CIRCLE))
             await working_on(api, 1)
             await asyncio.sleep(0.3)  # it is decoded and under way, and the lane is full
             async with httpx.AsyncClient(base_url=api.base_url, timeout=30) as hasty:
-                asked = [hasty.post("/v1/embeddings/image", content=IMAGE) for _ in range(5)]
+                asked = [hasty.post("/v1/embeddings/image", content=RED_CIRCLE) for _ in range(5)]
                 leaving = [asyncio.create_task(each) for each in asked]
                 await working_on(api, 6)
                 for each in leaving:
@@ -293,7 +294,7 @@ async def test_what_clients_that_left_wanted_is_not_encoded(patient: Service) ->
             await working_on(api, 1)
             async with grpc.aio.insecure_channel(api.grpc_address) as channel:
                 stub = clip_pb2_grpc.ClipServiceStub(channel)
-                image = clip_pb2.EmbedRequest(input=[clip_pb2.Item(image=IMAGE)])
+                image = clip_pb2.EmbedRequest(input=[clip_pb2.Item(image=RED_CIRCLE)])
                 calls = [stub.Embed(image) for _ in range(5)]
                 asking = [asyncio.ensure_future(call) for call in calls]
                 await working_on(api, 5, "grpc")
@@ -303,7 +304,7 @@ async def test_what_clients_that_left_wanted_is_not_encoded(patient: Service) ->
             await working_on(api, 0, "grpc")
             triton.thaw()
             assert (await first).status_code == httpx.codes.OK
-            after = await client.post("/v1/embeddings/image", content=IMAGE)
+            after = await client.post("/v1/embeddings/image", content=RED_CIRCLE)
             assert after.status_code == httpx.codes.OK
     finally:
         triton.thaw()

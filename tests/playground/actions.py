@@ -1,6 +1,5 @@
 """What people do on the page."""
 
-import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,7 +46,3 @@ def violations(page: "Page") -> list[tuple[str, list[str]]]:
 def best(page: "Page") -> list[str]:
     found: list[str] = page.locator("#answer .best th").all_inner_texts()
     return found
-
-
-def encoded(name: str) -> str:
-    return base64.b64encode((SAMPLES / name).read_bytes()).decode()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import SAMPLES, GatewayClient, GatewayFactory
-from tests.playground.actions import WORDS, ask, best, choose, encoded, write
+from tests.items import RED_CIRCLE, b64
+from tests.playground.actions import WORDS, ask, best, choose, write
 from tests.playground.conftest import DESKTOP, PHONE, Visitor
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -68,7 +69,7 @@ def test_ones_own_images_and_labels(
     assert best(page) == ["red circle", "blue star"]
     rows = page.get_by_role("table", name="Labels of red-circle.png").locator("tbody tr")
     expect(rows).to_have_count(2)
-    body = {"labels": WORDS, "templates": "general", "image": encoded("red-circle.png")}
+    body = {"labels": WORDS, "templates": "general", "image": b64(RED_CIRCLE)}
     top = api.post("/v1/zero-shot", json=body).json()["results"][0]["predictions"][0]
     shown = [f"{top['score'] * 100:.2f}\u00a0%", f"{top['cosine']:.3f}"]
     assert rows.first.locator("td").all_inner_texts() == shown
@@ -79,9 +80,9 @@ def test_ones_own_images_and_labels(
 def test_images_can_be_dropped_and_pasted(api: GatewayClient, visit: Visitor, kind: str) -> None:
     page = visit(api).page
     if kind == "drop":
-        page.evaluate(DROP, [encoded("red-circle.png"), "dragover"])
+        page.evaluate(DROP, [b64(RED_CIRCLE), "dragover"])
         expect(page.locator("#veil")).to_be_visible()
-    page.evaluate(DROP, [encoded("red-circle.png"), kind])
+    page.evaluate(DROP, [b64(RED_CIRCLE), kind])
     expect(page.locator("#veil")).to_be_hidden()
     expect(page.locator("#tray li")).to_have_count(1)
     write(page, WORDS)
