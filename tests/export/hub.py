@@ -3,11 +3,11 @@
 import base64
 import itertools
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.httpserver import Handler, web_server
 
 BLOCK = bytes(2**16)
 REPOSITORY = "org/name"
@@ -22,19 +22,8 @@ class Files:
         self.asked: list[str] = []
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     files: Files
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def answer(self, content: bytes, status: int = 200, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"content-length": str(len(content)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
 
     def body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("content-length") or 0))
@@ -143,13 +132,5 @@ def file(path: str, content: bytes) -> dict[str, object]:
 def serving(handler: type[_Handler]) -> Iterator[tuple[str, Files]]:
     """A server on a free port: its URL, and what it holds."""
     files = Files()
-    kind = type("Handler", (handler,), {"files": files})
-    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", files
-        finally:
-            server.shutdown()
-            thread.join()
+    with web_server(type("Handler", (handler,), {"files": files})) as port:
+        yield f"http://127.0.0.1:{port}", files

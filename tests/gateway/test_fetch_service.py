@@ -1,8 +1,6 @@
 """Images by URL through a real gateway, over both protocols."""
 
 import contextlib
-import http.server
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,36 +17,32 @@ from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside
 from tests.gateway.keyed import trailing
 from tests.gateway.waiting import wait_until
+from tests.httpserver import Handler, web_server
 from tests.items import RED_CIRCLE, data_url
 
 DATA_URL = data_url(RED_CIRCLE)
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Pictures(Handler):
     def do_GET(self) -> None:
         moves = {"/moved.png": "/red-circle.png", "/inside.png": "http://169.254.169.254/"}
-        body = {"/red-circle.png": RED_CIRCLE, "/text.png": b"no picture"}.get(self.path, b"")
-        self.send_response(302 if self.path in moves else 200 if body else 404)
-        self.send_header("content-length", str(len(body)))
+        bodies = {"/red-circle.png": RED_CIRCLE, "/text.png": b"no picture"}
         if self.path in moves:
-            self.send_header("location", moves[self.path])
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+            self.answer(b"", 302, location=moves[self.path])
+        elif self.path in bodies:
+            self.answer(bodies[self.path])
+        else:
+            self.answer(b"", 404)
 
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
     """The address of a web server on this machine."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with web_server(_Pictures) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
-class _Dripping(http.server.BaseHTTPRequestHandler):
+class _Dripping(Handler):
     """Sends a picture, one byte a second."""
 
     def do_GET(self) -> None:
@@ -60,18 +54,12 @@ class _Dripping(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(bytes([byte]))
                 time.sleep(1)
 
-    def log_message(self, *_: Any) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
 def tar_pit() -> Iterator[str]:
     """The address of a web server that takes minutes for one picture."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Dripping) as server:
-        server.block_on_close = False
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with web_server(_Dripping) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")

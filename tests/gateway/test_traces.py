@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import http.server
 import subprocess
 import sys
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +32,7 @@ from server.launcher import TritonServer
 from tests.conftest import ROOT, SAMPLES, GatewayClient, GatewayFactory, Outside, free_port
 from tests.gateway.fakes import unit
 from tests.gateway.rpcserver import loaded
+from tests.httpserver import Handler, web_server
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID, PARENT_ID = (bytes.fromhex(part) for part in PARENT.split("-")[1:3])
@@ -109,21 +108,11 @@ def serving(add: Callable[[grpc.Server], None]) -> Iterator[str]:
             server.stop(0).wait()
 
 
-@contextlib.contextmanager
-def web() -> Iterator[int]:
+class Samples(Handler):
     """The samples over HTTP."""
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own name
-            pass
-
-    handler = partial(Quiet, directory=SAMPLES)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    def do_GET(self) -> None:
+        self.answer((SAMPLES / self.path.strip("/")).read_bytes())
 
 
 @dataclass(frozen=True)
@@ -162,7 +151,7 @@ def traced(
         )
         add = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
         collector = stack.enter_context(serving(partial(add, receiver)))
-        port = stack.enter_context(web())
+        port = stack.enter_context(web_server(Samples))
         with start_gateway(
             Outside(log=log),
             triton_address=address,

@@ -2,9 +2,7 @@
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import pytest
 
 from tests.deploy.test_stack import banner, children, found, stack
 from tests.gateway.waiting import wait_until
+from tests.httpserver import Handler, web_server
 from tests.server.test_secret import PLANT, PYTHON, listening
 
 if TYPE_CHECKING:
@@ -39,22 +38,12 @@ FETCH = """([url, body]) => Promise.allSettled([
 def elsewhere() -> Iterator[str]:
     """Where a page of another origin is."""
 
-    class Page(BaseHTTPRequestHandler):
+    class Page(Handler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/html")
-            self.end_headers()
-            self.wfile.write(PAGE.encode())
+            self.answer(PAGE.encode(), content_type="text/html")
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://localhost:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+    with web_server(Page) as port:
+        yield f"http://localhost:{port}/"
 
 
 @pytest.mark.parametrize("options", [(), ("--triton-http-port=0",)], ids=["closed", "opened"])

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Iterator
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory
+from tests.httpserver import Handler, web_server
 from tests.playground.conftest import ELSEWHERE, WAIT_MS
 
 if TYPE_CHECKING:
@@ -51,35 +50,25 @@ def elsewhere(api: GatewayClient) -> Iterator[int]:
     """
     gateway = api.base_url.port
 
-    class Handler(BaseHTTPRequestHandler):
+    class Elsewhere(Handler):
         def do_GET(self) -> None:
             if self.path.startswith("/v1"):
                 self.do_POST()
                 return
-            self.send_response(200)
-            self.send_header("content-type", "text/html")
-            self.end_headers()
             host = self.headers["host"].partition(":")[0]
             home = f"http://{'127.0.0.1' if host == ELSEWHERE else host}:{gateway}"
-            self.wfile.write(PAGE.format(home=home).encode())
+            self.answer(PAGE.format(home=home).encode(), content_type="text/html")
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             connection = HTTPConnection("127.0.0.1", gateway, timeout=30)
             connection.request(self.command, self.path, body, dict(self.headers.items()))
             answer = connection.getresponse()
-            self.send_response(answer.status)
-            self.end_headers()
-            self.wfile.write(answer.read())
+            self.answer(answer.read(), answer.status)
             connection.close()
 
-        def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    with web_server(Elsewhere) as port:
+        yield port
 
 
 @pytest.fixture(scope="module")
