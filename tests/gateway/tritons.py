@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,10 +25,12 @@ from server.config import ServerConfig
 from server.launcher import TritonServer
 from server.secret import METADATA
 from tests.conftest import REPOSITORY, free_port
-from tests.gateway.proc import stopped
+from tests.gateway.proc import children, stopped
 from tests.gateway.waiting import wait_until
 
 SIZE = 96  # of the matrices of `slow`
+
+node = onnx.helper.make_node
 
 
 class SteeredTriton:
@@ -102,13 +103,13 @@ class SteeredTriton:
         assert self._server is not None
         assert self._server._guard is not None
         guard = self._server._guard.pid
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            for task in Path(f"/proc/{guard}/task").glob("*/children"):
-                for child in map(int, task.read_text().split()):
-                    if Path(f"/proc/{child}/comm").read_text().strip() == "tritonserver":
-                        return child
-        raise AssertionError("no tritonserver below the guard")
+
+        def found() -> list[int]:
+            comms = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in children(guard)}
+            return [pid for pid, comm in comms.items() if comm == "tritonserver\n"]
+
+        wait_until(found, "no tritonserver below the guard")
+        return found()[0]
 
 
 @contextlib.contextmanager
@@ -199,58 +200,34 @@ def scaled(model: bytes, scale: float, only: int | None = None) -> bytes:
 
     With `only`, those of texts that hold this token alone.
     """
-    changed = onnx.load_from_string(model)
-    graph, node = changed.graph, onnx.helper.make_node
-    ids, vectors = graph.input[0].name, graph.output[0].name
-    for each in graph.node:
-        each.output[:] = [f"{name}.unit" if name == vectors else name for name in each.output]
-    values = {"token": np.int32(only or 0), "axes": np.array([1]), "more": np.float32(scale - 1)}
-    made = [
-        node("Equal", [ids, "token"] if only else [ids, ids], ["equal"]),
+    nodes = [
+        node("Equal", ["ids", "token"] if only else ["ids", "ids"], ["equal"]),
         node("Cast", ["equal"], ["equals"], to=onnx.TensorProto.FLOAT),
         node("ReduceMax", ["equals", "axes"], ["found"], keepdims=1),
         node("Mul", ["found", "more"], ["scale.more"]),
-        node("Mul", [f"{vectors}.unit", "scale.more"], ["vectors.more"]),
-        node("Add", [f"{vectors}.unit", "vectors.more"], [vectors]),
+        node("Mul", ["before", "scale.more"], ["vectors.more"]),
+        node("Add", ["before", "vectors.more"], ["after"]),
     ]
-    graph.node.extend(made)
-    graph.initializer.extend(
-        onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()
-    )
-    return bytes(changed.SerializeToString())
+    token, more = np.int32(only or 0), np.float32(scale - 1)
+    return _extended(model, nodes, token=token, axes=np.array([1]), more=more)
 
 
 def failing(model: bytes, token: int) -> bytes:
     """A text encoder (ONNX) that fails as a whole on a batch with this token."""
-    changed = onnx.load_from_string(model)
-    graph, node = changed.graph, onnx.helper.make_node
-    ids, vectors = graph.input[0].name, graph.output[0].name
-    for each in graph.node:
-        each.output[:] = [f"{name}.right" if name == vectors else name for name in each.output]
-    values = {"token": np.int32(token), "single": np.array([1])}
-    made = [
-        node("Equal", [ids, "token"], ["equal"]),
+    nodes = [
+        node("Equal", ["ids", "token"], ["equal"]),
         node("Cast", ["equal"], ["equals"], to=onnx.TensorProto.INT64),
         node("ReduceMax", ["equals"], ["found"], keepdims=0),
         node("Add", ["found", "single"], ["elements"]),
         node("Reshape", ["single", "elements"], ["one"]),  # of one element to two
         node("Cast", ["one"], ["scale"], to=onnx.TensorProto.FLOAT),
-        node("Mul", [f"{vectors}.right", "scale"], [vectors]),
+        node("Mul", ["before", "scale"], ["after"]),
     ]
-    graph.node.extend(made)
-    graph.initializer.extend(
-        onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()
-    )
-    return bytes(changed.SerializeToString())
+    return _extended(model, nodes, token=np.int32(token), single=np.array([1]))
 
 
 def slow(model: bytes, token: int, products: int) -> bytes:
     """A text encoder (ONNX) that multiplies `products` matrices before it answers to this token."""
-    changed = onnx.load_from_string(model)
-    graph, node = changed.graph, onnx.helper.make_node
-    ids, vectors = graph.input[0].name, graph.output[0].name
-    for each in graph.node:
-        each.output[:] = [f"{name}.soon" if name == vectors else name for name in each.output]
     value = onnx.helper.make_tensor_value_info
     scalar, matrix = onnx.TensorProto.BOOL, onnx.TensorProto.FLOAT
     body = onnx.helper.make_graph(
@@ -263,23 +240,32 @@ def slow(model: bytes, token: int, products: int) -> bytes:
         ],
         [value("again", scalar, []), value("made", matrix, [SIZE, SIZE])],
     )
-    values = {
-        "token": np.int32(token),
-        "products": np.int64(products),
-        "yes": np.bool_(True),
-        "zeros": np.zeros((SIZE, SIZE), np.float32),
-    }
-    made = [
-        node("Equal", [ids, "token"], ["equal"]),
+    nodes = [
+        node("Equal", ["ids", "token"], ["equal"]),
         node("Cast", ["equal"], ["equals"], to=onnx.TensorProto.INT64),
         node("ReduceMax", ["equals"], ["found"], keepdims=0),
         node("Mul", ["found", "products"], ["steps"]),
         node("Loop", ["steps", "yes", "zeros"], ["product"], body=body),
         node("ReduceSum", ["product"], ["zero"], keepdims=0),
-        node("Add", [f"{vectors}.soon", "zero"], [vectors]),
+        node("Add", ["before", "zero"], ["after"]),
     ]
-    graph.node.extend(made)
+    zeros = np.zeros((SIZE, SIZE), np.float32)
+    counts = {"token": np.int32(token), "products": np.int64(products)}
+    return _extended(model, nodes, **counts, yes=np.bool_(True), zeros=zeros)
+
+
+def _extended(model: bytes, nodes: Sequence[onnx.NodeProto], **constants: Any) -> bytes:
+    """A text encoder (ONNX) with nodes that make its vectors `after` of `ids` and of `before`."""
+    changed = onnx.load_from_string(model)
+    graph = changed.graph
+    names = {"ids": graph.input[0].name, "after": graph.output[0].name}
+    for each in graph.node:
+        each.output[:] = ["before" if name == names["after"] else name for name in each.output]
+    for each in nodes:
+        each.input[:] = [names.get(name, name) for name in each.input]
+        each.output[:] = [names.get(name, name) for name in each.output]
+    graph.node.extend(nodes)
     graph.initializer.extend(
-        onnx.numpy_helper.from_array(np.asarray(each), name) for name, each in values.items()
+        onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
     )
     return bytes(changed.SerializeToString())
