@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,16 +12,12 @@ from gateway.inference.client import Call, Encoder, cosine_to
 from gateway.inference.control import ModelControl
 from gateway.inference.encoders import encoders_of
 from gateway.inference.grpc_client import GrpcInferClient
-from gateway.inference.secret import NO_SECRET, Secret
 from gateway.inference.server import Server
 from gateway.inference.sleep import FIRST_S, SILENT, Sleepers
 from gateway.models.manifest import read_manifest
-from server import secret
-from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, run_gateway
-from tests.gateway.test_unload import index
-from tests.gateway.tritons import add_copies, copied, inferences
+from tests.gateway.tritons import add_copies, client_of, copied, guarded, index, inferences
 from tests.gateway.waiting import until, wait_until
 
 WITHIN_S = 300.0  # a machine with much else to do starts encoders slowly
@@ -33,23 +29,8 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """A Triton with two models, and its secret beside the repository."""
     root = copied(tmp_path_factory.mktemp("idle"))
     add_copies(root, "other")
-    kept = secret.kept(root.parent / "secret")
-    with TritonServer(ServerConfig(root, grpc_port=0, metrics_port=0, secret=kept)) as server:
+    with guarded(root) as server:
         yield server
-
-
-@contextlib.asynccontextmanager
-async def client_of(
-    triton: TritonServer, wake: Literal["wait", "refuse"]
-) -> AsyncIterator[GrpcInferClient]:
-    """The client of a gateway."""
-    root = triton.config.model_repository
-    control = ModelControl(root, Secret(root.parent / "secret"))
-    client = GrpcInferClient([triton.addresses.grpc], control, wake=wake)
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 def encoders(triton: TritonServer, model: str) -> list[Encoder]:
@@ -73,7 +54,7 @@ async def use(client: GrpcInferClient, encoder: Encoder) -> None:
 @pytest.mark.slow
 async def test_what_no_gateway_uses_sleeps_until_one_does(triton: TritonServer) -> None:
     demo, other = encoders(triton, "demo"), encoders(triton, "other")
-    async with client_of(triton, "wait") as ahead, client_of(triton, "wait") as behind:
+    async with client_of(triton, wake="wait") as ahead, client_of(triton, wake="wait") as behind:
         for _ in range(3 * LOOKS):
             for encoder in demo:  # the one that looks does not use it itself
                 await use(behind, encoder)
@@ -112,7 +93,7 @@ async def test_a_check_that_meets_the_moment_of_an_unload_finds_it_asleep(
         await until(lambda: model not in loaded(triton), WITHIN_S)
         return found
 
-    async with client_of(triton, "wait") as client:
+    async with client_of(triton, wake="wait") as client:
         await use(client, encoder)
         with monkeypatch.context() as patch:
             patch.setattr(ModelControl, "rows", unloaded_behind)
@@ -123,19 +104,15 @@ async def test_a_check_that_meets_the_moment_of_an_unload_finds_it_asleep(
 
 @pytest.mark.slow
 async def test_without_the_secret_the_log_says_so(triton: TritonServer) -> None:
-    control = ModelControl(triton.config.model_repository, NO_SECRET)
-    client = GrpcInferClient([triton.addresses.grpc], control, wake="wait")
-    try:
+    async with client_of(triton, knows=False, wake="wait") as client:
         [problem] = await client.rest(encoders(triton, "demo")[:1], LOOKS)
-    finally:
-        await client.close()
     assert problem == f"demo.image: {SILENT}"
 
 
 @pytest.mark.slow
 async def test_a_request_may_be_refused_while_its_encoder_is_loaded(triton: TritonServer) -> None:
     encoder = encoders(triton, "other")[0]
-    async with client_of(triton, "refuse") as client:
+    async with client_of(triton, wake="refuse") as client:
         with contextlib.suppress(Unavailable):  # where it is asleep
             await use(client, encoder)
         await until(lambda: encoder.model in loaded(triton), WITHIN_S)

@@ -26,12 +26,11 @@ from gateway.inference.client import FakeInferClient
 from gateway.models.manifest import Golden, Manifest, file_sha256, read_manifest
 from gateway.settings import Settings
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
-from server import secret
-from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import PLAIN, REPOSITORY, SAMPLES, GatewayClient, Outside, run_gateway
 from tests.gateway.fakes import unit
 from tests.gateway.proc import alive, catches, children
+from tests.gateway.tritons import copied, guarded
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 from tests.items import data_url
 
@@ -52,9 +51,7 @@ Vector = NDArray[np.float32]
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A repository of its own with the demo model."""
-    copied = tmp_path / "repository"
-    shutil.copytree(REPOSITORY, copied, ignore=shutil.ignore_patterns(".*"))
-    return copied
+    return copied(tmp_path)
 
 
 @pytest.fixture
@@ -71,17 +68,15 @@ def serving(
     sets = root.parent / "label-sets"
     sets.mkdir()
     (sets / "shapes.yaml").write_text(LABELS)
-    file = root.parent / "secret"
-    config = ServerConfig(root, grpc_port=0, metrics_port=0, secret=secret.kept(file))
     with (
-        TritonServer(config) as triton,
+        guarded(root) as triton,
         run_gateway(
             outside or Outside(),
             triton_address=triton.addresses.grpc,
             model_repository=root,
             label_sets=sets,
             text_cache_bytes=0,
-            **{"triton_secret_file": file} | settings,
+            **{"triton_secret_file": root.parent / "secret"} | settings,
         ) as client,
     ):
         wait_until(lambda: client.get("/readyz").status_code == 200)

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,8 @@ from export import versions
 from export.publish import repository
 from gateway.errors import Unavailable
 from gateway.inference.client import Call, cosine_to
-from gateway.inference.control import ModelControl
 from gateway.inference.encoders import encoders_of
-from gateway.inference.grpc_client import GrpcInferClient
-from gateway.inference.secret import NO_SECRET, Secret
 from gateway.models.manifest import read_manifest
-from server import secret
-from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, Outside, run_gateway
 from tests.gateway.proc import children
@@ -33,7 +28,7 @@ from tests.gateway.test_rolling_update import (
     publish,
     turned,
 )
-from tests.gateway.tritons import add_copies, asking, copied
+from tests.gateway.tritons import add_copies, client_of, copied, guarded, index
 from tests.gateway.waiting import until, wait_until
 
 pytestmark = pytest.mark.slow
@@ -53,9 +48,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def triton(root: Path) -> Iterator[TritonServer]:
-    """A Triton of its own; its secret is in the file beside the repository."""
-    kept = secret.kept(root.parent / "secret")
-    with TritonServer(ServerConfig(root, grpc_port=0, metrics_port=0, secret=kept)) as server:
+    with guarded(root) as server:
         yield server
 
 
@@ -75,16 +68,6 @@ def gateway(
     with run_gateway(outside or Outside(), **(own | settings)) as client:
         wait_until(lambda: client.get("/readyz").status_code == 200)
         yield client
-
-
-def index(triton: TritonServer) -> dict[str, dict[int, str]]:
-    """The state of each version of each encoder, in Triton's words."""
-    with asking(triton) as (client, headers):
-        models = client.get_model_repository_index(headers=headers).models
-    found: dict[str, dict[int, str]] = {}
-    for each in models:
-        found.setdefault(each.name, {})[int(each.version or 0)] = each.state
-    return found
 
 
 def loaded(triton: TritonServer) -> list[set[int]]:
@@ -233,24 +216,10 @@ def test_without_the_secret_what_is_unused_stays(root: Path, triton: TritonServe
     assert log.read_text().count("GATEWAY_TRITON_SECRET_FILE is not set") == 1
 
 
-@contextlib.asynccontextmanager
-async def client_of(
-    triton: TritonServer, repository: Path, *, knows: bool = True
-) -> AsyncIterator[GrpcInferClient]:
-    """A gateway's client; whether it knows Triton's secret."""
-    file = triton.config.model_repository.parent / "secret"
-    control = ModelControl(repository, Secret(file) if knows else NO_SECRET)
-    client = GrpcInferClient([triton.addresses.grpc], control)
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
 async def test_a_version_in_use_is_not_unloaded(root: Path, triton: TritonServer) -> None:
     old = [*encoders_of(read_manifest(root / "demo.manifest.json"))]
     new = [*encoders_of(publish(root, 2))]
-    async with client_of(triton, root) as ahead, client_of(triton, root) as behind:
+    async with client_of(triton) as ahead, client_of(triton) as behind:
         for encoder in new:
             await ahead.load(encoder, WITHIN_S)
         for _ in range(3 * LOOKS):
@@ -276,10 +245,10 @@ async def test_what_cannot_be_unloaded_is_named(
 ) -> None:
     encoders = [*encoders_of(read_manifest(root / "demo.manifest.json"))]
     new = [*encoders_of(publish(root, 2))]
-    async with client_of(triton, root) as client:
+    async with client_of(triton) as client:
         for encoder in new:
             await client.load(encoder, WITHIN_S)
-    async with client_of(triton, root, knows=False) as client:
+    async with client_of(triton, knows=False) as client:
         [problem] = await client.release(encoders, (), 0)
         assert "GATEWAY_TRITON_SECRET_FILE is not set" in problem
         await client.load(encoders[0], WITHIN_S)  # it is loaded already

@@ -6,21 +6,24 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.systems import null_encoder
-from gateway.inference.secret import Secret
+from gateway.inference.control import ModelControl
+from gateway.inference.grpc_client import GrpcInferClient
+from gateway.inference.secret import NO_SECRET, Secret
 from gateway.models.gate import Speed
 from gateway.models.manifest import Manifest, read_manifest
 from gateway.models.variants import processor
+from server import secret
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from server.secret import METADATA
@@ -137,6 +140,43 @@ def steered(repository: Path = REPOSITORY) -> Iterator[SteeredTriton]:
         triton.stop()
 
 
+@contextlib.contextmanager
+def guarded(repository: Path) -> Iterator[TritonServer]:
+    """A Triton whose secret is in the file `secret` beside its repository."""
+    kept = secret.kept(repository.parent / "secret")
+    with TritonServer(ServerConfig(repository, grpc_port=0, metrics_port=0, secret=kept)) as server:
+        yield server
+
+
+def index(triton: TritonServer) -> dict[str, dict[int, str]]:
+    """The state of each version of each encoder, in Triton's words."""
+    with asking(triton) as (client, headers):
+        models = client.get_model_repository_index(headers=headers).models
+    found: dict[str, dict[int, str]] = {}
+    for each in models:
+        found.setdefault(each.name, {})[int(each.version or 0)] = each.state
+    return found
+
+
+@contextlib.asynccontextmanager
+async def client_of(
+    triton: TritonServer,
+    repository: Path | None = None,
+    *,
+    knows: bool = True,
+    wake: Literal["wait", "refuse"] | None = None,
+) -> AsyncIterator[GrpcInferClient]:
+    """The client of a gateway, which may read another repository; whether it knows the secret."""
+    root = triton.config.model_repository
+    known = Secret(root.parent / "secret") if knows else NO_SECRET
+    control = ModelControl(repository or root, known)
+    client = GrpcInferClient([triton.addresses.grpc], control, wake=wake)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
 def write_impostor(folder: Path) -> Path:
     """A repository with the encoders' names and shapes, and other weights; returns its path."""
     impostor = folder / "impostor"
@@ -147,7 +187,8 @@ def write_impostor(folder: Path) -> Path:
 
 def copied(folder: Path) -> Path:
     """The demo model in a folder of its own."""
-    return Path(shutil.copytree(REPOSITORY, folder / "repository"))
+    hidden = shutil.ignore_patterns(".*")  # such as locks
+    return Path(shutil.copytree(REPOSITORY, folder / "repository", ignore=hidden))
 
 
 def add_copies(repository: Path, *names: str) -> None:
