@@ -8,7 +8,6 @@ import io
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from PIL import Image
 from server.config import ServerConfig
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, run_gateway
+from tests.gateway.proc import Memory
 
 MIB = 2**20
 
@@ -36,7 +36,8 @@ class Report:
     answers: Counter[int] = field(default_factory=Counter)  # by id
     failed: set[int] = field(default_factory=set)
     reordered: int = 0  # results that came before one of an earlier item
-    rss: list[int] = field(default_factory=list)  # MiB of the gateway, over time
+    before: int = 0  # MiB that the gateway had resident at the beginning
+    peak: int = 0
 
     def wrong(self, bad: frozenset[int]) -> list[str]:
         """What is not as it must be."""
@@ -54,7 +55,7 @@ class Report:
             f"{self.count:,} images, {self.bad:,} bad, in {self.seconds:.0f} s "
             f"({self.count / self.seconds:.0f}/s); {len(self.answers):,} ids answered, "
             f"{len(self.failed):,} failed, {self.reordered:,} out of order; gateway RSS "
-            f"{self.rss[0]} MiB before, {max(self.rss)} peak, {self.rss[-1]} after"
+            f"{self.before} MiB before, {self.peak} peak"
         )
 
 
@@ -78,39 +79,20 @@ def choose_bad(count: int, share: float) -> frozenset[int]:
 
 def stream(address: str, gateway: int, items: list[tuple[int, Path]], bad: int) -> Report:
     """Streams the images, and watches the gateway's memory."""
-    report = Report(len(items), bad, rss=[rss(gateway)])
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            report.rss.append(rss(gateway))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    report = Report(len(items), bad)
     latest, begun = -1, time.monotonic()
-    try:
-        with Client(address) as client:
-            for result in client.stream(items):
-                report.answers[result.id] += 1
-                report.reordered += result.id < latest
-                latest = max(latest, result.id)
-                if result.error is not None:
-                    if not isinstance(result.error, InvalidRequest):
-                        raise result.error
-                    report.failed.add(result.id)
-    finally:
-        over.set()
-        watcher.join()
+    with Memory(gateway) as memory, Client(address) as client:
+        for result in client.stream(items):
+            report.answers[result.id] += 1
+            report.reordered += result.id < latest
+            latest = max(latest, result.id)
+            if result.error is not None:
+                if not isinstance(result.error, InvalidRequest):
+                    raise result.error
+                report.failed.add(result.id)
     report.seconds = time.monotonic() - begun
-    report.rss.append(rss(gateway))
+    report.before, report.peak = memory.idle // MIB, memory.most // MIB
     return report
-
-
-def rss(process: int) -> int:
-    """Resident memory of a process, MiB."""
-    status = Path(f"/proc/{process}/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1]) * 1024 // MIB
 
 
 def main() -> None:

@@ -7,22 +7,19 @@ are those of `.env.example` and of the environment: an `.env` of this machine co
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 import httpx
 
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
+from tests.conftest import ROOT, free_port
+from tests.items import RED_CIRCLE, sample
 
-ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = ROOT / "docs" / "samples" / "red-circle.png"
 LABEL_SET = "shapes"
 RIGHT = "red circle"
 GATEWAY_MB = 400  # as `docker images` counts: 10^6 bytes
@@ -57,8 +54,8 @@ class Project:
     """One run of the compose file, under a name and on ports of its own."""
 
     compose: Sequence[str]
-    http_port: int = field(default_factory=lambda: free_port())
-    grpc_port: int = field(default_factory=lambda: free_port())
+    http_port: int = field(default_factory=free_port)
+    grpc_port: int = field(default_factory=free_port)
 
     def run(self, *arguments: str, timeout: float = 1800) -> str:
         """Runs Compose; what it wrote to stdout."""
@@ -160,10 +157,9 @@ def check_secret(project: Project) -> None:
 
 def classify_rest(project: Project) -> None:
     """The sample is what it is, over REST."""
-    image = "data:image/png;base64," + b64encode(SAMPLE.read_bytes()).decode()
     answer = httpx.post(
         f"http://127.0.0.1:{project.http_port}/v1/zero-shot",
-        json={"image": image, "label_set": LABEL_SET},
+        json={"image": sample("red-circle.png"), "label_set": LABEL_SET},
         timeout=60,
     ).raise_for_status()
     check_label("REST", answer.json()["results"][0]["predictions"][0]["label"])
@@ -172,7 +168,7 @@ def classify_rest(project: Project) -> None:
 def classify_grpc(project: Project) -> None:
     """The sample is what it is, over gRPC."""
     request = clip_pb2.ClassifyRequest(
-        images=[clip_pb2.Item(image=SAMPLE.read_bytes())], label_set=LABEL_SET
+        images=[clip_pb2.Item(image=RED_CIRCLE)], label_set=LABEL_SET
     )
     with grpc.insecure_channel(f"127.0.0.1:{project.grpc_port}") as channel:
         answer = clip_pb2_grpc.ClipServiceStub(channel).Classify(
@@ -235,13 +231,6 @@ def run(command: Sequence[str], *, env: dict[str, str] | None = None, timeout: f
     if done.returncode:
         raise Failed(f"`{' '.join(command)}` ended with {done.returncode}")
     return done.stdout
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def say(line: str) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +17,14 @@ import httpx
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from benchmarks.systems.processes import tree
 from deploy.stack import StackConfig, parse
 from deploy.stack import banner as stack_banner
 from gateway.inference.secret import Secret
 from gateway.models.manifest import read_manifest
 from server.config import ServerConfig
 from tests.conftest import REPOSITORY, ROOT, killed_after
+from tests.gateway.proc import children
 from tests.gateway.tritons import copied
 from tests.gateway.waiting import wait_until
 
@@ -56,20 +57,8 @@ def banner(process: subprocess.Popen[str]) -> str:
     return text
 
 
-def children(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in listed]
-
-
-def descendants(pid: int) -> list[int]:
-    return [each for child in children(pid) for each in (child, *descendants(child))]
-
-
 def assert_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 60
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.05)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "some are left")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
@@ -84,7 +73,7 @@ def test_it_serves_and_stops_cleanly(stop: signal.Signals, tmp_path: Path) -> No
         url = text.partition("Ready: ")[2].split()[0]
         [served] = httpx.get(f"{url}/v1/models", timeout=30).json()["data"]
         assert (served["id"], served["aliases"], served["default"]) == ("demo", ["Drawn"], True)
-        started = descendants(process.pid)
+        started = tree(process.pid)[1:]
         assert len(started) >= 4  # gateway, guard, tritonserver, stubs
         command = text.partition("Try it:\n")[2].partition("\n\nStop")[0]
         answer = subprocess.run(
@@ -165,7 +154,7 @@ def test_tls_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) 
 def test_killed_outright_it_leaves_nothing_running() -> None:
     with stack() as process:
         banner(process)
-        started = descendants(process.pid)
+        started = tree(process.pid)[1:]
         process.kill()
         process.wait(60)
         assert_gone(started)
@@ -175,7 +164,7 @@ def test_a_gateway_that_ends_takes_the_stack_down() -> None:
     with stack() as process:
         url = played(banner(process))
         assert httpx.get(f"{url}/", timeout=30).headers["content-type"].startswith("text/html")
-        started = descendants(process.pid)
+        started = tree(process.pid)[1:]
         os.kill(found(process, "-m", "gateway"), signal.SIGKILL)
         _, errors = process.communicate(timeout=START_S)
         assert process.returncode == 1
@@ -194,7 +183,7 @@ def test_triton_is_started_again_and_the_gateway_goes_on() -> None:
         crash(process)
         wait_until(lambda: httpx.get(f"{url}/readyz", timeout=30).status_code == 503)
         wait_until(lambda: httpx.get(f"{url}/readyz", timeout=30).status_code == 200)
-        started = descendants(process.pid)
+        started = tree(process.pid)[1:]
         crash(process)
         _, errors = process.communicate(timeout=START_S)
         assert process.returncode == 1
@@ -235,7 +224,7 @@ def found(process: subprocess.Popen[str], *words: str) -> int:
     """The process below the stack's that was started with these words first."""
     wanted = [word.encode() for word in words]
     [pid] = [
-        pid for pid in descendants(process.pid)
+        pid for pid in tree(process.pid)[1:]
         if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1 : len(words) + 1] == wanted
     ]  # fmt: skip
     return pid

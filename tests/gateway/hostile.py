@@ -1,17 +1,15 @@
-"""Images that somebody made to hurt, and what a process holds in memory meanwhile."""
+"""Images that somebody made to hurt."""
 
 import functools
 import random
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.systems.processes import resident_bytes
 from gateway.images.preprocess import FORMATS
 from tests.items import encoded
 
@@ -197,36 +195,6 @@ def avif_of_a_large_frame(width: int, height: int) -> bytes:
     data = encoded(Image.new("RGB", (width, height)), "AVIF", subsampling="4:4:4", speed=10)
     size = struct.Struct(">4sIII")
     return data.replace(size.pack(b"ispe", 0, width, height), size.pack(b"ispe", 0, 64, 64))
-
-
-class Memory:
-    """The resident memory of processes, as it rises above where it was at first."""
-
-    def __init__(self, *processes: int) -> None:
-        self._processes = processes
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self.idle = self.most = self._now()
-
-    @property
-    def risen(self) -> int:
-        """Bytes, at most."""
-        return self.most - self.idle
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.01):
-            self.most = max(self.most, self._now())
-
-    def _now(self) -> int:
-        return sum(map(resident_bytes, self._processes))
 
 
 def accepted_seeds() -> int:

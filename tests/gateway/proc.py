@@ -2,7 +2,11 @@
 
 import contextlib
 import re
+import threading
 from pathlib import Path
+from typing import Self
+
+from benchmarks.systems.processes import resident_bytes
 
 
 def children(parent: int) -> list[int]:
@@ -37,3 +41,33 @@ def catches(pid: int, number: int) -> bool:
         status = Path(f"/proc/{pid}/status").read_text()
         return bool(int(re.findall(r"SigCgt:\s(\w+)", status)[0], 16) >> (number - 1) & 1)
     return False
+
+
+class Memory:
+    """The resident memory of processes, as it rises above where it was at first."""
+
+    def __init__(self, *processes: int) -> None:
+        self._processes = processes
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.idle = self.most = self._now()
+
+    @property
+    def risen(self) -> int:
+        """Bytes, at most."""
+        return self.most - self.idle
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.01):
+            self.most = max(self.most, self._now())
+
+    def _now(self) -> int:
+        return sum(map(resident_bytes, self._processes))

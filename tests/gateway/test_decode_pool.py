@@ -23,8 +23,8 @@ from gateway.pipeline.concurrency import Threads
 from gateway.pipeline.prepare import Preparer
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, run_gateway
-from tests.gateway.hostile import Memory, hazards, mutations
-from tests.gateway.proc import children
+from tests.gateway.hostile import hazards, mutations
+from tests.gateway.proc import Memory, children
 from tests.gateway.rpcserver import loaded
 from tests.gateway.waiting import wait_until
 from tests.items import RED_CIRCLE, encoded

@@ -12,7 +12,7 @@ from PIL import Image
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import COMMAND, Outside, run_gateway
-from tests.gateway.hostile import Memory
+from tests.gateway.proc import Memory
 from tests.items import encoded
 
 pytestmark = pytest.mark.slow

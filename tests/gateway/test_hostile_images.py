@@ -13,7 +13,8 @@ from PIL import Image
 from benchmarks.systems.processes import tree_cpu_seconds
 from server.launcher import TritonServer
 from tests.conftest import COMMAND, GatewayClient, Outside, run_gateway
-from tests.gateway.hostile import Memory, accepted_seeds, hazards, mutations, seeds
+from tests.gateway.hostile import accepted_seeds, hazards, mutations, seeds
+from tests.gateway.proc import Memory
 from tests.items import b64, encoded
 
 pytestmark = pytest.mark.slow

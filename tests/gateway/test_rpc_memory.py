@@ -22,9 +22,8 @@ from server.launcher import TritonServer
 from tests.conftest import PLAIN, GatewayClient, GatewayFactory
 from tests.gateway import keyed
 from tests.gateway.frames import Connection
-from tests.gateway.hostile import Memory
 from tests.gateway.keyed import Keys, bearer
-from tests.gateway.proc import children
+from tests.gateway.proc import Memory, children
 
 WORKERS = 2
 MIB = 2**20

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deploy.test_stack import banner, children, found, stack
+from tests.deploy.test_stack import banner, found, stack
+from tests.gateway.proc import children
 from tests.gateway.waiting import wait_until
 from tests.httpserver import Handler, web_server
 from tests.server.test_secret import PLANT, PYTHON, listening

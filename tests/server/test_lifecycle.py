@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 
 import pytest
 
@@ -16,6 +16,8 @@ from server import rundir
 from server.__main__ import parse
 from server.instances import InstanceWatch
 from tests.conftest import interruptible, killed_after
+from tests.gateway.proc import children
+from tests.gateway.waiting import wait_until
 from tests.server import tiny
 
 pytestmark = pytest.mark.slow
@@ -75,10 +77,6 @@ class Launch:
         return pid
 
 
-def children(parent: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-
-
 def traces(name: str, temporary: Path) -> list[str]:
     """Processes, shared memory and folders of a launch."""
     found = [str(path) for path in [*rundir.SHARED_MEMORY.glob(f"{name}*"), *temporary.glob("*")]]
@@ -91,13 +89,6 @@ def command_line(entry: Path) -> str:
         return (entry / "cmdline").read_text(errors="replace")
     except OSError:  # it has ended
         return ""
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = monotonic() + PATIENCE
-    while not (met := condition()) and monotonic() < deadline:
-        sleep(0.05)
-    return met
 
 
 @pytest.fixture
@@ -151,7 +142,7 @@ def test_a_server_that_does_not_stop_is_killed(launch: Callable[..., Launch]) ->
 
 def test_a_signal_while_models_load_stops_it(launch: Callable[..., Launch]) -> None:
     running = launch()
-    assert eventually(lambda: "loading: demo" in running.errors.read_text())
+    wait_until(lambda: "loading: demo" in running.errors.read_text())
     running.process.send_signal(signal.SIGTERM)
     assert running.end() == 0
     assert list(running.temporary.iterdir()) == []
@@ -197,7 +188,7 @@ def test_a_killed_launcher_takes_everything_with_it(launch: Callable[..., Launch
     name = running.name
     running.process.kill()
     running.end()
-    assert eventually(lambda: traces(name, running.temporary) == [])
+    wait_until(lambda: traces(name, running.temporary) == [])
 
 
 def test_the_next_start_removes_what_a_killed_launch_left(
@@ -214,7 +205,7 @@ def test_the_next_start_removes_what_a_killed_launch_left(
         os.kill(pid, signal.SIGKILL)
     running.end()
     assert any("triton_python_backend_stub" in trace for trace in traces(name, running.temporary))
-    assert eventually(lambda: rundir.sweep() == [name])
+    wait_until(lambda: rundir.sweep() == [name])
     assert traces(name, running.temporary) == []
 
 

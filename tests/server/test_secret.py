@@ -18,8 +18,9 @@ from server import hidden_arguments, secret
 from server.config import ServerConfig
 from server.errors import SecretError
 from server.launcher import TritonServer
+from tests.gateway.proc import children
 from tests.server import tiny
-from tests.server.test_lifecycle import children, command_line
+from tests.server.test_lifecycle import command_line
 
 pytestmark = pytest.mark.slow
 
