@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import threading
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ import pytest
 
 from server.launcher import TritonServer
 from tests.conftest import COMMAND, GatewayClient, GatewayFactory, Outside
+from tests.gateway.raw import connect, received
 from tests.gateway.underattack import UnderAttack
 from tests.items import RED_CIRCLE, b64
 
@@ -113,10 +113,6 @@ def test_an_answer_that_repeats_long_labels(api: GatewayClient) -> None:
     attack.judge(MOST)
 
 
-def connect(api: GatewayClient) -> socket.socket:
-    return socket.create_connection((api.base_url.host, api.base_url.port or 80), timeout=60)
-
-
 async def test_chunked_bodies_take_what_they_send(api: GatewayClient) -> None:
     async def body(number: int) -> AsyncIterator[bytes]:
         yield b'{"input": "'
@@ -145,8 +141,7 @@ def test_those_who_send_nothing_hold_nothing(api: GatewayClient) -> None:
             response = api.post("/v1/embeddings", json={"input": f"others {number}"})
             assert response.status_code == httpx.codes.OK, response.text
         for raw in raws[:4]:
-            raw.settimeout(60)
-            head, _, body = read(raw).partition(b"\r\n\r\n")
+            head, _, body = received(raw).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 408 ")
             error = json.loads(body)["error"]
             assert (error["code"], error["type"]) == ("request_timeout", "timeout_error")
@@ -162,13 +157,5 @@ def test_a_body_that_trickles(api: GatewayClient) -> None:
             while time.monotonic() - began < 60:
                 raw.sendall(b" " * 100)
                 time.sleep(0.1)
-        assert read(raw).startswith(b"HTTP/1.1 408 ")
+        assert received(raw).startswith(b"HTTP/1.1 408 ")
     assert time.monotonic() - began < 60
-
-
-def read(raw: socket.socket) -> bytes:
-    received = b""
-    with contextlib.suppress(ConnectionResetError):
-        while data := raw.recv(2**16):
-            received += data
-    return received

@@ -16,6 +16,7 @@ from gateway.rest.connections import ConnectionLimits, Connections
 from gateway.rest.http1 import HEADERS, Http1
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside
+from tests.gateway.raw import connect
 
 BODY = b'{"input": "a red circle"}'
 UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
@@ -34,7 +35,7 @@ def post(framed: bytes) -> bytes:
 
 @pytest.fixture
 def connection(api: GatewayClient) -> Iterator[socket.socket]:
-    with socket.create_connection((api.base_url.host, api.base_url.port), timeout=30) as raw:
+    with connect(api) as raw:
         yield raw
 
 
@@ -108,7 +109,7 @@ def test_a_request_that_turns_out_wrong_gets_one_answer(
     with start_gateway(Outside(log=log), triton_address=triton.addresses.grpc) as api:
         for target in (b"GET /nowhere", b"DELETE /v1/models", b"POST /v1/embeddings"):
             for more in (b"", b"expect: 100-continue\r\n"):
-                with socket.create_connection((api.base_url.host, api.base_url.port), 30) as raw:
+                with connect(api) as raw:
                     found = answers(raw, [head % target + more + bad])
                 assert [status for status, _ in found] == [400]
         wrong_twice = head % b"GET /livez" + b"a: b\r\n" * (HEADERS + 1) + b"\0: no HTTP\r\n"

@@ -16,6 +16,7 @@ from gateway.rest import metrics_port
 from gateway.rest.http1 import HEAD_BYTES, HEADERS
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside, free_ports, run_gateway
+from tests.gateway.raw import connect, received
 from tests.gateway.underattack import UnderAttack
 from tests.gateway.waiting import wait_until
 
@@ -34,17 +35,9 @@ def strict(triton: TritonServer, start_gateway: GatewayFactory) -> Iterator[Gate
         yield api
 
 
-def connect(api: GatewayClient) -> socket.socket:
-    return socket.create_connection((api.base_url.host, api.base_url.port or 80), timeout=30)
-
-
 def answer(raw: socket.socket) -> tuple[int, dict[str, str]]:
     """Status and error of the one answer that comes before the other side hangs up."""
-    received = b""
-    with contextlib.suppress(ConnectionResetError):
-        while data := raw.recv(2**16):
-            received += data
-    head, _, body = received.partition(b"\r\n\r\n")
+    head, _, body = received(raw).partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)["error"]
 
 
@@ -148,9 +141,7 @@ def test_the_rest_of_a_refused_body_is_late(strict: GatewayClient) -> None:
     with connect(strict) as raw:
         raw.sendall(b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n1")
         assert raw.recv(12) == b"HTTP/1.1 404"
-        with contextlib.suppress(ConnectionResetError):
-            while raw.recv(2**16):
-                pass
+        received(raw)
 
 
 def test_those_who_say_nothing_make_room(strict: GatewayClient) -> None:
@@ -220,8 +211,4 @@ def test_the_port_of_metrics_has_few_connections(triton: TritonServer) -> None:
         for raw in slow[-metrics_port.LIMITS.connections + 1 :]:
             raw.sendall(100 * b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=20).is_success
-        received = b""
-        with contextlib.suppress(ConnectionResetError):
-            while data := slow[-1].recv(2**16):
-                received += data
-        assert received.count(b"HTTP/1.1 200") == 1
+        assert received(slow[-1]).count(b"HTTP/1.1 200") == 1

@@ -2,10 +2,8 @@
 
 import json
 import re
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside, free_port
 from tests.gateway.keyed import Keys, bearer, call, embed, metadata, trailing
+from tests.gateway.raw import connect
 from tests.gateway.waiting import unfinished_request, wait_until
 from tests.items import RED_CIRCLE, b64
 
@@ -209,8 +208,7 @@ def test_health_and_reflection_of_grpc_are_open(channel: grpc.Channel) -> None:
 
 
 def test_a_body_is_not_read_without_a_key(guarded: GatewayClient) -> None:
-    with closing(socket.create_connection((guarded.base_url.host, guarded.base_url.port))) as raw:
-        raw.settimeout(20)
+    with connect(guarded) as raw:
         raw.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n{")
         assert raw.recv(100).startswith(b"HTTP/1.1 401")
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import httpx
 
+from tests.gateway.raw import connect
+
 WITHIN_S = 60.0
 
 
@@ -60,8 +62,7 @@ def unfinished_request(
         return inflight(api, headers=watching)
 
     wait_until(lambda: not at_work(), "an earlier request does not end")
-    address = (api.base_url.host, api.base_url.port or 80)
-    with socket.create_connection(address, timeout=60) as connection:
+    with connect(api) as connection:
         connection.sendall(head.encode() + body[:1])
         wait_until(at_work, "the request did not arrive")
         yield connection
