@@ -32,14 +32,14 @@ def resnet() -> dict[str, Any]:
     return {"embed_dim": 48, "vision_cfg": vision, "text_cfg": CLIP_TEXT}
 
 
+def timm_vision(name: str, size: int, pool: str = "", proj: str = "linear") -> dict[str, Any]:
+    """An image encoder of timm."""
+    kind = {"timm_model_name": name, "timm_model_pretrained": False}
+    return {**kind, "timm_pool": pool, "timm_proj": proj, "image_size": size}
+
+
 def timm() -> dict[str, Any]:
-    vision = {
-        "timm_model_name": "test_convnext",
-        "timm_model_pretrained": False,
-        "timm_pool": "",
-        "timm_proj": "linear",
-        "image_size": 64,
-    }
+    vision = timm_vision("test_convnext", 64)
     text = {**CLIP_TEXT, "pool_type": "argmax", "proj_bias": True}
     return {"embed_dim": 32, "custom_text": True, "vision_cfg": vision, "text_cfg": text}
 
@@ -54,13 +54,7 @@ register_model(tiny_mixer)
 
 
 def mixer() -> dict[str, Any]:
-    vision = {
-        "timm_model_name": "tiny_mixer",
-        "timm_model_pretrained": False,
-        "timm_pool": "",
-        "timm_proj": "linear",
-        "image_size": 64,
-    }
+    vision = timm_vision("tiny_mixer", 64)
     return {"embed_dim": 32, "vision_cfg": vision, "text_cfg": CLIP_TEXT}
 
 
@@ -101,13 +95,7 @@ def siglip(tokenizer: str) -> dict[str, Any]:
 def siglip2(tokenizer: str) -> dict[str, Any]:
     """SigLIP, with timm's attention pooling and the GELU that SigLIP2's text encoder has."""
     config = siglip(tokenizer)
-    vision = {
-        "timm_model_name": "test_vit",
-        "timm_model_pretrained": False,
-        "timm_pool": "map",
-        "timm_proj": "none",
-        "image_size": 160,
-    }
+    vision = timm_vision("test_vit", 160, "map", "none")
     text = {**config["text_cfg"], "width": 64, "act_kwargs": {"approximate": "tanh"}}
     return {**config, "embed_dim": 64, "vision_cfg": vision, "text_cfg": text}
 

@@ -1,6 +1,5 @@
 """What travels to a GPU machine: inputs, PyTorch's vectors, and graphs that TensorRT builds."""
 
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from export.tensorrt.plan import build_plan
 from gpu_check.models import Inputs, inputs_of, published, typed
 from gpu_check.plans import TENSORS
 from tests.conftest import REPOSITORY
+from tests.export.ahead import rtx
 
 DEMO = manifests(REPOSITORY)["demo"]
 
@@ -57,14 +57,12 @@ def test_typed_graphs_give_these_vectors_and_are_counted(inputs: Inputs, precisi
 
 @pytest.mark.parametrize("precision", ["fp16", "fp8"])
 def test_plans_are_built(inputs: Inputs, precision: str) -> None:
-    importlib.import_module("tensorrt_rtx_libs")  # loads what the bindings are linked to
-    trt = importlib.import_module("tensorrt_rtx_bindings")
     encoders = list(typed(DEMO, inputs, precision))
     assert len(encoders) == 2
     for encoder in encoders:
         name, _ = TENSORS[str(encoder.labels["encoder"])]
         shapes = {name: encoder.items.shape[1:]}
-        assert len(build_plan(trt, encoder.path, shapes, 8, compute_capability="8.9")) > 1e5
+        assert len(build_plan(rtx(), encoder.path, shapes, 8, compute_capability="8.9")) > 1e5
 
 
 def test_pictures_without_captions_are_one_clear_error(
