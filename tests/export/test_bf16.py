@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import numpy as np
 import onnx
 import pytest
@@ -19,11 +18,9 @@ from export.publish.pbtxt import Serving
 from export.publish.staging import Stage
 from gateway.models.manifest import read_repository
 from server.backends.processor import has_bf16
-from server.config import ServerConfig
-from server.launcher import TritonServer
-from tests.conftest import GatewayFactory
 from tests.export.conftest import Exported
 from tests.export.graphs import answer, cosines
+from tests.export.serving import serving
 from tests.items import RED_CIRCLE, b64, vectors
 
 ROOT = Path(__file__).parents[2]
@@ -129,18 +126,11 @@ def test_it_passes_the_gate_of_fp16(model: str, batches: set[int], repository: P
 
 @needs_bf16
 @pytest.mark.slow
-def test_the_real_triton_serves_nearly_the_vectors_of_fp32(
-    repository: Path, start_gateway: GatewayFactory
-) -> None:
+def test_the_real_triton_serves_nearly_the_vectors_of_fp32(repository: Path) -> None:
     items: list[dict[str, str]] = [{"text": text} for text in ("a red circle", "blue star", "x")]
     items.append({"image": b64(RED_CIRCLE)})
     log: list[str] = []
-    config = ServerConfig(repository, grpc_port=0, metrics_port=0)
-    with (
-        TritonServer(config, log.append) as triton,
-        start_gateway(triton_address=triton.addresses.grpc, model_repository=repository) as api,
-    ):
-        assert api.get("/readyz").status_code == httpx.codes.OK
+    with serving(repository, log.append) as api:
         for model in ("demo", "own"):
             names = (model, f"{model}.bf16.openvino")
             full, rounded = (vectors(api, model=name, input=items) for name in names)

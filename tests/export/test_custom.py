@@ -15,12 +15,9 @@ from export.source.custom import load_custom
 from export.source.fingerprint import fingerprint
 from export.source.packed import PackedTextEncoder, why_not_packed
 from gateway.models.manifest import Manifest, read_repository
-from server.config import ServerConfig
-from server.launcher import TritonServer
-from tests.conftest import GatewayFactory
 from tests.export import custom_models, models
+from tests.export.serving import serving
 from tests.export.test_served import items, truth
-from tests.gateway.waiting import wait_until
 from tests.items import vectors
 
 HERE = "tests.export.custom_models"
@@ -61,13 +58,8 @@ def manifests(repository: Path) -> dict[str, Manifest]:
 
 
 @pytest.fixture(scope="module")
-def served(repository: Path, start_gateway: GatewayFactory) -> Iterator[httpx.Client]:
-    config = ServerConfig(repository, grpc_port=0, metrics_port=0)
-    with (
-        TritonServer(config) as triton,
-        start_gateway(triton_address=triton.addresses.grpc, model_repository=repository) as api,
-    ):
-        wait_until(lambda: api.get("/readyz").status_code == httpx.codes.OK)
+def served(repository: Path) -> Iterator[httpx.Client]:
+    with serving(repository) as api:
         yield api
 
 

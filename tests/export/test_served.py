@@ -12,10 +12,8 @@ from PIL import Image
 from torch.nn import functional
 
 from export.source.checkpoint import Checkpoint, load_checkpoint
-from server.config import ServerConfig
-from server.launcher import TritonServer
-from tests.conftest import GatewayFactory
 from tests.export.conftest import KINDS, Exported
+from tests.export.serving import serving
 from tests.gateway.waiting import wait_until
 from tests.items import b64, encoded, vectors
 
@@ -25,17 +23,12 @@ TEXTS = ["a photo of a cat", "two small red cars beside an old stone bridge", "d
 @pytest.fixture(scope="module")
 def served(
     exported: Callable[[str], Exported],
-    start_gateway: GatewayFactory,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[httpx.Client]:
     repository = tmp_path_factory.mktemp("every-kind")
     for kind in KINDS:
         shutil.copytree(exported(kind)[1], repository, dirs_exist_ok=True)
-    config = ServerConfig(repository, grpc_port=0, metrics_port=0)
-    with (
-        TritonServer(config) as triton,
-        start_gateway(triton_address=triton.addresses.grpc, model_repository=repository) as api,
-    ):
+    with serving(repository) as api:
         yield api
 
 

@@ -32,12 +32,12 @@ from export.transfer.pull import pull
 from export.transfer.push import push
 from export.versions import main as versions
 from gateway.models.manifest import Manifest, file_sha256, read_repository
-from server.config import ServerConfig
-from server.launcher import TritonServer
-from tests.conftest import REPOSITORY, ROOT, GatewayFactory, free_port, killed_after
+from tests.conftest import REPOSITORY, ROOT, free_port, killed_after
 from tests.export import hub
 from tests.export.killing import steps
+from tests.export.serving import serving
 from tests.gateway.waiting import wait_until
+from tests.items import vectors
 
 LIMIT_S = 300.0  # for one command on a busy machine
 MOMENTS = 10
@@ -639,17 +639,10 @@ def test_make_run_pulls_first() -> None:
 
 
 def test_a_pulled_model_is_served_with_its_golden_vectors_right(
-    root: Path, place: Path, start_gateway: GatewayFactory, api: httpx.Client
+    root: Path, place: Path, api: httpx.Client
 ) -> None:
     pull(root, str(place), None, ignore)
-    with (
-        TritonServer(ServerConfig(root, grpc_port=0, metrics_port=0)) as triton,
-        start_gateway(triton_address=triton.addresses.grpc, model_repository=root) as client,
-    ):
-        wait_until(lambda: client.get("/readyz").status_code == httpx.codes.OK)
-        asked = {"model": "demo", "input": ["a red circle", "a photo of a blue star"]}
-        found, expected = (
-            [each["embedding"] for each in one.post("/v1/embeddings", json=asked).json()["data"]]
-            for one in (client, api)
-        )
+    with serving(root) as client:
+        texts = ["a red circle", "a photo of a blue star"]
+        found, expected = (vectors(one, model="demo", input=texts) for one in (client, api))
         np.testing.assert_allclose(found, expected, atol=1e-5)

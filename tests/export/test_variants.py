@@ -19,9 +19,7 @@ from gateway.app import create_app, load
 from gateway.inference.client import FakeInferClient
 from gateway.models.manifest import Manifest, read_repository
 from gateway.settings import Settings
-from server.config import ServerConfig
-from server.launcher import TritonServer
-from tests.conftest import GatewayFactory
+from tests.export.serving import serving
 from tests.items import vectors
 from tests.openclip_reference import demo_reference
 
@@ -109,15 +107,10 @@ def test_report_tells_all(ladder: Path) -> None:
     assert (ladder.parent / "report" / "cosines.png").stat().st_size > 5_000
 
 
-def test_all_are_served_by_the_real_triton(ladder: Path, start_gateway: GatewayFactory) -> None:
+def test_all_are_served_by_the_real_triton(ladder: Path) -> None:
     texts = ["a photo of a red circle.", "blue star", "a large green heart on a striped ground"]
     expected = demo_reference().texts(texts)
-    config = ServerConfig(ladder, grpc_port=0, metrics_port=0)
-    with (
-        TritonServer(config) as triton,
-        start_gateway(triton_address=triton.addresses.grpc, model_repository=ladder) as api,
-    ):
-        assert api.get("/readyz").status_code == httpx.codes.OK
+    with serving(ladder) as api:
         for model_id, floor in (("demo", 0.99999), ("demo.fp16", 0.9995), ("demo.int8", 0.99)):
             found = vectors(api, model=model_id, input=texts)
             assert (found * expected).sum(axis=1).min() >= floor
