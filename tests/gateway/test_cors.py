@@ -8,7 +8,7 @@ import pytest
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory
 from tests.gateway.keyed import Keys, bearer
-from tests.gateway.test_metrics import scrape, value
+from tests.gateway.scraping import scrape, value
 
 EMBED, MODELS, RELOAD = "/v1/embeddings", "/v1/models", "/v1/admin/reload"
 LISTED = "https://app.example"

@@ -1,7 +1,6 @@
 """API keys and quotas of a real gateway, over both protocols."""
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside, free_port
 from tests.gateway.keyed import Keys, bearer, call, embed, metadata, trailing
 from tests.gateway.raw import connect
+from tests.gateway.scraping import scrape, value
 from tests.gateway.waiting import unfinished_request, wait_until
 from tests.items import RED_CIRCLE, b64
 
@@ -374,16 +374,8 @@ RIGHT = {
 
 def counted(api: httpx.Client, keys: Keys, name: str) -> tuple[float, float]:
     """Requests that ended with this key, and items taken from its quota."""
-    text = api.get("/metrics", headers=bearer(keys.secret("alice"))).text
-    return tuple(  # type: ignore[return-value]
-        sum(
-            map(
-                float,
-                re.findall(rf'^openclip_key_{each}_total{{.*key="{name}".*}} (.*)', text, re.M),
-            )
-        )
-        for each in ("requests", "items")
-    )
+    found = scrape(api, bearer(keys.secret("alice")))
+    return value(found, "key_requests_total", key=name), value(found, "key_items_total", key=name)
 
 
 @pytest.fixture(scope="module")

@@ -6,41 +6,16 @@ from collections.abc import Iterator
 import grpc
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.telemetry.metrics import Metrics
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import ROOT, GatewayClient, GatewayFactory
+from tests.gateway.scraping import PREFIX, Samples, scrape, value
 from tests.gateway.waiting import wait_until
 from tests.items import RED_CIRCLE, data_url
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
-PREFIX = "openclip_"
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def scrape(client: httpx.Client) -> Samples:
-    answer = client.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    return parsed(answer.text)
-
-
-def parsed(text: str) -> Samples:
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def value(samples: Samples, name: str, **labels: str) -> float:
-    """The sum over every series with these labels."""
-    wanted = labels.items()
-    return sum(
-        v for (n, found), v in samples.items() if n == PREFIX + name and wanted <= set(found)
-    )
 
 
 def ask_rest(client: httpx.Client) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,6 +17,7 @@ from gateway.models.manifest import read_manifest
 from gateway.models.tokenizer import TextTokenizer
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from tests.conftest import REPOSITORY, GatewayClient, GatewayFactory, Outside, run_gateway
+from tests.gateway.scraping import scrape, value
 from tests.gateway.steady import golden_values
 from tests.gateway.tritons import SteeredTriton, copied, failing, scaled, steered, write_impostor
 from tests.gateway.waiting import inflight, wait_until
@@ -231,9 +231,8 @@ def test_an_input_that_a_model_fails_on_is_doubted_once(
     ):
         wait_until(lambda: api.get("/readyz").status_code == httpx.codes.OK, within=OPENS_S)
 
-        def misses() -> int:
-            page = api.get("/metrics").text
-            return int(float(re.findall(r"^openclip_cache_misses_total (\S+)", page, re.M)[0]))
+        def misses() -> float:
+            return value(scrape(api), "cache_misses_total")
 
         assert embed(api).status_code == httpx.codes.OK
         before = misses()

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import resource
 import shutil
 import signal
@@ -33,6 +32,7 @@ from tests.conftest import (
     free_ports,
 )
 from tests.gateway.proc import alive, catches, children
+from tests.gateway.scraping import scrape, value
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 
 pytestmark = pytest.mark.slow
@@ -275,13 +275,7 @@ def reachable(address: tuple[str, int]) -> bool:
 
 def counted(client: httpx.Client, **labels: str) -> float:
     """Requests with these labels."""
-    total = 0.0
-    for found, value in re.findall(
-        r"^openclip_requests_total{(.*)} (\S+)$", client.get("/metrics").text, re.MULTILINE
-    ):
-        if labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', found)).items():
-            total += float(value)
-    return total
+    return value(scrape(client), "requests_total", **labels)
 
 
 def workers(client: GatewayClient) -> list[int]:
