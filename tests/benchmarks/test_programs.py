@@ -149,19 +149,11 @@ def test_a_comparison_that_is_stopped_is_of_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measure(*_: object) -> Iterator[Row]:
-        values: dict[str, float] = {
-            "per_second": 5.0,
-            "p50_ms": 1.0,
-            "p95_ms": 2.0,
-            "p99_ms": 3.0,
-            "errors": 0,
-        }
-        labels: dict[str, str | int] = {
-            "system": targets.OURS,
-            "kind": targets.IMAGE,
-            "concurrency": 8,
-        }
-        yield Row(labels, values)
+        times = {"p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
+        yield Row(
+            {"system": targets.OURS, "kind": targets.IMAGE, "concurrency": 8},
+            {"per_second": 5.0, **times, "errors": 0},
+        )
         raise KeyboardInterrupt
 
     monkeypatch.setattr(compare, "measure", measure)
