@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 
 from gateway.errors import DeadlineExceeded, Overloaded, Unavailable
-from gateway.inference.client import Call, Encoder, cosine_to
+from gateway.inference.client import Encoder
 from gateway.inference.control import ModelControl
 from gateway.inference.encoders import encoders_of
-from gateway.inference.grpc_client import GrpcInferClient
 from gateway.inference.server import Server
 from gateway.inference.sleep import FIRST_S, SILENT, Sleepers
 from gateway.models.manifest import read_manifest
 from server.launcher import TritonServer
 from tests.conftest import REPOSITORY, run_gateway
-from tests.gateway.tritons import add_copies, client_of, copied, guarded, index, inferences
+from tests.gateway.tritons import add_copies, client_of, copied, guarded, index, inferences, use
 from tests.gateway.waiting import until, wait_until
 
 WITHIN_S = 300.0  # a machine with much else to do starts encoders slowly
@@ -42,13 +41,6 @@ def loaded(triton: TritonServer) -> set[str]:
     """The encoders that take memory."""
     ready = {"READY", "LOADING", "UNLOADING"}
     return {name for name, states in index(triton).items() if ready & {*states.values()}}
-
-
-async def use(client: GrpcInferClient, encoder: Encoder) -> None:
-    """Run an encoder, on its golden input."""
-    golden = encoder.golden()
-    [vector] = await client.infer(Call(encoder, golden.batch), WITHIN_S)
-    assert cosine_to(golden, vector) >= golden.min_cosine
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
-from gateway.inference.client import Call, Encoder, cosine_to
+from gateway.inference.client import Call, Encoder
 from gateway.inference.control import ModelControl
 from gateway.inference.encoders import encoders_of, image_encoder
 from gateway.inference.grpc_client import GrpcInferClient
@@ -18,7 +18,7 @@ from gateway.inference.server import Server
 from gateway.inference.servers import Servers
 from gateway.models.manifest import Manifest, read_repository
 from tests.conftest import REPOSITORY, free_port
-from tests.gateway.tritons import SteeredTriton, copied, steered, write_impostor
+from tests.gateway.tritons import SteeredTriton, copied, steered, use, write_impostor
 from tests.gateway.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -52,10 +52,7 @@ async def client_of(*addresses: str, secret: Secret = NO_SECRET) -> AsyncIterato
 
 async def ask(client: GrpcInferClient, manifest: Manifest, within: float = 20) -> bool:
     """Whether the golden picture gets its golden vector."""
-    encoder = image_encoder(manifest)
-    golden = encoder.golden()
-    [vector] = await client.infer(Call(encoder, golden.batch), within)
-    assert cosine_to(golden, vector) >= golden.min_cosine
+    await use(client, image_encoder(manifest), within)
     return True
 
 

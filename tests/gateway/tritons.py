@@ -17,6 +17,7 @@ import onnx
 from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.systems import null_encoder
+from gateway.inference.client import Call, Encoder, InferClient, cosine_to
 from gateway.inference.control import ModelControl
 from gateway.inference.grpc_client import GrpcInferClient
 from gateway.inference.secret import NO_SECRET, Secret
@@ -175,6 +176,13 @@ async def client_of(
         yield client
     finally:
         await client.close()
+
+
+async def use(client: InferClient, encoder: Encoder, within: float = 300.0) -> None:
+    """Runs an encoder on its golden input; the answer must be its golden vector."""
+    golden = encoder.golden()
+    [vector] = await client.infer(Call(encoder, golden.batch), within)
+    assert cosine_to(golden, vector) >= golden.min_cosine
 
 
 def write_impostor(folder: Path) -> Path:
