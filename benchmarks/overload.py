@@ -54,7 +54,7 @@ def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
         after = _per_second(served, given, seed=2)  # captions that are not in the text cache
     others, accepted = flooded.others(), loops.percentiles_ms(flooded.accepted)
     refused = loops.percentiles_ms(flooded.refused)
-    yield Row({"kind": given.kind, "times": round(given.times)}, {
+    yield Row({"kind": given.kind, "times": f"{given.times:g}"}, {
         "best_per_second": best,
         "sent_per_second": flooded.statuses.total() / flooded.elapsed,
         "accepted_per_second": len(flooded.accepted) / flooded.elapsed,

@@ -108,7 +108,7 @@ async def test_nobody_listens() -> None:
     assert set(flooded.others()) == {"UNAVAILABLE"}
 
 
-def test_the_loop_after_the_flood_sends_captions_that_no_cache_holds(
+def test_the_loops_before_and_after_a_flood_send_different_captions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent: list[bytes] = []
@@ -123,8 +123,9 @@ def test_the_loop_after_the_flood_sends_captions_that_no_cache_holds(
 
     monkeypatch.setattr(loops, "measure", loop)
     monkeypatch.setattr(services, "serving", serving)
-    given = Namespace(repository=Path(), env={}, kind="rest-text", times=2.0, seconds=0.1)
-    assert len(list(measure(given, {"id": "demo"}))) == 1
+    given = Namespace(repository=Path(), env={}, kind="rest-text", times=2.5, seconds=0.1)
+    [row] = measure(given, {"id": "demo"})
+    assert row.labels == {"kind": "rest-text", "times": "2.5"}
     assert len(set(sent)) == 2
 
 
