@@ -3,9 +3,7 @@
 import base64
 import functools
 import itertools
-import struct
 import time
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -33,6 +31,7 @@ from gateway.images.preprocess import (
 from gateway.images.sources import from_base64
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
+from tests.gateway.hostile import png
 from tests.items import encoded
 
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -207,22 +206,11 @@ def test_not_an_image(data: bytes) -> None:
         preprocess(data, rules(), LIMITS)
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that says how large it is and holds almost nothing."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9)))
-
-
 @pytest.mark.parametrize(("width", "height"), [(20_000, 10_000), (9_000, 9_000), (100_000, 90_000)])
 def test_too_many_pixels_are_refused_before_they_are_decoded(width: int, height: int) -> None:
+    almost_nothing = png(width, height, 8, 2, data=bytes(9))
     with pytest.raises(TooLarge):
-        preprocess(png_header(width, height), rules(), LIMITS)
+        preprocess(almost_nothing, rules(), LIMITS)
 
 
 @pytest.mark.parametrize(("width", "height"), [(50_000, 3), (3, 50_000), (59_424, 3)])

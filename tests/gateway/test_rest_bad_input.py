@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
@@ -14,22 +12,13 @@ from PIL import Image
 
 from server.launcher import TritonServer
 from tests.conftest import GatewayFactory
+from tests.gateway.hostile import png
 from tests.items import RED_CIRCLE, data_url, encoded
 
 
 def huge_png() -> bytes:
     """A whole, valid 200-megapixel PNG: 20,000 x 10,000 grey pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(20_001) * 10_000, 1)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
+    return png(20_000, 10_000, 8, 0, data=bytes(20_001) * 10_000)
 
 
 @pytest.fixture
