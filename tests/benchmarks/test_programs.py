@@ -18,6 +18,7 @@ from benchmarks.systems.published import batch_of, packed
 from server.launcher import TritonServer
 from tests.benchmarks.forms import DEMO, FIXED, FORMS, PACKED, write_form
 from tests.conftest import REPOSITORY, ROOT, GatewayClient, GatewayFactory
+from tests.gateway.proc import below
 from tests.gateway.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -70,15 +71,7 @@ def test_signals_stop_all_that_was_started(tmp_path: Path, number: signal.Signal
 
 def wait_for_gateway(root: int) -> list[int]:
     """Processes of a benchmark, as soon as the gateway is one of them."""
-
-    def started() -> bool:
-        for pid in processes.tree(root):
-            with contextlib.suppress(OSError):  # it has ended
-                if b"-m\0gateway" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    return True
-        return False
-
-    wait_until(started, "the gateway was not started")
+    wait_until(lambda: below(root, "-m", "gateway"), "the gateway was not started")
     return processes.tree(root)
 
 

@@ -24,7 +24,7 @@ from gateway.inference.secret import Secret
 from gateway.models.manifest import read_manifest
 from server.config import ServerConfig
 from tests.conftest import REPOSITORY, ROOT, killed_after
-from tests.gateway.proc import children
+from tests.gateway.proc import below, children
 from tests.gateway.tritons import copied
 from tests.gateway.waiting import wait_until
 
@@ -221,12 +221,8 @@ def played(banner: str) -> str:
 
 
 def found(process: subprocess.Popen[str], *words: str) -> int:
-    """The process below the stack's that was started with these words first."""
-    wanted = [word.encode() for word in words]
-    [pid] = [
-        pid for pid in tree(process.pid)[1:]
-        if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1 : len(words) + 1] == wanted
-    ]  # fmt: skip
+    """The process below the stack's that was started with these words."""
+    [pid] = below(process.pid, *words)
     return pid
 
 

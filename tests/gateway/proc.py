@@ -6,7 +6,9 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from benchmarks.systems.processes import resident_bytes
+from benchmarks.systems.processes import resident_bytes, tree
+
+ESTABLISHED, LISTENING = "01", "0A"  # states of sockets, as /proc/net/tcp has them
 
 
 def children(parent: int) -> list[int]:
@@ -33,6 +35,31 @@ def stopped(pid: int) -> bool:
         threads = Path(f"/proc/{pid}/task").glob("*/stat")
         return all(each.read_text().rpartition(")")[2].split()[0] == "T" for each in threads)
     return False
+
+
+def below(root: int, *words: str) -> list[int]:
+    """The processes below one in whose command line these words follow each other."""
+    wanted, found = "\0".join(["", *words, ""]), []
+    for pid in tree(root)[1:]:
+        with contextlib.suppress(OSError):  # it has ended
+            if wanted in "\0" + Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
+                found.append(pid)
+    return found
+
+
+def sockets(pid: int) -> list[tuple[int, str]]:
+    """The local port and the state of each TCP socket of a process; see `LISTENING`."""
+    links = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            links.add(str(descriptor.readlink()))
+    tables = (Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    lines = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return [
+        (int(line[1].rpartition(":")[2], 16), line[3])
+        for line in lines
+        if f"socket:[{line[9]}]" in links
+    ]
 
 
 def catches(pid: int, number: int) -> bool:

@@ -1,7 +1,6 @@
 """Images are decoded in processes: the same pixels, and a decoder that dies costs one image."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -24,7 +23,7 @@ from gateway.pipeline.prepare import Preparer
 from server.launcher import TritonServer
 from tests.conftest import SAMPLES, run_gateway
 from tests.gateway.hostile import hazards, mutations
-from tests.gateway.proc import Memory, children
+from tests.gateway.proc import Memory, below
 from tests.gateway.rpcserver import loaded
 from tests.gateway.waiting import wait_until
 from tests.items import RED_CIRCLE, encoded
@@ -184,7 +183,7 @@ async def test_only_the_item_that_killed_its_decoder_fails(pool: DecodePool) -> 
 
 def test_a_gateway_with_processes_serves_and_leaves_none_behind(triton: TritonServer) -> None:
     with run_gateway(triton_address=triton.addresses.grpc, decode_processes=2) as client:
-        decoders = processes("gateway.images.pool_worker")
+        decoders = below(os.getpid(), "gateway.images.pool_worker")
         assert len(decoders) == 2
         assert client.post("/v1/embeddings/image", content=GOOD).status_code == 200
         with Memory(*decoders) as memory:
@@ -196,19 +195,7 @@ def test_a_gateway_with_processes_serves_and_leaves_none_behind(triton: TritonSe
         statuses = {client.post("/v1/embeddings/image", content=GOOD).status_code for _ in range(6)}
         assert statuses <= {200, 400}
         assert client.post("/v1/embeddings/image", content=GOOD).status_code == 200
-    wait_until(lambda: not processes("gateway.images.pool_worker"), "decoders are left")
-
-
-def processes(module: str) -> list[int]:
-    """Those that run this module, below this test."""
-    found, above = [], [os.getpid()]
-    while above:
-        for pid in children(above.pop()):
-            above.append(pid)
-            with contextlib.suppress(OSError):
-                if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                    found.append(pid)
-    return found
+    wait_until(lambda: not below(os.getpid(), "gateway.images.pool_worker"), "decoders are left")
 
 
 async def test_threads_wait_their_turn_for_memory() -> None:

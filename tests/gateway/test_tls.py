@@ -21,6 +21,7 @@ from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside
 from tests.gateway.certificates import Authority, Mounted, Pair, expiry
 from tests.gateway.keyed import call
+from tests.gateway.scraping import scrape, value
 from tests.gateway.waiting import until, wait_until
 
 pytestmark = pytest.mark.slow
@@ -196,11 +197,7 @@ def read(connection: HTTPSConnection) -> int:
 
 
 def expires(client: GatewayClient) -> float:
-    found = re.search(
-        r"^openclip_certificate_expiry_timestamp_seconds (\S+)$", client.get("/metrics").text, re.M
-    )
-    assert found
-    return float(found[1])
+    return value(scrape(client), "certificate_expiry_timestamp_seconds")
 
 
 def test_a_broken_renewal_leaves_the_old_certificate(

@@ -31,14 +31,13 @@ from tests.conftest import (
     Outside,
     free_ports,
 )
-from tests.gateway.proc import alive, catches, children
+from tests.gateway.proc import ESTABLISHED, LISTENING, alive, catches, children, sockets
 from tests.gateway.scraping import scrape, value
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 
 pytestmark = pytest.mark.slow
 
 COUNT = 2
-ESTABLISHED, LISTENING = "01", "0A"  # as /proc/net/tcp has them
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 
@@ -290,21 +289,6 @@ def rpc_port(client: GatewayClient) -> int:
 def all_hold(client: GatewayClient, port: int, state: str = ESTABLISHED) -> bool:
     """Whether every worker holds a socket at the port, in this state."""
     with contextlib.suppress(OSError):  # one has just ended
-        held = [sockets(pid, port, state) for pid in workers(client)]
+        held = [(port, state) in sockets(pid) for pid in workers(client)]
         return len(held) == COUNT and all(held)
     return False
-
-
-def sockets(pid: int, port: int, state: str) -> int:
-    """How many a process holds."""
-    ours = Counter[str]()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == state:
-                ours[f"socket:[{fields[9]}]"] += 1
-    held = 0
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            held += str(link.readlink()) in ours
-    return held

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def build_repository(repository: Path) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     repository = tmp_path_factory.mktemp("repository")
     build_repository(repository)
+    with serving(repository) as served:
+        yield served
+
+
+@contextmanager
+def serving(repository: Path) -> Iterator[Served]:
+    """A running server on a repository."""
     config = ServerConfig(repository, grpc_port=0, metrics_port=0)
     log: list[str] = []
     with (

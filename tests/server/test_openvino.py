@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import openvino as ov
 import pytest
-import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from server.backends.errors import ConfigError
@@ -20,7 +19,7 @@ from server.config import ServerConfig
 from server.errors import ModelLoadError
 from server.launcher import TritonServer
 from tests.server import tiny
-from tests.server.conftest import Served
+from tests.server.conftest import Served, serving
 
 COMMON = "max_batch_size: 8\n" + tiny.ONE_INSTANCE
 TEXT = COMMON + tiny.TEXT_IO
@@ -47,13 +46,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     any_length = TEXT.replace("dims: [ 4 ]", "dims: [ -1 ]")
     add_model(repository, "ov.text", tiny.text_graph("length"), any_length)
     tiny.add_manifest(repository, "ov", "ov.image", [("ov.text", 77)])
-    log: list[str] = []
-    config = ServerConfig(repository, grpc_port=0, metrics_port=0)
-    with (
-        TritonServer(config, log.append) as server,
-        grpc.InferenceServerClient(server.addresses.grpc) as client,
-    ):
-        yield Served(server, client, log)
+    with serving(repository) as served:
+        yield served
 
 
 def config(**values: str) -> dict[str, Any]:

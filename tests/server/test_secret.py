@@ -18,7 +18,7 @@ from server import hidden_arguments, secret
 from server.config import ServerConfig
 from server.errors import SecretError
 from server.launcher import TritonServer
-from tests.gateway.proc import children
+from tests.gateway.proc import LISTENING, children, sockets
 from tests.server import tiny
 from tests.server.test_lifecycle import command_line
 
@@ -177,19 +177,7 @@ def test_by_itself_it_has_no_http(tmp_path: Path) -> None:
 
 def listening(pid: int) -> set[int]:
     """The ports that a process listens on."""
-    sockets = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            sockets.add(str(descriptor.readlink()))
-        except FileNotFoundError:
-            continue
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                found.add(int(fields[1].rpartition(":")[2], 16))
-    return found
+    return {port for port, state in sockets(pid) if state == LISTENING}
 
 
 def test_a_file_keeps_a_secret_that_others_cannot_read(tmp_path: Path) -> None:
