@@ -62,6 +62,13 @@ def _read(files: Iterable[Path]) -> list[Resource]:
     return [each for path in sorted(files) for each in yaml.safe_load_all(path.read_text())]
 
 
+def find(resources: list[Resource], kind: str, name: str) -> Resource:
+    (found,) = [
+        each for each in resources if each["kind"] == kind and each["metadata"]["name"] == name
+    ]
+    return found
+
+
 def pods(job: Resource) -> Iterator[Resource]:
     """The pods of a RayJob, of the head and of each group of workers."""
     cluster = job["spec"]["rayClusterSpec"]

@@ -15,16 +15,10 @@ if find_spec("helm_python") is None:
 pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
 
 from tests.deploy import helm, manifests
+from tests.deploy.manifests import find
 
 Resource = dict[str, Any]
 WHOLE = {"resources", "nodeSelector", "tolerations", "imagePullSecrets", "env"}  # values of one row
-
-
-def find(resources: list[Resource], kind: str, name: str) -> Resource:
-    (found,) = [
-        each for each in resources if each["kind"] == kind and each["metadata"]["name"] == name
-    ]
-    return found
 
 
 def alike(resources: list[Resource]) -> dict[tuple[str, str], Resource]:

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
 
 from tests.deploy import manifests
+from tests.deploy.manifests import find
 
 RULES = ROOT / "deploy" / "prometheus" / "rules"
 OPERATED = {"ServiceMonitor": 2, "PrometheusRule": 1, "ScaledObject": 1}
@@ -28,13 +29,6 @@ def resources(request: pytest.FixtureRequest) -> list[Resource]:
     if manifests.renderer() is None:
         pytest.skip("neither kustomize nor kubectl is here")
     return manifests.rendered(request.param)
-
-
-def find(resources: list[Resource], kind: str, name: str) -> Resource:
-    (found,) = [
-        each for each in resources if each["kind"] == kind and each["metadata"]["name"] == name
-    ]
-    return found
 
 
 def pod(resources: list[Resource], name: str) -> Resource:

@@ -75,6 +75,12 @@ def rtx() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def encoders(model_of: Callable[[str], str]) -> Callable[[str], dict[str, graphs.Encoder]]:
+    """Both encoders of each kind of model, with input; tests leave them as they are."""
+    return lambda kind: graphs.trace(model_of(kind))
+
+
+@pytest.fixture(scope="session")
 def exported(model_of: Callable[[str], str], shelf: Path) -> Callable[[str], Exported]:
     """Exports a kind of model once for all tests."""
     done: dict[str, Exported] = {}

@@ -14,7 +14,6 @@ from pathlib import Path
 import grpc
 import httpx
 import numpy as np
-import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -30,7 +29,7 @@ from server.launcher import TritonServer
 from tests.conftest import PLAIN, REPOSITORY, SAMPLES, GatewayClient, Outside, run_gateway
 from tests.gateway.fakes import unit
 from tests.gateway.proc import alive, catches, children
-from tests.gateway.tritons import copied, guarded
+from tests.gateway.tritons import copied, extended, guarded, node
 from tests.gateway.waiting import inflight, unfinished_request, wait_until
 from tests.items import data_url
 
@@ -120,14 +119,7 @@ def publish(
 
 
 def negated(source: Path, target: Path) -> None:
-    model = onnx.load(source)
-    [output] = model.graph.output
-    inner = f"{output.name}_inner"
-    for node in model.graph.node:
-        node.output[:] = [inner if name == output.name else name for name in node.output]
-        node.input[:] = [inner if name == output.name else name for name in node.input]
-    model.graph.node.append(onnx.helper.make_node("Neg", [inner], [output.name]))
-    onnx.save(model, target)
+    target.write_bytes(extended(source.read_bytes(), [node("Neg", ["before"], ["after"])]))
 
 
 def turned(golden: Golden) -> Golden:

@@ -258,7 +258,7 @@ def scaled(model: bytes, scale: float, only: int | None = None) -> bytes:
         node("Add", ["before", "vectors.more"], ["after"]),
     ]
     token, more = np.int32(only or 0), np.float32(scale - 1)
-    return _extended(model, nodes, token=token, axes=np.array([1]), more=more)
+    return extended(model, nodes, token=token, axes=np.array([1]), more=more)
 
 
 def failing(model: bytes, token: int) -> bytes:
@@ -272,7 +272,7 @@ def failing(model: bytes, token: int) -> bytes:
         node("Cast", ["one"], ["scale"], to=onnx.TensorProto.FLOAT),
         node("Mul", ["before", "scale"], ["after"]),
     ]
-    return _extended(model, nodes, token=np.int32(token), single=np.array([1]))
+    return extended(model, nodes, token=np.int32(token), single=np.array([1]))
 
 
 def slow(model: bytes, token: int, products: int) -> bytes:
@@ -300,16 +300,17 @@ def slow(model: bytes, token: int, products: int) -> bytes:
     ]
     zeros = np.zeros((SIZE, SIZE), np.float32)
     counts = {"token": np.int32(token), "products": np.int64(products)}
-    return _extended(model, nodes, **counts, yes=np.bool_(True), zeros=zeros)
+    return extended(model, nodes, **counts, yes=np.bool_(True), zeros=zeros)
 
 
-def _extended(model: bytes, nodes: Sequence[onnx.NodeProto], **constants: Any) -> bytes:
-    """A text encoder (ONNX) with nodes that make its vectors `after` of `ids` and of `before`."""
+def extended(model: bytes, nodes: Sequence[onnx.NodeProto], **constants: Any) -> bytes:
+    """An encoder (ONNX) with nodes that make its vectors, `after`, of its `ids` and `before`."""
     changed = onnx.load_from_string(model)
     graph = changed.graph
     names = {"ids": graph.input[0].name, "after": graph.output[0].name}
     for each in graph.node:
-        each.output[:] = ["before" if name == names["after"] else name for name in each.output]
+        for used in (each.input, each.output):
+            used[:] = ["before" if name == names["after"] else name for name in used]
     for each in nodes:
         each.input[:] = [names.get(name, name) for name in each.input]
         each.output[:] = [names.get(name, name) for name in each.output]
