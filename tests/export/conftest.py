@@ -62,12 +62,6 @@ def model_of(shelf: Path) -> Callable[[str], str]:
     return make
 
 
-@pytest.fixture
-def encoders(model_of: Callable[[str], str]) -> Callable[[str], dict[str, graphs.Encoder]]:
-    """Makes the FP32 graphs of both encoders of a kind of model."""
-    return lambda kind: graphs.trace(model_of(kind))
-
-
 @pytest.fixture(scope="session")
 def rtx() -> ModuleType:
     """TensorRT-RTX, which builds plans ahead of time, without a GPU."""
