@@ -75,5 +75,7 @@ class ParquetFile(Draft):
 def _array(column: Sequence[str | None] | NDArray[np.float32], kind: Any) -> Any:  # noqa: ANN401
     if not isinstance(column, np.ndarray):
         return pa.array(column, kind)
-    flat = pa.array(column.astype(kind.value_type.to_pandas_dtype()).ravel())
+    # Not `to_pandas_dtype`, for which pyarrow 25 imports pandas.
+    dtype = np.float16 if pa.types.is_float16(kind.value_type) else np.float32
+    flat = pa.array(column.astype(dtype).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, kind.list_size)
