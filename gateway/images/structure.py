@@ -17,7 +17,7 @@ MOST_READS = 2**16
 _RLE_READS = 2**20  # of a BMP, which Pillow reads byte by byte if it is compressed
 _MOST_STEPS = 2**18  # through the codestreams of a file; they take a quarter of a second
 # The values that Pillow's decoders in Python may decode; these take up to 1.5 seconds.
-_MOST_VALUES = {"bmp_rle": 2**22, "ppm_plain": 2**20}
+_MOST_VALUES = {"bmp_rle": 2**21, "ppm_plain": 2**20}
 _MOST_COMMENTS = 1_000  # of such a file; each is cut out of a megabyte
 
 _TOO_MANY = "the image consists of too many parts"
@@ -164,7 +164,7 @@ def _parts(style: bytes, width: int, height: int, steps: _Steps) -> int:
     return total
 
 
-_MOST_NUMBERS = 2**18  # places and sizes of strips, resolutions, colours
+_MOST_NUMBERS = 2**17  # places and sizes of strips, resolutions, colours
 _RATIONAL, _SEGMENT = 8, 2**16  # bytes of the largest number, and of a JPEG's segment
 _TILE_SIDES = 322, 323  # the tags
 _PIXEL_BYTES = 8  # of those that Pillow reads, at most
