@@ -185,7 +185,7 @@ class TestOthers:
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
         signs = (found > 0).astype(np.uint8)
         for kind, shift in (("ubinary", 0), ("binary", 128)):
-            packed = vectors(api, **body, embedding_type=kind)
+            packed = vectors(api, **(body | {"embedding_type": kind}))
             np.testing.assert_array_equal(packed + shift, np.packbits(signs, axis=1))
 
     def test_jina_rerank(self, api: httpx.Client) -> None:
