@@ -133,7 +133,7 @@ def after(place: int, more: bytes, name: str) -> bytes:
 
 
 def exif_of_resolutions(count: int) -> bytes:
-    """Segments of a JPEG whose EXIF data holds so many horizontal resolutions."""
+    """JPEG segments with EXIF data that holds a number of horizontal resolutions."""
     entries = struct.pack("<HHIIHHII", 0x011A, 5, count, 38, 0x0128, 3, 1, 2)
     exif = b"II*\0\x08\0\0\0\2\0" + entries + bytes(4) + bytes(8 * count)
     pieces = [exif[at : at + 65_527] for at in range(0, len(exif), 65_527)]
@@ -180,7 +180,7 @@ def tiff_of_one_tile(side: int) -> bytes:
 
 
 def tiff_of_numbers(tag: int, kind: int, count: int, size: int) -> bytes:
-    """64 x 64 grey pixels, which are not compressed, and so many numbers in one tag."""
+    """A TIFF of 64 x 64 uncompressed grey pixels, with a number of values in one tag."""
     values = {each: (4, 1, value) for each, value in {
         256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1
     }.items()}  # fmt: skip
