@@ -1,7 +1,8 @@
-"""Estimates the memory that an AVIF's decoder takes, from the frame sizes in its AV1 streams."""
+"""What an AVIF costs to open and to decode: its EXIF data, and the frames of its AV1 streams."""
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -24,6 +25,15 @@ def frames_bytes(data: bytes) -> int:
     return _File(memoryview(data)).frames_bytes()
 
 
+def exif_bytes(data: bytes) -> int:
+    """Size of the EXIF data, of which Pillow may make objects when it opens the file.
+
+    Raises:
+        ImageError: The file's structure is broken, or too large.
+    """
+    return _File(memoryview(data)).exif_bytes()
+
+
 @dataclass(slots=True)
 class _Stream:
     """One item, or the first sample of a track."""
@@ -41,11 +51,9 @@ class _File:
     _parts: int = field(default=0)
 
     def frames_bytes(self) -> int:
-        try:
+        with _intact():
             items = [self._stream(each) for each in self._items()]
             samples = [self._stream(each) for each in self._samples()]
-        except (struct.error, IndexError):
-            raise ImageError("the AVIF's structure is broken") from None
         largest = max((each.frame_bytes for each in chain(items, samples)), default=0)
         if not largest:
             raise ImageError("the AVIF holds no picture")
@@ -58,6 +66,13 @@ class _File:
             )
             for streams in (items, samples)
         )
+
+    def exif_bytes(self) -> int:
+        with _intact():
+            return max(
+                sum(size for _, extents in self._places(b"Exif", *track) for _, size in extents)
+                for track in ((), (b"moov", b"trak"))
+            )
 
     def _count(self) -> None:
         self._parts += 1
@@ -96,26 +111,30 @@ class _File:
 
     def _items(self) -> Iterator[memoryview]:
         """The bytes of each item that is coded as AV1."""
-        coded = set()
-        for at, _ in self._within(b"meta", b"iinf", b"infe"):
-            size = 2 if self.data[at] == 2 else 4
-            if bytes(self.data[at + 6 + size : at + 10 + size]) == b"av01":
-                coded.add(self._number(at + 4, size))
         stored = [self.data[at:end] for at, end in self._within(b"meta", b"idat")]
         if len(stored) > 1:
             raise IndexError
         taken = 0
-        for at, _ in self._within(b"meta", b"iloc"):
+        for method, extents in self._places(b"av01"):
+            source = stored[0] if method else self.data
+            taken += sum(size for _, size in extents)
+            if taken > _MOST_BYTES:
+                raise ImageError("the AVIF's items are too large")
+            if any(start + size > len(source) for start, size in extents):
+                raise IndexError
+            yield memoryview(b"".join(source[at : at + size] for at, size in extents))
+
+    def _places(self, kind: bytes, *track: bytes) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """Construction method, and offsets and lengths of the extents, of each item of a type."""
+        found = set()
+        for at, _ in self._within(*track, b"meta", b"iinf", b"infe"):
+            size = 2 if self.data[at] == 2 else 4
+            if bytes(self.data[at + 6 + size : at + 10 + size]) == kind:
+                found.add(self._number(at + 4, size))
+        for at, _ in self._within(*track, b"meta", b"iloc"):
             for item, method, extents in self._locations(at):
-                if item not in coded:
-                    continue
-                source = stored[0] if method else self.data
-                taken += sum(size for _, size in extents)
-                if taken > _MOST_BYTES:
-                    raise ImageError("the AVIF's items are too large")
-                if any(start + size > len(source) for start, size in extents):
-                    raise IndexError
-                yield memoryview(b"".join(source[at : at + size] for at, size in extents))
+                if item in found:
+                    yield method, extents
 
     def _locations(self, at: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
         """Each item's id, construction method, and the offsets and lengths of its extents."""
@@ -175,6 +194,14 @@ class _File:
                 found.early += not found.frame_bytes
             at += size
         return found
+
+
+@contextmanager
+def _intact() -> Iterator[None]:
+    try:
+        yield
+    except (struct.error, IndexError):
+        raise ImageError("the AVIF's structure is broken") from None
 
 
 def _leb128(data: memoryview, at: int) -> tuple[int, int]:

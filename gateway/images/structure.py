@@ -10,7 +10,7 @@ from io import BytesIO
 from PIL import Image, ImageFile
 
 from gateway.errors import ImageError, TooLarge
-from gateway.images.avif import frames_bytes
+from gateway.images.avif import exif_bytes, frames_bytes
 
 # A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.
 MOST_READS = 2**16
@@ -166,6 +166,8 @@ def _parts(style: bytes, width: int, height: int, steps: _Steps) -> int:
 
 _MOST_NUMBERS = 2**17  # places and sizes of strips, resolutions, colours
 _RATIONAL, _SEGMENT = 8, 2**16  # bytes of the largest number, and of a JPEG's segment
+# Of ftyp, as Pillow takes them: mif1 and msf1 may also hold another kind of image.
+_AVIFS = {b"ftyp" + brand for brand in (b"avif", b"avis", b"mif1", b"msf1")}
 _TILE_SIDES = 322, 323  # the tags
 _PIXEL_BYTES = 8  # of those that Pillow reads, at most
 _BYTES = {1, 2, 7}  # the types that stay bytes
@@ -173,7 +175,7 @@ _SHORT, _SIGNED_SHORT, _LONG8, _SIGNED_LONG8 = 3, 8, 16, 17
 
 
 def check_numbers(data: bytes) -> None:
-    """Refuses a TIFF of many numbers, or a JPEG with room for as many in its EXIF data.
+    """Refuses a TIFF of many numbers, or a JPEG or AVIF with room for as many in its EXIF data.
 
     Pillow makes objects of them when it opens the file.
 
@@ -185,6 +187,8 @@ def check_numbers(data: bytes) -> None:
         numbers = _tiff_numbers(data)
     elif data.startswith(b"\xff\xd8") and len(data) > _MOST_NUMBERS * _RATIONAL:
         numbers = data.count(b"Exif\0\0") * _SEGMENT // _RATIONAL
+    elif data[4:12] in _AVIFS:
+        numbers = exif_bytes(data) // _RATIONAL
     if numbers > _MOST_NUMBERS:
         raise ImageError(_TOO_MANY)
 

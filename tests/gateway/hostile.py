@@ -122,6 +122,7 @@ def hazards() -> dict[str, bytes]:
         "TIFF of 4,000,000 strips": tiff_of_numbers(273, 4, 4_000_000, 4),
         "TIFF of 4,000,000 resolutions": tiff_of_numbers(282, 5, 4_000_000, 8),
         "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": tiff_of_one_tile(30_000),
+        "AVIF of 2,000,000 orientations": avif_of_orientations(2_000_000),
         "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": avif_of_a_large_frame(16_000, 8_000),
     }
 
@@ -140,6 +141,17 @@ def exif_of_resolutions(count: int) -> bytes:
     return b"".join(
         struct.pack(">HH", 0xFFE1, 8 + len(each)) + b"Exif\0\0" + each for each in pieces
     )
+
+
+def avif_of_orientations(count: int, frames: int = 1) -> bytes:
+    """A picture, or an animation, with EXIF data that holds a number of orientations."""
+    place, software, orientation = b"II*\0\x08\0\0\0\1\0", 0x0131, 0x0112
+    short = struct.pack("<HHII", software, 3, 1, 0)  # Pillow would read an orientation itself
+    exif = place + short + bytes(4) + bytes(8 * count)
+    image, *more = (Image.new("RGB", (64, 64), (number, 0, 0)) for number in range(frames))
+    data = encoded(image, "AVIF", exif=exif, save_all=frames > 1, append_images=more)
+    assert data.count(short) == 1
+    return data.replace(short, struct.pack("<HHII", orientation, 5, count, 26))
 
 
 def jpeg2000(

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from gateway.errors import ImageError
-from gateway.images.avif import frames_bytes
+from gateway.images.avif import exif_bytes, frames_bytes
+from tests.gateway.hostile import avif_of_orientations
 from tests.items import encoded
 
 WIDE, HIGH = 1_000, 800
@@ -178,3 +179,13 @@ def test_of_an_animation_the_first_frame_counts(alpha: bool) -> None:
 def test_what_cannot_be_read_is_refused(data: bytes) -> None:
     with pytest.raises(ImageError):
         frames_bytes(data)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_exif_data_are_found(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, read = avif_of_orientations(1_000, frames), list[bytes]()
+    monkeypatch.setattr(Image.Exif, "load", lambda _, exif: read.append(exif))
+    with Image.open(BytesIO(data)):
+        assert [4 + len(exif) for exif in read] == [exif_bytes(data)]  # after the header's offset
+    assert len(read[0]) > 8_000
+    assert exif_bytes(encoded(Image.new("RGB", (64, 64)), "AVIF")) == 0

@@ -58,6 +58,7 @@ EXPECTED = {
     "TIFF of 4,000,000 strips": 400,
     "TIFF of 4,000,000 resolutions": 400,
     "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": 413,
+    "AVIF of 2,000,000 orientations": 400,
     "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": 413,
 }
 
