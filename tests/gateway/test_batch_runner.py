@@ -116,6 +116,30 @@ async def test_a_batch_that_expires_says_so_of_every_line(kept: Store) -> None:
     assert found.request_counts.model_dump() == {"total": 500, "completed": 0, "failed": 500}
 
 
+@pytest.mark.parametrize("status", ["cancelled", "expired"])
+async def test_a_batch_ends_without_waiting_for_one_before_it(kept: Store, status: str) -> None:
+    async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
+        raise Unavailable("away", retry_after_s=0.01)
+
+    space = kept.space(None)
+    names = [added(space, 2).id for _ in range(3)]
+    async with running(kept, answer):
+        await until(lambda: any(space.batch(name).status == "in_progress" for name in names))
+        first = next(name for name in names if space.batch(name).status == "in_progress")
+        ending, waiting = (name for name in names if name != first)
+        if status == "cancelled":
+            space.cancel(ending)
+        else:
+            stored = next(each for each in space.stored() if each.batch.id == ending)
+            stored.batch.expires_at = int(time.time())
+            space.put(stored)
+        await until(lambda: space.batch(ending).status == status)
+    lines = answered(space, space.batch(ending).error_file_id)
+    assert [each["custom_id"] for each in lines] == ["id-0", "id-1"]
+    assert space.batch(first).status == "in_progress"
+    assert space.batch(waiting).status == "validating"
+
+
 async def test_a_full_folder_ends_the_batch_with_what_there_is(tmp_path: Path) -> None:
     small = Store(tmp_path / "folder", StoreLimits(20_000, 100, 1_000, 3_600))
 

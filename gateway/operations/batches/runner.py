@@ -31,7 +31,7 @@ from gateway.pipeline.concurrency import Threads, gather
 
 LOOK_S = 1.0  # between looks at the folder
 PURGE_S = 60.0
-BATCHES = 4  # at a time, each of another owner
+BATCHES = 4  # at a time
 LATE = 3  # attempts for a line that runs out of time
 LONGEST_PAUSE_S = 10.0  # before the next attempt
 
@@ -104,7 +104,7 @@ class Runner:
             await self._threads.run(os.close, lock)
 
     async def _run_all(self) -> NoReturn:
-        running: dict[str | None, asyncio.Task[None]] = {}
+        running: dict[str, asyncio.Task[None]] = {}  # by id
         purged = float("-inf")
         try:
             while True:
@@ -112,10 +112,10 @@ class Runner:
                     await self._threads.run(self._store.purge)
                     self._over.clear()
                     purged = time.monotonic()
-                running = {owner: task for owner, task in running.items() if not task.done()}
+                running = {name: task for name, task in running.items() if not task.done()}
                 for space, stored in await self._threads.run(self._due):
-                    if space.owner not in running and len(running) < BATCHES:
-                        running[space.owner] = asyncio.create_task(self._run(space, stored))
+                    if stored.batch.id not in running and len(running) < BATCHES:
+                        running[stored.batch.id] = asyncio.create_task(self._run(space, stored))
                 await asyncio.sleep(LOOK_S)
         finally:
             for task in running.values():
@@ -123,14 +123,15 @@ class Runner:
             await asyncio.gather(*running.values(), return_exceptions=True)
 
     def _due(self) -> list[tuple[Space, StoredBatch]]:
-        """The oldest batch of each owner that has not ended."""
+        """The oldest batch of each owner that has not ended, and those that only have to end."""
         found = []
         for space in self._store.spaces():
             batches = space.stored(self._over)
             live = [each for each in batches if each.batch.status not in ENDED]
             self._over |= {each.batch.id for each in batches if each.batch.status in ENDED}
-            if live:
-                found.append((space, live[0]))
+            found += [
+                (space, each) for each in live if each is live[0] or _end(space, each) is not None
+            ]
         return sorted(found, key=lambda each: each[1].batch.created_at)
 
     async def _run(self, space: Space, stored: StoredBatch) -> None:
@@ -217,16 +218,19 @@ class Runner:
             await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
 
     async def _ended(self, space: Space, stored: StoredBatch) -> _End | None:
-        """How a batch ends before its last line is answered; None: it does not."""
-        if time.time() >= stored.batch.expires_at:
-            return _EXPIRED
-        cancelled = await self._threads.run(space.cancelled_at, stored.batch.id)
-        return None if cancelled is None else _CANCELLED
+        return await self._threads.run(_end, space, stored)
 
     async def _fail(self, space: Space, stored: StoredBatch, errors: list[BatchError]) -> None:
         logger.warning("%s: failed: %s", stored.batch.id, errors[0].code)
         stored.batch.errors = BatchErrors(data=errors)
         await self._threads.run(_finish, space, stored, "failed")
+
+
+def _end(space: Space, stored: StoredBatch) -> _End | None:
+    """How a batch ends before its last line is answered; None: it does not."""
+    if time.time() >= stored.batch.expires_at:
+        return _EXPIRED
+    return None if space.cancelled_at(stored.batch.id) is None else _CANCELLED
 
 
 def _finish(space: Space, stored: StoredBatch, status: str) -> None:
