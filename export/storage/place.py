@@ -19,6 +19,7 @@ _OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 Content = Generator[bytes, None, None]
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/]*@")
 
 
 class Place(Protocol):
@@ -146,7 +147,7 @@ class Store:
             self._files, self._root = fsspec.core.url_to_fs(self._address)
 
     def __str__(self) -> str:
-        return self._address
+        return _PASSWORD.sub(r"\1@", self._address)
 
     def chunks(self, name: str) -> Content:
         """The content of a file."""

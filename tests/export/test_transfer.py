@@ -480,6 +480,11 @@ def test_a_folder_that_may_not_be_read_is_an_error_of_the_place(
         place_at(str(tmp_path)).size("x")
 
 
+def test_a_place_is_named_without_its_password() -> None:
+    assert str(place_at("memory://user:pa@ss@host/models")) == "memory://user@host/models"
+    assert str(place_at("memory://models/a:b@c")) == "memory://models/a:b@c"
+
+
 def test_an_index_of_more_than_the_disk_holds_is_refused(root: Path, place: Path) -> None:
     change(place, lambda made: made["files"][TOKENIZER].update(size=10**18))
     with pytest.raises(TransferError, match=r"takes 10000000000.. MB, but .* MB left"):
