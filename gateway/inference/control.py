@@ -96,7 +96,7 @@ class ModelControl:
         try:
             with detect_closing():
                 answer = await server.stub.ModelStatistics(
-                    request, timeout=PROBE_TIMEOUT_S, metadata=self._secret.metadata()
+                    request, timeout=PROBE_TIMEOUT_S, metadata=await self._secret.metadata()
                 )
         except (grpc.aio.AioRpcError, SecretError):
             return {}
@@ -128,7 +128,7 @@ class ModelControl:
         request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
         with self._asking(server, f"{model}: "):
             await server.stub.RepositoryModelUnload(
-                request, timeout=CHANGE_S, metadata=self._secret.metadata()
+                request, timeout=CHANGE_S, metadata=await self._secret.metadata()
             )
 
     async def asleep(self, server: Server, model: str, version: int) -> bool:
@@ -151,7 +151,7 @@ class ModelControl:
         request.parameters["config"].string_param = config
         with self._asking(server, f"{model}: "):
             await server.stub.RepositoryModelLoad(
-                request, timeout=within, metadata=self._secret.metadata()
+                request, timeout=within, metadata=await self._secret.metadata()
             )
 
     def _config(self, model: str, versions: Collection[int]) -> str:
@@ -168,7 +168,7 @@ class ModelControl:
             answer = await server.stub.RepositoryIndex(
                 service_pb2.RepositoryIndexRequest(),
                 timeout=INDEX_S,
-                metadata=self._secret.metadata(),
+                metadata=await self._secret.metadata(),
             )
         found: dict[str, dict[int, str]] = defaultdict(dict)
         for each in answer.models:

@@ -1,5 +1,6 @@
 """The secret that Triton requires for loading models."""
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -24,10 +25,14 @@ class Secret:
             SecretError: The file cannot be read, or holds no secret.
         """
         self._path = path
-        self.metadata()
+        self.read()
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    async def metadata(self) -> tuple[tuple[str, str], ...]:
         """The metadata of a call that loads a model. Raises SecretError: as above."""
+        return await asyncio.to_thread(self.read)
+
+    def read(self) -> tuple[tuple[str, str], ...]:
+        """The same, in this thread."""
         if self._path is None:
             return ()
         try:

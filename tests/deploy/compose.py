@@ -35,7 +35,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from gateway.inference.secret import Secret
 stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel("triton:8001"))
 asked = service_pb2.RepositoryModelLoadRequest(model_name="demo.text")
-stub.RepositoryModelLoad(asked, timeout=60, metadata=Secret(Path("/secret/triton")).metadata())
+stub.RepositoryModelLoad(asked, timeout=60, metadata=Secret(Path("/secret/triton")).read())
 try:
     stub.RepositoryModelLoad(asked, timeout=60)
 except grpc.RpcError as error:

@@ -196,7 +196,7 @@ def test_the_gateway_of_the_stack_can_load_models_and_others_cannot() -> None:
     with stack() as process:
         banner(process)
         environment = environment_of(found(process, "-m", "gateway"))
-        metadata = Secret(Path(environment["GATEWAY_TRITON_SECRET_FILE"])).metadata()
+        metadata = Secret(Path(environment["GATEWAY_TRITON_SECRET_FILE"])).read()
         asked = service_pb2.RepositoryModelLoadRequest(model_name="demo.image")
         with grpc.insecure_channel(environment["GATEWAY_TRITON_ADDRESS"]) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
