@@ -51,4 +51,6 @@ def main(address: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m server.health HOST:PORT")
+    sys.exit(main(sys.argv[1]))
