@@ -26,7 +26,7 @@ from gateway.rpc.window import Pending
 from gateway.telemetry.record import Record
 from openclip_api.v1 import clip_pb2
 
-QUOTA_WAIT_S = 30.0  # how long items wait for their key's quota before they are sent back
+QUOTA_WAIT_S = 30.0  # a quota that frees up later fails its items; until then the stream pauses
 
 
 @dataclass(frozen=True, slots=True)
