@@ -3,7 +3,7 @@
 from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF tag
-_MOST_EXIF_BYTES = 2**21  # the tag itself may hold as many numbers, each of which becomes an object
+_MOST_EXIF_BYTES = 2**20  # the tag itself may hold as many numbers, each of which becomes an object
 _TURNS = {  # by the value of the tag
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
