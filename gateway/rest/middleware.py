@@ -36,7 +36,7 @@ _HEADER = HEADER.encode()
 # Routes of probes and of pages, whose files are about twenty requests of a browser.
 _QUIET = frozenset(
     {
-        *LIVE, *READY, "/metrics", "/", "/playground/{name}", "/playground.json",
+        *LIVE, *READY, "/metrics", "/", "/playground/{name:path}", "/playground.json",
         "/docs", "/openapi.json", "/static-offline-docs", PREFLIGHT,
     }
 )  # fmt: skip

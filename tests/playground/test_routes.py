@@ -9,7 +9,7 @@ import pytest
 from gateway.rest.playground.routes import FOLDER
 from tests.conftest import GatewayFactory
 
-NAMES = sorted(path.name for path in FOLDER.iterdir())
+NAMES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.*"))
 MEDIA_TYPES = {
     ".html": {"text/html; charset=utf-8"},
     ".css": {"text/css; charset=utf-8"},
@@ -105,8 +105,11 @@ def test_nothing_is_inline_and_nothing_comes_from_elsewhere() -> None:
 
 
 def test_every_file_is_used() -> None:
-    text = "".join((FOLDER / name).read_text() for name in NAMES)
-    used = set(re.findall(r"(?:playground|\.)/([\w-]+\.(?:js|css|svg))", text))
+    found = re.findall(r"playground/([\w-]+\.(?:js|css|svg))", (FOLDER / "index.html").read_text())
+    used = {*found}
+    for name in NAMES:
+        for other in re.findall(r'from "([^"]+)"', (FOLDER / name).read_text()):
+            used.add(str((FOLDER / name).parent.joinpath(other).resolve().relative_to(FOLDER)))
     assert used == set(NAMES) - {"index.html"}
 
 

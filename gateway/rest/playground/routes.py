@@ -38,6 +38,6 @@ def router(facts: Mapping[str, object]) -> APIRouter:
 
     made = APIRouter(include_in_schema=False)
     made.add_api_route("/", page, methods=["GET", "HEAD"])
-    made.add_api_route("/playground/{name}", asset, methods=["GET", "HEAD"])
+    made.add_api_route("/playground/{name:path}", asset, methods=["GET", "HEAD"])
     made.add_api_route(FACTS, shown, methods=["GET", "HEAD"])
     return made

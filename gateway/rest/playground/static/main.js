@@ -1,10 +1,6 @@
 // Puts the parts together: reads the form, asks the service, shows the answer.
 
-import { classified, classifiedInWords } from "./classified.js";
-import { code } from "./code.js";
-import { compared, comparedInWords } from "./compared.js";
 import { byId, calm, el } from "./dom.js";
-import { failure, wantsKey } from "./failures.js";
 import { Gallery } from "./gallery.js";
 import { Health } from "./health.js";
 import { Tray, base64 } from "./images.js";
@@ -12,7 +8,11 @@ import { Models } from "./models.js";
 import { sampleLabels } from "./samples.js";
 import { Service } from "./service.js";
 import { Task } from "./task.js";
-import { timing } from "./timing.js";
+import { classified, classifiedInWords } from "./results/classified.js";
+import { code } from "./results/code.js";
+import { compared, comparedInWords } from "./results/compared.js";
+import { failure, wantsKey } from "./results/failures.js";
+import { timing } from "./results/timing.js";
 
 const CUT = "A text was longer than this model reads: its end was left out.";
 

@@ -1,7 +1,7 @@
 // What went wrong, in words that help, and what to do about it.
 
-import { byId, el } from "./dom.js";
-import { ServiceError } from "./service.js";
+import { byId, el } from "../dom.js";
+import { ServiceError } from "../service.js";
 
 export const wantsKey = ({ status }) => status === 401 || status === 403;
 

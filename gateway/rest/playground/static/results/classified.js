@@ -1,6 +1,6 @@
 // The answer of a classification: a table of ranked labels for each image.
 
-import { bar, el, percent } from "./dom.js";
+import { bar, el, percent } from "../dom.js";
 
 export function classified(content, entries, scoring) {
   const note = scoring === "sigmoid"

@@ -1,6 +1,6 @@
 // Shows code with a button that copies it.
 
-import { el } from "./dom.js";
+import { el } from "../dom.js";
 import { curl, python } from "./snippets.js";
 
 export function code(request, made) {

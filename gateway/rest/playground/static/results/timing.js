@@ -1,6 +1,6 @@
 // Where the time of a request went.
 
-import { bar, count, el } from "./dom.js";
+import { bar, count, el } from "../dom.js";
 
 // In the order in which a request passes them.
 const MEANINGS = {

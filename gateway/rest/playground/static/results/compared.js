@@ -1,6 +1,6 @@
 // The answer of a comparison: all texts with all images as a matrix, or the images ranked by a text.
 
-import { bar, el } from "./dom.js";
+import { bar, el } from "../dom.js";
 
 export function compared(content, texts, entries) {
   const scale = scaleOf(content.cosine.flat());
