@@ -37,13 +37,16 @@ def _without_plans(manifest: Manifest) -> Manifest:
 
 
 def outdated(root: Path, manifest: Manifest) -> bool:
-    """Whether a published model has plans for another TensorRT or GPU than this machine's."""
+    """Whether a published model has plans for another TensorRT or GPU, or none that say for which.
+
+    False where this machine has no GPU: the one that serves may have it.
+    """
     try:
         _check(root, manifest)
-    except WrongEngineError:
+    except (NoGpuError, TensorRtMissingError):
+        return False
+    except PlanError:
         return True
-    except PlanError:  # no GPU here; the machine that serves may have one
-        pass
     return False
 
 

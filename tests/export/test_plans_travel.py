@@ -133,6 +133,18 @@ def test_after_an_update_of_tensorrt_a_pull_builds_anew(
     assert_whole(root, here)
 
 
+def test_a_plan_that_does_not_say_for_which_gpu_it_is_comes_anew(
+    place: Path, root: Path, machine: Machine
+) -> None:
+    here = machine.have(L4)
+    manifest, _ = pull(root, str(place), None, ignore)
+    damaged = plan_files(root, manifest)[0]
+    damaged.with_name("model.plan.json").write_text("{")
+    manifest, new = pull(root, str(place), None, ignore)
+    assert (new, manifest.version) == (True, 2)
+    assert_whole(root, here)
+
+
 def refused(error: type[Exception], place: Path, root: Path) -> str:
     said = list[str]()
     with pytest.raises(error) as refusal:
