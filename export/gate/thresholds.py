@@ -48,19 +48,28 @@ def failures(measured: Measured, thresholds: Thresholds) -> list[str]:
 
 def unjudged(
     model_id: str, measured: Measured, thresholds: Thresholds, *, evaluated: bool
-) -> str | None:
-    """Warn of a variant whose accuracy has a threshold but was not measured, or return None.
+) -> list[str]:
+    """Warn of accuracy and recall that have a threshold but were not measured.
 
-    `evaluated` tells whether the user gave pictures to evaluate on; then they have no classes.
+    With `evaluated` the user gave pictures to evaluate on, so if there is no accuracy, they have
+    no classes.
     """
-    on_data_sets = any(DATA_SET_ACCURACY in each.metrics for each in measured.data_sets)
-    if thresholds.accuracy_loss is None or measured.zero_shot is not None or on_data_sets:
-        return None
-    why = "the pictures of --evaluate have no classes" if evaluated else "no --evaluate"
-    recalled = thresholds.recall_loss is not None and measured.retrieval is not None
-    others = recalled or thresholds.agreement is not None
-    rest = "without it" if others else "by its cosines alone"
-    return f"zero-shot accuracy was not measured ({why}): {model_id} was judged {rest}"
+    notes = []
+    on_data_sets = {name for each in measured.data_sets for name in each.metrics}
+    recalled = measured.retrieval is not None or not on_data_sets.isdisjoint(DATA_SET_RECALLS)
+    accurate = measured.zero_shot is not None or DATA_SET_ACCURACY in on_data_sets
+    if thresholds.accuracy_loss is not None and not accurate:
+        why = "the pictures of --evaluate have no classes" if evaluated else "no --evaluate"
+        others = recalled and thresholds.recall_loss is not None
+        others |= thresholds.agreement is not None
+        rest = "without it" if others else "by its cosines alone"
+        notes.append(f"zero-shot accuracy was not measured ({why}): {model_id} was judged {rest}")
+    if thresholds.recall_loss is not None and not recalled:
+        notes.append(
+            f"recall was not measured (no pictures with captions): {model_id} was judged without "
+            "--max-recall-loss"
+        )
+    return notes
 
 
 def _short(what: str, found: float, needed: float | None) -> Iterator[str]:

@@ -129,11 +129,11 @@ def _report(
     found = selected.found
     recipe = "; ".join(f"{encoder}: {made}" for encoder, made in found.graphs.recipe.items())
     evaluation, limits = found.evaluation, job.thresholds[variant.precision]
-    note = thresholds.unjudged(
+    notes = thresholds.unjudged(
         stage.model_id, evaluation.measured, limits, evaluated=bool(job.options.evaluate)
     )
     return VariantReport(
         stage.model_id, variant.precision, variant.runtime, stage.size(), evaluation.measured,
         evaluation.image_cosines, evaluation.text_cosines, limits, found.failures, published,
-        recipe, selected.latency, selected.speeds, (note,) if note else (),
+        recipe, selected.latency, selected.speeds, tuple(notes),
     )  # fmt: skip

@@ -377,11 +377,19 @@ def test_accuracy_that_was_not_measured_is_said() -> None:
     plain = replace(whole, zero_shot=None)
     int8 = DEFAULT_THRESHOLDS["int8"]
     alone = "zero-shot accuracy was not measured (no --evaluate): m was judged by its cosines alone"
-    assert unjudged("m", plain, int8, evaluated=False) == alone
-    assert unjudged("m", whole, int8, evaluated=True) is None
-    assert unjudged("m", plain, DEFAULT_THRESHOLDS["fp16"], evaluated=False) is None
-    more = unjudged("m", plain, replace(int8, agreement=0.5), evaluated=True) or ""
+    assert unjudged("m", plain, int8, evaluated=False) == [alone]
+    assert unjudged("m", whole, int8, evaluated=True) == []
+    assert unjudged("m", plain, DEFAULT_THRESHOLDS["fp16"], evaluated=False) == []
+    [more] = unjudged("m", plain, replace(int8, agreement=0.5), evaluated=True)
     assert more.endswith("(the pictures of --evaluate have no classes): m was judged without it")
+
+
+def test_recall_that_was_not_measured_is_said() -> None:
+    whole = evaluate().measured
+    limits = Thresholds(recall_loss=1.0)
+    assert unjudged("m", whole, limits, evaluated=True) == []
+    [note] = unjudged("m", replace(whole, retrieval=None), limits, evaluated=True)
+    assert note.startswith("recall was not measured (no pictures with captions): m was judged")
 
 
 def test_four_bit_weights_are_refused(tiny: Tiny, tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ class Batches:
 def test_the_gate_reads_them(measured: Measured) -> None:
     limits = replace(DEFAULT_THRESHOLDS["int8"], recall_loss=2.0)
     assert failures(measured, limits) == []
-    assert unjudged("demo", measured, limits, evaluated=True) is None
+    assert unjudged("demo", measured, limits, evaluated=True) == []
     labelled, paired = measured.data_sets
     worse = replace(labelled, metrics=labelled.metrics | {DATA_SET_ACCURACY: 0.5})
     lost = 100 * (labelled.pytorch_metrics[DATA_SET_ACCURACY] - 0.5)
@@ -186,7 +186,7 @@ def test_the_gate_reads_them(measured: Measured) -> None:
     assert [line.partition(" ")[0] for line in found] == list(DATA_SET_RECALLS)
     assert failures(replace(measured, data_sets=(labelled, worse)), Thresholds()) == []
     kept = replace(measured, data_sets=(paired,))
-    assert unjudged("demo", kept, limits, evaluated=True) is not None
+    assert len(unjudged("demo", kept, limits, evaluated=True)) == 1
 
 
 def test_figures_of_a_few_classes() -> None:
