@@ -39,7 +39,7 @@ def measure(repository: Path, manifest: Manifest, seconds: float) -> Iterator[Ro
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code."""
+    """Measure, print and write; return the exit code."""
     given = program.parsed(program.measuring("ceilings", __doc__, seconds=5.0), arguments)
     manifest = find(given.repository, given.model)
     record("ceilings", manifest, given, measure(given.repository, manifest, given.seconds))

@@ -60,7 +60,7 @@ MB = 10**6
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code."""
+    """Measure, print and write; return the exit code."""
     made = program.measuring("compare", __doc__, seconds=8.0, repeats=3, env=True)
     given = program.parsed(made, arguments)
     manifest = find(given.repository, given.model)

@@ -43,7 +43,7 @@ def measure(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exports, measures, prints and writes; returns the exit code."""
+    """Export, measure, print and write; return the exit code."""
     made = program.measuring("ladder", __doc__, seconds=3.0, repeats=2)
     add = made.add_argument
     add("--pretrained", metavar="TAG|FILE", help="weights")

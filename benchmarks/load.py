@@ -79,7 +79,7 @@ def run(
 
 
 def read(path: Path) -> dict[str, float]:
-    """Reads the totals that the locustfile wrote.
+    """Read the totals that the locustfile wrote.
 
     Raises:
         BenchmarkError: There are no totals.
@@ -91,7 +91,7 @@ def read(path: Path) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code: 2 if requests failed."""
+    """Measure, print and write; return the exit code: 2 if requests failed."""
     given = program.parsed(_parser(), arguments)
     if given.quick:
         given.concurrency = given.concurrency[:2]

@@ -33,7 +33,7 @@ seeds = itertools.count(1)  # each user of this process gets its own captions
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds this file's options to Locust's."""
+    """Add this file's options to Locust's."""
     parser.add_argument("--grpc-address", default="127.0.0.1:8081", help="gRPC API's host:port")
     parser.add_argument("--clip-model", default="", help="id of the model")
     parser.add_argument("--caption-seed", type=int, default=0, help="seed of the captions")
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def write_totals(environment: Environment) -> None:
-    """Writes the totals: Locust's own CSV files may lack the last second."""
+    """Write the totals: Locust's own CSV files may lack the last second."""
     path, total = environment.parsed_options.totals, environment.stats.total
     if path:
         figures = {
@@ -66,12 +66,12 @@ class _Rest(FastHttpUser):  # type: ignore[misc]  # Locust is untyped here
     kind = ""
 
     def on_start(self) -> None:
-        """Prepares the requests."""
+        """Prepare the requests."""
         self.requests: Iterator[Request] = _requests(self, self.kind)
 
     @task  # type: ignore[untyped-decorator]
     def send(self) -> None:
-        """Sends one request; Locust counts any status of 400 or more as a failure."""
+        """Send one request; Locust counts any status of 400 or more as a failure."""
         request = next(self.requests)
         headers = {"content-type": request.content_type}
         name = request.path.partition("?")[0]
@@ -109,7 +109,7 @@ class _Grpc(User):  # type: ignore[misc]  # Locust is untyped here
     wait_time = constant(0)
 
     def on_start(self) -> None:
-        """Connects."""
+        """Connect."""
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
         address = self.environment.parsed_options.grpc_address
         self.channel: Any = grpc.insecure_channel(address, options)
@@ -119,7 +119,7 @@ class _Grpc(User):  # type: ignore[misc]  # Locust is untyped here
         self.channel.close()
 
     def timed(self, name: str, call: Callable[[], int]) -> None:
-        """Makes a call and reports it; the call returns the bytes of its answer."""
+        """Make a call and report it; the call returns the bytes of its answer."""
         start = time.perf_counter()
         length, failure = 0, None
         try:
@@ -141,7 +141,7 @@ class _GrpcEmbed(_Grpc):
     kind = ""
 
     def on_start(self) -> None:
-        """Connects, and prepares the requests."""
+        """Connect, and prepare the requests."""
         super().on_start()
         self.embed: Any = self.channel.unary_unary(EMBED)
         self.requests: Iterator[Request] = _requests(self, self.kind)
@@ -176,7 +176,7 @@ class BulkStream(_Grpc):
     """Streams of 256 captions each."""
 
     def on_start(self) -> None:
-        """Connects."""
+        """Connect."""
         super().on_start()
         self.embed_stream: Any = self.channel.stream_stream(
             STREAM,
@@ -187,7 +187,7 @@ class BulkStream(_Grpc):
 
     @task  # type: ignore[untyped-decorator]
     def send(self) -> None:
-        """Runs one stream until every item has its result."""
+        """Run one stream until every item has its result."""
         model = self.environment.parsed_options.clip_model
         messages = [
             clip_pb2.EmbedStreamRequest(items=self.items(first))

@@ -82,7 +82,7 @@ def checks(rows: Sequence[Row]) -> list[Check]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints, draws and writes; returns the exit code."""
+    """Measure, print, draw and write; return the exit code."""
     given = program.parsed(_parser(), arguments)
     if given.quick:
         given.fractions = (CHECKED, 1.0)

@@ -102,7 +102,7 @@ def checks(rows: Sequence[Row]) -> list[Check]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code."""
+    """Measure, print and write; return the exit code."""
     made = program.measuring("overload", __doc__, seconds=60.0, env=True)
     made.add_argument("--kind", choices=OFFERED, default="rest-image", help="kind of request")
     made.add_argument("--times", type=float, default=10.0, help="the capacity (default: 10)")

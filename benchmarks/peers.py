@@ -89,7 +89,7 @@ def checks(rows: Sequence[Row]) -> list[Check]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code: 2 where requests failed."""
+    """Measure, print and write; return the exit code: 2 where requests failed."""
     made = program.measuring("peers", __doc__, seconds=8.0, repeats=5, env=True)
     made.add_argument(
         "--variant", action="append", default=[], metavar="ID",

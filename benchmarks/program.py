@@ -24,7 +24,7 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def add_model(made: argparse.ArgumentParser) -> None:
-    """Adds the options that choose the model."""
+    """Add the options that choose the model."""
     made.add_argument(
         "--repository", type=lambda text: Path(text).resolve(), metavar="DIR",
         default=Path("model_repository").resolve(),
@@ -82,7 +82,7 @@ def applied(given: argparse.Namespace) -> argparse.Namespace:
 
 
 def run(main: Callable[[], int]) -> int:
-    """Runs a program; returns its exit code.
+    """Run a program; return its exit code.
 
     SIGTERM and Ctrl-C raise an exception in it, so that it stops the programs that it started.
     """

@@ -12,7 +12,7 @@ from benchmarks.reporting.results import SUFFIX, Results, ResultsError
 
 
 def write(files: Sequence[Path], output: Path) -> Path:
-    """Writes `report.md` and its plots into a folder; returns the path of the report.
+    """Write `report.md` and its plots into a folder; return the path of the report.
 
     Raises:
         ResultsError: A file cannot be read, or there is none.
@@ -44,7 +44,7 @@ def section(results: Results, output: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the report; returns the exit code."""
+    """Write the report; return the exit code."""
     made = program.parser("report", __doc__)
     add = made.add_argument
     add("files", nargs="*", type=Path, help=f"files of results (default: all in {program.OUTPUT})")

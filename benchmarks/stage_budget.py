@@ -78,7 +78,7 @@ def measure(given: argparse.Namespace, manifest: Manifest) -> Iterator[Row]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code."""
+    """Measure, print and write; return the exit code."""
     made = program.measuring("stage_budget", __doc__, seconds=5.0, repeats=3, env=True)
     add = made.add_argument
     add("--kinds", nargs="+", choices=requests.OFFERED, default=KINDS, metavar="KIND",
@@ -134,7 +134,7 @@ def _cpu_ms(served: services.Gateway, kind: str, seconds: float, seed: int, work
 
 
 def _load(served: services.Gateway, kind: str, seconds: float, seed: int, workers: int = 1) -> int:
-    """Sends requests, and returns their number; concurrency is the same for each worker."""
+    """Send requests, and return their number; concurrency is the same for each worker."""
     load = CONCURRENCY * workers
     seed += SEEDS * list(requests.KINDS).index(kind)
     stream = requests.requests(kind, served.target.model, seed)

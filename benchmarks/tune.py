@@ -60,7 +60,7 @@ def variants(choices: Mapping[str, Sequence[str]], *, grid: bool) -> list[Varian
 def measure(
     repository: Path, manifest: Manifest, variant: Variant, seconds: float, seed: int
 ) -> Iterator[Row]:
-    """Serves one variant and loads it.
+    """Serve one variant and load it.
 
     Raises:
         BenchmarkError: It cannot be served this way.
@@ -76,7 +76,7 @@ def measure(
 
 
 def apply(repository: Path, manifest: Manifest, variant: Variant) -> dict[str, str]:
-    """Applies a variant to a copy of the repository; returns the gateway's settings."""
+    """Apply a variant to a copy of the repository; return the gateway's settings."""
     settings = {name: value for name, value in variant.items() if name not in CHANGES}
     repositories.edit(repository, manifest, partial(_change, variant))
     if INSTANCES in variant:
@@ -104,9 +104,9 @@ def _change(variant: Variant, config: ModelConfig) -> None:
 
 
 def write(repository: Path, manifest: Manifest, chosen: Mapping[str, Variant]) -> dict[str, str]:
-    """Writes the variants of `rest-image` and `rest-text` into the repository, file by file.
+    """Write the variants of `rest-image` and `rest-text` into the repository, file by file.
 
-    Each `config.pbtxt` keeps all other keys. Returns the gateway's settings.
+    Each `config.pbtxt` keeps all other keys. Return the gateway's settings.
     """
     models, settings = dict(manifest["triton"]), dict[str, str]()
     for kind, variant in chosen.items():
@@ -202,7 +202,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code."""
+    """Measure, print and write; return the exit code."""
     given = program.parsed(_parser(), arguments)
     repository, manifest = given.repository, find(given.repository, given.model)
     choices = {

@@ -206,7 +206,7 @@ def banner(config: StackConfig, environment: Mapping[str, str]) -> str:
 def parse(arguments: Sequence[str] | None = None) -> StackConfig:
     """Read the command line, and check every port before anything starts.
 
-    Exits with 1 if a port cannot be used, naming its variable, or if the environment turns TLS on.
+    Exit with 1 if a port cannot be used, naming its variable, or if the environment turns TLS on.
     """
     parser = argparse.ArgumentParser(prog="python -m deploy.stack", description=__doc__)
     add = parser.add_argument

@@ -148,7 +148,7 @@ def shortened(message: str) -> str:
 
 
 def quoted(sent: str) -> str:
-    """Quotes a client's text for a message, cut to `QUOTED_CHARACTERS`."""
+    """Quote a client's text for a message, cut to `QUOTED_CHARACTERS`."""
     if len(sent) <= QUOTED_CHARACTERS:
         return repr(sent)
     return f"{sent[:QUOTED_CHARACTERS]!r}..."

@@ -68,7 +68,7 @@ SLOW_FOLDERS = {"export", "playground", "deploy"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what `make test-fast` leaves out: exports, and gateways of a test's own."""
+    """Mark as slow what `make test-fast` leaves out: exports, and gateways of a test's own."""
     for item in items:
         gateways = "start_gateway" in getattr(item, "fixturenames", ())
         if gateways or item.path.parent.name in SLOW_FOLDERS:
@@ -76,18 +76,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection() -> None:
-    """Searches no garbage while nearly nothing becomes any."""
+    """Search no garbage while nearly nothing becomes any."""
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Leaves what was imported and collected out of garbage collections until the end."""
+    """Leave what was imported and collected out of garbage collections until the end."""
     gc.freeze()
     gc.enable()
 
 
 def pytest_unconfigure() -> None:
-    """Lets extension modules free at exit what they would report as leaked."""
+    """Let extension modules free at exit what they would report as leaked."""
     gc.unfreeze()
 
 
@@ -96,7 +96,7 @@ PACKAGES = {"Chromium": "chromium", "prom": "prometheus", "Compose": "docker-com
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names what was skipped for want of a package, and the command that brings it."""
+    """Name what was skipped for want of a package, and the command that brings it."""
     skipped = [str(each.longrepr) for each in terminalreporter.stats.get("skipped", ())]
     missing = {
         name: count
@@ -130,7 +130,7 @@ def triton() -> Iterator[TritonServer]:
 
 @pytest.fixture(scope="session")
 def start_gateway() -> GatewayFactory:
-    """Starts a gateway process with these settings; a client of it, until the block ends."""
+    """Start a gateway process with these settings; a client of it, until the block ends."""
     return run_gateway
 
 

@@ -47,7 +47,7 @@ class Fork:
         cwd: Path = ROOT,
         streams: Sequence[int] = (0, 1, 2),
     ) -> None:
-        """Starts it with these file descriptors as its standard input, output and errors."""
+        """Start it with these file descriptors as its standard input, output and errors."""
         self._code: int | None = None
         self._status, status = socket.socketpair()
         request = [module, *arguments], dict(environment), str(cwd)
@@ -70,7 +70,7 @@ class Fork:
         return None
 
     def wait(self, timeout: float) -> int:
-        """Returns the exit code.
+        """Return the exit code.
 
         Raises:
             subprocess.TimeoutExpired: It has not ended in this time.

@@ -34,7 +34,7 @@ HEADER = ("long side", "exact, CPU ms", "fast, CPU ms", "faster, with the least 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the table; returns the exit code."""
+    """Print the table; return the exit code."""
     made = program.parser("reporting.fast_preprocessing", __doc__)
     program.add_model(made)
     made.add_argument("--photo", type=Path, action="append", metavar="FILE",

@@ -24,7 +24,7 @@ def record(
     versions: Mapping[str, str] | None = None,
     text: Callable[[Results], str] | None = None,
 ) -> list[Row]:
-    """Prints each row of a run as soon as it is measured, and returns all rows.
+    """Print each row of a run as soon as it is measured, and return all rows.
 
     `<program>.benchmark.json` and `<program>.md` are written after each row, so that a stopped run
     is still useful; the latter is printed at the end.

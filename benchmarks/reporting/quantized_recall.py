@@ -83,7 +83,7 @@ def recalls(documents: Vectors, queries: Vectors) -> list[tuple[str, int, float]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the table; returns the exit code."""
+    """Print the table; return the exit code."""
     made = program.parser("reporting.quantized_recall", __doc__)
     made.add_argument("documents", type=Path, metavar="DOCUMENTS")
     made.add_argument("queries", type=Path, metavar="QUERIES")

@@ -94,7 +94,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads a file of results.
+        """Read a file of results.
 
         Raises:
             ResultsError: It cannot be read, or is of another schema.
@@ -105,7 +105,7 @@ class Results:
             raise ResultsError(f"{path}: not a file of results: {error}") from error
 
     def write(self, path: Path) -> Path:
-        """Writes the results as JSON, and returns the path."""
+        """Write the results as JSON, and return the path."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
         return path
@@ -140,7 +140,7 @@ def collect(
 
 @functools.cache
 def machine() -> dict[str, Label]:
-    """Describes this machine."""
+    """Describe this machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -26,7 +26,7 @@ PREPROCESSOR = {
 
 
 def write(folder: Path) -> None:
-    """Writes configuration, weights, preprocessing and tokenizer; sizes are transformers' own."""
+    """Write configuration, weights, preprocessing and tokenizer; sizes are transformers' own."""
     gelu = {"hidden_act": "gelu"}  # as OpenCLIP's ViT-B-32; transformers has quick_gelu
     ids = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
     CLIPModel(CLIPConfig(text_config=gelu | ids, vision_config=gelu)).save_pretrained(folder)
@@ -35,7 +35,7 @@ def write(folder: Path) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Writes the files of OpenCLIP's own vocabulary as transformers reads them."""
+    """Write the files of OpenCLIP's own vocabulary as transformers reads them."""
     own = open_clip.SimpleTokenizer()
     (folder / "vocab.json").write_text(json.dumps(own.encoder))
     merges = [" ".join(pair) for pair in own.bpe_ranks]

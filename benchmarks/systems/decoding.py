@@ -32,7 +32,7 @@ def rate(manifest: Manifest, seconds: float) -> float:
 
 
 def _decode(manifest: Manifest, seconds: float) -> int:
-    """Decodes and resizes on all cores for `seconds`; returns the number of photos."""
+    """Decode and resize on all cores for `seconds`; return the number of photos."""
     files = photos()
     end = time.perf_counter() + seconds
 

@@ -33,7 +33,7 @@ VARINT, BYTES = 0, 2  # Protocol Buffers' wire types
 
 
 def write_repository(repository: Path, manifest: Manifest, target: Path) -> Manifest:
-    """Writes the repository into a folder that must not exist yet; returns its manifest.
+    """Write the repository into a folder that must not exist yet; return its manifest.
 
     Raises:
         BenchmarkError: The model is not served by ONNX Runtime, or the folder exists.

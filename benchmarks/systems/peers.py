@@ -47,7 +47,7 @@ def start(
     repository: Path, manifests: Sequence[Manifest], python: Path, settings: Mapping[str, str],
     stack: ExitStack,
 ) -> dict[str, Service]:  # fmt: skip
-    """Starts ours, one for each precision, and the peers, by name, until the stack is closed.
+    """Start ours, one for each precision, and the peers, by name, until the stack is closed.
 
     Args:
         repository: Where our models are.

@@ -33,14 +33,14 @@ def copy(repository: Path, manifest: Manifest) -> Iterator[Path]:
 
 
 def write_manifest(repository: Path, manifest: Manifest) -> None:
-    """Publishes a manifest."""
+    """Publish a manifest."""
     path = repository / (manifest["id"] + SUFFIX)
     path.unlink(missing_ok=True)  # it may be a hard link to the original
     path.write_text(json.dumps(manifest, indent=1))
 
 
 def edit(repository: Path, manifest: Manifest, change: Callable[[ModelConfig], None]) -> None:
-    """Changes given keys in the `config.pbtxt` of every encoder."""
+    """Change given keys in the `config.pbtxt` of every encoder."""
     for encoder in encoders(manifest):
         path = repository / encoder["name"] / CONFIG
         config = text_format.Parse(path.read_text(), ModelConfig())

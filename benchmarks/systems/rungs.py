@@ -35,7 +35,7 @@ Figures = dict[str, float]
 
 
 def export(model: Sequence[str], repository: Path, words: Iterable[str]) -> list[Manifest]:
-    """Exports a model, and returns the published manifests by precision.
+    """Export a model, and return the published manifests by precision.
 
     Args:
         model: MODEL and its options, for `python -m export`.
@@ -57,7 +57,7 @@ def export(model: Sequence[str], repository: Path, words: Iterable[str]) -> list
 
 
 def pytorch(model: Sequence[str], seconds: float) -> Figures:
-    """Times OpenCLIP in PyTorch, in a separate process.
+    """Time OpenCLIP in PyTorch, in a separate process.
 
     Raises:
         BenchmarkError: It failed.
@@ -79,7 +79,7 @@ def pytorch(model: Sequence[str], seconds: float) -> Figures:
 
 
 def served(repository: Path, manifest: Manifest, seconds: float) -> Figures:
-    """Times a variant, served alone by a real Triton and called over gRPC.
+    """Time a variant, served alone by a real Triton and called over gRPC.
 
     The picture is noise. Texts are as long as the context and no position is padding, since PyTorch
     always computes all of them. Batches over an encoder's limit are left out.

@@ -36,7 +36,7 @@ class Sampler:
         self._threads: dict[str, float] = {}
 
     def install(self) -> None:
-        """Sets the three signals; call it in the main thread."""
+        """Set the three signals; call it in the main thread."""
         signal.signal(signal.SIGUSR1, self._start)
         signal.signal(signal.SIGUSR2, self._stop)
         signal.signal(signal.SIGPROF, self._sample)
@@ -90,7 +90,7 @@ def _thread_seconds() -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs the module as `python -m` would."""
+    """Run the module as `python -m` would."""
     if len(sys.argv) != 3:
         sys.exit("usage: python -m benchmarks.systems.sampler FILE MODULE")
     output, module = Path(sys.argv[1]), sys.argv[2]

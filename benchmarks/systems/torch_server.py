@@ -70,7 +70,7 @@ def _answer(vectors: torch.Tensor) -> dict[str, object]:
 
 
 def main() -> None:
-    """Serves until stopped."""
+    """Serve until stopped."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.systems.torch_server",
         description=__doc__,

@@ -38,7 +38,7 @@ class Outcome:
     client_seconds: float = 0.0  # CPU time of the client itself
 
     def add(self, status: str, seconds: float) -> None:
-        """Counts an answer."""
+        """Count an answer."""
         self.statuses[status] += 1
         if status in ACCEPTED:
             self.accepted.append(seconds)
@@ -80,7 +80,7 @@ def due_times(rate: float, seconds: float, seed: int) -> Iterator[float]:
 def offer(
     target: Target, kind: str, rate: float, seconds: float, processes: int = 1, seed: int = 0
 ) -> Outcome:
-    """Offers a load for `seconds` from one or more client processes, and waits until it ends.
+    """Offer a load for `seconds` from one or more client processes, and wait until it ends.
 
     Poisson processes add up to a Poisson process, so client processes need no coordination.
     """
@@ -106,7 +106,7 @@ def offer(
 async def flood(
     target: Target, sent: Sequence[Request], rate: float, seconds: float, seed: int = 0
 ) -> Outcome:
-    """Sends requests when they are due, cycling through the given ones.
+    """Send requests when they are due, cycling through the given ones.
 
     Latency counts from the time of sending, since the client may be later than the service.
     Returns when the last request is answered.

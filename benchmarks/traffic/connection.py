@@ -45,7 +45,7 @@ class HttpConnection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, request: Request) -> bytes:
-        """Sends a request, and returns the body of the answer.
+        """Send a request, and return the body of the answer.
 
         Raises:
             RequestFailed: There was no answer, or it is an error.
@@ -75,7 +75,7 @@ class HttpConnection:
         return body
 
     async def close(self) -> None:
-        """Closes it."""
+        """Close it."""
         if self._streams:
             self._streams[1].close()
             self._streams = None
@@ -102,7 +102,7 @@ class GrpcConnection:
         return answer
 
     async def close(self) -> None:
-        """Closes it."""
+        """Close it."""
         await self._channel.close()
 
 
@@ -126,7 +126,7 @@ class Pool:
             idle.append(connection)
 
     async def close(self) -> None:
-        """Closes every connection; none may be in use."""
+        """Close every connection; none may be in use."""
         for connection in (each for idle in self._idle.values() for each in idle):
             await connection.close()
 

@@ -61,7 +61,7 @@ def measure(
     target: Target, stream: Iterator[Request], concurrency: int, seconds: float,
     warm_up: float = WARM_UP,
 ) -> Measurement:  # fmt: skip
-    """Runs a closed loop of requests against a service.
+    """Run a closed loop of requests against a service.
 
     The throughput is the sum over the clients of each one's rate between its first and its last
     answer. Counting the answers in a time window would err by a whole batch at either end, which

@@ -61,7 +61,7 @@ def recipes(
 ) -> Iterator[Recipe]:
     """Yield the recipes of a form in the order to try them, each slower than those before.
 
-    Measures the sensitivity of the FP32 graph only when needed, with the first few items of the
+    Measure the sensitivity of the FP32 graph only when needed, with the first few items of the
     feeds. `method` is for INT8: FP8 always takes the ranges of the samples.
     """
     return _fp8(proto, feeds) if form == "fp8" else _int8(proto, Recipe(form, method), feeds)

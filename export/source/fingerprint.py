@@ -48,7 +48,7 @@ def fingerprint(
 
 
 def _attributes(module: torch.nn.Module) -> list[tuple[str, bool | int | float | str]]:
-    """Sizes, numbers of heads, epsilons and names of methods, as the module keeps them."""
+    """Sizes, numbers of heads, epsilons and name of methods, as the module keeps them."""
     return sorted(
         (name, value)
         for name, value in vars(module).items()

@@ -20,7 +20,7 @@ class Account:
     record: Record
 
     def spend(self, items: int) -> None:
-        """Takes items from the key's quota.
+        """Take items from the key's quota.
 
         Raises:
             Unauthenticated: The key was revoked; a stream may outlive it.

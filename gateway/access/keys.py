@@ -48,7 +48,7 @@ class _File(BaseModel):
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
-    """Reads the keys of a YAML or JSON file, `{"keys": [{"name", "sha256", ...}, ...]}`.
+    """Read the keys of a YAML or JSON file, `{"keys": [{"name", "sha256", ...}, ...]}`.
 
     Raises:
         KeysError: The file cannot be read, or does not have this shape.
@@ -64,7 +64,7 @@ class Keyring:
     """The keys that are valid now."""
 
     def __init__(self, path: Path) -> None:
-        """Reads them. Raises KeysError: see `read_keys`."""
+        """Read them. Raises KeysError: see `read_keys`."""
         self._path = path
         self._version = version((path,))
         self._keys = read_keys(path)
@@ -72,7 +72,7 @@ class Keyring:
     def find(self, presented: str) -> Key:
         """The entry of a key.
 
-        Compares every entry in full, so that the time reveals nothing about the file.
+        Compare every entry in full, so that the time reveals nothing about the file.
 
         Raises:
             Unauthenticated: No entry has this key.
@@ -102,7 +102,7 @@ class Keyring:
         raise Unauthenticated("the API key was removed")
 
     async def follow(self) -> NoReturn:
-        """Reloads the file whenever it changes; if it is broken, keeps the current keys."""
+        """Reload the file whenever it changes; if it is broken, keep the current keys."""
         while True:
             await asyncio.sleep(CHECK_S)
             changed = await asyncio.to_thread(self._read_if_changed)
@@ -123,7 +123,7 @@ class Keyring:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints a fresh key, and the entry for the file."""
+    """Print a fresh key, and the entry for the file."""
     parser = argparse.ArgumentParser(prog="python -m gateway.access.keys", description=main.__doc__)
     parser.add_argument("command", choices=["new"])
     parser.add_argument("name", help="name of the key's user or purpose; logs and metrics show it")

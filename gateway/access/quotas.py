@@ -29,14 +29,14 @@ class Quotas:
     """
 
     def __init__(self, share: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
-        """Sets the number of processes that share the limits, and the clock, in seconds."""
+        """Set the number of processes that share the limits, and the clock, in seconds."""
         self._share = share
         self._clock = clock
         self._spent: dict[str, _Spent] = {}
 
     @contextmanager
     def running(self, key: Key) -> Iterator[None]:
-        """Counts one request of a key as in flight within a `with` block.
+        """Count one request of a key as in flight within a `with` block.
 
         Raises:
             QuotaExceeded: The key already has its maximum number of requests in flight.
@@ -54,7 +54,7 @@ class Quotas:
             spent.requests -= 1
 
     def spend(self, key: Key, items: int) -> None:
-        """Takes items from a key's quota.
+        """Take items from a key's quota.
 
         After a pause a key has a full minute's items at once. A larger request is admitted when
         the full minute's items are available, and later requests wait correspondingly longer.

@@ -76,7 +76,7 @@ class TlsFiles:
         return [path for path in (self.chain, self.key, self.client_ca) if path]
 
     def read(self) -> Certificate:
-        """Reads the certificate from these files.
+        """Read the certificate from these files.
 
         Raises:
             TlsError: One is missing, cannot be read, or does not fit the others.
@@ -117,7 +117,7 @@ class Tls:
     """The certificate currently served."""
 
     def __init__(self, files: TlsFiles) -> None:
-        """Reads it. Raises TlsError: see `TlsFiles.read`."""
+        """Read it. Raises TlsError: see `TlsFiles.read`."""
         self._files = files
         self._version = self._seen = version(files.paths())
         self._problem = ""
@@ -126,7 +126,7 @@ class Tls:
         self.context.current = self.certificate.context
 
     async def follow(self, expires: Callable[[float], None]) -> NoReturn:
-        """Reloads the files whenever they change; if one is broken, keeps the current certificate.
+        """Reload the files whenever they change; if one is broken, keep the current certificate.
 
         Open connections keep the certificate that they began with. `expires` is called with the
         expiry of each new certificate, in Unix seconds.
@@ -181,7 +181,7 @@ class _Current(ssl.SSLContext):
 
 
 def read_tls(chain: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
-    """Reads the certificate from these files; None, for plain text, if none are named.
+    """Read the certificate from these files; None, for plain text, if none are named.
 
     Raises:
         TlsError: A required file is not named, or one is invalid: see `TlsFiles.read`.

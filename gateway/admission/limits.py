@@ -19,7 +19,7 @@ class RequestLimits:
     max_answer_bytes: int = 2**62  # of a response in memory
 
     def items(self, count: int, param: str, of: str | None = None) -> None:
-        """Refuses a request with no items, or too many; `of` names what is counted together."""
+        """Refuse a request with no items, or too many; `of` names what is counted together."""
         if not count:
             raise MalformedRequest(f"{param}: give at least one", param=param)
         if count > self.max_items:
@@ -27,7 +27,7 @@ class RequestLimits:
             raise _over(param, count, what, "GATEWAY_MAX_ITEMS", self.max_items)
 
     def labels(self, labels: int, templates: int) -> None:
-        """Refuses no labels or templates, too many labels, or too many labels times templates."""
+        """Refuse no labels or templates, too many labels, or too many labels times templates."""
         for count, param in ((labels, "labels"), (templates, "templates")):
             if not count:
                 raise MalformedRequest(f"{param}: give at least one", param=param)
@@ -38,18 +38,18 @@ class RequestLimits:
             raise _over("labels", labels * templates, what, "GATEWAY_MAX_PROMPTS", self.max_prompts)
 
     def answer(self, size: int, param: str, what: str) -> None:
-        """Refuses a request whose answer would take too much memory; `what` names its bytes."""
+        """Refuse a request whose answer would take too much memory; `what` names its bytes."""
         if size > self.max_answer_bytes:
             raise _over(param, size, what, "GATEWAY_MAX_INFLIGHT_BYTES", self.max_answer_bytes)
 
     def text(self, text: str, param: str) -> None:
-        """Refuses an empty text, or one longer than a text may be."""
+        """Refuse an empty text, or one longer than a text may be."""
         if not text:
             raise MalformedRequest(f"{param}: the text is empty", param=param)
         self.characters(len(text), param)
 
     def characters(self, count: int, param: str) -> None:
-        """Refuses a text of more characters than a text may have."""
+        """Refuse a text of more characters than a text may have."""
         limit = self.max_text_characters
         if count > limit:
             raise _over(param, count, "characters", "GATEWAY_MAX_TEXT_CHARACTERS", limit)

@@ -52,7 +52,7 @@ class Held:
         return self.small + self.large
 
     def add(self, requests: int, small: int, large: int, size: int) -> None:
-        """Adds to what is held; `size` is in bytes, and negative numbers subtract."""
+        """Add to what is held; `size` is in bytes, and negative numbers subtract."""
         self.requests += requests
         self.small += small
         self.large += large
@@ -81,7 +81,7 @@ class Permit(Held):
         self.release(kind)
 
     def release(self, error: type[BaseException] | None = None) -> None:
-        """Gives all of it back; `error` is what the request ended in."""
+        """Give all of it back; `error` is what the request ended in."""
         admission = self._admission
         if self.wait is not None:
             self.wait.leave(self, answered=error is None)
@@ -96,7 +96,7 @@ class Permit(Held):
                 del admission._clients[self.client]
 
     def claim(self, items: int, images: int = 0) -> None:
-        """Takes room for all items of the request, `images` among them, before work on any begins.
+        """Take room for all items of the request, `images` among them, before work on any begins.
 
         Raises:
             Overloaded: There is no room, or the expected wait is too long.
@@ -124,13 +124,13 @@ class Permit(Held):
         admission._take(self, 0, small - self.small, large - self.large, 0)
 
     def charge(self, cost: Cost) -> None:
-        """Claims all that a valid request costs. Raises Overloaded: as `claim` and `hold`."""
+        """Claim all that a valid request costs. Raises Overloaded: as `claim` and `hold`."""
         self.claim(cost.items, cost.images)
         if cost.bytes:
             self.hold(cost.bytes)
 
     def hold(self, size: int) -> None:
-        """Takes room for more bytes, as they arrive or as they become larger.
+        """Take room for more bytes, as they arrive or as they become larger.
 
         Raises:
             Overloaded: There is none. What this request holds already never refuses it.
@@ -207,7 +207,7 @@ class Admission(Held):
     def begin(
         self, permit: Permit, size: int = 0, items: int = 1, *, images: bool | None = None
     ) -> None:
-        """Takes the room of a request whose body has arrived; see `permit`."""
+        """Take the room of a request whose body has arrived; see `permit`."""
         self._check_entry(permit, size, items, images)
         self._take(permit, 1, items, 0, self._counted(permit, size))
         self._foreground(permit, 1)
@@ -249,7 +249,7 @@ class Admission(Held):
         mine: int = 0,
         of: int = 0,
     ) -> None:
-        """Refuses what does not fit, or is more than the client may hold.
+        """Refuse what does not fit, or is more than the client may hold.
 
         `others` is what all other requests hold, `mine` what the client's hold among them. Its
         share is a part of `of`, or for 0 of the limit.

@@ -38,21 +38,21 @@ class WaitEstimator:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Starts empty; `clock` returns seconds."""
+        """Start empty; `clock` returns seconds."""
         self._rate = Rate(clock)
         self._requests: dict[Hashable, tuple[int, str]] = {}  # their items and clients
         self._clients = Counter[str]()  # items
         self.items = 0
 
     def enter(self, request: Hashable, items: int, client: str = "") -> None:
-        """Adds a request at the end."""
+        """Add a request at the end."""
         self._rate.advance(self.items)
         self._requests[request] = items, client
         self._clients[client] += items
         self.items += items
 
     def leave(self, request: Hashable, *, answered: bool) -> None:
-        """Removes a request, if it is there; `answered`: it succeeded."""
+        """Remove a request, if it is there; `answered`: it succeeded."""
         if request not in self._requests:
             return
         self._rate.advance(self.items)
@@ -79,14 +79,14 @@ class Rate:
     """Items answered and the time that this took; both fade, to a third after `WINDOW_S`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Starts without a rate; `clock` returns seconds."""
+        """Start without a rate; `clock` returns seconds."""
         self._clock = clock
         self._until = clock()  # the moment up to which time is counted, or left out
         self._busy = -math.inf  # when there was last enough load
         self.done = self.seconds = 0.0
 
     def advance(self, items: int) -> None:
-        """Counts the time since the last call, during which `items` were there."""
+        """Count the time since the last call, during which `items` were there."""
         since, self._until = self._until, self._clock()
         if items < FEW_ITEMS:
             return
@@ -102,13 +102,13 @@ class Drain:
     """The number of items finished each second, over the last `WINDOW_S` seconds."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        """Starts with no item; `clock` returns seconds."""
+        """Start with no item; `clock` returns seconds."""
         self._clock = clock
         self._begun = clock()
         self._done: Counter[int] = Counter()  # items by second
 
     def add(self, items: int) -> None:
-        """Counts items that are finished now."""
+        """Count items that are finished now."""
         self._forget()
         self._done[int(self._clock())] += items
 

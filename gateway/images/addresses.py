@@ -59,7 +59,7 @@ class Target:
 
 
 def parse(url: str) -> Target:
-    """Parses a URL. Raises MalformedRequest: it is not a plain http or https URL."""
+    """Parse a URL. Raises MalformedRequest: it is not a plain http or https URL."""
     if len(url) > _MAX_CHARACTERS:
         raise refused(f"a URL may have {_MAX_CHARACTERS:,} characters")
     if not re.match(r"https?:", url, re.IGNORECASE | re.ASCII):

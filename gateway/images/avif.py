@@ -205,7 +205,7 @@ def _intact() -> Iterator[None]:
 
 
 def _leb128(data: memoryview, at: int) -> tuple[int, int]:
-    """Reads a LEB128 number; returns it and the position after it."""
+    """Read a LEB128 number; return it and the position after it."""
     value = 0
     for shift in range(0, 56, 7):
         byte = data[at]

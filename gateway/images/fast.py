@@ -28,7 +28,7 @@ _FILTERS = {
 
 
 def scale_decoding(image: Image.Image, size: tuple[int, int]) -> None:
-    """Sets an opened JPEG to be decoded at 1/2, 1/4 or 1/8, as far as `size` allows."""
+    """Set an opened JPEG to be decoded at 1/2, 1/4 or 1/8, as far as `size` allows."""
     factor = _factor(image, size)
     if image.format == "JPEG" and factor > 1:
         image.draft(None, (image.width // factor, image.height // factor))
@@ -45,7 +45,7 @@ def copies_bytes(image: Image.Image, size: tuple[int, int]) -> int:
 
 
 def pixels(image: Image.Image, size: tuple[int, int], rules: Preprocessing) -> Pixels:
-    """Resizes an upright RGB image to `size`, which `resized_size` gave, then crops or pads.
+    """Resize an upright RGB image to `size`, which `resized_size` gave, then crop or pad.
 
     Returns:
         uint8 [S, S, 3].

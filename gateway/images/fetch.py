@@ -55,7 +55,7 @@ class Fetcher:
         network: httpcore2.AsyncNetworkBackend | None = None,
         trust: ssl.SSLContext | None = None,
     ) -> None:
-        """Takes the rules; tests also pass a resolver, a network and a TLS context."""
+        """Take the rules; tests also pass a resolver, a network and a TLS context."""
         self._rules = rules
         self._resolve = resolve or look_up
         self._network = network or httpcore2.AnyIOBackend()
@@ -64,7 +64,7 @@ class Fetcher:
 
     @asynccontextmanager
     async def fetched(self, url: str, request: Owner, until: Deadline) -> AsyncIterator[bytes]:
-        """Fetches an image, and holds one of the shared slots while the block uses the bytes.
+        """Fetch an image, and hold one of the shared slots while the block uses the bytes.
 
         Args:
             url: Of the image.
@@ -109,7 +109,7 @@ class Fetcher:
         raise _failed(f"there are more than {self._rules.max_redirects} redirects")
 
     async def _checked(self, target: Target) -> Sequence[Address]:
-        """Resolves a host, and checks that every address is allowed."""
+        """Resolve a host, and check that every address is allowed."""
         rules = self._rules
         if target.port not in rules.ports:
             raise refused(f"port {target.port} is not fetched from (GATEWAY_FETCH_PORTS)")
@@ -165,7 +165,7 @@ class Fetcher:
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
-    """Resolves a name with the system's resolver. Raises OSError: it has no address.
+    """Resolve a name with the system's resolver. Raises OSError: it has no address.
 
     Each lookup has a daemon thread: a name server that hangs delays neither other lookups nor the
     gateway's stop.

@@ -24,7 +24,7 @@ _JPEG2000_BAND, _PROGRESSIVE_BAND = 5, 2
 
 
 def decode_bytes(image: Image.Image, *, turned: bool = False) -> int:
-    """Estimates the peak memory of decoding and resizing an opened image, in bytes.
+    """Estimate the peak memory of decoding and resizing an opened image, in bytes.
 
     The image is not loaded yet. If `turned`, applying its EXIF orientation takes a copy.
     """

@@ -12,7 +12,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 def pin() -> None:
-    """Makes freed memory go back to the system, at little cost.
+    """Make freed memory go back to the system, at little cost.
 
     glibc gives each thread a heap of its own, and maps large blocks separately, but each time such
     a block is freed it raises the limit for that to the block's size, up to 32 MB. Decoded images

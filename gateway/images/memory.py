@@ -17,7 +17,7 @@ class MemoryBudget:
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Waits until `size` bytes are free, and holds them; more than the budget, alone.
+        """Wait until `size` bytes are free, and hold them; more than the budget, alone.
 
         First come, first served: a small request never overtakes a large one.
         """

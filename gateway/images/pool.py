@@ -46,7 +46,7 @@ class DecodePool:
         timeout_s: float = 10.0,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        """Starts the processes, and waits until they are ready.
+        """Start the processes, and wait until they are ready.
 
         Args:
             count: Number of processes.
@@ -86,7 +86,7 @@ class DecodePool:
         return [worker.pid for worker in self._workers]
 
     def close(self) -> None:
-        """Ends the processes; the pool cannot be used afterwards."""
+        """End the processes; the pool cannot be used afterwards."""
         for worker in self._workers:
             worker.stop()
 

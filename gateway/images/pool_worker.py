@@ -28,7 +28,7 @@ Make = Callable[[ImageLimits, DecodeOptions], Decode]
 
 
 def main(make: Make = Decoder) -> int:
-    """Answers until the gateway closes the connection."""
+    """Answer until the gateway closes the connection."""
     heap.pin()
     with Connection(sys.stdin.fileno()) as gateway:
         try:

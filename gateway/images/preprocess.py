@@ -75,9 +75,9 @@ def preprocess(
     options: DecodeOptions = EXACT,
     memory: MemoryBudget | None = None,
 ) -> Pixels:
-    """Decodes one image and prepares it for the image encoder.
+    """Decode one image and prepare it for the image encoder.
 
-    Blocks for milliseconds to seconds: call it in a thread. Decodes the first frame of an
+    Blocks for milliseconds to seconds: call it in a thread. Decode the first frame of an
     animation. After it reads the header, it waits until `memory` has room for the decoding.
 
     Returns:
@@ -153,7 +153,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 
 def _check_size(width: int, height: int, rules: Preprocessing, limits: ImageLimits) -> None:
-    """Refuses an image before any pixel is decoded."""
+    """Refuse an image before any pixel is decoded."""
     if not width or not height:
         raise ImageError(f"the image has {width} x {height} pixels, which is none")
     if width * height > limits.max_pixels:
@@ -176,7 +176,7 @@ def _check_size(width: int, height: int, rules: Preprocessing, limits: ImageLimi
 
 
 def _check_memory(image: Image.Image, needed: int, structure: int, limits: ImageLimits) -> None:
-    """Refuses an image over the limits; structure has its own, as honest files have little."""
+    """Refuse an image over the limits; structure has its own, as honest files have little."""
     if structure <= limits.max_decode_bytes and needed <= limits.alone_bytes:
         return
     pixels = image.width * image.height
@@ -191,7 +191,7 @@ def _check_memory(image: Image.Image, needed: int, structure: int, limits: Image
 def _pixels(
     image: Image.Image, size: tuple[int, int], rules: Preprocessing, options: DecodeOptions
 ) -> Pixels:
-    """Resizes to `size`, which `resized_size` gave, then crops or pads."""
+    """Resize to `size`, which `resized_size` gave, then crop or pad."""
     if options.fast and fast.applies(image):
         return fast.pixels(image, size, rules)
     if size != image.size:

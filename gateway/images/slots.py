@@ -22,7 +22,7 @@ class Slots:
         self._waiting: dict[Owner, dict[asyncio.Future[None], None]] = {}
 
     async def take(self, owner: Owner, within: float) -> None:
-        """Takes a slot for a request, which `give_back` frees.
+        """Take a slot for a request, which `give_back` frees.
 
         Raises:
             TimeoutError: No slot was free within this number of seconds.
@@ -41,7 +41,7 @@ class Slots:
             raise
 
     def give_back(self, owner: Owner) -> None:
-        """Frees a slot that a request holds."""
+        """Free a slot that a request holds."""
         self._free += 1
         for holder in (owner, owner[0]):
             self._held[holder] -= 1

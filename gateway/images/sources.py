@@ -26,7 +26,7 @@ def web_url(item: ImageItem) -> str | None:
 
 
 def check_source(item: ImageItem, *, fetches: bool) -> None:
-    """Refuses an empty image, and a URL if the service does not fetch URLs.
+    """Refuse an empty image, and a URL if the service does not fetch URLs.
 
     Raises:
         MalformedRequest: The image is empty, or a URL that is not fetched.
@@ -55,7 +55,7 @@ def image_bytes(item: ImageItem) -> bytes:
 
 
 def from_base64(text: str) -> bytes:
-    """Decodes standard base64; ignores white space in it. Raises ImageError: it is not base64."""
+    """Decode standard base64; ignore white space in it. Raises ImageError: it is not base64."""
     try:
         # Not `split`, which makes one string per letter if spaces separate all letters.
         stripped = text.encode("ascii").translate(None, string.whitespace.encode())

@@ -30,7 +30,7 @@ class _Steps:
         self._left = most
 
     def count(self) -> None:
-        """Counts one step. Raises ImageError: there were too many."""
+        """Count one step. Raises ImageError: there were too many."""
         self._left -= 1
         if self._left < 0:
             raise ImageError(_TOO_MANY)
@@ -53,7 +53,7 @@ class Source(BytesIO):
 
 
 def check_values(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Refuses an opened picture that would be decoded in Python for longer than a moment.
+    """Refuse an opened picture that would be decoded in Python for longer than a moment.
 
     Raises:
         TooLarge: It has too many values.
@@ -175,7 +175,7 @@ _SHORT, _SIGNED_SHORT, _LONG8, _SIGNED_LONG8 = 3, 8, 16, 17
 
 
 def check_numbers(data: bytes) -> None:
-    """Refuses a TIFF of many numbers, or a JPEG or AVIF with room for as many in its EXIF data.
+    """Refuse a TIFF of many numbers, or a JPEG or AVIF with room for as many in its EXIF data.
 
     Pillow makes objects of them when it opens the file.
 

@@ -43,9 +43,9 @@ class Batcher:
         *,
         bulk: bool,
     ) -> Vectors:
-        """Encodes rows, of one shape unless the encoder is packed: float32 [n, D], in their order.
+        """Encode rows, of one shape unless the encoder is packed: float32 [n, D], in their order.
 
-        Adds to the stages `queue`, the time until its last call left, and `infer`, the rest.
+        Add to the stages `queue`, the time until its last call left, and `infer`, the rest.
 
         Raises:
             DeadlineExceeded, Overloaded, Unavailable, InferenceFailed: See `InferClient.infer`.
@@ -77,7 +77,7 @@ class Batcher:
             task.add_done_callback(self._running.discard)
 
     async def _call(self, schedule: Schedule, encoder: Encoder, jobs: list[Job]) -> None:
-        """Runs jobs in one call, and where the model fails on it, in one for each request."""
+        """Run jobs in one call, and where the model fails on it, in one for each request."""
         try:
             answer = await self._answer(encoder, jobs)
             origins = dict.fromkeys(job.origin for job in jobs)
@@ -93,7 +93,7 @@ class Batcher:
         _deliver(jobs, answer)
 
     async def _answer(self, encoder: Encoder, jobs: Sequence[Job]) -> Vectors | Exception:
-        """Runs the rows of these jobs in one call."""
+        """Run the rows of these jobs in one call."""
         span = _traced(encoder, jobs)
         answer: Vectors | Exception
         try:
@@ -113,7 +113,7 @@ class Batcher:
 
 
 def _deliver(jobs: Sequence[Job], answer: Vectors | Exception) -> None:
-    """Ends the jobs of a call that still wait."""
+    """End the jobs of a call that still wait."""
     start = 0
     for job in jobs:
         end = start + len(job.rows)
@@ -127,7 +127,7 @@ def _deliver(jobs: Sequence[Job], answer: Vectors | Exception) -> None:
 
 
 def _traced(encoder: Encoder, jobs: Sequence[Job]) -> CallSpan | None:
-    """Begins the span of a call for these jobs; None where no job is traced."""
+    """Begin the span of a call for these jobs; None where no job is traced."""
     traces = list(dict.fromkeys(job.origin.trace for job in jobs if job.origin.trace is not None))
     if not traces:
         return None
@@ -138,5 +138,5 @@ def _traced(encoder: Encoder, jobs: Sequence[Job]) -> CallSpan | None:
 
 
 def _copied(error: Exception) -> Exception:
-    """Copies an error for one job: an exception collects the traceback of each `raise`."""
+    """Copy an error for one job: an exception collects the traceback of each `raise`."""
     return copy.copy(error) if isinstance(error, GatewayError) else error

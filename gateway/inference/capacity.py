@@ -29,7 +29,7 @@ class Capacity:
         return len(rows) <= self._rows and self._size_of(rows) <= self._size
 
     def take(self, rows: Rows) -> None:
-        """Takes the room of these rows."""
+        """Take the room of these rows."""
         self._rows -= len(rows)
         self._size -= self._size_of(rows)
 
@@ -38,7 +38,7 @@ class Capacity:
 
 
 def split(encoder: Encoder, rows: Rows) -> Iterator[Rows]:
-    """Splits rows, in their order, into parts of a call; at least one row in each."""
+    """Split rows, in their order, into parts of a call; at least one row in each."""
     if len(rows) == 1:  # as most requests have it
         yield rows
         return

@@ -67,7 +67,7 @@ class InferClient(Protocol):
         """
 
     async def infer(self, call: Call, within: float) -> Vectors:
-        """Runs one encoder: returns float32 [n, D].
+        """Run one encoder: return float32 [n, D].
 
         Args:
             call: What to run, and on what.
@@ -83,7 +83,7 @@ class InferClient(Protocol):
         """
 
     async def load(self, encoder: Encoder, within: float) -> None:
-        """Loads an encoder into every Triton that answers; returns when all serve this version.
+        """Load an encoder into every Triton that answers; return when all serve this version.
 
         Raises:
             Unavailable: A Triton does not serve it; the message says why.
@@ -93,34 +93,34 @@ class InferClient(Protocol):
     async def release(
         self, served: Collection[Encoder], gone: Collection[str], looks: float
     ) -> list[str]:
-        """Has every Triton that answers unload what no gateway uses; call it at intervals.
+        """Have every Triton that answers unload what no gateway uses; call it at intervals.
 
         That is a version of a served encoder besides the served one, or any of an encoder that is
         gone, which has run no more rows during this number of calls. A served version that is not
         loaded, beside others that are, is loaded.
 
-        Returns what could not be done and why, one line each.
+        Return what could not be done and why, one line each.
         """
 
     async def rest(self, served: Collection[Encoder], looks: int) -> list[str]:
-        """Has every Triton unload encoders that run no rows; call it at intervals.
+        """Have every Triton unload encoders that run no rows; call it at intervals.
 
         That is an encoder that ran none on any Triton during this number of calls, for whatever
         gateway. A call of `infer` has it loaded again.
 
-        Returns what could not be done and why, one line each.
+        Return what could not be done and why, one line each.
         """
 
     def asleep(self, encoder: Encoder) -> bool:
         """Whether an encoder is not loaded because nobody used it, when it was last looked at."""
 
     async def verify(self, encoder: Encoder, within: float) -> bool:
-        """Checks on every Triton that answers that an encoder gives its golden vector.
+        """Check on every Triton that answers that an encoder gives its golden vector.
 
         Does not run an encoder that was checked within the last minute and has been neither used
         nor loaded anew since; nor one that is asleep.
 
-        Returns whether earlier vectors are in doubt. They are if a Triton that gave the golden
+        Return whether earlier vectors are in doubt. They are if a Triton that gave the golden
         vector before no longer gives it, or if a Triton answered a call with an output that cannot
         be this encoder's, which counts once for each connection.
 
@@ -130,7 +130,7 @@ class InferClient(Protocol):
         """
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
 
 
 class FakeInferClient:
@@ -183,7 +183,7 @@ class FakeInferClient:
         return False
 
     async def close(self) -> None:
-        """Has nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 def cosine_to(golden: Golden, vector: NDArray[np.float32]) -> float:
@@ -197,7 +197,7 @@ def differs(name: str, cosine: float) -> str:
 
 
 def checked(vectors: NDArray[Any] | None, call: Call) -> Vectors:
-    """Returns the vectors of a call, after a check that its encoder can have made them.
+    """Return the vectors of a call, after a check that its encoder can have made them.
 
     Raises:
         InferenceFailed: With the code `WRONG`: they have another shape or type, or not all of

@@ -44,7 +44,7 @@ class ModelControl:
         self._secret = secret
 
     async def load(self, server: Server, model: str, version: int, within: float) -> None:
-        """Loads a version beside those that are loaded; returns when the server serves it.
+        """Load a version beside those that are loaded; return when the server serves it.
 
         Triton keeps what is loaded and unchanged. In the mode `poll` it refuses, and finds the
         version by itself: call again later.
@@ -124,7 +124,7 @@ class ModelControl:
         logger.info("Triton at %s unloads %s, version %s: unused", server.address, model, numbers)
 
     async def unload(self, server: Server, model: str) -> None:
-        """Unloads an encoder, in every version. Raises Unavailable: it cannot."""
+        """Unload an encoder, in every version. Raises Unavailable: it cannot."""
         request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
         with self._asking(server, f"{model}: "):
             await server.stub.RepositoryModelUnload(
@@ -145,7 +145,7 @@ class ModelControl:
     async def _load(
         self, server: Server, model: str, versions: Collection[int], within: float
     ) -> None:
-        """Has exactly these versions loaded."""
+        """Have exactly these versions loaded."""
         request = service_pb2.RepositoryModelLoadRequest(model_name=model)
         config = await asyncio.to_thread(self._config, model, versions)
         request.parameters["config"].string_param = config

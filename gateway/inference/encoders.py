@@ -70,7 +70,7 @@ class ModelEncoders:
     def by_text_encoder(
         self, texts: Mapping[int, TokenIds]
     ) -> Mapping[Encoder, Mapping[int, TokenIds]]:
-        """Groups texts by the shortest encoder that takes them, each padded to its length.
+        """Group texts by the shortest encoder that takes them, each padded to its length.
 
         Rows of one shape can share a call, and the shortest encoder spends the least on padding.
         The texts of a packed encoder stay as they are.

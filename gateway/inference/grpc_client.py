@@ -48,7 +48,7 @@ class GrpcInferClient:
         on_status: OnStatus = lambda answering, broken: None,
         wake: Literal["wait", "refuse"] | None = None,
     ) -> None:
-        """Begins to resolve the addresses, `host:port` of each Triton.
+        """Begin to resolve the addresses, `host:port` of each Triton.
 
         `control` has Tritons load and unload models; `on_status` is called with the number of
         Tritons that answer, and of those that do not. `wake` says what becomes of a request for
@@ -70,7 +70,7 @@ class GrpcInferClient:
             raise Unavailable("the inference server does not answer", retry_after_s=RETRY_S)
 
     async def infer(self, call: Call, within: float) -> Vectors:
-        """See `InferClient.infer`. Has an encoder loaded that is asleep, and tries again once."""
+        """See `InferClient.infer`. Have an encoder loaded that is asleep, and try again once."""
         deadline = now() + within
         if not self._servers.resolved:
             await self._all(within)
@@ -86,7 +86,7 @@ class GrpcInferClient:
             raise error.unavailable from error
 
     async def _infer(self, call: Call, deadline: float) -> Vectors:
-        """Tries a second server once if the first connection breaks."""
+        """Try a second server once if the first connection breaks."""
         server = self._servers.pick()
         if server is None:
             self.check()
@@ -181,9 +181,9 @@ class GrpcInferClient:
         return vectors
 
     async def _check(self, server: Server, encoder: Encoder, deadline: float) -> bool:
-        """Verifies an encoder, unless Triton's statistics show that its last golden vector holds.
+        """Verify an encoder, unless Triton's statistics show that its last golden vector holds.
 
-        Returns whether the encoder is asleep, and so was not checked.
+        Return whether the encoder is asleep, and so was not checked.
         """
         rows = (await self._control.rows(server, encoder.model)).get(encoder.version)
         last = server.unused.get(encoder)
@@ -254,7 +254,7 @@ class GrpcInferClient:
             raise DeadlineExceeded(LATE) from error
 
     async def _ask(self, server: Server, call: Call, deadline: float, wait_s: float) -> Vectors:
-        """Sends a call. Raises PassedError: Triton did not run it within `wait_s`."""
+        """Send a call. Raises PassedError: Triton did not run it within `wait_s`."""
         begin = now()
         within, wait_s = max(LEAST_S, deadline - begin), max(LEAST_S, wait_s)
         metadata = (("traceparent", call.traceparent),) if call.traceparent else ()

@@ -47,7 +47,7 @@ class JobQueue:
     bulk: deque[Job] = field(default_factory=deque)  # goes where the urgent leaves room
 
     def first(self) -> Job | None:
-        """The next job; drops the jobs of requests that have ended."""
+        """The next job; drop the jobs of requests that have ended."""
         for jobs in (self.urgent, self.bulk):
             while jobs:
                 if not jobs[0].done.done():
@@ -56,7 +56,7 @@ class JobQueue:
         return None
 
     def pop(self) -> Job:
-        """Takes the next job."""
+        """Take the next job."""
         return (self.urgent or self.bulk).popleft()
 
 
@@ -95,13 +95,13 @@ class Schedule:
     served: int = 0  # rows of the client that was last served: where newcomers begin
 
     def add(self, client: str, encoder: Encoder, jobs: Sequence[Job], *, bulk: bool) -> None:
-        """Puts jobs behind those of their client."""
+        """Put jobs behind those of their client."""
         mine = self.clients.setdefault(client, ClientQueues(self.served))
         queue = mine.queues.setdefault(encoder, JobQueue())
         (queue.bulk if bulk else queue.urgent).extend(jobs)
 
     def next(self) -> tuple[Encoder, list[Job]] | None:
-        """Takes the jobs of the next call: the first job decides for which encoder it is."""
+        """Take the jobs of the next call: the first job decides for which encoder it is."""
         waiting: list[tuple[tuple[int, float], Encoder]] = []
         for client, mine in list(self.clients.items()):
             queues = list(mine.queues)

@@ -19,7 +19,7 @@ class Secret:
     """The secret in a file, which is read anew for each use, so it can be replaced."""
 
     def __init__(self, path: Path | None) -> None:
-        """Checks the file once; None means that there is no secret.
+        """Check the file once; None means that there is no secret.
 
         Raises:
             SecretError: The file cannot be read, or holds no secret.

@@ -47,7 +47,7 @@ class ClosedError(grpc.aio.AioRpcError):  # type: ignore[misc]
 
 @contextmanager
 def detect_closing() -> Iterator[None]:
-    """Around a call: turns the closing of its channel into an error.
+    """Around a call: turn the closing of its channel into an error.
 
     gRPC cancels a call whose channel closes, just as if the calling task were cancelled.
 
@@ -145,7 +145,7 @@ class Server:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Counts a call as under way during the block."""
+        """Count a call as under way during the block."""
         self._silent_since = self._silent_since or now()
         self.inflight += 1
         try:
@@ -154,7 +154,7 @@ class Server:
             self.inflight -= 1
 
     def answered(self) -> None:
-        """Records an answer, which may be an error."""
+        """Record an answer, which may be an error."""
         self.failures = 0
         self._doubted = False
         self._silent_since = now() if self.inflight else None
@@ -164,7 +164,7 @@ class Server:
             logger.info("Triton at %s answers again", self.address)
 
     def failed(self) -> None:
-        """Records a call or a probe without an answer."""
+        """Record a call or a probe without an answer."""
         self.failures += 1
         if self.failures >= FAILURES and not self.open:
             self.open = True
@@ -172,7 +172,7 @@ class Server:
             logger.warning("Triton at %s does not answer; it is left alone", self.address)
 
     def lost(self) -> None:
-        """Forgets what was verified: another server may be behind the next connection."""
+        """Forget what was verified: another server may be behind the next connection."""
         self.epoch += 1
         self._doubted = True
         self.verified.clear()
@@ -187,19 +187,19 @@ class Server:
         return encoder in self.verified and encoder not in self.suspect
 
     def passes(self, encoder: Hashable) -> None:
-        """Records that an encoder's golden vector came back right."""
+        """Record that an encoder's golden vector came back right."""
         self.wrong.pop(encoder, None)
         self.suspect.discard(encoder)
         self.verified.add(encoder)
 
     def fails(self, encoder: Hashable, until: float) -> None:
-        """Records that an encoder's golden vector did not come back right."""
+        """Record that an encoder's golden vector did not come back right."""
         self.verified.discard(encoder)
         self.unused.pop(encoder, None)
         self.wrong[encoder] = until
 
     def suspects(self, encoder: Hashable) -> bool:
-        """Records an output that cannot be an encoder's; returns whether it is the first.
+        """Record an output that cannot be an encoder's; return whether it is the first.
 
         Only the first counts. Otherwise a client whose inputs cause such outputs could have
         all cached vectors encoded again at will.
@@ -210,7 +210,7 @@ class Server:
         return first
 
     async def close(self, grace_s: float | None = None) -> None:
-        """Closes the connection; calls under way get `grace_s` seconds."""
+        """Close the connection; calls under way get `grace_s` seconds."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

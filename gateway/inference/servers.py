@@ -24,7 +24,7 @@ class Servers:
         on_status: OnStatus = lambda answering, broken: None,
         lookup: Lookup | None = None,
     ) -> None:
-        """Begins to resolve `host:port` each; must be created inside the running event loop.
+        """Begin to resolve `host:port` each; must be created inside the running event loop.
 
         A host name may stand for several servers. `on_status` is called after each change with the
         number of servers that answer, and of open breakers; `lookup` replaces the system's.
@@ -60,7 +60,7 @@ class Servers:
         return min(candidates, key=lambda s: (not s.connected(), s.inflight), default=None)
 
     async def close(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         self._resolving.cancel()
         for task in self._closing:
             task.cancel()

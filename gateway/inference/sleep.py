@@ -43,7 +43,7 @@ class Sleepers:
         served: Collection[Encoder],
         looks: int,
     ) -> list[str]:
-        """Has these servers unload idle encoders; see `InferClient.rest`."""
+        """Have these servers unload idle encoders; see `InferClient.rest`."""
         problems = []
         for encoder in served:
             model, version = encoder.model, encoder.version
@@ -67,21 +67,21 @@ class Sleepers:
         return problems
 
     def found(self, encoder: Encoder, *, asleep: bool) -> None:
-        """Notes whether an encoder is loaded nowhere."""
+        """Note whether an encoder is loaded nowhere."""
         if asleep:
             self.asleep.add(encoder)
         else:
             self.asleep.discard(encoder)
 
     def looks(self, encoder: Encoder, counts: Counts) -> int:
-        """Notes these counts; returns how many looks in a row before this one found the same."""
+        """Note these counts; return how many looks in a row before this one found the same."""
         last, found = self._idle.get(encoder, (None, 0))
         found = found + 1 if counts == last else 0
         self._idle[encoder] = counts, found
         return found
 
     async def wake(self, encoder: Encoder, within: float) -> None:
-        """Has an encoder loaded; requests at the same time share the load.
+        """Have an encoder loaded; requests at the same time share the load.
 
         Raises:
             DeadlineExceeded: It was not loaded in time; the load continues.
@@ -105,14 +105,14 @@ class Sleepers:
             )
 
     async def close(self) -> None:
-        """Cancels the loads."""
+        """Cancel the loads."""
         tasks = [*self._waking.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _woken(self, encoder: Encoder) -> bool:
-        """Loads an encoder; returns whether it is loaded."""
+        """Load an encoder; return whether it is loaded."""
         loop = asyncio.get_running_loop()
         start, again_s = loop.time(), 0.0
         logger.info("Triton loads %s again, for a request", encoder.model)

@@ -160,7 +160,7 @@ class Manifest(_Frozen):
 
     @property
     def scoring(self) -> Literal["softmax", "sigmoid"]:
-        """Turns cosines into scores: softmax over the labels, or SigLIP's sigmoid for each."""
+        """Turn cosines into scores: softmax over the labels, or SigLIP's sigmoid for each."""
         return "softmax" if self.logit_bias is None else "sigmoid"
 
     @property
@@ -178,7 +178,7 @@ def golden_pixels(image_size: int) -> NDArray[np.uint8]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Reads one manifest.
+    """Read one manifest.
 
     Raises:
         ManifestError: The file is unreadable, not JSON, or has invalid fields; names all of them.
@@ -202,7 +202,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_repository(repository: Path) -> dict[str, Manifest]:
-    """Reads every manifest of a model repository, by model id, in the order of the ids.
+    """Read every manifest of a model repository, by model id, in the order of the ids.
 
     Raises:
         ManifestError: The folder is missing or has no manifest, or a manifest is wrong.

@@ -26,7 +26,7 @@ class Model:
 
     @classmethod
     def load(cls, manifest: Manifest, repository: Path, others: Iterable["Model"] = ()) -> "Model":
-        """Reads the model's tokenizer, or shares that of another model.
+        """Read the model's tokenizer, or share that of another model.
 
         A tokenizer is shared if its SHA-256 and its rules are the same. Raises as `TextTokenizer`.
         """
@@ -71,7 +71,7 @@ class Models:
         aliases: Mapping[str, str] | None = None,
         default: str | None = None,
     ) -> None:
-        """Serves models by id, with aliases for some of these ids.
+        """Serve models by id, with aliases for some of these ids.
 
         Requests without a model name go to the id `default`; if None, to the only served model.
         """
@@ -115,11 +115,11 @@ class Models:
         return model_id == self._default_id()
 
     def put(self, model: Model) -> None:
-        """Serves a model, in place of the one with its id."""
+        """Serve a model, in place of the one with its id."""
         self._served = self._served | {model.manifest.id: model}
 
     def drop(self, model_id: str) -> None:
-        """Stops serving a model."""
+        """Stop serving a model."""
         self._served = {name: each for name, each in self._served.items() if name != model_id}
 
     def _default_id(self) -> str | None:
@@ -141,7 +141,7 @@ class Selection:
     aliases: Mapping[str, str] | None = None
 
     def load(self, known: Models | None = None) -> dict[str, Model]:
-        """Reads the models, by id; keeps those of `known` whose manifests have not changed.
+        """Read the models, by id; keep those of `known` whose manifests have not changed.
 
         Raises:
             ManifestError: The repository, a manifest or a tokenizer is wrong or missing.

@@ -32,7 +32,7 @@ _BLANK = dict.fromkeys(
 
 
 def clean(text: str, how: str) -> str:
-    """Cleans text as `open_clip.tokenizer.get_clean_fn(how)` does.
+    """Clean text as `open_clip.tokenizer.get_clean_fn(how)` does.
 
     Args:
         text: Any text without lone surrogates.
@@ -45,7 +45,7 @@ def clean(text: str, how: str) -> str:
 
 
 def clean_lines(text: str, how: str) -> Iterator[str]:
-    """Cleans the lines of a text, one by one as they are consumed; skips lines without words.
+    """Clean the lines of a text, one by one as they are consumed; skip lines without words.
 
     Cleaning line by line gives the same as cleaning the whole text. ftfy itself goes line by line,
     and carries over only whether there was a `<`. No HTML character reference and no word holds a
@@ -100,7 +100,7 @@ class TextTokenizer:
     """
 
     def __init__(self, spec: Tokenizer, repository: Path) -> None:
-        """Loads the tokenizer that a manifest names.
+        """Load the tokenizer that a manifest names.
 
         Raises:
             ManifestError: Its file is missing, unreadable, or not the published one; or its split
@@ -129,7 +129,7 @@ class TextTokenizer:
         }
 
     def encode(self, text: str, *, truncate: bool = True) -> Tokens:
-        """Tokenizes one text as `encode_all` does. Raises TextError: it cannot be tokenized."""
+        """Tokenize one text as `encode_all` does. Raises TextError: it cannot be tokenized."""
         [outcome] = self.encode_all([text], truncate=truncate)
         if isinstance(outcome, TextError):
             raise outcome
@@ -138,7 +138,7 @@ class TextTokenizer:
     def encode_all(
         self, texts: Sequence[str], *, truncate: bool = True
     ) -> list[Tokens | TextError]:
-        """Tokenizes texts without padding; each gives its tokens or an error.
+        """Tokenize texts without padding; each gives its tokens or an error.
 
         Like OpenCLIP, cuts a text over the context length, and keeps its end token. Errors are lone
         surrogates, a character reference of thousands of digits, and, if `truncate` is false, a
@@ -218,7 +218,7 @@ class TextTokenizer:
 
 
 def padded(ids: TokenIds, length: int, pad_id: int) -> TokenIds:
-    """Pads token ids to int32 [length]."""
+    """Pad token ids to int32 [length]."""
     out = np.full(length, pad_id, dtype=np.int32)
     out[: len(ids)] = ids
     return out

@@ -88,7 +88,7 @@ class TimeLimit:
         self, seconds: float, earlier_s: float | None = None,
         too_early: Callable[[], GatewayError] | None = None,
     ) -> None:  # fmt: skip
-        """Starts the time; `too_early` makes the error of the earlier time."""
+        """Start the time; `too_early` makes the error of the earlier time."""
         self.deadline = Deadline.after(seconds)
         self.earlier = None if earlier_s is None else Deadline.now() + earlier_s
         self._too_early = too_early
@@ -118,7 +118,7 @@ class TimeLimit:
             raise self._error from None
 
     def end(self, error: GatewayError) -> None:
-        """Ends the block with an error, unless it has ended."""
+        """End the block with an error, unless it has ended."""
         if self._error is None and self._task is not None:
             self._error = error
             self._task.cancel()
@@ -157,17 +157,17 @@ class CallSpan(Protocol):
         """The `traceparent` that Triton gets, in W3C's format."""
 
     def end(self, error: str = "") -> None:
-        """Ends the span; `error` names the error of the call, if any."""
+        """End the span; `error` names the error of the call, if any."""
 
 
 class Trace(Protocol):
     """The trace of one request, to which its stages report spans."""
 
     def stage(self, name: str, start: float, end: float, calls: Sequence[CallSpan] = ()) -> None:
-        """Adds the span of a stage, on the clock of `time.perf_counter`, with its calls."""
+        """Add the span of a stage, on the clock of `time.perf_counter`, with its calls."""
 
     def call(self, model: str, rows: int, others: Sequence["Trace"]) -> CallSpan:
-        """Begins the span of a call of Triton for this request and `others`."""
+        """Begin the span of a call of Triton for this request and `others`."""
 
 
 @dataclass(slots=True)
@@ -184,7 +184,7 @@ class Timings:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the duration of a `with` block to a stage."""
+        """Add the duration of a `with` block to a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -194,7 +194,7 @@ class Timings:
     def add(
         self, name: str, seconds: float, *, end: float | None = None, calls: Sequence[CallSpan] = ()
     ) -> None:
-        """Adds time to a stage.
+        """Add time to a stage.
 
         Args:
             name: The stage.

@@ -52,7 +52,7 @@ def name_of(model: str) -> tuple[str, bool]:
 def fastest(variants: Sequence[Manifest], processor: str) -> tuple[Manifest, str]:
     """The fastest of the variants that passed their gates, and the reason in words.
 
-    Returns the first one if none passed, or if some were not measured on this kind of processor.
+    Return the first one if none passed, or if some were not measured on this kind of processor.
     """
     passed = [each for each in variants if each.gate.passed]
     if not passed:

@@ -35,7 +35,7 @@ class VectorCache:
     _making: dict[Hashable, asyncio.Future[Encoded | None]] = field(default_factory=dict)
 
     def clear(self) -> None:
-        """Forgets every vector, and those that are being made as well."""
+        """Forget every vector, and those that are being made as well."""
         self._rows.clear()
         self._making.clear()
         self._bytes = 0

@@ -95,7 +95,7 @@ class Classifiers:
         ]
 
     async def warm(self) -> NoReturn:
-        """Encodes every label set for every model, and again whenever they were doubted.
+        """Encode every label set for every model, and again whenever they were doubted.
 
         A model that fails holds up no other: it is tried again after them.
         """
@@ -115,7 +115,7 @@ class Classifiers:
         return True
 
     def doubt(self, fingerprint: str) -> None:
-        """Drops a model's label sets: what encoded them may have been another model.
+        """Drop a model's label sets: what encoded them may have been another model.
 
         Those of others stay, above all of one that is about to take its place.
         """
@@ -124,7 +124,7 @@ class Classifiers:
         self._doubted.set()
 
     async def hold(self, model: Model) -> None:
-        """Encodes every label set for a model, which need not be served yet.
+        """Encode every label set for a model, which need not be served yet.
 
         Raises: As `of_set`.
         """
@@ -138,7 +138,7 @@ class Classifiers:
                     self._held[key] = made
 
     def forget(self) -> None:
-        """Drops what is held for models that are not served any more."""
+        """Drop what is held for models that are not served any more."""
         served = {model.manifest.fingerprint for model in self.models}
         self._held = {key: held for key, held in self._held.items() if key[0] in served}
 

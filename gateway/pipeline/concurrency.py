@@ -13,7 +13,7 @@ B = TypeVar("B")
 
 
 async def gather(work: Iterable[Awaitable[T]]) -> list[T]:
-    """Awaits everything side by side; the first failure cancels what has not ended."""
+    """Await everything side by side; the first failure cancels what has not ended."""
     awaitables = list(work)
     if len(awaitables) == 1:
         return [await awaitables[0]]  # a task of its own would be for nothing
@@ -40,7 +40,7 @@ async def comes(event: asyncio.Event, within: float | None) -> bool:
 
 
 async def gather_two(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
-    """Awaits two awaitables concurrently, as `gather`."""
+    """Await two awaitables concurrently, as `gather`."""
     first, second = asyncio.ensure_future(one), asyncio.ensure_future(other)
     await gather([first, second])
     return first.result(), second.result()
@@ -59,7 +59,7 @@ async def first(one: Awaitable[object], other: Awaitable[object]) -> None:
 
 
 async def in_thread_if_large(function: Callable[..., T], *arguments: object, values: int) -> T:
-    """Calls a function of this number of values: in a thread if they are many, else directly."""
+    """Call a function of this number of values: in a thread if they are many, else directly."""
     if values <= FEW_VALUES:
         return function(*arguments)
     return await asyncio.to_thread(function, *arguments)
@@ -73,12 +73,12 @@ class Threads:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="prepare")
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Runs a function in a thread; never, if the caller is cancelled before it begins."""
+        """Run a function in a thread; never, if the caller is cancelled before it begins."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, function, *arguments)
 
     async def map(self, function: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
-        """Runs a function for each argument; other requests' work comes in between."""
+        """Run a function for each argument; other requests' work comes in between."""
         done: dict[int, T] = {}
         waiting = enumerate(arguments)
 
@@ -90,5 +90,5 @@ class Threads:
         return [done[index] for index in range(len(done))]
 
     async def close(self) -> None:
-        """Waits for the running functions; drops those that have not begun."""
+        """Wait for the running functions; drop those that have not begun."""
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)

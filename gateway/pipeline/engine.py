@@ -75,7 +75,7 @@ class Engine:
     def embed(
         self, request: requests.Embed, timings: Timings, model: Model | None = None
     ) -> Plan[Embedded]:
-        """Embeds texts and images.
+        """Embed texts and images.
 
         Args:
             request: Is checked here, as far as it can be before any work on it.
@@ -154,7 +154,7 @@ class Engine:
         return Plan(_cost(model, images, prompts=prompts, answer=size), run)
 
     def similarity(self, request: requests.Similarity, timings: Timings) -> Plan[Compared]:
-        """Compares every image with every text.
+        """Compare every image with every text.
 
         Args and Raises: As `embed`.
         """
@@ -185,7 +185,7 @@ class Engine:
         return Plan(_cost(model, items, answer=size), run)
 
     def rerank(self, request: requests.Rerank, timings: Timings) -> Plan[Ranked]:
-        """Orders documents by their cosine with the query, best first.
+        """Order documents by their cosine with the query, best first.
 
         Args and Raises: As `embed`.
         """
@@ -212,7 +212,7 @@ class Engine:
     def tokenize(
         self, request: requests.Tokenize, timings: Timings
     ) -> Plan[tuple[Model, list[Tokens]]]:
-        """Tokenizes texts; those over the context length are cut.
+        """Tokenize texts; those over the context length are cut.
 
         Args and Raises: As `embed`.
         """
@@ -227,7 +227,7 @@ class Engine:
         return Plan(_cost(model, items, answer=len(items) * length * TOKEN_BYTES), run)
 
     def decode(self, request: requests.Decode, timings: Timings) -> Plan[tuple[Model, list[str]]]:
-        """Turns token ids into texts; ids that stand for no token are left out.
+        """Turn token ids into texts; ids that stand for no token are left out.
 
         Args and Raises: As `embed`.
         """

@@ -112,7 +112,7 @@ class LabelSets:
 
 
 def read_label_sets(folder: Path | None, templates_file: Path | None) -> LabelSets:
-    """Reads every `*.yaml` of a folder, and a file of template sets to add to the built-in ones.
+    """Read every `*.yaml` of a folder, and a file of template sets to add to the built-in ones.
 
     Raises:
         LabelSetError: A file is missing, is not YAML, or says something that cannot be.
@@ -143,7 +143,7 @@ def read_label_sets(folder: Path | None, templates_file: Path | None) -> LabelSe
 
 
 def check_label_sets(sets: LabelSets, limits: RequestLimits) -> None:
-    """Refuses sets with a label that, in its longest template, is over the limit of a text."""
+    """Refuse sets with a label that, in its longest template, is over the limit of a text."""
     for label_set in sets.label_sets.values():
         longest = max(label_set.templates, key=len)
         for index, label in enumerate(label_set.labels):

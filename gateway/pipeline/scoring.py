@@ -17,7 +17,7 @@ _DIGITS = 9  # of a cosine
 
 
 def normalise(vectors: Vectors) -> Vectors:
-    """Scales each row of float32 [n, D] to unit length; a zero row stays zero."""
+    """Scale each row of float32 [n, D] to unit length; a zero row stays zero."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
@@ -103,7 +103,7 @@ def logits(similarity: Scores, manifest: Manifest) -> Scores:
 def classify(
     images: Vectors, classifier: Rows, labels: Sequence[str], manifest: Manifest, top_k: int
 ) -> tuple[tuple[Prediction, ...], ...]:
-    """Scores every image [n, D] against the unit vectors [m, D] of m labels, and keeps the best.
+    """Score every image [n, D] against the unit vectors [m, D] of m labels, and keep the best.
 
     Returns:
         Per image `top_k` predictions, best first; equal scores stay in the order of the labels.

@@ -36,11 +36,11 @@ class Endpoint:
         cls, path: str, summary: str, request: type[BaseModel], response: type[BaseModel],
         **options: Any,  # noqa: ANN401 - the other fields
     ) -> Callable[[Answer], Self]:  # fmt: skip
-        """Decorates the function that answers this route, and makes an endpoint of it."""
+        """Decorate the function that answers this route, and make an endpoint of it."""
         return lambda answer: cls(path, summary, request, response, answer, **options)
 
     async def handle(self, engine: Engine, intake: Intake, request: Request) -> Response:
-        """Lets a request in, parses its body, and answers it.
+        """Let a request in, parse its body, and answer it.
 
         Raises: As `Intake.work`, `Work.parse` and `Work.run`.
         """

@@ -144,7 +144,7 @@ Flag = Annotated[  # NVIDIA's services know END and NONE, in place of true and f
 
 
 def _only(allowed: bool, why: str) -> BeforeValidator:
-    """Refuses the other value of a flag that clients send, and says why."""
+    """Refuse the other value of a flag that clients send, and say why."""
 
     def check(value: object) -> object:
         if value is not None and value is not allowed:  # 0 is equal to false

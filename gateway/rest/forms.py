@@ -35,7 +35,7 @@ def is_form(headers: Headers) -> bool:
 
 
 async def read_form(headers: Headers, body: bytes, max_files: int, known: Collection[str]) -> Form:
-    """Reads a form; a large one in a thread. Every part that has a file name is a file.
+    """Read a form; a large one in a thread. Every part that has a file name is a file.
 
     Raises:
         MalformedRequest: It is no form, ends early, holds no file, or a field that is not known.

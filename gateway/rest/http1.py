@@ -64,7 +64,7 @@ class Http1(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """Takes all the connections of the process, and what uvicorn gives to each."""
+        """Take all the connections of the process, and what uvicorn gives to each."""
         super().__init__(config, server_state, app_state, _loop)
         self._connections = connections
 
@@ -162,11 +162,11 @@ class Http1(HttpToolsProtocol):
             self._parse()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Hangs up, without waiting for a client that does not read."""
+        """Hang up, without waiting for a client that does not read."""
         self.transport.abort()
 
     def _give_up(self, status: int, message: str, code: str) -> None:
-        """Answers for the last time; a request that is being answered gets no other answer."""
+        """Answer for the last time; a request that is being answered gets no other answer."""
         self._given_up, self._arrived = True, b""
         self._stop_timer()
         self._unset_keepalive_if_required()
@@ -190,7 +190,7 @@ class Http1(HttpToolsProtocol):
         self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
     def _parse(self) -> None:
-        """Gives to the parser what has arrived, until a request is there that is to be answered."""
+        """Give to the parser what has arrived, until a request is there that is to be answered."""
         data, at = self._arrived, 0
         while at < len(data) and not self._must_wait():
             part = data[at : self._cut(data, at)]
@@ -211,7 +211,7 @@ class Http1(HttpToolsProtocol):
         return bool(self.pipeline) or (self._answering() and not self._begun)
 
     def _drop_answers(self) -> None:
-        """Has whoever works on an answer learn that it goes nowhere.
+        """Have whoever works on an answer learn that it goes nowhere.
 
         uvicorn itself marks only the last request: those behind a chunked body are parsed ahead.
         """
@@ -231,7 +231,7 @@ class Http1(HttpToolsProtocol):
         return at + PIECE_BYTES if end < 0 else end + len(_HEAD_END)
 
     def _fed(self, data: bytes) -> bytes:
-        """Gives bytes to the parser; returns those that are to be given to it next."""
+        """Give bytes to the parser; return those that are to be given to it next."""
         self._unset_keepalive_if_required()
         self._unfinished += len(data)
         try:
@@ -275,7 +275,7 @@ class Http1(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def _watch(self) -> None:
-        """Begins, or ends, the time within which the client must have sent what it began.
+        """Begin, or end, the time within which the client must have sent what it began.
 
         Not that of a body which is read: `gateway.rest.intake` sees to it.
         """

@@ -51,7 +51,7 @@ class Work:
     media_type: bytes = b"application/json"  # as the client names it
 
     async def run(self, plan: Plan[T]) -> T:
-        """Takes what a valid request costs, and only then works on it.
+        """Take what a valid request costs, and only then work on it.
 
         Raises: As `Permit.charge`, as `Account.spend`, and as the plan.
         """
@@ -121,7 +121,7 @@ class Intake:
     async def work(
         self, request: Request, *, images: bool | None = None, multiple: int = JSON
     ) -> AsyncIterator[Work]:
-        """Reads the body, then holds a permit while the request is worked on until its deadline.
+        """Read the body, then hold a permit while the request is worked on until its deadline.
 
         Args:
             request: Its body is read where it could be let in.
@@ -157,7 +157,7 @@ class Intake:
     async def offline(
         self, body: bytes, record: Record, account: Account | None
     ) -> AsyncIterator[Work]:
-        """Holds a permit while a JSON body that came earlier is worked on until its deadline.
+        """Hold a permit while a JSON body that came earlier is worked on until its deadline.
 
         Raises:
             Overloaded: No permit is free, or what came before takes too long.
@@ -246,7 +246,7 @@ def _check_wide(body: bytes, most: int) -> None:
 
 
 def _check_beginning(body: bytes) -> None:
-    """Tells those whose text is no JSON at all so, rather than that it holds too much of it."""
+    """Tell those whose text is no JSON at all so, rather than that it holds too much of it."""
     try:
         from_json(body[:SCANNED_BYTES], allow_partial=True)
     except ValueError as error:

@@ -55,7 +55,7 @@ class RequestContext:
         self, app: ASGIApp, observer: Observer, guard: BrowserGuard, access: Access | None,
         posted: Mapping[str, APIRoute], cors: Cors, *, tls: bool,
     ) -> None:  # fmt: skip
-        """Takes who is let in (everybody without `access`), and the routes of `posted_routes`."""
+        """Take who is let in (everybody without `access`), and the routes of `posted_routes`."""
         self._app = app
         self._observer = observer
         self._guard = guard
@@ -103,7 +103,7 @@ class RequestContext:
             self._observer.end(record, record.code or "0")
 
     async def _safely(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers whatever fails below."""
+        """Answer whatever fails below."""
         record: Record = scope["state"]["record"]
         try:
             await self._enter(scope, receive, send)
@@ -120,7 +120,7 @@ class RequestContext:
             await internal_error(record.request_id)(scope, receive, send)
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request with its key, and counts it to that meanwhile."""
+        """Answer a request with its key, and count it to that meanwhile."""
         if self._access is None or is_open(scope):
             await self._answer(scope, receive, send)
             return

@@ -152,7 +152,7 @@ def _headers(named: dict[str, str]) -> dict[str, Any]:
 
 
 def install(app: FastAPI, requests: Iterable[type[BaseModel]], *, keys: bool) -> None:
-    """Makes the app's document hold the schemas of request bodies, and whether calls need a key."""
+    """Make the app's document hold the schemas of request bodies, and whether calls need a key."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -103,7 +103,7 @@ def internal_error(request_id: str) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Makes the app render every error through the envelope."""
+    """Make the app render every error through the envelope."""
     app.add_exception_handler(errors.GatewayError, _on_gateway_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
 

@@ -66,7 +66,7 @@ class SecurityHeaders:
         self._file = _raw(always | {"content-security-policy": _NOTHING})
 
     def add(self, headers: list[tuple[bytes, bytes]], path: str) -> None:
-        """Adds what is missing to the headers of an answer, as ASGI has them."""
+        """Add what is missing to the headers of an answer, as ASGI has them."""
         wanted = self._answer
         if path == "/docs":
             wanted = self._docs

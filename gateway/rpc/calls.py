@@ -41,7 +41,7 @@ class Work:
     account: Account | None  # None: nobody needs a key
 
     async def run(self, plan: Plan[T]) -> T:
-        """Takes what a valid request costs, and only then works on it.
+        """Take what a valid request costs, and only then work on it.
 
         Raises: As `Permit.charge`, as `Account.spend`, and as the plan.
         """
@@ -117,7 +117,7 @@ class Calls:
     async def answering(
         self, context: grpc.aio.ServicerContext, operation: str
     ) -> AsyncIterator[tuple[Record, Account | None]]:
-        """Gives a call its id and its key's quota, and ends it with a status after an error."""
+        """Give a call its id and its key's quota, and end it with a status after an error."""
         metadata = context.invocation_metadata() or ()
         offered = (value for key, value in metadata if key == HEADER and isinstance(value, str))
         record = Record(
@@ -162,7 +162,7 @@ def parsed(schema: type[Q], data: bytes) -> Q:
 
 
 def _forget(error: BaseException | None) -> None:
-    """Lets go of the frames that an error came through, which would keep what they hold."""
+    """Let go of the frames that an error came through, which would keep what they hold."""
     while error is not None:
         clear_frames(error.__traceback__)
         error.__traceback__ = None

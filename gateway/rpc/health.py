@@ -37,7 +37,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
     def __init__(
         self, services: tuple[str, ...], readiness: Readiness, draining: asyncio.Event
     ) -> None:
-        """Takes the names of the services; the empty one is the whole server.
+        """Take the names of the services; the empty one is the whole server.
 
         Each of them has a service for every served model as well, `<service>/<model id>`.
         """

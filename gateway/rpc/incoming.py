@@ -67,7 +67,7 @@ class Incoming:
     """Reads the messages of all calls. Lives on the event loop, so it needs no lock."""
 
     def __init__(self, admission: Admission, most_bytes: int) -> None:
-        """Shares a limit of bytes with the admission that counts the whole messages."""
+        """Share a limit of bytes with the admission that counts the whole messages."""
         self._admission = admission
         self._most_bytes = most_bytes
         self._sockets = Sockets()

@@ -120,7 +120,7 @@ class Bounds:
     """Refuses messages that hold far more than any within the limits."""
 
     def __init__(self, limits: RequestLimits) -> None:
-        """Takes the limits. They hold exactly later on; this is what it costs to come so far."""
+        """Take the limits. They hold exactly later on; this is what it costs to come so far."""
         self._characters = limits.max_text_characters
         items = _ITEM_FIELDS * limits.max_items + _OTHER_FIELDS
         texts = limits.max_labels + limits.max_prompts

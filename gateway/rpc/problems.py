@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 async def abort(
     context: grpc.aio.ServicerContext, known: errors.GatewayError, request_id: str
 ) -> NoReturn:
-    """Ends a call with the status of an error that `known_error` returned.
+    """End a call with the status of an error that `known_error` returned.
 
     Details are its message; the metadata that trails holds `error-code`, `error-param`,
     `retry-after` (seconds) and `x-request-id`.

@@ -71,7 +71,7 @@ class RpcServer:
         )
 
     async def start(self, host: str, port: int) -> int:
-        """Begins to listen; returns the port, which for port 0 is a free one.
+        """Begin to listen; return the port, which for port 0 is a free one.
 
         Raises:
             OSError: The address cannot be listened on.
@@ -89,7 +89,7 @@ class RpcServer:
         return int(bound)
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no more calls, and ends those that run: streams early, all after `grace_s`."""
+        """Take no more calls, and end those that run: streams early, all after `grace_s`."""
         self._draining.set()
         await self._server.stop(grace_s)
 

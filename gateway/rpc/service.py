@@ -45,12 +45,12 @@ class ClipService:
         )
 
     async def embed(self, message: clip_pb2.EmbedRequest, work: Work) -> clip_pb2.EmbedResponse:
-        """Embeds texts and images, mixed as they come."""
+        """Embed texts and images, mixed as they come."""
         embedded = await work.run(self._engine.embed(convert.embed(message), work.record))
         return convert.embed_response(embedded)
 
     async def embed_stream(self, messages: object, context: grpc.aio.ServicerContext) -> None:
-        """Embeds any number of items; see `EmbedStream`.
+        """Embed any number of items; see `EmbedStream`.
 
         While a stream sends, and until what it sent is answered, it holds one permit, and room for
         all the items and bytes of its window.
@@ -94,13 +94,13 @@ class ClipService:
     async def similarity(
         self, message: clip_pb2.SimilarityRequest, work: Work
     ) -> clip_pb2.SimilarityResponse:
-        """Compares every image with every text."""
+        """Compare every image with every text."""
         compared = await work.run(self._engine.similarity(convert.similarity(message), work.record))
         values = compared.cosine.size
         return await in_thread_if_large(convert.similarity_response, compared, values=values)
 
     async def rerank(self, message: clip_pb2.RerankRequest, work: Work) -> clip_pb2.RerankResponse:
-        """Orders documents by their likeness to a query."""
+        """Order documents by their likeness to a query."""
         ranked = await work.run(self._engine.rerank(convert.rerank(message), work.record))
         return convert.rerank_response(ranked)
 

@@ -46,7 +46,7 @@ class EmbedStream:
         self._idle = asyncio.timeout(limits.stream_idle_s)
 
     async def run(self, messages: AsyncIterator[clip_pb2.EmbedStreamRequest]) -> None:
-        """Answers every item once, and ends when the client has sent all.
+        """Answer every item once, and end when the client has sent all.
 
         Raises:
             RequestError: The options are wrong, or a message is; nothing more is answered.

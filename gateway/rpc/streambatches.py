@@ -44,7 +44,7 @@ class StreamCall:
     async def answer(
         self, batch: Sequence[Pending], options: requests.Embed, model: Model
     ) -> clip_pb2.EmbedStreamResponse:
-        """Embeds the items of a batch; each has a vector or its own error in the message.
+        """Embed the items of a batch; each has a vector or its own error in the message.
 
         Raises:
             RequestError: The options are wrong.
@@ -100,7 +100,7 @@ class StreamCall:
                 return convert.outcomes(embedded)
 
     async def _rested(self, seconds: float) -> bool:
-        """Holds the stream back to its quota; False where that takes too long, or it drains."""
+        """Hold the stream back to its quota; False where that takes too long, or it drains."""
         left = self.left()
         if seconds > min(QUOTA_WAIT_S, QUOTA_WAIT_S if left is None else left):
             return False

@@ -30,7 +30,7 @@ class StreamRoom:
         self._leave()
 
     async def enter(self, size: int) -> None:
-        """Takes room for a message of this size in memory, in bytes.
+        """Take room for a message of this size in memory, in bytes.
 
         Raises:
             Overloaded: There is none: for the first message at once, for a later one after a while.
@@ -49,7 +49,7 @@ class StreamRoom:
                 return
 
     def rest(self) -> None:
-        """Says that nothing is left to do before the next message."""
+        """Say that nothing is left to do before the next message."""
         self._stir()
         self._resting = asyncio.get_running_loop().call_later(SILENT_S, self._leave)
 

@@ -39,7 +39,7 @@ class Window:
         self.bytes = 0
 
     async def put(self, pending: Pending) -> None:
-        """Adds an item once there is room; an item larger than all the room comes in alone."""
+        """Add an item once there is room; an item larger than all the room comes in alone."""
         while self.items and (
             self.items >= self._max_items or self.bytes + pending.size > self._max_bytes
         ):
@@ -63,7 +63,7 @@ class Window:
         return [self._waiting.popleft() for _ in range(count)]
 
     def release(self, batch: Sequence[Pending]) -> None:
-        """Makes the room of a batch free again."""
+        """Make the room of a batch free again."""
         self._running -= 1
         self.items -= len(batch)
         self.bytes -= sum(pending.size for pending in batch)
@@ -71,7 +71,7 @@ class Window:
         self._changed.set()
 
     def close(self) -> None:
-        """Says that no more items come."""
+        """Say that no more items come."""
         self._closed = True
         self._changed.set()
 

@@ -69,7 +69,7 @@ def _request_fields(record: logging.LogRecord) -> dict[str, str | int | float]:
 
 @contextmanager
 def logging_to_stderr(level: str, style: str) -> Iterator[None]:
-    """Sets up the log for a `with` block, at this level and in this format (json or console)."""
+    """Set up the log for a `with` block, at this level and in this format (json or console)."""
     handler = _Batches(JsonFormatter() if style == "json" else ConsoleFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
@@ -115,7 +115,7 @@ class _Batches(logging.Handler):
             self._some.set()
 
     def close(self) -> None:
-        """Writes the waiting lines, unless the pipe has no reader."""
+        """Write the waiting lines, unless the pipe has no reader."""
         self._closing = True
         self._urgent.set()
         self._some.set()
@@ -144,7 +144,7 @@ class _Batches(logging.Handler):
 
 
 def _write(lines: list[str]) -> None:
-    """Writes to standard error, past Python's buffer, whose lock could delay the process's end."""
+    """Write to standard error, past Python's buffer, whose lock could delay the process's end."""
     for chunk in _chunks(f"{line}\n".encode(errors="backslashreplace") for line in lines):
         data = chunk
         while data and sys.stderr:  # missing in a process that was started without it
@@ -152,7 +152,7 @@ def _write(lines: list[str]) -> None:
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Groups lines into chunks that a pipe accepts whole: other processes write to it as well."""
+    """Group lines into chunks that a pipe accepts whole: other processes write to it as well."""
     chunk = b""
     for line in lines:
         if chunk and len(chunk) + len(line) > select.PIPE_BUF:

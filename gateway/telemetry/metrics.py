@@ -104,12 +104,12 @@ class Metrics:
         )  # fmt: skip
 
     def tritons(self, answering: int, broken: int) -> None:
-        """Sets the numbers of Tritons that answer and that do not."""
+        """Set the numbers of Tritons that answer and that do not."""
         self._tritons.labels("answering").set(answering)
         self._tritons.labels("broken").set(broken)
 
     def serves(self, manifests: Iterable[Manifest]) -> None:
-        """Sets which models are served."""
+        """Set which models are served."""
         now: set[tuple[str, ...]] = {
             (each.id, each.fingerprint, each.precision, each.runtime) for each in manifests
         }
@@ -120,20 +120,20 @@ class Metrics:
         self._served = now
 
     def ready(self, models: Mapping[str, bool]) -> None:
-        """Sets which of the served models are ready."""
+        """Set which of the served models are ready."""
         for model, ready in models.items():
             self._ready.labels(model).set(ready)
 
     def certificate(self, expires: float) -> None:
-        """Sets when the served certificate expires, in Unix seconds."""
+        """Set when the served certificate expires, in Unix seconds."""
         self._expiry.set(expires)
 
     def began(self, protocol: str) -> None:
-        """Counts a request that arrived."""
+        """Count a request that arrived."""
         self._inflight(protocol).inc()
 
     def ended(self, record: "Record") -> None:
-        """Counts a request that was answered."""
+        """Count a request that was answered."""
         protocol, model = record.protocol, record.model
         self._inflight(protocol).dec()
         self._requests(protocol, record.operation, model, record.modality, record.code).inc()
@@ -156,16 +156,16 @@ class Metrics:
             self._key_items.labels(record.key).inc(record.spent)
 
     def answered_line(self, record: "Record") -> None:
-        """Counts a line of a batch that was answered."""
+        """Count a line of a batch that was answered."""
         self._lines.labels(record.model, record.code).inc()
         self._embedded(record)
 
     def called(self, model: str, rows: int) -> None:
-        """Counts a call of one of Triton's models."""
+        """Count a call of one of Triton's models."""
         self._batch(model).observe(rows)
 
     def looked_up(self, hits: int, misses: int) -> None:
-        """Counts lookups in the cache of vectors."""
+        """Count lookups in the cache of vectors."""
         self._hits.inc(hits)
         self._misses.inc(misses)
 

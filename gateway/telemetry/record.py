@@ -68,13 +68,13 @@ class Observer:
         self._traces = traces
 
     def begin(self, record: Record, headers: Iterable[tuple[str | bytes, str | bytes]]) -> None:
-        """Counts a request as in flight; its headers may name the caller's span."""
+        """Count a request as in flight; its headers may name the caller's span."""
         self.metrics.began(record.protocol)
         if self._traces:
             self._traces.begin(record, headers)
 
     def end(self, record: Record, code: str) -> None:
-        """Records a request that has ended with this status."""
+        """Record a request that has ended with this status."""
         record.code = code
         record.seconds = time.perf_counter() - record.started
         self.metrics.ended(record)

@@ -39,7 +39,7 @@ class Traces:
     """Starts traces of requests, and sends spans to a collector from a separate thread."""
 
     def __init__(self, endpoint: str) -> None:
-        """Sends to an OTLP receiver over gRPC. OpenTelemetry's `OTEL_*` variables set all else."""
+        """Send to an OTLP receiver over gRPC. OpenTelemetry's `OTEL_*` variables set all else."""
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)
         named = Resource({"service.name": SERVICE}).merge(OTELResourceDetector().detect())
         resource = Resource.create(named.attributes)
@@ -48,9 +48,9 @@ class Traces:
         self._tracer = self._provider.get_tracer("gateway")
 
     def begin(self, record: Record, headers: Headers) -> None:
-        """Begins the span of a request, as a child of the caller's span if `headers` name one.
+        """Begin the span of a request, as a child of the caller's span if `headers` name one.
 
-        Sets the record's trace id, and its trace and span where the request is sampled.
+        Set the record's trace id, and its trace and span where the request is sampled.
         """
         carrier = {
             key: value
@@ -69,7 +69,7 @@ class Traces:
             record.trace = record.span = RequestTrace(self._tracer, span, offset)
 
     def close(self) -> None:
-        """Sends the waiting spans, and stops."""
+        """Send the waiting spans, and stop."""
         self._provider.shutdown()
 
 
@@ -77,7 +77,7 @@ class RequestTrace:
     """The span of one request, and its child spans."""
 
     def __init__(self, tracer: Tracer, span: Span, offset: int) -> None:
-        """Wraps a span; `perf_counter` in nanoseconds plus `offset` is nanoseconds since 1970."""
+        """Wrap a span; `perf_counter` in nanoseconds plus `offset` is nanoseconds since 1970."""
         self._tracer = tracer
         self._span = span
         self._offset = offset
@@ -114,7 +114,7 @@ class RequestTrace:
         return TritonSpan(span)
 
     def end(self, record: Record) -> None:
-        """Ends the span of a request that was answered."""
+        """End the span of a request that was answered."""
         self._span.set_attributes(_attributes(record))
         rest = record.protocol == "rest"
         name = f"{record.method} {record.operation}".strip() if rest else record.operation

@@ -19,7 +19,7 @@ FORMS = (FIXED, PACKED)
 
 
 def write_form(folder: Path, form: str) -> Manifest:
-    """Writes a repository with the demo model in this form; returns its manifest.
+    """Write a repository with the demo model in this form; return its manifest.
 
     Without a change where the demo is in this form already.
     """

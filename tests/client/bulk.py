@@ -60,7 +60,7 @@ class Report:
 
 
 def generate(folder: Path, count: int, bad: frozenset[int]) -> Iterator[tuple[int, Path]]:
-    """Writes one image after the other, each of its own noise."""
+    """Write one image after the other, each of its own noise."""
     generator = np.random.default_rng(0)
     for number in range(count):
         path = folder / f"{number:07}.jpg"
@@ -96,7 +96,7 @@ def stream(address: str, gateway: int, items: list[tuple[int, Path]], bad: int) 
 
 
 def main() -> None:
-    """Starts the stack, and prints the report."""
+    """Start the stack, and print the report."""
     parser = argparse.ArgumentParser(prog="python -m tests.client.bulk", description=__doc__)
     parser.add_argument("--count", type=int, default=50_000, help="images")
     parser.add_argument("--bad", type=float, default=0.05, help="share of bad ones")

@@ -141,7 +141,7 @@ def handlers(fake: Fake) -> grpc.GenericRpcHandler:
 
 @contextmanager
 def serving(fake: Fake, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
-    """Serves at the address that it yields."""
+    """Serve at the address that it yields."""
     # Of more than a thousand calls that wait for a thread, gRPC drops some at random.
     pending = [
         ("grpc.server.max_pending_requests", 10_000),

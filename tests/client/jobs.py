@@ -46,7 +46,7 @@ def embed(
     notes: Notes | None = None,
     **options: Any,
 ) -> Summary:
-    """Runs a job to its end."""
+    """Run a job to its end."""
     given = [paths] if isinstance(paths, Path | str) else paths
     names = [str(path) for path in given]
     inputs = Inputs(names, kinds, size=size, columns=columns or Columns(), metadata=metadata)
@@ -55,7 +55,7 @@ def embed(
 
 
 def write_tar(path: Path, members: Iterable[Member], mode: Any = "w") -> Path:
-    """Writes members with these names, in this order."""
+    """Write members with these names, in this order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode) as tar:
         for name, data in members:

@@ -35,7 +35,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def until_seen(fake: Fake, count: int, running: "subprocess.Popen[str]") -> None:
-    """Waits until the service has seen this number of items, or the run has ended."""
+    """Wait until the service has seen this number of items, or the run has ended."""
     deadline = time.monotonic() + 60
     while fake.seen.total() < count and running.poll() is None:
         assert time.monotonic() < deadline

@@ -58,7 +58,7 @@ class Project:
     grpc_port: int = field(default_factory=free_port)
 
     def run(self, *arguments: str, timeout: float = 1800) -> str:
-        """Runs Compose; what it wrote to stdout."""
+        """Run Compose; what it wrote to stdout."""
         name = f"openclip-test-{os.getpid()}"
         files = (
             "--file", str(ROOT / "docker-compose.yml"), "--env-file", str(ROOT / ".env.example"),
@@ -226,7 +226,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def run(command: Sequence[str], *, env: dict[str, str] | None = None, timeout: float = 120) -> str:
-    """Runs a command that must succeed; what it wrote to stdout."""
+    """Run a command that must succeed; what it wrote to stdout."""
     done = subprocess.run(command, env=env, timeout=timeout, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise Failed(f"`{' '.join(command)}` ended with {done.returncode}")
@@ -234,7 +234,7 @@ def run(command: Sequence[str], *, env: dict[str, str] | None = None, timeout: f
 
 
 def say(line: str) -> None:
-    """Tells whoever watches."""
+    """Tell whoever watches."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

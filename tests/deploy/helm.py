@@ -41,7 +41,7 @@ def rendered(values: dict[str, Any], chart: Path = CHART) -> list[Resource]:
 
 
 def packed(folder: Path) -> Path:
-    """Packs the chart into a file of this folder, and returns its path."""
+    """Pack the chart into a file of this folder, and return its path."""
     return Path(_apart(_packed, folder))
 
 

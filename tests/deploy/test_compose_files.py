@@ -167,7 +167,7 @@ def test_the_start_is_in_order(services: dict[str, Any]) -> None:
 def test_the_model_is_exported_unless_it_is_published(
     tmp_path: Path, model: str, *, published: bool
 ) -> None:
-    """Runs the job's command with a `python` that says what it is asked for."""
+    """Run the job's command with a `python` that says what it is asked for."""
     given = {"MODEL": model, "PRETRAINED": "/cache/a b.pt", "EXPORT_ARGS": "--max-batch 8"}
     done = subprocess.run(
         [*compose(), "-f", FILES[0], "-f", FILES[2], "--env-file", ".env.example", "config"],

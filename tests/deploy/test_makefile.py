@@ -16,7 +16,7 @@ TORCH = ("torch==1.0", "torchvision==1.0", "triton==1.0", "cuda-toolkit==1.0", "
 
 
 def wheel(index: Path, name: str, version: str) -> str:
-    """Writes an empty wheel into an index; returns its SHA-256."""
+    """Write an empty wheel into an index; return its SHA-256."""
     folder, safe = index / name, name.replace("-", "_")
     folder.mkdir(parents=True)
     path = folder / f"{safe}-{version}-py3-none-any.whl"

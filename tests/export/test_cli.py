@@ -39,7 +39,7 @@ def vit(shelf: Path) -> Path:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
-    """Runs the command line, which must end with one line on standard error."""
+    """Run the command line, which must end with one line on standard error."""
 
     def run(*arguments: object, code: int = 1, root: Path = tmp_path / "none") -> str:
         places = ["--repository", str(root), "--report", str(tmp_path / "report")]

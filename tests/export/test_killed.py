@@ -20,7 +20,7 @@ LIMIT_S = 300.0  # for each export
 
 @pytest.fixture
 def export(tmp_path: Path, traces: Path) -> Callable[[], Fork]:
-    """Starts an export, which may be killed."""
+    """Start an export, which may be killed."""
     config = models.write_config(tmp_path, "tiny-vit", models.vit())
     arguments = [str(traces), "export", str(config), "--id", "tiny"]
     arguments += ["--repository", str(tmp_path / "models"), "--report", str(tmp_path / "report")]

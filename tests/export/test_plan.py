@@ -21,7 +21,7 @@ PIXELS = {"pixels": (8, 8, 3)}
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a graph of nodes `pixels` -> `out`."""
+    """Write a graph of nodes `pixels` -> `out`."""
 
     def write(*nodes: onnx.NodeProto, batch: int | str = "batch") -> Path:
         shape = [batch, *PIXELS["pixels"]]

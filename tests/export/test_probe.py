@@ -26,7 +26,7 @@ if {first} <= seen < {end}:
 
 @pytest.fixture
 def crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Has the graphs that are probed from the nth to the mth crash."""
+    """Have the graphs that are probed from the nth to the mth crash."""
 
     def stage(first: int, end: int) -> None:
         child = tmp_path / "child.py"

@@ -55,7 +55,7 @@ class Mounted:
             file.symlink_to(f"..data/{file.name}")
 
     def renew(self, pair: Pair) -> None:
-        """Puts another in its place, both files at once."""
+        """Put another in its place, both files at once."""
         self._count += 1
         fresh = self._folder / f"..{self._count}"
         fresh.mkdir()

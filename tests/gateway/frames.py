@@ -39,7 +39,7 @@ class Connection:
         self._socket.close()
 
     def call(self, path: str, metadata: Mapping[str, str] | None = None) -> int:
-        """Begins a call; returns its stream."""
+        """Begin a call; return its stream."""
         stream, self._next = self._next, self._next + 2
         headers = {
             ":method": "POST", ":scheme": "http", ":path": path, ":authority": "here",
@@ -55,7 +55,7 @@ class Connection:
     def send(
         self, stream: int, message: bytes, size: int | None = None, *, compressed: bool = False
     ) -> int:
-        """Sends a message of `size` bytes, as far as `message` and the windows go.
+        """Send a message of `size` bytes, as far as `message` and the windows go.
 
         Returns the number of bytes that went.
         """
@@ -74,7 +74,7 @@ class Connection:
         return sent
 
     def heed(self, within_s: float = 0.0) -> bool:
-        """Takes in what the server sent; whether there was anything."""
+        """Take in what the server sent; whether there was anything."""
         if self.closed or not select.select([self._socket], [], [], within_s)[0]:
             return False
         try:

@@ -23,7 +23,7 @@ for kind in ("image/*", "application/octet-stream"):
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, Any]) -> None:
-    """Gives requests time, and makes the valid ones such as this service can answer."""
+    """Give requests time, and make the valid ones such as this service can answer."""
     given = (case.headers or {}).get(TIMEOUT, "")
     if re.fullmatch("0*[1-9][0-9]{0,8}", str(given)):
         case.headers[TIMEOUT] = "60000"  # a shorter one gets a 504, rightly

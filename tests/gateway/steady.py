@@ -41,7 +41,7 @@ class Seen:
 
 @asynccontextmanager
 async def steady_load(api: httpx.Client, golden: dict[str, np.ndarray]) -> AsyncIterator[Seen]:
-    """Sends texts and an image, one after the other from each sender, while the block lasts."""
+    """Send texts and an image, one after the other from each sender, while the block lasts."""
     seen, numbers = Seen(), count()
     async with httpx.AsyncClient(
         base_url=api.base_url,

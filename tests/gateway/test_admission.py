@@ -108,7 +108,7 @@ def test_requests_of_many_items_share_half_of_the_room() -> None:
 
 
 def holding(stack: ExitStack, permits: Admission, client: str, most: int = 100) -> int:
-    """Takes permits until one is refused: how many."""
+    """Take permits until one is refused: how many."""
     for number in range(most):
         try:
             stack.enter_context(permits.permit(1, client=client))

@@ -59,7 +59,7 @@ class Service:
         return True
 
     def until(self, moment: float) -> None:
-        """Lets time pass."""
+        """Let time pass."""
         while self._under_way and self._under_way[0][0] <= moment:
             self.now, came, held = self._under_way.popleft()
             held.release()
@@ -73,7 +73,7 @@ class Service:
             self.ask(items)
 
     def rest(self) -> None:
-        """Answers what is under way."""
+        """Answer what is under way."""
         self.until(self.now + 1_000.0)
 
 

@@ -37,7 +37,7 @@ class Maker:
 
 
 async def settled() -> None:
-    """Lets every task come as far as it can."""
+    """Let every task come as far as it can."""
     for _ in range(10):
         await asyncio.sleep(0)
 

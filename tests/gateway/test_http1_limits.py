@@ -42,7 +42,7 @@ def answer(raw: socket.socket) -> tuple[int, dict[str, str]]:
 
 
 def send_all(raw: socket.socket, block: bytes, count: int) -> None:
-    """Sends the block `count` times, or until the other side hangs up."""
+    """Send the block `count` times, or until the other side hangs up."""
     with contextlib.suppress(OSError):
         for _ in range(count):
             raw.sendall(block)
@@ -127,7 +127,7 @@ def test_a_head_that_comes_byte_by_byte_is_late(strict: GatewayClient) -> None:
 
 
 def send_until(raw: socket.socket, data: bytes) -> bool:
-    """Sends a byte at a time until there is an answer."""
+    """Send a byte at a time until there is an answer."""
     raw.settimeout(0.05)
     for number in range(len(data)):
         raw.sendall(data[number : number + 1])

@@ -51,7 +51,7 @@ def ask_grpc(address: str) -> None:
 
 
 def settled(client: httpx.Client, calls: int) -> None:
-    """Waits until gRPC calls are counted, which is after their clients have their answers."""
+    """Wait until gRPC calls are counted, which is after their clients have their answers."""
     wait_until(lambda: value(scrape(client), "requests_total", protocol="grpc") >= calls)
 
 

@@ -43,7 +43,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SteeredTriton]:
 
 @pytest.fixture
 def start(triton: SteeredTriton, start_gateway: GatewayFactory) -> Start:
-    """Starts a gateway that serves all three."""
+    """Start a gateway that serves all three."""
     return partial(
         start_gateway,
         model_repository=triton.repository,

@@ -57,7 +57,7 @@ async def ask(client: GrpcInferClient, manifest: Manifest, within: float = 20) -
 
 
 async def ask_all(client: GrpcInferClient, manifest: Manifest) -> None:
-    """Asks until every server has given the golden vector."""
+    """Ask until every server has given the golden vector."""
     encoder = image_encoder(manifest)
     async with asyncio.timeout(60):
         while not all(encoder in each.verified for each in client._servers._servers.values()):

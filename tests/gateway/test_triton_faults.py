@@ -75,7 +75,7 @@ def soon(condition: Callable[[], bool]) -> None:
 
 
 async def working_on(api: httpx.Client, count: int, protocol: str = "rest") -> None:
-    """Waits until it works on this number of requests."""
+    """Wait until it works on this number of requests."""
     held = partial(wait_until, lambda: inflight(api, protocol) == count)
     await asyncio.to_thread(held, f"not {count} requests")
 

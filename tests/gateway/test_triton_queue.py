@@ -94,7 +94,7 @@ def full(encoder: Encoder, *, bulk: bool = False) -> Call:
 
 
 async def fill(client: GrpcInferClient, encoder: Encoder) -> list[asyncio.Task[Vectors]]:
-    """Keeps the encoder at work for a while, and has a batch ready for it after that."""
+    """Keep the encoder at work for a while, and have a batch ready for it after that."""
     quick = full(encoder)
     busy = replace(quick, batch=np.where(quick.batch == quick.batch[0, 1], SLOW, quick.batch))
     calls = [asyncio.create_task(client.infer(busy, WITHIN_S))]

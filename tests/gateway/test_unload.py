@@ -160,7 +160,7 @@ def instances(triton: TritonServer) -> int:
 
 
 def reload(client: GatewayClient) -> None:
-    """Has the gateway take up what is published, again where a starved Triton fails at it."""
+    """Have the gateway take up what is published, again where a starved Triton fails at it."""
     wait_until(
         lambda: client.post("/v1/admin/reload", timeout=UPDATE_S).is_success,
         "what is published is refused",
@@ -169,7 +169,7 @@ def reload(client: GatewayClient) -> None:
 
 
 def turn_round(root: Path, model: str) -> None:
-    """Writes encoders with opposite vectors in the place of a model's."""
+    """Write encoders with opposite vectors in the place of a model's."""
     path = root / f"{model}.manifest.json"
     manifest = read_manifest(path)
     for encoder in encoders_of(manifest):

@@ -48,14 +48,14 @@ class SteeredTriton:
         self._pid = 0
 
     def start(self) -> None:
-        """Starts it; returns when it serves."""
+        """Start it; return when it serves."""
         config = ServerConfig(self.repository, grpc_port=self.grpc_port, metrics_port=0, quiet=True)
         self._server = TritonServer(config)
         self._server.__enter__()
         self._pid = self._tritonserver()
 
     def control(self, action: str, model: str) -> None:
-        """Has it `load` or `unload` a model."""
+        """Have it `load` or `unload` a model."""
         assert self._server is not None
         with asking(self._server) as (client, headers):
             getattr(client, f"{action}_model")(model, headers=headers)
@@ -97,7 +97,7 @@ class SteeredTriton:
         os.kill(self._pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """Stops it in order."""
+        """Stop it in order."""
         if self._server is not None:
             self.thaw()
             self._server.stop()
@@ -179,7 +179,7 @@ async def client_of(
 
 
 async def use(client: InferClient, encoder: Encoder, within: float = 300.0) -> None:
-    """Runs an encoder on its golden input; the answer must be its golden vector."""
+    """Run an encoder on its golden input; the answer must be its golden vector."""
     golden = encoder.golden()
     [vector] = await client.infer(Call(encoder, golden.batch), within)
     assert cosine_to(golden, vector) >= golden.min_cosine
@@ -200,7 +200,7 @@ def copied(folder: Path) -> Path:
 
 
 def add_copies(repository: Path, *names: str) -> None:
-    """Publishes the demo model again under each of these names, a fingerprint to each."""
+    """Publish the demo model again under each of these names, a fingerprint to each."""
     demo = read_manifest(repository / "demo.manifest.json")
     for name in names:
         image, [text] = demo.triton.image, demo.triton.text
@@ -223,7 +223,7 @@ def add_copies(repository: Path, *names: str) -> None:
 def add_variant(
     repository: Path, name: str, weights: str, precision: str, both: float | None = None
 ) -> Manifest:
-    """Publishes the demo model as a variant of another, over the demo's own encoders.
+    """Publish the demo model as a variant of another, over the demo's own encoders.
 
     `both` is how many times as fast as FP32 it was here; None: nobody measured it.
     """

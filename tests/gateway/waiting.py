@@ -19,7 +19,7 @@ def wait_until(
     otherwise: str = "it did not come about in time",
     within: float = WITHIN_S,
 ) -> None:
-    """Returns once it holds; fails with these words where it does not in time."""
+    """Return once it holds; fail with these words where it does not in time."""
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, otherwise

@@ -61,7 +61,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture
 def visit(browser: "Browser") -> Iterator[Visitor]:
-    """Opens the page of a gateway, ready; at the end it must have kept quiet and to itself."""
+    """Open the page of a gateway, ready; at the end it must have kept quiet and to itself."""
     visits: list[tuple[Visit, bool]] = []
 
     def open_page(

@@ -54,7 +54,7 @@ def test_concurrent_requests_run_as_one_batch_with_their_own_answers(served: Ser
 
 
 def until_joined(served: Served, ask: Callable[[], None]) -> None:
-    """Asks until all requests of one time have run together.
+    """Ask until all requests of one time have run together.
 
     On a busy machine they may reach Triton too far apart for that.
     """

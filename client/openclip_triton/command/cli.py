@@ -48,7 +48,7 @@ def program(
         typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
     ] = False,
 ) -> None:
-    """Embeds texts and images, and classifies images, with an openclip-triton service."""
+    """Embed texts and images, and classify images, with an openclip-triton service."""
 
 
 @app.command("embed-text")

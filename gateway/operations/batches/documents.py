@@ -24,7 +24,7 @@ def new_id() -> str:
 
 
 def read(path: Path, schema: type[S]) -> S | None:
-    """Reads JSON; None where there is no file, or its content does not fit the schema."""
+    """Read JSON; None where there is no file, or its content does not fit the schema."""
     try:
         return schema.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -35,7 +35,7 @@ def read(path: Path, schema: type[S]) -> S | None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file that is whole and on the disk, or not there."""
+    """Write a file that is whole and on the disk, or not there."""
     beside = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.new")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -47,7 +47,7 @@ class Answered:
 
 
 def check(path: Path, endpoint: str, most: int) -> tuple[int, list[BatchError]]:
-    """Returns the number of lines of an input file, and the errors of the first wrong ones."""
+    """Return the number of lines of an input file, and the errors of the first wrong ones."""
     seen: set[bytes] = set()
     errors: list[BatchError] = []
     total = 0
@@ -79,7 +79,7 @@ def check(path: Path, endpoint: str, most: int) -> tuple[int, list[BatchError]]:
 
 
 def _raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines with their numbers; cuts one that is too long."""
+    """Yield the lines with their numbers; cut one that is too long."""
     number = 0
     while raw := file.readline(LINE_BYTES + 2):
         number += 1
@@ -132,7 +132,7 @@ class Progress:
     def __init__(
         self, path: Path, output: Path, errors: Path, endpoint: str, counts: RequestCounts
     ) -> None:
-        """Keeps `counts` current. Raises FileNotFoundError: the input was deleted."""
+        """Keep `counts` current. Raises FileNotFoundError: the input was deleted."""
         self._endpoint = endpoint
         self._counts = counts
         completed, failed = _recovered(output), _recovered(errors)
@@ -143,7 +143,7 @@ class Progress:
         self._output, self._errors = _appended(output), _appended(errors)
 
     def next(self, count: int) -> list[Line]:
-        """Returns the next lines that are not answered; none: there are no more."""
+        """Return the next lines that are not answered; none: there are no more."""
         found: list[Line] = []
         while len(found) < count and (numbered := next(self._lines, None)):
             if _blank(numbered[1]):
@@ -154,7 +154,7 @@ class Progress:
         return found
 
     def add(self, lines: Iterable[tuple[Line, Answered]]) -> None:
-        """Writes answers, and waits until they are on the disk."""
+        """Write answers, and wait until they are on the disk."""
         for line, answered in lines:
             response = {
                 "status_code": answered.status,
@@ -165,7 +165,7 @@ class Progress:
         self._sync()
 
     def refuse(self, left: list[Line], code: str, message: str) -> None:
-        """Writes an error for these lines, and for all after them."""
+        """Write an error for these lines, and for all after them."""
         error = {"code": code, "message": message}
         while left or (left := self.next(REFUSED)):
             for line in left:
@@ -174,7 +174,7 @@ class Progress:
         self._sync()
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         for file in (self._input, self._output, self._errors):
             file.close()
 
@@ -209,12 +209,12 @@ def _appended(path: Path) -> BinaryIO:
 
 
 def _mark(custom_id: str) -> bytes:
-    """Stands for an id where many are kept: an id may take 2 KiB."""
+    """A short stand-in for an id, where many are kept: an id may take 2 KiB."""
     return hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
 
 
 def _recovered(path: Path) -> set[bytes]:
-    """Returns the ids in the whole lines of a file of answers; cuts off what follows them."""
+    """Return the ids in the whole lines of a file of answers; cut off what follows them."""
     found: set[bytes] = set()
     if not path.exists():
         return found

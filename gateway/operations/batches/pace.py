@@ -27,7 +27,7 @@ class Pace:
         return GENTLE_LINES if self._others() else LINES
 
     async def rest(self, took_s: float) -> None:
-        """Rests after lines that took `took_s`; not at all without other requests."""
+        """Rest after lines that took `took_s`; not at all without other requests."""
         if not self._others():
             return
         await asyncio.sleep(min(GENTLE_REST * took_s, PATIENCE_S))

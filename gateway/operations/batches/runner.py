@@ -42,7 +42,7 @@ class Answer(Protocol):
     """Answers the request of one line."""
 
     async def __call__(self, owner: str | None, body: bytes, *, last: bool) -> Answered:
-        """Answers the JSON body of an owner's request.
+        """Answer the JSON body of an owner's request.
 
         Raises:
             Unauthenticated: The owner's key is not known any more.
@@ -82,7 +82,7 @@ class Runner:
         self._threads = Threads(1)  # for all reads and writes, in order
 
     async def run(self) -> NoReturn:
-        """Runs them while this process holds the folder's lock, for which it waits."""
+        """Run them while this process holds the folder's lock, for which it waits."""
         try:
             while True:
                 try:
@@ -135,7 +135,7 @@ class Runner:
         return sorted(found, key=lambda each: each[1].batch.created_at)
 
     async def _run(self, space: Space, stored: StoredBatch) -> None:
-        """Runs one batch to its end; where it cannot, waits before the next attempt."""
+        """Run one batch to its end; where it cannot, wait before the next attempt."""
         name = stored.batch.id
         try:
             await self._run_to_end(space, stored)
@@ -234,7 +234,7 @@ def _end(space: Space, stored: StoredBatch) -> _End | None:
 
 
 def _finish(space: Space, stored: StoredBatch, status: str) -> None:
-    """Publishes the files of answers and errors that are not empty, then writes the batch's end."""
+    """Publish the files of answers and errors that are not empty, then write the batch's end."""
     batch = stored.batch
     batch.finalizing_at = _now()
     for file_id, field, filename in (

@@ -35,7 +35,7 @@ class Space:
         self._limits = limits
 
     def add_file(self, content: bytes, filename: str, keep_s: int | None) -> FileObject:
-        """Stores an input file.
+        """Store an input file.
 
         Raises:
             TooLarge: There are too many, or too many bytes.
@@ -66,7 +66,7 @@ class Space:
         self, file_id: str, filename: str, purpose: Literal["batch", "batch_output"],
         keep_s: int | None,
     ) -> FileObject:  # fmt: skip
-        """Makes a file of content that is on the disk already."""
+        """Make a file of content that is on the disk already."""
         now = int(time.time())
         made = FileObject(
             id=file_id,
@@ -80,7 +80,7 @@ class Space:
         return made
 
     def file(self, file_id: str) -> FileObject:
-        """Returns a file. Raises UnknownObject: none has this id, or it has expired."""
+        """Return a file. Raises UnknownObject: none has this id, or it has expired."""
         found = read(self._path(file_id), FileObject) if _FILE_ID.fullmatch(file_id) else None
         if found is None or found.expires_at <= time.time():
             raise _unknown("file", file_id)
@@ -98,7 +98,7 @@ class Space:
         return sorted(kept, key=lambda each: (each.created_at, each.id))
 
     def delete_file(self, file_id: str) -> None:
-        """Deletes a file. Raises UnknownObject: as `file`."""
+        """Delete a file. Raises UnknownObject: as `file`."""
         self.file(file_id)
         self._path(file_id).unlink(missing_ok=True)
         self.content(file_id).unlink(missing_ok=True)
@@ -106,7 +106,7 @@ class Space:
     def add_batch(
         self, input_file_id: str, metadata: dict[str, str] | None, keep_s: int | None
     ) -> BatchObject:
-        """Stores a batch, which then runs.
+        """Store a batch, which then runs.
 
         Raises:
             UnknownObject: There is no such file.
@@ -138,18 +138,18 @@ class Space:
         return batch
 
     def put(self, stored: StoredBatch) -> None:
-        """Writes a batch anew."""
+        """Write a batch anew."""
         write(self._path(stored.batch.id), stored.model_dump_json().encode())
 
     def batch(self, batch_id: str) -> BatchObject:
-        """Returns a batch. Raises UnknownObject: none has this id."""
+        """Return a batch. Raises UnknownObject: none has this id."""
         stored = read(self._path(batch_id), StoredBatch) if _BATCH_ID.fullmatch(batch_id) else None
         if stored is None:
             raise _unknown("batch", batch_id)
         return self._shown(stored.batch)
 
     def stored(self, without: Container[str] = ()) -> list[StoredBatch]:
-        """Returns all batches without those of these ids, the oldest first."""
+        """Return all batches without those of these ids, the oldest first."""
         found = (
             read(self._path(each), StoredBatch) for each in self._batch_ids() if each not in without
         )
@@ -159,7 +159,7 @@ class Space:
         )
 
     def batches(self, first: str | None) -> Iterator[BatchObject]:
-        """Yields batches as clients see them, the newest first; with `first`, from that id on."""
+        """Yield batches as clients see them, the newest first; with `first`, from that id on."""
         ids = sorted(self._batch_ids(), reverse=True)  # ids rise with time
         if first is not None:
             ids = ids[ids.index(first) :] if first in ids else []
@@ -174,7 +174,7 @@ class Space:
         return [path.stem for path in self.folder.glob("batch_*.json")]
 
     def cancel(self, batch_id: str) -> BatchObject:
-        """Has a batch end soon.
+        """Have a batch end soon.
 
         Raises:
             UnknownObject: None has this id.
@@ -216,7 +216,7 @@ class Space:
         return batch.model_copy(update={"status": "cancelling", "cancelling_at": asked})
 
     def _make_place(self) -> None:
-        """Deletes ended batches without files, where there is no place for one more batch."""
+        """Delete ended batches without files, where there is no place for one more batch."""
         if len(self._batch_ids()) >= self._limits.objects:
             for each in self.stored():
                 if each.batch.status in ENDED and not self._has_files(each.batch):

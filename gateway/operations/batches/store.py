@@ -28,7 +28,7 @@ class Store:
     """The folder, with a space for each owner."""
 
     def __init__(self, folder: Path, limits: StoreLimits) -> None:
-        """Makes the folder. Raises StoreError: it cannot be made or written."""
+        """Make the folder. Raises StoreError: it cannot be made or written."""
         self.folder = folder
         self.limits = limits
         try:
@@ -61,6 +61,6 @@ class Store:
         return descriptor
 
     def purge(self) -> None:
-        """Deletes what has expired, and what an interrupted write left."""
+        """Delete what has expired, and what an interrupted write left."""
         for space in self.spaces():
             space.purge()

@@ -17,7 +17,7 @@ def router(models: Models, updates: Updates) -> APIRouter:
 
     @made.post("/v1/admin/reload")
     async def reload(request: Request) -> Response:
-        """Serves what the model repository holds now; 409 names what was refused."""
+        """Serve what the model repository holds now; 409 names what was refused."""
         if not _is_local(request):
             raise HTTPException(404)
         if problems := await updates.reload():

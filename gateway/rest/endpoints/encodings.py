@@ -20,7 +20,7 @@ def check_packed(
     encodings: Collection[str], dimensions: int | None, param: str, model: str | None,
     engine: Engine,
 ) -> None:  # fmt: skip
-    """Checks that packed signs fill their bytes; `param` is the field of the dimensions.
+    """Check that packed signs fill their bytes; `param` is the field of the dimensions.
 
     Raises:
         MalformedRequest: Signs are packed, and the number of dimensions is no multiple of 8.

@@ -82,7 +82,7 @@ class BatchesResponse(BaseModel):
 
 
 def answering(engine: Engine, intake: Intake, access: Access | None, metrics: Metrics) -> Answer:
-    """Answers a line as `/v1/embeddings` does, in bulk, at the cost of the owner's quota."""
+    """Answer a line as `/v1/embeddings` does, in bulk, at the cost of the owner's quota."""
 
     async def answer(owner: str | None, body: bytes, *, last: bool) -> Answered:
         record = Record(
@@ -123,7 +123,7 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
         responses=answers(BatchObject, 400, 401, 404, 413, 429, 503),
     )  # fmt: skip
     async def create(request: Request) -> Response:
-        """Begins soon, and runs behind all other requests."""
+        """Begin soon, and run behind all other requests."""
         space = space_of(store, request)
         async with intake.work(request) as work:
             body = await work.parse(BatchRequest)
@@ -155,7 +155,7 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
         responses=answers(BatchObject, 400, 401, 404, 503),
     )  # fmt: skip
     async def cancel(request: Request, batch_id: str) -> Response:
-        """Ends it soon; what is answered by then is kept."""
+        """End it soon; what is answered by then is kept."""
         space = space_of(store, request)
         return convert.plain((await threads.run(space.cancel, batch_id)).model_dump())
 

@@ -199,7 +199,7 @@ async def _ranked(
 
 
 def check_cut(field: str, tokens: int | None, model: str | None, engine: Engine) -> None:
-    """Refuses, by the field's name, to cut text at fewer tokens than the model's context length."""
+    """Refuse, by the field's name, to cut text at fewer tokens than the model's context length."""
     if tokens is None:
         return
     length = engine.models.find(model).manifest.tokenizer.context_length

@@ -38,7 +38,7 @@ class UploadEndpoint(Endpoint):
     """A route whose body is an image or a form."""
 
     async def handle(self, engine: Engine, intake: Intake, request: Request) -> Response:
-        """Lets a request in, and answers it. Raises: As `Intake.work` and `Work.run`."""
+        """Let a request in, and answer it. Raises: As `Intake.work` and `Work.run`."""
         multiple = FORM if is_form(request.headers) else RAW
         async with intake.work(request, images=self.images, multiple=multiple) as work:
             return await self.answer(engine, work, request)

@@ -31,7 +31,7 @@ Model = Annotated[fields.ModelName, Field(description="Not TEI's: as in `/v1/emb
 
 
 def check_given(given: Sized, name: str) -> None:
-    """Checks that a list is not empty. Raises MalformedRequest: it is."""
+    """Check that a list is not empty. Raises MalformedRequest: it is."""
     if not given:
         raise MalformedRequest(f"`{name}` cannot be empty", param=name, code=EMPTY)
 
