@@ -1,1 +1,4 @@
-"""Black-box measurements of a running service."""
+"""Black-box measurements of a running service.
+
+May import `openclip_api`, `server`, `gateway.images` and `gateway.models`.
+"""

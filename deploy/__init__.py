@@ -1,1 +1,4 @@
-"""Runs the service: both processes on one machine (stack), Compose and Kubernetes."""
+"""Runs the service: both processes on one machine (stack), Compose and Kubernetes.
+
+May import `server`.
+"""

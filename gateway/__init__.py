@@ -1,1 +1,4 @@
-"""The gateway: OpenCLIP embeddings and zero-shot classification over REST, in front of Triton."""
+"""Serves OpenCLIP embeddings, classification and ranking over REST and gRPC, on Triton.
+
+May import `openclip_api`.
+"""

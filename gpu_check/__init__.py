@@ -4,5 +4,6 @@
     encoders      each model in ONNX Runtime           plans    its TensorRT plans
     service       Triton and the gateway under closed and open loops
 
-May import everything but PyTorch and OpenCLIP. Nothing imports it.
+May import `benchmarks`, `export`, `gateway.models` and `server`; never PyTorch or OpenCLIP.
+Nothing imports it.
 """

@@ -7,5 +7,6 @@
 
 Not part of `benchmarks`: it draws its scenes with `export.demo.scenes`, which benchmarks may not
 import, and measures no speed. May import `benchmarks`, `gateway.images`, `gateway.models`,
-`openclip_triton` and the scenes and captions of `export.demo`; never PyTorch. Nothing imports it.
+`gateway.errors`, `openclip_triton` and the scenes and captions of `export.demo`; never PyTorch.
+Nothing imports it.
 """

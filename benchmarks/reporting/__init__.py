@@ -1,4 +1,4 @@
 """Results of benchmarks: files, tables, plots, targets.
 
-May import `benchmarks.systems` and what is below it.
+May import `benchmarks.systems` and what it may import, `gateway.images` and `gateway.models`.
 """

@@ -1,4 +1,4 @@
 """The systems under test, in separate processes, and their cost.
 
-May import `benchmarks.traffic`.
+May import `benchmarks.program` and `benchmarks.traffic`.
 """

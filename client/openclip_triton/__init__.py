@@ -1,4 +1,7 @@
-"""The client of openclip-triton: embeddings, zero-shot and similarity over gRPC."""
+"""The client of openclip-triton: embeddings, classification and ranking over gRPC.
+
+May import `openclip_api`.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

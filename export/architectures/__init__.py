@@ -1,4 +1,4 @@
 """Tries to export every configuration of OpenCLIP.
 
-Used by nothing else; may import all of `export` but its programs.
+May import all of `export` but its programs, and what it may import; nothing imports it.
 """

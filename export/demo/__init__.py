@@ -1,1 +1,4 @@
-"""The demo model: drawn scenes, their captions, and its training."""
+"""The demo model: drawn scenes, their captions, and its training.
+
+Imports nothing of ours.
+"""

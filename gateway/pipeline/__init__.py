@@ -1,5 +1,5 @@
 """From the items of a request to vectors and scores: the one place that orders the stages.
 
 May import `gateway.images`, `gateway.inference`, `gateway.admission`, `gateway.models` and
-`gateway.errors`; knows no protocol and no setting.
+`gateway.errors`; no protocol and no setting.
 """

@@ -1,4 +1,4 @@
 """Several gateway processes behind one pair of ports: start, restart, signals, end.
 
-May import everything of the gateway.
+May import all of `gateway`.
 """

@@ -1,1 +1,4 @@
-"""Python-based Triton backends, each a folder that Triton finds by its name."""
+"""Python-based Triton backends, each a folder that Triton finds by its name.
+
+Imports nothing of ours.
+"""

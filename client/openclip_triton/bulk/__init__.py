@@ -1,4 +1,4 @@
 """Long runs over many files or captions: inputs, progress, finished parts, output layouts.
 
-Imports the library above it, and nothing of the command.
+May import all of `openclip_triton` but its command.
 """

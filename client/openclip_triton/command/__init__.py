@@ -1,4 +1,4 @@
 """The command `openclip-triton`: options, subcommands, printing.
 
-Imports `bulk` and the library; nothing imports it but `__main__`.
+May import all of `openclip_triton`; nothing imports it but `__main__`.
 """

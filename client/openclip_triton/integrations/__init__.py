@@ -1,1 +1,4 @@
-"""Embedding classes for third-party frameworks, on `Client`; each needs the extra of its name."""
+"""Embedding classes for third-party frameworks, on `Client`; each needs the extra of its name.
+
+May import `openclip_triton.client`.
+"""

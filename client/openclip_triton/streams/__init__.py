@@ -1,4 +1,5 @@
 """Streams of any number of items: their state, their exchange with the service, and its I/O.
 
-Imports the library's arguments, values and errors, and nothing of its clients.
+May import `openclip_api` and `openclip_triton.arguments`, `openclip_triton.convert`,
+`openclip_triton.values` and `openclip_triton.errors`.
 """

@@ -1,1 +1,4 @@
-"""The page at `/` where the service can be tried in a browser."""
+"""The page at `/` where the service can be tried in a browser.
+
+Imports nothing of ours.
+"""

@@ -1,1 +1,4 @@
-"""The ``onnxruntime`` backend; Triton loads ``model.py``."""
+"""The ``onnxruntime`` backend; Triton loads ``model.py``.
+
+May import `server.backends`.
+"""

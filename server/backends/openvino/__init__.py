@@ -1,1 +1,4 @@
-"""The ``openvino`` backend; Triton loads ``model.py``."""
+"""The ``openvino`` backend; Triton loads ``model.py``.
+
+May import `server.backends`.
+"""

@@ -1,4 +1,4 @@
 """The routes of text-embeddings-inference (TEI), in its shapes and with its errors.
 
-May import what the other endpoints may, and `rerank` of them.
+May import `gateway.rest` and what it may import; of the other endpoints only `rerank`.
 """
