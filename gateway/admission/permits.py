@@ -32,7 +32,7 @@ class Room:
 
     requests: int  # a stream counts as one
     items: int  # texts and images
-    bytes: int  # of bodies
+    bytes: int  # of bodies, pixels and answers
     wait_s: float = math.inf  # longest expected wait, in seconds
     share: float = 1.0  # of the room, for one client while others hold some
 
@@ -82,18 +82,7 @@ class Permit(Held):
 
     def release(self, error: type[BaseException] | None = None) -> None:
         """Give all of it back; `error` is what the request ended in."""
-        admission = self._admission
-        if self.wait is not None:
-            self.wait.leave(self, answered=error is None)
-        if self.requests:
-            admission._foreground(self, -1)
-        if self.requests and not (error and issubclass(error, Overloaded)):
-            admission._drain.add(self.items)
-        if self.requests or self.bytes:
-            admission._take(self, -self.requests, -self.small, -self.large, -self.bytes)
-            mine = admission._clients[self.client]
-            if not mine.requests and not mine.bytes:
-                del admission._clients[self.client]
+        self._admission.release(self, error)
 
     def claim(self, items: int, images: int = 0) -> None:
         """Take room for all items of the request, `images` among them, before work on any begins.
@@ -101,27 +90,7 @@ class Permit(Held):
         Raises:
             Overloaded: There is no room, or the expected wait is too long.
         """
-        admission = self._admission
-        room, mine = admission._room, admission._clients.get(self.client, _NOTHING)
-        others = admission.items - self.items
-        small = large = 0
-        if items > LARGE_ITEMS:
-            pool = max(1, room.items // LARGE_PART)
-            # The items of a very large request are not all in memory at a time.
-            large = min(items, max(1, room.items // MOST_PART))
-            admission._check(_ITEMS, room.items, large, others)
-            own = mine.large - self.large
-            admission._check(_LARGE, pool, large, admission.large - self.large, own, room.items)
-        else:
-            small = min(items, room.items)
-            admission._check(_ITEMS, room.items, small, others, mine.small - self.small)
-        if self.wait is not None:
-            self.wait.leave(self, answered=False)
-        wait = admission._waits[images > 0, items > LARGE_ITEMS]
-        admission._check_wait(wait.wait_s(self.client))
-        wait.enter(self, images or items, self.client)
-        self.wait = wait
-        admission._take(self, 0, small - self.small, large - self.large, 0)
+        self._admission.claim(self, items, images)
 
     def charge(self, cost: Cost) -> None:
         """Claim all that a valid request costs. Raises Overloaded: as `claim` and `hold`."""
@@ -135,11 +104,7 @@ class Permit(Held):
         Raises:
             Overloaded: There is none. What this request holds already never refuses it.
         """
-        admission = self._admission
-        own = admission._clients.get(self.client, _NOTHING).bytes - self.bytes
-        others = admission.bytes - self.bytes
-        admission._check(_BYTES, admission._room.bytes, size + self.bytes, others, own)
-        admission._take(self, 0, 0, 0, admission._counted(self, size))
+        self._admission.hold(self, size)
 
 
 class Admission(Held):
@@ -212,6 +177,50 @@ class Admission(Held):
         self._take(permit, 1, items, 0, self._counted(permit, size))
         self._foreground(permit, 1)
 
+    def claim(self, permit: Permit, items: int, images: int) -> None:
+        """See `Permit.claim`."""
+        room, mine = self._room, self._clients.get(permit.client, _NOTHING)
+        others = self.items - permit.items
+        small = large = 0
+        if items > LARGE_ITEMS:
+            pool = max(1, room.items // LARGE_PART)
+            # The items of a very large request are not all in memory at a time.
+            large = min(items, max(1, room.items // MOST_PART))
+            self._check(_ITEMS, room.items, large, others=others)
+            self._check(
+                _LARGE, pool, large, others=self.large - permit.large,
+                mine=mine.large - permit.large, shared=room.items,
+            )  # fmt: skip
+        else:
+            small = min(items, room.items)
+            self._check(_ITEMS, room.items, small, others=others, mine=mine.small - permit.small)
+        if permit.wait is not None:
+            permit.wait.leave(permit, answered=False)
+        wait = self._waits[images > 0, items > LARGE_ITEMS]
+        self._check_wait(wait.wait_s(permit.client))
+        wait.enter(permit, images or items, permit.client)
+        permit.wait = wait
+        self._take(permit, 0, small - permit.small, large - permit.large, 0)
+
+    def hold(self, permit: Permit, size: int) -> None:
+        """See `Permit.hold`."""
+        self._check_bytes(permit, size)
+        self._take(permit, 0, 0, 0, self._counted(permit, size))
+
+    def release(self, permit: Permit, error: type[BaseException] | None) -> None:
+        """See `Permit.release`."""
+        if permit.wait is not None:
+            permit.wait.leave(permit, answered=error is None)
+        if permit.requests:
+            self._foreground(permit, -1)
+        if permit.requests and not (error and issubclass(error, Overloaded)):
+            self._drain.add(permit.items)
+        if permit.requests or permit.bytes:
+            self._take(permit, -permit.requests, -permit.small, -permit.large, -permit.bytes)
+            mine = self._clients[permit.client]
+            if not mine.requests and not mine.bytes:
+                del self._clients[permit.client]
+
     def quiet_s(self) -> float:
         """Seconds since the last foreground request ended; 0 while one is in flight."""
         return 0.0 if self._others else self._clock() - self._others_until
@@ -223,15 +232,19 @@ class Admission(Held):
 
     def _check_entry(self, permit: Permit, size: int, items: int, images: bool | None) -> None:
         room, mine = self._room, self._clients.get(permit.client, _NOTHING)
-        self._check(_REQUESTS, room.requests, 1, self.requests, mine.requests)
+        self._check(_REQUESTS, room.requests, 1, others=self.requests, mine=mine.requests)
         if size:
-            others, own = self.bytes - permit.bytes, mine.bytes - permit.bytes
-            self._check(_BYTES, room.bytes, size + permit.bytes, others, own)
-        self._check(_ITEMS, room.items, items, self.items, mine.small)
+            self._check_bytes(permit, size)
+        self._check(_ITEMS, room.items, items, others=self.items, mine=mine.small)
         wait_s = self._waits[images is True, False].wait_s(permit.client)
         if wait_s and images is None:  # not yet known which of the two it needs
             wait_s = min(wait_s, self._waits[True, False].wait_s(permit.client))
         self._check_wait(wait_s)
+
+    def _check_bytes(self, permit: Permit, size: int) -> None:
+        mine = self._clients.get(permit.client, _NOTHING).bytes - permit.bytes
+        others = self.bytes - permit.bytes
+        self._check(_BYTES, self._room.bytes, size + permit.bytes, others=others, mine=mine)
 
     def _counted(self, permit: Permit, size: int) -> int:
         return int(min(size, self._most_bytes - permit.bytes))
@@ -241,18 +254,18 @@ class Admission(Held):
             held.add(requests, small, large, size)
 
     def _check(
-        self,
-        kind: tuple[str, str],
-        limit: int,
-        wanted: int,
-        others: int,
-        mine: int = 0,
-        of: int = 0,
-    ) -> None:
+        self, kind: tuple[str, str], limit: int, wanted: int, *,
+        others: int, mine: int = 0, shared: int | None = None,
+    ) -> None:  # fmt: skip
         """Refuse what does not fit, or is more than the client may hold.
 
-        `others` is what all other requests hold, `mine` what the client's hold among them. Its
-        share is a part of `of`, or for 0 of the limit.
+        Args:
+            kind: What is counted, and the setting of its limit.
+            limit: How much of it may be in flight.
+            wanted: How much the request would hold.
+            others: How much all other requests hold.
+            mine: How much of that the client's other requests hold.
+            shared: What a client may have a share of, where it is not the limit.
         """
         what, setting = kind
         left = limit - others - wanted
@@ -262,8 +275,11 @@ class Admission(Held):
         share = self._room.share
         if not mine or share >= 1:
             return
-        alone = len(self._clients) == 1
-        if left < int(share * limit) if alone else mine + wanted > min(share * (of or limit), left):
+        if len(self._clients) == 1:  # alone: one share stays free for the next client
+            over = left < int(share * limit)
+        else:
+            over = mine + wanted > min(share * (shared or limit), left)
+        if over:
             raise self._full(
                 f"this client may hold no more: of the {limit:,} {what}, a part stays free for "
                 "others (GATEWAY_CLIENT_SHARE)"

@@ -23,11 +23,13 @@ def test_images_do_not_wait_for_long_texts(
         "labels": [f"{DEAR}{number}" for number in range(5)],
         "templates": ["{}", "a {}", "the {}", "one {}"],
     }
-    with start_gateway(triton_address=triton.addresses.grpc, decode_threads=1) as api:
+    with start_gateway(
+        triton_address=triton.addresses.grpc, decode_threads=1, request_timeout_s=300
+    ) as api:
         seen: list[int] = []
 
         def ask() -> None:
-            with httpx.Client(base_url=api.base_url, timeout=120) as client:
+            with httpx.Client(base_url=api.base_url, timeout=330) as client:
                 seen.append(client.post("/v1/zero-shot", json=body).status_code)
 
         asking = threading.Thread(target=ask)

@@ -413,6 +413,7 @@ def test_a_stop_under_load_answers_what_was_begun(
         triton_address=triton.addresses.grpc,
         text_cache_bytes=0,
         max_inflight_items=2 * 12 * len(body["input"]),
+        max_wait_s=300,
         client_share=1,
     ) as client:
         threads = [threading.Thread(target=rest, args=[client.base_url]) for _ in range(6)]
