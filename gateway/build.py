@@ -25,7 +25,7 @@ from gateway.operations.updates import Updates
 from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.embedding import CachedEncoder, Embedder
+from gateway.pipeline.embedding import Embedder, Encoders
 from gateway.pipeline.engine import Engine
 from gateway.pipeline.label_sets import LabelSets
 from gateway.pipeline.prepare import Preparer
@@ -237,8 +237,8 @@ async def components(
     limits = request_limits(settings)
     images = await asyncio.to_thread(decoder, settings)
     preparer = Preparer(threads, limits, images, fetcher(settings), long=long)
-    encoder = CachedEncoder(Batcher(client, settings.triton_calls, metrics.called), cache)
-    classifiers = Classifiers(models, sets, preparer, encoder, cache)
+    encoders = Encoders(Batcher(client, settings.triton_calls, metrics.called), cache)
+    classifiers = Classifiers(models, sets, preparer, encoders, cache)
 
     def doubt(fingerprint: str) -> None:
         cache.clear()
@@ -250,7 +250,7 @@ async def components(
         Threads(2),
         images,
         classifiers,
-        Engine(models, sets, limits, Embedder(preparer, encoder), classifiers),
+        Engine(models, sets, limits, Embedder(preparer, encoders), classifiers),
         Admission(room(settings)),
         Readiness(
             models, client, classifiers, doubt, every=settings.ready_all, on_states=metrics.ready

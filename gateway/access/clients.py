@@ -1,7 +1,7 @@
 """Names the client of a request, so that clients share capacity and encoders fairly.
 
-Where there are keys it is the key's name, else the address that the connection comes from. What a
-header says of addresses is believed of proxies alone that a setting names (uvicorn's doing).
+Where there are keys it is the key's name, else the address that the connection comes from. uvicorn
+takes an address from a header only if the connection comes from a proxy that a setting names.
 """
 
 from functools import lru_cache

@@ -40,7 +40,7 @@ async def translated(
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(LATE)
     if status not in _GONE:
-        server.answered()
+        server.record_answer()
     if status == grpc.StatusCode.NOT_FOUND:
         server.verified.discard(call.encoder)
         return NotServedError(name)
@@ -51,8 +51,8 @@ async def translated(
         if server.connected():
             ready = await server.ready(name, call.encoder.version, min(within, READY_S))
         if ready is None:
-            server.failed()
-            server.lost()
+            server.record_failure()
+            server.forget_connection()
             return ElsewhereError("the inference server cannot be reached")
         if ready:
             return Overloaded("the inference server's queue is full")

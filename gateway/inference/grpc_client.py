@@ -102,7 +102,7 @@ class GrpcInferClient:
     async def load(self, encoder: Encoder, within: float) -> None:
         """See `InferClient.load`."""
         async with asyncio.timeout(within):
-            servers = await self._servers.all()
+            servers = await self._servers.available()
             if not servers:
                 raise Unavailable("the inference server does not answer")
             loading = (
@@ -115,7 +115,7 @@ class GrpcInferClient:
     ) -> list[str]:
         """See `InferClient.release`."""
         versions = {encoder.model: encoder.version for encoder in served}
-        answering = await self._servers.all()
+        answering = await self._servers.available()
         found = await asyncio.gather(
             *(self._control.release(each, versions, gone, looks) for each in answering)
         )
@@ -123,7 +123,9 @@ class GrpcInferClient:
 
     async def rest(self, served: Collection[Encoder], looks: int) -> list[str]:
         """See `InferClient.rest`."""
-        return await self._sleepers.rest(self._control, await self._servers.all(), served, looks)
+        return await self._sleepers.rest(
+            self._control, await self._servers.available(), served, looks
+        )
 
     def asleep(self, encoder: Encoder) -> bool:
         """See `InferClient.asleep`."""
@@ -160,7 +162,7 @@ class GrpcInferClient:
     async def _all(self, within: float) -> list[Server]:
         try:
             async with asyncio.timeout(within):
-                return await self._servers.all()
+                return await self._servers.available()
         except TimeoutError:
             raise Unavailable("the inference server's name cannot be resolved") from None
 
@@ -171,7 +173,7 @@ class GrpcInferClient:
         try:
             vectors = await self._send(server, call, deadline)
         except InferenceFailed as error:
-            if error.code == WRONG and server.suspects(call.encoder):
+            if error.code == WRONG and server.mark_suspect(call.encoder):
                 self._doubted.add(call.encoder)
             raise
         server.unused.pop(call.encoder, None)
@@ -227,19 +229,19 @@ class GrpcInferClient:
                 logger.error("golden vector: %s", error.message)
                 if error.code == WRONG:
                     raise self._wrong(server, encoder, error.message) from error
-                server.fails(encoder, now() + WRONG_S)
+                server.mark_wrong(encoder, now() + WRONG_S)
                 raise ElsewhereError(f"{name} fails on the inference server") from error
             cosine = cosine_to(golden, vector)
             if cosine < golden.min_cosine:
                 raise self._wrong(server, encoder, differs(name, cosine))
             if server.epoch != epoch:
                 raise ElsewhereError("the connection to the inference server was lost")
-            server.passes(encoder)
+            server.mark_verified(encoder)
 
     def _wrong(self, server: Server, encoder: Encoder, message: str) -> "ElsewhereError":
         if encoder in server.verified:
             self._doubted.add(encoder)
-        server.fails(encoder, now() + WRONG_S)
+        server.mark_wrong(encoder, now() + WRONG_S)
         return ElsewhereError(message, WRONG)
 
     async def _send(self, server: Server, call: Call, deadline: float) -> Vectors:
@@ -270,7 +272,7 @@ class GrpcInferClient:
             if isinstance(failure, Overloaded) and now() - begin >= wait_s:
                 raise PassedError from error
             raise failure from error
-        server.answered()
+        server.record_answer()
         return checked(output(response), call)
 
 

@@ -42,7 +42,7 @@ class ClosedError(grpc.aio.AioRpcError):  # type: ignore[misc]
     """The channel was closed during a call: no address names its server any more."""
 
     def __init__(self) -> None:
-        super().__init__(grpc.StatusCode.CANCELLED, details="it is not named any more")
+        super().__init__(grpc.StatusCode.CANCELLED, details="no address names the server any more")
 
 
 @contextmanager
@@ -91,7 +91,7 @@ class Server:
     Attributes:
         inflight: The number of calls under way.
         failures: The number of failures in a row.
-        open: Whether the breaker is open.
+        breaker_open: Whether the server is left alone, after failures.
         epoch: Changes when the connection is lost, and with it all that was verified.
         verified: Encoders whose golden vector came back right over this connection.
         wrong: Encoders whose golden vector came back wrong, and until when they stay refused.
@@ -107,7 +107,7 @@ class Server:
     on_breaker: Callable[[], None]  # called when the breaker opens or closes
     inflight: int = 0
     failures: int = 0
-    open: bool = False
+    breaker_open: bool = False
     epoch: int = 0
     verified: set[Hashable] = field(default_factory=set)
     wrong: dict[Hashable, float] = field(default_factory=dict)
@@ -153,25 +153,25 @@ class Server:
         finally:
             self.inflight -= 1
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """Record an answer, which may be an error."""
         self.failures = 0
         self._doubted = False
         self._silent_since = now() if self.inflight else None
-        if self.open:
-            self.open = False
+        if self.breaker_open:
+            self.breaker_open = False
             self.on_breaker()
             logger.info("Triton at %s answers again", self.address)
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """Record a call or a probe without an answer."""
         self.failures += 1
-        if self.failures >= FAILURES and not self.open:
-            self.open = True
+        if self.failures >= FAILURES and not self.breaker_open:
+            self.breaker_open = True
             self.on_breaker()
             logger.warning("Triton at %s does not answer; it is left alone", self.address)
 
-    def lost(self) -> None:
+    def forget_connection(self) -> None:
         """Forget what was verified: another server may be behind the next connection."""
         self.epoch += 1
         self._doubted = True
@@ -186,19 +186,19 @@ class Server:
         """Whether an encoder may be used without a check of its golden vector."""
         return encoder in self.verified and encoder not in self.suspect
 
-    def passes(self, encoder: Hashable) -> None:
+    def mark_verified(self, encoder: Hashable) -> None:
         """Record that an encoder's golden vector came back right."""
         self.wrong.pop(encoder, None)
         self.suspect.discard(encoder)
         self.verified.add(encoder)
 
-    def fails(self, encoder: Hashable, until: float) -> None:
+    def mark_wrong(self, encoder: Hashable, until: float) -> None:
         """Record that an encoder's golden vector did not come back right."""
         self.verified.discard(encoder)
         self.unused.pop(encoder, None)
         self.wrong[encoder] = until
 
-    def suspects(self, encoder: Hashable) -> bool:
+    def mark_suspect(self, encoder: Hashable) -> bool:
         """Record an output that cannot be an encoder's; return whether it is the first.
 
         Only the first counts. Otherwise a client whose inputs cause such outputs could have
@@ -221,7 +221,7 @@ class Server:
             await asyncio.sleep(PROBE_EVERY_S)
             since = self._silent_since
             silent = since is not None and now() - since > SILENT_S
-            if self.open or self.failures or self._doubted or silent:
+            if self.breaker_open or self.failures or self._doubted or silent:
                 await self._probe()
 
     async def _probe(self) -> None:
@@ -229,9 +229,9 @@ class Server:
             await self.stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=PROBE_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             if error.code() in UNANSWERED:
-                self.failed()
+                self.record_failure()
                 return
-        self.answered()
+        self.record_answer()
 
     async def _follow(self) -> None:
         last = self.channel.get_state()
@@ -239,7 +239,7 @@ class Server:
             await self.channel.wait_for_state_change(last)
             state = self.channel.get_state()
             if last == grpc.ChannelConnectivity.READY or state in _DOWN:
-                self.lost()
+                self.forget_connection()
             last = state
 
 

@@ -46,13 +46,13 @@ class Servers:
         """Whether the names have been resolved once."""
         return self._resolved.is_set()
 
-    async def all(self) -> list[Server]:
+    async def available(self) -> list[Server]:
         """The servers whose breaker is closed, once the names have been resolved."""
         await self._resolved.wait()
         return self._answering()
 
     def _answering(self) -> list[Server]:
-        return [server for server in self._servers.values() if not server.open]
+        return [server for server in self._servers.values() if not server.breaker_open]
 
     def pick(self, without: Server | None = None) -> Server | None:
         """The server with the fewest calls, connected ones first; None if no other answers."""
@@ -96,7 +96,7 @@ class Servers:
         self._report()
 
     def _report(self) -> None:
-        broken = sum(server.open for server in self._servers.values())
+        broken = sum(server.breaker_open for server in self._servers.values())
         self.broken = 0 < broken == len(self._servers)
         self._on_status(len(self._servers) - broken, broken)
 

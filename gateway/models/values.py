@@ -230,7 +230,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One label of a zero-shot classification, as REST answers it."""
+    """One label of a zero-shot classification; REST answers with these fields."""
 
     label: str
     index: int  # of the label in the request, or in its label set

@@ -14,7 +14,7 @@ from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.models.registry import Model, Models
 from gateway.models.values import Deadline, Execution, TextItem, Timings
 from gateway.pipeline.cache import Encoded, VectorCache
-from gateway.pipeline.embedding import CachedEncoder
+from gateway.pipeline.embedding import Encoders
 from gateway.pipeline.label_sets import LabelSet, LabelSets
 from gateway.pipeline.prepare import Preparer, parts
 from gateway.pipeline.scoring import Label, Rows, normalise, prompts
@@ -46,14 +46,18 @@ class Classifiers:
     models: Models
     sets: LabelSets
     preparer: Preparer
-    encoder: CachedEncoder
+    encoders: Encoders
     cache: VectorCache
     _held: dict[tuple[str, str], Classifier] = field(default_factory=dict)
     _doubted: asyncio.Event = field(default_factory=asyncio.Event)
     _doubts: Counter[str] = field(default_factory=Counter)  # by fingerprint
 
     async def _of_labels(
-        self, model: Model, labels: Sequence[Label], templates: tuple[str, ...], run: Execution
+        self,
+        model: Model,
+        labels: Sequence[Label],
+        templates: tuple[str, ...],
+        execution: Execution,
     ) -> Classifier:
         """Only labels that are not in the cache are encoded.
 
@@ -62,7 +66,7 @@ class Classifiers:
 
         async def make(positions: list[int]) -> list[Encoded]:
             wanted = [(position, labels[position]) for position in positions]
-            return await self._encode(model, wanted, templates, run)
+            return await self._encode(model, wanted, templates, execution)
 
         rows = await self.cache.rows(cache_keys(model, labels, templates), make)
         return Classifier(
@@ -72,7 +76,7 @@ class Classifiers:
             any(row.truncated for row in rows),
         )
 
-    async def of_set(self, model: Model, label_set: LabelSet, run: Execution) -> Classifier:
+    async def of_set(self, model: Model, label_set: LabelSet, execution: Execution) -> Classifier:
         """The classifier of a label set, encoded at start or, before that is done, now.
 
         Labels of a request come as a set without a name.
@@ -84,7 +88,7 @@ class Classifiers:
         held = self._held.get((model.manifest.fingerprint, label_set.name))
         if held is not None:
             return held
-        return await self._of_labels(model, label_set.labels, label_set.templates, run)
+        return await self._of_labels(model, label_set.labels, label_set.templates, execution)
 
     def waiting(self, model: Model) -> list[str]:
         """The label sets that are not encoded yet for a model, one line each."""
@@ -164,13 +168,13 @@ class Classifiers:
         model: Model,
         wanted: Sequence[tuple[int, Label]],
         templates: tuple[str, ...],
-        run: Execution,
+        execution: Execution,
     ) -> list[Encoded]:
         rows: list[Encoded] = []
         encoded: list[Encoded] = []  # texts of the label that is next, and of those after it
         for items in portions(wanted, templates):
-            found = await self.preparer.prepare(model, items, run, truncate=True, skip=False)
-            texts = await self.encoder.texts(model, found.tokens, run)
+            found = await self.preparer.prepare(model, items, execution, truncate=True, skip=False)
+            texts = await self.encoders.texts(model, found.tokens, execution)
             encoded += texts.values()
             while len(rows) < len(wanted):
                 count = len(wanted[len(rows)][1].names) * len(templates)

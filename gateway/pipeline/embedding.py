@@ -24,8 +24,8 @@ PART_IMAGES = 256  # of a request whose pixels are in memory at a time
 Vector = NDArray[np.float32]  # [D]
 
 
-class CachedEncoder:
-    """Runs the two encoders of a model."""
+class Encoders:
+    """Runs the encoders of every model; vectors of texts come from a cache where it has them."""
 
     def __init__(self, batcher: Batcher, cache: VectorCache) -> None:
         self._batcher = batcher
@@ -33,11 +33,16 @@ class CachedEncoder:
         self._encoders: dict[str, ModelEncoders] = {}  # by the model's id
 
     def check(self) -> None:
-        """Says at once when work is in vain. Raises Unavailable: no Triton answers."""
+        """Fail before any work if no Triton answers. Raises Unavailable: none does."""
         self._batcher.client.check()
 
     async def texts(
-        self, model: Model, tokens: Mapping[int, Tokens], run: Execution, *, bulk: bool = False
+        self,
+        model: Model,
+        tokens: Mapping[int, Tokens],
+        execution: Execution,
+        *,
+        bulk: bool = False,
     ) -> dict[int, Encoded]:
         """The vectors of tokenized texts, by the same indices; equal ids are encoded once.
 
@@ -50,7 +55,7 @@ class CachedEncoder:
         async def make(positions: list[int]) -> list[Encoded]:
             ids = {position: texts[position].ids for position in positions}
             encoders = self._of(manifest).by_text_encoder(ids).items()
-            runs = await gather(self._run(*each, run, bulk) for each in encoders)
+            runs = await gather(self._run(*each, execution, bulk) for each in encoders)
             vectors = dict(ChainMap(*runs))
             return [
                 Encoded(vectors[each], len(texts[each].ids), texts[each].truncated)
@@ -62,11 +67,16 @@ class CachedEncoder:
         return dict(zip(tokens, rows, strict=True))
 
     async def images(
-        self, model: Model, pixels: Mapping[int, Pixels], run: Execution, *, bulk: bool = False
+        self,
+        model: Model,
+        pixels: Mapping[int, Pixels],
+        execution: Execution,
+        *,
+        bulk: bool = False,
     ) -> dict[int, Vector]:
         """The vectors of prepared images, by the same indices. Raises: As `texts`."""
         encoder = self._of(model.manifest).image
-        return await self._run(encoder, pixels, run, bulk)
+        return await self._run(encoder, pixels, execution, bulk)
 
     def _of(self, manifest: Manifest) -> ModelEncoders:
         known = self._encoders.get(manifest.id)
@@ -75,11 +85,11 @@ class CachedEncoder:
         return known
 
     async def _run(
-        self, encoder: Encoder, rows: Mapping[int, NDArray[Any]], run: Execution, bulk: bool
+        self, encoder: Encoder, rows: Mapping[int, NDArray[Any]], execution: Execution, bulk: bool
     ) -> dict[int, Vector]:
         bulk = bulk or len(rows) > BULK_ROWS
         vectors = await self._batcher.run(
-            encoder, list(rows.values()), run.deadline, run.timings, bulk=bulk
+            encoder, list(rows.values()), execution.deadline, execution.timings, bulk=bulk
         )
         return dict(zip(rows, vectors, strict=True))
 
@@ -87,16 +97,16 @@ class CachedEncoder:
 class Embedder:
     """Prepares items and has them encoded, texts and images side by side."""
 
-    def __init__(self, preparer: Preparer, encoder: CachedEncoder) -> None:
+    def __init__(self, preparer: Preparer, encoders: Encoders) -> None:
         self._preparer = preparer
-        self._encoder = encoder
+        self._encoders = encoders
 
     def checked(
         self, items: Sequence[Item | RequestError], *, skip: bool = False
     ) -> list[Item | RequestError]:
-        """The items, as far as they can be checked before any work on them.
+        """Check items without starting work on them, and return them.
 
-        Where `skip` is true, its error stands in the place of an item that is wrong.
+        With `skip`, the error of a wrong item takes its place.
 
         Raises:
             RequestError: An item is wrong and `skip` is false; `param` says which.
@@ -108,25 +118,25 @@ class Embedder:
                 if isinstance(outcome, RequestError):
                     raise outcome
         if any(isinstance(outcome, ImageItem) for outcome in outcomes):
-            self._encoder.check()  # text may be in the cache, an image has to be encoded
+            self._encoders.check()  # text may be in the cache, an image has to be encoded
         return outcomes
 
     async def tokenize(
-        self, model: Model, items: Sequence[Item | RequestError], run: Execution
+        self, model: Model, items: Sequence[Item | RequestError], execution: Execution
     ) -> list[Tokens]:
         """Token ids of texts that `checked` returned, cut at the context length.
 
         Raises:
             TextError: A text cannot be tokenized; `param` says which.
         """
-        prepared = await self._preparer.prepare(model, items, run, truncate=True, skip=False)
+        prepared = await self._preparer.prepare(model, items, execution, truncate=True, skip=False)
         return list(prepared.tokens.values())
 
     async def embed(
         self,
         model: Model,
         items: Sequence[Item | RequestError],
-        run: Execution,
+        execution: Execution,
         *,
         truncate: bool = True,
         skip: bool = False,
@@ -139,15 +149,17 @@ class Embedder:
 
         Raises:
             RequestError: An item is wrong and `skip` is false; `param` says which.
-            DeadlineExceeded, Unavailable, InferenceFailed: See `InferClient.infer`.
+            DeadlineExceeded, Overloaded, Unavailable, InferenceFailed: See `InferClient.infer`.
         """
         vectors = np.zeros((len(items), model.manifest.embedding_size), dtype=np.float32)
         truncated = [False] * len(items)
         failed: dict[int, RequestError] = {}
         begin = tokens = images = 0
         for part in parts(items, len(items), PART_IMAGES, _is_image):
-            prepared = await self._preparer.prepare(model, part, run, truncate=truncate, skip=skip)
-            rows = await self._vectors(model, prepared, run, bulk)
+            prepared = await self._preparer.prepare(
+                model, part, execution, truncate=truncate, skip=skip
+            )
+            rows = await self._vectors(model, prepared, execution, bulk)
             for index, row in rows.items():
                 vectors[begin + index] = row
             for index, text in prepared.tokens.items():
@@ -155,24 +167,24 @@ class Embedder:
                 tokens += len(text.ids)
             failed.update((begin + index, error) for index, error in prepared.failed.items())
             images += len(prepared.pixels)
-            run.timings.images += len(prepared.pixels)
-            run.timings.texts += len(prepared.tokens)
-            run.timings.failed += len(prepared.failed)
+            execution.timings.images += len(prepared.pixels)
+            execution.timings.texts += len(prepared.tokens)
+            execution.timings.failed += len(prepared.failed)
             begin += len(part)
         return Embedded(
             model.manifest, vectors, tuple(truncated), failed, tokens=tokens, images=images
         )
 
     async def _vectors(
-        self, model: Model, prepared: Prepared, run: Execution, bulk: bool
+        self, model: Model, prepared: Prepared, execution: Execution, bulk: bool
     ) -> Mapping[int, Vector]:
         async def texts() -> dict[int, Vector]:
-            encoded = await self._encoder.texts(model, prepared.tokens, run, bulk=bulk)
+            encoded = await self._encoders.texts(model, prepared.tokens, execution, bulk=bulk)
             return {index: text.vector for index, text in encoded.items()}
 
         work = [texts()] if prepared.tokens else []
         if prepared.pixels:
-            work.append(self._encoder.images(model, prepared.pixels, run, bulk=bulk))
+            work.append(self._encoders.images(model, prepared.pixels, execution, bulk=bulk))
         return ChainMap(*await gather(work))
 
 

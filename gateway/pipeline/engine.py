@@ -84,10 +84,10 @@ class Engine:
 
         Raises:
             RequestError: The request, or an item where `skip` is false, is wrong; `param` says
-                which. To run the plan may raise it as well.
+                which. Running the plan may raise it as well.
             Unavailable: There are images, and no Triton answers.
-            DeadlineExceeded, Unavailable, InferenceFailed: Only to run the plan raises these; see
-                `InferClient.infer`.
+            DeadlineExceeded, Overloaded, Unavailable, InferenceFailed: Only running the plan
+                raises these; see `InferClient.infer`.
         """
         chosen = model or self._found(request.model, timings)
         dimensions = _dimensions(request.dimensions, chosen.manifest)

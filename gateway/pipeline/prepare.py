@@ -59,7 +59,7 @@ class Preparer:
         self,
         model: Model,
         items: Sequence[Item | RequestError],
-        run: Execution,
+        execution: Execution,
         *,
         truncate: bool,
         skip: bool,
@@ -88,11 +88,11 @@ class Preparer:
                     raise outcome
             return kept
 
-        with run.timings.stage("tokenize"):
+        with execution.timings.stage("tokenize"):
             tokens = keep(list(texts), await self._tokenize(model, list(texts.values()), truncate))
         pixels: dict[int, Pixels] = {}
         if images:
-            decoded = await self._images(model, list(images.values()), run, skip)
+            decoded = await self._images(model, list(images.values()), execution, skip)
             pixels = keep(list(images), decoded)
         return Prepared(tokens, pixels, failed)
 
@@ -116,11 +116,11 @@ class Preparer:
         return [outcome for part in found for outcome in part]
 
     async def _images(
-        self, model: Model, items: Sequence[ImageItem], run: Execution, skip: bool
+        self, model: Model, items: Sequence[ImageItem], execution: Execution, skip: bool
     ) -> list[Pixels | RequestError]:
         began = fetched = time.perf_counter()
-        request = run.timings.client, id(run.timings)
-        until = Deadline.after(FETCHING * run.deadline.left())
+        request = execution.timings.client, id(execution.timings)
+        until = Deadline.after(FETCHING * execution.deadline.left())
 
         async def one(item: ImageItem) -> Pixels | RequestError:
             nonlocal fetched
@@ -145,8 +145,8 @@ class Preparer:
         finally:
             # Images are decoded as they come; the stages meet where the last one came.
             if fetched > began:
-                run.timings.add("fetch", fetched - began, end=fetched)
-            run.timings.add("decode", time.perf_counter() - fetched)
+                execution.timings.add("fetch", fetched - began, end=fetched)
+            execution.timings.add("decode", time.perf_counter() - fetched)
 
     async def _decode(self, model: Model, item: ImageItem, skip: bool) -> Pixels | RequestError:
         def outcome() -> Pixels | RequestError:

@@ -27,13 +27,13 @@ def cut(vectors: Vectors, dimensions: int) -> Vectors:
     return normalise(vectors[:, :dimensions])
 
 
-def cosines(images: Vectors, texts: Rows) -> Scores:
-    """Cosine of each image with each text: unit [n, D] and [m, D] -> float64 [n, m].
+def cosines(rows: Vectors, columns: Rows) -> Scores:
+    """Cosine of each row with each column: unit [n, D] and [m, D] -> float64 [n, m].
 
-    Equal texts get equal cosines.
+    Equal vectors get equal cosines.
     """
-    wide = texts.astype(np.float64, copy=False)
-    products = images.astype(np.float64) @ wide.T
+    wide = columns.astype(np.float64, copy=False)
+    products = rows.astype(np.float64) @ wide.T
     # The last bits depend on where in the matrix a row stands; float32 vectors mean 7 digits.
     return np.clip(np.round(products, _DIGITS, out=products), -1.0, 1.0, out=products)
 

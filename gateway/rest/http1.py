@@ -4,8 +4,8 @@
   408. uvicorn keeps a head of any size for any time.
 - The next request of a connection is parsed once the one before is answered. uvicorn parses all
   that were sent ahead, each of which takes a hundred times its bytes.
-- Who does not read its answers, and which of too many connections is given up, is settled in
-  `gateway.rest.connections`.
+- `gateway.rest.connections` ends clients that do not read, and picks the connection to close where
+  there are too many.
 
 A request to upgrade (`Upgrade: h2c`, which Java's HttpClient and `curl --http2` send with each
 request in plain text) is answered as if it had not asked, which RFC 9110, section 7.8, lets a
@@ -32,7 +32,7 @@ from gateway.rest.problems import problem
 HEAD_BYTES = 2**16  # of a head, or of what stands between the pieces of a chunked body
 HEADERS = 100
 PIECE_BYTES = 2**11  # given to the parser where nobody knows what they hold: maybe 100 requests
-LINGER_S = 1.0  # a connection that is given up is read to no purpose, so that the answer arrives
+LINGER_S = 1.0  # after the last answer, read and discard: a reset could destroy the answer
 _HEAD_END = b"\r\n\r\n"
 _ABSOLUTE = re.compile(rb"[^/?#]+://([^/?#]*)")  # a request's target that names its host
 
@@ -224,14 +224,14 @@ class Http1(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _cut(self, data: bytes, at: int) -> int:
-        """Where that ends which is parsed next: it should not hold more than one request."""
+        """The end of the next piece to parse; a piece should hold at most one request."""
         if self._in_body and self._left > 0:
             return at + self._left
         end = -1 if self._in_body else data.find(_HEAD_END, at, at + HEAD_BYTES - self._unfinished)
         return at + PIECE_BYTES if end < 0 else end + len(_HEAD_END)
 
     def _fed(self, data: bytes) -> bytes:
-        """Give bytes to the parser; return those that are to be given to it next."""
+        """Give bytes to the parser; return those to give it next."""
         self._unset_keepalive_if_required()
         self._unfinished += len(data)
         try:

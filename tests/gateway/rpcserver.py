@@ -23,7 +23,7 @@ from gateway.pipeline import requests
 from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.embedding import CachedEncoder, Embedder
+from gateway.pipeline.embedding import Embedder, Encoders
 from gateway.pipeline.engine import Engine
 from gateway.pipeline.prepare import Preparer
 from gateway.pipeline.requests import Plan
@@ -98,7 +98,7 @@ async def served(
     threads = Threads(2)
     cache = VectorCache(0)
     preparer = Preparer(threads, limits, Decoder(ImageLimits(2**20, 1_000_000, 1_000_000)))
-    encoder = CachedEncoder(Batcher(client, 2), cache)
+    encoder = Encoders(Batcher(client, 2), cache)
     models, sets = loaded().models, loaded().sets
     classifiers = Classifiers(models, sets, preparer, encoder, cache)
     engine = Watched(models, sets, limits, Embedder(preparer, encoder), classifiers)

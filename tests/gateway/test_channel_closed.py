@@ -114,7 +114,7 @@ async def test_a_call_whose_server_stops_when_its_name_is_gone(
     async with client_of(names, monkeypatch) as client:
         call = asyncio.create_task(client.infer(Call(ENCODER, ENCODER.golden().batch), 30))
         await stopping.asked.wait()
-        [server] = await client._servers.all()
+        [server] = await client._servers.available()
         names.addresses = {"127.0.0.1:1"}
         await until(lambda: server not in client._servers._servers.values())
         stopping.go_on.set()
@@ -136,5 +136,5 @@ async def test_loading_ends_with_an_error_and_not_with_whom_it_is_for(
         loading = asyncio.create_task(client.load(ENCODER, 30))
         await stopping.asked.wait()
         names.addresses = {"127.0.0.1:1"}
-        with pytest.raises(Unavailable, match="not named any more"):
+        with pytest.raises(Unavailable, match="no address names the server"):
             await loading

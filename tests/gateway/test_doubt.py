@@ -21,7 +21,7 @@ from gateway.operations.updates import Updates
 from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.classifiers import Classifiers
 from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.embedding import CachedEncoder
+from gateway.pipeline.embedding import Encoders
 from gateway.pipeline.label_sets import LabelSet, LabelSets
 from gateway.pipeline.prepare import Preparer
 from gateway.pipeline.scoring import Label
@@ -49,7 +49,7 @@ def holding(client: FakeInferClient, models: Models, *sets: str) -> Held:
     cache = VectorCache(2**20)
     limits = RequestLimits(100, 100, 1_000, 1_000)
     preparer = Preparer(Threads(1), limits, Decoder(ImageLimits(1, 1, 1)))
-    encoder = CachedEncoder(Batcher(client, 1), cache)
+    encoder = Encoders(Batcher(client, 1), cache)
     classifiers = Classifiers(models, LabelSets(made), preparer, encoder, cache)
 
     def doubt(model: Model) -> None:

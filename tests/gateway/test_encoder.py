@@ -27,7 +27,7 @@ from gateway.models.values import (
 )
 from gateway.pipeline.cache import VectorCache
 from gateway.pipeline.concurrency import Threads
-from gateway.pipeline.embedding import PART_IMAGES, CachedEncoder, Embedder
+from gateway.pipeline.embedding import PART_IMAGES, Embedder, Encoders
 from gateway.pipeline.prepare import Preparer
 from tests.gateway.fakes import Unchecked
 from tests.gateway.rpcserver import loaded
@@ -66,16 +66,14 @@ def tokens(*numbers: int, length: int = 5) -> dict[int, Tokens]:
     }
 
 
-async def texts(
-    encoder: CachedEncoder, model: Model, asked: Mapping[int, Tokens]
-) -> dict[int, float]:
+async def texts(encoder: Encoders, model: Model, asked: Mapping[int, Tokens]) -> dict[int, float]:
     rows = await encoder.texts(model, asked, Execution(Deadline.after(30), Timings()))
     return {index: float(row.vector[0]) for index, row in rows.items()}
 
 
 async def test_texts_of_any_length_share_a_call(model: Model) -> None:
     client = Unchecked(marked)
-    encoder = CachedEncoder(Batcher(client, 2), VectorCache(0))
+    encoder = Encoders(Batcher(client, 2), VectorCache(0))
     asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
     assert await texts(encoder, model, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
     [call] = client.calls
@@ -90,7 +88,7 @@ async def test_texts_of_any_length_share_a_call(model: Model) -> None:
 
 async def test_every_text_gets_its_own_vector_at_the_shortest_length(padded: Model) -> None:
     client = Unchecked(marked)
-    encoder = CachedEncoder(Batcher(client, 2), VectorCache(0))
+    encoder = Encoders(Batcher(client, 2), VectorCache(0))
     asked = tokens(3, 1, 2) | tokens(9, 8, length=20) | tokens(5, length=SHORT)
     assert await texts(encoder, padded, asked) == {number: number for number in (3, 1, 2, 9, 8, 5)}
     assert sorted(call.batch.shape for call in client.calls) == [(2, LONG), (4, SHORT)]
@@ -98,7 +96,7 @@ async def test_every_text_gets_its_own_vector_at_the_shortest_length(padded: Mod
 
 async def test_equal_texts_are_encoded_once(model: Model) -> None:
     client = Unchecked(marked)
-    encoder = CachedEncoder(Batcher(client, 2), VectorCache(0))
+    encoder = Encoders(Batcher(client, 2), VectorCache(0))
     asked = dict(enumerate([*tokens(4).values(), *tokens(6).values(), *tokens(4).values()]))
     assert await texts(encoder, model, asked) == {0: 4, 1: 6, 2: 4}
     assert [len(call.batch) for call in client.calls] == [2]
@@ -108,7 +106,7 @@ async def test_known_texts_are_not_encoded_again(model: Model) -> None:
     client = Unchecked(marked)
     looked_up: list[tuple[int, int]] = []
     cache = VectorCache(2**20, lambda hits, misses: looked_up.append((hits, misses)))
-    encoder = CachedEncoder(Batcher(client, 2), cache)
+    encoder = Encoders(Batcher(client, 2), cache)
     assert await texts(encoder, model, tokens(1, 2)) == {1: 1, 2: 2}
     assert await texts(encoder, model, tokens(2, 3)) == {2: 2, 3: 3}
     assert [len(call.batch) for call in client.calls] == [2, 1]
@@ -117,7 +115,7 @@ async def test_known_texts_are_not_encoded_again(model: Model) -> None:
 
 async def test_what_two_requests_want_at_once_is_encoded_once(model: Model) -> None:
     client = Unchecked(marked, delay=0.05)
-    encoder = CachedEncoder(Batcher(client, 2), VectorCache(2**20))
+    encoder = Encoders(Batcher(client, 2), VectorCache(2**20))
     asked = [texts(encoder, model, tokens(1, 2)), texts(encoder, model, tokens(2, 1))]
     assert await asyncio.gather(*asked) == [{1: 1, 2: 2}, {1: 1, 2: 2}]
     assert [len(call.batch) for call in client.calls] == [2]
@@ -125,7 +123,7 @@ async def test_what_two_requests_want_at_once_is_encoded_once(model: Model) -> N
 
 async def test_images_keep_their_indices(model: Model) -> None:
     client = Unchecked(marked)
-    encoder = CachedEncoder(Batcher(client, 2), VectorCache(0))
+    encoder = Encoders(Batcher(client, 2), VectorCache(0))
     pixels = {index: np.full((64, 64, 3), index, np.uint8) for index in (7, 2, 5)}
     rows = await encoder.images(model, pixels, Execution(Deadline.after(30), Timings()))
     assert {index: float(row[0]) for index, row in rows.items()} == {7: 7, 2: 2, 5: 5}
@@ -176,7 +174,7 @@ async def test_pixels_of_many_images_are_not_in_memory_at_a_time(model: Model) -
     limits = RequestLimits(10**4, 1, 1, 1_000)
     embedder = Embedder(
         Preparer(threads, limits, decode),
-        CachedEncoder(Batcher(Unchecked(behave), 1), VectorCache(0)),
+        Encoders(Batcher(Unchecked(behave), 1), VectorCache(0)),
     )
     count = 3 * PART_IMAGES
     numbers = [number % 251 for number in range(count)]

@@ -44,7 +44,7 @@ def pair() -> Iterator[tuple[SteeredTriton, SteeredTriton]]:
 async def client_of(*addresses: str, secret: Secret = NO_SECRET) -> AsyncIterator[GrpcInferClient]:
     client = GrpcInferClient(addresses, ModelControl(REPOSITORY, secret))
     try:
-        await client._servers.all()  # resolved
+        await client._servers.available()  # resolved
         yield client
     finally:
         await client.close()
@@ -85,10 +85,10 @@ async def test_work_is_shared_out_and_the_lost_is_passed_over_and_taken_back(
         for _ in range(30):  # each finds the other, be it after a call to the dead one
             assert await ask(client, manifest)
         assert not first.verified
-        await until(lambda: first.open, OPENS_S)
+        await until(lambda: first.breaker_open, OPENS_S)
         client.check()  # one of two is enough
         one.start()
-        await until(lambda: not first.open, BACK_S + SLACK_S)
+        await until(lambda: not first.breaker_open, BACK_S + SLACK_S)
         with second.working():
             assert await ask(client, manifest)
         assert image_encoder(manifest) in first.verified
@@ -106,12 +106,12 @@ async def test_a_hung_one_is_left_alone_and_its_calls_end_in_time(
             with server_of(client, other).working(), pytest.raises(DeadlineExceeded):
                 await ask(client, manifest, within=0.2)
             with hung.working():
-                await until(lambda: hung.open, OPENS_S)
+                await until(lambda: hung.breaker_open, OPENS_S)
             for _ in range(20):
                 assert await ask(client, manifest)
         finally:
             one.thaw()
-        await until(lambda: not hung.open, BACK_S + SLACK_S)
+        await until(lambda: not hung.breaker_open, BACK_S + SLACK_S)
 
 
 @asynccontextmanager
@@ -158,7 +158,7 @@ async def test_one_that_is_let_go_in_the_middle_is_no_fault_of_ours(
         for wanted in (client.infer(golden_call(manifest), 5), client.verify(*checked(manifest))):
             with pytest.raises(Unavailable, match="was closed"):
                 await wanted
-        with pytest.raises(Unavailable, match="not named any more"):
+        with pytest.raises(Unavailable, match="no address names the server"):
             await client.load(*checked(manifest))
     async with client_of(one.address, other.address) as client:
         await ask_all(client, manifest)
@@ -313,10 +313,10 @@ async def test_a_name_with_several_addresses(
 
     servers = Servers(["tritons.example:8001"], lookup=lookup)
     try:
-        assert {server.address for server in await servers.all()} == named
+        assert {server.address for server in await servers.available()} == named
         gone = named.pop()
         await until(lambda: len(servers) == 1)
-        assert [server.address for server in await servers.all()] == list(named)
+        assert [server.address for server in await servers.available()] == list(named)
         failing = True  # what is known stays
         await asyncio.sleep(0.1)
         assert len(servers) == 1
