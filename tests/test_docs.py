@@ -55,9 +55,11 @@ def test_the_page_of_settings_lists_each_as_it_is() -> None:
     assert rows == settings_rows()
 
 
-def test_the_readme_names_only_settings_that_exist() -> None:
+def test_readme_and_code_name_only_settings_that_exist() -> None:
     names = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
-    assert set(re.findall(r"GATEWAY_[A-Z_]+", README)) <= names
+    sources = [README, *(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))]
+    for source in sources:
+        assert set(re.findall(r"(?<!\.)\bGATEWAY_[A-Z_]+", source)) <= names
 
 
 def test_every_target_is_in_the_contributors_page_as_it_is() -> None:

@@ -10,6 +10,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
 from gateway.rest.problems import ErrorResponse
+from gateway.rest.security import is_open
 
 _REFERENCE = "#/components/schemas/{model}"
 _BYTES: JsonDict = {"schema": {"type": "string", "format": "binary"}}
@@ -166,8 +167,10 @@ def install(app: FastAPI, requests: Iterable[type[BaseModel]], *, keys: bool) ->
             if keys:
                 schema["components"]["securitySchemes"] = _SCHEMES
                 schema["security"] = [{name: []} for name in _SCHEMES]
-            for methods in schema["paths"].values():
-                for operation in methods.values():
+            for path, methods in schema["paths"].items():
+                for method, operation in methods.items():
+                    if keys and is_open({"path": path, "method": method.upper()}):
+                        operation["security"] = []
                     # FastAPI's own, for parameters that it checks; ours are any string.
                     if operation["responses"].get("422", {}).get("description") == _FASTAPIS:
                         del operation["responses"]["422"]

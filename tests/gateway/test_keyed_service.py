@@ -1,6 +1,7 @@
 """API keys and quotas of a real gateway, over both protocols."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -124,6 +125,14 @@ def test_what_is_open(guarded: GatewayClient, path: str) -> None:
 @pytest.mark.parametrize(("method", "path"), GUARDED)
 def test_what_is_guarded(guarded: GatewayClient, method: str, path: str) -> None:
     assert_unauthenticated(guarded.request(method, path))
+
+
+def test_every_documented_route_is_guarded(guarded: GatewayClient) -> None:
+    document = guarded.get("/openapi.json").json()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if operation.get("security") != []:  # the document says that it needs no key
+                assert_unauthenticated(guarded.request(method, re.sub(r"{\w+}", "any", path)))
 
 
 @pytest.mark.parametrize(
