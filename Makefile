@@ -83,7 +83,7 @@ serve-ready: $(SERVE_READY)
 test: $(DEV)/.ready ## Run every test, against the real Triton
 	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations 40 $(ARGS)
 
-test-fast: $(DEV)/.ready ## Run the tests that need no export and share one Triton, about two minutes
+test-fast: $(DEV)/.ready ## Run the tests of the service and its client that need no export and share one Triton, about two minutes
 	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-clients: $(DEV)/.ready $(CLIENTS)/.ready ## Run the tests with third-party clients: cohere, infinity_client, LiteLLM and more

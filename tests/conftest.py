@@ -63,12 +63,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
-# Folders whose tests export models, drive a browser or start whole stacks.
-SLOW_FOLDERS = {"export", "playground", "deploy"}
+# Folders whose tests export models, drive a browser, start whole stacks, or are not of the service.
+SLOW_FOLDERS = {
+    "export", "playground", "deploy", "benchmarks", "demo", "examples", "gpu_check", "robustness",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what `make test-fast` leaves out: exports, and gateways of a test's own."""
+    """Mark what `make test-fast` leaves out: exports, tools, and gateways of a test's own."""
     for item in items:
         gateways = "start_gateway" in getattr(item, "fixturenames", ())
         if gateways or item.path.parent.name in SLOW_FOLDERS:

@@ -17,6 +17,8 @@ from tests.conftest import GatewayFactory
 from tests.gateway.certificates import Authority, Pair
 from tests.gateway.keyed import Keys
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Secured:

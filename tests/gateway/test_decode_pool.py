@@ -74,6 +74,7 @@ def pool(request: pytest.FixtureRequest) -> Iterator[DecodePool]:
         assert not Path(f"/proc/{process}").exists()
 
 
+@pytest.mark.slow
 def test_the_same_pixels_and_errors_as_in_a_thread() -> None:
     pool = DecodePool(2, LIMITS)
     try:

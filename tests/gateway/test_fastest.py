@@ -117,6 +117,7 @@ def test_answers_name_what_was_chosen(triton: TritonServer, tmp_path: Path) -> N
             assert answer.headers["x-model-fingerprint"] == served["fingerprint"]
 
 
+@pytest.mark.slow
 def test_every_worker_process_knows_what_was_chosen(tmp_path: Path) -> None:
     variants(tmp_path, half=1.2, small=1.6)
     given = json.dumps({"model": "ViT", "pretrained": "own", "precision": "fp32,int8,bf16"})

@@ -116,6 +116,7 @@ def test_real_photos(photo: str, resize_mode: ResizeMode) -> None:
     assert_equal_to_openclip(encoded(image, "PNG"), rules(384, resize_mode))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
 def test_every_mode_and_size(mode: str, resize_mode: ResizeMode) -> None:

@@ -299,6 +299,7 @@ def ran(module: str, *arguments: str, **settings: object) -> subprocess.Complete
     )
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_key_and_its_entry(tmp_path: Path) -> None:
     shown = [ran("gateway.access.keys", "new", "mobile-app").stdout for _ in range(2)]
     secrets = [re.findall(r"oct_[\w-]{40,}", each) for each in shown]
@@ -310,6 +311,7 @@ def test_the_command_makes_a_key_and_its_entry(tmp_path: Path) -> None:
     assert ran("gateway.access.keys", "new", "not a name").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_gateway_does_not_start_without_its_keys(tmp_path: Path) -> None:
     ports = dict(zip(("http_port", "grpc_port"), free_ports(2), strict=True))
     started = ran("gateway", **ports, api_keys_file=tmp_path / "none.yaml")

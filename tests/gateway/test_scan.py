@@ -31,6 +31,7 @@ def made(chance: random.Random, depth: int) -> Any:
     return chance.choice([1, None, True, -2.5e7])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 2**20])
 @pytest.mark.parametrize("indent", [None, 1])
 def test_as_many_as_a_parser_finds(

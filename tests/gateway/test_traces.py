@@ -308,6 +308,7 @@ def test_a_collector_that_is_away_costs_no_answers(
             assert answer.status_code == httpx.codes.OK  # and it stops in time, with 0
 
 
+@pytest.mark.slow
 def test_without_an_endpoint_the_sdk_is_not_loaded() -> None:
     program = (
         "import sys, gateway.app, gateway.settings;"
