@@ -69,7 +69,7 @@ class Engine:
             MalformedRequest: None is named, and there is no default; or the dimensions are wrong.
         """
         model = self._found(request.model, timings)
-        _dimensions(request.dimensions, model.manifest)
+        _dimensions(request, model.manifest)
         return model
 
     def embed(
@@ -90,8 +90,8 @@ class Engine:
                 raises these; see `InferClient.infer`.
         """
         chosen = model or self._found(request.model, timings)
-        dimensions = _dimensions(request.dimensions, chosen.manifest)
-        self.limits.items(len(request.items), "input")
+        dimensions = _dimensions(request, chosen.manifest)
+        self.limits.items(len(request.items), request.param)
         items = self.embedder.checked(request.items, skip=request.skip)
 
         async def run(deadline: Deadline) -> Embedded:
@@ -190,12 +190,14 @@ class Engine:
         Args and Raises: As `embed`.
         """
         model = self._found(request.model, timings)
-        self.limits.items(len(request.documents), "documents")
+        self.limits.items(len(request.documents), request.param)
         _at_least_one(request.top_n, "top_n")
         items = self.embedder.checked([request.query, *request.documents])
 
         async def run(deadline: Deadline) -> Ranked:
-            embedded = await self.embedder.embed(model, items, Execution(deadline, timings))
+            embedded = await self.embedder.embed(
+                model, items, Execution(deadline, timings), truncate=request.truncate
+            )
             with timings.stage("encode"):
                 [cosine] = cosines(embedded.vectors[:1], embedded.vectors[1:])
                 order = (-cosine).argsort(kind="stable")[: request.top_n]
@@ -281,13 +283,13 @@ def _at_least_one(count: int | None, param: str) -> None:
         raise MalformedRequest(f"{param}: must be at least 1", param=param)
 
 
-def _dimensions(wanted: int | None, manifest: Manifest) -> int:
-    size = manifest.embedding_size
+def _dimensions(request: requests.Embed, manifest: Manifest) -> int:
+    size, wanted, param = manifest.embedding_size, request.dimensions, request.dimensions_param
     if wanted is None:
         return size
     if not 1 <= wanted <= size:
         raise MalformedRequest(
-            f"dimensions: {wanted} is not between 1 and the {size} of model {manifest.id!r}",
-            param="dimensions",
+            f"{param}: {wanted} is not between 1 and the {size} of model {manifest.id!r}",
+            param=param,
         )
     return wanted

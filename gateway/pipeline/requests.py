@@ -33,6 +33,8 @@ class Embed:
     skip: bool = False  # whether a bad item fails alone, rather than the whole request
     copies: int = 1  # of each vector in the answer, in several types
     bulk: bool = False  # whether it goes behind requests that need a quick answer
+    param: str = "input"  # the client's name of the field that holds the items
+    dimensions_param: str = "dimensions"  # and of that of the dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Rerank:
     query: Item
     documents: Sequence[Item]
     top_n: int | None = None  # None: all
+    truncate: bool = True  # False: text over the context length is an error
+    param: str = "documents"  # the client's name of the field that holds them
 
 
 @dataclass(frozen=True, slots=True)

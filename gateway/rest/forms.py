@@ -34,8 +34,12 @@ def is_form(headers: Headers) -> bool:
     return media_type(headers) == "multipart/form-data"
 
 
-async def read_form(headers: Headers, body: bytes, max_files: int, known: Collection[str]) -> Form:
+async def read_form(
+    headers: Headers, body: bytes, max_files: int, known: Collection[str], param: str = "files"
+) -> Form:
     """Read a form; a large one in a thread. Every part that has a file name is a file.
+
+    Errors about the files name `param`.
 
     Raises:
         MalformedRequest: It is no form, ends early, holds no file, or a field that is not known.
@@ -46,11 +50,15 @@ async def read_form(headers: Headers, body: bytes, max_files: int, known: Collec
             f"the content-type of a form may have {KIND_CHARACTERS:,} characters"
         )
     if len(body) <= INLINE_BYTES:
-        return await _read(headers, body, max_files, known)
-    return await asyncio.to_thread(lambda: asyncio.run(_read(headers, body, max_files, known)))
+        return await _read(headers, body, max_files, known, param)
+    return await asyncio.to_thread(
+        lambda: asyncio.run(_read(headers, body, max_files, known, param))
+    )
 
 
-async def _read(headers: Headers, body: bytes, max_files: int, known: Collection[str]) -> Form:
+async def _read(
+    headers: Headers, body: bytes, max_files: int, known: Collection[str], param: str
+) -> Form:
     _, options = parse_options_header(headers["content-type"])
     if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
         # Python has many: some raise errors of their own, others decode to what is not text.
@@ -58,7 +66,7 @@ async def _read(headers: Headers, body: bytes, max_files: int, known: Collection
     most = max_files + len(known)
     parts = body.count(b"--" + options.get(b"boundary", b"")) - 1  # the last one ends the form
     if parts > most:
-        raise _too_many(parts, max_files)
+        raise _too_many(parts, max_files, param)
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -89,16 +97,16 @@ async def _read(headers: Headers, body: bytes, max_files: int, known: Collection
         else:
             fields[name] = value
     if len(files) > max_files:
-        raise _too_many(len(files), max_files)
+        raise _too_many(len(files), max_files, param)
     if not files:
         raise MalformedRequest(
-            "files: the form holds no file; an image is a part with a filename", param="files"
+            f"{param}: the form holds no file, which is a part with a filename", param=param
         )
     return Form(files, names, fields)
 
 
-def _too_many(files: int, most: int) -> TooLarge:
-    return TooLarge(f"files: {files:,}; the limit (GATEWAY_MAX_ITEMS) is {most:,}", param="files")
+def _too_many(files: int, most: int, param: str) -> TooLarge:
+    return TooLarge(f"{param}: {files:,}; the limit (GATEWAY_MAX_ITEMS) is {most:,}", param=param)
 
 
 class _InMemoryParser(MultiPartParser):
@@ -106,6 +114,16 @@ class _InMemoryParser(MultiPartParser):
 
     spool_max_size = 2**40
     ended = False  # whether the closing boundary came; Starlette does not ask for it
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Refuses a long part that is no file by its name, which Starlette does not tell."""
+        part = self._current_part
+        if part.file is None and len(part.data) + end - start > FIELD_BYTES:
+            raise MalformedRequest(
+                f"the form's part {quoted(part.field_name)} has more than {FIELD_BYTES:,} bytes, "
+                "but no filename, which makes a part a file"
+            )
+        super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
         """The closing boundary came."""

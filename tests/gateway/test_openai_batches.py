@@ -247,7 +247,11 @@ def test_several_files_and_other_methods(service: GatewayClient) -> None:
     form = b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n'
     kind = {"content-type": "Multipart/Form-Data; boundary=x"}
     error = service.post("/v1/files", content=form, headers=kind).json()["error"]
-    assert error["message"].startswith("files: the form holds no file")
+    assert error["message"].startswith("file: the form holds no file")
+    assert error["param"] == "file"
+    batch = {"input_file_id": "x", "endpoint": "/v1/embeddings", "completion_window": "24h"}
+    error = service.post("/v1/batches", json=batch).json()["error"]
+    assert (error["code"], error["param"]) == ("object_not_found", "input_file_id")
     response = service.put("/v1/files/x")
     assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
 

@@ -95,6 +95,14 @@ def test_a_charset_that_only_python_knows(api: httpx.Client, charset: str) -> No
     assert_refused(refused, 400, "charset")
 
 
+def test_a_long_part_without_a_file_name(api: httpx.Client) -> None:
+    form = b'--B\r\ncontent-disposition: form-data; name="photo"\r\n\r\n%b\r\n--B--\r\n'
+    kind = {"content-type": "multipart/form-data; boundary=B"}
+    for size in (10, 2_000):
+        refused = api.post("/v1/embeddings/image", content=form % bytes(size), headers=kind)
+        assert_refused(refused, 400, "'photo'", "filename")
+
+
 def test_a_form_where_json_is_wanted(api: httpx.Client) -> None:
     for path in ("/v1/embeddings", "/v1/zero-shot", "/v1/similarity", "/v1/rerank"):
         refused = api.post(path, files={"image": b"a picture"})
@@ -282,6 +290,22 @@ def test_unknown_model(embed: Callable[..., httpx.Response]) -> None:
 
 def test_dimensions_over_the_models(embed: Callable[..., httpx.Response]) -> None:
     assert_refused(embed(input="x", dimensions=100_000), 400, "100000", param="dimensions")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"texts": ["a"] * 2_049}, "texts"),
+        ({"images": ["AAAA"] * 2_049}, "images"),
+        ({"inputs": [{"content": [{"type": "text", "text": "a"}]}] * 2_049}, "inputs"),
+    ],
+)
+def test_coheres_fields_have_coheres_names(
+    api: httpx.Client, body: dict[str, Any], param: str
+) -> None:
+    error = api.post("/v2/embed", json=body).json()["error"]
+    assert error["param"] == param
+    assert error["message"].startswith(f"{param}: ")
 
 
 def test_text_over_the_context_length_where_cutting_is_declined(

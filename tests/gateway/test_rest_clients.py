@@ -315,7 +315,7 @@ class TestOthers:
             ({"truncate": "START"}, "truncate"),
             ({"truncate": "NONE", "texts": ["word " * 200]}, "texts[0]"),
             ({"max_tokens": 31}, "max_tokens"),
-            ({"output_dimension": 65}, "dimensions"),
+            ({"output_dimension": 65}, "output_dimension"),
             ({"output_dimension": 9, "embedding_types": ["float", "binary"]}, "output_dimension"),
             ({"priority": 1}, "priority"),
         ],

@@ -153,7 +153,60 @@ def test_errors_are_teis(
     assert response.json()["error_type"] == kind
 
 
-@pytest.mark.parametrize("body", [{"query": "a"}, {"query": "a", "documents": []}])
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/embed", {"inputs": ["a"] * 2_049}, "inputs"),
+        ("/embed", {"inputs": ["a", "data:image/png;base64,AAAA"]}, "inputs[1]"),
+        ("/embed", {"inputs": ["a", LONG], "truncate": False}, "inputs[1]"),
+        ("/embed", {"inputs": ["a", f"&#{'1' * 5_000};"]}, "inputs[1]"),
+        (
+            "/similarity",
+            {"inputs": {"source_sentence": "a", "sentences": ["a"] * 2_049}},
+            "inputs.sentences",
+        ),
+        (
+            "/similarity",
+            {
+                "inputs": {"source_sentence": "a", "sentences": ["b", LONG]},
+                "parameters": {"truncate": False},
+            },
+            "inputs.sentences[1]",
+        ),
+        ("/rerank", {"query": "a", "texts": ["a"] * 2_049}, "texts"),
+        ("/rerank", {"query": LONG, "texts": ["a"], "truncate": False}, "query"),
+        ("/rerank", {"query": "a", "texts": ["a", "data:image/png;base64,"]}, "texts[1]"),
+    ],
+)
+def test_errors_name_the_field(
+    api: httpx.Client, path: str, body: dict[str, Any], param: str
+) -> None:
+    message = api.post(path, json=body).json()["error"]
+    assert message.startswith(f"{param}: "), message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": "a", "texts": [5]},
+        {"query": 5, "texts": ["a"]},
+        {"texts": ["a"]},
+        {"query": "a", "texts": ["a"], "return_documents": True},
+        {"query": "a", "texts": None},
+    ],
+)
+def test_a_malformed_rerank_with_texts_has_teis_errors(
+    api: httpx.Client, body: dict[str, Any]
+) -> None:
+    response = api.post("/rerank", json=body)
+    assert response.status_code == 422
+    assert response.json()["error_type"] == "Validation"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"query": "a"}, {"query": "a", "documents": []}, {"query": "texts", "documents": '"texts":'}],
+)
 def test_rerank_without_texts_has_the_services_own_errors(
     api: httpx.Client, body: dict[str, Any]
 ) -> None:

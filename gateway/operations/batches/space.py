@@ -79,11 +79,11 @@ class Space:
         write(self._path(file_id), made.model_dump_json().encode())
         return made
 
-    def file(self, file_id: str) -> FileObject:
-        """Return a file. Raises UnknownObject: none has this id, or it has expired."""
+    def file(self, file_id: str, *, param: str = "file_id") -> FileObject:
+        """Return a file, which `param` names. Raises UnknownObject: there is none, or no more."""
         found = read(self._path(file_id), FileObject) if _FILE_ID.fullmatch(file_id) else None
         if found is None or found.expires_at <= time.time():
-            raise _unknown("file", file_id)
+            raise UnknownObject(f"no such file: {quoted(file_id)}", param=param)
         return found
 
     def content(self, file_id: str) -> Path:
@@ -114,7 +114,7 @@ class Space:
             TooLarge: There are too many batches.
             Unavailable: As `add_file`.
         """
-        if self.file(input_file_id).purpose != "batch":
+        if self.file(input_file_id, param="input_file_id").purpose != "batch":
             raise MalformedRequest(
                 "input_file_id: the file's purpose is not `batch`", param="input_file_id"
             )
@@ -145,7 +145,7 @@ class Space:
         """Return a batch. Raises UnknownObject: none has this id."""
         stored = read(self._path(batch_id), StoredBatch) if _BATCH_ID.fullmatch(batch_id) else None
         if stored is None:
-            raise _unknown("batch", batch_id)
+            raise UnknownObject(f"no such batch: {quoted(batch_id)}", param="batch_id")
         return self._shown(stored.batch)
 
     def stored(self, without: Container[str] = ()) -> list[StoredBatch]:
@@ -237,10 +237,6 @@ class Space:
 def new_file_id() -> str:
     """A new id of a file; they rise with time."""
     return f"file-{new_id()}"
-
-
-def _unknown(what: str, name: str) -> UnknownObject:
-    return UnknownObject(f"no such {what}: {quoted(name)}", param=f"{what}_id")
 
 
 def _size(path: Path) -> int:

@@ -110,7 +110,7 @@ class CohereEmbedResponse(BaseModel):
 )
 async def cohere_embed(engine: Engine, work: Work, body: CohereEmbedRequest) -> Response:
     """Vectors have unit length, but for `int8` and `uint8`, which keep the cosines."""
-    items = _items(body)
+    items, param = _items(body)
     check_cut("max_tokens", body.max_tokens, body.model, engine)
     kinds = list(dict.fromkeys(body.embedding_types or ["float"]))
     check_packed(kinds, body.output_dimension, "output_dimension", body.model, engine)
@@ -120,6 +120,8 @@ async def cohere_embed(engine: Engine, work: Work, body: CohereEmbedRequest) -> 
         body.output_dimension,
         truncate=body.truncate != "NONE",
         copies=len(kinds),
+        param=param,
+        dimensions_param="output_dimension",
     )
     embedded = await work.run(engine.embed(inference_request, work.record))
     vectors = embedded.vectors
@@ -137,17 +139,18 @@ async def cohere_embed(engine: Engine, work: Work, body: CohereEmbedRequest) -> 
     return convert.answer(content, embedded.manifest, work.record)
 
 
-def _items(body: CohereEmbedRequest) -> list[Item]:
+def _items(body: CohereEmbedRequest) -> tuple[list[Item], str]:
+    """The items, and the field that holds them."""
     if sum(getattr(body, name) is not None for name in _GIVEN) != 1:
         raise MalformedRequest("body: give one of `texts`, `images`, `inputs`")
     if body.texts is not None:
-        return convert.items(body.texts, "texts", "text")
+        return convert.items(body.texts, "texts", "text"), "texts"
     if body.images is not None:
-        return convert.items(body.images, "images", "image")
+        return convert.items(body.images, "images", "image"), "images"
     return [
         convert.part(each.content[0], f"inputs[{index}].content[0]")
         for index, each in enumerate(body.inputs or ())
-    ]
+    ], "inputs"
 
 
 def _by_type(vectors: Vectors, kinds: Sequence[str]) -> dict[str, list[orjson.Fragment]]:

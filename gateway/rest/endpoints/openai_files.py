@@ -129,7 +129,7 @@ def router(store: Store | None, intake: Intake, threads: Threads) -> APIRouter:
                 raise MalformedRequest("send the file as multipart/form-data")
             known = ("purpose", _ANCHOR, _SECONDS)
             try:
-                form = await read_form(request.headers, work.body, 1, known)
+                form = await read_form(request.headers, work.body, 1, known, "file")
             except TooLarge:
                 raise MalformedRequest("file: give one file", param="file") from None
             options = work.check(FileForm, form.fields)

@@ -48,6 +48,7 @@ async def tei_embed(engine: Engine, work: Work, body: TeiEmbedRequest) -> Respon
         convert.items(texts(body.inputs, "inputs"), "inputs"),
         body.dimensions,
         truncate=body.truncate is not False,
+        param="inputs",
     )
     embedded = await work.run(engine.embed(inference_request, work.record))
     with work.record.stage("encode"):

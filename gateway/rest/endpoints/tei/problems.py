@@ -45,7 +45,10 @@ def problem(error: GatewayError, request: Request) -> Response:
         kind = "Empty"
     elif status == 400:
         status = 422
-    content = {"error": orjson.loads(ours.body)["error"]["message"], "error_type": kind}
+    message = orjson.loads(ours.body)["error"]["message"]
+    if error.param and error.param not in message:  # TEI's errors have no field for it
+        message = f"{error.param}: {message}"
+    content = {"error": message, "error_type": kind}
     headers = {name: v for name, v in ours.headers.items() if not name.startswith("content-")}
     return Response(orjson.dumps(content), status, headers, media_type="application/json")
 

@@ -1,11 +1,12 @@
 """`/rerank`, which is infinity's as well: documents ordered by their cosine with a query."""
 
+import re
 from typing import Annotated
 
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, RequestError
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.endpoint import Endpoint
@@ -41,6 +42,9 @@ class Rank(BaseModel):
     index: int = Field(description="Of the text in the request.")
     score: float = Field(description="The cosine with the query, -1 to 1.")
     text: str | None = Field(None, description="With `return_text` only.")
+
+
+_HAS_TEXTS = re.compile(rb'"texts"\s*:')
 
 
 def _whose(value: object) -> str:
@@ -81,7 +85,14 @@ class EitherEndpoint(Endpoint):
         teis = False
         try:
             async with intake.work(request) as work:
-                body = await work.parse(EitherRerankRequest)
+                sent = work.body
+                try:
+                    body = await work.parse(EitherRerankRequest)
+                except RequestError:
+                    teis = _HAS_TEXTS.search(sent) is not None
+                    raise
+                finally:
+                    del sent
                 teis = isinstance(body.root, TeiRerankRequest)
                 return await self.answer(engine, work, body.root)
         except GatewayError as error:

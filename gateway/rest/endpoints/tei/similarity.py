@@ -3,13 +3,12 @@
 from fastapi import Response
 from pydantic import ConfigDict, RootModel
 
-from gateway.errors import TextError
 from gateway.models.values import Ranked
 from gateway.pipeline import requests
 from gateway.pipeline.engine import Engine
 from gateway.rest import convert, fields
 from gateway.rest.endpoints.tei.fields import Direction, Model, Prompt, Truncate, check_given
-from gateway.rest.endpoints.tei.problems import TOO_LONG, TeiEndpoint
+from gateway.rest.endpoints.tei.problems import TeiEndpoint
 from gateway.rest.intake import Work
 
 
@@ -78,8 +77,11 @@ async def ranked_by_cosine(
     """The others by their cosine with the query; each comes with its field in the request."""
     given, param = others
     check_given(given, param)
-    inference_request = requests.Rerank(model, convert.item(*query), convert.items(given, param))
-    ranked = await work.run(engine.rerank(inference_request, work.record))
-    if ranked.truncated and truncate is False:
-        raise TextError("a text is over the model's context length", code=TOO_LONG)
-    return ranked
+    inference_request = requests.Rerank(
+        model,
+        convert.item(*query),
+        convert.items(given, param),
+        truncate=truncate is not False,
+        param=param,
+    )
+    return await work.run(engine.rerank(inference_request, work.record))
