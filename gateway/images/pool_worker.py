@@ -68,7 +68,9 @@ def _confine(limits: ImageLimits) -> None:
 
 
 if __name__ == "__main__":
+    import logging
     import warnings
 
     warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     sys.exit(main())

@@ -22,6 +22,8 @@ from gateway.telemetry.record import Record, fields
 PAUSE_S = 0.1
 LAST_S = 2.0  # longest delay of the process's end by a pipe without a reader
 MOST_WAITING = 10_000
+# Loggers that report what clients send: misplaced bytes of forms, odd images, headers in full.
+OF_CLIENTS = ("python_multipart", "PIL", "opentelemetry.trace")
 
 
 class JsonFormatter(logging.Formatter):
@@ -76,8 +78,8 @@ def logging_to_stderr(level: str, style: str) -> Iterator[None]:
     # Libraries log clients' headers and addresses at `debug`.
     root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
     logging.getLogger("gateway").setLevel(level.upper())
-    # At `warning` it reports each misplaced byte of a form.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    for name in OF_CLIENTS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     finally:

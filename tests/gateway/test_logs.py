@@ -18,6 +18,7 @@ from gateway.telemetry.logs import MOST_WAITING, logging_to_stderr
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside
+from tests.gateway.hostile import tiff_of_numbers
 from tests.items import RED_CIRCLE, b64, data_url
 
 QUIET = ("/livez", "/", "/playground/main.js", "/playground.json")  # a probe, and a browser's page
@@ -96,6 +97,24 @@ def test_a_broken_form_is_one_line(
     text = log.read_text()
     assert len([line for line in text.splitlines() if "/v1/embeddings/image 400" in line]) == 1
     assert "boundary" not in text
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_pillow_says_of_an_image_is_no_line(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path, processes: int
+) -> None:
+    log = tmp_path / "log"
+    os.mkfifo(log)  # decoding processes write to no file
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    image = tiff_of_numbers(277, 4, 1, 0)  # eight samples for each pixel
+    settings = {"triton_address": triton.addresses.grpc, "decode_processes": processes}
+    with start_gateway(Outside(log=log), **settings) as client:
+        kind = {"content-type": "image/tiff"}
+        assert client.post("/v1/embeddings/image", content=image, headers=kind).status_code == 400
+    text = os.read(reader, 2**16).decode()
+    os.close(reader)
+    assert "/v1/embeddings/image 400" in text
+    assert "samples" not in text
 
 
 @pytest.mark.parametrize(("level", "quiet", "requests"), [("debug", 1, 4), ("warning", 0, 0)])

@@ -173,7 +173,8 @@ def ask(client: GatewayClient, url: str) -> None:
     answer = client.post("/v1/embeddings", json=body, headers={"traceparent": UNSAMPLED})
     assert answer.status_code == httpx.codes.OK, answer.text
     assert client.post("/v1/embeddings", json={"input": []}).status_code == 400
-    assert client.get("/livez").status_code == httpx.codes.OK
+    odd = {"traceparent": PARENT, "tracestate": SECRET}
+    assert client.get("/livez", headers=odd).status_code == httpx.codes.OK
     with grpc.insecure_channel(client.grpc_address) as channel:
         items = [clip_pb2.Item(text=SECRET), clip_pb2.Item(image_url=url)]
         clip_pb2_grpc.ClipServiceStub(channel).Embed(
@@ -244,6 +245,7 @@ def test_what_is_not_sampled_and_probes_are_left_out(traced: Traced) -> None:
 def test_the_log_names_the_trace(traced: Traced) -> None:
     assert traced.log.count(f'"trace_id":"{TRACE_ID.hex()}"') == 2
     assert f'"trace_id":"{"a" * 32}"' in traced.log
+    assert SECRET not in traced.log
 
 
 async def test_a_joined_call_is_linked_to_all_that_share_it() -> None:
