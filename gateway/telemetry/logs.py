@@ -80,11 +80,17 @@ def logging_to_stderr(level: str, style: str) -> Iterator[None]:
     logging.getLogger("gateway").setLevel(level.upper())
     for name in OF_CLIENTS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_not_of_bytes)
     try:
         yield
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+def _not_of_bytes(record: logging.LogRecord) -> bool:
+    """Whether gRPC reports anything but a path or metadata that is not UTF-8, perhaps a key."""
+    return not (record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError))
 
 
 class _Batches(logging.Handler):

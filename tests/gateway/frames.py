@@ -130,4 +130,4 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 def _string(text: str) -> bytes:
     assert len(text) < 127
-    return bytes([len(text)]) + text.encode()
+    return bytes([len(text)]) + text.encode("latin-1")

@@ -18,6 +18,7 @@ from gateway.telemetry.logs import MOST_WAITING, logging_to_stderr
 from openclip_api.v1 import clip_pb2, clip_pb2_grpc
 from server.launcher import TritonServer
 from tests.conftest import GatewayClient, GatewayFactory, Outside
+from tests.gateway.frames import Connection
 from tests.gateway.hostile import tiff_of_numbers
 from tests.items import RED_CIRCLE, b64, data_url
 
@@ -97,6 +98,24 @@ def test_a_broken_form_is_one_line(
     text = log.read_text()
     assert len([line for line in text.splitlines() if "/v1/embeddings/image 400" in line]) == 1
     assert "boundary" not in text
+
+
+def test_metadata_that_is_no_text_is_no_line(
+    triton: TritonServer, start_gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with (
+        start_gateway(Outside(log=log), triton_address=triton.addresses.grpc) as client,
+        Connection(client.grpc_address) as connection,
+    ):
+        path = "/openclip.v1.ClipService/ListModels"
+        for where, key in ((path, f"Bearer {SECRET}\xff"), (f"/{SECRET}\xff\n", "")):
+            stream = connection.call(where, {"authorization": key})
+            connection.send(stream, b"")
+            connection.settle(1.0)
+    text = log.read_text()
+    assert "ListModels OK" in text
+    assert SECRET not in text
 
 
 @pytest.mark.parametrize("processes", [0, 1])

@@ -1,5 +1,6 @@
 """Messages that are small and hold far too much are refused before they are parsed."""
 
+import asyncio
 import random
 from typing import Any
 
@@ -14,6 +15,7 @@ from gateway.rpc.message_limits import STREAM_ITEMS, Bounds, Contents, contents
 from gateway.rpc.service import NAME
 from openclip_api.v1 import clip_pb2
 from tests.gateway.fakes import unit
+from tests.gateway.frames import Connection
 from tests.gateway.rpcserver import LIMITS, image, metadata, served, text
 from tests.gateway.test_rpc_faults import refused
 from tests.gateway.waiting import until
@@ -207,6 +209,18 @@ async def test_health_and_reflection_take_small_messages_alone() -> None:
         for problem in await told(NO_MESSAGE):
             assert problem.code() == Code.INVALID_ARGUMENT
             assert "is not a valid grpc." in problem.details()
+
+
+async def test_a_path_that_is_no_text_does_not_end_the_server() -> None:
+    async with served(FakeInferClient(unit)) as gateway:
+
+        def call() -> None:
+            with Connection(f"127.0.0.1:{gateway.port}") as connection:
+                connection.call(f"/{NAME}/\xff")
+                connection.settle(1.0)
+
+        await asyncio.to_thread(call)
+        await answered(gateway.channel, "ListModels", b"")
 
 
 async def results(call: Any) -> list[Any]:
