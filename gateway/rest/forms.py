@@ -116,7 +116,7 @@ class _InMemoryParser(MultiPartParser):
     ended = False  # whether the closing boundary came; Starlette does not ask for it
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Refuses a long part that is no file by its name, which Starlette does not tell."""
+        """Refuse a long part that is no file by its name, which Starlette does not tell."""
         part = self._current_part
         if part.file is None and len(part.data) + end - start > FIELD_BYTES:
             raise MalformedRequest(
