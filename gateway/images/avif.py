@@ -1,8 +1,11 @@
-"""What an AVIF costs to open and to decode: its EXIF data, and the frames of its AV1 streams."""
+"""What an AVIF costs to open and to decode: EXIF data, samples, and frames of its AV1 streams.
+
+Also counts the boxes of a JPEG 2000 file, which are of the same form.
+"""
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -14,6 +17,7 @@ _STREAM_BYTES = 2**18  # memory of one stream's decoder besides frames
 # By whether chroma may be in full, and samples longer than 8 bits; 1 is for what goes with a pixel.
 _PIXEL_BYTES = (3, 4), (4, 7)
 _SEQUENCE, _FRAMES = 1, {3, 6, 7}  # types of OBU
+_TABLE = b"moov", b"trak", b"mdia", b"minf", b"stbl"  # where a track lists its samples
 
 
 def frames_bytes(data: bytes) -> int:
@@ -32,6 +36,32 @@ def exif_bytes(data: bytes) -> int:
         ImageError: The file's structure is broken, or too large.
     """
     return _File(memoryview(data)).exif_bytes()
+
+
+def sample_count(data: bytes) -> int:
+    """An upper bound of the samples in all tracks, each of which libavif lists.
+
+    Raises:
+        ImageError: The file's structure is broken, or too large.
+    """
+    return _File(memoryview(data)).sample_count()
+
+
+def check_jp2_boxes(data: bytes) -> None:
+    """Refuses a JPEG 2000 file of many boxes or palettes, which Pillow reads in Python.
+
+    Raises:
+        ImageError: There are too many.
+    """
+    file = _File(memoryview(data))
+    with suppress(IndexError):  # Pillow reads no further either
+        palettes = len(list(file.within(b"jp2h", b"pclr")))
+        inner = len(list(file.within(b"jp2h", b"res ", b"resc")))
+        if palettes > 1 or inner > 1:
+            raise ImageError(_TOO_MANY)
+
+
+_TOO_MANY = "the image consists of too many parts"
 
 
 @dataclass(slots=True)
@@ -77,7 +107,7 @@ class _File:
     def _count(self) -> None:
         self._parts += 1
         if self._parts > _MOST_PARTS:
-            raise ImageError("the image consists of too many parts")
+            raise ImageError(_TOO_MANY)
 
     def _number(self, at: int, size: int) -> int:
         if at + size > len(self.data):
@@ -99,7 +129,7 @@ class _File:
                     yield start, following
                 at = following
 
-    def _within(self, *path: bytes) -> Iterator[tuple[int, int]]:
+    def within(self, *path: bytes) -> Iterator[tuple[int, int]]:
         places = iter([(0, len(self.data))])
         for kind in path:
             places = self._boxes(kind, places)
@@ -111,7 +141,7 @@ class _File:
 
     def _items(self) -> Iterator[memoryview]:
         """The bytes of each item that is coded as AV1."""
-        stored = [self.data[at:end] for at, end in self._within(b"meta", b"idat")]
+        stored = [self.data[at:end] for at, end in self.within(b"meta", b"idat")]
         if len(stored) > 1:
             raise IndexError
         taken = 0
@@ -127,11 +157,11 @@ class _File:
     def _places(self, kind: bytes, *track: bytes) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         """Construction method, and offsets and lengths of the extents, of each item of a type."""
         found = set()
-        for at, _ in self._within(*track, b"meta", b"iinf", b"infe"):
+        for at, _ in self.within(*track, b"meta", b"iinf", b"infe"):
             size = 2 if self.data[at] == 2 else 4
             if bytes(self.data[at + 6 + size : at + 10 + size]) == kind:
                 found.add(self._number(at + 4, size))
-        for at, _ in self._within(*track, b"meta", b"iloc"):
+        for at, _ in self.within(*track, b"meta", b"iloc"):
             for item, method, extents in self._locations(at):
                 if item in found:
                     yield method, extents
@@ -161,9 +191,26 @@ class _File:
                 at += offset + length
             yield item, method, extents
 
+    def sample_count(self) -> int:
+        total = 0
+        with _intact():
+            for table in self.within(*_TABLE):
+                chunks = sum(
+                    self._number(at + 4, 4)
+                    for kind in (b"stco", b"co64")
+                    for at, _ in self._boxes(kind, iter([table]))
+                )
+                most = 0  # in one chunk
+                for at, _ in self._boxes(b"stsc", iter([table])):
+                    for entry in range(self._number(at + 4, 4)):
+                        self._count()
+                        most = max(most, self._number(at + 12 + 12 * entry, 4))
+                total += chunks * most
+        return total
+
     def _samples(self) -> Iterator[memoryview]:
         """The bytes of each track's first sample."""
-        for table in self._within(b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        for table in self.within(*_TABLE):
             sizes = (
                 self._number(at + 4, 4) or (self._number(at + 12, 4) if end > at + 12 else 0)
                 for at, end in self._boxes(b"stsz", iter([table]))

@@ -1,9 +1,12 @@
 """Reads an image's header, before decoding: the memory that it takes, and its orientation."""
 
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-ORIENTATION = 0x0112  # EXIF tag
+ORIENTATION, _BITS, _SAMPLES = 0x0112, 258, 277  # tags of EXIF and TIFF
 _MOST_EXIF_BYTES = 2**20  # the tag itself may hold as many numbers, each of which becomes an object
+# Where Pillow looks for EXIF data, and for an orientation if there is none.
+_SOURCES = "exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"
 _TURNS = {  # by the value of the tag
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -20,13 +23,14 @@ _ALPHA = {"RGBA", "LA", "PA"}  # the resize premultiplies a copy
 
 # Bytes per pixel that a decoder holds besides Pillow's own image, measured at 20 megapixels.
 _WEBP, _AVIF, _TIFF = 14, 6, 4
-_JPEG2000_BAND, _PROGRESSIVE_BAND = 5, 2
+_JPEG2000_BAND = 5
 
 
 def decode_bytes(image: Image.Image, *, turned: bool = False) -> int:
     """Estimate the peak memory of decoding and resizing an opened image, in bytes.
 
-    The image is not loaded yet. If `turned`, applying its EXIF orientation takes a copy.
+    The image is not loaded yet. If `turned`, applying its EXIF orientation takes a copy. A JPEG's
+    coefficients are not counted.
     """
     stored = _STORED.get(image.mode, 4)
     copies = 1 + turned + (image.mode in _ALPHA)
@@ -34,17 +38,17 @@ def decode_bytes(image: Image.Image, *, turned: bool = False) -> int:
 
 
 def _decoder_bytes(image: Image.Image) -> int:
-    bands = len(image.getbands())
-    if image.format in {"JPEG", "MPO"}:
-        return _PROGRESSIVE_BAND * bands if image.info.get("progressive") else 0
     if image.format == "JPEG2000":
-        return _JPEG2000_BAND * bands
-    return {"WEBP": _WEBP, "AVIF": _AVIF, "TIFF": _TIFF}.get(image.format or "", 0)
+        return _JPEG2000_BAND * len(image.getbands())
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2.get(_BITS, (1,))
+        return max(_TIFF, max(bits) * max(image.tag_v2.get(_SAMPLES, 1), len(bits)) // 8)
+    return {"WEBP": _WEBP, "AVIF": _AVIF}.get(image.format or "", 0)
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
     """The transpose for the image's EXIF orientation; None without one, or with bad EXIF."""
-    if len(image.info.get("exif") or b"") > _MOST_EXIF_BYTES:
+    if any(len(image.info.get(name) or b"") > _MOST_EXIF_BYTES for name in _SOURCES):
         return None
     try:
         # Not PNG's own method, which decodes the image to find EXIF data after the pixels.

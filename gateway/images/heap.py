@@ -2,12 +2,13 @@
 
 import ctypes
 
-from PIL import _imaging
+from PIL import PngImagePlugin, _imaging
 
 ARENAS = 1
 MMAP_THRESHOLD = 2 * 2**20  # bytes
 TRIM_THRESHOLD = 8 * 2**20  # bytes
 BLOCK = 2**20  # bytes
+TEXTS = 16 * 2**20  # characters of all texts in a PNG, of up to four bytes each
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
@@ -21,8 +22,9 @@ def pin() -> None:
     limit bounds what large images leave. Lower limits cost more: a mapped block is faulted in again
     each time. Pillow therefore keeps pixels in blocks below the limit, all of about one size, which
     successive images reuse, and 8 MiB at the heap's end stay. Without glibc only the blocks are
-    set.
+    set. Pillow itself would take 64 million characters of a PNG's texts, which may be compressed.
     """
+    PngImagePlugin.MAX_TEXT_MEMORY = TEXTS
     _imaging.set_block_size(BLOCK)
     try:
         set_option = ctypes.CDLL(None).mallopt

@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from gateway.errors import ImageError, RequestError, TooLarge
 from gateway.images import fast
 from gateway.images.header import decode_bytes, swaps, turn_of
+from gateway.images.jpeg import coefficient_bytes
 from gateway.images.memory import MemoryBudget
 from gateway.images.structure import Source, check_numbers, check_values, structure_bytes
 from gateway.models.manifest import Preprocessing
@@ -25,6 +26,7 @@ from gateway.models.values import Pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # the address of an object, which no client may learn
+_LONGEST_SIDE = 2**21  # pixels; to resize, each takes 32 bytes of weights
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -102,10 +104,11 @@ def preprocess(
             check_values(image, data)
             size = resized_size(width, height, rules)
             stored = size[::-1] if swaps(turn) else size
+            coefficients = coefficient_bytes(image, data)
             if options.fast:
                 fast.scale_decoding(image, stored)
             structure = structure_bytes(image, data)
-            needed = decode_bytes(image, turned=turn is not None) + structure
+            needed = decode_bytes(image, turned=turn is not None) + coefficients + structure
             if options.fast and fast.applies(image):
                 needed += fast.copies_bytes(image, stored)
             _check_memory(image, needed, structure, limits)
@@ -160,6 +163,10 @@ def _check_size(width: int, height: int, rules: Preprocessing, limits: ImageLimi
         raise TooLarge(
             f"the image has {width} x {height} pixels; the limit (GATEWAY_MAX_IMAGE_PIXELS) is "
             f"{limits.max_pixels:,} in all"
+        )
+    if max(width, height) > _LONGEST_SIDE:
+        raise TooLarge(
+            f"the image has {width} x {height} pixels; no side may have over {_LONGEST_SIDE:,}"
         )
     new_width, new_height = resized_size(width, height, rules)
     if new_width * new_height > limits.max_resized_pixels:

@@ -1,16 +1,17 @@
 """Bounds the work and memory that a file's structure costs a decoder, besides its pixels."""
 
-import contextlib
-import math
 import re
 import struct
 from collections.abc import Iterator
 from io import BytesIO
 
 from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from gateway.errors import ImageError, TooLarge
-from gateway.images.avif import exif_bytes, frames_bytes
+from gateway.images import tiff
+from gateway.images.avif import check_jp2_boxes, exif_bytes, frames_bytes, sample_count
+from gateway.images.tiff import MOST_NUMBERS
 
 # A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.
 MOST_READS = 2**16
@@ -19,6 +20,7 @@ _MOST_STEPS = 2**18  # through the codestreams of a file; they take a quarter of
 # The values that Pillow's decoders in Python may decode; these take up to 1.5 seconds.
 _MOST_VALUES = {"bmp_rle": 2**21, "ppm_plain": 2**20}
 _MOST_COMMENTS = 1_000  # of such a file; each is cut out of a megabyte
+_MOST_COVERS = 8  # how often strips may cover the whole picture; one plane a band covers it 6 times
 
 _TOO_MANY = "the image consists of too many parts"
 
@@ -30,7 +32,7 @@ class _Steps:
         self._left = most
 
     def count(self) -> None:
-        """Count one step. Raises ImageError: there were too many."""
+        """Counts one step. Raises ImageError: there were too many."""
         self._left -= 1
         if self._left < 0:
             raise ImageError(_TOO_MANY)
@@ -53,12 +55,16 @@ class Source(BytesIO):
 
 
 def check_values(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Refuse an opened picture that would be decoded in Python for longer than a moment.
+    """Refuses an opened picture that would be decoded in Python, or over and over, for seconds.
 
     Raises:
         TooLarge: It has too many values.
-        ImageError: It has too many comments.
+        ImageError: It has too many comments, or strips that cover it too often.
     """
+    places = [tile.extents for tile in image.tile if tile.extents]
+    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in places)
+    if covered > _MOST_COVERS * image.width * image.height:
+        raise ImageError(_TOO_MANY)
     codecs = [tile.codec_name for tile in image.tile if tile.codec_name in _MOST_VALUES]
     if not codecs:
         return
@@ -78,6 +84,7 @@ def structure_bytes(image: Image.Image, data: bytes) -> int:
 
     Raises:
         ImageError: The structure is broken, or too large.
+        TooLarge: It has too many tiles or precincts.
     """
     if image.format == "JPEG2000":
         steps = _Steps(_MOST_STEPS)
@@ -86,8 +93,8 @@ def structure_bytes(image: Image.Image, data: bytes) -> int:
     if image.format == "AVIF":
         own = _AVIF_ALPHA if image.mode == "RGBA" else _AVIF
         return max(0, frames_bytes(data) - own * image.width * image.height)
-    if image.format == "TIFF":
-        return _tile_bytes(data)
+    if isinstance(image, TiffImageFile):
+        return tiff.tile_bytes(data, image.tag_v2.offset)
     return 0
 
 
@@ -101,6 +108,9 @@ _SIZ = struct.Struct(">HHIIIIIIIIH")
 _WHOLE = 15  # the default exponent of a precinct
 # Measured with OpenJPEG 2.5.
 _TILE, _TILE_COMPONENT, _PRECINCT, _BLOCK = 9_000, 1_100, 450, 200
+# In most orders, OpenJPEG looks for packets at each place where some band may have a precinct. It
+# may do so 32 times, which then takes a second. Precincts of 64 pixels are within the limit.
+_MOST_PLACES = 2**19
 
 
 def _codestream(data: bytes, start: int, steps: _Steps) -> int:
@@ -115,10 +125,15 @@ def _codestream(data: bytes, start: int, steps: _Steps) -> int:
         return 0
     if length != 38 + 3 * bands or not wide or not high or right <= left or bottom <= top:
         return 0  # OpenJPEG refuses it
-    tiles = -(-(right - tile_left) // wide) * -(-(bottom - tile_top) // high)
-    styles = _styles(data, at + length, bands, steps)
-    parts = max((_parts(each, right - left, bottom - top, steps) for each in styles), default=0)
-    return int(tiles * (_TILE + _TILE_COMPONENT * bands) + bands * parts)
+    columns, rows = -(-(right - tile_left) // wide), -(-(bottom - tile_top) // high)
+    parts, levels, across, down = 0, 1, 1, 1
+    for style in _styles(data, at + length, bands, steps):
+        found = _parts(style, right - left, bottom - top, steps)
+        parts, across, down = max(parts, found[0]), max(across, found[1]), max(down, found[2])
+        levels = max(levels, style[1] + 1)
+    if (columns + across) * (rows + down) * bands * levels > _MOST_PLACES:
+        raise TooLarge("the JPEG 2000 image has too many tiles or precincts")
+    return int(columns * rows * (_TILE + _TILE_COMPONENT * bands) + bands * parts)
 
 
 def _styles(data: bytes, at: int, bands: int, steps: _Steps) -> Iterator[bytes]:
@@ -145,11 +160,11 @@ def _styles(data: bytes, at: int, bands: int, steps: _Steps) -> Iterator[bytes]:
         return
 
 
-def _parts(style: bytes, width: int, height: int, steps: _Steps) -> int:
-    """Bytes of the precincts and code-blocks of one band."""
+def _parts(style: bytes, width: int, height: int, steps: _Steps) -> tuple[int, int, int]:
+    """Bytes of one band's precincts and code-blocks, and how many precincts it is wide and high."""
+    total = across = down = 0
     try:
         own, levels, block_x, block_y = style[:4]
-        total = 0
         for level in range(levels + 1):
             steps.count()
             size = style[6 + level] if own else _WHOLE * 17
@@ -157,88 +172,37 @@ def _parts(style: bytes, width: int, height: int, steps: _Steps) -> int:
             scale = levels - level
             wide, high = -(-width >> scale), -(-height >> scale)
             precincts = -(-wide >> x) * -(-high >> y)
+            across, down = max(across, -(-wide >> x)), max(down, -(-high >> y))
             x, y = min(x, (block_x & 15) + 2), min(y, (block_y & 15) + 2)
             total += 3 * precincts * _PRECINCT + -(-wide >> x) * -(-high >> y) * _BLOCK
     except (ValueError, IndexError):
-        return 0
-    return total
+        return 0, 0, 0
+    return total, across, down
 
 
-_MOST_NUMBERS = 2**17  # places and sizes of strips, resolutions, colours
 _RATIONAL, _SEGMENT = 8, 2**16  # bytes of the largest number, and of a JPEG's segment
 # Of ftyp, as Pillow takes them: mif1 and msf1 may also hold another kind of image.
 _AVIFS = {b"ftyp" + brand for brand in (b"avif", b"avis", b"mif1", b"msf1")}
-_TILE_SIDES = 322, 323  # the tags
-_PIXEL_BYTES = 8  # of those that Pillow reads, at most
-_BYTES = {1, 2, 7}  # the types that stay bytes
-_SHORT, _SIGNED_SHORT, _LONG8, _SIGNED_LONG8 = 3, 8, 16, 17
+_JP2 = b"\0\0\0\x0cjP  "
 
 
 def check_numbers(data: bytes) -> None:
-    """Refuse a TIFF of many numbers, or a JPEG or AVIF with room for as many in its EXIF data.
+    """Refuses a TIFF, JPEG, AVIF or JPEG 2000 of many numbers, resources, samples or boxes.
 
-    Pillow makes objects of them when it opens the file.
+    Pillow makes objects of them, and libavif structures, when it opens the file. EXIF data of a
+    JPEG or AVIF counts as full of numbers.
 
     Raises:
         ImageError: There are too many.
     """
     numbers = 0
     if data.startswith((b"II", b"MM")):
-        numbers = _tiff_numbers(data)
-    elif data.startswith(b"\xff\xd8") and len(data) > _MOST_NUMBERS * _RATIONAL:
-        numbers = data.count(b"Exif\0\0") * _SEGMENT // _RATIONAL
+        numbers = tiff.number_count(data)
+    elif data.startswith(b"\xff\xd8") and len(data) > MOST_NUMBERS * _RATIONAL:
+        numbers = data.count(b"Exif\0\0") * _SEGMENT // _RATIONAL + data.count(b"8BIM")
     elif data[4:12] in _AVIFS:
-        numbers = exif_bytes(data) // _RATIONAL
-    if numbers > _MOST_NUMBERS:
+        numbers = exif_bytes(data) // _RATIONAL + sample_count(data)
+    elif data.startswith(_JP2):
+        check_jp2_boxes(data)
+    if numbers > MOST_NUMBERS:
         raise ImageError(_TOO_MANY)
-
-
-def _tiff_numbers(data: bytes) -> int:
-    numbers = 0
-    with contextlib.suppress(struct.error):  # Pillow reads no further either
-        for _, kind, count, _ in _entries(data, large=data[2:3] == b"+"):
-            if kind not in _BYTES and count <= len(data):  # else Pillow skips them
-                numbers += count
-    return numbers
-
-
-def _tile_bytes(data: bytes) -> int:
-    """Memory that libtiff takes for one tile of a TIFF's first picture, however small the picture.
-
-    Accepts number types that Pillow ignores.
-    """
-    sides = dict.fromkeys(_TILE_SIDES, 0)
-
-    def number(kind: str, at: int) -> int:
-        return int(struct.unpack_from(_order(data) + kind, data, at)[0])
-
-    try:
-        large = number("H", 2) == 43
-        for tag, kind, _, value in _entries(data, large=large):
-            if tag in sides:
-                if kind in {_LONG8, _SIGNED_LONG8}:
-                    side = number("Q", value if large else number("I", value))
-                else:
-                    side = number("H" if kind in {_SHORT, _SIGNED_SHORT} else "I", value)
-                sides[tag] = max(sides[tag], side)
-    except struct.error:
-        return 0  # libtiff reads no further either
-    return math.prod(sides.values()) * _PIXEL_BYTES
-
-
-def _entries(data: bytes, *, large: bool) -> Iterator[tuple[int, int, int, int]]:
-    """Tag, type, count and the place of the value, of each entry of a TIFF's first directory."""
-    order = _order(data)
-    place, number, many = (8, "Q", "Q") if large else (4, "I", "H")
-    entry = struct.Struct(f"{order}HH{number}")
-    [at] = struct.unpack_from(order + number, data, place)
-    [count] = struct.unpack_from(order + many, data, at)
-    at += struct.calcsize(order + many)
-    size = 20 if large else 12
-    for start in range(at, min(at + min(count, MOST_READS) * size, len(data)), size):
-        tag, kind, values = entry.unpack_from(data, start)
-        yield tag, kind, values, start + entry.size
-
-
-def _order(data: bytes) -> str:
-    return "<" if data.startswith(b"I") else ">"

@@ -124,6 +124,21 @@ def hazards() -> dict[str, bytes]:
         "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": tiff_of_one_tile(30_000),
         "AVIF of 2,000,000 orientations": avif_of_orientations(2_000_000),
         "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": avif_of_a_large_frame(16_000, 8_000),
+        "AVIF of 2,500,000 samples": avif_of_samples(2_500_000),
+        "JPEG of 1,000 scans": jpeg_of_scans(3_000, 1_000),
+        "JPEG of 2,700,000 Photoshop resources": after(2, 500 * photoshop_segment(5_400), "JPEG"),
+        "PNG of 60 MB of texts in 60 kB": png_of_texts(60, 1_000_000),
+        "JPEG 2000 of 1,000,000 boxes": jp2(box(b"free", b"") * 1_000_000),
+        "JPEG 2000 of 100 palettes of 65,535 colours of no band": jp2(
+            (HEADER_BOX + box(b"pclr", b"\xff\xff\0")) * 100
+        ),
+        "JPEG 2000 of 1,000,000 places for packets": jpeg2000(
+            1_000, tile=1_000, levels=0, precincts=b"\xf0", more=packets_by_place(30)
+        ),
+        "TIFF of 1,000,000 exposure times": tiff_of_exposures(1_000_000),
+        "TIFF of 1,200 strips over each other": tiff_of_covers(7_000, 1_200),
+        "TIFF of 2,000 strips that share a megabyte": tiff_of_shared_strips(2_000, 200_000),
+        "TIFF of 200 tiles of 16 x 1,000,000 pixels": tiff_of_tall_tiles(200, 1_000_000),
     }
 
 
@@ -154,15 +169,76 @@ def avif_of_orientations(count: int, frames: int = 1) -> bytes:
     return data.replace(short, struct.pack("<HHII", orientation, 5, count, 26))
 
 
+def avif_of_samples(count: int) -> bytes:
+    """An animation whose only chunk has a number of samples of one byte."""
+    frames = [Image.new("RGB", (64, 64), (number, 0, 0)) for number in range(2)]
+    data = bytearray(encoded(frames[0], "AVIF", save_all=True, append_images=frames[1:]))
+    struct.pack_into(">II", data, data.index(b"stsz") + 8, 1, count)
+    struct.pack_into(">I", data, data.index(b"stsc") + 16, count)
+    return bytes(data) + bytes(count)
+
+
+def jpeg_of_scans(side: int, count: int) -> bytes:
+    """A progressive grey picture whose last scan comes a number of times more."""
+    data = encoded(Image.new("L", (side, side)), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + scan * count + data[-2:]
+
+
+def jpeg_in_scans(width: int, height: int) -> bytes:
+    """A sequential picture with a scan for each of its three bands, without a pixel."""
+    data = encoded(Image.new("RGB", (16, 16)), "JPEG", subsampling=0)
+    head = data[: data.index(b"\xff\xda")]
+    head = head.replace(struct.pack(">HH", 16, 16), struct.pack(">HH", height, width))
+    scans = (bytes([1, band, table, 0, 63, 0]) for band, table in ((1, 0), (2, 17), (3, 17)))
+    return head + b"".join(segment(0xDA, each) + bytes(100) for each in scans) + b"\xff\xd9"
+
+
+def photoshop_segment(count: int) -> bytes:
+    return segment(0xED, b"Photoshop 3.0\0" + b"8BIM\0\1\0\0\0\0\0\0" * count)
+
+
+def png_of_texts(count: int, size: int) -> bytes:
+    """A picture with texts that compress well; one character in each takes four bytes."""
+    text = zlib.compress(b"a" * size + "\U0001f600".encode())
+    texts = (png_chunk(b"iTXt", b"%d\0\1\0\0\0" % number + text) for number in range(count))
+    return png(4, 4, 8, 2, *texts, data=bytes(52))
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+HEADER_BOX = box(b"ihdr", struct.pack(">IIHBBBB", 64, 64, 1, 7, 7, 0, 0))
+
+
+def jp2(boxes: bytes) -> bytes:
+    """The start of a JPEG 2000 file, with more boxes in its header."""
+    start = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    return start + box(b"jp2h", HEADER_BOX + boxes)
+
+
+def packets_by_place(times: int) -> bytes:
+    """High precincts where the first band has wide ones, and changes of the order of packets."""
+    style = segment(0x53, b"\1\1\0\4\4\0\1\x0f")
+    return style + segment(0x5F, struct.pack(">BBHBBB", 0, 0, 1, 33, 3, 2) * times)
+
+
 def jpeg2000(
-    side: int, *, tile: int, levels: int, precincts: bytes = b"", styles: int = 0
+    side: int,
+    *,
+    tile: int,
+    levels: int,
+    precincts: bytes = b"",
+    styles: int = 0,
+    more: bytes = b"",
 ) -> bytes:
     """A codestream of three bands, without a pixel; more styles follow a comment."""
     size = struct.pack(">HIIIIIIIIH", 0, side, side, 0, 0, tile, tile, 0, 0, 3) + b"\7\1\1" * 3
     style = bytes([bool(precincts), 0, 0, 1, 0, levels, 4, 4, 0, 1]) + precincts
     steps = b"\x20" + bytes(1 + 3 * levels)
     comment = segment(0x64, b"\0\1") + styles * segment(0x52, style) if styles else b""
-    head = segment(0x51, size) + segment(0x52, style) + segment(0x5C, steps) + comment
+    head = segment(0x51, size) + segment(0x52, style) + segment(0x5C, steps) + more + comment
     tile_part = segment(0x90, b"\0\0\0\0\0\0\0\1") + b"\xff\x93" + bytes(100)
     return b"\xff\x4f" + head + tile_part + b"\xff\xd9"
 
@@ -179,27 +255,72 @@ def rle_bmp(side: int, data: bytes) -> bytes:
     return b"BM" + struct.pack("<III", offset + len(data), 0, offset) + head + palette + data
 
 
+def tiff(data: bytes, **values: int | tuple[int, int, int]) -> bytes:
+    """A grey TIFF of these bytes, which begin at 8, and these values by tag: `_256=width`.
+
+    A value is a number, or type, count and place.
+    """
+    entries = {int(tag[1:]): value for tag, value in values.items()}
+    entries = {258: 8, 259: 1, 262: 1, 277: 1} | entries
+    parts = (
+        (tag, *((4, 1, each) if isinstance(each, int) else each)) for tag, each in entries.items()
+    )
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    packed = b"".join(struct.pack("<HHII", *each) for each in sorted(parts))
+    return head + data + struct.pack("<H", len(entries)) + packed + bytes(4)
+
+
 def tiff_of_one_tile(side: int) -> bytes:
     """64 x 64 grey pixels in a tile that is far larger."""
     tile = zlib.compress(bytes(side * side))
-    values = {
-        256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8,
-        325: len(tile),
-    }  # fmt: skip
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
-    head = b"II*\0" + struct.pack("<I", 8 + len(tile))
-    return head + tile + struct.pack("<H", len(values)) + entries + bytes(4)
+    return tiff(tile, _256=64, _257=64, _259=8, _322=side, _323=side, _324=8, _325=len(tile))
+
+
+def tiff_of_tall_tiles(count: int, height: int) -> bytes:
+    """16 x 64 grey pixels in each tile, of which all share their bytes."""
+    tile = zlib.compress(bytes(16 * height))
+    places, sizes = numbers([8] * count), numbers([len(tile)] * count)
+    at = 8 + len(tile)
+    return tiff(
+        tile + places + sizes, _256=16 * count, _257=64, _259=8, _322=16, _323=height,
+        _324=(4, count, at), _325=(4, count, at + len(places)),
+    )  # fmt: skip
+
+
+def tiff_of_shared_strips(count: int, empty: int) -> bytes:
+    """Rows of 64 grey pixels that all begin with the same empty blocks."""
+    row = b"\x78\1" + b"\0\0\0\xff\xff" * empty + zlib.compress(bytes(64))[2:]
+    places, sizes = numbers([8] * count), numbers([len(row)] * count)
+    at = 8 + len(row)
+    return tiff(
+        row + places + sizes, _256=64, _257=count, _259=8, _278=1, _273=(4, count, at),
+        _279=(4, count, at + len(places)),
+    )  # fmt: skip
+
+
+def tiff_of_covers(side: int, count: int) -> bytes:
+    """Black and white; of its strips, which share their bytes, two cover all of the picture."""
+    pixels = bytes(side // 8 * side)
+    strips = 4, count, 8 + len(pixels)
+    data = pixels + numbers([8] * count)
+    return tiff(data, _256=side, _257=side, _258=1, _278=side - 1, _273=strips)
 
 
 def tiff_of_numbers(tag: int, kind: int, count: int, size: int) -> bytes:
     """A TIFF of 64 x 64 uncompressed grey pixels, with a number of values in one tag."""
-    values = {each: (4, 1, value) for each, value in {
-        256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1
-    }.items()}  # fmt: skip
-    values[tag] = kind, count, 8
-    entries = b"".join(struct.pack("<HHII", each, *values[each]) for each in sorted(values))
-    head = b"II*\0" + struct.pack("<I", 8 + size * count)
-    return head + bytes(size * count) + struct.pack("<H", len(values)) + entries + bytes(4)
+    values = {"_256": 64, "_257": 64, "_273": 8, "_278": 1}
+    return tiff(bytes(size * count), **values | {f"_{tag}": (kind, count, 8)})
+
+
+def tiff_of_exposures(count: int) -> bytes:
+    """A TIFF of 64 x 64 uncompressed grey pixels, with exposure times in its EXIF data."""
+    times = bytes(8 * count)
+    exif = struct.pack("<HHHII", 1, 0x829A, 5, count, 8) + bytes(4)
+    return tiff(times + exif, _256=64, _257=64, _273=8, _278=64, _34665=8 + len(times))
+
+
+def numbers(values: list[int]) -> bytes:
+    return struct.pack(f"<{len(values)}I", *values)
 
 
 def avif_of_a_large_frame(width: int, height: int) -> bytes:

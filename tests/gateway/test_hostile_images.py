@@ -60,6 +60,17 @@ EXPECTED = {
     "TIFF of 64 x 64 pixels in a tile of 30,000 x 30,000": 413,
     "AVIF of 2,000,000 orientations": 400,
     "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": 413,
+    "AVIF of 2,500,000 samples": 400,
+    "JPEG of 1,000 scans": 400,
+    "JPEG of 2,700,000 Photoshop resources": 400,
+    "PNG of 60 MB of texts in 60 kB": 400,
+    "JPEG 2000 of 1,000,000 boxes": 400,
+    "JPEG 2000 of 100 palettes of 65,535 colours of no band": 400,
+    "JPEG 2000 of 1,000,000 places for packets": 413,
+    "TIFF of 1,000,000 exposure times": 400,
+    "TIFF of 1,200 strips over each other": 400,
+    "TIFF of 2,000 strips that share a megabyte": 413,
+    "TIFF of 200 tiles of 16 x 1,000,000 pixels": 413,
 }
 
 

@@ -3,7 +3,9 @@
 import base64
 import functools
 import itertools
+import struct
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -31,7 +33,7 @@ from gateway.images.preprocess import (
 from gateway.images.sources import from_base64
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
-from tests.gateway.hostile import png
+from tests.gateway.hostile import jpeg_in_scans, png, png_chunk, tiff
 from tests.items import encoded
 
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -388,3 +390,44 @@ def test_memory_that_decoding_would_take_is_bounded(format_: str) -> None:
         data = encoded(Image.new("RGB", (1_000, 1_000)), format_, progressive=True)
     with pytest.raises(TooLarge, match="GATEWAY_MAX_DECODE_BYTES"):
         preprocess(data, rules(), limits)
+
+
+def test_coefficients_of_a_jpeg_in_several_scans_count_as_memory() -> None:
+    limits = ImageLimits(max_decode_bytes=1_000 * 1_000 * 4)
+    preprocess(encoded(Image.new("RGB", (1_000, 1_000)), "JPEG"), rules(), limits)
+    preprocess(jpeg_in_scans(800, 1_000), rules(), limits)
+    with pytest.raises(TooLarge, match=f"{1_000 * 1_000 * 10:,} bytes"):
+        preprocess(jpeg_in_scans(1_000, 1_000), rules(), limits)
+
+
+def test_coefficients_of_a_jpeg_count_in_full_where_it_is_scaled_while_decoded() -> None:
+    data = encoded(Image.new("RGB", (1_600, 1_600)), "JPEG", progressive=True)
+    preprocess(data, rules(), ImageLimits(max_decode_bytes=1_600 * 1_600 * 5), FAST)
+    with pytest.raises(TooLarge, match="GATEWAY_MAX_DECODE_BYTES"):
+        preprocess(data, rules(), ImageLimits(max_decode_bytes=1_600 * 1_600 * 3), FAST)
+
+
+def test_samples_of_16_bits_in_a_tiff_count_as_memory() -> None:
+    pixels = zlib.compress(bytes(1_000 * 1_000 * 6))
+    bits = struct.pack("<3H", 16, 16, 16)
+    data = tiff(
+        pixels + bits, _256=1_000, _257=1_000, _258=(3, 3, 8 + len(pixels)), _259=8, _262=2, _277=3,
+        _273=8, _278=1_000, _279=len(pixels),
+    )  # fmt: skip
+    preprocess(data, rules(), LIMITS)
+    with pytest.raises(TooLarge, match=f"{1_000 * 1_000 * 10:,} bytes"):
+        preprocess(data, rules(), ImageLimits(max_decode_bytes=4_000_000))
+
+
+def test_no_side_is_so_long_that_its_filter_would_fill_memory() -> None:
+    data = png(1, 3_000_000, 8, 0, data=bytes(6_000_000))
+    with pytest.raises(TooLarge, match="no side may have over"):
+        preprocess(data, rules(224, "squash"), LIMITS)
+
+
+@pytest.mark.parametrize("key", [b"Raw profile type exif", b"XML:com.adobe.xmp"])
+def test_orientation_is_not_sought_in_a_very_long_text(key: bytes) -> None:
+    text = png_chunk(b"iTXt", key + b"\0\0\0\0\0" + b"\n" * 2_000_000)
+    with Image.open(BytesIO(png(4, 4, 8, 2, text, data=bytes(52)))) as image:
+        assert turn_of(image) is None
+        assert image._exif is None  # it was not even read
