@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import astuple, dataclass
 from io import BytesIO
 
 from PIL import Image, ImageFile
@@ -16,7 +17,7 @@ from gateway.images.tiff import MOST_NUMBERS
 # A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.
 MOST_READS = 2**16
 _RLE_READS = 2**20  # of a BMP, which Pillow reads byte by byte if it is compressed
-_MOST_STEPS = 2**18  # through the codestreams of a file; they take a quarter of a second
+_MOST_STEPS = 2**17  # through the codestreams of a file; they take half a second
 # The values that Pillow's decoders in Python may decode; these take up to 1.5 seconds.
 _MOST_VALUES = {"bmp_rle": 2**21, "ppm_plain": 2**20}
 _MOST_COMMENTS = 1_000  # of such a file; each is cut out of a megabyte
@@ -111,6 +112,21 @@ _TILE, _TILE_COMPONENT, _PRECINCT, _BLOCK = 9_000, 1_100, 450, 200
 # In most orders, OpenJPEG looks for packets at each place where some band may have a precinct. It
 # may do so 32 times, which then takes a second. Precincts of 64 pixels are within the limit.
 _MOST_PLACES = 2**19
+_MOST_PACKETS = 2**21  # even empty ones take a second
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The precincts and code-blocks of one band."""
+
+    size: int = 0  # bytes
+    levels: int = 1
+    precincts: int = 0  # of all levels
+    across: int = 0  # precincts of the level that has most from left to right
+    down: int = 0
+
+    def largest(self, other: "_Parts") -> "_Parts":
+        return _Parts(*map(max, astuple(self), astuple(other)))
 
 
 def _codestream(data: bytes, start: int, steps: _Steps) -> int:
@@ -126,18 +142,19 @@ def _codestream(data: bytes, start: int, steps: _Steps) -> int:
     if length != 38 + 3 * bands or not wide or not high or right <= left or bottom <= top:
         return 0  # OpenJPEG refuses it
     columns, rows = -(-(right - tile_left) // wide), -(-(bottom - tile_top) // high)
-    parts, levels, across, down = 0, 1, 1, 1
-    for style in _styles(data, at + length, bands, steps):
-        found = _parts(style, right - left, bottom - top, steps)
-        parts, across, down = max(parts, found[0]), max(across, found[1]), max(down, found[2])
-        levels = max(levels, style[1] + 1)
-    if (columns + across) * (rows + down) * bands * levels > _MOST_PLACES:
-        raise TooLarge("the JPEG 2000 image has too many tiles or precincts")
-    return int(columns * rows * (_TILE + _TILE_COMPONENT * bands) + bands * parts)
+    layers, parts = 1, _Parts()
+    for own_layers, style in _styles(data, at + length, bands, steps):
+        layers = max(layers, own_layers)
+        parts = parts.largest(_parts(style, right - left, bottom - top, steps))
+    packets = layers * (parts.precincts + columns * rows * parts.levels) * bands
+    places = (columns + parts.across) * (rows + parts.down) * bands * parts.levels
+    if packets > _MOST_PACKETS or places > _MOST_PLACES:
+        raise TooLarge("the JPEG 2000 image has too many tiles, precincts or layers")
+    return int(columns * rows * (_TILE + _TILE_COMPONENT * bands) + bands * parts.size)
 
 
-def _styles(data: bytes, at: int, bands: int, steps: _Steps) -> Iterator[bytes]:
-    """Each COD and COC: whether it sets precincts, then its fields from the number of levels on."""
+def _styles(data: bytes, at: int, bands: int, steps: _Steps) -> Iterator[tuple[int, bytes]]:
+    """Each COD and COC: layers, whether it sets precincts, and fields from the levels on."""
     part = 0
     try:
         while True:
@@ -151,18 +168,19 @@ def _styles(data: bytes, at: int, bands: int, steps: _Steps) -> Iterator[bytes]:
                     return
                 at = part
                 continue
-            elif marker in {_COD, _COC}:
-                style = at + 4 if marker == _COD else at + 5 + (bands > 256)
-                own = data[style] & 1
-                yield bytes([own]) + data[style + (5 if marker == _COD else 1) : at + 2 + length]
+            elif marker == _COD:
+                layers = int.from_bytes(data[at + 6 : at + 8])
+                yield layers, bytes([data[at + 4] & 1]) + data[at + 9 : at + 2 + length]
+            elif marker == _COC:
+                style = at + 5 + (bands > 256)
+                yield 1, bytes([data[style] & 1]) + data[style + 1 : at + 2 + length]
             at += 2 + length
     except (struct.error, IndexError):
         return
 
 
-def _parts(style: bytes, width: int, height: int, steps: _Steps) -> tuple[int, int, int]:
-    """Bytes of one band's precincts and code-blocks, and how many precincts it is wide and high."""
-    total = across = down = 0
+def _parts(style: bytes, width: int, height: int, steps: _Steps) -> _Parts:
+    total = precincts = across = down = 0
     try:
         own, levels, block_x, block_y = style[:4]
         for level in range(levels + 1):
@@ -171,13 +189,14 @@ def _parts(style: bytes, width: int, height: int, steps: _Steps) -> tuple[int, i
             x, y = size & 15, size >> 4
             scale = levels - level
             wide, high = -(-width >> scale), -(-height >> scale)
-            precincts = -(-wide >> x) * -(-high >> y)
-            across, down = max(across, -(-wide >> x)), max(down, -(-high >> y))
+            columns, rows = -(-wide >> x), -(-high >> y)
+            across, down = max(across, columns), max(down, rows)
+            precincts += columns * rows
             x, y = min(x, (block_x & 15) + 2), min(y, (block_y & 15) + 2)
-            total += 3 * precincts * _PRECINCT + -(-wide >> x) * -(-high >> y) * _BLOCK
+            total += 3 * columns * rows * _PRECINCT + -(-wide >> x) * -(-high >> y) * _BLOCK
     except (ValueError, IndexError):
-        return 0, 0, 0
-    return total, across, down
+        return _Parts()
+    return _Parts(total, levels + 1, precincts, across, down)
 
 
 _RATIONAL, _SEGMENT = 8, 2**16  # bytes of the largest number, and of a JPEG's segment

@@ -135,6 +135,9 @@ def hazards() -> dict[str, bytes]:
         "JPEG 2000 of 1,000,000 places for packets": jpeg2000(
             1_000, tile=1_000, levels=0, precincts=b"\xf0", more=packets_by_place(30)
         ),
+        "JPEG 2000 of 65,535 layers in 100 tiles": jpeg2000(
+            100, tile=10, levels=5, layers=65_535, tiles=100
+        ),
         "TIFF of 1,000,000 exposure times": tiff_of_exposures(1_000_000),
         "TIFF of 1,200 strips over each other": tiff_of_covers(7_000, 1_200),
         "TIFF of 2,000 strips that share a megabyte": tiff_of_shared_strips(2_000, 200_000),
@@ -232,15 +235,23 @@ def jpeg2000(
     precincts: bytes = b"",
     styles: int = 0,
     more: bytes = b"",
+    layers: int = 1,
+    tiles: int = 1,
 ) -> bytes:
     """A codestream of three bands, without a pixel; more styles follow a comment."""
     size = struct.pack(">HIIIIIIIIH", 0, side, side, 0, 0, tile, tile, 0, 0, 3) + b"\7\1\1" * 3
-    style = bytes([bool(precincts), 0, 0, 1, 0, levels, 4, 4, 0, 1]) + precincts
+    style = struct.pack(">BBHB", bool(precincts), 0, layers, 0) + bytes([levels, 4, 4, 0, 1])
+    style += precincts
     steps = b"\x20" + bytes(1 + 3 * levels)
     comment = segment(0x64, b"\0\1") + styles * segment(0x52, style) if styles else b""
     head = segment(0x51, size) + segment(0x52, style) + segment(0x5C, steps) + more + comment
-    tile_part = segment(0x90, b"\0\0\0\0\0\0\0\1") + b"\xff\x93" + bytes(100)
-    return b"\xff\x4f" + head + tile_part + b"\xff\xd9"
+    parts = (
+        segment(0x90, struct.pack(">HIBB", number, 114 if tiles > 1 else 0, 0, 1))
+        + b"\xff\x93"
+        + bytes(100)
+        for number in range(tiles)
+    )
+    return b"\xff\x4f" + head + b"".join(parts) + b"\xff\xd9"
 
 
 def segment(kind: int, data: bytes) -> bytes:
