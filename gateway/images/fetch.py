@@ -27,6 +27,7 @@ from gateway.models.values import Deadline
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _OK = 200
 _MAX_LENGTH_DIGITS = 18
+_MOST_CHUNKS = 4_096  # besides one a KiB; each takes the event loop's time, however small it is
 OUT_OF_TIME = "the request's time for fetching ended before the image arrived"
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -152,10 +153,14 @@ class Fetcher:
         size = int(declared) if declared.isdigit() and len(declared) <= _MAX_LENGTH_DIGITS else 0
         if size <= limit:
             body = bytearray()
+            chunks = 0
             async for chunk in response.aiter_stream():
                 body += chunk
+                chunks += 1
                 if len(body) > limit:
                     break
+                if chunks > _MOST_CHUNKS + len(body) // 1024:
+                    raise _failed("the host sent it in very small pieces")
             else:
                 return bytes(body)
         raise TooLarge(

@@ -42,7 +42,9 @@ def _decoder_bytes(image: Image.Image) -> int:
         return _JPEG2000_BAND * len(image.getbands())
     if isinstance(image, TiffImageFile):
         bits = image.tag_v2.get(_BITS, (1,))
-        return max(_TIFF, max(bits) * max(image.tag_v2.get(_SAMPLES, 1), len(bits)) // 8)
+        strips = max(bits) * max(image.tag_v2.get(_SAMPLES, 1), len(bits)) // 8
+        copied = 4 if image.mode in _ALPHA else 0  # once the strips are freed
+        return max(_TIFF, strips - copied)
     return {"WEBP": _WEBP, "AVIF": _AVIF}.get(image.format or "", 0)
 
 

@@ -368,6 +368,9 @@ async def test_what_has_no_turn_in_time_fails_alone() -> None:
         b"HTTP/1.1 200 OK\r\ncontent-length: " + b"9" * 5_000 + b"\r\n\r\nx",
         b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\ncut short",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nx\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        + b"1\r\nx\r\n" * 9_000
+        + b"0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000 + b"\r\n\r\nx",
         b"HTTP/1.1 999999 OK\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.9\r\n",
@@ -379,7 +382,7 @@ async def test_what_has_no_turn_in_time_fails_alone() -> None:
         response(PICTURE, content_encoding="br"),
         moved("\u00e9" * 3),
     ],
-    ids=range(18),
+    ids=range(19),
 )
 async def test_what_a_host_gets_wrong_is_the_clients_error(answer: bytes) -> None:
     assert (await refusal({"/a.png": answer})).code == "url_failed"
