@@ -12,10 +12,12 @@ from itertools import chain
 from gateway.errors import ImageError
 
 _MOST_PARTS = 2**16  # boxes, items, extents and OBUs in all
+_MOST_ITEMS = 2**14  # each time that a table names one; they take a second
 _MOST_BYTES = 2**26  # of all items together: several may share their bytes
 _STREAM_BYTES = 2**18  # memory of one stream's decoder besides frames
 # By whether chroma may be in full, and samples longer than 8 bits; 1 is for what goes with a pixel.
 _PIXEL_BYTES = (3, 4), (4, 7)
+_ANY = b""  # kind of box
 _SEQUENCE, _FRAMES = 1, {3, 6, 7}  # types of OBU
 _TABLE = b"moov", b"trak", b"mdia", b"minf", b"stbl"  # where a track lists its samples
 
@@ -36,6 +38,16 @@ def exif_bytes(data: bytes) -> int:
         ImageError: The file's structure is broken, or too large.
     """
     return _File(memoryview(data)).exif_bytes()
+
+
+def check_items(data: bytes) -> None:
+    """Refuses an AVIF of many items: libavif passes over all it has found for each that it meets.
+
+    Raises:
+        ImageError: There are too many, or the file's structure is broken.
+    """
+    if _File(memoryview(data)).item_count() > _MOST_ITEMS:
+        raise ImageError(_TOO_MANY)
 
 
 def sample_count(data: bytes) -> int:
@@ -125,7 +137,7 @@ class _File:
                 following = at + size if size else end
                 if not start <= following <= end:
                     break
-                if self.data[at + 4 : at + 8] == kind:
+                if kind in (_ANY, self.data[at + 4 : at + 8]):
                     yield start, following
                 at = following
 
@@ -133,7 +145,7 @@ class _File:
         places = iter([(0, len(self.data))])
         for kind in path:
             places = self._boxes(kind, places)
-            if kind == b"meta":
+            if kind in {b"meta", b"iref"}:
                 places = ((at + 4, end) for at, end in places)
             elif kind == b"iinf":
                 places = ((at + (8 if self.data[at] else 6), end) for at, end in places)
@@ -190,6 +202,22 @@ class _File:
                 )
                 at += offset + length
             yield item, method, extents
+
+    def item_count(self) -> int:
+        """How often the tables name an item, at most; also counts the properties as parts."""
+        total = 0
+        with _intact():
+            for track in ((), (b"moov", b"trak")):
+                meta = *track, b"meta"
+                total += sum(1 for _ in self.within(*meta, b"iinf", b"infe"))
+                total += sum((end - at) // 2 for at, end in self.within(*meta, b"iref", _ANY))
+                for at, _ in self.within(*meta, b"iprp", b"ipma"):
+                    total += self._number(at + 4, 4)
+                for at, _ in self.within(*meta, b"iloc"):
+                    total += self._number(at + 6, 4 if self.data[at] == 2 else 2)
+                for _ in self.within(*meta, b"iprp", b"ipco", _ANY):
+                    pass
+        return total
 
     def sample_count(self) -> int:
         total = 0

@@ -11,7 +11,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from gateway.errors import ImageError, TooLarge
 from gateway.images import tiff
-from gateway.images.avif import check_jp2_boxes, exif_bytes, frames_bytes, sample_count
+from gateway.images.avif import check_items, check_jp2_boxes, exif_bytes, frames_bytes, sample_count
 from gateway.images.tiff import MOST_NUMBERS
 
 # A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.
@@ -206,7 +206,7 @@ _JP2 = b"\0\0\0\x0cjP  "
 
 
 def check_numbers(data: bytes) -> None:
-    """Refuses a TIFF, JPEG, AVIF or JPEG 2000 of many numbers, resources, samples or boxes.
+    """Refuses a TIFF, JPEG, AVIF or JPEG 2000 of many numbers, resources, items, samples or boxes.
 
     Pillow makes objects of them, and libavif structures, when it opens the file. EXIF data of a
     JPEG or AVIF counts as full of numbers.
@@ -220,6 +220,7 @@ def check_numbers(data: bytes) -> None:
     elif data.startswith(b"\xff\xd8") and len(data) > MOST_NUMBERS * _RATIONAL:
         numbers = data.count(b"Exif\0\0") * _SEGMENT // _RATIONAL + data.count(b"8BIM")
     elif data[4:12] in _AVIFS:
+        check_items(data)
         numbers = exif_bytes(data) // _RATIONAL + sample_count(data)
     elif data.startswith(_JP2):
         check_jp2_boxes(data)

@@ -125,6 +125,13 @@ def hazards() -> dict[str, bytes]:
         "AVIF of 2,000,000 orientations": avif_of_orientations(2_000_000),
         "AVIF of 64 x 64 pixels in a frame of 16,000 x 8,000": avif_of_a_large_frame(16_000, 8_000),
         "AVIF of 2,500,000 samples": avif_of_samples(2_500_000),
+        "AVIF of 50,000 places of items": avif_of_items(box(b"iloc", iloc_entries(50_000))),
+        "AVIF of 50,000 properties of items": avif_of_items(
+            box(b"iprp", box(b"ipco", b"") + box(b"ipma", ipma_entries(50_000)))
+        ),
+        "AVIF of 50,000 references of items": avif_of_items(
+            box(b"iref", bytes(4) + iref_boxes(50_000))
+        ),
         "JPEG of 1,000 scans": jpeg_of_scans(3_000, 1_000),
         "JPEG of 2,700,000 Photoshop resources": after(2, 500 * photoshop_segment(5_400), "JPEG"),
         "PNG of 60 MB of texts in 60 kB": png_of_texts(60, 1_000_000),
@@ -179,6 +186,28 @@ def avif_of_samples(count: int) -> bytes:
     struct.pack_into(">II", data, data.index(b"stsz") + 8, 1, count)
     struct.pack_into(">I", data, data.index(b"stsc") + 16, count)
     return bytes(data) + bytes(count)
+
+
+def avif_of_items(table: bytes) -> bytes:
+    """A file that names items, of which none holds a picture."""
+    handler = box(b"hdlr", bytes(8) + b"pict" + bytes(13))
+    meta = box(b"meta", bytes(4) + handler + table)
+    return box(b"ftyp", b"avif\0\0\0\0avifmif1miaf") + meta
+
+
+def iloc_entries(count: int) -> bytes:
+    entries = (struct.pack(">HHH", number + 1, 0, 0) for number in range(count))
+    return bytes(6) + struct.pack(">H", count) + b"".join(entries)
+
+
+def ipma_entries(count: int) -> bytes:
+    entries = (struct.pack(">HB", number + 1, 0) for number in range(count))
+    return bytes(4) + struct.pack(">I", count) + b"".join(entries)
+
+
+def iref_boxes(count: int) -> bytes:
+    entries = (struct.pack(">HHH", number + 1, 1, 1) for number in range(count))
+    return b"".join(box(b"cdsc", each) for each in entries)
 
 
 def jpeg_of_scans(side: int, count: int) -> bytes:
