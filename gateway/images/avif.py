@@ -228,7 +228,7 @@ class _File:
                     for kind in (b"stco", b"co64")
                     for at, _ in self._boxes(kind, iter([table]))
                 )
-                most = 0  # in one chunk
+                most = 1  # in one chunk
                 for at, _ in self._boxes(b"stsc", iter([table])):
                     for entry in range(self._number(at + 4, 4)):
                         self._count()

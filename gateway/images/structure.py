@@ -206,9 +206,9 @@ _JP2 = b"\0\0\0\x0cjP  "
 
 
 def check_numbers(data: bytes) -> None:
-    """Refuses a TIFF, JPEG, AVIF or JPEG 2000 of many numbers, resources, items, samples or boxes.
+    """Refuses a file of many numbers, resources, items, samples, boxes or chunks.
 
-    Pillow makes objects of them, and libavif structures, when it opens the file. EXIF data of a
+    Pillow makes objects of them, and libraries structures, when it opens the file. EXIF data of a
     JPEG or AVIF counts as full of numbers.
 
     Raises:
@@ -224,5 +224,17 @@ def check_numbers(data: bytes) -> None:
         numbers = exif_bytes(data) // _RATIONAL + sample_count(data)
     elif data.startswith(_JP2):
         check_jp2_boxes(data)
+    elif data[8:12] == b"WEBP":
+        numbers = _chunk_count(data)
     if numbers > MOST_NUMBERS:
         raise ImageError(_TOO_MANY)
+
+
+def _chunk_count(data: bytes) -> int:
+    """The chunks of a WebP, no further than the limit."""
+    at, count = 12, 0
+    while at + 8 <= len(data) and count <= MOST_NUMBERS:
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+        count += 1
+    return count

@@ -145,6 +145,7 @@ def hazards() -> dict[str, bytes]:
         "JPEG 2000 of 65,535 layers in 100 tiles": jpeg2000(
             100, tile=10, levels=5, layers=65_535, tiles=100
         ),
+        "WebP of 3,000,000 chunks": webp_of_chunks(3_000_000),
         "TIFF of 1,000,000 exposure times": tiff_of_exposures(1_000_000),
         "TIFF of 1,200 strips over each other": tiff_of_covers(7_000, 1_200),
         "TIFF of 2,000 strips that share a megabyte": tiff_of_shared_strips(2_000, 200_000),
@@ -224,6 +225,14 @@ def jpeg_in_scans(width: int, height: int) -> bytes:
     head = head.replace(struct.pack(">HH", 16, 16), struct.pack(">HH", height, width))
     scans = (bytes([1, band, table, 0, 63, 0]) for band, table in ((1, 0), (2, 17), (3, 17)))
     return head + b"".join(segment(0xDA, each) + bytes(100) for each in scans) + b"\xff\xd9"
+
+
+def webp_of_chunks(count: int) -> bytes:
+    """A small picture, then chunks that nobody knows."""
+    picture = encoded(Image.new("RGB", (16, 16)), "WEBP", lossless=True)[12:]
+    head = b"VP8X" + struct.pack("<IIHBHB", 10, 0, 15, 0, 15, 0)
+    chunks = b"WEBP" + head + picture + (b"free" + bytes(4)) * count
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
 def photoshop_segment(count: int) -> bytes:

@@ -71,6 +71,7 @@ EXPECTED = {
     "JPEG 2000 of 100 palettes of 65,535 colours of no band": 400,
     "JPEG 2000 of 1,000,000 places for packets": 413,
     "JPEG 2000 of 65,535 layers in 100 tiles": 413,
+    "WebP of 3,000,000 chunks": 400,
     "TIFF of 1,000,000 exposure times": 400,
     "TIFF of 1,200 strips over each other": 400,
     "TIFF of 2,000 strips that share a megabyte": 413,
