@@ -357,7 +357,7 @@ def tiff_of_covers(side: int, count: int) -> bytes:
 
 def tiff_of_numbers(tag: int, kind: int, count: int, size: int) -> bytes:
     """A TIFF of 64 x 64 uncompressed grey pixels, with a number of values in one tag."""
-    values = {"_256": 64, "_257": 64, "_273": 8, "_278": 1}
+    values: dict[str, int | tuple[int, int, int]] = {"_256": 64, "_257": 64, "_273": 8, "_278": 1}
     return tiff(bytes(size * count), **values | {f"_{tag}": (kind, count, 8)})
 
 
