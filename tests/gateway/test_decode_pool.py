@@ -14,6 +14,7 @@ from PIL import Image
 
 from gateway.admission.limits import RequestLimits
 from gateway.errors import ImageError, TooLarge
+from gateway.images import heap
 from gateway.images.pool import DecodePool, DecodePoolError
 from gateway.images.preprocess import Decode, DecodeOptions, Decoder, ImageLimits, preprocess
 from gateway.models.manifest import Preprocessing
@@ -76,6 +77,7 @@ def pool(request: pytest.FixtureRequest) -> Iterator[DecodePool]:
 
 @pytest.mark.slow
 def test_the_same_pixels_and_errors_as_in_a_thread() -> None:
+    heap.pin()  # as every process does
     pool = DecodePool(2, LIMITS)
     try:
         for path in sorted(SAMPLES.glob("*.[jp][pn]g")):
