@@ -41,7 +41,7 @@ def exif_bytes(data: bytes) -> int:
 
 
 def check_items(data: bytes) -> None:
-    """Refuses an AVIF of many items: libavif passes over all it has found for each that it meets.
+    """Refuse an AVIF of many items: libavif passes over all it has found for each that it meets.
 
     Raises:
         ImageError: There are too many, or the file's structure is broken.
@@ -60,7 +60,7 @@ def sample_count(data: bytes) -> int:
 
 
 def check_jp2_boxes(data: bytes) -> None:
-    """Refuses a JPEG 2000 file of many boxes or palettes, which Pillow reads in Python.
+    """Refuse a JPEG 2000 file of many boxes or palettes, which Pillow reads in Python.
 
     Raises:
         ImageError: There are too many.

@@ -33,7 +33,7 @@ class _Steps:
         self._left = most
 
     def count(self) -> None:
-        """Counts one step. Raises ImageError: there were too many."""
+        """Count one step. Raises ImageError: there were too many."""
         self._left -= 1
         if self._left < 0:
             raise ImageError(_TOO_MANY)
@@ -56,7 +56,7 @@ class Source(BytesIO):
 
 
 def check_values(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Refuses an opened picture that would be decoded in Python, or over and over, for seconds.
+    """Refuse an opened picture that would be decoded in Python, or over and over, for seconds.
 
     Raises:
         TooLarge: It has too many values.
@@ -206,7 +206,7 @@ _JP2 = b"\0\0\0\x0cjP  "
 
 
 def check_numbers(data: bytes) -> None:
-    """Refuses a file of many numbers, resources, items, samples, boxes or chunks.
+    """Refuse a file of many numbers, resources, items, samples, boxes or chunks.
 
     Pillow makes objects of them, and libraries structures, when it opens the file. EXIF data of a
     JPEG or AVIF counts as full of numbers.
