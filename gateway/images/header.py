@@ -41,8 +41,9 @@ def _decoder_bytes(image: Image.Image) -> int:
     if image.format == "JPEG2000":
         return _JPEG2000_BAND * len(image.getbands())
     if isinstance(image, TiffImageFile):
-        bits = image.tag_v2.get(_BITS, (1,))
-        strips = max(bits) * max(image.tag_v2.get(_SAMPLES, 1), len(bits)) // 8
+        bits: tuple[int, ...] = image.tag_v2.get(_BITS, (1,))
+        samples: int = image.tag_v2.get(_SAMPLES, 1)
+        strips = max(bits) * max(samples, len(bits)) // 8
         copied = 4 if image.mode in _ALPHA else 0  # once the strips are freed
         return max(_TIFF, strips - copied)
     return {"WEBP": _WEBP, "AVIF": _AVIF}.get(image.format or "", 0)

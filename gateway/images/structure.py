@@ -11,7 +11,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from gateway.errors import ImageError, TooLarge
 from gateway.images import tiff
-from gateway.images.avif import check_items, check_jp2_boxes, exif_bytes, frames_bytes, sample_count
+from gateway.images.boxes import (
+    check_items,
+    check_jp2_boxes,
+    exif_bytes,
+    frames_bytes,
+    sample_count,
+)
 from gateway.images.tiff import MOST_NUMBERS
 
 # A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.

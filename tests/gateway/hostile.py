@@ -309,8 +309,8 @@ def tiff(data: bytes, **values: int | tuple[int, int, int]) -> bytes:
 
     A value is a number, or type, count and place.
     """
-    entries = {int(tag[1:]): value for tag, value in values.items()}
-    entries = {258: 8, 259: 1, 262: 1, 277: 1} | entries
+    entries: dict[int, int | tuple[int, int, int]] = {258: 8, 259: 1, 262: 1, 277: 1}
+    entries |= {int(tag[1:]): value for tag, value in values.items()}
     parts = (
         (tag, *((4, 1, each) if isinstance(each, int) else each)) for tag, each in entries.items()
     )

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gateway.errors import ImageError
-from gateway.images.avif import exif_bytes, frames_bytes
+from gateway.images.boxes import exif_bytes, frames_bytes
 from tests.gateway.hostile import avif_of_orientations
 from tests.items import encoded
 
