@@ -10,7 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ import httpcore2
 
 from gateway.errors import ImageError, RequestError, TooLarge
 from gateway.images.addresses import PORTS, Address, Target, allowed, listed, parse, refused
+from gateway.images.network import Head, Pinned
 from gateway.images.slots import Owner, Slots
 from gateway.models.values import Deadline
 
@@ -135,10 +136,16 @@ class Fetcher:
         url = httpcore2.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.path
         )
+        head = Head()
         connection = httpcore2.AsyncHTTPConnection(
-            url.origin, ssl_context=self._trust, network_backend=_Pinned(addresses, self._network)
+            url.origin,
+            ssl_context=self._trust,
+            network_backend=Pinned(addresses, self._network, head),
         )
-        async with connection, connection.stream("GET", url, headers=_headers(target)) as response:
+        asked = connection.stream(
+            "GET", url, headers=_headers(target), extensions={"trace": head.trace}
+        )
+        async with connection, asked as response:
             headers = {name.lower(): value for name, value in response.headers}
             if response.status in _MOVED and b"location" in headers:
                 return headers[b"location"].decode("latin-1")
@@ -188,32 +195,6 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 
     threading.Thread(target=work, name="look-up", daemon=True).start()
     return await asyncio.wrap_future(answer)
-
-
-class _Pinned(httpcore2.AsyncNetworkBackend):
-    """Connects to the first of these addresses that answers; ignores the host's name."""
-
-    def __init__(
-        self, addresses: Sequence[Address], network: httpcore2.AsyncNetworkBackend
-    ) -> None:
-        self._addresses = addresses
-        self._network = network
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        """See `httpcore2.AsyncNetworkBackend`."""
-        for address in self._addresses[:-1]:
-            try:
-                return await self._network.connect_tcp(str(address), port)
-            except httpcore2.ConnectError:
-                continue
-        return await self._network.connect_tcp(str(self._addresses[-1]), port)
 
 
 def _moved(target: Target, location: str) -> Target:

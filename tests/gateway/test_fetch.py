@@ -213,6 +213,11 @@ async def test_redirects_are_limited() -> None:
     assert (await refusal({"/a.png": moved("/a.png")})).code == "url_failed"
 
 
+async def test_an_interim_answer_may_come_first() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nlink: </b>\r\n\r\n"
+    assert await fetched({"/a.png": hints + response(PICTURE)}) == PICTURE
+
+
 async def test_only_listed_hosts_are_fetched_from() -> None:
     answers: dict[str, Answer] = {
         "/a.png": response(PICTURE), "/away": moved("http://other.test/a.png")
@@ -372,6 +377,7 @@ async def test_what_has_no_turn_in_time_fails_alone() -> None:
         + b"1\r\nx\r\n" * 9_000
         + b"0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000 + b"\r\n\r\nx",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 2_000 + response(PICTURE),
         b"HTTP/1.1 999999 OK\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.9\r\n",
         response(PICTURE, "404 Not Found"),
@@ -382,7 +388,7 @@ async def test_what_has_no_turn_in_time_fails_alone() -> None:
         response(PICTURE, content_encoding="br"),
         moved("\u00e9" * 3),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 async def test_what_a_host_gets_wrong_is_the_clients_error(answer: bytes) -> None:
     assert (await refusal({"/a.png": answer})).code == "url_failed"
