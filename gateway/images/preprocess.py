@@ -18,7 +18,13 @@ from gateway.images import fast
 from gateway.images.header import decode_bytes, swaps, turn_of
 from gateway.images.jpeg import coefficient_bytes
 from gateway.images.memory import MemoryBudget
-from gateway.images.structure import Source, check_numbers, check_values, structure_bytes
+from gateway.images.structure import (
+    Source,
+    check_numbers,
+    check_values,
+    prefix_code_bytes,
+    structure_bytes,
+)
 from gateway.models.manifest import Preprocessing
 from gateway.models.values import Pixels
 
@@ -112,6 +118,7 @@ def preprocess(
             if options.fast and fast.applies(image):
                 needed += fast.copies_bytes(image, stored)
             _check_memory(image, needed, structure, limits)
+            needed += prefix_code_bytes(image, data)
             with memory.taken(needed) if memory else nullcontext():
                 image.load()
                 upright = image if turn is None else image.transpose(turn)

@@ -108,6 +108,23 @@ def structure_bytes(image: Image.Image, data: bytes) -> int:
 _AVIF, _AVIF_ALPHA = 4, 7  # bytes a pixel of frames, which `decode_bytes` counts
 
 
+# Of libwebp's `vp8l_dec.c`: blocks of 4 x 4 pixels may each name a group of five prefix codes, with
+# tables of up to 5,004 entries of 4 bytes. A group takes 20 bits of the file or more.
+_BLOCK_SIDE, _MOST_GROUPS, _GROUP_BITS, _GROUP = 4, 2**16, 20, 20_600
+
+
+def prefix_code_bytes(image: Image.Image, data: bytes) -> int:
+    """An upper bound of the memory of a lossless WebP's prefix codes; only decoding it shows more.
+
+    Honest pictures take a small part of that. So none should be refused for it, but those that
+    might take much should be decoded alone.
+    """
+    if image.format != "WEBP" or (b"VP8L" not in data and b"ALPH" not in data):
+        return 0
+    blocks = -(-image.width // _BLOCK_SIDE) * -(-image.height // _BLOCK_SIDE)
+    return min(_MOST_GROUPS, blocks, 8 * len(data) // _GROUP_BITS) * _GROUP
+
+
 # A JPEG 2000 codestream may stand anywhere in its file, and begins with these two markers.
 _CODESTREAM = re.compile(b"\xff\x4f\xff\x51")
 _COD, _COC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF90, 0xFF93

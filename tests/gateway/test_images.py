@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, Literal
 
@@ -292,6 +293,23 @@ def test_exif_data_that_may_hold_many_numbers_are_not_read(monkeypatch: pytest.M
         assert turn_of(image) is None
         assert read == [image] * times
         read.clear()
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"alpha": True}])
+def test_a_webp_whose_codes_may_be_large_is_decoded_alone(options: dict[str, bool]) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (600, 600, 4), np.uint8)
+    alpha = options.pop("alpha", False)
+    data = encoded(Image.fromarray(noise if alpha else noise[..., :3]), "WEBP", **options)
+    taken: list[int] = []
+
+    class Watched(MemoryBudget):
+        @contextmanager
+        def taken(self, size: int) -> Iterator[None]:
+            taken.append(size)
+            yield
+
+    preprocess(data, rules(), LIMITS, memory=Watched(1))
+    assert (taken[0] > LIMITS.max_decode_bytes) == bool(alpha or options)
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", bytes(40)])
