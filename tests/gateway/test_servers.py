@@ -124,21 +124,27 @@ async def slow_to_greet(address: str) -> AsyncIterator[str]:
             while data := await reader.read(2**16):
                 writer.write(data)
                 await writer.drain()
-            writer.close()
-            await writer.wait_closed()
 
     async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(GREETING_S)
         host, port = address.split(":")
         other_reader, other_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(pumped(reader, other_writer), pumped(other_reader, writer))
+        try:
+            await asyncio.gather(pumped(reader, other_writer), pumped(other_reader, writer))
+        finally:
+            for each in (writer, other_writer):
+                each.close()
+                with suppress(ConnectionError):
+                    await each.wait_closed()
 
     def taken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         joined.add(asyncio.create_task(join(reader, writer)))
 
     async with await asyncio.start_server(taken, "127.0.0.1", 0) as relay:
         yield f"127.0.0.1:{relay.sockets[0].getsockname()[1]}"
-        await asyncio.gather(*joined)
+        for task in joined:  # gRPC may keep the connection of a closed channel
+            task.cancel()
+        await asyncio.gather(*joined, return_exceptions=True)
 
 
 async def test_one_that_is_slow_to_greet_is_waited_for(
