@@ -146,7 +146,7 @@ def test_levels(
     with start_gateway(Outside(log=log), **settings, log_level=level) as client:
         ask(client)
     found = lines(log)
-    routes = {path.replace("main.js", "{name}") for path in QUIET}
+    routes = {path.replace("main.js", "{name:path}") for path in QUIET}
     told = [line["operation"] for line in found if line.get("operation") in routes]
     assert set(told) == (routes if quiet else set())
     assert len(found) - len(told) == requests
