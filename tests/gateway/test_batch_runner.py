@@ -140,6 +140,15 @@ async def test_a_batch_ends_without_waiting_for_one_before_it(kept: Store, statu
     assert space.batch(waiting).status == "validating"
 
 
+def test_many_cancelled_batches_leave_room_for_other_owners(kept: Store) -> None:
+    spaces = kept.space("alice"), kept.space("bob")
+    for space in spaces:
+        for _ in range(6):
+            space.cancel(added(space, 1).id)
+    made = Runner(kept, None, lambda: 60.0)  # type: ignore[arg-type] # answers nothing
+    assert Counter(space.owner for space, _ in made._due()) == {"alice": 2, "bob": 2}
+
+
 async def test_a_full_folder_ends_the_batch_with_what_there_is(tmp_path: Path) -> None:
     small = Store(tmp_path / "folder", StoreLimits(20_000, 100, 1_000, 3_600))
 

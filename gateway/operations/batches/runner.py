@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -123,15 +124,14 @@ class Runner:
             await asyncio.gather(*running.values(), return_exceptions=True)
 
     def _due(self) -> list[tuple[Space, StoredBatch]]:
-        """The oldest batch of each owner that has not ended, and those that only have to end."""
+        """The oldest batch of each owner that has not ended, and one more that only has to end."""
         found = []
         for space in self._store.spaces():
             batches = space.stored(self._over)
             live = [each for each in batches if each.batch.status not in ENDED]
             self._over |= {each.batch.id for each in batches if each.batch.status in ENDED}
-            found += [
-                (space, each) for each in live if each is live[0] or _end(space, each) is not None
-            ]
+            ending = (each for each in live[1:] if _end(space, each) is not None)
+            found += [(space, each) for each in (*live[:1], *islice(ending, 1))]
         return sorted(found, key=lambda each: each[1].batch.created_at)
 
     async def _run(self, space: Space, stored: StoredBatch) -> None:
