@@ -14,46 +14,10 @@ _MOST_BYTES = 2**26  # of all items together: several may share their bytes
 _STREAM_BYTES = 2**18  # memory of one stream's decoder besides frames
 # By whether chroma may be in full, and samples longer than 8 bits; 1 is for what goes with a pixel.
 _PIXEL_BYTES = (3, 4), (4, 7)
+_TOO_MANY = "the image consists of too many parts"
 _ANY = b""  # kind of box
 _SEQUENCE, _FRAMES = 1, {3, 6, 7}  # types of OBU
 _TABLE = b"moov", b"trak", b"mdia", b"minf", b"stbl"  # where a track lists its samples
-
-
-def frames_bytes(data: bytes) -> int:
-    """An upper bound of the memory of all frames that are decoded for the first picture.
-
-    Raises:
-        ImageError: The file's structure is broken, or too large.
-    """
-    return _File(memoryview(data)).frames_bytes()
-
-
-def exif_bytes(data: bytes) -> int:
-    """Size of the EXIF data, of which Pillow may make objects when it opens the file.
-
-    Raises:
-        ImageError: The file's structure is broken, or too large.
-    """
-    return _File(memoryview(data)).exif_bytes()
-
-
-def check_items(data: bytes) -> None:
-    """Refuse an AVIF of many items: libavif passes over all it has found for each that it meets.
-
-    Raises:
-        ImageError: There are too many, or the file's structure is broken.
-    """
-    if _File(memoryview(data)).item_count() > _MOST_ITEMS:
-        raise ImageError(_TOO_MANY)
-
-
-def sample_count(data: bytes) -> int:
-    """An upper bound of the samples in all tracks, each of which libavif lists.
-
-    Raises:
-        ImageError: The file's structure is broken, or too large.
-    """
-    return _File(memoryview(data)).sample_count()
 
 
 def check_jp2_boxes(data: bytes) -> None:
@@ -62,15 +26,12 @@ def check_jp2_boxes(data: bytes) -> None:
     Raises:
         ImageError: There are too many.
     """
-    file = _File(memoryview(data))
+    file = Boxes(memoryview(data))
     with suppress(IndexError):  # Pillow reads no further either
         palettes = len(list(file.within(b"jp2h", b"pclr")))
         inner = len(list(file.within(b"jp2h", b"res ", b"resc")))
         if palettes > 1 or inner > 1:
             raise ImageError(_TOO_MANY)
-
-
-_TOO_MANY = "the image consists of too many parts"
 
 
 @dataclass(slots=True)
@@ -83,13 +44,17 @@ class _Stream:
 
 
 @dataclass(slots=True)
-class _File:
-    """Reads boxes as libavif does; both stop at a broken box."""
+class Boxes:
+    """Reads boxes as libavif does; both stop at a broken box.
+
+    Each public method raises ImageError if the structure is broken or too large.
+    """
 
     data: memoryview
     _parts: int = field(default=0)
 
     def frames_bytes(self) -> int:
+        """An upper bound of the memory of all frames that are decoded for the first picture."""
         with _intact():
             items = [self._stream(each) for each in self._items()]
             samples = [self._stream(each) for each in self._samples()]
@@ -107,6 +72,7 @@ class _File:
         )
 
     def exif_bytes(self) -> int:
+        """Size of the EXIF data, of which Pillow may make objects when it opens the file."""
         with _intact():
             return max(
                 sum(size for _, extents in self._places(b"Exif", *track) for _, size in extents)
@@ -139,6 +105,7 @@ class _File:
                 at = following
 
     def within(self, *path: bytes) -> Iterator[tuple[int, int]]:
+        """The positions of the contents of each box at the end of a path."""
         places = iter([(0, len(self.data))])
         for kind in path:
             places = self._boxes(kind, places)
@@ -200,8 +167,11 @@ class _File:
                 at += offset + length
             yield item, method, extents
 
-    def item_count(self) -> int:
-        """How often the tables name an item, at most; also counts the properties as parts."""
+    def check_items(self) -> None:
+        """Refuse many items: libavif passes over all it has found for each that a table names.
+
+        Properties count as parts.
+        """
         total = 0
         with _intact():
             for track in ((), (b"moov", b"trak")):
@@ -214,9 +184,11 @@ class _File:
                     total += self._number(at + 6, 4 if self.data[at] == 2 else 2)
                 for _ in self.within(*meta, b"iprp", b"ipco", _ANY):
                     pass
-        return total
+        if total > _MOST_ITEMS:
+            raise ImageError(_TOO_MANY)
 
     def sample_count(self) -> int:
+        """An upper bound of the samples in all tracks, each of which libavif lists."""
         total = 0
         with _intact():
             for table in self.within(*_TABLE):

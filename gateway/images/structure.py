@@ -11,13 +11,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from gateway.errors import ImageError, TooLarge
 from gateway.images import tiff
-from gateway.images.boxes import (
-    check_items,
-    check_jp2_boxes,
-    exif_bytes,
-    frames_bytes,
-    sample_count,
-)
+from gateway.images.boxes import Boxes, check_jp2_boxes
 from gateway.images.tiff import MOST_NUMBERS
 
 # A picture of 32 MB in pieces of 8 KB takes 12,000 reads. Each piece costs a Python object.
@@ -99,7 +93,7 @@ def structure_bytes(image: Image.Image, data: bytes) -> int:
         return max((_codestream(data, start, steps) for start in starts), default=0)
     if image.format == "AVIF":
         own = _AVIF_ALPHA if image.mode == "RGBA" else _AVIF
-        return max(0, frames_bytes(data) - own * image.width * image.height)
+        return max(0, Boxes(memoryview(data)).frames_bytes() - own * image.width * image.height)
     if isinstance(image, TiffImageFile):
         return tiff.tile_bytes(data, image.tag_v2.offset)
     return 0
@@ -243,8 +237,9 @@ def check_numbers(data: bytes) -> None:
     elif data.startswith(b"\xff\xd8") and len(data) > MOST_NUMBERS * _RATIONAL:
         numbers = data.count(b"Exif\0\0") * _SEGMENT // _RATIONAL + data.count(b"8BIM")
     elif data[4:12] in _AVIFS:
-        check_items(data)
-        numbers = exif_bytes(data) // _RATIONAL + sample_count(data)
+        view = memoryview(data)
+        Boxes(view).check_items()
+        numbers = Boxes(view).exif_bytes() // _RATIONAL + Boxes(view).sample_count()
     elif data.startswith(_JP2):
         check_jp2_boxes(data)
     elif data[8:12] == b"WEBP":

@@ -9,9 +9,18 @@ import pytest
 from PIL import Image
 
 from gateway.errors import ImageError
-from gateway.images.boxes import exif_bytes, frames_bytes
+from gateway.images.boxes import Boxes
 from tests.gateway.hostile import avif_of_orientations
 from tests.items import encoded
+
+
+def frames_bytes(data: bytes) -> int:
+    return Boxes(memoryview(data)).frames_bytes()
+
+
+def exif_bytes(data: bytes) -> int:
+    return Boxes(memoryview(data)).exif_bytes()
+
 
 WIDE, HIGH = 1_000, 800
 FRAME = WIDE * HIGH * 3  # bytes at 4:2:0
